@@ -1,0 +1,108 @@
+import { isIPv4, isIPv6 } from 'node:net';
+import IPCIDR from 'ip-cidr';
+
+/**
+ * Addresses and subnets as plain values. Addresses travel as canonical text (IPv4 dotted decimal; IPv6 as RFC 5952: lower
+ * case, the longest run of zero groups compressed), so equal addresses are equal strings and make good map keys.
+ *
+ * IPv4, the hot path (a lease list has tens of thousands), is plain arithmetic; IPv6 goes through ip-cidr, which costs
+ * 40 µs an address.
+ */
+export type Family = 4 | 6;
+
+/** An aligned block of addresses. Made only by the functions here; `text` is canonical and identifies it. */
+export interface Subnet {
+  readonly family: Family;
+  readonly first: bigint;
+  readonly last: bigint;
+  /** Prefix length. */
+  readonly length: number;
+  /** Canonical CIDR, e.g. `172.20.9.0/24`. */
+  readonly text: string;
+}
+
+/** Number of address bits of a family. */
+export function addressBits(family: Family): number {
+  return family === 4 ? 32 : 128;
+}
+
+/**
+ * The number of an address, or undefined when `text` is not one. Leading zeros in IPv4 (`010.0.0.1`, octal to some), zone
+ * ids, IPv4-mapped IPv6 and IPv6 with a dotted tail are refused: they do not mean the same to every program that reads them.
+ */
+export function parseAddress(text: string): { readonly family: Family; readonly value: bigint } | undefined {
+  if (isIPv4(text)) return { family: 4, value: BigInt(ipv4Number(text)) };
+  if (!isIPv6(text) || /[%.]/.test(text)) return undefined;
+  const value = new IPCIDR(`${text}/128`).start<bigint>({ type: 'bigInteger' });
+  return value >> 32n === 0xffffn ? undefined : { family: 6, value };
+}
+
+/** Canonical text of an address, e.g. `FC00:0::1` → `fc00::1`; undefined when it is not an address. */
+export function canonicalAddress(text: string): string | undefined {
+  const parsed = parseAddress(text);
+  return parsed && formatAddress(parsed.family, parsed.value);
+}
+
+/** Canonical text of the address with this number. */
+export function formatAddress(family: Family, value: bigint): string {
+  if (family === 4) return ipv4Text(Number(value));
+  const hex = value.toString(16).padStart(32, '0').replaceAll(/(.{4})(?!$)/g, '$1:');
+  return IPCIDR.createAddress(hex).correctForm();
+}
+
+/** The block of `length` that holds the address with this number; host bits are cleared. */
+export function subnetAt(family: Family, value: bigint, length: number): Subnet {
+  const hostBits = BigInt(addressBits(family) - length);
+  const first = (value >> hostBits) << hostBits;
+  return {
+    family,
+    first,
+    last: first + (1n << hostBits) - 1n,
+    length,
+    text: `${formatAddress(family, first)}/${length}`,
+  };
+}
+
+/**
+ * Parses `address/length`; host bits are cleared (compare `text` with the input to refuse them). Undefined when it is not a
+ * CIDR: a length with a sign, a leading zero or out of range included.
+ */
+export function parseSubnet(text: string): Subnet | undefined {
+  const slash = text.indexOf('/');
+  const address = parseAddress(text.slice(0, slash));
+  const lengthText = text.slice(slash + 1);
+  if (slash < 0 || address === undefined || !/^(0|[1-9]\d{0,2})$/.test(lengthText)) return undefined;
+  const length = Number(lengthText);
+  return length > addressBits(address.family) ? undefined : subnetAt(address.family, address.value, length);
+}
+
+/** Whether two blocks share an address. Blocks of different families never do. */
+export function overlaps(a: Subnet, b: Subnet): boolean {
+  return a.family === b.family && a.first <= b.last && b.first <= a.last;
+}
+
+/** Whether `inner` lies wholly inside `outer`. */
+export function containsSubnet(outer: Subnet, inner: Subnet): boolean {
+  return outer.family === inner.family && outer.first <= inner.first && inner.last <= outer.last;
+}
+
+/** Whether the address (text in any form) lies in the block; false for what is not an address. */
+export function containsAddress(subnet: Subnet, address: string): boolean {
+  const parsed = parseAddress(address);
+  return parsed?.family === subnet.family && subnet.first <= parsed.value && parsed.value <= subnet.last;
+}
+
+/** The address a host's bridge takes in its subnet: the first usable one. */
+export function gatewayAddress(subnet: Subnet): string {
+  return formatAddress(subnet.family, subnet.first + 1n);
+}
+
+function ipv4Number(text: string): number {
+  let value = 0;
+  for (const part of text.split('.')) value = value * 256 + Number(part);
+  return value;
+}
+
+function ipv4Text(value: number): string {
+  return `${(value >>> 24) & 255}.${(value >>> 16) & 255}.${(value >>> 8) & 255}.${value & 255}`;
+}

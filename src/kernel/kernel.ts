@@ -1,0 +1,126 @@
+import type { Family } from '../ip/ip.ts';
+
+/**
+ * The kernel's links, addresses and routes, as the daemon needs them: one network namespace, main table.
+ * The rules of behaviour that both implementations keep are in the contract tests (test/contract/kernel.ts).
+ *
+ * Calls reject with {@link KernelError}, or with `signal.reason` when their signal aborts.
+ */
+export interface Kernel {
+  /** Names of the capabilities this process lacks for its work, e.g. `CAP_NET_ADMIN`; empty when it can go on. */
+  missingCapabilities(): Promise<readonly string[]>;
+  /**
+   * Subscribes to link, address and route notifications. Events that happen after it has resolved are delivered, in the
+   * kernel's order. Subscribe first, then dump: nothing falls in between.
+   */
+  subscribe(): Promise<KernelEvents>;
+  links(signal?: AbortSignal): Promise<readonly Link[]>;
+  addresses(signal?: AbortSignal): Promise<readonly LinkAddress[]>;
+  /** All routes of the main table of one family, in the kernel's order (within one key: the first is the one in use). */
+  routes(family: Family, signal?: AbortSignal): Promise<readonly Route[]>;
+  /**
+   * Sends all changes as one batch and resolves to one result per change, in order. A failed change does not stop the
+   * later ones. `outcome: 'unknown'` when the kernel's answer was lost: it may have taken effect, dump to find out.
+   */
+  apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]>;
+  /** Frees sockets. No timer, thread or descriptor is left. */
+  close(): void;
+}
+
+/** An ordered stream of what happened. One consumer. */
+export interface KernelEvents {
+  /**
+   * Waits until something happened and returns all that is there, in order; rejects with `signal.reason`. After an
+   * `overflow` events were lost: whatever is known must be dumped again.
+   */
+  next(signal: AbortSignal): Promise<readonly KernelEvent[]>;
+  /**
+   * Resolves with every event the kernel had sent before this call and `next` has not returned yet, the latter in order.
+   * After `apply` has resolved, `drain` returns at least that batch's own notifications. No call of `next` may be
+   * waiting or be made meanwhile.
+   */
+  drain(signal?: AbortSignal): Promise<readonly KernelEvent[]>;
+  close(): void;
+}
+
+export interface Link {
+  readonly index: number;
+  readonly name: string;
+  readonly mtu: number;
+  /** Administratively up (IFF_UP). Without it the kernel has no routes over the link. */
+  readonly up: boolean;
+  /** Has carrier (IFF_LOWER_UP). Without it routes stay. */
+  readonly carrier: boolean;
+  readonly loopback: boolean;
+}
+
+export interface LinkAddress {
+  readonly family: Family;
+  readonly linkIndex: number;
+  /** Canonical text of the address itself, never of a point-to-point peer. */
+  readonly address: string;
+  readonly prefixLength: number;
+  readonly scope: 'global' | 'link' | 'host' | 'other';
+  readonly deprecated: boolean;
+  readonly temporary: boolean;
+  readonly permanent: boolean;
+}
+
+export interface Route {
+  readonly family: Family;
+  /** Canonical CIDR; the default route is `0.0.0.0/0` or `::/0`. */
+  readonly dst: string;
+  readonly tos: number;
+  /** RTA_PRIORITY; 0 when absent. */
+  readonly metric: number;
+  /** rtm_protocol: 2 kernel, 3 boot, 4 static, … */
+  readonly protocol: number;
+  /** Everything that is neither unicast nor blackhole (unreachable, prohibit, throw, …) is 'other'. */
+  readonly type: 'unicast' | 'blackhole' | 'other';
+  /** rtm_scope: 0 universe, 253 link, … */
+  readonly scope: number;
+  /** Canonical text; absent for a route without one, or with a nexthop of its own kind (`via inet6`, multipath, nexthop object). */
+  readonly gateway?: string;
+  /** Output link; absent as for `gateway` and for blackhole routes. */
+  readonly linkIndex?: number;
+  /** Preferred source address, when set. */
+  readonly source?: string;
+  /** Multipath, `via` another family, encapsulated, nexthop object or `onlink`: a route that never equals one of ours. */
+  readonly special: boolean;
+}
+
+/** A route this daemon programs: unicast, main table, tos 0, no source; scope universe. */
+export interface RouteSpec {
+  readonly family: Family;
+  readonly dst: string;
+  readonly metric: number;
+  readonly protocol: number;
+  readonly gateway: string;
+  readonly linkIndex: number;
+}
+
+export type RouteChange =
+  /** CREATE|EXCL: fails with EEXIST when the key (dst, tos, metric) is taken. */
+  | { readonly op: 'add'; readonly route: RouteSpec }
+  /** CREATE|REPLACE: replaces the first route of the key whoever owns it, without a gap; creates when there is none. */
+  | { readonly op: 'replace'; readonly route: RouteSpec }
+  /** DELROUTE naming protocol, gateway, link and metric: removes that very route, or fails with ESRCH. */
+  | { readonly op: 'remove'; readonly route: RouteSpec };
+
+export type ChangeResult =
+  | { readonly outcome: 'done' }
+  /** `errno` by name, e.g. `ENETUNREACH`; `message` is the kernel's own explanation when it gave one. */
+  | { readonly outcome: 'failed'; readonly errno: string; readonly message?: string }
+  | { readonly outcome: 'unknown' };
+
+export type KernelEvent =
+  /** `replaced`: the first route of this key was replaced by it. `own`: caused by this Kernel object's `apply`. */
+  | { readonly type: 'route-added'; readonly route: Route; readonly replaced: boolean; readonly own: boolean }
+  | { readonly type: 'route-removed'; readonly route: Route; readonly own: boolean }
+  /** A link appeared or changed in any way. */
+  | { readonly type: 'link-changed'; readonly link: Link }
+  | { readonly type: 'link-removed'; readonly linkIndex: number; readonly name: string }
+  | { readonly type: 'address-added'; readonly address: LinkAddress }
+  | { readonly type: 'address-removed'; readonly address: LinkAddress }
+  /** Events were lost. */
+  | { readonly type: 'overflow' };

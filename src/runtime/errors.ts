@@ -1,0 +1,31 @@
+/** Options of {@link FlannelError}. */
+export interface FlannelErrorOptions {
+  /** What the user can do about it, one sentence. */
+  readonly remedy?: string;
+  /** Whether the same call may succeed later without anybody changing anything. Decides retry; the message never does. */
+  readonly transient?: boolean;
+  readonly cause?: unknown;
+}
+
+/**
+ * Base of the errors that reach a user: says what failed and why (`message`), what to do (`remedy`), and carries a
+ * stable `code` for programs (upper case with underscores, never changed once released).
+ */
+export class FlannelError extends Error {
+  readonly code: string;
+  readonly remedy: string | undefined;
+  readonly transient: boolean;
+
+  constructor(code: string, message: string, options: FlannelErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = new.target.name;
+    this.code = code;
+    this.remedy = options.remedy;
+    this.transient = options.transient ?? false;
+  }
+}
+
+/** The text of anything thrown, for a log line. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

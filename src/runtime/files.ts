@@ -1,0 +1,12 @@
+/** The few file operations the core needs. Errors are Node's own system errors (`code`: ENOENT, EACCES, ENOSPC, …). */
+export interface Files {
+  /** The file's text, or undefined when there is none at `path`. Throws every other error. */
+  readText(path: string): Promise<string | undefined>;
+  /**
+   * Replaces `path` by `content` so that a reader, or a crash at any point, sees the old file or the new one and never
+   * a part: a temporary file beside it is written, fsynced, given `mode` whatever the umask, and renamed; the folder is
+   * fsynced too. A symbolic link at `path` is replaced, not followed. Missing folders are created 0755. On failure the
+   * temporary file is removed and nothing has changed.
+   */
+  writeAtomic(path: string, content: string, mode: number): Promise<void>;
+}

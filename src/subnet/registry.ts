@@ -1,0 +1,171 @@
+import { FlannelError } from '../runtime/errors.ts';
+
+/**
+ * The registry: the part of etcd's v3 API that leases need, as one member (or several, behind a rotation) offers it.
+ *
+ * Revisions are numbers (etcd's int64; 2^53 writes are out of reach). Lease ids exceed 2^53 and are decimal strings; '0'
+ * means none. Keys and values are text; a value that is not UTF-8 arrives with U+FFFD in it and fails to parse later,
+ * alone.
+ *
+ * Every call rejects with {@link RegistryError} and nothing else, or with `signal.reason` when its signal aborts.
+ */
+export interface Registry {
+  /** Where calls go just now, for messages: `http://10.0.0.1:2379`. */
+  readonly endpoint: string;
+  /** Linearizable read of one key, or of [key, rangeEnd). */
+  range(request: RangeRequest, signal?: AbortSignal): Promise<RangeResponse>;
+  /** Compares, then writes, at one revision. A rejection with `outcomeUnknown` may have taken effect: read back. */
+  txn(request: TxnRequest, signal?: AbortSignal): Promise<TxnResponse>;
+  /** Grants a lease of `ttlSeconds`; resolves to its id and the TTL the server chose. */
+  leaseGrant(ttlSeconds: number, signal?: AbortSignal): Promise<{ readonly id: string; readonly ttlSeconds: number }>;
+  /** Renews once; resolves to the seconds it lives from now, 0 when there is no such lease. */
+  leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }>;
+  /** The seconds left (-1 when there is no such lease) and the TTL it was granted with. */
+  leaseTimeToLive(
+    id: string,
+    signal?: AbortSignal,
+  ): Promise<{ readonly ttlSeconds: number; readonly grantedTtlSeconds: number }>;
+  /** Revokes a lease and deletes its keys. A lease that is gone already is a success. */
+  leaseRevoke(id: string, signal?: AbortSignal): Promise<void>;
+  /**
+   * Opens one watch over [key, rangeEnd) from `startRevision` on (inclusive). The iteration yields batches in order and
+   * ends only by throwing: {@link RegistryError} when the stream is lost (code COMPACTED with `compactRevision` when
+   * `startRevision` is compacted), or `signal.reason`. The stream is closed when the iteration ends for any reason.
+   */
+  watch(request: WatchRequest, signal: AbortSignal): AsyncIterable<WatchBatch>;
+  /** Closes connections. Calls under way reject; no timer or socket is left. */
+  close(): void;
+}
+
+export interface KeyValue {
+  readonly key: string;
+  readonly value: string;
+  readonly createRevision: number;
+  readonly modRevision: number;
+  /** Decimal lease id; '0' when the key has no lease. */
+  readonly lease: string;
+}
+
+export interface ResponseHeader {
+  readonly clusterId: string;
+  readonly revision: number;
+}
+
+export interface RangeRequest {
+  readonly key: string;
+  /** Exclusive end; without it only `key` itself. */
+  readonly rangeEnd?: string;
+  /** At most this many keys; 0 or absent: all. */
+  readonly limit?: number;
+  /** Read at this revision (0 or absent: the newest). Code COMPACTED when it is compacted. */
+  readonly revision?: number;
+  readonly keysOnly?: boolean;
+}
+
+export interface RangeResponse {
+  readonly header: ResponseHeader;
+  /** In byte order of the keys. */
+  readonly kvs: readonly KeyValue[];
+  /** Whether `limit` cut the answer short. */
+  readonly more: boolean;
+}
+
+/** One condition; with `rangeEnd` it must hold for every existing key of the range (etcd 3.3 and later). */
+export type Compare = { readonly key: string; readonly rangeEnd?: string; readonly op: '=' | '<' | '>' | '!=' } & (
+  | { readonly target: 'create' | 'mod' | 'version'; readonly value: number }
+  | { readonly target: 'value' | 'lease'; readonly value: string }
+);
+
+export type Operation =
+  /** `lease`: decimal id; '0' for none. */
+  | { readonly op: 'put'; readonly key: string; readonly value: string; readonly lease: string }
+  | { readonly op: 'delete'; readonly key: string }
+  | { readonly op: 'range'; readonly key: string; readonly rangeEnd?: string };
+
+export interface TxnRequest {
+  readonly compare: readonly Compare[];
+  readonly success: readonly Operation[];
+  readonly failure?: readonly Operation[];
+}
+
+export interface TxnResponse {
+  readonly header: ResponseHeader;
+  readonly succeeded: boolean;
+  /** The answers of the `range` operations of the branch taken, in their order. */
+  readonly ranges: readonly (readonly KeyValue[])[];
+}
+
+export interface WatchRequest {
+  readonly key: string;
+  readonly rangeEnd: string;
+  readonly startRevision: number;
+}
+
+export type WatchEvent =
+  | { readonly type: 'put'; readonly kv: KeyValue }
+  | { readonly type: 'delete'; readonly key: string; readonly modRevision: number };
+
+export interface WatchBatch {
+  readonly header: ResponseHeader;
+  readonly events: readonly WatchEvent[];
+  /** The server cut one revision's events over several messages, and this is not the last of them. */
+  readonly fragment: boolean;
+  /**
+   * `created`: the watch is accepted (no events). `progress`: nothing happened up to header.revision (no events).
+   * `events`: the rest. Only with `progress` does header.revision say that all earlier events have been delivered.
+   */
+  readonly kind: 'created' | 'progress' | 'events';
+}
+
+/**
+ * - UNAVAILABLE: not reached, no leader, connection lost, frozen peer; or a deadline passed.
+ * - COMPACTED: the revision asked for is gone; `compactRevision` is the oldest that can be read (0: not known).
+ * - LEASE_NOT_FOUND: a transaction named a lease that does not exist.
+ * - UNAUTHENTICATED: wrong or expired credentials. PERMISSION_DENIED: the user may not touch this key.
+ * - NOT_ETCD: something else answers at this address. TLS: the handshake failed.
+ * - EXHAUSTED: the server refuses for lack of space or because of too many requests.
+ * - PROTOCOL: anything else.
+ */
+export type RegistryErrorCode =
+  | 'UNAVAILABLE'
+  | 'COMPACTED'
+  | 'LEASE_NOT_FOUND'
+  | 'UNAUTHENTICATED'
+  | 'PERMISSION_DENIED'
+  | 'NOT_ETCD'
+  | 'TLS'
+  | 'EXHAUSTED'
+  | 'PROTOCOL';
+
+/** A failed registry call. `code` is `ETCD_` + {@link RegistryErrorCode}; the kind alone is `kind`. */
+export class RegistryError extends FlannelError {
+  readonly kind: RegistryErrorCode;
+  readonly endpoint: string;
+  /** The call may have taken effect although no answer came. Always false for reads. */
+  readonly outcomeUnknown: boolean;
+  readonly compactRevision: number;
+
+  constructor(
+    kind: RegistryErrorCode,
+    endpoint: string,
+    message: string,
+    options: { cause?: unknown; remedy?: string; outcomeUnknown?: boolean; compactRevision?: number } = {},
+  ) {
+    super(`ETCD_${kind}`, message, {
+      cause: options.cause,
+      transient: kind !== 'COMPACTED' && kind !== 'LEASE_NOT_FOUND',
+      ...(options.remedy === undefined ? {} : { remedy: options.remedy }),
+    });
+    this.kind = kind;
+    this.endpoint = endpoint;
+    this.outcomeUnknown = options.outcomeUnknown ?? false;
+    this.compactRevision = options.compactRevision ?? 0;
+  }
+}
+
+/** The end of the range of all keys that start with `prefix` (etcd's convention: the last byte plus one). */
+export function prefixEnd(prefix: string): string {
+  const last = prefix.charCodeAt(prefix.length - 1);
+  if (!(last < 0x7f)) throw new RangeError(`prefixEnd needs a prefix that ends in an ASCII character: ${prefix}`);
+  return prefix.slice(0, -1) + String.fromCharCode(last + 1);
+}
