@@ -1,0 +1,32 @@
+import { type BackoffPolicy, backoffMs } from './backoff.ts';
+import type { Clock } from './clock.ts';
+import type { Random } from './random.ts';
+
+export interface RetryOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly policy: BackoffPolicy;
+  /** Told of every failure before the wait. Throwing from it ends the retries. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+/**
+ * Calls `attempt` until it succeeds, waiting with jittered backoff in between. Rejects only when `signal` aborts (with its
+ * reason) or when `onFailure` throws.
+ */
+export async function retryForever<T>(
+  options: RetryOptions,
+  signal: AbortSignal,
+  attempt: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  for (let failures = 0; ; failures++) {
+    signal.throwIfAborted();
+    try {
+      return await attempt(signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      options.onFailure(error);
+    }
+    await options.clock.sleep(backoffMs(options.policy, failures, options.random), signal);
+  }
+}

@@ -1,0 +1,181 @@
+import { type BackoffPolicy, backoffMs } from '../runtime/backoff.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { messageOf } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
+import type { Random } from '../runtime/random.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
+import { type Lease, parseLease } from './lease.ts';
+import { listRange } from './list.ts';
+import { type KeyValue, prefixEnd, type Registry, RegistryError, type WatchBatch, type WatchEvent } from './registry.ts';
+
+/** What a consumer of {@link LeaseWatch} sees: a snapshot, then deltas, then perhaps another snapshot. Never a gap. */
+export type LeaseUpdate =
+  | { readonly type: 'snapshot'; readonly leases: readonly Lease[]; readonly revision: number }
+  | {
+      readonly type: 'delta';
+      readonly put: readonly Lease[];
+      /** Keys that hold no usable lease any more: deleted, or overwritten by something that cannot be read. */
+      readonly removed: readonly string[];
+      readonly revision: number;
+    };
+
+export interface LeaseWatchOptions {
+  readonly registry: Registry;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly trouble: TroubleLog;
+  /** `<prefix>/subnets/`, with the slash: `subnets-old/` is not ours. */
+  readonly subnetsPrefix: string;
+}
+
+/** A stream that lived this long was healthy: the next failure starts a new row of attempts. */
+const healthyStreamMs = 5_000;
+const policy: BackoffPolicy = { initialMs: 100, maxMs: 3_000 };
+
+/** Thrown inside the loop to ask for a new list; never seen outside. */
+class ListAgain extends Error {}
+
+/**
+ * The leases of the cluster: one list, then one watch from the list's revision on, with one cursor.
+ *
+ * The cursor moves only past events that were delivered (to the last event's revision + 1, and only when a revision is
+ * complete: a fragment is a part of one) or to a progress notification's revision + 1. A response header's revision may run
+ * ahead of events still to come, and etcd3's own watcher, which trusts it, loses them at the second disconnect.
+ *
+ * Listed anew when the cursor is compacted, the cluster id changed, or the revision went backwards (a restore from a
+ * backup). While etcd is away nothing is delivered: the consumer keeps what it has.
+ */
+export class LeaseWatch {
+  readonly #options: LeaseWatchOptions;
+  /** The first revision not delivered yet; undefined: a list is needed. */
+  #cursor: number | undefined;
+  #clusterId = '';
+  #failures = 0;
+  readonly #problemKeys = new Set<string>();
+
+  constructor(options: LeaseWatchOptions) {
+    this.#options = options;
+  }
+
+  /** Whether the stream is up, i.e. what was delivered is the newest there is. */
+  get watching(): boolean {
+    return this.#watching;
+  }
+  #watching = false;
+
+  /** Delivers updates until `signal` aborts, then rejects with its reason. Nothing else ends it. */
+  async run(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<never> {
+    for (;;) {
+      signal.throwIfAborted();
+      const startedMs = this.#options.clock.monotonic();
+      try {
+        const cursor = this.#cursor ?? (await this.#list(signal, onUpdate));
+        await this.#follow(cursor, signal, onUpdate);
+      } catch (error) {
+        signal.throwIfAborted();
+        this.#watching = false;
+        if (this.#options.clock.monotonic() - startedMs >= healthyStreamMs) this.#failures = 0;
+        this.#noteFailure(error);
+      }
+      await this.#options.clock.sleep(backoffMs(policy, this.#failures++, this.#options.random), signal);
+    }
+  }
+
+  #noteFailure(error: unknown): void {
+    const { log, trouble, registry } = this.#options;
+    if (error instanceof ListAgain || (error instanceof RegistryError && error.kind === 'COMPACTED')) {
+      this.#cursor = undefined;
+      log.info({ event: 'relist', reason: messageOf(error) }, `listing all leases again: ${messageOf(error)}`);
+      return;
+    }
+    const remedy = error instanceof RegistryError && error.remedy ? ` ${error.remedy}` : '';
+    trouble.report(
+      'lease-watch',
+      `the lease watch on etcd is lost, routes stay as they are meanwhile: ${messageOf(error)}.${remedy}`,
+      { endpoint: registry.endpoint },
+    );
+  }
+
+  async #list(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<number> {
+    const { registry, subnetsPrefix } = this.#options;
+    const { kvs, header } = await listRange(registry, subnetsPrefix, signal);
+    this.#problemKeys.clear();
+    const leases = kvs.map((kv) => this.#parse(kv)).filter((lease) => lease !== undefined);
+    onUpdate({ type: 'snapshot', leases, revision: header.revision });
+    this.#clusterId = header.clusterId;
+    this.#cursor = header.revision + 1;
+    return this.#cursor;
+  }
+
+  async #follow(
+    startRevision: number,
+    signal: AbortSignal,
+    onUpdate: (update: LeaseUpdate) => void,
+  ): Promise<void> {
+    const { registry, subnetsPrefix } = this.#options;
+    const request = { key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix), startRevision };
+    let parts: WatchEvent[] = [];
+    for await (const batch of registry.watch(request, signal)) {
+      this.#checkHistory(batch, startRevision);
+      this.#noteStream();
+      parts.push(...batch.events);
+      if (batch.fragment) continue;
+      if (batch.kind === 'progress') this.#cursor = Math.max(this.#cursor ?? 0, batch.header.revision + 1);
+      else if (parts.length > 0) this.#deliver(parts, onUpdate);
+      parts = [];
+    }
+    throw new RegistryError('UNAVAILABLE', registry.endpoint, 'the watch stream ended');
+  }
+
+  /**
+   * A watch that starts in the future is accepted in silence, so a cluster restored from an older backup is only seen by
+   * its header. A lagging member looks the same; then the linearizable list merely repeats what is known.
+   */
+  #checkHistory(batch: WatchBatch, startRevision: number): void {
+    if (batch.header.clusterId !== this.#clusterId) throw new ListAgain('this is another etcd cluster than before');
+    if (batch.kind === 'created' && batch.header.revision < startRevision - 1) {
+      throw new ListAgain(
+        `etcd is at revision ${batch.header.revision}, before the ${startRevision - 1} already seen`,
+      );
+    }
+  }
+
+  #noteStream(): void {
+    if (this.#watching) return;
+    this.#watching = true;
+    this.#options.trouble.clear('lease-watch', 'the lease watch on etcd is back', {
+      endpoint: this.#options.registry.endpoint,
+    });
+  }
+
+  #deliver(events: readonly WatchEvent[], onUpdate: (update: LeaseUpdate) => void): void {
+    // Several changes of one key collapse into the last: only states matter, never steps.
+    const changes = new Map<string, Lease | undefined>();
+    let revision = 0;
+    for (const event of events) {
+      const key = event.type === 'put' ? event.kv.key : event.key;
+      revision = Math.max(revision, event.type === 'put' ? event.kv.modRevision : event.modRevision);
+      changes.set(key, event.type === 'put' ? this.#parse(event.kv) : undefined);
+      if (event.type === 'delete') this.#problemKeys.delete(key);
+    }
+    const put = [...changes.values()].filter((lease) => lease !== undefined);
+    const removed = [...changes].filter(([, lease]) => lease === undefined).map(([key]) => key);
+    onUpdate({ type: 'delta', put, removed, revision });
+    this.#cursor = revision + 1;
+    this.#failures = 0;
+  }
+
+  #parse(kv: KeyValue): Lease | undefined {
+    const parsed = parseLease(this.#options.subnetsPrefix, kv);
+    if ('lease' in parsed) {
+      this.#problemKeys.delete(kv.key);
+      return parsed.lease;
+    }
+    if (!this.#problemKeys.has(kv.key)) {
+      this.#problemKeys.add(kv.key);
+      this.#options.log.warn({ event: 'lease-skipped', revision: kv.modRevision }, parsed.problem);
+    }
+    return undefined;
+  }
+}
