@@ -1,0 +1,61 @@
+import koffi from 'koffi';
+import { SystemCallError } from './errors.ts';
+
+/** The few calls of the C library that Node has no counterpart for. Pointers are typed arrays, passed without a copy. */
+interface Libc {
+  socket(domain: number, type: number, protocol: number): number;
+  bind(fd: number, address: ArrayBufferView, length: number): number;
+  setsockopt(fd: number, level: number, name: number, value: ArrayBufferView, length: number): number;
+  getsockopt(
+    fd: number,
+    level: number,
+    name: number,
+    value: ArrayBufferView,
+    length: ArrayBufferView,
+  ): number;
+  getsockname(fd: number, address: ArrayBufferView, length: ArrayBufferView): number;
+  recv(fd: number, buffer: ArrayBufferView, length: number, flags: number): number;
+  send(fd: number, buffer: ArrayBufferView, length: number, flags: number): number;
+  sendto(
+    fd: number,
+    buffer: ArrayBufferView,
+    length: number,
+    flags: number,
+    address: ArrayBufferView,
+    addressLength: number,
+  ): number;
+}
+
+let loaded: Libc | undefined;
+
+/** Resolved on first use: a command that opens no socket does not pay for it (12 ms). */
+export function libc(): Libc {
+  loaded ??= load();
+  return loaded;
+}
+
+/** Throws {@link SystemCallError} when `result` is negative; must be called right after the system call it belongs to. */
+export function check(syscall: string, result: number): number {
+  if (result < 0) throw new SystemCallError(syscall, koffi.errno());
+  return result;
+}
+
+/** errno of the call just made. */
+export function lastErrno(): number {
+  return koffi.errno();
+}
+
+function load(): Libc {
+  // No file name: the symbols of the C library this Node already runs on, be it glibc or musl.
+  const self = koffi.load(null);
+  return {
+    socket: self.func('int socket(int, int, int)'),
+    bind: self.func('int bind(int, const void *, int)'),
+    setsockopt: self.func('int setsockopt(int, int, int, const void *, int)'),
+    getsockopt: self.func('int getsockopt(int, int, int, void *, void *)'),
+    getsockname: self.func('int getsockname(int, void *, void *)'),
+    recv: self.func('intptr_t recv(int, void *, size_t, int)'),
+    send: self.func('intptr_t send(int, const void *, size_t, int)'),
+    sendto: self.func('intptr_t sendto(int, const void *, size_t, int, const void *, int)'),
+  };
+}
