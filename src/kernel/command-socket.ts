@@ -1,0 +1,162 @@
+import { errorCode } from '../native/errors.ts';
+import { NetlinkSocket } from '../native/netlink-socket.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { abortable, Queue } from './abortable.ts';
+import { decodeAnswer, messagesOf, READ_BUFFER_BYTES } from './answers.ts';
+import { encodeChange } from './encode.ts';
+import { KernelError } from './errors.ts';
+import type { ChangeResult, RouteChange } from './kernel.ts';
+import { NLMSG } from './rtnetlink.ts';
+
+/** Larger writes gain nothing, and a write is what a deadline and a shutdown wait for. */
+const MAX_MESSAGES_PER_WRITE = 256;
+const MAX_BYTES_PER_WRITE = 128 << 10;
+/** What an answer with a text takes of the receive buffer, as the kernel accounts it. */
+const ANSWER_BYTES = 1280;
+
+const UNKNOWN: ChangeResult = { outcome: 'unknown' };
+const DONE: ChangeResult = { outcome: 'done' };
+
+interface Write {
+  readonly bytes: Buffer;
+  /** Which change each message is of, by sequence number. */
+  readonly changeOf: ReadonlyMap<number, number>;
+}
+
+/**
+ * Sends route changes. The kernel works on a write before it returns and queues all answers meanwhile, so that they are
+ * taken without waiting; an answer that is not there then was lost to a full buffer.
+ */
+export class CommandSocket {
+  readonly #socket: NetlinkSocket;
+  readonly #clock: Clock;
+  readonly #deadlineMs: number;
+  readonly #messagesPerWrite: number;
+  readonly #buffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
+  readonly #queue = new Queue();
+  #sequence = 0;
+  #closed = false;
+  /** The write under way, also after its deadline: nothing else can be sent before it has returned. */
+  #writing: Promise<unknown> = Promise.resolve();
+
+  constructor(options: { clock: Clock; deadlineMs: number; receiveBufferBytes: number }) {
+    const { receiveBufferBytes, deadlineMs: receiveTimeoutMs } = options;
+    this.#socket = new NetlinkSocket({ receiveBufferBytes, receiveTimeoutMs });
+    this.#clock = options.clock;
+    this.#deadlineMs = options.deadlineMs;
+    const answers = Math.floor(this.#socket.receiveBufferBytes / ANSWER_BYTES);
+    this.#messagesPerWrite = Math.max(1, Math.min(MAX_MESSAGES_PER_WRITE, answers));
+  }
+
+  get portId(): number {
+    return this.#socket.portId;
+  }
+
+  /** See Kernel.apply. */
+  apply(changes: readonly RouteChange[], signal: AbortSignal | undefined): Promise<readonly ChangeResult[]> {
+    return abortable(
+      this.#queue.run(() => this.#apply(changes, signal)),
+      signal,
+    );
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#socket.close();
+  }
+
+  async #apply(changes: readonly RouteChange[], signal: AbortSignal | undefined): Promise<ChangeResult[]> {
+    const results: ChangeResult[] = changes.map(() => UNKNOWN);
+    for (let next = 0; next < changes.length; ) {
+      signal?.throwIfAborted();
+      if (this.#closed) throw new KernelError('CLOSED', 'the kernel connection is closed');
+      const write = this.#encode(changes, next, results);
+      next = write.next;
+      if (write.changeOf.size === 0) continue;
+      if (!(await this.#send(write, results))) break;
+    }
+    return results;
+  }
+
+  /** As many messages as one write may hold, from the change number `from` on. What cannot be encoded fails at once. */
+  #encode(changes: readonly RouteChange[], from: number, results: ChangeResult[]): Write & { next: number } {
+    const messages: Buffer[] = [];
+    const changeOf = new Map<number, number>();
+    let bytes = 0;
+    let next = from;
+    for (; next < changes.length && messages.length < this.#messagesPerWrite; next++) {
+      const change = changes[next];
+      if (change === undefined || bytes >= MAX_BYTES_PER_WRITE) break;
+      const message = encodeChange(change, this.#nextSequence());
+      if (message === undefined) {
+        results[next] = { outcome: 'failed', errno: 'EINVAL', message: 'not an address of that family' };
+        continue;
+      }
+      changeOf.set(this.#sequence, next);
+      messages.push(message);
+      bytes += message.length;
+    }
+    return { bytes: Buffer.concat(messages), changeOf, next };
+  }
+
+  /** Returns false when the deadline has passed: what was not answered stays unknown, and so does all that follows. */
+  async #send(write: Write, results: ChangeResult[]): Promise<boolean> {
+    if (!(await this.#withinDeadline(this.#writing))) return false;
+    const written = this.#socket.write(write.bytes);
+    this.#writing = written.catch(() => undefined);
+    try {
+      if (!(await this.#withinDeadline(written))) return false;
+    } catch (error) {
+      // The datagram was not taken at all.
+      const errno = errorCode(error) ?? 'EIO';
+      for (const change of write.changeOf.values()) results[change] = { outcome: 'failed', errno };
+      return true;
+    }
+    this.#receiveAnswers(write, results);
+    return true;
+  }
+
+  #receiveAnswers(write: Write, results: ChangeResult[]): void {
+    for (;;) {
+      let length: number | undefined;
+      try {
+        length = this.#socket.receive(this.#buffer);
+      } catch (error) {
+        // Answers were dropped, those before are still there.
+        if (errorCode(error) === 'ENOBUFS') continue;
+        return;
+      }
+      if (length === undefined) return;
+      for (const message of messagesOf(this.#buffer.subarray(0, length))) {
+        const change = write.changeOf.get(message.seq);
+        // Others belong to a write whose deadline had passed.
+        if (change === undefined || message.type !== NLMSG.ERROR) continue;
+        const answer = decodeAnswer(message);
+        results[change] = answer.errno === undefined ? DONE : failed(answer.errno, answer.message);
+      }
+    }
+  }
+
+  async #withinDeadline(work: Promise<unknown>): Promise<boolean> {
+    const timer = new AbortController();
+    const deadline = this.#clock.sleep(this.#deadlineMs, timer.signal).then(
+      () => false,
+      () => false,
+    );
+    try {
+      return await Promise.race([work.then(() => true), deadline]);
+    } finally {
+      timer.abort();
+    }
+  }
+
+  /** 0 is left to wake-ups. */
+  #nextSequence(): number {
+    this.#sequence = this.#sequence >= 0xffffffff ? 1 : this.#sequence + 1;
+    return this.#sequence;
+  }
+}
+
+function failed(errno: string, message: string | undefined): ChangeResult {
+  return { outcome: 'failed', errno, ...(message === undefined ? {} : { message }) };
+}

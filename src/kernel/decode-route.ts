@@ -1,0 +1,100 @@
+import { type NetlinkAttribute, parseAttributes, readU32 } from 'netlink/dist/structs.js';
+import type { Family } from '../ip/ip.ts';
+import { addressText } from './addresses.ts';
+import type { Route } from './kernel.ts';
+import { familyOf, RT_TABLE_MAIN, RTM_F_CLONED, RTNH_F_ONLINK } from './rtnetlink.ts';
+
+/** struct rtmsg. */
+const HEADER_BYTES = 12;
+const RTN_UNICAST = 1;
+const RTN_BLACKHOLE = 6;
+const UNSPECIFIED = { 4: '0.0.0.0', 6: '::' } as const;
+
+type Draft = { -readonly [K in keyof Route]: Route[K] } & { table: number };
+
+/**
+ * A route of the main table from the payload of a route message; undefined for other tables, for entries of the route
+ * cache and for other families. Never throws: whatever it does not understand makes the route `special`, so that one odd
+ * route of somebody else cannot hide all the others.
+ */
+export function decodeRoute(payload: Buffer): Route | undefined {
+  const family = familyOf(payload[0] ?? 0);
+  if (family === undefined || payload.length < HEADER_BYTES) return undefined;
+  const flags = readU32.call(payload, 8);
+  if ((flags & RTM_F_CLONED) !== 0) return undefined;
+  const draft = decodeHeader(family, payload, flags);
+  const ownNexthop = decodeAttributes(payload.subarray(HEADER_BYTES), draft);
+  const { table, ...route } = draft;
+  if (table !== RT_TABLE_MAIN) return undefined;
+  // The kernel says `dev lo` for them in IPv6; and beside a nexthop object it repeats its gateway and link.
+  if (ownNexthop || route.type === 'blackhole') delete route.linkIndex;
+  if (ownNexthop) delete route.gateway;
+  return route;
+}
+
+function decodeHeader(family: Family, payload: Buffer, flags: number): Draft {
+  const type = payload[7];
+  return {
+    family,
+    dst: `${UNSPECIFIED[family]}/${payload[1]}`,
+    tos: payload[3] ?? 0,
+    metric: 0,
+    protocol: payload[5] ?? 0,
+    type: type === RTN_UNICAST ? 'unicast' : type === RTN_BLACKHOLE ? 'blackhole' : 'other',
+    scope: payload[6] ?? 0,
+    // A source length: IPv6 routes chosen by source address.
+    special: (flags & RTNH_F_ONLINK) !== 0 || payload[2] !== 0,
+    table: payload[4] ?? 0,
+  };
+}
+
+/** Returns whether the nexthop is of a kind that gateway and link cannot express. */
+function decodeAttributes(attributes: Buffer, draft: Draft): boolean {
+  let ownNexthop = false;
+  try {
+    parseAttributes(attributes, (attribute) => {
+      if (isOwnNexthop(attribute.type)) ownNexthop = true;
+      else if (!decodeAttribute(attribute, draft)) draft.special = true;
+    });
+  } catch {
+    draft.special = true;
+  }
+  draft.special ||= ownNexthop;
+  return ownNexthop;
+}
+
+/** RTA_MULTIPATH, RTA_VIA, RTA_NH_ID. */
+function isOwnNexthop(type: number): boolean {
+  return type === 9 || type === 18 || type === 30;
+}
+
+/** Returns whether a plain route may have this attribute (RTA_* of linux/rtnetlink.h). */
+function decodeAttribute({ type, data }: NetlinkAttribute, draft: Draft): boolean {
+  const address = () => addressText(data) ?? UNSPECIFIED[draft.family];
+  switch (type) {
+    case 1: // RTA_DST
+      draft.dst = `${address()}${draft.dst.slice(draft.dst.indexOf('/'))}`;
+      return true;
+    case 4: // RTA_OIF
+      draft.linkIndex = readU32.call(data, 0);
+      return true;
+    case 5: // RTA_GATEWAY
+      draft.gateway = address();
+      return true;
+    case 6: // RTA_PRIORITY
+      draft.metric = readU32.call(data, 0);
+      return true;
+    case 7: // RTA_PREFSRC
+      draft.source = address();
+      return true;
+    case 15: // RTA_TABLE, for what does not fit into rtm_table
+      draft.table = readU32.call(data, 0);
+      return true;
+    case 12: // RTA_CACHEINFO: IPv6 always has it
+    case 20: // RTA_PREF: the router preference, IPv6 always has it
+    case 24: // RTA_PAD
+      return true;
+    default: // metrics (an MTU, …), realm, encapsulation, expiry, whatever is new
+      return false;
+  }
+}

@@ -1,0 +1,111 @@
+import type { NetlinkMessage } from 'netlink/dist/structs.js';
+import { errorCode } from '../native/errors.ts';
+import { NetlinkSocket } from '../native/netlink-socket.ts';
+import { messageOf } from '../runtime/errors.ts';
+import { abortable, Queue } from './abortable.ts';
+import { decodeAnswer, decodeDone, messagesOf, READ_BUFFER_BYTES } from './answers.ts';
+import { KernelError } from './errors.ts';
+import { NLM_F, NLMSG } from './rtnetlink.ts';
+
+/** A table that changes during every one of so many dumps is not going to hold still for the next. */
+const MAX_ATTEMPTS = 10;
+
+export interface DumpRequest<T> {
+  /** What is dumped, for error messages. */
+  readonly what: string;
+  encode(sequence: number): Buffer;
+  /** Type of the messages that carry entries. */
+  readonly type: number;
+  decode(payload: Buffer): T | undefined;
+}
+
+/** Asks for whole tables, one after another. */
+export class DumpSocket {
+  readonly #options: { readonly deadlineMs: number; readonly receiveBufferBytes: number };
+  readonly #buffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
+  readonly #queue = new Queue();
+  #socket: NetlinkSocket | undefined;
+  #sequence = 0;
+  #closed = false;
+
+  /** `deadlineMs`: how long the kernel may take for each part. */
+  constructor(options: { deadlineMs: number; receiveBufferBytes: number }) {
+    this.#options = options;
+  }
+
+  /** All entries of a consistent dump, in the kernel's order. Rejects with {@link KernelError} or `signal.reason`. */
+  dump<T>(request: DumpRequest<T>, signal: AbortSignal | undefined): Promise<readonly T[]> {
+    return abortable(
+      this.#queue.run(() => this.#dump(request, signal)),
+      signal,
+    );
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#reset();
+  }
+
+  async #dump<T>(request: DumpRequest<T>, signal: AbortSignal | undefined): Promise<readonly T[]> {
+    try {
+      for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+        const entries = await this.#attempt(request, signal);
+        if (entries !== undefined) return entries;
+      }
+      throw new KernelError('EINTR', `${request.what} changed during each of ${MAX_ATTEMPTS} dumps`);
+    } catch (error) {
+      // A dump that was not read to its end would block the next one on this socket (EBUSY).
+      this.#reset();
+      if (error instanceof KernelError || signal?.aborted) throw error;
+      if (this.#closed) throw new KernelError('CLOSED', 'the kernel connection is closed', { cause: error });
+      const code = errorCode(error);
+      const errno = code === 'EAGAIN' ? 'TIMEOUT' : (code ?? 'EIO');
+      throw new KernelError(errno, `cannot read the kernel's ${request.what}: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  /** Undefined when the table changed meanwhile and entries may be missing. */
+  async #attempt<T>(request: DumpRequest<T>, signal: AbortSignal | undefined): Promise<T[] | undefined> {
+    signal?.throwIfAborted();
+    const socket = this.#open();
+    const sequence = ++this.#sequence;
+    const entries: T[] = [];
+    let interrupted = false;
+    await socket.write(request.encode(sequence));
+    for (;;) {
+      const length = await socket.read(this.#buffer);
+      signal?.throwIfAborted();
+      for (const message of messagesOf(this.#buffer.subarray(0, length))) {
+        if (message.seq !== sequence) continue;
+        interrupted ||= (message.flags & NLM_F.DUMP_INTR) !== 0;
+        if (isLast(message, request.what)) return interrupted ? undefined : entries;
+        if (message.type !== request.type) continue;
+        const entry = request.decode(message.data);
+        if (entry !== undefined) entries.push(entry);
+      }
+    }
+  }
+
+  #open(): NetlinkSocket {
+    if (this.#closed) throw new KernelError('CLOSED', 'the kernel connection is closed');
+    const { deadlineMs: receiveTimeoutMs, receiveBufferBytes } = this.#options;
+    this.#socket ??= new NetlinkSocket({ receiveBufferBytes, receiveTimeoutMs });
+    return this.#socket;
+  }
+
+  #reset(): void {
+    this.#socket?.close();
+    this.#socket = undefined;
+  }
+}
+
+/** Whether the dump is complete. Throws {@link KernelError} when it failed. */
+function isLast(message: NetlinkMessage, what: string): boolean {
+  if (message.type !== NLMSG.DONE && message.type !== NLMSG.ERROR) return false;
+  const { errno, message: text } = message.type === NLMSG.DONE ? decodeDone(message) : decodeAnswer(message);
+  // A table that no route was ever put into does not exist.
+  if (errno === undefined || errno === 'ENOENT') return true;
+  throw new KernelError(errno, `cannot read the kernel's ${what}: ${text ?? errno}`);
+}

@@ -1,0 +1,66 @@
+import { formatRouteMessage, MessageType } from 'netlink/dist/rt/structs.js';
+import { AttrStream, formatMessage, putU32 } from 'netlink/dist/structs.js';
+import type { Family } from '../ip/ip.ts';
+import { addressBytes } from './addresses.ts';
+import type { RouteChange, RouteSpec } from './kernel.ts';
+import { addressFamily, IFLA, NLM_F, RT_TABLE_MAIN, RTEXT_FILTER_SKIP_STATS } from './rtnetlink.ts';
+
+const RTN_UNICAST = 1;
+const FLAGS = {
+  add: NLM_F.CREATE | NLM_F.EXCL,
+  replace: NLM_F.CREATE | NLM_F.REPLACE,
+  remove: 0,
+} as const;
+
+/**
+ * The request for one change, acknowledged. A removal names protocol, gateway and link, without which the kernel takes the
+ * first route of that destination, whoever owns it. Undefined when destination or gateway are not of the family.
+ */
+export function encodeChange(change: RouteChange, sequence: number): Buffer | undefined {
+  const { family, dst, metric, protocol, linkIndex } = change.route;
+  const slash = dst.indexOf('/');
+  const dstBytes = addressBytes(family, dst.slice(0, slash));
+  const gateway = addressBytes(family, change.route.gateway);
+  if (slash < 0 || dstBytes === undefined || gateway === undefined) return undefined;
+  const body = new AttrStream();
+  formatRouteMessage(
+    {
+      kind: 'route',
+      data: routeHeader(family, Number(dst.slice(slash + 1)), protocol),
+      attrs: { dst: dstBytes, gateway, oif: linkIndex, priority: metric },
+    },
+    body,
+  );
+  const type = change.op === 'remove' ? MessageType.DELROUTE : MessageType.NEWROUTE;
+  return message(type, NLM_F.ACK | FLAGS[change.op], sequence, body);
+}
+
+/** Asks for the main table's routes of one family; kernels without strict checking send all tables. */
+export function encodeRouteDump(family: Family, sequence: number): Buffer {
+  const body = new AttrStream();
+  const data = { family: addressFamily(family), table: RT_TABLE_MAIN };
+  formatRouteMessage({ kind: 'route', data, attrs: {} }, body);
+  return message(MessageType.GETROUTE, NLM_F.DUMP, sequence, body);
+}
+
+export function encodeLinkDump(sequence: number): Buffer {
+  const body = new AttrStream();
+  body.emit(Buffer.alloc(16)); // struct ifinfomsg: all families, all links
+  body.push(IFLA.EXT_MASK, putU32(RTEXT_FILTER_SKIP_STATS));
+  return message(MessageType.GETLINK, NLM_F.DUMP, sequence, body);
+}
+
+export function encodeAddressDump(sequence: number): Buffer {
+  const body = new AttrStream();
+  body.emit(Buffer.alloc(8)); // struct ifaddrmsg: all families, all links
+  return message(MessageType.GETADDR, NLM_F.DUMP, sequence, body);
+}
+
+function routeHeader(family: Family, dstLen: number, protocol: RouteSpec['protocol']) {
+  return { family: addressFamily(family), dstLen, table: RT_TABLE_MAIN, protocol, type: RTN_UNICAST };
+}
+
+function message(type: number, flags: number, seq: number, body: AttrStream): Buffer {
+  // All attributes used here are multiples of 4 bytes long, so that messages can follow one another without padding.
+  return Buffer.concat(formatMessage({ type, flags: NLM_F.REQUEST | flags, seq, port: 0, data: body.bufs }));
+}

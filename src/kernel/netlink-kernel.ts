@@ -1,0 +1,110 @@
+import { readFile } from 'node:fs/promises';
+import { MessageType } from 'netlink/dist/rt/structs.js';
+import type { Family } from '../ip/ip.ts';
+import { errorCode } from '../native/errors.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { messageOf } from '../runtime/errors.ts';
+import { CommandSocket } from './command-socket.ts';
+import { decodeAddress, decodeLink } from './decode.ts';
+import { decodeRoute } from './decode-route.ts';
+import { DumpSocket } from './dump-socket.ts';
+import { encodeAddressDump, encodeLinkDump, encodeRouteDump } from './encode.ts';
+import { KernelError } from './errors.ts';
+import { EventSocket } from './event-socket.ts';
+import type { ChangeResult, Kernel, KernelEvents, Link, LinkAddress, Route, RouteChange } from './kernel.ts';
+
+/** Takes 20,000 notifications of an event storm, or the answers to all the messages of one write many times over. */
+const RECEIVE_BUFFER_BYTES = 16 << 20;
+const DEADLINE_MS = 5000;
+/** Bit of CapEff in /proc/self/status. */
+const CAP_NET_ADMIN = 12n;
+
+export interface NetlinkKernelOptions {
+  /** Real time: the kernel's answers are waited for in it. */
+  readonly clock: Clock;
+  /** How long one write, or one part of a dump, may take. Default 5000. */
+  readonly deadlineMs?: number;
+  /** Wanted size of each socket's receive buffer; cut to net.core.rmem_max without CAP_NET_ADMIN. Default 16 MB. */
+  readonly receiveBufferBytes?: number;
+}
+
+/**
+ * The kernel of the network namespace that the calling thread is in. Throws {@link KernelError} when no netlink socket can
+ * be had. `close()` must be called before the process ends, at the latest in an `exit` handler: a thread that waits for
+ * notifications would hold up its end.
+ */
+export function openNetlinkKernel(options: NetlinkKernelOptions): Kernel {
+  return orKernelError('open a netlink socket', () => new NetlinkKernel(options));
+}
+
+class NetlinkKernel implements Kernel {
+  readonly #receiveBufferBytes: number;
+  readonly #commands: CommandSocket;
+  readonly #dumps: DumpSocket;
+  readonly #events = new Set<EventSocket>();
+
+  constructor(options: NetlinkKernelOptions) {
+    const receiveBufferBytes = options.receiveBufferBytes ?? RECEIVE_BUFFER_BYTES;
+    const deadlineMs = options.deadlineMs ?? DEADLINE_MS;
+    this.#receiveBufferBytes = receiveBufferBytes;
+    this.#commands = new CommandSocket({ clock: options.clock, deadlineMs, receiveBufferBytes });
+    this.#dumps = new DumpSocket({ deadlineMs, receiveBufferBytes });
+  }
+
+  async missingCapabilities(): Promise<readonly string[]> {
+    const status = await readFile('/proc/self/status', 'utf8');
+    const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0'}`);
+    return ((effective >> CAP_NET_ADMIN) & 1n) === 1n ? [] : ['CAP_NET_ADMIN'];
+  }
+
+  async subscribe(): Promise<KernelEvents> {
+    const options = { ownPortId: this.#commands.portId, receiveBufferBytes: this.#receiveBufferBytes };
+    const events = orKernelError('subscribe to notifications', () => new EventSocket(options));
+    this.#events.add(events);
+    return events;
+  }
+
+  links(signal?: AbortSignal): Promise<readonly Link[]> {
+    const type = MessageType.NEWLINK;
+    return this.#dumps.dump({ what: 'links', encode: encodeLinkDump, type, decode: decodeLink }, signal);
+  }
+
+  addresses(signal?: AbortSignal): Promise<readonly LinkAddress[]> {
+    const type = MessageType.NEWADDR;
+    return this.#dumps.dump(
+      { what: 'addresses', encode: encodeAddressDump, type, decode: decodeAddress },
+      signal,
+    );
+  }
+
+  routes(family: Family, signal?: AbortSignal): Promise<readonly Route[]> {
+    const encode = (sequence: number) => encodeRouteDump(family, sequence);
+    // A kernel without IPv6 answers an IPv6 dump with the routes of all families it has.
+    const decode = (payload: Buffer) => {
+      const route = decodeRoute(payload);
+      return route?.family === family ? route : undefined;
+    };
+    return this.#dumps.dump(
+      { what: `IPv${family} routes`, encode, type: MessageType.NEWROUTE, decode },
+      signal,
+    );
+  }
+
+  apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]> {
+    return this.#commands.apply(changes, signal);
+  }
+
+  close(): void {
+    for (const events of this.#events) events.close();
+    this.#commands.close();
+    this.#dumps.close();
+  }
+}
+
+function orKernelError<T>(what: string, open: () => T): T {
+  try {
+    return open();
+  } catch (error) {
+    throw new KernelError(errorCode(error) ?? 'EIO', `cannot ${what}: ${messageOf(error)}`, { cause: error });
+  }
+}
