@@ -1,0 +1,105 @@
+import { isIPv4, isIPv6 } from 'node:net';
+import { canonicalAddress } from '../ip/ip.ts';
+import { InvalidValue, quote } from './options-errors.ts';
+
+/** One member of etcd, as the user named it. */
+export interface Endpoint {
+  /** Normalised: `http://10.0.0.1:2379`, `https://[fc00::1]:2379`; no slash at the end. etcd's client stumbles over less. */
+  readonly url: string;
+  readonly scheme: 'http' | 'https';
+  /** A host name in lower case, or an address; IPv6 without brackets. */
+  readonly host: string;
+  readonly port: number;
+}
+
+const RULE = 'must be a comma list of endpoints like http://10.0.0.1:2379';
+
+/**
+ * Parses the value of --etcd-endpoints: a comma list, spaces and empty elements allowed; each `http://host:port`,
+ * `https://host:port` or `host:port`, a path after it ignored, IPv6 in brackets. As with flanneld the first endpoint's
+ * scheme decides for all (none means http); `warn` is told about those that say otherwise. Duplicates count once.
+ *
+ * Throws {@link InvalidValue} that names the endpoint and what is wrong with it.
+ */
+export function parseEndpoints(text: string, warn: (message: string) => void): readonly Endpoint[] {
+  // Before anything is quoted: what stands before the @ may be a password.
+  if (text.includes('@')) {
+    throw new InvalidValue(`${RULE}; an endpoint holds no user name and no password`, '(not shown)');
+  }
+  const elements = text
+    .split(',')
+    .map((element) => element.trim())
+    .filter((element) => element !== '');
+  const parsed = elements.map(parseEndpoint);
+  const first = parsed[0];
+  if (first === undefined) throw new InvalidValue(`${RULE}; it names none`);
+  const scheme = first.scheme ?? 'http';
+  const byUrl = new Map<string, Endpoint>();
+  for (const { host, port, scheme: own } of parsed) {
+    const authority = `${host.includes(':') ? `[${host}]` : host}:${port}`;
+    if (own !== undefined && own !== scheme) {
+      warn(
+        `etcd endpoint ${own}://${authority} is used with ${scheme}: the first endpoint's scheme decides for all`,
+      );
+    }
+    byUrl.set(`${scheme}://${authority}`, { url: `${scheme}://${authority}`, scheme, host, port });
+  }
+  return [...byUrl.values()];
+}
+
+interface ParsedEndpoint {
+  readonly scheme: 'http' | 'https' | undefined;
+  readonly host: string;
+  readonly port: number;
+}
+
+function parseEndpoint(element: string): ParsedEndpoint {
+  const match = /^(?:([^/:]*):\/\/)?([^/]*)(?:\/.*)?$/s.exec(element);
+  const authority = match?.[2] ?? '';
+  if (/[?#]/.test(element)) throw new InvalidValue(`${RULE}; ${quote(element)} has a query or a fragment`);
+  const host = /^(?:\[([^\]]*)\]|([^:[\]]*)):([^:[\]]*)$/.exec(authority);
+  if (host === null) throw new InvalidValue(`${RULE}; ${whyNoHostAndPort(element, authority)}`);
+  return {
+    scheme: parseScheme(match?.[1], element),
+    host: host[1] === undefined ? parseHostName(host[2] ?? '', element) : parseIPv6(host[1], element),
+    port: parsePort(host[3] ?? '', element),
+  };
+}
+
+function parseScheme(text: string | undefined, element: string): 'http' | 'https' | undefined {
+  const scheme = text?.toLowerCase();
+  if (scheme === undefined || scheme === 'http' || scheme === 'https') return scheme;
+  throw new InvalidValue(`${RULE}; ${quote(element)} has a scheme that is neither http nor https`);
+}
+
+function whyNoHostAndPort(element: string, authority: string): string {
+  if (isIPv6(authority) || /:.*:/.test(authority.replace(/^\[[^\]]*\]/, ''))) {
+    return `${quote(element)} has an IPv6 address without brackets: http://[fc00::1]:2379`;
+  }
+  return `${quote(element)} has no port, etcd's is 2379`;
+}
+
+function parseIPv6(text: string, element: string): string {
+  // A zone (fe80::1%eth0) names an interface of this host; neither gRPC nor HTTP can carry it in an authority.
+  if (!isIPv6(text) || text.includes('%'))
+    throw new InvalidValue(`${RULE}; ${quote(element)} has no valid IPv6 address`);
+  return canonicalAddress(text) ?? text.toLowerCase();
+}
+
+function parseHostName(text: string, element: string): string {
+  const labels = text.toLowerCase().replace(/\.$/, '').split('.');
+  const valid = text.length <= 253 && labels.every((label) => /^(?!-)[a-z\d_-]{1,63}(?<!-)$/.test(label));
+  if (!valid) throw new InvalidValue(`${RULE}; ${quote(element)} has no valid host name`);
+  // A name that ends in a number is an address to a resolver, and perhaps not the one that was meant (010.0.0.1).
+  if (/^\d+$/.test(labels.at(-1) ?? '') && !isIPv4(text)) {
+    throw new InvalidValue(`${RULE}; ${quote(element)} has no valid IPv4 address`);
+  }
+  return labels.join('.');
+}
+
+function parsePort(text: string, element: string): number {
+  const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
+  if (port < 1 || port > 65_535)
+    throw new InvalidValue(`${RULE}; ${quote(element)} has no port from 1 to 65535`);
+  return port;
+}

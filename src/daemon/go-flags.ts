@@ -1,0 +1,99 @@
+import { quote, UsageError } from './options-errors.ts';
+
+/** One flag as it was written, in the order of the command line. */
+export interface GivenFlag {
+  readonly name: string;
+  /** A boolean written without a value has `true`. */
+  readonly value: string;
+}
+
+export interface GivenFlags {
+  readonly flags: readonly GivenFlag[];
+  /** The words after the flags: from the first one that is no flag, or after `--`. */
+  readonly rest: readonly string[];
+}
+
+/**
+ * Splits a command line by the rules of Go's package flag, which are those of flanneld; GNU's long options are among them.
+ * `-name=value`, `-name value` and the same with two dashes; a boolean takes a value only after `=`, any other flag takes
+ * the next word whatever it looks like (`-v -1`); the first word that is no flag (a lone `-` and an empty word included)
+ * ends the flags.
+ *
+ * `kindOf` tells what a flag is; it throws {@link UsageError} for a name it does not know. This function throws it for
+ * a flag without its value and for words like `---x` and `-=x`.
+ */
+export function splitFlags(
+  argv: readonly string[],
+  kindOf: (name: string) => 'boolean' | 'value',
+): GivenFlags {
+  const flags: GivenFlag[] = [];
+  let at = 0;
+  while (at < argv.length) {
+    const word = argv[at] ?? '';
+    if (word === '--') return { flags, rest: argv.slice(at + 1) };
+    if (word.length < 2 || !word.startsWith('-')) break;
+    at += 1;
+    const { name, value } = splitWord(word);
+    if (kindOf(name) === 'boolean') {
+      flags.push({ name, value: value ?? 'true' });
+    } else if (value !== undefined) {
+      flags.push({ name, value });
+    } else {
+      const next = argv[at];
+      if (next === undefined) throw new UsageError('MISSING_VALUE', `--${name} needs a value: --${name}=…`);
+      flags.push({ name, value: next });
+      at += 1;
+    }
+  }
+  return { flags, rest: argv.slice(at) };
+}
+
+function splitWord(word: string): { readonly name: string; readonly value: string | undefined } {
+  const body = word.replace(/^--?/, '');
+  if (/^[-=]/.test(body)) {
+    throw new UsageError(
+      'SYNTAX',
+      `${quote(word)} is not a flag: flags are written --name=value, -name=value or -name value`,
+    );
+  }
+  const equals = body.indexOf('=');
+  if (equals < 0) return { name: body, value: undefined };
+  return { name: body.slice(0, equals), value: body.slice(equals + 1) };
+}
+
+const TRUE = new Set(['1', 't', 'T', 'true', 'TRUE', 'True']);
+const FALSE = new Set(['0', 'f', 'F', 'false', 'FALSE', 'False']);
+
+/** A boolean as Go's strconv.ParseBool reads it, undefined for anything else. */
+export function parseGoBoolean(text: string): boolean | undefined {
+  if (TRUE.has(text)) return true;
+  return FALSE.has(text) ? false : undefined;
+}
+
+/** Go's literals: an underscore only between digits, or between the base's prefix and a digit. */
+const GO_INTEGER = /^([+-]?)(?:0[xX](?:_?[\da-fA-F])+|0[bB](?:_?[01])+|0[oO]?(?:_?[0-7])+|0|[1-9](?:_?\d)*)$/;
+const INT64_MAX = 2n ** 63n - 1n;
+
+/**
+ * An integer as Go's flag.Int reads it (strconv.ParseInt with base 0): `0x10`, `0b11`, `0o17`; a leading 0 is octal; `1_000`.
+ * Undefined for anything else and beyond 64 bits; beyond 2^53 the nearest number.
+ */
+export function parseGoInteger(text: string): number | undefined {
+  const match = GO_INTEGER.exec(text);
+  if (match === null) return undefined;
+  const digits = text.slice(match[1]?.length ?? 0).replaceAll('_', '');
+  // BigInt knows the prefixes of JavaScript only, so Go's bare leading 0 gets the one that means the same.
+  return withSign(match[1], BigInt(digits.replace(/^0(?=[0-7])/, '0o')));
+}
+
+/** An integer in base 10 as klog's `-v` reads it (strconv.ParseInt with base 10): a leading 0 means nothing. */
+export function parseDecimalInteger(text: string): number | undefined {
+  const match = /^([+-]?)(\d+)$/.exec(text);
+  return match === null ? undefined : withSign(match[1], BigInt(match[2] ?? ''));
+}
+
+function withSign(sign: string | undefined, magnitude: bigint): number | undefined {
+  const limit = sign === '-' ? INT64_MAX + 1n : INT64_MAX;
+  if (magnitude > limit) return undefined;
+  return sign === '-' && magnitude !== 0n ? -Number(magnitude) : Number(magnitude);
+}

@@ -1,0 +1,68 @@
+import type { GivenFlag } from './go-flags.ts';
+import { InvalidValue, quote, UsageError } from './options-errors.ts';
+import { environmentName, type Flag } from './options-table.ts';
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** One value and where it was found, for the error message. */
+interface Found {
+  readonly text: string;
+  readonly source: string;
+}
+
+/** Finds and parses the values of flags. All methods throw {@link UsageError} for a value that its flag does not allow. */
+export class Settings {
+  readonly #given: readonly GivenFlag[];
+  readonly #environment: Environment;
+  readonly #warn: (message: string) => void;
+
+  constructor(given: readonly GivenFlag[], environment: Environment, warn: (message: string) => void) {
+    this.#given = given;
+    this.#environment = environment;
+    this.#warn = warn;
+  }
+
+  /** The value, or undefined when it is given nowhere and has no default. */
+  optional<T>(flag: Flag<T>): T | undefined {
+    const found = this.#find(flag).at(-1);
+    return found === undefined ? undefined : this.#parse(flag, found);
+  }
+
+  /** The value of a flag that has a default. */
+  value<T>(flag: Flag<T> & { readonly fallback: string }): T {
+    const found = this.#find(flag).at(-1);
+    return this.#parse(flag, found ?? { text: flag.fallback, source: 'default' });
+  }
+
+  /** All values of a repeatable flag, in order. */
+  list<T>(flag: Flag<T> & { readonly repeatable: true }): readonly T[] {
+    return this.#find(flag).map((found) => this.#parse(flag, found));
+  }
+
+  #find(flag: Flag<unknown>): readonly Found[] {
+    const written = this.#given.filter(({ name }) => name === flag.name);
+    const last = written.at(-1);
+    if (last !== undefined && !(flag.emptyIsAbsent && last.value === '')) {
+      const source = flag.name.length === 1 ? `-${flag.name}` : `--${flag.name}`;
+      return written.map(({ value }) => ({ text: value, source }));
+    }
+    if (flag.noEnvironment) return [];
+    for (const source of [environmentName(flag), ...(flag.sysconfig ?? [])]) {
+      const text = this.#environment[source];
+      if (text !== undefined && text !== '') return [{ text, source }];
+    }
+    return flag.fallback === undefined ? [] : [{ text: flag.fallback, source: 'default' }];
+  }
+
+  #parse<T>(flag: Flag<T>, found: Found): T {
+    try {
+      return flag.parse(found.text, this.#warn);
+    } catch (error) {
+      if (!(error instanceof InvalidValue)) throw error;
+      throw new UsageError(
+        'BAD_VALUE',
+        `${found.source} is ${error.shown ?? quote(found.text)}: it ${error.message}`,
+      );
+    }
+  }
+}

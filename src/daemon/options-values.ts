@@ -1,0 +1,81 @@
+import { isIP } from 'node:net';
+import { parseDecimalInteger, parseGoBoolean, parseGoInteger } from './go-flags.ts';
+import { InvalidValue } from './options-errors.ts';
+
+// The parsers of single values. Each takes the text as given and throws InvalidValue, which says what is allowed.
+
+export function anyText(text: string): string {
+  return text;
+}
+
+export function boolean(text: string): boolean {
+  const value = parseGoBoolean(text);
+  if (value === undefined) throw new InvalidValue('must be true or false');
+  return value;
+}
+
+/** A parser for an integer in Go's base-0 syntax from `lowest` to `highest`; `why` explains the range. */
+export function integer(lowest: number, highest: number, why = ''): (text: string) => number {
+  return (text) => {
+    const value = parseGoInteger(text);
+    if (value === undefined || value < lowest || value > highest) {
+      throw new InvalidValue(`must be an integer from ${lowest} to ${highest}${why}`);
+    }
+    return value;
+  };
+}
+
+/** A TCP port; 0 or less switches off, as with flanneld, and is returned as 0. */
+export function portOrOff(text: string): number {
+  const value = parseGoInteger(text);
+  if (value === undefined || value > 65_535) {
+    throw new InvalidValue('must be a port from 1 to 65535, or 0 to switch it off');
+  }
+  return Math.max(0, value);
+}
+
+/** klog's verbosity: decimal, 32 bits. */
+export function verbosity(text: string): number {
+  const value = parseDecimalInteger(text);
+  if (value === undefined || Math.abs(value) > 2 ** 31 - 1)
+    throw new InvalidValue('must be a decimal integer');
+  return value;
+}
+
+/** A parser for one of some words. */
+export function choice<T extends string>(...words: readonly T[]): (text: string) => T {
+  return (text) => {
+    const found = words.find((word) => word === text);
+    if (found === undefined) throw new InvalidValue(`must be one of ${words.join(', ')}`);
+    return found;
+  };
+}
+
+/** An address to listen on. */
+export function listenAddress(text: string): string {
+  if (isIP(text) === 0) throw new InvalidValue('must be an IP address');
+  return text;
+}
+
+/** The path of a file that will be written. Whether it can be is found out when it is. */
+export function filePath(text: string): string {
+  if (text === '' || text.includes('\0') || /(?:^|\/)\.{0,2}$/.test(text)) {
+    throw new InvalidValue('must be the path of a file');
+  }
+  return text;
+}
+
+/** The path of a file, or nothing: undefined. */
+export function filePathOrNone(text: string): string | undefined {
+  return text === '' ? undefined : filePath(text);
+}
+
+/** The name of a variable of the POSIX shell. */
+export function shellVariable(text: string): string {
+  if (!/^[A-Za-z_][A-Za-z\d_]*$/.test(text)) {
+    throw new InvalidValue(
+      'must be the name of a shell variable (letters, digits and underscores, no digit first)',
+    );
+  }
+  return text;
+}

@@ -1,0 +1,136 @@
+import type { Endpoint } from './endpoints.ts';
+import { splitFlags } from './go-flags.ts';
+import { quote, UsageError } from './options-errors.ts';
+import { helpText } from './options-help.ts';
+import { nearestName } from './options-nearest.ts';
+import { type Environment, Settings } from './options-settings.ts';
+import { environmentName, type Flag, flags, flagTable } from './options-table.ts';
+import { VERSION } from './options-version.ts';
+
+/** What a run of the daemon was asked for; checked, typed, with defaults filled in. */
+export interface Options {
+  /** At least one; all of one scheme. */
+  readonly etcdEndpoints: readonly Endpoint[];
+  /** As given: keys are made from it by Go's path.Join. */
+  readonly etcdPrefix: string;
+  /** Names or addresses in order of preference; '' stands for the default route's interface. Empty: none was asked for. */
+  readonly ifaces: readonly string[];
+  readonly subnetFile: string;
+  /** Absent: not to be written. */
+  readonly dockerOptsFile?: string;
+  readonly dockerOptsKey: string;
+  readonly renewMarginMs: number;
+  readonly routeProtocol: number;
+  readonly logLevel: LogLevel;
+  /** Absent: pretty on a terminal, else json. */
+  readonly logFormat?: LogFormat;
+  /** Absent: switched off. */
+  readonly healthz?: HealthzAddress;
+}
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
+export type LogFormat = 'json' | 'pretty';
+
+export interface HealthzAddress {
+  readonly ip: string;
+  readonly port: number;
+}
+
+/** What to do. `warnings` are lines for the log about what was ignored or taken differently. */
+export type ParsedCommand =
+  | { readonly command: 'run'; readonly options: Options; readonly warnings: readonly string[] }
+  | { readonly command: 'help'; readonly text: string }
+  | { readonly command: 'version'; readonly text: string }
+  | { readonly command: 'health'; readonly options: HealthzAddress };
+
+/** `argv` without the program: process.argv.slice(2). */
+export interface CommandLine {
+  readonly argv: readonly string[];
+  readonly env: Environment;
+}
+
+/**
+ * Reads the command line and the environment, and nothing else. Precedence: flag, FLANNELD_… variable, sysconfig name, default.
+ * `--help`, then `--version`, win over bad values of other flags. `health` is a command only as the first word.
+ *
+ * Rejects with {@link UsageError} and nothing else.
+ */
+export async function parseOptions({ argv, env }: CommandLine): Promise<ParsedCommand> {
+  const forHealth = argv[0] === 'health';
+  const known = forHealth ? flagTable.filter((flag) => flag.health) : flagTable;
+  const { flags: given, rest } = splitFlags(forHealth ? argv.slice(1) : argv, (name) => kindOf(name, known));
+  const warnings: string[] = [];
+  const settings = new Settings(given, env, (message) => warnings.push(message));
+  if (given.some(({ name }) => name === 'h') || settings.optional(flags.help) === true) {
+    return { command: 'help', text: await helpText() };
+  }
+  if (forHealth) {
+    if (rest[0] !== undefined)
+      throw new UsageError('SYNTAX', `health takes flags only, not ${quote(rest[0])}`);
+    return { command: 'health', options: healthOptions(settings) };
+  }
+  if (settings.optional(flags.version) === true)
+    return { command: 'version', text: `flanneld-ts ${VERSION}` };
+  if (rest.length > 0)
+    warnings.push(`ignored, because flags end at the first word that is none: ${rest.map(quote).join(' ')}`);
+  warnings.push(...unknownVariables(env));
+  return { command: 'run', options: runOptions(settings), warnings };
+}
+
+function kindOf(name: string, known: readonly Flag<unknown>[]): 'boolean' | 'value' {
+  if (name === 'h') return 'boolean';
+  const flag = known.find((row) => row.name === name);
+  if (flag !== undefined) return flag.boolean ? 'boolean' : 'value';
+  const written = quote(name.length === 1 ? `-${name}` : `--${name}`);
+  const nearest = nearestName(
+    name,
+    known.map((row) => row.name),
+  );
+  const hint = nearest === undefined ? 'see flanneld-ts --help' : `did you mean --${nearest}?`;
+  throw new UsageError('UNKNOWN_FLAG', `unknown flag ${written}: ${hint}`);
+}
+
+function runOptions(settings: Settings): Options {
+  const ifaces = settings.list(flags.iface);
+  const dockerOptsFile = settings.value(flags.dockerOptsFile);
+  const verbosity = settings.value(flags.verbosity);
+  const logFormat = settings.optional(flags.logFormat);
+  const healthz = { ip: settings.value(flags.healthzIp), port: settings.value(flags.healthzPort) };
+  return {
+    etcdEndpoints: settings.value(flags.etcdEndpoints),
+    etcdPrefix: settings.value(flags.etcdPrefix),
+    ifaces: ifaces.every((iface) => iface === '') ? [] : ifaces,
+    subnetFile: settings.value(flags.subnetFile),
+    ...(dockerOptsFile === undefined ? {} : { dockerOptsFile }),
+    dockerOptsKey: settings.value(flags.dockerOptsKey),
+    renewMarginMs: settings.value(flags.renewMargin) * 60_000,
+    routeProtocol: settings.value(flags.routeProtocol),
+    logLevel: settings.optional(flags.logLevel) ?? (verbosity > 0 ? 'debug' : 'info'),
+    ...(logFormat === undefined ? {} : { logFormat }),
+    ...(healthz.port === 0 ? {} : { healthz }),
+  };
+}
+
+function healthOptions(settings: Settings): HealthzAddress {
+  const port = settings.value(flags.healthzPort);
+  if (port === 0) {
+    const variable = environmentName(flags.healthzPort);
+    throw new UsageError(
+      'MISSING_VALUE',
+      `health needs the daemon's port: --healthz-port=PORT or ${variable}`,
+    );
+  }
+  return { ip: settings.value(flags.healthzIp), port };
+}
+
+/** A misspelt variable has no effect and no error: say so. */
+function unknownVariables(env: Environment): readonly string[] {
+  const known = flagTable.filter((flag) => !flag.noEnvironment).map(environmentName);
+  return Object.keys(env)
+    .filter((name) => name.startsWith('FLANNELD_') && env[name] !== '' && !known.includes(name))
+    .toSorted()
+    .map((name) => {
+      const nearest = nearestName(name, known);
+      return `ignored, because there is no such flag: the variable ${quote(name)}${nearest === undefined ? '' : `; did you mean ${nearest}?`}`;
+    });
+}
