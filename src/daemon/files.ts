@@ -1,0 +1,92 @@
+import { randomBytes } from 'node:crypto';
+import { chmod, lstat, mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import type { Files } from '../runtime/files.ts';
+
+/**
+ * How old a temporary file must be to count as left behind by a writer that died. A living one needs milliseconds; the name
+ * holds no process id because containers share /run and not their process ids.
+ */
+const LEFTOVER_AGE_MS = 10_000;
+
+/** Files on this machine's disks. */
+export const nodeFiles: Files = { readText, writeAtomic };
+
+async function readText(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+}
+
+async function writeAtomic(relativePath: string, content: string, mode: number): Promise<void> {
+  const path = resolve(relativePath);
+  const folder = dirname(path);
+  await makeFolders(folder);
+  await removeLeftovers(path);
+  const temporary = join(folder, `${temporaryPrefix(path)}${randomBytes(6).toString('hex')}.tmp`);
+  try {
+    await writeSynced(temporary, content, mode);
+    await rename(temporary, path);
+  } catch (error) {
+    await unlink(temporary).catch(() => {});
+    throw error;
+  }
+  await syncFolder(folder);
+}
+
+async function writeSynced(path: string, content: string, mode: number): Promise<void> {
+  const file = await open(path, 'wx', 0o600);
+  try {
+    await file.writeFile(content);
+    await file.chmod(mode);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** mkdir's mode is cut by the umask, so the folders it made are given theirs again. */
+async function makeFolders(folder: string): Promise<void> {
+  const first = await mkdir(folder, { recursive: true, mode: 0o755 });
+  if (first === undefined) return;
+  for (let made = folder; made.length >= first.length; made = dirname(made)) await chmod(made, 0o755);
+  await syncFolder(dirname(first));
+}
+
+/** Makes a rename in the folder last over a crash of the machine. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r');
+  try {
+    await handle.sync();
+  } catch (error) {
+    // Some file systems (FUSE, network) cannot sync a folder; the file itself is complete and in place.
+    if (!hasCode(error, 'EINVAL') && !hasCode(error, 'ENOTSUP')) throw error;
+  } finally {
+    await handle.close();
+  }
+}
+
+function temporaryPrefix(path: string): string {
+  return `.${basename(path)}.`;
+}
+
+/** Removes what writers of this very file left when they died. Failing is no reason not to write. */
+async function removeLeftovers(path: string): Promise<void> {
+  const folder = dirname(path);
+  const prefix = temporaryPrefix(path);
+  const names = await readdir(folder).catch(() => []);
+  for (const name of names) {
+    if (!name.startsWith(prefix) || !/^[\da-f]{12}\.tmp$/.test(name.slice(prefix.length))) continue;
+    const leftover = join(folder, name);
+    const status = await lstat(leftover).catch(() => undefined);
+    if (status?.isFile() && Date.now() - status.mtimeMs > LEFTOVER_AGE_MS)
+      await unlink(leftover).catch(() => {});
+  }
+}
+
+function hasCode(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code;
+}
