@@ -1,0 +1,52 @@
+import { sendDatagram } from '../native/datagram.ts';
+import { messageOf } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
+import type { Notifier } from '../runtime/notifier.ts';
+
+const LONGEST_STATUS_BYTES = 1024;
+
+/**
+ * Tells systemd, if it started us: NOTIFY_SOCKET in `env` holds the path of its socket, or an abstract name after an `@`. Without
+ * it nothing is sent. A failure is logged once: systemd then ends the start at TimeoutStartSec, and this line says why.
+ *
+ * `send` sends one datagram to the socket of that name, and may throw.
+ */
+export function systemdNotifier(
+  env: Readonly<Record<string, string | undefined>>,
+  log: Logger,
+  send: (path: string, text: string) => void = sendDatagram,
+): Notifier {
+  const socket = env['NOTIFY_SOCKET'] ?? '';
+  let failed = false;
+  const notify = (text: string) => {
+    // Other address families (vsock:, of machines in machines) are not for a network daemon on its host.
+    if (!/^[/@]./.test(socket)) return;
+    try {
+      send(socket, text);
+    } catch (error) {
+      if (failed) return;
+      failed = true;
+      log.warn(
+        { event: 'notify-failed', socket, error },
+        `systemd could not be told ${text.split('\n', 1)[0]}: ${messageOf(error)}`,
+      );
+    }
+  };
+  return {
+    ready: () => notify('READY=1'),
+    status: (text) => notify(`STATUS=${oneLine(text)}`),
+    stopping: () => notify('STOPPING=1'),
+  };
+}
+
+/** A newline would begin another assignment. */
+function oneLine(text: string): string {
+  const flat = text.replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ').trim();
+  const bytes = Buffer.from(flat);
+  if (bytes.length <= LONGEST_STATUS_BYTES) return flat;
+  // A character cut in two decodes to U+FFFD at the end.
+  return bytes
+    .subarray(0, LONGEST_STATUS_BYTES)
+    .toString()
+    .replace(/\ufffd$/, '');
+}
