@@ -1,0 +1,185 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { type BackoffPolicy, backoffCeilingMs } from '../runtime/backoff.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { messageOf } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
+
+/** Whether the daemon does its work; the reasons why not, one line each. */
+export interface Readiness {
+  readonly ready: boolean;
+  readonly reasons: readonly string[];
+}
+
+export interface HealthServerOptions {
+  readonly ip: string;
+  /** 0: any free port; the log line `health-listening` says which. */
+  readonly port: number;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly readiness: () => Readiness;
+}
+
+const LISTEN_BACKOFF: BackoffPolicy = { initialMs: 1_000, maxMs: 30_000 };
+/** A probe is one small request. Whoever needs longer, sends more or opens more connections is none. */
+const REQUEST_TIMEOUT_MS = 5_000;
+const LONGEST_HEADERS_BYTES = 8_192;
+const MOST_CONNECTIONS = 100;
+
+/**
+ * Answers probes: `/healthz` is liveness alone (a probe must not kill a daemon because etcd is away), `/readyz` tells
+ * whether routes are kept up. Text as flanneld's, JSON when the client asks for it.
+ */
+export class HealthServer {
+  readonly #options: HealthServerOptions;
+
+  constructor(options: HealthServerOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Serves until `signal` aborts, then resolves with every socket closed. A port that cannot be had is logged once, with
+   * the remedy, and tried again for ever. Never rejects.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, log, ip, port } = this.#options;
+    let lastCode: string | undefined;
+    for (let attempt = 0; !signal.aborted; attempt++) {
+      try {
+        await this.#serve(signal);
+      } catch (error) {
+        const code = codeOf(error);
+        const message = `Health checks cannot be served at ${ip} port ${port}: ${whyNot(code, error)}`;
+        if (code !== lastCode) log.warn({ event: 'health-not-listening', ip, port, error }, message);
+        lastCode = code;
+        await clock.sleep(backoffCeilingMs(LISTEN_BACKOFF, attempt), signal).catch(() => {});
+      }
+    }
+  }
+
+  /** Rejects when the port cannot be had; resolves when it was served until the signal. */
+  async #serve(signal: AbortSignal): Promise<void> {
+    const { ip, port, log } = this.#options;
+    const server = createServer(
+      {
+        maxHeaderSize: LONGEST_HEADERS_BYTES,
+        headersTimeout: REQUEST_TIMEOUT_MS,
+        requestTimeout: REQUEST_TIMEOUT_MS,
+        keepAliveTimeout: REQUEST_TIMEOUT_MS,
+        connectionsCheckingInterval: 1_000,
+      },
+      (request, response) => this.#answer(request, response),
+    );
+    server.maxConnections = MOST_CONNECTIONS;
+    try {
+      const address = await listen(server, ip, port);
+      log.info(
+        { event: 'health-listening', ip: address.address, port: address.port },
+        'Health checks are served',
+      );
+      server.on('error', (error) =>
+        log.warn({ event: 'health-error', error }, `Health server: ${messageOf(error)}`),
+      );
+      await aborted(signal);
+    } finally {
+      await close(server);
+    }
+  }
+
+  #answer(request: IncomingMessage, response: ServerResponse): void {
+    const path = (request.url ?? '').split('?', 1)[0];
+    if (path !== '/healthz' && path !== '/readyz') {
+      send(request, response, { status: 404, text: 'not found', details: {} });
+    } else if (request.method !== 'GET' && request.method !== 'HEAD') {
+      response.setHeader('Allow', 'GET, HEAD');
+      send(request, response, { status: 405, text: 'method not allowed', details: {} });
+    } else if (path === '/healthz') {
+      send(request, response, { status: 200, text: 'flanneld is running', details: {} });
+    } else {
+      const { ready, reasons } = this.#readiness();
+      const text = ready ? 'flanneld is ready' : 'flanneld is not ready yet';
+      send(request, response, {
+        status: ready ? 200 : 503,
+        text,
+        details: { ready, reasons: reasons.map(oneLine) },
+      });
+    }
+  }
+
+  /** A request handler that throws would end the process. */
+  #readiness(): Readiness {
+    try {
+      return this.#options.readiness();
+    } catch (error) {
+      this.#options.log.error(
+        { event: 'health-error', error },
+        `Readiness cannot be told: ${messageOf(error)}`,
+      );
+      return { ready: false, reasons: [`readiness cannot be told: ${messageOf(error)}`] };
+    }
+  }
+}
+
+interface Reply {
+  readonly status: number;
+  /** First line of the text, and `status` in JSON. */
+  readonly text: string;
+  readonly details: { readonly ready?: boolean; readonly reasons?: readonly string[] };
+}
+
+function send(request: IncomingMessage, response: ServerResponse, { status, text, details }: Reply): void {
+  const asJson = /\bapplication\/json\b/i.test(request.headers.accept ?? '');
+  // flanneld ends its texts without a newline, and probes compare them.
+  const reasons = details.ready ? [] : (details.reasons ?? []);
+  const body = asJson ? `${JSON.stringify({ status: text, ...details })}\n` : [text, ...reasons].join('\n');
+  response.writeHead(status, {
+    'Content-Type': asJson ? 'application/json' : 'text/plain; charset=utf-8',
+    'Content-Length': Buffer.byteLength(body),
+    'Cache-Control': 'no-store',
+  });
+  response.end(request.method === 'HEAD' ? undefined : body);
+}
+
+function oneLine(text: string): string {
+  return text.replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ');
+}
+
+function listen(server: Server, ip: string, port: number): Promise<AddressInfo> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(port, ip, () => {
+      server.off('error', reject);
+      const address = server.address();
+      if (address === null || typeof address === 'string')
+        reject(new TypeError('a TCP server without an address'));
+      else resolve(address);
+    });
+  });
+}
+
+function close(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    // The callback also comes, with an error, when the server never listened.
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error ? String(error.code) : undefined;
+}
+
+function whyNot(code: string | undefined, error: unknown): string {
+  if (code === 'EADDRINUSE') return 'another program has this port; stop it or choose another --healthz-port';
+  if (code === 'EADDRNOTAVAIL')
+    return 'this host does not have that address; correct --healthz-ip or add the address';
+  if (code === 'EACCES') return 'ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher --healthz-port';
+  return messageOf(error);
+}
