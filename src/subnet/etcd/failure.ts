@@ -1,0 +1,185 @@
+import { RegistryError, type RegistryErrorCode } from '../registry.ts';
+
+/** What is known about a gRPC call that failed. */
+export interface CallFailure {
+  readonly endpoint: string;
+  /** The call changes something, so it matters whether it took effect. */
+  readonly write: boolean;
+  /** A connection took the request; without one it cannot have reached anybody. */
+  readonly sent: boolean;
+  readonly error: unknown;
+}
+
+// gRPC status codes (https://grpc.github.io/grpc/core/md_doc_statuscodes.html).
+const cancelled = 1;
+const unknownStatus = 2;
+const deadlineExceeded = 4;
+const permissionDenied = 7;
+const resourceExhausted = 8;
+const unimplemented = 12;
+const internal = 13;
+const unavailable = 14;
+const unauthenticated = 16;
+
+/** Statuses that leave open whether a request that was sent took effect. All others are the server's answer. */
+const inconclusive: readonly number[] = [cancelled, unknownStatus, deadlineExceeded, internal, unavailable];
+
+const wrongPort = 'Check the address and port, and whether it needs https://.';
+
+interface Verdict {
+  readonly kind: RegistryErrorCode;
+  readonly reason: string;
+  readonly remedy?: string;
+}
+
+/** Turns whatever etcd3 or grpc-js threw into the error the rest of the program knows. */
+export function registryError(failure: CallFailure): RegistryError {
+  const { endpoint, write, sent, error } = failure;
+  if (error instanceof RegistryError) return error;
+  const { code, details } = statusOf(error);
+  const verdict = judge(code, details);
+  const answered = /no leader|too many requests|space exceeded/.test(details);
+  const lostAnswer = code === resourceExhausted && !details.startsWith('etcdserver');
+  return new RegistryError(verdict.kind, endpoint, `etcd at ${endpoint}: ${verdict.reason}`, {
+    cause: error,
+    outcomeUnknown: write && sent && !answered && (inconclusive.includes(code) || lostAnswer),
+    ...(verdict.remedy === undefined ? {} : { remedy: verdict.remedy }),
+  });
+}
+
+/** The error of a watch that the server itself ended (`canceled`), which carries no gRPC status. */
+export function watchCanceled(endpoint: string, reason: string, compactRevision: number): RegistryError {
+  const message = (text: string) => `etcd at ${endpoint}: ${text}`;
+  if (compactRevision > 0) {
+    const text = `the revision to watch from is compacted, the oldest that is left is ${compactRevision}`;
+    return new RegistryError('COMPACTED', endpoint, message(text), { compactRevision });
+  }
+  // Judged by its text alone: an expired token and a missing permission have the same shape here.
+  const verdict = judge(unavailable, reason === '' ? 'the server ended it without a reason' : reason);
+  return new RegistryError(verdict.kind, endpoint, message(verdict.reason), {
+    ...(verdict.remedy === undefined ? {} : { remedy: verdict.remedy }),
+  });
+}
+
+/**
+ * Status code and details of an error. Stream errors carry both; etcd3's unary errors have lost the code, but their
+ * message still starts with it: `GRPCUnavailableError: 14 UNAVAILABLE: …`, without the class's name when not rewritten.
+ */
+function statusOf(error: unknown): { readonly code: number; readonly details: string } {
+  const message = error instanceof Error ? error.message : String(error);
+  const match = /^(?:\w*Error: )?(\d+) [A-Z_]+: (.*)$/s.exec(message);
+  // etcd3 builds this one from the whole message, as if it were a lease id.
+  const lease = /^Lease .*requested lease not found/s.test(message);
+  if (lease) return { code: 5, details: 'etcdserver: requested lease not found' };
+  return match === null
+    ? { code: unknownStatus, details: message }
+    : { code: Number(match[1]), details: match[2] ?? '' };
+}
+
+function judge(code: number, details: string): Verdict {
+  return judgeAnswer(code, details) ?? judgeConnection(code, details);
+}
+
+/** What etcd itself says. */
+function judgeAnswer(code: number, details: string): Verdict | undefined {
+  if (/requested lease not found/.test(details)) {
+    return { kind: 'LEASE_NOT_FOUND', reason: 'the etcd lease does not exist any more' };
+  }
+  if (/has been compacted/.test(details)) {
+    return { kind: 'COMPACTED', reason: 'the revision asked for is compacted' };
+  }
+  if (code === permissionDenied || /permission denied/.test(details)) {
+    return {
+      kind: 'PERMISSION_DENIED',
+      reason: 'permission denied',
+      remedy: 'Grant the etcd user a role that reads and writes the keys under the prefix.',
+    };
+  }
+  if (
+    code === unauthenticated ||
+    /invalid auth token|authentication failed|user name is empty/.test(details)
+  ) {
+    return {
+      kind: 'UNAUTHENTICATED',
+      reason: `not authenticated (${details})`,
+      remedy: 'Check the etcd user name and password.',
+    };
+  }
+  if (/space exceeded/.test(details)) {
+    return {
+      kind: 'EXHAUSTED',
+      reason: 'the etcd database is full, it accepts no writes',
+      remedy: 'Compact and defragment etcd, then disarm its NOSPACE alarm (etcdctl alarm disarm).',
+    };
+  }
+  if (/too many requests/.test(details))
+    return { kind: 'EXHAUSTED', reason: 'etcd is overloaded (too many requests)' };
+  if (/no leader/.test(details)) {
+    return {
+      kind: 'UNAVAILABLE',
+      reason: 'no leader: this member is cut off from the majority of its cluster',
+      remedy: 'Check the health of the other etcd members.',
+    };
+  }
+  return details.startsWith('etcdserver') && code !== unavailable && code !== deadlineExceeded
+    ? { kind: 'PROTOCOL', reason: details }
+    : undefined;
+}
+
+/** What the way to etcd says. */
+function judgeConnection(code: number, details: string): Verdict {
+  const http = /HTTP status code (\d+)/.exec(details)?.[1];
+  if (code === unimplemented || (http !== undefined && http.startsWith('4'))) {
+    return {
+      kind: 'NOT_ETCD',
+      reason: `what answers there does not speak etcd's v3 API (${details})`,
+      remedy: wrongPort,
+    };
+  }
+  if (/Protocol error|Parse Error|invalid http|Unexpected content-type|without gRPC status/i.test(details)) {
+    return { kind: 'NOT_ETCD', reason: 'what answers there is not etcd (no gRPC)', remedy: wrongPort };
+  }
+  if (/^Name resolution failed/.test(details)) {
+    return {
+      kind: 'UNAVAILABLE',
+      reason: 'the host name does not resolve',
+      remedy: 'Check the name and the resolver.',
+    };
+  }
+  if (/ECONNREFUSED/.test(details)) {
+    return {
+      kind: 'UNAVAILABLE',
+      reason: 'connection refused, nothing listens there',
+      remedy: 'Check that etcd runs there.',
+    };
+  }
+  if (/TLS|SSL|certificate|self.signed|altname|unable to (verify|get)|wrong version number/i.test(details)) {
+    return {
+      kind: 'TLS',
+      reason: `the TLS handshake failed (${lastError(details)})`,
+      remedy: 'Check that etcd serves https there, and the certificate files.',
+    };
+  }
+  if (code === deadlineExceeded) {
+    return {
+      kind: 'UNAVAILABLE',
+      reason: 'no answer within the deadline',
+      remedy: 'Check that etcd runs there, is healthy, and that nothing filters the port.',
+    };
+  }
+  if (/^Received message larger than max/.test(details)) {
+    return { kind: 'PROTOCOL', reason: `the answer is too large (${details})` };
+  }
+  if ([unavailable, cancelled, internal, unknownStatus].includes(code)) {
+    return { kind: 'UNAVAILABLE', reason: lastError(details) };
+  }
+  return { kind: 'PROTOCOL', reason: `${details} (gRPC status ${code})` };
+}
+
+/** The cause inside grpc-js's wrapping, without the timestamp that would make every line a different one. */
+function lastError(details: string): string {
+  const inner = /Last error: (?:Error: )?(.*?)\.? Resolution note:/s.exec(details)?.[1] ?? details;
+  const cause = inner.replace(/ \(\d{4}-\d\d-\d\dT[^)]*\)/, '');
+  if (cause === 'Failed to connect') return 'the connection was closed before it was of use';
+  return cause;
+}
