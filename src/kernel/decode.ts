@@ -1,9 +1,8 @@
-import { MessageType } from 'netlink/dist/rt/structs.js';
 import { type NetlinkMessage, parseAttributes, readU32 } from 'netlink/dist/structs.js';
 import { addressText } from './addresses.ts';
 import { decodeRoute } from './decode-route.ts';
 import type { KernelEvent, Link, LinkAddress } from './kernel.ts';
-import { familyOf, IFA, IFA_F, IFF, IFLA, NLM_F } from './rtnetlink.ts';
+import { familyOf, IFA, IFA_F, IFF, IFLA, NLM_F, RTM } from './rtnetlink.ts';
 
 /** struct ifinfomsg and struct ifaddrmsg. */
 const LINK_HEADER_BYTES = 16;
@@ -62,20 +61,20 @@ export function decodeAddress(payload: Buffer): LinkAddress | undefined {
 /** What a notification says; undefined when it is none that matters. `ownPortId`: the socket that `apply` writes to. */
 export function decodeEvent(message: NetlinkMessage, ownPortId: number): KernelEvent | undefined {
   switch (message.type) {
-    case MessageType.NEWROUTE:
-    case MessageType.DELROUTE:
+    case RTM.NEWROUTE:
+    case RTM.DELROUTE:
       return decodeRouteEvent(message, ownPortId);
-    case MessageType.NEWADDR:
-    case MessageType.DELADDR: {
+    case RTM.NEWADDR:
+    case RTM.DELADDR: {
       const address = decodeAddress(message.data);
-      const type = message.type === MessageType.NEWADDR ? 'address-added' : 'address-removed';
+      const type = message.type === RTM.NEWADDR ? 'address-added' : 'address-removed';
       return address && { type, address };
     }
-    case MessageType.NEWLINK:
-    case MessageType.DELLINK: {
+    case RTM.NEWLINK:
+    case RTM.DELLINK: {
       const link = decodeLink(message.data);
       if (link === undefined) return undefined;
-      if (message.type === MessageType.NEWLINK) return { type: 'link-changed', link };
+      if (message.type === RTM.NEWLINK) return { type: 'link-changed', link };
       return { type: 'link-removed', linkIndex: link.index, name: link.name };
     }
     default:
@@ -87,7 +86,7 @@ function decodeRouteEvent(message: NetlinkMessage, ownPortId: number): KernelEve
   const route = decodeRoute(message.data);
   if (route === undefined) return undefined;
   const own = message.port === ownPortId;
-  if (message.type === MessageType.DELROUTE) return { type: 'route-removed', route, own };
+  if (message.type === RTM.DELROUTE) return { type: 'route-removed', route, own };
   const replaced = (message.flags & NLM_F.REPLACE) !== 0;
   return { type: 'route-added', route, replaced, appended: (message.flags & NLM_F.APPEND) !== 0, own };
 }

@@ -1,9 +1,9 @@
-import { formatRouteMessage, MessageType } from 'netlink/dist/rt/structs.js';
+import { formatRouteMessage } from 'netlink/dist/rt/structs.js';
 import { AttrStream, formatMessage, putU32 } from 'netlink/dist/structs.js';
 import type { Family } from '../ip/ip.ts';
 import { addressBytes } from './addresses.ts';
 import type { RouteChange, RouteSpec } from './kernel.ts';
-import { addressFamily, IFLA, NLM_F, RT_TABLE_MAIN, RTEXT_FILTER_SKIP_STATS } from './rtnetlink.ts';
+import { addressFamily, IFLA, NLM_F, RT_TABLE_MAIN, RTEXT_FILTER_SKIP_STATS, RTM } from './rtnetlink.ts';
 
 const RTN_UNICAST = 1;
 const FLAGS = {
@@ -31,7 +31,7 @@ export function encodeChange(change: RouteChange, sequence: number): Buffer | un
     },
     body,
   );
-  const type = change.op === 'remove' ? MessageType.DELROUTE : MessageType.NEWROUTE;
+  const type = change.op === 'remove' ? RTM.DELROUTE : RTM.NEWROUTE;
   return message(type, NLM_F.ACK | FLAGS[change.op], sequence, body);
 }
 
@@ -40,20 +40,20 @@ export function encodeRouteDump(family: Family, sequence: number): Buffer {
   const body = new AttrStream();
   const data = { family: addressFamily(family), table: RT_TABLE_MAIN };
   formatRouteMessage({ kind: 'route', data, attrs: {} }, body);
-  return message(MessageType.GETROUTE, NLM_F.DUMP, sequence, body);
+  return message(RTM.GETROUTE, NLM_F.DUMP, sequence, body);
 }
 
 export function encodeLinkDump(sequence: number): Buffer {
   const body = new AttrStream();
   body.emit(Buffer.alloc(16)); // struct ifinfomsg: all families, all links
   body.push(IFLA.EXT_MASK, putU32(RTEXT_FILTER_SKIP_STATS));
-  return message(MessageType.GETLINK, NLM_F.DUMP, sequence, body);
+  return message(RTM.GETLINK, NLM_F.DUMP, sequence, body);
 }
 
 export function encodeAddressDump(sequence: number): Buffer {
   const body = new AttrStream();
   body.emit(Buffer.alloc(8)); // struct ifaddrmsg: all families, all links
-  return message(MessageType.GETADDR, NLM_F.DUMP, sequence, body);
+  return message(RTM.GETADDR, NLM_F.DUMP, sequence, body);
 }
 
 function routeHeader(family: Family, dstLen: number, protocol: RouteSpec['protocol']) {

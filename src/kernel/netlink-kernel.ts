@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises';
-import { MessageType } from 'netlink/dist/rt/structs.js';
 import type { Family } from '../ip/ip.ts';
 import { errorCode } from '../native/errors.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -12,6 +11,7 @@ import { encodeAddressDump, encodeLinkDump, encodeRouteDump } from './encode.ts'
 import { KernelError } from './errors.ts';
 import { EventSocket } from './event-socket.ts';
 import type { ChangeResult, Kernel, KernelEvents, Link, LinkAddress, Route, RouteChange } from './kernel.ts';
+import { RTM } from './rtnetlink.ts';
 
 /** Takes 20,000 notifications of an event storm, or the answers to all the messages of one write many times over. */
 const RECEIVE_BUFFER_BYTES = 16 << 20;
@@ -65,12 +65,12 @@ class NetlinkKernel implements Kernel {
   }
 
   links(signal?: AbortSignal): Promise<readonly Link[]> {
-    const type = MessageType.NEWLINK;
+    const type = RTM.NEWLINK;
     return this.#dumps.dump({ what: 'links', encode: encodeLinkDump, type, decode: decodeLink }, signal);
   }
 
   addresses(signal?: AbortSignal): Promise<readonly LinkAddress[]> {
-    const type = MessageType.NEWADDR;
+    const type = RTM.NEWADDR;
     return this.#dumps.dump(
       { what: 'addresses', encode: encodeAddressDump, type, decode: decodeAddress },
       signal,
@@ -84,10 +84,7 @@ class NetlinkKernel implements Kernel {
       const route = decodeRoute(payload);
       return route?.family === family ? route : undefined;
     };
-    return this.#dumps.dump(
-      { what: `IPv${family} routes`, encode, type: MessageType.NEWROUTE, decode },
-      signal,
-    );
+    return this.#dumps.dump({ what: `IPv${family} routes`, encode, type: RTM.NEWROUTE, decode }, signal);
   }
 
   apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]> {

@@ -22,6 +22,18 @@ export const NLMSG = { ERROR: 2, DONE: 3 } as const;
 /** Attribute of an error answer: what was wrong, in words. */
 export const NLMSGERR_ATTR_MSG = 1;
 
+export const RTM = {
+  NEWLINK: 16,
+  DELLINK: 17,
+  GETLINK: 18,
+  NEWADDR: 20,
+  DELADDR: 21,
+  GETADDR: 22,
+  NEWROUTE: 24,
+  DELROUTE: 25,
+  GETROUTE: 26,
+} as const;
+
 export const RTNLGRP = { LINK: 1, IPV4_IFADDR: 5, IPV4_ROUTE: 7, IPV6_IFADDR: 9, IPV6_ROUTE: 11 } as const;
 
 export const RT_TABLE_MAIN = 254;

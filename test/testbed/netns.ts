@@ -111,14 +111,18 @@ export class Host {
   }
 
   async linkIndex(link = 'eth0'): Promise<number> {
-    const [found] = JSON.parse(await this.ip(`-j link show ${link}`)) as { ifindex: number }[];
+    const listed: { ifindex: number }[] = JSON.parse(await this.ip(`-j link show ${link}`));
+    const [found] = listed;
     if (found === undefined) throw new Error(`no link ${link} in ${this.namespace}`);
     return found.ifindex;
   }
 
   /** The routes of the main table as `ip -j route` lists them. */
   async routes(family: 4 | 6 = 4): Promise<readonly ListedRoute[]> {
-    return JSON.parse((await this.ip(`-${family} -j -N route show table 254`)) || '[]') as ListedRoute[];
+    const listed: ListedRoute[] = JSON.parse(
+      (await this.ip(`-${family} -j -N route show table 254`)) || '[]',
+    );
+    return listed;
   }
 
   monitorRoutes(): Promise<RouteMonitor> {
@@ -151,8 +155,8 @@ let exitHook = false;
 /** Makes a switch and its hosts. On failure nothing is left. */
 export async function makeNetwork(hosts: readonly HostOptions[]): Promise<Network> {
   cleanUpAtExit();
-  const run = `fl${randomBytes(4).toString('hex')}`;
-  const switchNamespace = `${run}-sw`;
+  const prefix = `fl${randomBytes(4).toString('hex')}`;
+  const switchNamespace = `${prefix}-sw`;
   const made: Host[] = [];
   const close = async () => {
     for (const namespace of [...made.map((host) => host.namespace), switchNamespace]) {
@@ -165,7 +169,7 @@ export async function makeNetwork(hosts: readonly HostOptions[]): Promise<Networ
     await exec(switchNamespace, 'ip', 'link', 'set', 'br0', 'up');
     for (const [i, options] of hosts.entries()) {
       const name = options.name ?? `h${i}`;
-      const namespace = `${run}-${name}`;
+      const namespace = `${prefix}-${name}`;
       const host = new Host({
         name,
         namespace,
@@ -229,7 +233,7 @@ export async function monitorRoutes(namespace: string): Promise<RouteMonitor> {
  * descriptors opened on the main thread. Returns the way back.
  */
 export function enterNamespace(namespace: string): () => void {
-  const setns = koffi.load('libc.so.6').func('int setns(int, int)');
+  const setns = koffi.load(null).func('int setns(int, int)');
   const enter = (fd: number) => {
     if (setns(fd, 0x40000000) !== 0) throw new Error(`setns: errno ${koffi.errno()}`);
     closeSync(fd);
