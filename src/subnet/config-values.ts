@@ -1,0 +1,160 @@
+import { canonicalAddress, type Family, parseAddress, parseSubnet, type Subnet } from '../ip/ip.ts';
+import { excerpt } from '../runtime/excerpt.ts';
+import { NetworkConfigError } from './config-error.ts';
+import { foldKey, type JsonField, jsonString } from './json-fields.ts';
+
+const configKeys = [
+  'Network',
+  'SubnetLen',
+  'SubnetMin',
+  'SubnetMax',
+  'IPv6Network',
+  'IPv6SubnetLen',
+  'IPv6SubnetMin',
+  'IPv6SubnetMax',
+  'EnableIPv4',
+  'EnableIPv6',
+  'EnableNFTables',
+  'Backend',
+] as const;
+
+export type ConfigKey = (typeof configKeys)[number];
+
+const byFoldedName = new Map<string, ConfigKey>(configKeys.map((key) => [foldKey(key), key]));
+/** A text of a megabyte may hold very many unknown keys. */
+const maxUnknownKeys = 8;
+
+/**
+ * The values of the known keys, as they are written, and warnings for what has no effect. Of several spellings of one key
+ * the last counts; `null` counts as not given (Go's decoder leaves a number or a boolean as it was).
+ */
+export function readValues(fields: readonly JsonField[]): {
+  values: ReadonlyMap<ConfigKey, string>;
+  warnings: string[];
+} {
+  const values = new Map<ConfigKey, string>();
+  const repeated = new Set<ConfigKey>();
+  const unknown = new Set<string>();
+  for (const { key, raw } of fields) {
+    const name = byFoldedName.get(foldKey(key));
+    if (name === undefined) unknown.add(key);
+    else if (raw !== 'null') {
+      if (values.has(name)) repeated.add(name);
+      values.set(name, raw);
+    }
+  }
+  const warnings = [...unknown].slice(0, maxUnknownKeys).map(unknownKeyWarning);
+  if (unknown.size > maxUnknownKeys)
+    warnings.push(`${unknown.size - maxUnknownKeys} more unknown keys are ignored`);
+  for (const key of repeated) {
+    warnings.push(
+      `${key} is given more than once: the last value, ${excerpt(values.get(key) ?? '')}, counts`,
+    );
+  }
+  return { values, warnings };
+}
+
+/** The boolean at `key`; `fallback` when it is not given. Throws NetworkConfigError for any other value. */
+export function booleanAt(
+  values: ReadonlyMap<ConfigKey, string>,
+  key: ConfigKey,
+  fallback: boolean,
+): boolean {
+  const raw = values.get(key);
+  if (raw === undefined) return fallback;
+  if (raw === 'true' || raw === 'false') return raw === 'true';
+  throw wrongType(key, raw, 'true or false, without quotes', `Write "${key}": true or "${key}": false.`);
+}
+
+/** The prefix length at `key`; undefined when it is not given or 0. `24.0`, `2.4e1` and `"24"` are errors, as in Go. */
+export function lengthAt(values: ReadonlyMap<ConfigKey, string>, key: ConfigKey): number | undefined {
+  const raw = values.get(key);
+  if (raw === undefined || raw === '0') return undefined;
+  if (/^[1-9]\d*$/.test(raw)) return Number(raw);
+  throw wrongType(
+    key,
+    raw,
+    'a whole number of bits in plain digits',
+    `Write it like "${key}": 24, without quotes.`,
+  );
+}
+
+/** The network at `key` (host bits cleared, with a warning added to `warnings`); undefined when it is not given. */
+export function networkAt(
+  values: ReadonlyMap<ConfigKey, string>,
+  key: ConfigKey,
+  family: Family,
+  warnings: string[],
+): Subnet | undefined {
+  const raw = values.get(key);
+  if (raw === undefined) return undefined;
+  const text = jsonString(raw);
+  const network = text === undefined ? undefined : parseSubnet(text);
+  if (text === undefined || network?.family !== family) {
+    const example = family === 4 ? '10.5.0.0/16' : 'fc00:5::/48';
+    throw wrongType(
+      key,
+      raw,
+      `an IPv${family} network in quotes, address/length`,
+      `Write it like "${key}": "${example}".`,
+    );
+  }
+  if (parseAddress(text.slice(0, text.indexOf('/')))?.value !== network.first) {
+    warnings.push(`${key} ${text} has bits set beyond its length: taken as ${network.text}`);
+  }
+  return network;
+}
+
+/** The number of the address at `key`; undefined when it is not given or the unspecified address (0.0.0.0, ::). */
+export function addressAt(
+  values: ReadonlyMap<ConfigKey, string>,
+  key: ConfigKey,
+  family: Family,
+): bigint | undefined {
+  const raw = values.get(key);
+  if (raw === undefined) return undefined;
+  const text = jsonString(raw);
+  const address = text === undefined ? undefined : parseAddress(text);
+  if (address?.family === family) return address.value === 0n ? undefined : address.value;
+  const bare = canonicalAddress((text ?? '').replace(/\/\d+$/, ''));
+  const remedy =
+    bare === undefined ? 'Give the first address of a subnet, without a length.' : `Write "${bare}".`;
+  throw wrongType(key, raw, `an IPv${family} address in quotes`, remedy);
+}
+
+function wrongType(key: ConfigKey, raw: string, rule: string, remedy: string): NetworkConfigError {
+  return new NetworkConfigError('TYPE', key, `${key} is ${excerpt(raw)}: it must be ${rule}`, remedy);
+}
+
+function unknownKeyWarning(key: string): string {
+  const nearest = nearestKey(key);
+  const hint = nearest === undefined ? '' : `; did you mean ${nearest}?`;
+  return `unknown key "${excerpt(key, 60)}" is ignored${hint}`;
+}
+
+/** The known name fewest edits away; undefined when more than half of the key would have to change. */
+function nearestKey(key: string): ConfigKey | undefined {
+  const folded = foldKey(key);
+  if (folded.length > 40) return undefined;
+  let nearest: ConfigKey | undefined;
+  let fewest = Math.floor(folded.length / 2) + 1;
+  for (const [name, proper] of byFoldedName) {
+    const edits = editDistance(folded, name);
+    if (edits < fewest) [nearest, fewest] = [proper, edits];
+  }
+  return nearest;
+}
+
+/** Levenshtein's distance. */
+function editDistance(a: string, b: string): number {
+  let previous = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 0; i < a.length; i++) {
+    const current = [i + 1];
+    for (let j = 0; j < b.length; j++) {
+      const substituted = (previous[j] ?? 0) + (a[i] === b[j] ? 0 : 1);
+      current.push(Math.min(substituted, (previous[j + 1] ?? 0) + 1, (current[j] ?? 0) + 1));
+    }
+    previous = current;
+  }
+  return previous[b.length] ?? 0;
+}
