@@ -20,8 +20,8 @@ export class VirtualClock implements Clock {
   #wallOffsetMs: number;
   #sequence = 0;
 
-  /** `startMs`: the wall clock's first reading, ms since the epoch. */
-  constructor(startMs = Date.UTC(2026, 0, 1)) {
+  /** `startMs`: the wall clock's first reading, ms since the epoch (default: 2026 begins). */
+  constructor(startMs = 1_767_225_600_000) {
     this.#wallOffsetMs = startMs;
   }
 

@@ -30,6 +30,11 @@ export class TroubleLog {
     return [...this.#entries.values()].map((entry) => entry.message);
   }
 
+  /** Whether `what` is in trouble now. */
+  has(what: string): boolean {
+    return this.#entries.has(what);
+  }
+
   /** Notes that `what` (a stable name such as `etcd`) is in trouble. */
   report(what: string, message: string, fields: LogFields = {}): void {
     const nowMs = this.#clock.monotonic();

@@ -33,7 +33,10 @@ export class Wake {
 
   /** As {@link Wake.wait}, but for `ms` milliseconds at most; resolves to whether it was woken. */
   waitAtMost(clock: Clock, ms: number, signal: AbortSignal): Promise<boolean> {
-    return firstOf(signal, (inner) => [this.wait(inner).then(() => true), clock.sleep(ms, inner).then(() => false)]);
+    return firstOf(signal, (inner) => [
+      this.wait(inner).then(() => true),
+      clock.sleep(ms, inner).then(() => false),
+    ]);
   }
 }
 

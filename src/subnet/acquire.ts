@@ -53,7 +53,9 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
  */
 function chooseOwn(options: AcquireOptions, kvs: readonly KeyValue[]): Lease | undefined {
   const own = ownLeases(options, kvs);
-  const fitting = own.filter((lease) => lease.subnets.ipv4 !== undefined && fits(options.pool, lease.subnets.ipv4));
+  const fitting = own.filter(
+    (lease) => lease.subnets.ipv4 !== undefined && fits(options.pool, lease.subnets.ipv4),
+  );
   const chosen = fitting.find((lease) => lease.leaseId === '0') ?? fitting[0];
   // An unfit lease of ours is given back once a new one is held; an unfit reservation is the operator's to change.
   const others = own
@@ -81,7 +83,11 @@ function ownLeases(options: AcquireOptions, kvs: readonly KeyValue[]): Lease[] {
 }
 
 /** Takes a lease over as it stands; undefined when it changed or died under our hands (list again). */
-async function adopt(options: AcquireOptions, lease: Lease, signal: AbortSignal): Promise<OwnLease | undefined> {
+async function adopt(
+  options: AcquireOptions,
+  lease: Lease,
+  signal: AbortSignal,
+): Promise<OwnLease | undefined> {
   const { registry, publicIP } = options;
   const value = formatLeaseValue({ publicIP });
   let ttlSeconds: number | undefined;
@@ -107,7 +113,14 @@ async function adopt(options: AcquireOptions, lease: Lease, signal: AbortSignal)
   }
   const { ipv4 } = lease.subnets;
   if (ipv4 === undefined) return undefined;
-  return { key: lease.key, subnet: ipv4, value, leaseId: lease.leaseId, ttlSeconds: ttlSeconds ?? 0, origin: 'reused' };
+  return {
+    key: lease.key,
+    subnet: ipv4,
+    value,
+    leaseId: lease.leaseId,
+    ttlSeconds: ttlSeconds ?? 0,
+    origin: 'reused',
+  };
 }
 
 /** Takes the hint or a random free subnet; undefined after too many lost races (list again). */
@@ -222,7 +235,11 @@ async function transact(
 }
 
 /** Own leases that do not fit the configuration any more go, once a new one is held. Reservations are the operator's: kept. */
-async function deleteUnfit(options: AcquireOptions, unfit: readonly Lease[], signal: AbortSignal): Promise<void> {
+async function deleteUnfit(
+  options: AcquireOptions,
+  unfit: readonly Lease[],
+  signal: AbortSignal,
+): Promise<void> {
   for (const lease of unfit.filter(({ leaseId }) => leaseId !== '0')) {
     const request: TxnRequest = {
       compare: [{ key: lease.key, target: 'mod', op: '=', value: lease.modRevision }],
@@ -236,7 +253,10 @@ async function deleteUnfit(options: AcquireOptions, unfit: readonly Lease[], sig
       );
     } catch (error) {
       // Nobody renews it any more, so it goes by itself; the new lease must not be lost over it.
-      options.log.debug({ event: 'give-back-failed', key: lease.key, err: error }, 'an unfit lease was left to expire');
+      options.log.debug(
+        { event: 'give-back-failed', key: lease.key, err: error },
+        'an unfit lease was left to expire',
+      );
     }
   }
 }
@@ -261,7 +281,9 @@ async function revokeQuietly(options: AcquireOptions, leaseId: string): Promise<
   try {
     await options.registry.leaseRevoke(leaseId);
   } catch (error) {
-    options.log.debug({ event: 'revoke-failed', leaseId, err: error }, 'an unused etcd lease could not be revoked');
+    options.log.debug(
+      { event: 'revoke-failed', leaseId, err: error },
+      'an unused etcd lease could not be revoked',
+    );
   }
 }
-

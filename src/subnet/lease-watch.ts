@@ -6,7 +6,14 @@ import type { Random } from '../runtime/random.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { type Lease, parseLease } from './lease.ts';
 import { listRange } from './list.ts';
-import { type KeyValue, prefixEnd, type Registry, RegistryError, type WatchBatch, type WatchEvent } from './registry.ts';
+import {
+  type KeyValue,
+  prefixEnd,
+  type Registry,
+  RegistryError,
+  type WatchBatch,
+  type WatchEvent,
+} from './registry.ts';
 
 /** What a consumer of {@link LeaseWatch} sees: a snapshot, then deltas, then perhaps another snapshot. Never a gap. */
 export type LeaseUpdate =
@@ -86,7 +93,10 @@ export class LeaseWatch {
     const { log, trouble, registry } = this.#options;
     if (error instanceof ListAgain || (error instanceof RegistryError && error.kind === 'COMPACTED')) {
       this.#cursor = undefined;
-      log.info({ event: 'relist', reason: messageOf(error) }, `listing all leases again: ${messageOf(error)}`);
+      log.info(
+        { event: 'relist', reason: messageOf(error) },
+        `listing all leases again: ${messageOf(error)}`,
+      );
       return;
     }
     const remedy = error instanceof RegistryError && error.remedy ? ` ${error.remedy}` : '';
@@ -133,7 +143,8 @@ export class LeaseWatch {
    * its header. A lagging member looks the same; then the linearizable list merely repeats what is known.
    */
   #checkHistory(batch: WatchBatch, startRevision: number): void {
-    if (batch.header.clusterId !== this.#clusterId) throw new ListAgain('this is another etcd cluster than before');
+    if (batch.header.clusterId !== this.#clusterId)
+      throw new ListAgain('this is another etcd cluster than before');
     if (batch.kind === 'created' && batch.header.revision < startRevision - 1) {
       throw new ListAgain(
         `etcd is at revision ${batch.header.revision}, before the ${startRevision - 1} already seen`,

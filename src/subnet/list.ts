@@ -28,10 +28,14 @@ async function readPages(registry: Registry, prefix: string, signal: AbortSignal
   let more = first.more;
   while (more) {
     const last = kvs.at(-1);
-    if (last === undefined) throw new RegistryError('PROTOCOL', registry.endpoint, 'etcd announced more keys but sent none');
+    if (last === undefined)
+      throw new RegistryError('PROTOCOL', registry.endpoint, 'etcd announced more keys but sent none');
     // The key after a key is that key with a NUL byte behind it.
     const key = `${last.key}\0`;
-    const page = await registry.range({ key, rangeEnd, limit: pageSize, revision: first.header.revision }, signal);
+    const page = await registry.range(
+      { key, rangeEnd, limit: pageSize, revision: first.header.revision },
+      signal,
+    );
     kvs.push(...page.kvs);
     more = page.more;
   }

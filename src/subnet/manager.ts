@@ -64,10 +64,8 @@ export class LeaseManager {
   async acquire(signal: AbortSignal): Promise<OwnLease> {
     const { clock, random, trouble, log } = this.#options;
     const onFailure = (error: unknown) => trouble.report('lease', `no lease yet: ${describe(error)}`);
-    const lease = await retryForever(
-      { clock, random, policy: acquirePolicy, onFailure },
-      signal,
-      (inner) => acquireLease(this.#options, inner),
+    const lease = await retryForever({ clock, random, policy: acquirePolicy, onFailure }, signal, (inner) =>
+      acquireLease(this.#options, inner),
     );
     trouble.clear('lease', 'a lease could be had');
     this.#hold(lease, clock.now());
@@ -96,7 +94,11 @@ export class LeaseManager {
       return;
     }
     const put = update.put.find((lease) => lease.key === own.key);
-    if (put === undefined ? update.removed.includes(own.key) : put.rawValue !== own.value || put.leaseId !== own.leaseId) {
+    if (
+      put === undefined
+        ? update.removed.includes(own.key)
+        : put.rawValue !== own.value || put.leaseId !== own.leaseId
+    ) {
       this.#wake.wake();
     }
   }
@@ -135,7 +137,11 @@ export class LeaseManager {
     let woken = false;
     // A clock set back by hours must not put the renewal off by hours.
     while (!woken && clock.now() >= this.#checkedAtMs && clock.now() < this.#dueAtMs) {
-      woken = await this.#wake.waitAtMost(clock, Math.min(this.#dueAtMs - clock.now(), wallClockCheckMs), signal);
+      woken = await this.#wake.waitAtMost(
+        clock,
+        Math.min(this.#dueAtMs - clock.now(), wallClockCheckMs),
+        signal,
+      );
     }
   }
 
@@ -178,7 +184,10 @@ export class LeaseManager {
       signal,
     );
     if (succeeded) {
-      log.warn({ event: 'lease-rewritten', key: kv.key, before: kv.value }, 'the value of the own lease was put right');
+      log.warn(
+        { event: 'lease-rewritten', key: kv.key, before: kv.value },
+        'the value of the own lease was put right',
+      );
     }
     return succeeded;
   }
@@ -188,13 +197,21 @@ export class LeaseManager {
     const { registry, log, leaseTtlSeconds } = this.#options;
     if (this.#state === 'held') {
       this.#state = 'lost';
-      log.warn({ event: 'lease-lost', key: own.key }, `the own lease ${own.key} is gone from etcd; taking it again`);
+      log.warn(
+        { event: 'lease-lost', key: own.key },
+        `the own lease ${own.key} is gone from etcd; taking it again`,
+      );
     }
     const granted = await registry.leaseGrant(leaseTtlSeconds, signal);
     try {
       const outcome = await take(this.#options, own.subnet, granted.id, signal);
       if (outcome === 'taken') {
-        const lease: OwnLease = { ...own, leaseId: granted.id, ttlSeconds: granted.ttlSeconds, origin: 'retaken' };
+        const lease: OwnLease = {
+          ...own,
+          leaseId: granted.id,
+          ttlSeconds: granted.ttlSeconds,
+          origin: 'retaken',
+        };
         this.#hold(lease, this.#options.clock.now());
         return;
       }
@@ -212,7 +229,10 @@ export class LeaseManager {
     try {
       await this.#options.registry.leaseRevoke(leaseId);
     } catch (error) {
-      this.#options.log.debug({ event: 'revoke-failed', leaseId, err: error }, 'an unused etcd lease could not be revoked');
+      this.#options.log.debug(
+        { event: 'revoke-failed', leaseId, err: error },
+        'an unused etcd lease could not be revoked',
+      );
     }
   }
 
@@ -230,7 +250,10 @@ export class LeaseManager {
   #hold(lease: OwnLease, renewedAtMs: number): void {
     const { clock, trouble, log, renewMarginMs } = this.#options;
     if (this.#state === 'lost' || this.#state === 'contested') {
-      log.info({ event: 'lease-held', subnet: lease.subnet.text }, `subnet ${lease.subnet.text} is ours again`);
+      log.info(
+        { event: 'lease-held', subnet: lease.subnet.text },
+        `subnet ${lease.subnet.text} is ours again`,
+      );
     }
     this.#lease = lease;
     this.#state = 'held';
@@ -244,6 +267,7 @@ export class LeaseManager {
 }
 
 function describe(error: unknown): string {
-  const remedy = error instanceof RegistryError || error instanceof PoolExhaustedError ? error.remedy : undefined;
+  const remedy =
+    error instanceof RegistryError || error instanceof PoolExhaustedError ? error.remedy : undefined;
   return remedy === undefined ? messageOf(error) : `${messageOf(error)}. ${remedy}`;
 }

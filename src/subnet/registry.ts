@@ -17,7 +17,10 @@ export interface Registry {
   /** Compares, then writes, at one revision. A rejection with `outcomeUnknown` may have taken effect: read back. */
   txn(request: TxnRequest, signal?: AbortSignal): Promise<TxnResponse>;
   /** Grants a lease of `ttlSeconds`; resolves to its id and the TTL the server chose. */
-  leaseGrant(ttlSeconds: number, signal?: AbortSignal): Promise<{ readonly id: string; readonly ttlSeconds: number }>;
+  leaseGrant(
+    ttlSeconds: number,
+    signal?: AbortSignal,
+  ): Promise<{ readonly id: string; readonly ttlSeconds: number }>;
   /** Renews once; resolves to the seconds it lives from now, 0 when there is no such lease. */
   leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }>;
   /** The seconds left (-1 when there is no such lease) and the TTL it was granted with. */
@@ -71,7 +74,11 @@ export interface RangeResponse {
 }
 
 /** One condition; with `rangeEnd` it must hold for every existing key of the range (etcd 3.3 and later). */
-export type Compare = { readonly key: string; readonly rangeEnd?: string; readonly op: '=' | '<' | '>' | '!=' } & (
+export type Compare = {
+  readonly key: string;
+  readonly rangeEnd?: string;
+  readonly op: '=' | '<' | '>' | '!=';
+} & (
   | { readonly target: 'create' | 'mod' | 'version'; readonly value: number }
   | { readonly target: 'value' | 'lease'; readonly value: string }
 );
@@ -166,6 +173,7 @@ export class RegistryError extends FlannelError {
 /** The end of the range of all keys that start with `prefix` (etcd's convention: the last byte plus one). */
 export function prefixEnd(prefix: string): string {
   const last = prefix.charCodeAt(prefix.length - 1);
-  if (!(last < 0x7f)) throw new RangeError(`prefixEnd needs a prefix that ends in an ASCII character: ${prefix}`);
+  if (!(last < 0x7f))
+    throw new RangeError(`prefixEnd needs a prefix that ends in an ASCII character: ${prefix}`);
   return prefix.slice(0, -1) + String.fromCharCode(last + 1);
 }

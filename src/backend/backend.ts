@@ -1,0 +1,26 @@
+import type { LeaseUpdate } from '../subnet/lease-watch.ts';
+
+/** Makes containers of other hosts reachable, in step with the leases. host-gw does it with one route per peer. */
+export interface Backend {
+  /** Takes over a snapshot or a change of the leases. Never throws, never waits; the work is done by `run`. */
+  update(update: LeaseUpdate): void;
+  /** Works until `signal` aborts, then rejects with its reason and leaves everything installed as it is. */
+  run(signal: AbortSignal): Promise<never>;
+  /** Resolves once everything the first snapshot asks for has been tried; rejects with `signal.reason`. */
+  synced(signal: AbortSignal): Promise<void>;
+  status(): BackendStatus;
+}
+
+export interface BackendStatus {
+  /** One line per thing that keeps peers from being reached; empty when all is well. */
+  readonly problems: readonly string[];
+  readonly peers: readonly PeerStatus[];
+}
+
+export interface PeerStatus {
+  readonly dst: string;
+  readonly gateway: string;
+  readonly state: 'installed' | 'pending' | 'parked' | 'conflict';
+  /** Why it is not installed. */
+  readonly reason?: string;
+}

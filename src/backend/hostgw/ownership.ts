@@ -1,0 +1,67 @@
+import { containsSubnet, parseSubnet, type Subnet } from '../../ip/ip.ts';
+import type { Route, RouteSpec } from '../../kernel/kernel.ts';
+
+/** rtm_protocol of routes flanneld installs: it names none, so the kernel says `boot`. */
+const protocolBoot = 3;
+/** rtm_protocol of routes the kernel makes itself, for connected networks. */
+export const protocolKernel = 2;
+
+/** Which routes are this daemon's to change. */
+export interface Ownership {
+  /** rtm_protocol of our routes. */
+  readonly protocol: number;
+  /** The cluster's network and the length of its subnets. */
+  readonly network: Subnet;
+  readonly subnetLength: number;
+}
+
+/**
+ * - `own`: our protocol number.
+ * - `legacy`: exactly what flanneld installs over our interface (proto boot, unicast, metric 0, tos 0, a gateway).
+ * - `kernel`: made by the kernel for an address; never touched.
+ * - `foreign`: everything else.
+ */
+export type Owner = 'own' | 'legacy' | 'kernel' | 'foreign';
+
+/** Who a route of the main table belongs to; `linkIndex` is our interface, undefined when it does not exist just now. */
+export function ownerOf(route: Route, ownership: Ownership, linkIndex: number | undefined): Owner {
+  if (route.protocol === ownership.protocol) return 'own';
+  if (route.protocol === protocolKernel) return 'kernel';
+  const asFlanneld =
+    route.protocol === protocolBoot &&
+    route.type === 'unicast' &&
+    route.metric === metricOf(route.family) &&
+    route.tos === 0 &&
+    route.gateway !== undefined &&
+    !route.special &&
+    route.linkIndex === linkIndex;
+  return asFlanneld ? 'legacy' : 'foreign';
+}
+
+/** Metric of the routes we and flanneld install: none for IPv4; IPv6's default, which the kernel fills in for 0. */
+export function metricOf(family: 4 | 6): number {
+  return family === 4 ? 0 : 1024;
+}
+
+/**
+ * Whether an own or legacy route that no lease asks for may be removed: only inside the cluster's network, with the length
+ * of its subnets. Outside it a legacy route may be an operator's, and one with our protocol another daemon's on this host
+ * (a second network with its own prefix).
+ */
+export function isRemovable(route: Route, owner: Owner, ownership: Ownership): boolean {
+  const dst = parseSubnet(route.dst);
+  if (dst === undefined || !containsSubnet(ownership.network, dst)) return false;
+  return owner === 'own' || (owner === 'legacy' && dst.length === ownership.subnetLength);
+}
+
+/** Whether the kernel's route is exactly the one wanted, so that nothing has to be sent. */
+export function isInstalled(route: Route, wanted: RouteSpec): boolean {
+  return (
+    route.protocol === wanted.protocol &&
+    route.type === 'unicast' &&
+    !route.special &&
+    route.gateway === wanted.gateway &&
+    route.linkIndex === wanted.linkIndex &&
+    route.source === undefined
+  );
+}

@@ -1,0 +1,240 @@
+import type { BackendStatus } from '../backend/backend.ts';
+import { Reconciler } from '../backend/hostgw/reconciler.ts';
+import type { Kernel } from '../kernel/kernel.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { FlannelError } from '../runtime/errors.ts';
+import type { Files } from '../runtime/files.ts';
+import type { Logger } from '../runtime/logger.ts';
+import type { Notifier } from '../runtime/notifier.ts';
+import type { Random } from '../runtime/random.ts';
+import { TroubleLog } from '../runtime/trouble.ts';
+import { firstOf } from '../runtime/wake.ts';
+import { type NetworkConfig, NetworkConfigError, type PoolConfig } from '../subnet/config.ts';
+import { waitForConfig } from '../subnet/config-source.ts';
+import { LeaseWatch } from '../subnet/lease-watch.ts';
+import { LeaseManager } from '../subnet/manager.ts';
+import type { OwnLease } from '../subnet/own-lease.ts';
+import type { Registry } from '../subnet/registry.ts';
+import { subnetsPrefix } from '../subnet/subnet-key.ts';
+import type { HostInterface } from './choose-interface.ts';
+import { EnvFiles } from './env-files.ts';
+import type { Readiness } from './health.ts';
+import type { Options } from './options.ts';
+import { waitForInterface } from './wait-for-interface.ts';
+
+/** Everything the daemon touches outside itself. */
+export interface DaemonParts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly registry: Registry;
+  readonly kernel: Kernel;
+  readonly files: Files;
+  readonly notifier: Notifier;
+  readonly log: Logger;
+}
+
+/** The part of the options the daemon itself needs; the rest chose its parts. */
+export type DaemonOptions = Pick<
+  Options,
+  | 'etcdPrefix'
+  | 'ifaces'
+  | 'subnetFile'
+  | 'dockerOptsFile'
+  | 'dockerOptsKey'
+  | 'renewMarginMs'
+  | 'routeProtocol'
+>;
+
+/** The host cannot do what the daemon is for. Ends it with exit code 1. */
+export class CannotRunError extends FlannelError {}
+
+/** 24 hours, as flanneld's: a host may be off for a day and come back to its subnet. */
+const leaseTtlSeconds = 86_400;
+
+/**
+ * One host's daemon, from the first look at etcd to the signal that ends it. Constructing does nothing; `run` works.
+ *
+ * Steps of the boot wait for ever for what they need. Once up, no trouble ends it: etcd gone, a route refused or the lease
+ * lost degrade readiness and are worked on.
+ */
+export class Daemon {
+  readonly #parts: DaemonParts;
+  readonly #options: DaemonOptions;
+  readonly #trouble: TroubleLog;
+  readonly #files: EnvFiles;
+  #manager: LeaseManager | undefined;
+  #backend: Reconciler | undefined;
+  #watch: LeaseWatch | undefined;
+  #ready = false;
+
+  constructor(parts: DaemonParts, options: DaemonOptions) {
+    this.#parts = parts;
+    this.#options = options;
+    this.#trouble = new TroubleLog(parts.clock, parts.log);
+    this.#files = new EnvFiles({ ...parts, ...options, trouble: this.#trouble });
+  }
+
+  /**
+   * Works until `signal` aborts, then resolves; routes, lease and files stay. Rejects with {@link CannotRunError} when the
+   * process lacks what it needs, before anything is touched.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    const { notifier, log } = this.#parts;
+    try {
+      await this.#run(signal);
+    } catch (error) {
+      if (!signal.aborted) throw error;
+      notifier.stopping();
+      log.info({ event: 'stopping' }, 'stopping as asked; routes, lease and files stay');
+    }
+  }
+
+  /** Whether this host does its part in the network just now, and if not, why. */
+  readiness(): Readiness {
+    const reasons = [...this.#trouble.current];
+    if (!this.#ready && reasons.length === 0) reasons.push('starting');
+    if (this.#manager !== undefined && this.#manager.state !== 'held') {
+      reasons.push(`the own lease is ${this.#manager.state}`);
+    }
+    if (this.#ready && this.#watch?.watching === false) reasons.push('the lease watch is not up');
+    return { ready: this.#ready && reasons.length === 0, reasons };
+  }
+
+  /** Peers and their routes; undefined before the lease is there. */
+  backendStatus(): BackendStatus | undefined {
+    return this.#backend?.status();
+  }
+
+  async #run(signal: AbortSignal): Promise<never> {
+    const { kernel, notifier } = this.#parts;
+    await requireCapabilities(kernel);
+    notifier.status('waiting for etcd and the network configuration');
+    const { ipv4: pool } = await waitForConfig(
+      { ...this.#parts, ...this.#options, trouble: this.#trouble, accept: requireIPv4 },
+      signal,
+    );
+    notifier.status('waiting for an address on the interface');
+    const host = await waitForInterface({ ...this.#parts, ...this.#options, trouble: this.#trouble }, signal);
+    this.#logChoice(host, pool);
+    notifier.status('waiting for a subnet');
+    const manager = await this.#manage(host, pool, signal);
+    const lease = await manager.acquire(signal);
+    await this.#files.write({ pool, subnet: lease.subnet, mtu: host.mtu }, signal);
+    return await this.#serve(manager, lease, host, pool, signal);
+  }
+
+  #logChoice(host: HostInterface, pool: PoolConfig): void {
+    const { name, address, mtu } = host;
+    this.#parts.log.info(
+      { event: 'interface-chosen', interface: name, publicIP: address, mtu, network: pool.network.text },
+      `network ${pool.network.text} over ${name} (${address}, MTU ${mtu})`,
+    );
+  }
+
+  async #manage(host: HostInterface, pool: PoolConfig, signal: AbortSignal): Promise<LeaseManager> {
+    const hint = await this.#files.hint(signal);
+    this.#manager = new LeaseManager({
+      ...this.#parts,
+      trouble: this.#trouble,
+      subnetsPrefix: subnetsPrefix(this.#options.etcdPrefix),
+      pool,
+      publicIP: host.address,
+      renewMarginMs: this.#options.renewMarginMs,
+      leaseTtlSeconds,
+      ...(hint === undefined ? {} : { hint }),
+    });
+    return this.#manager;
+  }
+
+  /**
+   * Runs lease, watch and routes side by side; they end only with `signal`. Should one fail otherwise, which is a bug, the
+   * others end too: a daemon that is half alive is worse than one that is started again with its routes in place.
+   */
+  async #serve(
+    manager: LeaseManager,
+    lease: OwnLease,
+    host: HostInterface,
+    pool: PoolConfig,
+    signal: AbortSignal,
+  ): Promise<never> {
+    const backend = new Reconciler({
+      ...this.#parts,
+      trouble: this.#trouble,
+      self: { subnet: lease.subnet, publicIP: host.address },
+      ownership: {
+        protocol: this.#options.routeProtocol,
+        network: pool.network,
+        subnetLength: pool.subnetLength,
+      },
+      linkName: host.name,
+    });
+    const watch = new LeaseWatch({
+      ...this.#parts,
+      trouble: this.#trouble,
+      subnetsPrefix: subnetsPrefix(this.#options.etcdPrefix),
+    });
+    this.#backend = backend;
+    this.#watch = watch;
+    this.#parts.notifier.status(`subnet ${lease.subnet.text}; syncing routes`);
+    return await firstOf(signal, (inner) => [
+      backend.run(inner),
+      watch.run(inner, (update) => {
+        backend.update(update);
+        manager.observe(update);
+      }),
+      manager.run(inner),
+      this.#announce(backend, lease, inner),
+    ]);
+  }
+
+  async #announce(backend: Reconciler, lease: OwnLease, signal: AbortSignal): Promise<never> {
+    const { notifier, log, clock } = this.#parts;
+    await backend.synced(signal);
+    this.#ready = true;
+    notifier.ready();
+    const { peers, problems } = backend.status();
+    log.info(
+      { event: 'ready', subnet: lease.subnet.text, peers: peers.length, problems: problems.length },
+      `ready: subnet ${lease.subnet.text}, ${peers.length} peers`,
+    );
+    let said = '';
+    for (;;) {
+      const status = this.#statusLine(lease);
+      if (status !== said) notifier.status(status);
+      said = status;
+      await clock.sleep(5_000, signal);
+    }
+  }
+
+  #statusLine(lease: OwnLease): string {
+    const peers = this.#backend?.status().peers ?? [];
+    const installed = peers.filter(({ state }) => state === 'installed').length;
+    const { reasons } = this.readiness();
+    const trouble = reasons.length === 0 ? '' : `; ${reasons.join('; ')}`;
+    return `subnet ${lease.subnet.text}; ${installed} of ${peers.length} peers routed${trouble}`;
+  }
+}
+
+/** Half of a dual-stack network would look like a whole one, so IPv6 is refused until it is supported. */
+function requireIPv4(config: NetworkConfig): NetworkConfig & { readonly ipv4: PoolConfig } {
+  const { ipv4, ipv6 } = config;
+  if (ipv4 !== undefined && ipv6 === undefined) return { ...config, ipv4 };
+  throw new NetworkConfigError(
+    'FAMILY',
+    'EnableIPv6',
+    'EnableIPv6 is true, which this version does not support',
+    'Set EnableIPv6 to false and EnableIPv4 to true.',
+  );
+}
+
+async function requireCapabilities(kernel: Kernel): Promise<void> {
+  const missing = await kernel.missingCapabilities();
+  if (missing.length === 0) return;
+  throw new CannotRunError(
+    'NO_PERMISSION',
+    `routes cannot be changed: this process lacks ${missing.join(', ')}`,
+    {
+      remedy: `Run as root, or give it ${missing.join(', ')} (systemd: AmbientCapabilities=, docker: --cap-add).`,
+    },
+  );
+}

@@ -1,0 +1,91 @@
+import type { Subnet } from '../ip/ip.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { messageOf } from '../runtime/errors.ts';
+import type { Files } from '../runtime/files.ts';
+import type { Logger } from '../runtime/logger.ts';
+import type { Random } from '../runtime/random.ts';
+import { retryForever } from '../runtime/retry.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
+import type { PoolConfig } from '../subnet/config.ts';
+import { renderDockerOpts } from './docker-opts.ts';
+import { parseSubnetEnv, renderSubnetEnv } from './subnet-env.ts';
+
+export interface EnvFilesOptions {
+  readonly files: Files;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly trouble: TroubleLog;
+  readonly subnetFile: string;
+  /** Absent: not written. */
+  readonly dockerOptsFile?: string;
+  readonly dockerOptsKey: string;
+}
+
+export interface HostNetworkFacts {
+  readonly pool: PoolConfig;
+  readonly subnet: Subnet;
+  readonly mtu: number;
+}
+
+const policy = { initialMs: 500, maxMs: 10_000 };
+/** Docker's wrappers and the CNI plugin read them, whoever they run as. */
+const fileMode = 0o644;
+
+/** The two files other programs read: subnet.env and docker_opts.env. */
+export class EnvFiles {
+  readonly #options: EnvFilesOptions;
+
+  constructor(options: EnvFilesOptions) {
+    this.#options = options;
+  }
+
+  /** The subnet of the previous subnet.env, if there is one that can be read. A hint only, so nothing waits for it. */
+  async hint(signal: AbortSignal): Promise<Subnet | undefined> {
+    const { files, subnetFile, log } = this.#options;
+    try {
+      const text = await files.readText(subnetFile);
+      return text === undefined ? undefined : parseSubnetEnv(text)?.subnet;
+    } catch (error) {
+      signal.throwIfAborted();
+      log.warn(
+        { event: 'hint-unreadable', path: subnetFile },
+        `${subnetFile} cannot be read: ${messageOf(error)}`,
+      );
+      return undefined;
+    }
+  }
+
+  /** Writes both files, trying for ever (a disk that is full gets emptied); rejects only with `signal.reason`. */
+  async write({ pool, subnet, mtu }: HostNetworkFacts, signal: AbortSignal): Promise<void> {
+    const { subnetFile, dockerOptsFile, dockerOptsKey } = this.#options;
+    const ipMasq = false;
+    const content = renderSubnetEnv({ ipv4: { network: pool.network, subnet }, mtu, ipMasq });
+    await this.#writeOne(subnetFile, content, signal);
+    if (dockerOptsFile === undefined) return;
+    await this.#writeOne(
+      dockerOptsFile,
+      renderDockerOpts({ subnet, mtu, ipMasq, key: dockerOptsKey }),
+      signal,
+    );
+  }
+
+  async #writeOne(path: string, content: string, signal: AbortSignal): Promise<void> {
+    const { files, clock, random, trouble, log } = this.#options;
+    const onFailure = (error: unknown) =>
+      trouble.report(
+        `file ${path}`,
+        `waiting: ${path} cannot be written: ${messageOf(error)}. ${remedy(path)}`,
+        { path },
+      );
+    await retryForever({ clock, random, policy, onFailure }, signal, () =>
+      files.writeAtomic(path, content, fileMode),
+    );
+    trouble.clear(`file ${path}`, `${path} could be written`);
+    log.info({ event: 'file-written', path }, `wrote ${path}`);
+  }
+}
+
+function remedy(path: string): string {
+  return `Make its folder writable for this process, or choose another path than ${path}.`;
+}

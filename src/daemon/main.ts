@@ -1,0 +1,125 @@
+import process from 'node:process';
+import { runHealth } from '../cli/health.ts';
+import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
+import { FlannelError, messageOf } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
+import { connectMember } from '../subnet/etcd/member.ts';
+import { rotate } from '../subnet/rotation.ts';
+import { CannotRunError, Daemon } from './daemon.ts';
+import { nodeFiles } from './files.ts';
+import { HealthServer } from './health.ts';
+import { createLogger } from './logger.ts';
+import { systemdNotifier } from './notifier.ts';
+import { type Options, type ParsedCommand, parseOptions } from './options.ts';
+import { UsageError } from './options-errors.ts';
+import { systemClock, systemRandom } from './system-clock.ts';
+
+/** A stop has to be over within 5 s, whatever hangs. Armed before the clean-up begins. */
+const stopDeadlineMs = 4_500;
+
+/** Ends the process as a whole: after a stop nothing may keep it alive, and a log line must not be lost. */
+async function main(): Promise<number> {
+  let parsed: ParsedCommand;
+  try {
+    parsed = await parseOptions({ argv: process.argv.slice(2), env: process.env });
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    process.stderr.write(`flanneld-ts: ${error.message}\n`);
+    return error.exitCode;
+  }
+  switch (parsed.command) {
+    case 'help':
+    case 'version':
+      process.stdout.write(`${parsed.text}\n`);
+      return 0;
+    case 'health':
+      return runHealth(parsed.options);
+    case 'run':
+      return runDaemon(parsed.options, parsed.warnings);
+  }
+}
+
+async function runDaemon(options: Options, warnings: readonly string[]): Promise<number> {
+  const format = options.logFormat ?? (process.stderr.isTTY ? 'pretty' : 'json');
+  const log = await createLogger({ level: options.logLevel, format, colors: process.stderr.isTTY });
+  for (const warning of warnings) log.warn({ event: 'options' }, warning);
+  const signal = untilAskedToStop(log);
+  const registry = rotate(options.etcdEndpoints.map(({ url }) => connectMember(url, { clock: systemClock })));
+  const kernel = openNetlinkKernel({ clock: systemClock });
+  // A thread that waits for notifications would hold up the end of the process, however that comes about.
+  process.on('exit', () => kernel.close());
+  const notifier = systemdNotifier(process.env, log);
+  const parts = {
+    clock: systemClock,
+    random: systemRandom,
+    files: nodeFiles,
+    registry,
+    kernel,
+    notifier,
+    log,
+  };
+  const daemon = new Daemon(parts, options);
+  const health = serveHealth(options, daemon, log, signal);
+  try {
+    await daemon.run(signal);
+    return 0;
+  } catch (error) {
+    const remedy = error instanceof FlannelError && error.remedy !== undefined ? `. ${error.remedy}` : '';
+    const fields = error instanceof CannotRunError ? { code: error.code } : { error };
+    log.error({ event: 'fatal', ...fields }, `cannot go on: ${messageOf(error)}${remedy}`);
+    return 1;
+  } finally {
+    registry.close();
+    // It ends with the same signal; after a fatal error the process ends without it.
+    if (signal.aborted) await health;
+  }
+}
+
+async function serveHealth(
+  options: Options,
+  daemon: Daemon,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  if (options.healthz === undefined) return;
+  const server = new HealthServer({
+    ...options.healthz,
+    clock: systemClock,
+    log,
+    readiness: () => daemon.readiness(),
+  });
+  try {
+    await server.run(signal);
+  } catch (error) {
+    if (!signal.aborted) log.error({ event: 'health-failed', error }, 'the health server ended');
+  }
+}
+
+/** Aborts at SIGTERM or SIGINT; a second signal, or a clean-up that hangs, ends the process at once. */
+function untilAskedToStop(log: Logger): AbortSignal {
+  const controller = new AbortController();
+  const onSignal = (name: NodeJS.Signals) => {
+    if (controller.signal.aborted) process.exit(0);
+    setTimeout(() => {
+      log.warn(
+        { event: 'stop-deadline' },
+        `the stop took longer than ${stopDeadlineMs} ms and was cut short`,
+      );
+      process.exit(0);
+    }, stopDeadlineMs).unref();
+    controller.abort(new Error(`stopped by ${name}`));
+  };
+  process.on('SIGTERM', onSignal);
+  process.on('SIGINT', onSignal);
+  return controller.signal;
+}
+
+main().then(
+  (exitCode) => process.exit(exitCode),
+  (error: unknown) => {
+    process.stderr.write(
+      `flanneld-ts: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
+    );
+    process.exit(1);
+  },
+);

@@ -1,0 +1,100 @@
+import type { Clock } from '../runtime/clock.ts';
+import { messageOf } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
+import { type NetworkConfig, NetworkConfigError, parseNetworkConfig } from './config.ts';
+import { type Registry, RegistryError } from './registry.ts';
+import { configKey } from './subnet-key.ts';
+
+export interface ConfigSourceOptions<T extends NetworkConfig> {
+  readonly registry: Registry;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly trouble: TroubleLog;
+  /** As given by the user. */
+  readonly etcdPrefix: string;
+  /** Passes a valid configuration on, or throws NetworkConfigError for one that this daemon cannot serve. */
+  readonly accept: (config: NetworkConfig) => T;
+}
+
+type Reporting = Pick<ConfigSourceOptions<NetworkConfig>, 'registry' | 'trouble'>;
+
+/** The configuration is asked for every second while it is missing or wrong, as flanneld does. */
+const retryMs = 1_000;
+
+/** Waits, for ever, until etcd holds a valid network configuration. Rejects only with `signal.reason`. */
+export async function waitForConfig<T extends NetworkConfig>(
+  options: ConfigSourceOptions<T>,
+  signal: AbortSignal,
+): Promise<T> {
+  const { registry, clock, trouble, log } = options;
+  const key = configKey(options.etcdPrefix);
+  for (;;) {
+    try {
+      const { kvs } = await registry.range({ key }, signal);
+      trouble.clear('etcd', 'etcd answers', { endpoint: registry.endpoint });
+      const text = kvs[0]?.value;
+      if (text !== undefined) {
+        const config = options.accept(parseNetworkConfig(text));
+        trouble.clear('config', `found the network configuration at ${key}`);
+        for (const warning of config.warnings)
+          log.warn({ event: 'config-warning', key }, `${key}: ${warning}`);
+        return config;
+      }
+      // Looking for what lies near costs a call: only when it is going to be said.
+      if (!trouble.has('config'))
+        trouble.report('config', await describeMissing(options, key, signal), { key });
+    } catch (error) {
+      signal.throwIfAborted();
+      noteFailure(options, key, error);
+    }
+    await clock.sleep(retryMs, signal);
+  }
+}
+
+function noteFailure({ trouble, registry }: Reporting, key: string, error: unknown): void {
+  if (error instanceof NetworkConfigError) {
+    const remedy = error.remedy === undefined ? '' : ` ${error.remedy}`;
+    trouble.report(
+      'config',
+      `the network configuration at ${key} cannot be used: ${error.message}.${remedy}`,
+      {
+        key,
+        code: error.code,
+      },
+    );
+    return;
+  }
+  const remedy = error instanceof RegistryError && error.remedy !== undefined ? ` ${error.remedy}` : '';
+  trouble.report('etcd', `waiting for etcd: ${messageOf(error)}.${remedy}`, { endpoint: registry.endpoint });
+}
+
+/** Says where it looked, and what lies near: most often the prefix is another one. */
+async function describeMissing(options: Reporting, key: string, signal: AbortSignal): Promise<string> {
+  const { registry } = options;
+  const near = await nearbyPrefixes(registry, signal);
+  const found =
+    near.length === 0
+      ? 'No other configuration was found in it.'
+      : `A network is configured under ${near.join(', ')}: is --etcd-prefix right?`;
+  return (
+    `no network configuration at ${key} (etcd ${registry.endpoint}, v3 API). ${found} ` +
+    `Store one with: etcdctl put ${key} '{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}'`
+  );
+}
+
+/** Prefixes in this etcd that look like flannel's, found among its first thousand keys. */
+async function nearbyPrefixes(registry: Registry, signal: AbortSignal): Promise<readonly string[]> {
+  try {
+    const { kvs } = await registry.range({ key: '\0', rangeEnd: '\0', limit: 1000, keysOnly: true }, signal);
+    const prefixes = kvs
+      .map(({ key }) => /^(.*)\/(?:config$|subnets\/[\da-f.:&-]+$)/.exec(key)?.[1])
+      .filter((prefix) => prefix !== undefined);
+    return [...new Set(prefixes)].slice(0, 3);
+  } catch (error) {
+    signal.throwIfAborted();
+    // A user limited to the prefix may not look around. That is no reason to fail.
+    if (error instanceof RegistryError) return [];
+    throw error;
+  }
+}
