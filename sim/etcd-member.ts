@@ -1,0 +1,185 @@
+import type { Clock } from '../src/runtime/clock.ts';
+import {
+  type RangeRequest,
+  type RangeResponse,
+  type Registry,
+  RegistryError,
+  type RegistryErrorCode,
+  type ResponseHeader,
+  type TxnRequest,
+  type TxnResponse,
+  type WatchBatch,
+  type WatchRequest,
+} from '../src/subnet/registry.ts';
+import type { LeaseTable } from './etcd-leases.ts';
+import { type EtcdStore, Refusal } from './etcd-store.ts';
+import { type Link, reasons, SimStream, type WatchSource } from './etcd-watch.ts';
+
+/** How often each kind of call was made, failed ones included. */
+export type Calls = Record<keyof Omit<Registry, 'endpoint' | 'close'>, number>;
+
+/** A Calls of zeros. */
+export function noCalls(): Calls {
+  return { range: 0, txn: 0, leaseGrant: 0, leaseKeepAlive: 0, leaseTimeToLive: 0, leaseRevoke: 0, watch: 0 };
+}
+
+/** What a member needs of its cluster. */
+export interface ClusterAccess {
+  readonly clock: Clock;
+  readonly deadlineMs: number;
+  /** One way, in ms; 0: answers come without time passing. */
+  readonly latencyMs: number;
+  readonly fragmentEvents: number;
+  readonly progressIntervalMs: number;
+  readonly store: EtcdStore;
+  readonly leases: LeaseTable;
+  readonly streams: Set<SimStream>;
+  /** All calls of all members. */
+  readonly calls: Calls;
+  header(): ResponseHeader;
+  link(host: string, member: string): Link;
+  takeCut(): number;
+  /** Whether the reply to this write is to be lost, and if so whether the write still takes effect. */
+  takeLostReply(host: string): { readonly applied: boolean } | undefined;
+}
+
+/** One member of the simulated cluster as one host sees it. */
+export class SimMember implements Registry {
+  readonly endpoint: string;
+  /** The calls made through this object. */
+  readonly calls = noCalls();
+  readonly #host: string;
+  readonly #name: string;
+  readonly #cluster: ClusterAccess;
+  readonly #closing = new AbortController();
+
+  constructor(cluster: ClusterAccess, name: string, host: string) {
+    this.endpoint = `http://${name}:2379`;
+    this.#cluster = cluster;
+    this.#name = name;
+    this.#host = host;
+  }
+
+  range(request: RangeRequest, signal?: AbortSignal): Promise<RangeResponse> {
+    const { store } = this.#cluster;
+    return this.#call('range', signal, () => ({ ...store.range(request), header: this.#cluster.header() }));
+  }
+
+  txn(request: TxnRequest, signal?: AbortSignal): Promise<TxnResponse> {
+    const { store, leases } = this.#cluster;
+    return this.#call('txn', signal, () => {
+      const result = store.txn(request, (id) => leases.has(id));
+      return { ...result, header: this.#cluster.header() };
+    });
+  }
+
+  leaseGrant(
+    ttlSeconds: number,
+    signal?: AbortSignal,
+  ): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
+    return this.#call('leaseGrant', signal, () => this.#cluster.leases.grant(ttlSeconds));
+  }
+
+  leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }> {
+    return this.#call('leaseKeepAlive', signal, () => ({ ttlSeconds: this.#cluster.leases.keepAlive(id) }));
+  }
+
+  leaseTimeToLive(
+    id: string,
+    signal?: AbortSignal,
+  ): Promise<{ readonly ttlSeconds: number; readonly grantedTtlSeconds: number }> {
+    return this.#call('leaseTimeToLive', signal, () => this.#cluster.leases.timeToLive(id));
+  }
+
+  leaseRevoke(id: string, signal?: AbortSignal): Promise<void> {
+    return this.#call('leaseRevoke', signal, () => {
+      this.#cluster.leases.revoke(id);
+    });
+  }
+
+  async *watch(request: WatchRequest, signal: AbortSignal): AsyncGenerator<WatchBatch> {
+    signal.throwIfAborted();
+    this.#closing.signal.throwIfAborted();
+    this.#count('watch');
+    const either = AbortSignal.any([signal, this.#closing.signal]);
+    await this.#travel(either);
+    yield* new SimStream(this.#source(), request).messages(either);
+  }
+
+  close(): void {
+    this.#closing.abort(this.#error('UNAVAILABLE', 'closed'));
+  }
+
+  #source(): WatchSource {
+    const cluster = this.#cluster;
+    return {
+      clock: cluster.clock,
+      host: this.#host,
+      member: this.#name,
+      progressIntervalMs: cluster.progressIntervalMs,
+      fragmentEvents: cluster.fragmentEvents,
+      streams: cluster.streams,
+      link: () => cluster.link(this.#host, this.#name),
+      header: () => cluster.header(),
+      since: (startRevision) => cluster.store.since(startRevision),
+      takeCut: () => cluster.takeCut(),
+      error: (kind, message, compactRevision) => this.#error(kind, message, false, compactRevision),
+    };
+  }
+
+  async #call<T>(kind: keyof Calls, signal: AbortSignal | undefined, answer: () => T): Promise<T> {
+    signal?.throwIfAborted();
+    this.#closing.signal.throwIfAborted();
+    this.#count(kind);
+    const write = kind === 'txn' || kind === 'leaseGrant' || kind === 'leaseRevoke';
+    const either =
+      signal === undefined ? this.#closing.signal : AbortSignal.any([signal, this.#closing.signal]);
+    await this.#travel(either);
+    await this.#throwUnlessLinked(write, false, either);
+    const lost = write ? this.#cluster.takeLostReply(this.#host) : undefined;
+    const result = lost?.applied === false ? undefined : this.#answer(answer);
+    if (lost !== undefined) throw this.#error('UNAVAILABLE', 'Connection dropped', true);
+    await this.#travel(either);
+    await this.#throwUnlessLinked(write, write, either);
+    return result as T;
+  }
+
+  #answer<T>(answer: () => T): T {
+    try {
+      return answer();
+    } catch (error) {
+      if (error instanceof Refusal)
+        throw this.#error(error.kind, error.message, false, error.compactRevision);
+      throw error;
+    }
+  }
+
+  /** `applied`: the request has been carried out, and only its answer is on the way. */
+  async #throwUnlessLinked(write: boolean, applied: boolean, signal: AbortSignal): Promise<void> {
+    const link = this.#cluster.link(this.#host, this.#name);
+    if (link === 'ok') return;
+    if (link === 'silent') await this.#cluster.clock.sleep(this.#cluster.deadlineMs, signal);
+    throw this.#error('UNAVAILABLE', reasons[link], applied || (write && link === 'silent'));
+  }
+
+  async #travel(signal: AbortSignal): Promise<void> {
+    if (this.#cluster.latencyMs > 0) await this.#cluster.clock.sleep(this.#cluster.latencyMs, signal);
+    else await Promise.resolve();
+    signal.throwIfAborted();
+  }
+
+  #count(kind: keyof Calls): void {
+    this.calls[kind] += 1;
+    this.#cluster.calls[kind] += 1;
+  }
+
+  #error(
+    kind: RegistryErrorCode,
+    message: string,
+    outcomeUnknown = false,
+    compactRevision = 0,
+  ): RegistryError {
+    const text = `etcd at ${this.endpoint}: ${message}`;
+    return new RegistryError(kind, this.endpoint, text, { outcomeUnknown, compactRevision });
+  }
+}

@@ -1,0 +1,169 @@
+import type { Clock } from '../src/runtime/clock.ts';
+import { Wake } from '../src/runtime/wake.ts';
+import type {
+  RegistryErrorCode,
+  ResponseHeader,
+  WatchBatch,
+  WatchEvent,
+  WatchRequest,
+} from '../src/subnet/registry.ts';
+import { type Commit, eventInRange, Refusal } from './etcd-store.ts';
+
+/** How a host's calls fare on their way to a member. */
+export type Link = 'ok' | 'refused' | 'silent' | 'no-leader';
+
+/** How long a stream lives on a link that is not ok: HTTP/2 keepalive, and etcd's own check for a leader. */
+const graceMs = { refused: 0, silent: 14_000, 'no-leader': 4_000 } as const;
+
+const createdDeadlineMs = 10_000;
+
+export interface WatchSource {
+  readonly clock: Clock;
+  readonly host: string;
+  readonly member: string;
+  readonly progressIntervalMs: number;
+  /** Events per message; more are cut into fragments. */
+  readonly fragmentEvents: number;
+  link(): Link;
+  header(): ResponseHeader;
+  since(startRevision: number): readonly Commit[];
+  /** Streams that are told of commits and of changes of the links. */
+  readonly streams: Set<SimStream>;
+  /** Messages until the next stream to be opened is cut. */
+  takeCut(): number;
+  error(kind: RegistryErrorCode, message: string, compactRevision?: number): Error;
+}
+
+/** One open watch stream of the simulated cluster. */
+export class SimStream {
+  readonly #source: WatchSource;
+  readonly #request: WatchRequest;
+  readonly #wake = new Wake();
+  readonly #queue: (readonly WatchEvent[])[] = [];
+  #cut = false;
+  #messagesLeft = Number.POSITIVE_INFINITY;
+
+  constructor(source: WatchSource, request: WatchRequest) {
+    this.#source = source;
+    this.#request = request;
+  }
+
+  get host(): string {
+    return this.#source.host;
+  }
+
+  get member(): string {
+    return this.#source.member;
+  }
+
+  deliver(commit: Commit): void {
+    const { key, rangeEnd, startRevision } = this.#request;
+    if (commit.revision < startRevision) return;
+    const events = commit.events.filter((event) => eventInRange(event, key, rangeEnd));
+    if (events.length > 0) this.#queue.push(events);
+    this.#wake.wake();
+  }
+
+  /** The link may have changed. */
+  nudge(): void {
+    this.#wake.wake();
+  }
+
+  /** Loses the stream with everything that is on its way. */
+  cut(): void {
+    this.#cut = true;
+    this.#wake.wake();
+  }
+
+  /** The messages, as Registry.watch describes them. */
+  async *messages(signal: AbortSignal): AsyncGenerator<WatchBatch> {
+    const { streams } = this.#source;
+    await this.#linked(createdDeadlineMs, signal);
+    streams.add(this);
+    try {
+      this.#messagesLeft = this.#source.takeCut();
+      const backlog = this.#backlog();
+      yield this.#message({ events: [], fragment: false, kind: 'created' });
+      if (backlog instanceof Refusal) {
+        throw this.#source.error(backlog.kind, backlog.message, backlog.compactRevision);
+      }
+      yield* this.#fragments(backlog);
+      for (;;) yield* await this.#next(signal);
+    } finally {
+      streams.delete(this);
+    }
+  }
+
+  /** What happened before the stream was opened, in one piece; read at once, so that live events follow without a gap. */
+  #backlog(): readonly WatchEvent[] | Refusal {
+    const { key, rangeEnd, startRevision } = this.#request;
+    try {
+      return this.#source
+        .since(startRevision)
+        .flatMap((commit) => commit.events.filter((event) => eventInRange(event, key, rangeEnd)));
+    } catch (error) {
+      if (error instanceof Refusal) return error;
+      throw error;
+    }
+  }
+
+  async #next(signal: AbortSignal): Promise<Generator<WatchBatch>> {
+    const { clock, progressIntervalMs } = this.#source;
+    const idleSinceMs = clock.monotonic();
+    for (;;) {
+      await this.#linked(undefined, signal);
+      const events = this.#queue.shift();
+      if (events !== undefined) return this.#fragments(events);
+      const leftMs = idleSinceMs + progressIntervalMs - clock.monotonic();
+      if (leftMs <= 0) return this.#progress();
+      await this.#wake.waitAtMost(clock, leftMs, signal);
+    }
+  }
+
+  *#progress(): Generator<WatchBatch> {
+    yield this.#message({ events: [], fragment: false, kind: 'progress' });
+  }
+
+  *#fragments(events: readonly WatchEvent[]): Generator<WatchBatch> {
+    const size = this.#source.fragmentEvents;
+    for (let start = 0; start < events.length; start += size) {
+      const fragment = start + size < events.length;
+      yield this.#message({ events: events.slice(start, start + size), fragment, kind: 'events' });
+    }
+  }
+
+  #message(content: Omit<WatchBatch, 'header'>): WatchBatch {
+    if (this.#messagesLeft-- <= 0) this.#cut = true;
+    this.#throwIfCut();
+    return { header: this.#source.header(), ...content };
+  }
+
+  #throwIfCut(): void {
+    if (this.#cut) throw this.#source.error('UNAVAILABLE', 'Connection dropped');
+  }
+
+  /** Waits until the link is ok; rejects when it stays bad too long, or the stream was cut. */
+  async #linked(openDeadlineMs: number | undefined, signal: AbortSignal): Promise<void> {
+    const { clock, error } = this.#source;
+    const sinceMs = clock.monotonic();
+    for (;;) {
+      signal.throwIfAborted();
+      this.#throwIfCut();
+      const link = this.#source.link();
+      if (link === 'ok') return;
+      const opening = openDeadlineMs !== undefined;
+      const limitMs =
+        opening && link === 'no-leader' ? 0 : opening && link === 'silent' ? openDeadlineMs : graceMs[link];
+      const leftMs = sinceMs + limitMs - clock.monotonic();
+      if (leftMs <= 0) throw error('UNAVAILABLE', reasons[link]);
+      await this.#wake.waitAtMost(clock, leftMs, signal);
+    }
+  }
+}
+
+/** Why a call on such a link fails. */
+export const reasons = {
+  refused: 'connection refused, nothing listens there',
+  silent: 'no answer within the deadline',
+  'no-leader': 'no leader: this member is cut off from the majority of its cluster',
+} as const;
