@@ -1,0 +1,213 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { VirtualClock } from '../../sim/clock.ts';
+import { SimEtcd } from '../../sim/etcd.ts';
+import type { SimMember } from '../../sim/etcd-member.ts';
+import { type Operation, prefixEnd, type Registry, RegistryError } from '../../src/subnet/registry.ts';
+import { rotate } from '../../src/subnet/rotation.ts';
+
+const names = ['etcd-0', 'etcd-1', 'etcd-2'];
+
+let clock: VirtualClock;
+let etcd: SimEtcd;
+let members: readonly SimMember[];
+let registry: Registry;
+let moves: string[];
+
+beforeEach(() => {
+  clock = new VirtualClock();
+  etcd = new SimEtcd({ clock, members: names });
+  members = etcd.connect('host');
+  moves = [];
+  registry = rotate(members, { onMove: (from, to) => moves.push(`${from} → ${to}`) });
+});
+
+afterEach(() => {
+  registry.close();
+  etcd.close();
+});
+
+const put = (key: string): Operation => ({ op: 'put', key, value: 'v', lease: '0' });
+
+/** Runs a call while virtual time passes, and gives its result or error. */
+async function outcome<T>(call: Promise<T>): Promise<T | RegistryError> {
+  let settled: { readonly result: T | RegistryError } | undefined;
+  const done = call.then(
+    (result) => {
+      settled = { result };
+    },
+    (error: unknown) => {
+      if (!(error instanceof RegistryError)) throw error;
+      settled = { result: error };
+    },
+  );
+  await clock.until('the call ends', () => settled !== undefined);
+  await done;
+  if (settled === undefined) throw new Error('unreachable');
+  return settled.result;
+}
+
+describe('calls that change nothing', () => {
+  it('stick to one member while it answers', async () => {
+    await registry.range({ key: 'a' });
+    await registry.leaseTimeToLive('1');
+    await registry.leaseKeepAlive('1');
+    expect(members.map(({ calls }) => calls.range + calls.leaseTimeToLive + calls.leaseKeepAlive)).toEqual([
+      3, 0, 0,
+    ]);
+    expect(registry.endpoint).toBe('http://etcd-0:2379');
+    expect(moves).toEqual([]);
+  });
+
+  it('move to the next member when one refuses connections, and stay there', async () => {
+    etcd.stop('etcd-0');
+    etcd.put('a', '1');
+    expect((await registry.range({ key: 'a' })).kvs).toHaveLength(1);
+    etcd.start('etcd-0');
+    await registry.range({ key: 'a' });
+    expect(members.map(({ calls }) => calls.range)).toEqual([1, 2, 0]);
+    expect(moves).toEqual(['http://etcd-0:2379 → http://etcd-1:2379']);
+  });
+
+  it.each(['range', 'leaseTimeToLive', 'leaseKeepAlive'] as const)(
+    '%s is tried once on every member, and the error names each with its reason in one line',
+    async (method) => {
+      etcd.stop('etcd-0');
+      etcd.cut('host', 'etcd-1');
+      etcd.isolate('etcd-2');
+      const error = await outcome<unknown>(
+        method === 'range' ? registry.range({ key: 'a' }) : registry[method]('1'),
+      );
+      expect(error).toBeInstanceOf(RegistryError);
+      expect(error).toMatchObject({ kind: 'UNAVAILABLE', outcomeUnknown: false });
+      expect((error as RegistryError).message).toBe(
+        'no etcd endpoint answers: etcd at http://etcd-0:2379: connection refused, nothing listens there; ' +
+          'etcd at http://etcd-1:2379: no answer within the deadline; ' +
+          'etcd at http://etcd-2:2379: no leader: this member is cut off from the majority of its cluster',
+      );
+      expect(members.map(({ calls }) => calls[method])).toEqual([1, 1, 1]);
+    },
+  );
+
+  it('reject at once with what another member would answer too', async () => {
+    etcd.put('a', '1');
+    etcd.put('a', '2');
+    etcd.compact();
+    const error = await outcome(registry.range({ key: 'a', revision: 2 }));
+    expect(error).toMatchObject({ kind: 'COMPACTED' });
+    expect(etcd.calls.range).toBe(1);
+    expect(moves).toEqual([]);
+  });
+
+  it('reject with the reason of their signal, trying nobody else', async () => {
+    etcd.cut('host', 'etcd-0');
+    const controller = new AbortController();
+    const call = registry.range({ key: 'a' }, controller.signal);
+    await clock.settle();
+    controller.abort(new Error('stopping'));
+    await expect(call).rejects.toThrow('stopping');
+    expect(etcd.calls.range).toBe(1);
+  });
+});
+
+describe('calls that change something', () => {
+  it('go to the next member when the failure is certain', async () => {
+    etcd.stop('etcd-0');
+    await registry.txn({ compare: [], success: [put('a')] });
+    expect(etcd.get('a')?.value).toBe('v');
+    const { id } = await registry.leaseGrant(60);
+    await registry.leaseRevoke(id);
+    expect(members.map(({ calls }) => calls.txn)).toEqual([1, 1, 0]);
+  });
+
+  it('are not repeated when they may have taken effect, but later calls go elsewhere', async () => {
+    etcd.loseNextReply({ applied: true });
+    const error = await outcome(registry.txn({ compare: [], success: [put('a')] }));
+    expect(error).toMatchObject({ kind: 'UNAVAILABLE', outcomeUnknown: true });
+    expect(etcd.calls.txn).toBe(1);
+    expect(registry.endpoint).toBe('http://etcd-1:2379');
+    expect((await registry.range({ key: 'a' })).kvs).toHaveLength(1);
+  });
+
+  it('are not repeated after a member stayed silent', async () => {
+    etcd.freeze('etcd-0');
+    expect(await outcome(registry.leaseGrant(60))).toMatchObject({ outcomeUnknown: true });
+    expect(etcd.calls.leaseGrant).toBe(1);
+  });
+
+  it('reject with every reason when nobody can be reached', async () => {
+    for (const name of names) etcd.stop(name);
+    const error = await outcome(registry.leaseRevoke('7'));
+    expect(error).toMatchObject({
+      kind: 'UNAVAILABLE',
+      outcomeUnknown: false,
+      endpoint: 'http://etcd-0:2379,http://etcd-1:2379,http://etcd-2:2379',
+    });
+    expect(etcd.calls.leaseRevoke).toBe(3);
+  });
+});
+
+describe('calls side by side', () => {
+  it('that fail on the same member move on once', async () => {
+    etcd.stop('etcd-0');
+    await Promise.all([
+      registry.range({ key: 'a' }),
+      registry.range({ key: 'b' }),
+      registry.leaseKeepAlive('1'),
+    ]);
+    expect(registry.endpoint).toBe('http://etcd-1:2379');
+    expect(moves).toHaveLength(1);
+  });
+});
+
+describe('a watch', () => {
+  const request = { key: 'a/', rangeEnd: prefixEnd('a/'), startRevision: 1 };
+
+  it('goes to the current member, and its loss moves the next one elsewhere', async () => {
+    etcd.put('a/1', 'x');
+    const signal = new AbortController().signal;
+    const seen: string[] = [];
+    const watch = async () => {
+      for await (const batch of registry.watch(request, signal)) {
+        seen.push(`${registry.endpoint} ${batch.kind}`);
+        if (batch.kind === 'events') etcd.stop(seen.length < 3 ? 'etcd-0' : 'etcd-1');
+      }
+    };
+    expect(await outcome(watch())).toBeInstanceOf(RegistryError);
+    etcd.start('etcd-0');
+    expect(await outcome(watch())).toBeInstanceOf(RegistryError);
+    expect(seen).toEqual([
+      'http://etcd-0:2379 created',
+      'http://etcd-0:2379 events',
+      'http://etcd-1:2379 created',
+      'http://etcd-1:2379 events',
+    ]);
+    expect(registry.endpoint).toBe('http://etcd-2:2379');
+    expect(etcd.watchers).toBe(0);
+  });
+
+  it('that was compacted stays with its member', async () => {
+    etcd.put('a/1', 'x');
+    etcd.put('a/1', 'y');
+    etcd.compact();
+    const watch = async () => {
+      for await (const batch of registry.watch(request, new AbortController().signal))
+        expect(batch.kind).toBe('created');
+    };
+    expect(await outcome(watch())).toMatchObject({ kind: 'COMPACTED', compactRevision: 3 });
+    expect(moves).toEqual([]);
+  });
+});
+
+it('a rotation over one member reports that member alone', async () => {
+  const alone = rotate([members[0] as Registry]);
+  etcd.stop('etcd-0');
+  const error = await outcome(alone.range({ key: 'a' }));
+  expect((error as RegistryError).message).toBe(
+    'etcd at http://etcd-0:2379: connection refused, nothing listens there',
+  );
+  expect(etcd.calls.range).toBe(1);
+});
+
+it('a rotation over nobody is refused', () => {
+  expect(() => rotate([])).toThrow(RangeError);
+});
