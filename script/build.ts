@@ -19,9 +19,11 @@ const inlineEtcdProtos: Plugin = {
   setup(builder) {
     builder.onLoad({ filter: /etcd3\/lib\/connection-pool\.js$/ }, ({ path }) => {
       const protobuf = createRequire(path)('protobufjs') as {
-        loadSync(file: string): { toJSON(): unknown };
+        Root: new () => { loadSync(file: string, options: { keepCase: boolean }): { toJSON(): unknown } };
       };
-      const schema = JSON.stringify(protobuf.loadSync(join(dirname(path), '../proto/rpc.proto')).toJSON());
+      // keepCase as etcd3 asks for; without it fields are renamed and silently dropped from every message.
+      const parsed = new protobuf.Root().loadSync(join(dirname(path), '../proto/rpc.proto'), { keepCase: true });
+      const schema = JSON.stringify(parsed.toJSON());
       const source = readFileSync(path, 'utf8');
       const call = /\.loadSync\)\(`\$\{__dirname\}\/\.\.\/proto\/rpc\.proto`,/;
       // A new version of etcd3 that loads its schema otherwise must fail the build, not the first start.
@@ -45,10 +47,13 @@ await build({
   logLevel: 'warning',
   external: ['@koromix/*'],
   plugins: [inlineEtcdProtos],
-  banner: { js: "#!/usr/bin/env node\nconst importMetaUrl = require('node:url').pathToFileURL(__filename).href;" },
+  banner: {
+    js: "#!/usr/bin/env node\nconst importMetaUrl = require('node:url').pathToFileURL(__filename).href;",
+  },
   define: { 'import.meta.url': 'importMetaUrl', FLANNELD_TS_VERSION: JSON.stringify(packageJson.version) },
 });
 chmodSync(join(out, 'flanneld-ts.cjs'), 0o755);
 
 const scope = join(root, 'node_modules/@koromix');
-for (const name of readdirSync(scope)) cpSync(join(scope, name), join(out, 'node_modules/@koromix', name), { recursive: true });
+for (const name of readdirSync(scope))
+  cpSync(join(scope, name), join(out, 'node_modules/@koromix', name), { recursive: true });
