@@ -13,6 +13,8 @@ export interface PoolConfig {
 /** What the configuration says about one family; what it does not say is undefined. */
 export interface PoolSettings {
   readonly network: Subnet | undefined;
+  /** What a message about a missing network adds: a key that may have been meant. */
+  readonly missingHint: string;
   readonly subnetLength: number | undefined;
   readonly min: bigint | undefined;
   readonly max: bigint | undefined;
@@ -60,7 +62,7 @@ const splitBits = 2;
 /** The pool that the settings describe, defaults filled in. Throws NetworkConfigError when they do not fit one another. */
 export function resolvePool(rules: PoolRules, settings: PoolSettings): PoolConfig {
   const { family } = rules;
-  const network = requireNetwork(rules, settings.network);
+  const network = requireNetwork(rules, settings);
   const subnetLength = resolveLength(rules, network, settings.subnetLength);
   const size = 1n << BigInt(addressBits(family) - subnetLength);
   const boundary = (key: ConfigKey, given: bigint | undefined, fallback: bigint): Subnet => {
@@ -74,12 +76,17 @@ export function resolvePool(rules: PoolRules, settings: PoolSettings): PoolConfi
   return { network, subnetLength, min, max };
 }
 
-function requireNetwork(rules: PoolRules, network: Subnet | undefined): Subnet {
+function requireNetwork(rules: PoolRules, { network, missingHint }: PoolSettings): Subnet {
   const key = rules.networkKey;
   const remedy = `Add the range that containers get addresses from, e.g. "${key}": "${rules.example}".`;
   if (network === undefined) {
     const why = rules.family === 4 ? 'unless "EnableIPv4": false' : 'with "EnableIPv6": true';
-    throw new NetworkConfigError('MISSING', key, `${key} is missing: it is required ${why}`, remedy);
+    throw new NetworkConfigError(
+      'MISSING',
+      key,
+      `${key} is missing${missingHint}: it is required ${why}`,
+      remedy,
+    );
   }
   // flannel takes 0.0.0.0/0 for "not given".
   if (network.length === 0) {

@@ -24,14 +24,20 @@ const byFoldedName = new Map<string, ConfigKey>(configKeys.map((key) => [foldKey
 /** A text of a megabyte may hold very many unknown keys. */
 const maxUnknownKeys = 8;
 
+/** What the members of a configuration say. */
+export interface ConfigValues {
+  /** The values of the known keys that are given, as they are written. */
+  readonly values: ReadonlyMap<ConfigKey, string>;
+  /** The first few unknown keys, as they are written. */
+  readonly unknown: readonly string[];
+  readonly warnings: string[];
+}
+
 /**
- * The values of the known keys, as they are written, and warnings for what has no effect. Of several spellings of one key
- * the last counts; `null` counts as not given (Go's decoder leaves a number or a boolean as it was).
+ * Sorts out the members of a configuration. Of several spellings of one key the last counts; `null` counts as not given (Go's
+ * decoder leaves a number or a boolean as it was).
  */
-export function readValues(fields: readonly JsonField[]): {
-  values: ReadonlyMap<ConfigKey, string>;
-  warnings: string[];
-} {
+export function readValues(fields: readonly JsonField[]): ConfigValues {
   const values = new Map<ConfigKey, string>();
   const repeated = new Set<ConfigKey>();
   const unknown = new Set<string>();
@@ -43,7 +49,8 @@ export function readValues(fields: readonly JsonField[]): {
       values.set(name, raw);
     }
   }
-  const warnings = [...unknown].slice(0, maxUnknownKeys).map(unknownKeyWarning);
+  const named = [...unknown].slice(0, maxUnknownKeys);
+  const warnings = named.map(unknownKeyWarning);
   if (unknown.size > maxUnknownKeys)
     warnings.push(`${unknown.size - maxUnknownKeys} more unknown keys are ignored`);
   for (const key of repeated) {
@@ -51,7 +58,7 @@ export function readValues(fields: readonly JsonField[]): {
       `${key} is given more than once: the last value, ${excerpt(values.get(key) ?? '')}, counts`,
     );
   }
-  return { values, warnings };
+  return { values, unknown: named, warnings };
 }
 
 /** The boolean at `key`; `fallback` when it is not given. Throws NetworkConfigError for any other value. */
@@ -130,6 +137,12 @@ function unknownKeyWarning(key: string): string {
   const nearest = nearestKey(key);
   const hint = nearest === undefined ? '' : `; did you mean ${nearest}?`;
   return `unknown key "${excerpt(key, 60)}" is ignored${hint}`;
+}
+
+/** For a message that says `key` is missing: ` (but there is "Netwrok")` when an unknown key looks meant for it, or nothing. */
+export function misspelt({ unknown }: ConfigValues, key: ConfigKey): string {
+  for (const name of unknown) if (nearestKey(name) === key) return ` (but there is "${excerpt(name)}")`;
+  return '';
 }
 
 /** The known name fewest edits away; undefined when more than half of the key would have to change. */

@@ -9,7 +9,15 @@ import {
   type PoolSettings,
   resolvePool,
 } from './config-pool.ts';
-import { addressAt, booleanAt, type ConfigKey, lengthAt, networkAt, readValues } from './config-values.ts';
+import {
+  addressAt,
+  booleanAt,
+  type ConfigValues,
+  lengthAt,
+  misspelt,
+  networkAt,
+  readValues,
+} from './config-values.ts';
 import { foldKey, type JsonField, jsonFields, jsonString } from './json-fields.ts';
 
 export { NetworkConfigError } from './config-error.ts';
@@ -34,14 +42,15 @@ export interface NetworkConfig {
  * Throws NetworkConfigError, for the first thing wrong, and nothing else.
  */
 export function parseNetworkConfig(text: string): NetworkConfig {
-  const { values, warnings } = readValues(membersOf(text));
+  const given = readValues(membersOf(text));
+  const { values, warnings } = given;
   const enableIPv4 = booleanAt(values, 'EnableIPv4', true);
   const enableIPv6 = booleanAt(values, 'EnableIPv6', false);
   const enableNFTables = booleanAt(values, 'EnableNFTables', false);
   // A value of the wrong kind is an error also in a family that is off, as it is to flanneld.
-  const ipv4 = readPool(values, ipv4Rules, warnings);
-  const ipv6 = readPool(values, ipv6Rules, warnings);
-  checkBackend(values.get('Backend'));
+  const ipv4 = readPool(given, ipv4Rules);
+  const ipv6 = readPool(given, ipv6Rules);
+  checkBackend(values.get('Backend'), misspelt(given, 'Backend'));
   if (!enableIPv4 && !enableIPv6) {
     const message = 'EnableIPv4 is false and EnableIPv6 is not true: at least one family must be on';
     throw new NetworkConfigError(
@@ -71,13 +80,11 @@ function membersOf(text: string): JsonField[] {
   }
 }
 
-function readPool(
-  values: ReadonlyMap<ConfigKey, string>,
-  rules: PoolRules,
-  warnings: string[],
-): PoolSettings {
+function readPool(given: ConfigValues, rules: PoolRules): PoolSettings {
+  const { values, warnings } = given;
   return {
     network: networkAt(values, rules.networkKey, rules.family, warnings),
+    missingHint: misspelt(given, rules.networkKey),
     subnetLength: lengthAt(values, rules.lengthKey),
     min: addressAt(values, rules.minKey, rules.family),
     max: addressAt(values, rules.maxKey, rules.family),
@@ -85,10 +92,10 @@ function readPool(
 }
 
 /** The type must be host-gw, in any case, as flannel looks backends up. */
-function checkBackend(raw: string | undefined): void {
+function checkBackend(raw: string | undefined, missingHint: string): void {
   const remedy = 'Set "Backend": {"Type": "host-gw"}; every host of the cluster must use the same backend.';
   if (raw === undefined) {
-    const message = 'Backend is missing: flannel then means udp, and only host-gw is supported';
+    const message = `Backend is missing${missingHint}: flannel then means udp, and only host-gw is supported`;
     throw new NetworkConfigError('BACKEND', 'Backend', message, remedy);
   }
   if (!raw.startsWith('{')) {
