@@ -1,9 +1,9 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import koffi from 'koffi';
+import { uniqueName } from './run.ts';
 
 /**
  * Hosts on one Ethernet segment, made of network namespaces: a "switch" namespace holds a bridge, each host namespace
@@ -155,7 +155,7 @@ let exitHook = false;
 /** Makes a switch and its hosts. On failure nothing is left. */
 export async function makeNetwork(hosts: readonly HostOptions[]): Promise<Network> {
   cleanUpAtExit();
-  const prefix = `fl${randomBytes(4).toString('hex')}`;
+  const prefix = uniqueName();
   const switchNamespace = `${prefix}-sw`;
   const made: Host[] = [];
   const close = async () => {

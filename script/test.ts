@@ -1,0 +1,170 @@
+/**
+ * Runs every check and every test and counts them. Each static check counts as one test. All steps run, whatever failed
+ * before; what a step leaves behind on the machine is removed, and is a failure of its own.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describeLeftovers, settledLeftovers, sweep } from '../test/testbed/leftovers.ts';
+import { newRunId, RUN_VARIABLE, runId, tempDir } from '../test/testbed/run.ts';
+
+interface Counts {
+  readonly passed: number;
+  readonly failed: number;
+  readonly skipped: number;
+}
+
+interface Step {
+  readonly name: string;
+  readonly command: readonly string[];
+  /** Whether vitest runs in it and counts its tests; otherwise the step is one check. */
+  readonly suite?: boolean;
+}
+
+interface Result extends Counts {
+  readonly name: string;
+  readonly seconds: number;
+}
+
+const root = join(import.meta.dirname, '..');
+/** A run that hangs is a failed run, and says where. */
+const TIME_LIMIT_MS = 20 * 60_000;
+
+const npm = (script: string): readonly string[] => ['npm', 'run', '--silent', script];
+const steps: readonly Step[] = [
+  { name: 'format', command: npm('format') },
+  { name: 'lint', command: npm('lint') },
+  { name: 'typecheck', command: npm('typecheck') },
+  { name: 'knip', command: npm('knip') },
+  { name: 'shellcheck', command: ['shellcheck', '--external-sources', ...shellScripts()] },
+  { name: 'build', command: npm('build') },
+  { name: 'unit', command: npm('test:unit'), suite: true },
+  { name: 'contract', command: npm('test:contract'), suite: true },
+  { name: 'integration', command: npm('test:integration'), suite: true },
+  { name: 'e2e', command: npm('test:e2e'), suite: true },
+];
+
+process.env[RUN_VARIABLE] = newRunId('ft');
+let current: ChildProcess | undefined;
+let stoppedBy: NodeJS.Signals | 'time limit' | undefined;
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop(signal));
+const timer = setTimeout(() => stop('time limit'), TIME_LIMIT_MS);
+process.exitCode = await main(process.argv.slice(2));
+clearTimeout(timer);
+
+async function main(names: readonly string[]): Promise<number> {
+  const unknown = names.find((name) => !steps.some((step) => step.name === name));
+  if (unknown !== undefined) {
+    console.error(
+      `script/test: no step '${unknown}'; there are: ${steps.map((step) => step.name).join(' ')}`,
+    );
+    return 2;
+  }
+  const results: Result[] = [];
+  for (const step of steps) {
+    if (stoppedBy !== undefined) break;
+    if (names.length === 0 || names.includes(step.name)) results.push(await runStep(step));
+  }
+  return summarize(results);
+}
+
+function summarize(results: readonly Result[]): number {
+  const width = Math.max(...results.map(({ name }) => name.length));
+  console.log('\nsummary');
+  for (const { name, seconds, passed, failed, skipped } of results) {
+    const verdict = failed === 0 ? 'ok  ' : 'FAIL';
+    const counts = `${passed} passed, ${failed} failed, ${skipped} skipped`;
+    console.log(`  ${verdict}  ${name.padEnd(width)}  ${seconds.toFixed(1).padStart(6)} s  ${counts}`);
+  }
+  if (stoppedBy !== undefined) console.log(`  stopped by ${stoppedBy}: not all steps have run`);
+  const total = (key: keyof Counts) => results.reduce((sum, result) => sum + result[key], 0);
+  console.log(`${total('passed')} passed, ${total('failed')} failed, ${total('skipped')} skipped`);
+  if (stoppedBy === 'SIGINT') return 130;
+  return stoppedBy === undefined && total('failed') === 0 ? 0 : 1;
+}
+
+/** Runs one step in a process group of its own, then looks for what it has left on the machine. */
+async function runStep(step: Step): Promise<Result> {
+  const started = performance.now();
+  console.log(`\n== ${step.name}`);
+  const folder = tempDir(step.name);
+  const report = join(folder, 'report.json');
+  const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
+  const code = await runCommand(step.suite ? [...step.command, '--', ...reporters] : step.command);
+  const counted = step.suite ? suiteCounts(report, code) : checkCounts(code);
+  const left = (await settledLeftovers(runId())).filter(({ name }) => name !== folder);
+  if (left.length > 0 && stoppedBy === undefined) console.log(`left behind:\n${describeLeftovers(left)}`);
+  const stuck = await sweep(runId());
+  if (stuck.length > 0) console.log(`could not be removed:\n${describeLeftovers(stuck)}`);
+  const clean = left.length === 0 && stuck.length === 0;
+  return {
+    ...counted,
+    failed: counted.failed + (clean || stoppedBy !== undefined ? 0 : 1),
+    name: step.name,
+    seconds: (performance.now() - started) / 1000,
+  };
+}
+
+const checkCounts = (code: number): Counts => ({
+  passed: code === 0 ? 1 : 0,
+  failed: code === 0 ? 0 : 1,
+  skipped: 0,
+});
+
+/** What vitest counted. A run that fails without a failed test (a file that does not load, an unhandled error) is one failure. */
+function suiteCounts(report: string, code: number): Counts {
+  let counts = { passed: 0, failed: 0, skipped: 0 };
+  try {
+    const json = JSON.parse(readFileSync(report, 'utf8')) as Record<string, number>;
+    counts = {
+      passed: json['numPassedTests'] ?? 0,
+      failed: json['numFailedTests'] ?? 0,
+      skipped: (json['numPendingTests'] ?? 0) + (json['numTodoTests'] ?? 0),
+    };
+  } catch {
+    // No report: the runner itself has failed, and its exit code says so.
+  }
+  const empty = counts.passed + counts.failed + counts.skipped === 0;
+  return (code !== 0 && counts.failed === 0) || empty ? { ...counts, failed: counts.failed + 1 } : counts;
+}
+
+async function runCommand(command: readonly string[]): Promise<number> {
+  const [program, ...argv] = command;
+  // A group of its own: Ctrl-C comes to this process alone, which ends the step in order and cleans up after it.
+  const child = spawn(program ?? '', argv, {
+    cwd: root,
+    stdio: ['ignore', 'inherit', 'inherit'],
+    detached: true,
+  });
+  current = child;
+  return await new Promise<number>((resolve) => {
+    child.once('error', (error) => {
+      console.error(error.message);
+      resolve(127);
+    });
+    child.once('close', (code) => resolve(code ?? 1));
+  }).finally(() => {
+    current = undefined;
+  });
+}
+
+function stop(why: NodeJS.Signals | 'time limit'): void {
+  if (stoppedBy !== undefined) return;
+  stoppedBy = why;
+  console.log(`\nstopping (${why}), removing what this run has made`);
+  const pid = current?.pid;
+  if (pid === undefined) return;
+  process.kill(-pid, 'SIGTERM');
+  setTimeout(() => {
+    if (current?.pid === pid) process.kill(-pid, 'SIGKILL');
+  }, 5_000).unref();
+}
+
+/** Every POSIX shell script of the project, told by its first line. */
+function shellScripts(): string[] {
+  return ['.ci', 'script', 'systemd']
+    .flatMap((folder) => readdirSync(join(root, folder), { withFileTypes: true, recursive: true }))
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .filter((path) => readFileSync(path, 'utf8').startsWith('#!/bin/sh'));
+}
