@@ -57,13 +57,11 @@ function parseEndpoint(element: string): ParsedEndpoint {
   const match = /^(?:([^/:]*):\/\/)?([^/]*)(?:\/.*)?$/s.exec(element);
   const authority = match?.[2] ?? '';
   if (/[?#]/.test(element)) throw new InvalidValue(`${RULE}; ${quote(element)} has a query or a fragment`);
-  const host = /^(?:\[([^\]]*)\]|([^:[\]]*)):([^:[\]]*)$/.exec(authority);
-  if (host === null) throw new InvalidValue(`${RULE}; ${whyNoHostAndPort(element, authority)}`);
-  return {
-    scheme: parseScheme(match?.[1], element),
-    host: host[1] === undefined ? parseHostName(host[2] ?? '', element) : parseIPv6(host[1], element),
-    port: parsePort(host[3] ?? '', element),
-  };
+  const scheme = parseScheme(match?.[1], element);
+  const [, ipv6, name, port] = /^(?:\[([^\]]*)\]|([^:[\]]*)):([^:[\]]*)$/.exec(authority) ?? [];
+  if (port === undefined) throw new InvalidValue(`${RULE}; ${whyNoHostAndPort(element, authority)}`);
+  const host = ipv6 === undefined ? parseHostName(name ?? '', element) : parseIPv6(ipv6, element);
+  return { scheme, host, port: parsePort(port, element) };
 }
 
 function parseScheme(text: string | undefined, element: string): 'http' | 'https' | undefined {

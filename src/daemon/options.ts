@@ -28,10 +28,10 @@ export interface Options {
   readonly healthz?: HealthzAddress;
 }
 
-export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
-export type LogFormat = 'json' | 'pretty';
+type LogLevel = 'debug' | 'info' | 'warn' | 'error';
+type LogFormat = 'json' | 'pretty';
 
-export interface HealthzAddress {
+interface HealthzAddress {
   readonly ip: string;
   readonly port: number;
 }

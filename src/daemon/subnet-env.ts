@@ -1,7 +1,7 @@
 import { type Family, gatewayAddress, parseSubnet, type Subnet } from '../ip/ip.ts';
 
 /** One family's part of subnet.env. */
-export interface FamilyNetwork {
+interface FamilyNetwork {
   readonly network: Subnet;
   /** This host's part of it. */
   readonly subnet: Subnet;

@@ -1,0 +1,124 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { parseEndpoints } from '../../src/daemon/endpoints.ts';
+import { InvalidValue } from '../../src/daemon/options-errors.ts';
+
+function urls(text: string): readonly string[] {
+  return parseEndpoints(text, () => {}).map(({ url }) => url);
+}
+
+describe('etcd endpoints', () => {
+  it.each([
+    ['http://127.0.0.1:2379', ['http://127.0.0.1:2379']],
+    ['https://etcd-0.example.org:2379', ['https://etcd-0.example.org:2379']],
+    ['10.0.0.1:2379', ['http://10.0.0.1:2379']],
+    ['localhost:2379', ['http://localhost:2379']],
+    ['http://a:1,http://b:2', ['http://a:1', 'http://b:2']],
+    [' http://a:1 , ,,\thttp://b:2,', ['http://a:1', 'http://b:2']],
+    ['http://a:1/', ['http://a:1']],
+    ['http://a:1/v3/some/path', ['http://a:1']],
+    ['HTTP://Host.Example.ORG:2379', ['http://host.example.org:2379']],
+    ['host.example.org.:2379', ['http://host.example.org:2379']],
+    ['etcd_0:2379', ['http://etcd_0:2379']],
+    ['http://[::1]:2379', ['http://[::1]:2379']],
+    ['[FC00:0:0::1]:2379', ['http://[fc00::1]:2379']],
+    ['http://a:02379', ['http://a:2379']],
+    ['a:1,http://a:1,http://b:2', ['http://a:1', 'http://b:2']],
+  ])('reads %j', (text, expected) => {
+    expect(urls(text)).toEqual(expected);
+  });
+
+  it('says host and port apart, IPv6 without brackets', () => {
+    expect(parseEndpoints('https://[::1]:2379', () => {})).toEqual([
+      { url: 'https://[::1]:2379', scheme: 'https', host: '::1', port: 2379 },
+    ]);
+  });
+
+  it("lets the first endpoint's scheme decide for all, and warns about the others", () => {
+    const warnings: string[] = [];
+    const endpoints = parseEndpoints('https://a:1,http://b:2,c:3', (message) => warnings.push(message));
+    expect(endpoints.map(({ url }) => url)).toEqual(['https://a:1', 'https://b:2', 'https://c:3']);
+    expect(warnings).toEqual([
+      "etcd endpoint http://b:2 is used with https: the first endpoint's scheme decides for all",
+    ]);
+  });
+
+  it.each([
+    ['', 'it names none'],
+    [' , ,', 'it names none'],
+    ['http://a', '"http://a" has no port'],
+    ['127.0.0.1', '"127.0.0.1" has no port'],
+    ['http://a:1,http://b', '"http://b" has no port'],
+    ['http://[::1]', '"http://[::1]" has no port'],
+    ['::1:2379', 'without brackets'],
+    ['http://fc00::1:2379', 'without brackets'],
+    ['http://a:', 'no port from 1 to 65535'],
+    ['http://a:0', 'no port from 1 to 65535'],
+    ['http://a:65536', 'no port from 1 to 65535'],
+    ['http://a:port', 'no port from 1 to 65535'],
+    ['http://a:-1', 'no port from 1 to 65535'],
+    ['unix:///run/etcd.sock', 'neither http nor https'],
+    ['etcd://a:2379', 'neither http nor https'],
+    ['://a:2379', 'neither http nor https'],
+    ['http://:2379', 'no valid host name'],
+    ['http://-a:2379', 'no valid host name'],
+    ['http://a b:2379', 'no valid host name'],
+    ['http://ä:2379', 'no valid host name'],
+    ['http://10.0.0.256:2379', 'no valid IPv4 address'],
+    ['http://010.0.0.1:2379', 'no valid IPv4 address'],
+    ['http://10.1:2379', 'no valid IPv4 address'],
+    ['http://[fc00::g]:2379', 'no valid IPv6 address'],
+    ['http://[fe80::1%eth0]:2379', 'no valid IPv6 address'],
+    ['http://a:1?x=y', 'a query or a fragment'],
+    ['http://a:1/#x', 'a query or a fragment'],
+  ])('refuses %j: %s', (text, why) => {
+    expect(() => urls(text)).toThrow(InvalidValue);
+    expect(() => urls(text)).toThrow(why);
+  });
+
+  it.each(['http://user:hunter2@a:1', 'bad,http://user:hunter2@a:1'])(
+    'does not show the password in %s',
+    (text) => {
+      try {
+        urls(text);
+        expect.unreachable();
+      } catch (error) {
+        expect(error).toMatchObject({ shown: '(not shown)' });
+        expect(String(error)).not.toContain('hunter2');
+      }
+    },
+  );
+
+  it('gives for its own output the same again', () => {
+    const host = fc.oneof(
+      fc.domain(),
+      fc.ipV4(),
+      fc.ipV6().map((address) => `[${address}]`),
+    );
+    const endpoint = fc
+      .tuple(host, fc.integer({ min: 1, max: 65_535 }))
+      .map(([name, port]) => `${name}:${port}`);
+    fc.assert(
+      fc.property(fc.array(endpoint, { minLength: 1 }), (endpoints) => {
+        const once = urls(endpoints.join(','));
+        expect(urls(once.join(' , '))).toEqual(once);
+      }),
+    );
+  });
+
+  it('throws nothing but InvalidValue, whatever the text', () => {
+    const text = fc.oneof(
+      fc.string(),
+      fc.string({ unit: fc.constantFrom(...'htps:/[]@.,?#%19af- '.split('')) }),
+    );
+    fc.assert(
+      fc.property(text, (value) => {
+        try {
+          expect(urls(value).length).toBeGreaterThan(0);
+        } catch (error) {
+          expect(error).toBeInstanceOf(InvalidValue);
+        }
+      }),
+    );
+  });
+});

@@ -1,0 +1,66 @@
+import type { Server as HttpServer } from 'node:http';
+import type { Server } from 'node:net';
+import { HealthServer, type Readiness } from '../../src/daemon/health.ts';
+import { systemClock } from '../../src/daemon/system-clock.ts';
+import type { LogFields, Logger } from '../../src/runtime/logger.ts';
+
+interface Entry {
+  readonly level: string;
+  readonly fields: LogFields;
+  readonly message: string;
+}
+
+export const cleanups: (() => Promise<void>)[] = [];
+
+/** Stops what this module started; for afterEach. */
+export async function cleanUp(): Promise<void> {
+  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
+}
+
+export function recorder(): { log: Logger; entries: Entry[] } {
+  const entries: Entry[] = [];
+  const at = (level: string) => (fields: LogFields, message: string) =>
+    void entries.push({ level, fields, message });
+  return { entries, log: { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') } };
+}
+
+export async function waitFor<T>(what: string, probe: () => T | undefined): Promise<T> {
+  const deadlineMs = performance.now() + 10_000;
+  for (let found = probe(); ; found = probe()) {
+    if (found !== undefined) return found;
+    if (performance.now() > deadlineMs) throw new Error(`waited in vain for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+export async function start(
+  readiness: () => Readiness = () => ({ ready: true, reasons: [] }),
+  ip = '127.0.0.1',
+) {
+  const { log, entries } = recorder();
+  const controller = new AbortController();
+  const run = new HealthServer({ ip, port: 0, clock: systemClock, log, readiness }).run(controller.signal);
+  const stop = async () => {
+    controller.abort();
+    await run;
+  };
+  cleanups.push(stop);
+  const listening = await waitFor('the port', () =>
+    entries.find(({ fields }) => fields['event'] === 'health-listening'),
+  );
+  return { port: Number(listening.fields['port']), entries, stop };
+}
+
+export const notReady = (): Readiness => ({ ready: false, reasons: ['etcd is away', 'no lease\nyet'] });
+
+export function listen<T extends Server | HttpServer>(server: T): Promise<T> {
+  cleanups.push(() => close(server));
+  return new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(server)));
+}
+
+export function close(server: Server | HttpServer): Promise<void> {
+  if ('closeAllConnections' in server) server.closeAllConnections();
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+  });
+}

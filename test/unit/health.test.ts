@@ -1,0 +1,216 @@
+import { request } from 'node:http';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { afterEach, describe, expect, it } from 'vitest';
+import { VirtualClock } from '../../sim/clock.ts';
+import { HealthServer } from '../../src/daemon/health.ts';
+import { systemClock } from '../../src/daemon/system-clock.ts';
+import { cleanUp, cleanups, close, listen, notReady, recorder, start, waitFor } from './health-support.ts';
+
+afterEach(cleanUp);
+
+interface Answer {
+  readonly status: number | undefined;
+  readonly headers: NodeJS.Dict<string | string[]>;
+  readonly body: string;
+}
+
+function ask(
+  port: number,
+  path: string,
+  options: { method?: string; accept?: string } = {},
+): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const headers = options.accept === undefined ? {} : { accept: options.accept };
+    const asked = request(
+      { host: '127.0.0.1', port, path, method: options.method ?? 'GET', headers, agent: false },
+      (response) => {
+        let body = '';
+        response.on('data', (part: Buffer) => {
+          body += part.toString();
+        });
+        response.once('end', () => resolve({ status: response.statusCode, headers: response.headers, body }));
+      },
+    );
+    asked.once('error', reject).end();
+  });
+}
+
+describe('/healthz', () => {
+  it('is alive however ready the daemon is', async () => {
+    const { port } = await start(notReady);
+    expect(await ask(port, '/healthz')).toMatchObject({ status: 200, body: 'flanneld is running' });
+    expect(await ask(port, '/healthz?verbose')).toMatchObject({ status: 200, body: 'flanneld is running' });
+  });
+});
+
+describe('/readyz', () => {
+  it('says ready', async () => {
+    const { port } = await start();
+    expect(await ask(port, '/readyz')).toMatchObject({ status: 200, body: 'flanneld is ready' });
+  });
+
+  it('says why not, one reason a line', async () => {
+    const { port } = await start(notReady);
+    const body = 'flanneld is not ready yet\netcd is away\nno lease yet';
+    expect(await ask(port, '/readyz')).toMatchObject({ status: 503, body });
+  });
+
+  it('tells the truth of the moment, not that of the start', async () => {
+    let ready = true;
+    const { port } = await start(() => ({ ready, reasons: [] }));
+    const statuses = [];
+    for (const now of [true, false, true]) {
+      ready = now;
+      statuses.push((await ask(port, '/readyz')).status);
+    }
+    expect(statuses).toEqual([200, 503, 200]);
+  });
+
+  it('answers in JSON when asked', async () => {
+    const { port } = await start(notReady);
+    const answer = await ask(port, '/readyz', { accept: 'text/html, application/json;q=0.9' });
+    expect(answer).toMatchObject({ status: 503, headers: { 'content-type': 'application/json' } });
+    expect(JSON.parse(answer.body)).toEqual({
+      status: 'flanneld is not ready yet',
+      ready: false,
+      reasons: ['etcd is away', 'no lease yet'],
+    });
+  });
+
+  it('outlives a readiness that throws', async () => {
+    const { port } = await start(() => {
+      throw new Error('broken');
+    });
+    expect(await ask(port, '/readyz')).toMatchObject({
+      status: 503,
+      body: expect.stringContaining('broken'),
+    });
+    expect(await ask(port, '/healthz')).toMatchObject({ status: 200 });
+  });
+});
+
+describe('the health server', () => {
+  it('answers HEAD without a body', async () => {
+    const { port } = await start();
+    const answer = await ask(port, '/healthz', { method: 'HEAD' });
+    expect(answer).toMatchObject({ status: 200, body: '', headers: { 'content-length': '19' } });
+  });
+
+  it.each(['POST', 'PUT', 'DELETE', 'OPTIONS'])('refuses %s', async (method) => {
+    const { port } = await start();
+    expect(await ask(port, '/readyz', { method })).toMatchObject({
+      status: 405,
+      headers: { allow: 'GET, HEAD' },
+    });
+  });
+
+  it.each(['/', '/healthz/', '/healthzz', '/metrics', '//healthz'])('knows nothing at %s', async (path) => {
+    const { port } = await start();
+    expect((await ask(port, path)).status).toBe(404);
+  });
+
+  it('refuses endless headers and garbage, and goes on', async () => {
+    const { port } = await start();
+    expect(await raw(port, `GET /healthz HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`)).toMatch(
+      /^HTTP\/1.1 431/,
+    );
+    expect(await raw(port, '\u0016\u0003\u0001 not http\r\n\r\n')).toMatch(/^HTTP\/1.1 400/);
+    expect((await ask(port, '/healthz')).status).toBe(200);
+  });
+
+  it('closes idle and half-open connections, and its port, when it is stopped', async () => {
+    const { port, stop } = await start();
+    const sockets = await Promise.all([open(port), open(port)]);
+    sockets[1]?.write('GET /healthz HTTP/1.1\r\nHost: x\r\n');
+    const closed = Promise.all(
+      sockets.map((socket) => new Promise((resolve) => socket.once('close', resolve))),
+    );
+    await stop();
+    await closed;
+    await expect(ask(port, '/healthz')).rejects.toMatchObject({ code: 'ECONNREFUSED' });
+  });
+
+  it('ends at once when it is stopped before it began', async () => {
+    const { log, entries } = recorder();
+    const server = new HealthServer({
+      ip: '127.0.0.1',
+      port: 0,
+      clock: systemClock,
+      log,
+      readiness: notReady,
+    });
+    await server.run(AbortSignal.abort());
+    expect(entries).toEqual([]);
+  });
+});
+
+describe('a port that cannot be had', () => {
+  it('is warned about once, tried again for ever, and served when it is free', async () => {
+    const blocker = await listen(createServer());
+    const { port } = blocker.address() as AddressInfo;
+    const clock = new VirtualClock();
+    const { log, entries } = recorder();
+    const controller = new AbortController();
+    const run = new HealthServer({ ip: '127.0.0.1', port, clock, log, readiness: notReady }).run(
+      controller.signal,
+    );
+    cleanups.push(async () => {
+      controller.abort();
+      await run;
+    });
+    for (const seconds of [1, 2, 4, 8, 16, 30, 30]) {
+      await waitFor('a wait', () => clock.pending === 1 || undefined);
+      await clock.advance(seconds * 1000 - 1);
+      expect(clock.pending).toBe(1);
+      await clock.advance(1);
+    }
+    await waitFor('a wait', () => clock.pending === 1 || undefined);
+    expect(entries).toEqual([
+      expect.objectContaining({
+        level: 'warn',
+        message: expect.stringContaining('another program has this port; stop it'),
+      }),
+    ]);
+    await close(blocker);
+    await clock.advance(30_000);
+    await waitFor('the port', () => entries.find(({ fields }) => fields['event'] === 'health-listening'));
+    expect((await ask(port, '/healthz')).status).toBe(200);
+  });
+
+  it('is given up when the daemon stops', async () => {
+    const { log, entries } = recorder();
+    const controller = new AbortController();
+    // An address of the documentation's range: no host has it.
+    const server = new HealthServer({
+      ip: '192.0.2.1',
+      port: 0,
+      clock: systemClock,
+      log,
+      readiness: notReady,
+    });
+    const run = server.run(controller.signal);
+    await waitFor('the warning', () => entries[0]);
+    expect(entries[0]?.message).toContain('this host does not have that address');
+    controller.abort();
+    await run;
+  });
+});
+
+function open(port: number): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(port, '127.0.0.1', () => resolve(socket));
+    socket.once('error', reject);
+  });
+}
+
+async function raw(port: number, text: string): Promise<string> {
+  const socket = await open(port);
+  let answer = '';
+  socket.on('data', (part) => {
+    answer += part.toString();
+  });
+  socket.on('error', () => {});
+  socket.write(text);
+  await new Promise((resolve) => socket.once('close', resolve));
+  return answer;
+}

@@ -1,0 +1,194 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { createLogger, type LoggerOptions } from '../../src/daemon/logger.ts';
+import { FlannelError } from '../../src/runtime/errors.ts';
+import type { Logger } from '../../src/runtime/logger.ts';
+
+async function capture(options: Partial<LoggerOptions> = {}): Promise<{ log: Logger; lines: string[] }> {
+  const lines: string[] = [];
+  const log = await createLogger({
+    level: 'info',
+    format: 'json',
+    write: (line) => lines.push(line),
+    ...options,
+  });
+  return { log, lines };
+}
+
+function parse(line: string | undefined): Record<string, unknown> {
+  const record: Record<string, unknown> = JSON.parse(line ?? '');
+  return record;
+}
+
+describe('a line of JSON', () => {
+  it('holds level, time, fields and message, and no noise', async () => {
+    const { log, lines } = await capture();
+    log.warn({ event: 'x', count: 3 }, 'Something happened');
+    expect(lines).toHaveLength(1);
+    const { time, ...rest } = parse(lines[0]);
+    expect(rest).toEqual({ level: 'warn', event: 'x', count: 3, msg: 'Something happened' });
+    expect(time).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+  });
+
+  it.each([
+    ['debug', ['debug', 'info', 'warn', 'error']],
+    ['info', ['info', 'warn', 'error']],
+    ['warn', ['warn', 'error']],
+    ['error', ['error']],
+  ] as const)('appears from level %s on', async (level, expected) => {
+    const { log, lines } = await capture({ level });
+    for (const name of ['debug', 'info', 'warn', 'error'] as const) log[name]({}, name);
+    expect(lines.map((line) => parse(line)['msg'])).toEqual(expected);
+  });
+
+  it('describes errors with code, remedy and the chain of causes', async () => {
+    const { log, lines } = await capture();
+    const root = Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
+    const error = new FlannelError('ETCD_UNAVAILABLE', 'etcd is away', { remedy: 'start it', cause: root });
+    log.error({ error, other: new TypeError('oops', { cause: 'text' }) }, 'x');
+    expect(parse(lines[0])).toMatchObject({
+      error: {
+        type: 'FlannelError',
+        code: 'ETCD_UNAVAILABLE',
+        message: 'etcd is away',
+        remedy: 'start it',
+        cause: { code: 'ECONNREFUSED', message: 'connect ECONNREFUSED' },
+      },
+      other: {
+        type: 'TypeError',
+        message: 'oops',
+        cause: 'text',
+        stack: expect.stringContaining('logger.test'),
+      },
+    });
+    expect(parse(lines[0])['error']).not.toHaveProperty('stack');
+  });
+
+  it('survives errors that are their own cause, circles, and values JSON does not know', async () => {
+    const { log, lines } = await capture();
+    const error: Error = new Error('a');
+    error.cause = error;
+    const circle: Record<string, unknown> = { big: 10n, none: undefined };
+    circle['self'] = circle;
+    log.info({ error, circle }, 'x');
+    expect(parse(lines[0])).toMatchObject({ circle: { big: 10 } });
+  });
+
+  it('never holds a password', async () => {
+    const { log, lines } = await capture();
+    log.info({ password: 'hunter2', etcd: { password: 'hunter2' }, etcdPassword: 'hunter2' }, 'x');
+    expect(lines.join('')).not.toContain('hunter2');
+    expect(parse(lines[0])['password']).toBe('[not shown]');
+  });
+});
+
+describe('a pretty line', () => {
+  it('holds time, level, message and fields', async () => {
+    const { log, lines } = await capture({ format: 'pretty' });
+    log.info({ event: 'x', subnet: '172.20.91.0/24' }, 'Lease acquired');
+    log.warn({}, 'Say "no"');
+    expect(lines[0]).toMatch(
+      /^\[\d{4}-\d\d-\d\d [\d:.]{12}\] INFO: Lease acquired \{"subnet":"172.20.91.0\/24"\}\n$/,
+    );
+    expect(lines[1]).toMatch(/ WARN: Say "no"\n$/);
+  });
+
+  it('has colours only when asked', async () => {
+    const escape = String.fromCharCode(27);
+    const [plain, coloured] = [
+      await capture({ format: 'pretty' }),
+      await capture({ format: 'pretty', colors: true }),
+    ];
+    for (const { log } of [plain, coloured]) log.info({}, 'x');
+    expect(plain.lines[0]).not.toContain(escape);
+    expect(coloured.lines[0]).toContain(escape);
+  });
+});
+
+describe('whatever is logged', () => {
+  const nasty = fc.oneof(
+    fc.string({ unit: 'binary' }),
+    fc.string({
+      unit: fc.constantFrom(
+        '\n',
+        '\r',
+        '\u001b[2J',
+        '\u009b',
+        '\u2028',
+        '\0',
+        '\u007f',
+        '\\',
+        '"',
+        'n',
+        '{',
+        '}',
+      ),
+    }),
+  );
+  it.each(['json', 'pretty'] as const)('is one line without control characters: %s', async (format) => {
+    const { log, lines } = await capture({ format });
+    fc.assert(
+      fc.property(nasty, nasty, nasty, (message, value, inner) => {
+        lines.length = 0;
+        log.info(
+          { value, nested: { inner: [inner] }, error: new Error(value, { cause: new Error(inner) }) },
+          message,
+        );
+        expect(lines).toHaveLength(1);
+        expect(lines[0]).toMatch(/^[^\p{Cc}\u2028\u2029]+\n$/u);
+        if (format === 'json') {
+          expect(parse(lines[0])).toMatchObject({ value, msg: message });
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+});
+
+describe('a real process', () => {
+  const module = new URL('../../src/daemon/logger.ts', import.meta.url).href;
+  const script = (body: string) =>
+    `import { createLogger } from ${JSON.stringify(module)};
+     const log = await createLogger({ level: 'info', format: 'json' });
+     ${body}`;
+
+  it('has written every line when it exits at once', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'flanneld-log-'));
+    try {
+      const stderr = openSync(join(folder, 'log'), 'w');
+      const body = `for (let i = 0; i < 5000; i++) log.info({ i }, 'x'); process.exit(3);`;
+      const { status } = spawnSync(process.execPath, ['--input-type=module', '-e', script(body)], {
+        stdio: ['ignore', 'ignore', stderr],
+      });
+      closeSync(stderr);
+      const lines = readFileSync(join(folder, 'log'), 'utf8').trimEnd().split('\n');
+      expect([status, lines.length, parse(lines.at(-1))['i']]).toEqual([3, 5000, 4999]);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  it('goes on when nobody reads its log any more', async () => {
+    const body = `
+      log.info({}, 'first');
+      await new Promise((resolve) => process.stdin.once('data', resolve));
+      for (let i = 0; i < 100; i++) log.info({}, 'into the void');
+      process.stdout.write('alive');
+      process.exit(0);`;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', script(body)], { stdio: 'pipe' });
+    let output = '';
+    child.stdout.on('data', (data: Buffer) => {
+      output += data.toString();
+    });
+    const exit = new Promise((resolve) => child.once('exit', (...result) => resolve(result)));
+    await new Promise((resolve) => child.stderr.once('data', resolve));
+    child.stderr.destroy();
+    child.stdin.end('go on');
+    expect(await exit).toEqual([0, null]);
+    expect(output).toBe('alive');
+  });
+});

@@ -1,0 +1,13 @@
+import { type Options, parseOptions } from '../../src/daemon/options.ts';
+
+export type Env = Readonly<Record<string, string | undefined>>;
+
+/** Parses what must be a run of the daemon. */
+export async function run(
+  argv: readonly string[],
+  env: Env = {},
+): Promise<{ options: Options; warnings: readonly string[] }> {
+  const command = await parseOptions({ argv, env });
+  if (command.command !== 'run') throw new Error(`expected a run, got ${command.command}`);
+  return command;
+}

@@ -1,0 +1,232 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { parseOptions } from '../../src/daemon/options.ts';
+import { UsageError } from '../../src/daemon/options-errors.ts';
+import { flagsMarkdown } from '../../src/daemon/options-help.ts';
+import { environmentName, flagTable } from '../../src/daemon/options-table.ts';
+import { type Env, run } from './options-run.ts';
+
+async function usageError(argv: readonly string[], env: Env = {}): Promise<UsageError> {
+  const error: unknown = await parseOptions({ argv, env }).then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof UsageError))
+    throw new Error(`expected a usage error for ${argv.join(' ')}`, { cause: error });
+  return error;
+}
+
+const outcome = (argv: readonly string[]) =>
+  parseOptions({ argv, env: {} }).catch((error: unknown) => String(error));
+
+describe('what is ignored', () => {
+  it.each([
+    [['-v=1', 'start', '-etcd-prefix=/x'], '"start" "-etcd-prefix=/x"'],
+    [['-v=1', '--', '-etcd-prefix=/x'], '"-etcd-prefix=/x"'],
+    [['-v=1', '', 'x\ny'], '"" "x\\ny"'],
+  ])('is named in a warning: %j', async (argv, named) => {
+    const { options, warnings } = await run(argv);
+    expect(options).toMatchObject({ logLevel: 'debug', etcdPrefix: '/coreos.com/network' });
+    expect(warnings).toEqual([`ignored, because flags end at the first word that is none: ${named}`]);
+  });
+
+  it('is nothing after a closing --', async () => {
+    expect((await run(['-v=1', '--'])).warnings).toEqual([]);
+  });
+
+  it('includes variables of no flag', async () => {
+    const { warnings } = await run([], {
+      FLANNELD_ETCD_ENDPOINT: 'http://a:1',
+      FLANNELD_EMPTY: '',
+      OTHER: 'x',
+    });
+    expect(warnings).toEqual([
+      'ignored, because there is no such flag: the variable "FLANNELD_ETCD_ENDPOINT"; did you mean FLANNELD_ETCD_ENDPOINTS?',
+    ]);
+  });
+});
+
+describe('wrong usage', () => {
+  it.each([
+    [
+      ['--etcd-endpoint=x'],
+      'USAGE_UNKNOWN_FLAG',
+      'unknown flag "--etcd-endpoint": did you mean --etcd-endpoints?',
+    ],
+    [
+      ['-etcd_prefix', 'x'],
+      'USAGE_UNKNOWN_FLAG',
+      'unknown flag "--etcd_prefix": did you mean --etcd-prefix?',
+    ],
+    [['--Iface=x'], 'USAGE_UNKNOWN_FLAG', 'unknown flag "--Iface": did you mean --iface?'],
+    [['--frobnicate'], 'USAGE_UNKNOWN_FLAG', 'unknown flag "--frobnicate": see flanneld-ts --help'],
+    [['--toString'], 'USAGE_UNKNOWN_FLAG', 'unknown flag "--toString": see flanneld-ts --help'],
+    [['--__proto__=1'], 'USAGE_UNKNOWN_FLAG', 'unknown flag "--__proto__": see flanneld-ts --help'],
+    [['---v'], 'USAGE_SYNTAX', '"---v" is not a flag'],
+    [['-iface'], 'USAGE_MISSING_VALUE', '--iface needs a value'],
+    [['-v=debug'], 'USAGE_BAD_VALUE', '-v is "debug": it must be a decimal integer'],
+    [['-v='], 'USAGE_BAD_VALUE', '-v is ""'],
+    [['-v=2147483648'], 'USAGE_BAD_VALUE', '-v is "2147483648"'],
+    [['--version=yes'], 'USAGE_BAD_VALUE', '--version is "yes": it must be true or false'],
+    [['--subnet-lease-renew-margin=0'], 'USAGE_BAD_VALUE', 'it must be an integer from 1 to 1439'],
+    [['--subnet-lease-renew-margin=1440'], 'USAGE_BAD_VALUE', 'it must be an integer from 1 to 1439'],
+    [['--subnet-lease-renew-margin=60m'], 'USAGE_BAD_VALUE', 'it must be an integer from 1 to 1439'],
+    [
+      ['--route-protocol=3'],
+      'USAGE_BAD_VALUE',
+      '0 to 4 mark the routes of the kernel, boot scripts and the administrator',
+    ],
+    [['--route-protocol=256'], 'USAGE_BAD_VALUE', 'an integer from 5 to 255'],
+    [['--log-level=trace'], 'USAGE_BAD_VALUE', 'it must be one of debug, info, warn, error'],
+    [['--log-format=xml'], 'USAGE_BAD_VALUE', 'it must be one of json, pretty'],
+    [['--subnet-file='], 'USAGE_BAD_VALUE', '--subnet-file is "": it must be the path of a file'],
+    [['--subnet-file=/run/flannel/'], 'USAGE_BAD_VALUE', 'it must be the path of a file'],
+    [['--docker-opts-file=/run/..'], 'USAGE_BAD_VALUE', 'it must be the path of a file'],
+    [['--docker-opts-key='], 'USAGE_BAD_VALUE', 'it must be the name of a shell variable'],
+    [['--docker-opts-key=A B'], 'USAGE_BAD_VALUE', 'it must be the name of a shell variable'],
+    [['--docker-opts-key=1A'], 'USAGE_BAD_VALUE', 'it must be the name of a shell variable'],
+    [['--healthz-ip=localhost'], 'USAGE_BAD_VALUE', 'it must be an IP address'],
+    [['--healthz-port=65536'], 'USAGE_BAD_VALUE', 'it must be a port from 1 to 65535, or 0'],
+    [
+      ['--etcd-endpoints=http://a'],
+      'USAGE_BAD_VALUE',
+      '--etcd-endpoints is "http://a": it must be a comma list',
+    ],
+  ])('%j is refused as %s', async (argv, code, message) => {
+    const error = await usageError(argv);
+    expect(error.message).toContain(message);
+    expect(error).toMatchObject({ code, exitCode: 2, transient: false });
+  });
+
+  it.each([
+    [{ FLANNELD_V: 'much' }, 'FLANNELD_V is "much"'],
+    [{ FLANNELD_ROUTE_PROTOCOL: '4' }, 'FLANNELD_ROUTE_PROTOCOL is "4"'],
+    [{ FLANNEL_ETCD_ENDPOINTS: 'ftp://a:1' }, 'FLANNEL_ETCD_ENDPOINTS is "ftp://a:1"'],
+    [{ FLANNEL_ETCD: 'a' }, 'FLANNEL_ETCD is "a"'],
+  ])('names the variable: %j', async (env, message) => {
+    expect((await usageError([], env)).message).toContain(message);
+  });
+
+  it('never prints a password given in an endpoint', async () => {
+    const { message } = await usageError(['--etcd-endpoints=http://root:hunter2@a:1']);
+    expect(message).toContain('no password');
+    expect(message).not.toContain('hunter2');
+  });
+});
+
+describe('help and version', () => {
+  it.each([[['--help']], [['-help']], [['-h']], [['-v=wrong', '--help', '--version']]])(
+    '%j prints help',
+    async (argv) => {
+      expect((await parseOptions({ argv, env: {} })).command).toBe('help');
+    },
+  );
+
+  it('shows every flag and default within 80 columns', async () => {
+    const help = await parseOptions({ argv: ['--help'], env: { FLANNELD_V: 'wrong', COLUMNS: '40' } });
+    if (help.command !== 'help') throw new Error('no help');
+    const words = help.text.replaceAll(/\s+/g, ' ');
+    for (const flag of flagTable) {
+      expect(help.text).toContain(`--${flag.name}`);
+      expect(words).toContain(flag.describe);
+      if (flag.fallback !== undefined) expect(words).toContain(`(default: ${flag.fallback})`);
+    }
+    expect(help.text.split('\n').filter((line) => line.length > 80)).toEqual([]);
+  });
+
+  it('prints the version', async () => {
+    for (const argv of [['--version'], ['-version=T', '-v=wrong']]) {
+      expect(await parseOptions({ argv, env: {} })).toMatchObject({
+        command: 'version',
+        text: expect.stringMatching(/^flanneld-ts \S+$/),
+      });
+    }
+    expect((await parseOptions({ argv: ['--version=false'], env: {} })).command).toBe('run');
+  });
+
+  it('does not come from the environment', async () => {
+    const { warnings } = await run([], { FLANNELD_HELP: 'true', FLANNELD_VERSION: 'true' });
+    expect(warnings).toHaveLength(2);
+  });
+
+  it('makes a Markdown table with one row for each flag', () => {
+    const rows = flagsMarkdown().trimEnd().split('\n').slice(2);
+    expect(rows).toHaveLength(flagTable.length);
+    for (const row of rows) expect(row.replaceAll('\\|', '').match(/\|/g)).toHaveLength(5);
+    expect(rows[0]).toContain('`FLANNELD_ETCD_ENDPOINTS`, `FLANNEL_ETCD_ENDPOINTS`, `FLANNEL_ETCD`');
+  });
+});
+
+describe('health', () => {
+  it('is a command as the first word only', async () => {
+    expect(await parseOptions({ argv: ['health', '-healthz-port', '8080'], env: {} })).toEqual({
+      command: 'health',
+      options: { ip: '0.0.0.0', port: 8080 },
+    });
+    expect((await run(['-v=1', 'health'])).warnings).toHaveLength(1);
+  });
+
+  it('takes address and port from the environment, and minds no other variable', async () => {
+    const env = { FLANNELD_HEALTHZ_IP: '10.0.0.1', FLANNELD_HEALTHZ_PORT: '8080', FLANNELD_V: 'wrong' };
+    expect(await parseOptions({ argv: ['health'], env })).toMatchObject({
+      options: { ip: '10.0.0.1', port: 8080 },
+    });
+  });
+
+  it.each([
+    [['health'], '--healthz-port=PORT or FLANNELD_HEALTHZ_PORT'],
+    [['health', '--healthz-port=1', 'now'], 'health takes flags only, not "now"'],
+    [['health', '--etcd-prefix=/x'], 'unknown flag "--etcd-prefix"'],
+  ])('%j is refused', async (argv, message) => {
+    expect((await usageError(argv)).message).toContain(message);
+  });
+});
+
+describe('any command line and environment', () => {
+  const word = fc.oneof(
+    fc.string(),
+    fc.string({ unit: 'binary' }),
+    fc
+      .tuple(fc.constantFrom('-', '--'), fc.constantFrom(...flagTable.map(({ name }) => name)), fc.string())
+      .map(([dashes, name, value]) => `${dashes}${name}=${value}`),
+    fc.constantFrom(...flagTable.map(({ name }) => `-${name}`), 'health', '--', ''),
+  );
+  const variable = fc.constantFrom(
+    ...flagTable.map(environmentName),
+    'FLANNEL_ETCD',
+    'FLANNEL_ETCD_KEY',
+    'FLANNELD_X',
+  );
+  const env = fc.dictionary(variable, fc.string({ unit: 'binary' }));
+
+  it('gives a command or a usage error of one line', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(word, { maxLength: 6 }), env, async (argv, variables) => {
+        try {
+          const command = await parseOptions({ argv, env: variables });
+          if (command.command === 'run') {
+            expect(command.options.etcdEndpoints.length).toBeGreaterThan(0);
+            for (const warning of command.warnings) expect(warning).not.toMatch(/[\p{Cc}\u2028\u2029]/u);
+          }
+        } catch (error) {
+          expect(error).toBeInstanceOf(UsageError);
+          expect(error).toMatchObject({
+            exitCode: 2,
+            message: expect.not.stringMatching(/[\p{Cc}\u2028\u2029]/u),
+          });
+        }
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('gives the same in either dash style', async () => {
+    const flag = fc.constantFrom(...flagTable.filter((row) => !row.boolean).map(({ name }) => name));
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.tuple(flag, fc.string()), { maxLength: 4 }), async (pairs) => {
+        const joined = await outcome(pairs.map(([name, value]) => `--${name}=${value}`));
+        expect(await outcome(pairs.flatMap(([name, value]) => [`-${name}`, value]))).toEqual(joined);
+      }),
+    );
+  });
+});
