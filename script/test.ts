@@ -3,10 +3,11 @@
  * before; what a step leaves behind on the machine is removed, and is a failure of its own.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describeLeftovers, settledLeftovers, sweep } from '../test/testbed/leftovers.ts';
-import { newRunId, RUN_VARIABLE, runId, tempDir } from '../test/testbed/run.ts';
+import { newRunId, RUN_VARIABLE, runId } from '../test/testbed/run.ts';
 
 interface Counts {
   readonly passed: number;
@@ -49,7 +50,10 @@ let current: ChildProcess | undefined;
 let stoppedBy: NodeJS.Signals | 'time limit' | undefined;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop(signal));
 const timer = setTimeout(() => stop('time limit'), TIME_LIMIT_MS);
+// Not named after the run: it is no leftover of a step.
+const reports = mkdtempSync(join(tmpdir(), 'flanneld-ts-reports-'));
 process.exitCode = await main(process.argv.slice(2));
+rmSync(reports, { recursive: true });
 clearTimeout(timer);
 
 async function main(names: readonly string[]): Promise<number> {
@@ -87,12 +91,11 @@ function summarize(results: readonly Result[]): number {
 async function runStep(step: Step): Promise<Result> {
   const started = performance.now();
   console.log(`\n== ${step.name}`);
-  const folder = tempDir(step.name);
-  const report = join(folder, 'report.json');
+  const report = join(reports, `${step.name}.json`);
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
   const code = await runCommand(step.suite ? [...step.command, '--', ...reporters] : step.command);
   const counted = step.suite ? suiteCounts(report, code) : checkCounts(code);
-  const left = (await settledLeftovers(runId())).filter(({ name }) => name !== folder);
+  const left = await settledLeftovers(runId());
   if (left.length > 0 && stoppedBy === undefined) console.log(`left behind:\n${describeLeftovers(left)}`);
   const stuck = await sweep(runId());
   if (stuck.length > 0) console.log(`could not be removed:\n${describeLeftovers(stuck)}`);
@@ -105,11 +108,9 @@ async function runStep(step: Step): Promise<Result> {
   };
 }
 
-const checkCounts = (code: number): Counts => ({
-  passed: code === 0 ? 1 : 0,
-  failed: code === 0 ? 0 : 1,
-  skipped: 0,
-});
+function checkCounts(code: number): Counts {
+  return code === 0 ? { passed: 1, failed: 0, skipped: 0 } : { passed: 0, failed: 1, skipped: 0 };
+}
 
 /** What vitest counted. A run that fails without a failed test (a file that does not load, an unhandled error) is one failure. */
 function suiteCounts(report: string, code: number): Counts {
