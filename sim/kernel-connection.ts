@@ -1,0 +1,103 @@
+import type { Family } from '../src/ip/ip.ts';
+import { KernelError } from '../src/kernel/errors.ts';
+import type {
+  ChangeResult,
+  Kernel,
+  KernelEvents,
+  Link,
+  LinkAddress,
+  Route,
+  RouteChange,
+} from '../src/kernel/kernel.ts';
+import type { SimKernel } from './kernel.ts';
+import type { SimEventStream } from './kernel-events.ts';
+import { insertMode, routeOfSpec } from './kernel-table.ts';
+
+const MAX_DUMP_ATTEMPTS = 10;
+
+/** A daemon's connection to a simulated kernel. A batch or a dump happens in one instant, `latencyMs` after the call. */
+export class SimKernelConnection implements Kernel {
+  readonly #kernel: SimKernel;
+  readonly #streams = new Set<SimEventStream>();
+  #closed = false;
+
+  constructor(kernel: SimKernel) {
+    this.#kernel = kernel;
+  }
+
+  async missingCapabilities(): Promise<readonly string[]> {
+    return this.#kernel.capable ? [] : ['CAP_NET_ADMIN'];
+  }
+
+  async subscribe(): Promise<KernelEvents> {
+    this.#throwIfClosed();
+    const stream = this.#kernel.subscribe(this);
+    this.#streams.add(stream);
+    return stream;
+  }
+
+  links(signal?: AbortSignal): Promise<readonly Link[]> {
+    return this.#dump(() => this.#kernel.links(), signal);
+  }
+
+  addresses(signal?: AbortSignal): Promise<readonly LinkAddress[]> {
+    return this.#dump(() => this.#kernel.addresses(), signal);
+  }
+
+  routes(family: Family, signal?: AbortSignal): Promise<readonly Route[]> {
+    return this.#dump(() => this.#kernel.routes(family), signal);
+  }
+
+  async apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]> {
+    await this.#reach(signal);
+    const { faults, counters } = this.#kernel;
+    counters.batches++;
+    counters.messages += changes.length;
+    const errno = this.#kernel.capable ? faults.takeApplyErrno() : 'EPERM';
+    if (errno !== undefined) return changes.map(() => ({ outcome: 'failed', errno }));
+    const results = changes.map((change) => this.#applyOne(change));
+    const kept = faults.takeRepliesKept() ?? results.length;
+    return results.map((result, i) => (i < kept ? result : { outcome: 'unknown' }));
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const stream of this.#streams) stream.close();
+    this.#streams.clear();
+  }
+
+  #applyOne(change: RouteChange): ChangeResult {
+    const { op, route } = change;
+    const errno =
+      op === 'remove'
+        ? this.#kernel.remove(route.family, route, this)
+        : this.#kernel.insert(routeOfSpec(route), insertMode(op), this);
+    return errno === undefined ? { outcome: 'done' } : { outcome: 'failed', errno };
+  }
+
+  async #dump<T>(read: () => readonly T[], signal: AbortSignal | undefined): Promise<readonly T[]> {
+    const { faults, counters, clock } = this.#kernel;
+    for (let attempt = 0; attempt < MAX_DUMP_ATTEMPTS; attempt++) {
+      await this.#reach(signal);
+      counters.dumps++;
+      const errno = faults.takeDumpErrno();
+      if (errno !== undefined) throw new KernelError(errno, `dump failed: ${errno}`);
+      const entries = read();
+      const slowMs = faults.takeSlowDumpMs();
+      if (slowMs !== undefined) await clock?.sleep(slowMs, signal);
+      if (!faults.takeInterruption()) return entries;
+    }
+    throw new KernelError('EINTR', `the table changed during each of ${MAX_DUMP_ATTEMPTS} dumps`);
+  }
+
+  async #reach(signal: AbortSignal | undefined): Promise<void> {
+    signal?.throwIfAborted();
+    this.#throwIfClosed();
+    const { clock, latencyMs } = this.#kernel;
+    if (clock !== undefined && latencyMs > 0) await clock.sleep(latencyMs, signal);
+  }
+
+  #throwIfClosed(): void {
+    if (this.#closed) throw new KernelError('CLOSED', 'the kernel connection is closed');
+  }
+}
