@@ -9,9 +9,8 @@ export function addressText(bytes: Uint8Array): string | undefined {
   if (bytes.length !== 16) return undefined;
   const groups = Array.from({ length: 8 }, (_, i) => ((bytes[2 * i] ?? 0) << 8) | (bytes[2 * i + 1] ?? 0));
   const { start, length } = longestZeroRun(groups);
-  const text = (part: number[]) => part.map((group) => group.toString(16)).join(':');
-  if (length < 2) return text(groups);
-  return `${text(groups.slice(0, start))}::${text(groups.slice(start + length))}`;
+  if (length < 2) return groupText(groups);
+  return `${groupText(groups.slice(0, start))}::${groupText(groups.slice(start + length))}`;
 }
 
 /** The address's bytes as the kernel wants them; undefined when `text` is not an address of that family. */
@@ -19,6 +18,10 @@ export function addressBytes(family: Family, text: string): Buffer | undefined {
   const parsed = parseAddress(text);
   if (parsed?.family !== family) return undefined;
   return Buffer.from(parsed.value.toString(16).padStart(family === 4 ? 8 : 32, '0'), 'hex');
+}
+
+function groupText(groups: readonly number[]): string {
+  return groups.map((group) => group.toString(16)).join(':');
 }
 
 /** RFC 5952: the longest run of zero groups is compressed, the first one on a tie. */

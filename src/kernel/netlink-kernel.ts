@@ -42,6 +42,7 @@ class NetlinkKernel implements Kernel {
   readonly #commands: CommandSocket;
   readonly #dumps: DumpSocket;
   readonly #events = new Set<EventSocket>();
+  #closed = false;
 
   constructor(options: NetlinkKernelOptions) {
     const receiveBufferBytes = options.receiveBufferBytes ?? RECEIVE_BUFFER_BYTES;
@@ -58,6 +59,7 @@ class NetlinkKernel implements Kernel {
   }
 
   async subscribe(): Promise<KernelEvents> {
+    if (this.#closed) throw new KernelError('CLOSED', 'the kernel connection is closed');
     const options = { ownPortId: this.#commands.portId, receiveBufferBytes: this.#receiveBufferBytes };
     const events = orKernelError('subscribe to notifications', () => new EventSocket(options));
     this.#events.add(events);
@@ -92,6 +94,7 @@ class NetlinkKernel implements Kernel {
   }
 
   close(): void {
+    this.#closed = true;
     for (const events of this.#events) events.close();
     this.#commands.close();
     this.#dumps.close();
