@@ -1,0 +1,84 @@
+import { describe, expect, test } from 'vitest';
+import type { KernelEvent } from '../../src/kernel/kernel.ts';
+import { collect, type KernelFixture, routeOf } from './kernel-world.ts';
+
+const DST = 'fd00:172:1::/64';
+const PEER = 'fd00:55::101';
+const OTHER = 'fd00:55::102';
+const CONNECTED = 'fd00:55::/64 proto 2 metric 256';
+
+/** Where IPv6 differs. */
+export function ipv6Contract(at: () => KernelFixture): void {
+  const ours = (gateway = PEER, dst = DST) => at().ours(dst, gateway);
+  const table = () => at().table(6);
+
+  describe('IPv6', () => {
+    test('add, replace and remove', async () => {
+      expect(await table()).toEqual([CONNECTED]);
+      expect(await at().add(ours())).toEqual(['done']);
+      expect(await at().kernel.routes(6)).toContainEqual(routeOf(ours()));
+      expect(await at().add(ours(OTHER))).toEqual(['EEXIST']);
+      expect(await at().replace(ours(OTHER))).toEqual(['done']);
+      expect(await at().remove(ours())).toEqual(['ESRCH']);
+      expect(await at().remove(ours(OTHER))).toEqual(['done']);
+      expect(await at().told()).toEqual([
+        `+! ${DST} via ${PEER} proto 102 metric 1024`,
+        `=! ${DST} via ${OTHER} proto 102 metric 1024`,
+        `-! ${DST} via ${OTHER} proto 102 metric 1024`,
+      ]);
+    });
+
+    test('an identical replace is told', async () => {
+      await at().add(ours());
+      await at().events.drain();
+      expect(await at().replace(ours())).toEqual(['done']);
+      expect(await at().told()).toEqual([`=! ${DST} via ${PEER} proto 102 metric 1024`]);
+    });
+
+    test('a second gateway merges into one multipath route', async () => {
+      await at().add(ours());
+      await at().operator.addRoute('append', { dst: DST, gateway: OTHER, protocol: 102 });
+      expect(await table()).toEqual([CONNECTED, `${DST} proto 102 metric 1024 special`]);
+      expect(await at().remove(ours())).toEqual(['done']);
+      expect(await table()).toEqual([CONNECTED, `${DST} via ${OTHER} proto 102 metric 1024`]);
+    });
+
+    test('a connected route is not replaced: both exist', async () => {
+      await at().operator.addAddress('eth0', 'fd00:172:1::1/64');
+      expect(await at().replace(ours())).toEqual(['done']);
+      expect((await table()).filter((line) => line.startsWith(DST))).toEqual([
+        `${DST} proto 2 metric 256`,
+        `${DST} via ${PEER} proto 102 metric 1024`,
+      ]);
+    });
+
+    test('refuses the own address and what is off link, and masks host bits', async () => {
+      expect(await at().add(ours('fd00:55::100'))).toEqual(['EINVAL']);
+      expect(await at().add(ours('fd00:99::1'))).toEqual(['EHOSTUNREACH']);
+      expect(await at().add(ours(PEER, 'fd00:172:1::5/64'))).toEqual(['done']);
+      expect(await table()).toEqual([CONNECTED, `${DST} via ${PEER} proto 102 metric 1024`]);
+    });
+
+    test('refuses a link that does not exist or is down', async () => {
+      expect(await at().add({ ...ours(), linkIndex: 999 })).toEqual(['ENODEV']);
+      await at().operator.setLinkUp('eth0', false);
+      expect(await at().add(ours())).toEqual(['EHOSTUNREACH']);
+    });
+
+    test('link down tells each route, and takes the addresses away for good', async () => {
+      await at().add(ours());
+      await at().add(ours(PEER, 'fd00:172:2::/64'));
+      await at().events.drain();
+      await at().operator.setLinkUp('eth0', false);
+      const isAddressGone = (event: KernelEvent) =>
+        event.type === 'address-removed' && event.address.address === 'fd00:55::100';
+      const down = await collect(at().events, (events) => events.some(isAddressGone));
+      const gone = down.filter((event) => event.type === 'route-removed').map(({ route }) => route.dst);
+      expect(gone).toEqual(expect.arrayContaining([DST, 'fd00:172:2::/64', 'fd00:55::/64']));
+      await at().operator.setLinkUp('eth0', true);
+      expect(await table()).toEqual([]);
+      const left = (await at().kernel.addresses()).filter((a) => a.family === 6 && a.scope === 'global');
+      expect(left).toEqual([]);
+    });
+  });
+}

@@ -1,0 +1,129 @@
+import { describe, expect, test } from 'vitest';
+import type { KernelEvent } from '../../src/kernel/kernel.ts';
+import { collect, type KernelFixture } from './kernel-world.ts';
+
+const DST = '172.20.1.0/24';
+const OURS = `${DST} via 10.211.55.101 proto 102 metric 0`;
+const CONNECTED = '10.211.55.0/24 proto 2 metric 0';
+
+/** What happens to routes when links and addresses come and go (IPv4): mostly in silence. */
+export function linkContract(at: () => KernelFixture): void {
+  const linkIs = (state: { up?: boolean; carrier?: boolean }) => (events: readonly KernelEvent[]) => {
+    const last = events.findLast((event) => event.type === 'link-changed' && event.link.name === 'eth0');
+    return (
+      last?.type === 'link-changed' &&
+      (state.up === undefined || last.link.up === state.up) &&
+      (state.carrier === undefined || last.link.carrier === state.carrier)
+    );
+  };
+  const ipv4Routes = (events: readonly KernelEvent[]) =>
+    events.filter((event) => 'route' in event && event.route.family === 4).map(({ type }) => type);
+
+  describe('links and addresses', () => {
+    test('link down flushes our routes without a word; up brings the connected one back', async () => {
+      await at().add(at().ours());
+      await at().events.drain();
+      await at().operator.setLinkUp('eth0', false);
+      const down = await collect(at().events, linkIs({ up: false }));
+      expect(ipv4Routes(down)).toEqual([]);
+      expect(await at().table()).toEqual([]);
+      await at().operator.setLinkUp('eth0', true);
+      const up = await collect(
+        at().events,
+        (events) => linkIs({ up: true })(events) && ipv4Routes(events).length > 0,
+      );
+      expect(ipv4Routes(up)).toEqual(['route-added']);
+      expect(await at().table()).toEqual([CONNECTED]);
+      expect(await at().add(at().ours())).toEqual(['done']);
+    });
+
+    test('carrier lost: routes stay', async () => {
+      await at().add(at().ours());
+      await at().events.drain();
+      await at().operator.setCarrier('eth0', false);
+      await collect(at().events, linkIs({ up: true, carrier: false }));
+      expect(await at().table()).toEqual([CONNECTED, OURS]);
+      expect((await at().kernel.links()).find(({ name }) => name === 'eth0')).toMatchObject({
+        up: true,
+        carrier: false,
+      });
+      await at().operator.setCarrier('eth0', true);
+      await collect(at().events, linkIs({ up: true, carrier: true }));
+    });
+
+    test('the last address removed flushes our routes without a word', async () => {
+      await at().add(at().ours());
+      await at().events.drain();
+      await at().operator.removeAddress('eth0', '10.211.55.100/24');
+      const events = await at().events.drain();
+      expect(events).toContainEqual(
+        expect.objectContaining({ type: 'address-removed', address: expect.objectContaining({ family: 4 }) }),
+      );
+      expect(events.filter((event) => 'route' in event && event.route.dst === DST)).toEqual([]);
+      expect(await at().table()).toEqual([]);
+      await at().operator.addAddress('eth0', '10.211.55.100/24');
+      expect(await at().table()).toEqual([CONNECTED]);
+      expect(await at().add(at().ours())).toEqual(['done']);
+    });
+
+    test('one of several addresses removed: its routes stay, although they could not be added again', async () => {
+      await at().operator.addAddress('eth0', '10.5.0.1/24');
+      await at().add(at().ours(DST, '10.5.0.2'));
+      await at().events.drain();
+      await at().operator.removeAddress('eth0', '10.5.0.1/24');
+      expect(await at().told()).toEqual(['- 10.5.0.0/24 proto 2 metric 0']);
+      expect(await at().table()).toEqual([CONNECTED, `${DST} via 10.5.0.2 proto 102 metric 0`]);
+      expect(await at().add(at().ours('172.20.2.0/24', '10.5.0.2'))).toEqual(['ENETUNREACH']);
+    });
+
+    test('a second address of a subnet has no route of its own and goes with the first', async () => {
+      await at().operator.addAddress('eth0', '10.5.0.1/24');
+      await at().operator.addAddress('eth0', '10.5.0.2/24');
+      expect(await at().table()).toEqual(['10.5.0.0/24 proto 2 metric 0', CONNECTED]);
+      await at().operator.removeAddress('eth0', '10.5.0.1/24');
+      const addresses = (await at().kernel.addresses()).filter(
+        (a) => a.family === 4 && a.linkIndex === at().eth0,
+      );
+      expect(addresses.map(({ address }) => address)).toEqual(['10.211.55.100']);
+      expect(await at().table()).toEqual([CONNECTED]);
+    });
+
+    test('a host address brings no route', async () => {
+      await at().operator.addAddress('eth0', '10.5.0.1/32');
+      expect(await at().table()).toEqual([CONNECTED]);
+    });
+
+    test('a deleted link takes its routes along without a word, and comes back under another index', async () => {
+      await at().add(at().ours());
+      await at().events.drain();
+      await at().operator.deleteLink('eth0');
+      const isGone = (event: KernelEvent) => event.type === 'link-removed' && event.name === 'eth0';
+      const gone = await collect(at().events, (events) => events.some(isGone));
+      expect(ipv4Routes(gone)).toEqual([]);
+      expect(gone.find(isGone)).toEqual({ type: 'link-removed', linkIndex: at().eth0, name: 'eth0' });
+      expect(await at().table()).toEqual([]);
+      expect((await at().kernel.links()).map(({ name }) => name)).toEqual(['lo']);
+      await at().operator.createLink('eth0');
+      await at().operator.addAddress('eth0', '10.211.55.100/24');
+      const index = await at().operator.linkIndex('eth0');
+      expect(index).not.toBe(at().eth0);
+      expect(await at().add(at().ours())).toEqual(['ENETUNREACH']);
+      expect(await at().add(at().ours(DST, '10.211.55.101', { linkIndex: index }))).toEqual(['done']);
+    });
+
+    test('an address is told when it comes and when it goes', async () => {
+      await at().operator.addAddress('eth0', '10.5.0.1/24');
+      await at().operator.removeAddress('eth0', '10.5.0.1/24');
+      const events = (await at().events.drain()).filter((event) => 'address' in event);
+      const address = expect.objectContaining({
+        address: '10.5.0.1',
+        prefixLength: 24,
+        linkIndex: at().eth0,
+      });
+      expect(events).toEqual([
+        { type: 'address-added', address },
+        { type: 'address-removed', address },
+      ]);
+    });
+  });
+}

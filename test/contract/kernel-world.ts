@@ -1,0 +1,143 @@
+import type {
+  Kernel,
+  KernelEvent,
+  KernelEvents,
+  Route,
+  RouteChange,
+  RouteSpec,
+} from '../../src/kernel/kernel.ts';
+
+/** What an operator does to a host, by hand; rejects when the kernel refuses. */
+export interface Operator {
+  linkIndex(name: string): Promise<number>;
+  /** A new link with carrier, up, without addresses. */
+  createLink(name: string): Promise<void>;
+  deleteLink(name: string): Promise<void>;
+  setLinkUp(name: string, up: boolean): Promise<void>;
+  setCarrier(name: string, plugged: boolean): Promise<void>;
+  addAddress(name: string, cidr: string): Promise<void>;
+  removeAddress(name: string, cidr: string): Promise<void>;
+  addRoute(mode: 'add' | 'append' | 'prepend' | 'replace', route: OperatorRoute): Promise<void>;
+  deleteRoute(route: OperatorRoute): Promise<void>;
+}
+
+/** As the words of `ip route`: protocol boot and metric 0 (IPv6: 1024) when not given. */
+export interface OperatorRoute {
+  readonly dst: string;
+  readonly gateway?: string;
+  readonly dev?: string;
+  readonly protocol?: number;
+  readonly metric?: number;
+  readonly blackhole?: boolean;
+}
+
+/** A host with `lo` and `eth0` (up, {@link HOST4}, {@link HOST6}). */
+export interface KernelWorld {
+  readonly operator: Operator;
+  /** Another connection of a daemon; the world closes it. */
+  open(): Kernel;
+  close(): Promise<void>;
+}
+
+export const HOST4 = '10.211.55.100/24';
+export const HOST6 = 'fd00:55::100/64';
+export const PROTOCOL = 102;
+
+/** A route as the daemon programs it, over eth0. */
+export function spec(dst: string, gateway: string, over: Partial<RouteSpec> = {}): RouteSpec {
+  const family = dst.includes(':') ? 6 : 4;
+  const metric = family === 6 ? 1024 : 0;
+  return { family, dst, metric, protocol: PROTOCOL, gateway, linkIndex: 0, ...over };
+}
+
+/** What a dump shows of it. */
+export function routeOf(wanted: RouteSpec): Route {
+  return { ...wanted, tos: 0, type: 'unicast', scope: 0, special: false };
+}
+
+/** Routes shortened for comparison: `172.20.1.0/24 via 10.211.55.101 proto 102 metric 0`. */
+export function brief(route: Route): string {
+  const via = route.gateway === undefined ? '' : ` via ${route.gateway}`;
+  const kind = route.type === 'unicast' ? '' : ` ${route.type}`;
+  return `${route.dst}${via} proto ${route.protocol} metric ${route.metric}${kind}${route.special ? ' special' : ''}`;
+}
+
+/** The events about routes, shortened: `+` added, `=` replaced, `>` appended, `-` removed, `!` when our own. */
+export function routeEvents(events: readonly KernelEvent[]): string[] {
+  return events.flatMap((event) => {
+    if (event.type === 'overflow') return ['overflow'];
+    if (event.type !== 'route-added' && event.type !== 'route-removed') return [];
+    if (event.route.dst.startsWith('fe80:')) return [];
+    const added = event.type === 'route-added';
+    const sign = added ? (event.replaced ? '=' : event.appended ? '>' : '+') : '-';
+    return [`${sign}${event.own ? '!' : ''} ${brief(event.route)}`];
+  });
+}
+
+/** Collects events until the condition holds for all of them; rejects after 10 s. */
+export async function collect(
+  events: KernelEvents,
+  enough: (events: readonly KernelEvent[]) => boolean,
+): Promise<readonly KernelEvent[]> {
+  const collected: KernelEvent[] = [];
+  const deadline = AbortSignal.timeout(10_000);
+  while (!enough(collected)) collected.push(...(await events.next(deadline)));
+  return collected;
+}
+
+/** One host, one daemon's connection to it, subscribed; and the words the tests are written in. */
+export class KernelFixture {
+  readonly world: KernelWorld;
+  readonly operator: Operator;
+  readonly kernel: Kernel;
+  readonly events: KernelEvents;
+  /** Index of eth0 at the start. */
+  readonly eth0: number;
+
+  private constructor(world: KernelWorld, kernel: Kernel, events: KernelEvents, eth0: number) {
+    this.world = world;
+    this.operator = world.operator;
+    this.kernel = kernel;
+    this.events = events;
+    this.eth0 = eth0;
+  }
+
+  static async of(world: KernelWorld): Promise<KernelFixture> {
+    const kernel = world.open();
+    return new KernelFixture(world, kernel, await kernel.subscribe(), await world.operator.linkIndex('eth0'));
+  }
+
+  /** A route as the daemon programs it, by default to the first peer over eth0. */
+  ours(dst = '172.20.1.0/24', gateway = '10.211.55.101', over: Partial<RouteSpec> = {}): RouteSpec {
+    return spec(dst, gateway, { linkIndex: this.eth0, ...over });
+  }
+
+  /** The IPv4 routes, shortened. */
+  async table(family: 4 | 6 = 4): Promise<string[]> {
+    const routes = await this.kernel.routes(family);
+    return routes.filter(({ dst }) => !dst.startsWith('fe80:') && dst !== '::1/128').map(brief);
+  }
+
+  /** What was told about routes since the last time. */
+  async told(): Promise<string[]> {
+    return routeEvents(await this.events.drain());
+  }
+
+  /** Resolves to `done`, `unknown` or the errno for each. */
+  async apply(...changes: RouteChange[]): Promise<string[]> {
+    const results = await this.kernel.apply(changes);
+    return results.map((result) => (result.outcome === 'failed' ? result.errno : result.outcome));
+  }
+
+  add(route: RouteSpec): Promise<string[]> {
+    return this.apply({ op: 'add', route });
+  }
+
+  replace(route: RouteSpec): Promise<string[]> {
+    return this.apply({ op: 'replace', route });
+  }
+
+  remove(route: RouteSpec): Promise<string[]> {
+    return this.apply({ op: 'remove', route });
+  }
+}
