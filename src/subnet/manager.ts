@@ -155,7 +155,7 @@ export class LeaseManager {
     if (own.leaseId !== '0') ttlSeconds = (await registry.leaseKeepAlive(own.leaseId, signal)).ttlSeconds;
     const { kvs } = await registry.range({ key: own.key }, signal);
     const kv = kvs[0];
-    if (kv === undefined) await this.#retake(own, signal);
+    if (kv === undefined) await this.#retake(own, ttlSeconds, signal);
     else if (await this.#isOurs(own, kv, signal)) {
       const changed = kv.lease !== own.leaseId;
       // An operator may make a reservation of our key, or give it another lease. Both are respected, and renewed at once.
@@ -192,9 +192,12 @@ export class LeaseManager {
     return succeeded;
   }
 
-  /** Our key is gone (deleted, revoked, expired): the same subnet again, if nobody else has it. Routes stay as they are. */
-  async #retake(own: OwnLease, signal: AbortSignal): Promise<void> {
-    const { registry, log, leaseTtlSeconds } = this.#options;
+  /**
+   * Our key is gone (deleted, revoked, expired): the same subnet again, if nobody else has it. Routes stay as they are. The
+   * lease it had serves again when it still lives; only a dead one is replaced.
+   */
+  async #retake(own: OwnLease, livesSeconds: number, signal: AbortSignal): Promise<void> {
+    const { registry, log, leaseTtlSeconds, clock } = this.#options;
     if (this.#state === 'held') {
       this.#state = 'lost';
       log.warn(
@@ -202,21 +205,22 @@ export class LeaseManager {
         `the own lease ${own.key} is gone from etcd; taking it again`,
       );
     }
-    const granted = await registry.leaseGrant(leaseTtlSeconds, signal);
+    const askedAtMs = clock.now();
+    const lives = livesSeconds > 0 && own.leaseId !== '0';
+    const granted = lives
+      ? { id: own.leaseId, ttlSeconds: livesSeconds }
+      : await registry.leaseGrant(leaseTtlSeconds, signal);
     try {
-      const outcome = await take(this.#options, own.subnet, granted.id, signal);
-      if (outcome === 'taken') {
-        const lease: OwnLease = {
-          ...own,
-          leaseId: granted.id,
-          ttlSeconds: granted.ttlSeconds,
-          origin: 'retaken',
-        };
-        this.#hold(lease, this.#options.clock.now());
+      if ((await take(this.#options, own.subnet, granted.id, signal)) === 'taken') {
+        this.#hold(
+          { ...own, leaseId: granted.id, ttlSeconds: granted.ttlSeconds, origin: 'retaken' },
+          askedAtMs,
+        );
         return;
       }
     } catch (error) {
-      await this.#revokeQuietly(granted.id);
+      // Being stopped in the middle: the key may be there already, and with it would go the peers' routes to our containers.
+      if (!signal.aborted) await this.#revokeQuietly(granted.id);
       throw error;
     }
     await this.#revokeQuietly(granted.id);

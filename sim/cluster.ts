@@ -1,0 +1,163 @@
+import { type BackendStatus } from '../src/backend/backend.ts';
+import { Daemon, type DaemonOptions } from '../src/daemon/daemon.ts';
+import type { Readiness } from '../src/daemon/health.ts';
+import { parseSubnetEnv } from '../src/daemon/subnet-env.ts';
+import type { Subnet } from '../src/ip/ip.ts';
+import type { Kernel } from '../src/kernel/kernel.ts';
+import type { Random } from '../src/runtime/random.ts';
+import type { Registry } from '../src/subnet/registry.ts';
+import { rotate } from '../src/subnet/rotation.ts';
+import { VirtualClock } from './clock.ts';
+import { SimEtcd } from './etcd.ts';
+import { SimFiles } from './files.ts';
+import { SimKernel } from './kernel.ts';
+import { SimLog } from './log.ts';
+import { SimNotifier } from './notifier.ts';
+import { SeededRandom } from './random.ts';
+
+export interface ClusterOptions {
+  readonly seed: number;
+  /** How many hosts; the first three hold an etcd member each. */
+  readonly hosts: number;
+  /** Text stored as the network configuration; absent: the scenario's. Null: none. */
+  readonly config?: string | null;
+  readonly etcdLatencyMs?: number;
+}
+
+export const prefix = '/atomic.io/network';
+const scenarioConfig =
+  '{"Network":"172.20.0.0/16","SubnetMin":"172.20.10.0","SubnetMax":"172.20.254.0","Backend":{"Type":"host-gw"}}';
+
+const daemonOptions: DaemonOptions = {
+  etcdPrefix: prefix,
+  ifaces: [],
+  subnetFile: '/run/flannel/subnet.env',
+  dockerOptsFile: '/run/docker_opts.env',
+  dockerOptsKey: 'DOCKER_OPTS',
+  renewMarginMs: 3_600_000,
+  routeProtocol: 102,
+};
+
+/** One run of a daemon on a host, from start to stop or crash. */
+interface DaemonRun {
+  readonly daemon: Daemon;
+  readonly controller: AbortController;
+  readonly kernel: Kernel;
+  readonly registry: Registry;
+  readonly ended: Promise<unknown>;
+}
+
+/** A host that can be rebooted: its kernel and disk outlive the daemon. */
+export class SimHost {
+  readonly name: string;
+  readonly address: string;
+  readonly kernel: SimKernel;
+  readonly files = new SimFiles();
+  notifier = new SimNotifier();
+  readonly #cluster: SimCluster;
+  readonly #random: Random;
+  #run: DaemonRun | undefined;
+
+  constructor(cluster: SimCluster, index: number, random: Random) {
+    this.#cluster = cluster;
+    this.#random = random;
+    this.name = `h${index}`;
+    this.address = `10.211.${55 + Math.floor(index / 200)}.${20 + (index % 200)}`;
+    this.kernel = new SimKernel({ clock: cluster.clock });
+    const linkIndex = this.kernel.createLink('eth0');
+    this.kernel.addAddress('eth0', `${this.address}/16`);
+    this.kernel.addRoute({ dst: '0.0.0.0/0', gateway: '10.211.0.1', linkIndex });
+  }
+
+  get running(): boolean {
+    return this.#run !== undefined;
+  }
+
+  /** Starts the daemon; `options` differ from the usual ones. */
+  start(options: Partial<DaemonOptions> = {}): void {
+    if (this.#run !== undefined) throw new Error(`${this.name} is running already`);
+    const { clock, etcd, log } = this.#cluster;
+    this.notifier = new SimNotifier();
+    const kernel = this.kernel.open();
+    const registry = rotate(etcd.connect(this.name));
+    const { files, notifier } = this;
+    const parts = { clock, random: this.#random, registry, kernel, files, notifier, log: log.of(this.name) };
+    const daemon = new Daemon(parts, { ...daemonOptions, ...options });
+    const controller = new AbortController();
+    const ended = daemon.run(controller.signal).catch((error: unknown) => error);
+    this.#run = { daemon, controller, kernel, registry, ended };
+  }
+
+  /** Stops the daemon as a signal does, and waits; resolves to what it failed with, if it did. */
+  async stop(): Promise<unknown> {
+    const run = this.#run;
+    this.#run = undefined;
+    if (run === undefined) return undefined;
+    run.controller.abort(new Error('stopped'));
+    let ended = false;
+    const failure = run.ended.finally(() => {
+      ended = true;
+    });
+    // Cleaning up may talk to etcd, which takes time.
+    await this.#cluster.clock.until(`${this.name} stopped`, () => ended, 10_000);
+    run.registry.close();
+    run.kernel.close();
+    return failure;
+  }
+
+  get readiness(): Readiness {
+    return this.#run?.daemon.readiness() ?? { ready: false, reasons: ['not running'] };
+  }
+
+  get status(): BackendStatus | undefined {
+    return this.#run?.daemon.backendStatus();
+  }
+
+  /** The subnet in subnet.env; undefined while there is none. */
+  async subnet(): Promise<Subnet | undefined> {
+    const text = await this.files.readText(daemonOptions.subnetFile);
+    return text === undefined ? undefined : parseSubnetEnv(text)?.subnet;
+  }
+
+  /** The daemon's routes, as `dst via gateway`, sorted. */
+  get ownRoutes(): readonly string[] {
+    return this.kernel
+      .routes(4)
+      .filter(({ protocol }) => protocol === daemonOptions.routeProtocol)
+      .map(({ dst, gateway }) => `${dst} via ${gateway}`)
+      .toSorted();
+  }
+}
+
+/** A whole cluster in one process, on one virtual clock: the real core on an etcd, kernels and disks in memory. */
+export class SimCluster {
+  readonly clock = new VirtualClock();
+  readonly etcd: SimEtcd;
+  readonly log: SimLog;
+  readonly hosts: readonly SimHost[];
+
+  constructor({ seed, hosts, config = scenarioConfig, etcdLatencyMs = 1 }: ClusterOptions) {
+    const random = new SeededRandom(seed);
+    this.log = new SimLog(this.clock);
+    this.etcd = new SimEtcd({
+      clock: this.clock,
+      members: ['etcd-0', 'etcd-1', 'etcd-2'],
+      latencyMs: etcdLatencyMs,
+    });
+    if (config !== null) this.etcd.put(`${prefix}/config`, config);
+    this.hosts = Array.from({ length: hosts }, (_, index) => new SimHost(this, index, random));
+  }
+
+  /** Whether every running host is ready and has exactly one route to every other running host's lease. */
+  get meshed(): boolean {
+    const running = this.hosts.filter((host) => host.running);
+    return running.every((host) => host.readiness.ready && host.ownRoutes.length === running.length - 1);
+  }
+
+  /** Stops everything; nothing waits on the clock afterwards. */
+  async close(): Promise<void> {
+    for (const host of this.hosts) await host.stop();
+    this.etcd.close();
+    await this.clock.settle();
+  }
+}

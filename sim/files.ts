@@ -1,0 +1,51 @@
+import { posix } from 'node:path';
+import type { Files } from '../src/runtime/files.ts';
+
+interface Entry {
+  readonly content: string;
+  readonly mode: number;
+}
+
+/** A disk in memory. Folders exist as soon as something lies in them. */
+export class SimFiles implements Files {
+  readonly #entries = new Map<string, Entry>();
+  readonly #folders = new Set<string>(['/']);
+  /** Fails every write with this system error code (ENOSPC, EROFS, …) while set. */
+  writeError: string | undefined;
+  /** How often a file was replaced. */
+  writes = 0;
+
+  async readText(path: string): Promise<string | undefined> {
+    if (this.#folders.has(posix.normalize(path))) throw systemError('EISDIR', 'read', path);
+    return this.#entries.get(posix.normalize(path))?.content;
+  }
+
+  async writeAtomic(path: string, content: string, mode: number): Promise<void> {
+    const normal = posix.normalize(path);
+    if (this.writeError !== undefined) throw systemError(this.writeError, 'open', path);
+    if (this.#folders.has(normal)) throw systemError('EISDIR', 'rename', path);
+    for (let folder = posix.dirname(normal); ; folder = posix.dirname(folder)) {
+      if (this.#entries.has(folder)) throw systemError('ENOTDIR', 'mkdir', folder);
+      this.#folders.add(folder);
+      if (folder === posix.dirname(folder)) break;
+    }
+    this.#entries.set(normal, { content, mode });
+    this.writes++;
+  }
+
+  /** The permission bits of a file; undefined when there is none. */
+  modeOf(path: string): number | undefined {
+    return this.#entries.get(posix.normalize(path))?.mode;
+  }
+
+  /** A reboot: /run is empty. */
+  clear(): void {
+    this.#entries.clear();
+    this.#folders.clear();
+    this.#folders.add('/');
+  }
+}
+
+function systemError(code: string, syscall: string, path: string): NodeJS.ErrnoException {
+  return Object.assign(new Error(`${code}: ${syscall} '${path}'`), { code, syscall, path });
+}

@@ -1,0 +1,22 @@
+import type { Notifier } from '../src/runtime/notifier.ts';
+
+/** A service manager in memory: keeps what it was told, one assignment per entry. */
+export class SimNotifier implements Notifier {
+  readonly sent: string[] = [];
+
+  get isReady(): boolean {
+    return this.sent.includes('READY=1');
+  }
+
+  ready(): void {
+    this.sent.push('READY=1');
+  }
+
+  status(text: string): void {
+    this.sent.push(`STATUS=${text.replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ').trim()}`);
+  }
+
+  stopping(): void {
+    this.sent.push('STOPPING=1');
+  }
+}

@@ -1,0 +1,149 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+
+let cluster: SimCluster | undefined;
+
+function start(options: ConstructorParameters<typeof SimCluster>[0]): SimCluster {
+  cluster = new SimCluster(options);
+  return cluster;
+}
+
+afterEach(async () => {
+  await cluster?.close();
+  // Nothing that was started outlives its daemon: no timer is left on the clock.
+  expect(cluster?.clock.pending ?? 0).toBe(0);
+  cluster = undefined;
+});
+
+async function subnetsOf(hosts: readonly SimHost[]): Promise<string[]> {
+  return Promise.all(hosts.map(async (host) => (await host.subnet())?.text ?? 'none'));
+}
+
+describe('a three-host cluster in one process', () => {
+  it('leases a subnet per host and routes each to both others', async () => {
+    const { clock, hosts } = start({ seed: 1, hosts: 3 });
+    for (const host of hosts) host.start();
+    await clock.until('full mesh', () => cluster?.meshed === true, 60_000);
+    const subnets = await subnetsOf(hosts);
+    expect(new Set(subnets).size).toBe(3);
+    hosts.forEach((host, self) => {
+      const expected = hosts.flatMap((peer, i) => (i === self ? [] : [`${subnets[i]} via ${peer.address}`]));
+      expect(host.ownRoutes).toEqual(expected.toSorted());
+      expect(host.readiness).toEqual({ ready: true, reasons: [] });
+    });
+  });
+
+  it('takes the same steps on every run of a seed, and others for another seed', async () => {
+    const run = async (seed: number) => {
+      const { clock, hosts, log } = start({ seed, hosts: 3 });
+      for (const host of hosts) host.start();
+      await clock.advance(120_000);
+      hosts[1]?.kernel.setLinkUp('eth0', false);
+      await clock.advance(5_000);
+      hosts[1]?.kernel.setLinkUp('eth0', true);
+      await clock.advance(60_000);
+      await cluster?.close();
+      return log.toString();
+    };
+    const first = await run(7);
+    expect(first).toContain('ready: subnet');
+    expect(await run(7)).toBe(first);
+    expect(await run(8)).not.toBe(first);
+  });
+
+  it('makes at most 10 etcd calls to start, however many peers there are', async () => {
+    const { clock, hosts, etcd } = start({ seed: 2, hosts: 1 });
+    for (let i = 0; i < 200; i++) {
+      etcd.put(
+        `${prefix}/subnets/172.20.${20 + i}.0-24`,
+        `{"PublicIP":"10.211.200.${i + 1}","PublicIPv6":null,"BackendType":"host-gw"}`,
+      );
+    }
+    hosts[0]?.start();
+    await clock.until('ready', () => hosts[0]?.notifier.isReady === true);
+    expect(hosts[0]?.ownRoutes).toHaveLength(200);
+    const calls = Object.values(etcd.calls).reduce((sum, count) => sum + count, 0);
+    expect(calls).toBeLessThanOrEqual(10);
+    // One more peer costs no call at all, and no dump.
+    const dumps = hosts[0]?.kernel.counters.dumps;
+    etcd.put(
+      `${prefix}/subnets/172.20.10.0-24`,
+      '{"PublicIP":"10.211.201.1","PublicIPv6":null,"BackendType":"host-gw"}',
+    );
+    await clock.until('its route', () => hosts[0]?.ownRoutes.length === 201, 1_000);
+    expect(Object.values(etcd.calls).reduce((sum, count) => sum + count, 0)).toBe(calls);
+    expect(hosts[0]?.kernel.counters.dumps).toBe(dumps);
+  });
+
+  it('keeps subnet and routes over a stop and a start', async () => {
+    const { clock, hosts, etcd } = start({ seed: 3, hosts: 3 });
+    for (const host of hosts) host.start();
+    await clock.until('full mesh', () => cluster?.meshed === true);
+    const subnets = await subnetsOf(hosts);
+    const routes = hosts[0]?.ownRoutes;
+    const leases = etcd.leaseIds;
+    expect(await hosts[0]?.stop()).toBeUndefined();
+    expect(hosts[0]?.ownRoutes).toEqual(routes);
+    expect(hosts[0]?.notifier.sent.at(-1)).toBe('STOPPING=1');
+    hosts[0]?.start();
+    await clock.until('ready again', () => cluster?.meshed === true);
+    expect(await subnetsOf(hosts)).toEqual(subnets);
+    expect(hosts[0]?.ownRoutes).toEqual(routes);
+    expect(etcd.leaseIds).toEqual(leases);
+  });
+
+  it('keeps its lease for days, by renewals', async () => {
+    const { clock, hosts, etcd } = start({ seed: 4, hosts: 2 });
+    for (const host of hosts) host.start();
+    await clock.until('full mesh', () => cluster?.meshed === true);
+    const subnets = await subnetsOf(hosts);
+    const { leaseIds } = etcd;
+    await clock.advance(3 * 86_400_000);
+    expect(etcd.leaseIds).toEqual(leaseIds);
+    expect(await subnetsOf(hosts)).toEqual(subnets);
+    expect(cluster?.meshed).toBe(true);
+  }, 60_000);
+
+  it('takes its subnet again at once when its key is deleted, and peers keep routing to it', async () => {
+    const { clock, hosts, etcd } = start({ seed: 5, hosts: 3 });
+    for (const host of hosts) host.start();
+    await clock.until('full mesh', () => cluster?.meshed === true);
+    const [subnet] = await subnetsOf(hosts);
+    const key = `${prefix}/subnets/${subnet?.replace('/', '-')}`;
+    etcd.delete(key);
+    await clock.until('the lease is back', () => etcd.get(key) !== undefined, 1_000);
+    await clock.until('full mesh again', () => cluster?.meshed === true, 1_000);
+    expect(await subnetsOf(hosts)).toContain(subnet);
+  });
+
+  it('never overwrites its subnet when another host took it, and says so', async () => {
+    const { clock, hosts, etcd, log } = start({ seed: 6, hosts: 3 });
+    for (const host of hosts) host.start();
+    await clock.until('full mesh', () => cluster?.meshed === true);
+    const [subnet] = await subnetsOf(hosts);
+    const key = `${prefix}/subnets/${subnet?.replace('/', '-')}`;
+    const theirs = '{"PublicIP":"10.211.99.99","PublicIPv6":null,"BackendType":"host-gw"}';
+    etcd.put(key, theirs);
+    await clock.advance(600_000);
+    expect(etcd.get(key)?.value).toBe(theirs);
+    expect(hosts[0]?.readiness.ready).toBe(false);
+    expect(hosts[0]?.readiness.reasons.join()).toContain('10.211.99.99');
+    expect(log.lines.filter(({ fields }) => fields['what'] === 'contested').length).toBe(1);
+    etcd.delete(key);
+    await clock.until('ours again', () => hosts[0]?.readiness.ready === true, 60_000);
+  });
+
+  it('freezes routes while etcd is away and catches up after', async () => {
+    const { clock, hosts, etcd } = start({ seed: 9, hosts: 3 });
+    for (const host of hosts) host.start();
+    await clock.until('full mesh', () => cluster?.meshed === true);
+    const routes = hosts.map((host) => host.ownRoutes);
+    for (const member of etcd.members) etcd.stop(member);
+    await clock.advance(30_000);
+    etcd.put(`${prefix}/subnets/172.20.11.0-24`, '{"PublicIP":"10.211.99.1","BackendType":"host-gw"}');
+    expect(hosts.map((host) => host.ownRoutes)).toEqual(routes);
+    expect(hosts[0]?.readiness.ready).toBe(false);
+    for (const member of etcd.members) etcd.start(member);
+    await clock.until('the new peer', () => hosts.every((host) => host.ownRoutes.length === 3), 10_000);
+  });
+});
