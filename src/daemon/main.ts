@@ -1,4 +1,5 @@
 import process from 'node:process';
+import { isatty } from 'node:tty';
 import { runHealth } from '../cli/health.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import { FlannelError, messageOf } from '../runtime/errors.ts';
@@ -40,8 +41,10 @@ async function main(): Promise<number> {
 }
 
 async function runDaemon(options: Options, warnings: readonly string[]): Promise<number> {
-  const format = options.logFormat ?? (process.stderr.isTTY ? 'pretty' : 'json');
-  const log = await createLogger({ level: options.logLevel, format, colors: process.stderr.isTTY });
+  // Asking process.stderr would open it as a stream, and make a pipe non-blocking under the logger.
+  const colors = isatty(2);
+  const format = options.logFormat ?? (colors ? 'pretty' : 'json');
+  const log = await createLogger({ level: options.logLevel, format, colors });
   for (const warning of warnings) log.warn({ event: 'options' }, warning);
   const signal = untilAskedToStop(log);
   const registry = rotate(options.etcdEndpoints.map(({ url }) => connectMember(url, { clock: systemClock })));

@@ -1,0 +1,9 @@
+import { systemClock } from '../../src/daemon/system-clock.ts';
+import { clockContract } from './clock.ts';
+
+clockContract("this machine's", () => ({
+  clock: systemClock,
+  settle: async (promise) => {
+    await promise.catch(() => undefined);
+  },
+}));

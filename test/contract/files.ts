@@ -1,0 +1,61 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { Files } from '../../src/runtime/files.ts';
+
+export interface FilesUnderTest {
+  readonly files: Files;
+  /** An empty folder of its own. */
+  readonly folder: string;
+  modeOf(path: string): number | undefined;
+}
+
+/** What {@link Files} promises, for every implementation. */
+export function filesContract(name: string, setup: () => FilesUnderTest): void {
+  describe(`files: ${name}`, () => {
+    let under: FilesUnderTest;
+
+    beforeEach(() => {
+      under = setup();
+    });
+
+    it('reads undefined where there is no file, nor its folder', async () => {
+      expect(await under.files.readText(`${under.folder}/none`)).toBeUndefined();
+      expect(await under.files.readText(`${under.folder}/no/folder`)).toBeUndefined();
+    });
+
+    it('reads back what was written, with the mode asked for, in folders it made', async () => {
+      const path = `${under.folder}/a/b/subnet.env`;
+      await under.files.writeAtomic(path, 'FLANNEL_MTU=1500\n', 0o644);
+      expect(await under.files.readText(path)).toBe('FLANNEL_MTU=1500\n');
+      expect(under.modeOf(path)).toBe(0o644);
+    });
+
+    it('replaces content and mode', async () => {
+      const path = `${under.folder}/file`;
+      await under.files.writeAtomic(path, 'one, and longer', 0o600);
+      await under.files.writeAtomic(path, 'two', 0o644);
+      expect(await under.files.readText(path)).toBe('two');
+      expect(under.modeOf(path)).toBe(0o644);
+    });
+
+    it('names the same file by any spelling of its path', async () => {
+      await under.files.writeAtomic(`${under.folder}/x/../file`, 'text', 0o644);
+      expect(await under.files.readText(`${under.folder}/./file`)).toBe('text');
+    });
+
+    it('rejects with EISDIR for a folder, and changes nothing', async () => {
+      await under.files.writeAtomic(`${under.folder}/sub/file`, 'text', 0o644);
+      await expect(under.files.readText(`${under.folder}/sub`)).rejects.toMatchObject({ code: 'EISDIR' });
+      await expect(under.files.writeAtomic(`${under.folder}/sub`, 'x', 0o644)).rejects.toMatchObject({
+        code: 'EISDIR',
+      });
+      expect(await under.files.readText(`${under.folder}/sub/file`)).toBe('text');
+    });
+
+    it('rejects with ENOTDIR when a file stands where a folder is needed', async () => {
+      await under.files.writeAtomic(`${under.folder}/file`, 'text', 0o644);
+      const inside = under.files.writeAtomic(`${under.folder}/file/inner`, 'x', 0o644);
+      await expect(inside).rejects.toMatchObject({ code: expect.stringMatching(/^(ENOTDIR|EEXIST)$/) });
+      expect(await under.files.readText(`${under.folder}/file`)).toBe('text');
+    });
+  });
+}

@@ -1,0 +1,30 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach } from 'vitest';
+import { systemdNotifier } from '../../src/daemon/notifier.ts';
+import type { Logger } from '../../src/runtime/logger.ts';
+import { NotifySocket } from '../testbed/notify-socket.ts';
+import { notifierContract } from './notifier.ts';
+
+const cleanups: (() => void)[] = [];
+
+afterEach(() => {
+  for (const cleanup of cleanups.splice(0).toReversed()) cleanup();
+});
+
+const refuse = () => {
+  throw new Error('nothing is to be logged');
+};
+const log: Logger = { debug: refuse, info: refuse, warn: refuse, error: refuse };
+
+notifierContract('systemd, over a unix datagram socket', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'flanneld-ts-notify-'));
+  cleanups.push(() => rmSync(folder, { recursive: true, force: true }));
+  const socket = new NotifySocket(join(folder, 'notify'));
+  cleanups.push(() => socket.close());
+  return {
+    notifier: systemdNotifier({ NOTIFY_SOCKET: socket.path }, log),
+    received: (count) => socket.received(count),
+  };
+});

@@ -1,0 +1,27 @@
+import { describe, expect, it } from 'vitest';
+import type { Notifier } from '../../src/runtime/notifier.ts';
+
+export interface NotifierUnderTest {
+  readonly notifier: Notifier;
+  /** What the service manager has received so far, one datagram per entry. */
+  received(count: number): Promise<readonly string[]>;
+}
+
+/** What {@link Notifier} promises, for every implementation. */
+export function notifierContract(name: string, setup: () => Promise<NotifierUnderTest>): void {
+  describe(`notifier: ${name}`, () => {
+    it('sends one assignment per call, in order', async () => {
+      const { notifier, received } = await setup();
+      notifier.status('waiting for etcd');
+      notifier.ready();
+      notifier.stopping();
+      expect(await received(3)).toEqual(['STATUS=waiting for etcd', 'READY=1', 'STOPPING=1']);
+    });
+
+    it('flattens a status to one line', async () => {
+      const { notifier, received } = await setup();
+      notifier.status('one\ntwo\r\nREADY=1');
+      expect(await received(1)).toEqual(['STATUS=one two READY=1']);
+    });
+  });
+}
