@@ -1,8 +1,9 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { removeControlGroup, topControlGroups } from './cgroups.ts';
 import { RUN_VARIABLE } from './run.ts';
 
 /** Something a run has made and not removed. */
@@ -14,7 +15,6 @@ export interface Leftover {
 }
 
 const NETNS = '/run/netns';
-const CGROUPS = '/sys/fs/cgroup';
 
 /**
  * What is left of a run, in the order in which it can be removed: processes that carry the run's name in their
@@ -128,22 +128,13 @@ function procFile(pid: number, name: string): string {
   }
 }
 
-/** dockerd leaves its parent group behind, and a killed one its containers' groups: v1 in each hierarchy, v2 at the top. */
+/** dockerd leaves its containers' parent group behind, a killed one also theirs. */
 function controlGroups(run: string): Leftover[] {
-  if (!existsSync(CGROUPS)) return [];
-  const hierarchies = [CGROUPS, ...readdirSync(CGROUPS).map((name) => join(CGROUPS, name))];
-  const folders = hierarchies.filter((path) => existsSync(join(path, 'cgroup.procs')));
-  return folders
-    .flatMap((folder) => entries(folder, run).map((name) => join(folder, name)))
-    .map((path) => ({ kind: 'control group', name: path, remove: () => removeControlGroup(path) }));
-}
-
-/** A control group's files cannot be deleted; its folders can, from the innermost. */
-function removeControlGroup(path: string): void {
-  for (const entry of readdirSync(path, { withFileTypes: true })) {
-    if (entry.isDirectory()) removeControlGroup(join(path, entry.name));
-  }
-  rmdirSync(path);
+  return topControlGroups((name) => belongs(name, run)).map((path) => ({
+    kind: 'control group',
+    name: path,
+    remove: () => removeControlGroup(path),
+  }));
 }
 
 function mounts(run: string): Leftover[] {

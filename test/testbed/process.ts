@@ -116,8 +116,8 @@ export class RunningProcess {
 export async function runToEnd(
   argv: readonly string[],
   options: ProcessOptions = {},
-): Promise<{ exit: Exit; output: string }> {
+): Promise<{ readonly exit: Exit; readonly stdout: string; readonly output: string }> {
   const child = new RunningProcess(argv, options);
   const exit = await child.exit;
-  return { exit, output: child.lines.join('\n') };
+  return { exit, stdout: child.stdout.join('\n'), output: child.lines.join('\n') };
 }

@@ -1,0 +1,209 @@
+import { mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { makeBusyboxImage, runBusybox } from './busybox.ts';
+import { DaemonProcess } from './daemon.ts';
+import { type Docker, startDocker } from './docker.ts';
+import { type EtcdCluster, startEtcd } from './etcd.ts';
+import { onHost, runFolder } from './host.ts';
+import { type Host, makeNetwork, type Network } from './netns.ts';
+import { runToEnd } from './process.ts';
+import { tempDir } from './run.ts';
+
+/** The key prefix and the network configuration of the scenario in README.md. */
+export const PREFIX = '/atomic.io/network';
+export const CONFIG = {
+  Network: '172.20.0.0/16',
+  SubnetMin: '172.20.10.0',
+  SubnetMax: '172.20.254.0',
+  Backend: { Type: 'host-gw' },
+};
+
+const MK_DOCKER_OPTS = join(import.meta.dirname, '../../systemd/mk-docker-opts.sh');
+
+export interface ClusterOptions {
+  /** How many hosts there are: master, node-1, node-2, …; default 3. etcd runs on the first three. */
+  readonly hosts?: number;
+  /** Which members a daemon is told: its own host's, if it has one (the scenario), or all. Default: all. */
+  readonly endpoints?: 'own' | 'all';
+  /** Flags of every daemon; default `--iface=eth0`. */
+  readonly flags?: readonly string[];
+}
+
+/** One host of a cluster and what runs on it. */
+export interface ClusterHost {
+  readonly name: string;
+  /** Its address on the segment, without a length. */
+  readonly address: string;
+  /** Its folder; `dir/run` is its /run. */
+  readonly dir: string;
+  readonly net: Host;
+  readonly daemon: DaemonProcess;
+}
+
+/** A busybox container and where it is. */
+export interface Container {
+  readonly name: string;
+  readonly address: string;
+  readonly host: ClusterHost;
+  readonly docker: Docker;
+}
+
+/** Hosts on one segment, set up step by step as an operator does it. */
+export class Cluster {
+  readonly dir: string;
+  readonly hosts: readonly ClusterHost[];
+  readonly network: Network;
+  readonly #dockers = new Map<ClusterHost, Docker>();
+  #etcd: EtcdCluster | undefined;
+
+  constructor(dir: string, network: Network, options: ClusterOptions) {
+    this.dir = dir;
+    this.network = network;
+    this.hosts = network.hosts.map((net, index) => {
+      const place = { dir: join(dir, net.name), namespace: net.namespace, hostname: net.name };
+      const env = sysconfig(network.hosts, options.endpoints === 'own' ? index : undefined);
+      const flags = options.flags === undefined ? {} : { flags: options.flags };
+      const daemon = new DaemonProcess({ ...place, ...flags, env });
+      return { name: net.name, address: net.address, dir: place.dir, net, daemon };
+    });
+  }
+
+  /** Throws before startEtcd(). */
+  get etcd(): EtcdCluster {
+    if (this.#etcd === undefined) throw new Error('etcd was not started');
+    return this.#etcd;
+  }
+
+  /** A member on each of the first three hosts, on the ports of the scenario. */
+  async startEtcd(): Promise<EtcdCluster> {
+    const places = this.hosts.slice(0, 3).map(({ net, address }) => ({ netns: net.namespace, ip: address }));
+    this.#etcd = await startEtcd({ dir: join(this.dir, 'etcd'), members: places });
+    return this.#etcd;
+  }
+
+  /** Stores the network configuration; default the scenario's. */
+  async storeConfig(config: object = CONFIG): Promise<void> {
+    await this.etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(config));
+  }
+
+  /** Starts all daemons at once and waits until each is ready. */
+  async startDaemons(): Promise<void> {
+    await Promise.all(this.hosts.map(({ daemon }) => daemon.start()));
+  }
+
+  /** Runs a command on a host: in its network, with its /run. Throws when it fails. */
+  async exec(host: ClusterHost, ...argv: string[]): Promise<string> {
+    const place = { dir: host.dir, namespace: host.net.namespace, hostname: host.name };
+    const { exit, stdout, output } = await runToEnd(onHost(place, argv));
+    if (exit.code !== 0) throw new Error(`${host.name}: ${argv.join(' ')}: ${output}`);
+    return stdout;
+  }
+
+  /** Makes /run/docker_opts.env of every host from its subnet.env by mk-docker-opts.sh, as the unit does. */
+  async writeDockerOptions(): Promise<void> {
+    await Promise.all(
+      this.hosts.map((host) => this.exec(host, 'sh', MK_DOCKER_OPTS, '-c', '-d', '/run/docker_opts.env')),
+    );
+  }
+
+  /** Starts a dockerd on every host, with the host's docker_opts.env. */
+  async startDocker(): Promise<readonly Docker[]> {
+    return await Promise.all(
+      this.hosts.map(async (host) => {
+        const { namespace } = host.net;
+        const place = {
+          dir: host.dir,
+          namespace,
+          hostname: host.name,
+          optionsFile: host.daemon.dockerOptsFile,
+        };
+        const docker = await startDocker(place);
+        this.#dockers.set(host, docker);
+        return docker;
+      }),
+    );
+  }
+
+  /** The dockerd of a host; throws before startDocker(). */
+  docker(host: ClusterHost): Docker {
+    const docker = this.#dockers.get(host);
+    if (docker === undefined) throw new Error(`no docker on ${host.name}`);
+    return docker;
+  }
+
+  /** Runs a busybox container on every host. */
+  async startContainers(): Promise<readonly Container[]> {
+    const image = await makeBusyboxImage(this.dir);
+    return await Promise.all(
+      this.hosts.map(async (host) => {
+        const docker = this.docker(host);
+        const name = `busybox-on-${host.name}`;
+        return { name, host, docker, address: await runBusybox(docker, image, name) };
+      }),
+    );
+  }
+
+  /** Ends and removes everything. All of it is tried; the first failure is thrown at the end. */
+  async close(): Promise<void> {
+    const rounds: readonly (() => readonly Promise<void>[])[] = [
+      () => [...this.#dockers.values()].map((docker) => docker.close()),
+      () => this.hosts.map(({ daemon }) => daemon.close()),
+      () => [this.#etcd?.close() ?? Promise.resolve()],
+      () => [this.network.close()],
+    ];
+    const failures: unknown[] = [];
+    for (const round of rounds) {
+      const results = await Promise.allSettled(round());
+      failures.push(...results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : [])));
+    }
+    rmSync(this.dir, { recursive: true, force: true });
+    if (failures.length > 0) throw new AggregateError(failures, 'the cluster was not removed completely');
+  }
+}
+
+/** Makes the hosts, with the addresses of the scenario: 10.211.55.100/24 and on. ip_forward is on, as it has to be. */
+export async function makeHosts(options: ClusterOptions = {}): Promise<Cluster> {
+  const count = options.hosts ?? 3;
+  const network = await makeNetwork(
+    Array.from({ length: count }, (_, index) => ({
+      name: index === 0 ? 'master' : `node-${index}`,
+      addresses: [`10.211.55.${100 + index}/24`],
+    })),
+  );
+  const cluster = new Cluster(tempDir('cluster'), network, options);
+  try {
+    for (const host of cluster.hosts) {
+      mkdirSync(runFolder(host), { recursive: true });
+      // Before dockerd does it: it would set FORWARD's policy to DROP along with it.
+      await host.net.exec('sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward');
+    }
+    return cluster;
+  } catch (error) {
+    await cluster.close();
+    throw error;
+  }
+}
+
+/** Makes hosts with etcd, a stored configuration and running daemons. On failure nothing is left. */
+export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
+  const cluster = await makeHosts(options);
+  try {
+    await cluster.startEtcd();
+    await cluster.storeConfig();
+    await cluster.startDaemons();
+    return cluster;
+  } catch (error) {
+    await cluster.close();
+    throw error;
+  }
+}
+
+/** What /etc/sysconfig/flanneld holds on the host with this index. */
+function sysconfig(hosts: readonly Host[], own: number | undefined): Readonly<Record<string, string>> {
+  const members = hosts.slice(0, 3).map(({ address }) => `http://${address}:2379`);
+  const local = own !== undefined && own < members.length;
+  return {
+    FLANNEL_ETCD_ENDPOINTS: local ? 'http://127.0.0.1:2379' : members.join(','),
+    FLANNEL_ETCD_PREFIX: PREFIX,
+  };
+}

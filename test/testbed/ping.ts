@@ -1,0 +1,67 @@
+import { RunningProcess } from './process.ts';
+
+/** What a series of pings has seen. */
+export interface PingResult {
+  readonly sent: number;
+  readonly received: number;
+  /** Sequence numbers, from 1, that were not answered; the ones still under way at the end do not count. */
+  readonly lost: readonly number[];
+}
+
+/** A ping that runs until it is stopped. */
+export interface RunningPing {
+  /** Resolves at the next answer to a request sent from now on; rejects after `timeoutMs`. */
+  answered(timeoutMs?: number): Promise<void>;
+  /** Waits for one more answer, then ends. Throws when none comes: a path that is broken at the end is no success. */
+  stop(timeoutMs?: number): Promise<PingResult>;
+  /** Ends it without a result. */
+  close(): Promise<void>;
+}
+
+/**
+ * Pings every `intervalMs`, up to 65,535 times. `where` are the words in front of the command: `['nsenter', '--net=…', '--']`
+ * or Docker.inNetworkOf(). Resolves at the first answer, rejects when there is none within `timeoutMs`.
+ */
+export async function startPing(
+  where: readonly string[],
+  destination: string,
+  intervalMs = 10,
+  timeoutMs = 10_000,
+): Promise<RunningPing> {
+  const child = new RunningProcess([...where, 'ping', '-n', '-i', String(intervalMs / 1000), destination]);
+  const answerAfter = async (sequence: number, ms: number) => {
+    const find = (lines: readonly string[]) => sequences(lines.slice(-50)).find((seen) => seen > sequence);
+    await child.waitFor(find, ms, `waiting for an answer of ${destination}`);
+  };
+  /** The newest request may already be on its way; the one after it is not. */
+  const latest = () => Math.max(0, ...sequences(child.lines.slice(-50))) + 1;
+  const close = async () => {
+    if (child.running) await child.stop('SIGKILL');
+  };
+  try {
+    await answerAfter(0, timeoutMs);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return {
+    answered: (ms = 10_000) => answerAfter(latest(), ms),
+    stop: async (ms = 10_000) => {
+      try {
+        await answerAfter(latest(), ms);
+      } finally {
+        await close();
+      }
+      const answered = new Set(sequences(child.lines));
+      const last = Math.max(...answered);
+      const all = Array.from({ length: last }, (_, index) => index + 1);
+      return { sent: last, received: answered.size, lost: all.filter((sequence) => !answered.has(sequence)) };
+    },
+    close,
+  };
+}
+
+/** The sequence numbers of the answers among these lines. */
+function sequences(lines: readonly string[]): readonly number[] {
+  return lines.flatMap((line) => / icmp_seq=(\d+) ttl=/.exec(line)?.[1] ?? []).map(Number);
+}
