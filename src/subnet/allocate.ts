@@ -77,7 +77,7 @@ function overlapsInside(pool: PoolConfig, taken: Iterable<Subnet>): OrderedRun[]
   const inside: OrderedRun[] = [];
   for (const subnet of taken) {
     if (subnet.family !== min.family || subnet.first > max.last || subnet.last < min.first) continue;
-    const from = subnet.first <= min.first ? 0n : indexOf(pool, subnet.first);
+    const from = indexOf(pool, subnet.first); // Negative when it begins before the pool.
     const within = subnet.length >= subnetLength;
     const to = within ? from : indexOf(pool, subnet.last < max.last ? subnet.last : max.last);
     inside.push({ order: Number(from), from, to });
