@@ -1,0 +1,212 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { NetworkConfigError, parseNetworkConfig } from '../../src/subnet/config.ts';
+import { expectPoolInvariants, failure, ipv4Pool, ipv6Pool, withBackend } from './config-helpers.ts';
+
+describe('the defaults', () => {
+  it('take /24 subnets from the second to the last of the network', () => {
+    expect(ipv4Pool('"Network":"10.5.0.0/16"')).toBe('10.5.0.0/16: /24 from 10.5.1.0/24 to 10.5.255.0/24');
+    expect(parseNetworkConfig(withBackend('"Network":"10.5.0.0/16"'))).toMatchObject({
+      enableNFTables: false,
+      warnings: [],
+    });
+  });
+
+  // Values as flannel v0.28.9 computes them.
+  it.each([
+    ['"Network":"10.5.0.0/22"', '10.5.0.0/22: /24 from 10.5.1.0/24 to 10.5.3.0/24'],
+    ['"Network":"10.5.0.0/23"', '10.5.0.0/23: /25 from 10.5.0.128/25 to 10.5.1.128/25'],
+    ['"Network":"10.5.0.0/28"', '10.5.0.0/28: /30 from 10.5.0.4/30 to 10.5.0.12/30'],
+    ['"Network":"10.0.0.0/8","SubnetLen":0', '10.0.0.0/8: /24 from 10.0.1.0/24 to 10.255.255.0/24'],
+    ['"Network":"10.0.0.0/8","SubnetLen":null', '10.0.0.0/8: /24 from 10.0.1.0/24 to 10.255.255.0/24'],
+    ['"Network":"255.255.0.0/16"', '255.255.0.0/16: /24 from 255.255.1.0/24 to 255.255.255.0/24'],
+    ['"Network":"10.5.0.0/16","SubnetMin":"0.0.0.0"', '10.5.0.0/16: /24 from 10.5.1.0/24 to 10.5.255.0/24'],
+    ['"Network":"10.5.0.0/16","SubnetMax":"0.0.0.0"', '10.5.0.0/16: /24 from 10.5.1.0/24 to 10.5.255.0/24'],
+    ['"Network":"10.5.0.0/16","SubnetLen":18', '10.5.0.0/16: /18 from 10.5.64.0/18 to 10.5.192.0/18'],
+    ['"Network":"10.5.0.0/16","SubnetLen":30', '10.5.0.0/16: /30 from 10.5.0.4/30 to 10.5.255.252/30'],
+  ])('%s', (members, pool) => {
+    expect(ipv4Pool(members)).toBe(pool);
+  });
+
+  it('allow the first subnet when SubnetMin asks for it, and include SubnetMax', () => {
+    const members = '"Network":"10.5.0.0/16","SubnetMin":"10.5.0.0","SubnetMax":"10.5.0.0"';
+    expect(ipv4Pool(members)).toBe('10.5.0.0/16: /24 from 10.5.0.0/24 to 10.5.0.0/24');
+  });
+});
+
+describe('IPv6', () => {
+  it.each([
+    ['"IPv6Network":"fc00:5::/48"', 'fc00:5::/48: /64 from fc00:5:0:1::/64 to fc00:5:0:ffff::/64'],
+    ['"IPv6Network":"fc00::/62"', 'fc00::/62: /64 from fc00:0:0:1::/64 to fc00:0:0:3::/64'],
+    ['"IPv6Network":"fc00::/63"', 'fc00::/63: /65 from fc00::8000:0:0:0/65 to fc00:0:0:1:8000::/65'],
+    ['"IPv6Network":"fc00::/124"', 'fc00::/124: /126 from fc00::4/126 to fc00::c/126'],
+    [
+      '"IPv6Network":"fc00::/48","IPv6SubnetMin":"::"',
+      'fc00::/48: /64 from fc00:0:0:1::/64 to fc00:0:0:ffff::/64',
+    ],
+    [
+      '"IPv6Network":"FC00:0:0::/48","IPv6SubnetMin":"fc00::","IPv6SubnetMax":"fc00:0:0:a::","IPv6SubnetLen":64',
+      'fc00::/48: /64 from fc00::/64 to fc00:0:0:a::/64',
+    ],
+  ])('%s', (members, pool) => {
+    expect(ipv6Pool(`"EnableIPv4":false,"EnableIPv6":true,${members}`)).toBe(pool);
+  });
+
+  it('comes beside IPv4, and IPv4 can be off without a Network', () => {
+    const both = parseNetworkConfig(
+      withBackend('"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00::/48"'),
+    );
+    expect([both.ipv4?.network.text, both.ipv6?.network.text]).toEqual(['10.5.0.0/16', 'fc00::/48']);
+    const ipv6 = parseNetworkConfig(
+      withBackend('"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00::/48"'),
+    );
+    expect(ipv6).not.toHaveProperty('ipv4');
+  });
+
+  it('stays off while EnableIPv6 is not true, whatever its network', () => {
+    expect(
+      parseNetworkConfig(withBackend('"Network":"10.5.0.0/16","IPv6Network":"fc00::/127"')),
+    ).not.toHaveProperty('ipv6');
+  });
+});
+
+describe('a configuration that cannot be used', () => {
+  const network = '"Network":"10.5.0.0/16"';
+  const dual = `${network},"EnableIPv6":true`;
+  it.each([
+    ['', 'CONFIG_MISSING', 'Network'],
+    ['"Network":null', 'CONFIG_MISSING', 'Network'],
+    ['"Network":"0.0.0.0/0"', 'CONFIG_RANGE', 'Network'],
+    ['"Network":"010.5.0.0/16"', 'CONFIG_TYPE', 'Network'],
+    ['"Network":"10.5.0.0/016"', 'CONFIG_TYPE', 'Network'],
+    ['"Network":"10.5.0.0"', 'CONFIG_TYPE', 'Network'],
+    ['"Network":"10.5.0.0/33"', 'CONFIG_TYPE', 'Network'],
+    ['"Network":"fc00::/48"', 'CONFIG_TYPE', 'Network'],
+    ['"Network":""', 'CONFIG_TYPE', 'Network'],
+    ['"Network":10', 'CONFIG_TYPE', 'Network'],
+    ['"Network":"10.5.0.0/29"', 'CONFIG_LENGTH', 'Network'],
+    [`${network},"SubnetLen":31`, 'CONFIG_LENGTH', 'SubnetLen'],
+    [`${network},"SubnetLen":17`, 'CONFIG_LENGTH', 'SubnetLen'],
+    [`${network},"SubnetLen":99999999999999999999`, 'CONFIG_LENGTH', 'SubnetLen'],
+    ...['"24"', '24.0', '24.5', '2.4e1', '1e400', '-1', '-0', 'true', '[]', '{}'].map((literal) => [
+      `${network},"SubnetLen":${literal}`,
+      'CONFIG_TYPE',
+      'SubnetLen',
+    ]),
+    [`${network},"SubnetMin":"10.6.0.0"`, 'CONFIG_RANGE', 'SubnetMin'],
+    [`${network},"SubnetMax":"10.4.255.0"`, 'CONFIG_RANGE', 'SubnetMax'],
+    [`${network},"SubnetMin":"10.5.1.1"`, 'CONFIG_BOUNDARY', 'SubnetMin'],
+    [`${network},"SubnetMax":"10.5.255.255"`, 'CONFIG_BOUNDARY', 'SubnetMax'],
+    [`${network},"SubnetMin":"10.5.9.0","SubnetMax":"10.5.8.0"`, 'CONFIG_ORDER', 'SubnetMin'],
+    [`${network},"SubnetMax":"10.5.0.0"`, 'CONFIG_ORDER', 'SubnetMax'],
+    [`${network},"SubnetMin":"10.5.1.0/24"`, 'CONFIG_TYPE', 'SubnetMin'],
+    [`${network},"SubnetMin":"fc00::"`, 'CONFIG_TYPE', 'SubnetMin'],
+    [`${network},"EnableIPv4":"true"`, 'CONFIG_TYPE', 'EnableIPv4'],
+    [`${network},"EnableNFTables":1`, 'CONFIG_TYPE', 'EnableNFTables'],
+    [`${network},"EnableIPv4":false`, 'CONFIG_FAMILY', 'EnableIPv4'],
+    [dual, 'CONFIG_MISSING', 'IPv6Network'],
+    [`${dual},"IPv6Network":"::/0"`, 'CONFIG_RANGE', 'IPv6Network'],
+    [`${dual},"IPv6Network":"10.6.0.0/16"`, 'CONFIG_TYPE', 'IPv6Network'],
+    [`${dual},"IPv6Network":"fc00::/125"`, 'CONFIG_LENGTH', 'IPv6Network'],
+    [`${dual},"IPv6Network":"fc00::/48","IPv6SubnetLen":127`, 'CONFIG_LENGTH', 'IPv6SubnetLen'],
+    [`${dual},"IPv6Network":"fc00::/48","IPv6SubnetLen":49`, 'CONFIG_LENGTH', 'IPv6SubnetLen'],
+    [`${dual},"IPv6Network":"fc00::/48","IPv6SubnetMin":"fc01::"`, 'CONFIG_RANGE', 'IPv6SubnetMin'],
+    [`${dual},"IPv6Network":"fc00::/48","IPv6SubnetMax":"fc00::1"`, 'CONFIG_BOUNDARY', 'IPv6SubnetMax'],
+    [`${dual},"IPv6Network":"fc00::/48","IPv6SubnetMax":"fc00::"`, 'CONFIG_ORDER', 'IPv6SubnetMax'],
+  ])('%s', (members, code, key) => {
+    const error = failure(withBackend(members));
+    expect({ code: error.code, key: error.key }).toEqual({ code, key });
+    expect(error.message).toContain(key);
+    expect(error.remedy).toMatch(/^[A-Z].*\.$/);
+  });
+
+  it('is explained by the key, its value and the rule', () => {
+    expect(failure(withBackend(`${network},"SubnetMin":"10.5.9.7"`))).toMatchObject({
+      message: 'SubnetMin is 10.5.9.7: it must be the first address of a /24 subnet (SubnetLen)',
+      remedy: 'Use 10.5.9.0, the start of the subnet it lies in.',
+    });
+    expect(failure(withBackend('"Netwrok":"10.5.0.0/16"')).message).toBe(
+      'Network is missing (but there is "Netwrok"): it is required unless "EnableIPv4": false',
+    );
+  });
+
+  it.each([
+    '',
+    ' ',
+    'null',
+    '5',
+    '"x"',
+    '[]',
+    '{',
+    '{}x',
+    "{'Network':1}",
+    '{"a":1,}',
+    '\ufeff{}',
+    '{"a":"\n"}',
+  ])('is %j, which is no JSON object', (text) => {
+    expect(failure(text)).toMatchObject({ code: 'CONFIG_SYNTAX', key: '' });
+  });
+
+  it('is shown without control characters and cut', () => {
+    const { message } = failure(`{"Network":"\u001b[31m\u202e${'x'.repeat(1_000_000)}"`);
+    expect(message).toMatch(/^[\x20-\x7e…]{1,400}$/);
+    expect(failure(withBackend('"Network":"\\u001b[31m\u202e"')).message).toContain('\\u202e');
+  });
+
+  it.each([5, 20_000, 2_000_000])('is nested %i deep: no stack overflows', (depth) => {
+    const nested = `${'['.repeat(depth)}${']'.repeat(depth)}`;
+    const text = withBackend(`"Network":"10.5.0.0/16","x":${nested}`);
+    if (depth < 10_000) expect(parseNetworkConfig(text).warnings).toHaveLength(1);
+    else expect(failure(text).code).toBe('CONFIG_SYNTAX');
+  });
+});
+
+describe('any text', () => {
+  it('gives a configuration or a NetworkConfigError', () => {
+    const texts = fc.oneof(
+      fc.string({ unit: 'binary' }),
+      fc.json(),
+      fc.json().map((json) => withBackend(`"Network":${json}`)),
+    );
+    fc.assert(
+      fc.property(texts, (text) => {
+        try {
+          parseNetworkConfig(text);
+        } catch (error) {
+          expect(error).toBeInstanceOf(NetworkConfigError);
+        }
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  it('that is accepted keeps the pool inside the network, on boundaries, and not empty', () => {
+    const length = fc.integer({ min: 1, max: 30 });
+    const address = fc
+      .integer({ min: 0, max: 2 ** 24 })
+      .map((n) => `10.${n >> 16}.${(n >> 8) & 255}.${n & 192}`);
+    const config = fc.record(
+      {
+        Network: fc.tuple(address, length).map((parts) => parts.join('/')),
+        SubnetLen: length,
+        SubnetMin: address,
+        SubnetMax: address,
+      },
+      { requiredKeys: ['Network'] },
+    );
+    let accepted = 0;
+    fc.assert(
+      fc.property(config, (given) => {
+        try {
+          const { ipv4 } = parseNetworkConfig(JSON.stringify({ ...given, Backend: { Type: 'host-gw' } }));
+          expectPoolInvariants(ipv4, 4, 30);
+          accepted++;
+        } catch (error) {
+          if (!(error instanceof NetworkConfigError)) throw error;
+        }
+      }),
+      { numRuns: 3000 },
+    );
+    expect(accepted).toBeGreaterThan(100);
+  });
+});

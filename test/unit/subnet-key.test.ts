@@ -1,0 +1,203 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { type Family, parseSubnet, type Subnet, subnetAt } from '../../src/ip/ip.ts';
+import {
+  configKey,
+  formatSubnetKey,
+  joinKey,
+  parseSubnetKey,
+  subnetKeyRange,
+  subnetsPrefix,
+} from '../../src/subnet/subnet-key.ts';
+
+const prefix = '/coreos.com/network/subnets/';
+
+function subnet(text: string): Subnet {
+  const parsed = parseSubnet(text);
+  if (parsed === undefined) throw new Error(text);
+  return parsed;
+}
+
+function subnets(family: Family, bits: number): fc.Arbitrary<Subnet> {
+  const value = fc.bigInt({ min: 0n, max: (1n << BigInt(bits)) - 1n });
+  return fc
+    .tuple(value, fc.integer({ min: 1, max: bits }))
+    .map(([first, length]) => subnetAt(family, first, length));
+}
+
+describe('joinKey', () => {
+  // Each line was printed by Go's path.Join.
+  it.each([
+    [['/coreos.com/network', 'config'], '/coreos.com/network/config'],
+    [['x', 'config'], 'x/config'],
+    [['/x', 'config'], '/x/config'],
+    [['/x/', 'config'], '/x/config'],
+    [['//x//y//', 'config'], '/x/y/config'],
+    [['', 'config'], 'config'],
+    [['/', 'config'], '/config'],
+    [['.', 'config'], 'config'],
+    [['./x', 'config'], 'x/config'],
+    [['..', 'config'], '../config'],
+    [['../x', 'config'], '../x/config'],
+    [['/../x', 'config'], '/x/config'],
+    [['a/../..', 'config'], '../config'],
+    [['a/b/../c', 'config'], 'a/c/config'],
+    [['a/...', 'config'], 'a/.../config'],
+    [['/x', '..'], '/'],
+    [['x', '..'], '.'],
+    [['', ''], ''],
+    [[], ''],
+    [['a/'], 'a'],
+    [['/'], '/'],
+    [['a b', 'ü'], 'a b/ü'],
+  ])('joins %j as %j', (parts, joined) => {
+    expect(joinKey(...parts)).toBe(joined);
+  });
+
+  it('cleans what is clean to itself', () => {
+    const part = fc.oneof(
+      fc.constantFrom('', '/', '.', '..', 'a', 'a/', '/a', '//', '...'),
+      fc.string({ maxLength: 3 }),
+    );
+    fc.assert(
+      fc.property(fc.array(part), (parts) => {
+        const joined = joinKey(...parts);
+        expect(joinKey(joined)).toBe(joined);
+        expect(joined).not.toMatch(/\/\/|.\/$|\/\.\/|\/\.$/);
+      }),
+    );
+  });
+
+  it('makes the keys of the configuration and of the leases', () => {
+    expect(configKey('/coreos.com/network/')).toBe('/coreos.com/network/config');
+    expect(configKey('x')).toBe('x/config');
+    expect(subnetsPrefix('/coreos.com/network')).toBe(prefix);
+    expect(subnetsPrefix('')).toBe('subnets/');
+  });
+});
+
+describe('a lease key', () => {
+  it('names an IPv4 subnet, or one of each family, or IPv6 alone', () => {
+    expect(parseSubnetKey(prefix, `${prefix}10.5.1.0-24`)).toEqual({ ipv4: subnet('10.5.1.0/24') });
+    expect(parseSubnetKey(prefix, `${prefix}10.5.1.0-24&fc00:1::-64`)).toEqual({
+      ipv4: subnet('10.5.1.0/24'),
+      ipv6: subnet('fc00:1::/64'),
+    });
+    expect(parseSubnetKey(prefix, `${prefix}0.0.0.0-0&fc00:1::-64`)).toEqual({ ipv6: subnet('fc00:1::/64') });
+  });
+
+  it.each([
+    '/coreos.com/network/subnets-old/10.5.1.0-24',
+    '/coreos.com/network/subnets/x/10.5.1.0-24',
+    '/coreos.com/network/10.5.1.0-24',
+    '/coreos.com/another/subnets/10.5.1.0-24',
+    ...[
+      '',
+      '10.5.1.0',
+      '10.5.1.0-',
+      '-24',
+      '10.5.1.0/24',
+      '10.5.1.0-24/x',
+      'x10.5.1.0-24',
+      '10.5.1.0-24x',
+      ' 10.5.1.0-24',
+      '10.5.1.0-24\n',
+      '10.5.1-24',
+      '10.5.1.7-24',
+      '010.5.1.0-24',
+      '10.5.1.0-024',
+      '10.5.1.0-+24',
+      '10.5.1.0-33',
+      '10.5.1.0-24-24',
+      '10.5x1.0-24',
+      '0.0.0.0-0',
+      '10.5.1.0-24&',
+      '&fc00:1::-64',
+      '10.5.1.0-24&fc00:1::-64&',
+      '10.5.1.0-24&fc00:1::-64&fc00:2::-64',
+      '10.5.1.0-24&10.5.2.0-24',
+      'fc00:1::-64',
+      '10.5.1.0-24&FC00:1::-64',
+      '10.5.1.0-24&fc00:1:0::-64',
+      '10.5.1.0-24&fc00:1::1-64',
+      '10.5.1.0-24&fc00:1::-129',
+      '10.5.1.0-24&::-0',
+      '10.5.1.0-24&::ffff:1.2.3.4-128',
+      '10.5.1.0-24&fe80::%eth0-64',
+      '0.0.0.0-0&x',
+      '10.5.1.0-24\u0000',
+    ].map((rest) => prefix + rest),
+  ])('is not %j', (key) => {
+    expect(parseSubnetKey(prefix, key)).toBeUndefined();
+  });
+
+  it('reads back what was formatted, and formats what it read', () => {
+    const lease = fc.oneof(
+      fc.record({ ipv4: subnets(4, 32) }),
+      fc.record({ ipv6: subnets(6, 128) }),
+      fc.record({ ipv4: subnets(4, 32), ipv6: subnets(6, 128) }),
+    );
+    fc.assert(
+      fc.property(lease, (given) => {
+        const key = formatSubnetKey(prefix, given);
+        expect(key).toMatch(/^\/coreos\.com\/network\/subnets\/[\d.]+-\d+(&[\da-f:]+-\d+)?$/);
+        expect(parseSubnetKey(prefix, key)).toEqual(given);
+      }),
+    );
+  });
+
+  it('is canonical: any text either fails or formats to itself', () => {
+    const piece = fc.constantFrom(
+      '10.5.1.0',
+      '0.0.0.0',
+      '-',
+      '24',
+      '0',
+      '&',
+      'fc00:1::',
+      'fc00::',
+      '::',
+      '64',
+      '/',
+      '1',
+      ' ',
+    );
+    const texts = fc.oneof(
+      fc.array(piece, { maxLength: 8 }).map((pieces) => pieces.join('')),
+      fc.string(),
+    );
+    fc.assert(
+      fc.property(texts, (text) => {
+        const parsed = parseSubnetKey(prefix, prefix + text);
+        if (parsed !== undefined) expect(formatSubnetKey(prefix, parsed)).toBe(prefix + text);
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  it('needs a subnet', () => {
+    expect(() => formatSubnetKey(prefix, {})).toThrow(RangeError);
+  });
+});
+
+describe('the range of a subnet’s keys', () => {
+  it('ends before the next length', () => {
+    expect(subnetKeyRange(prefix, subnet('172.20.9.0/24'))).toEqual({
+      key: `${prefix}172.20.9.0-24`,
+      rangeEnd: `${prefix}172.20.9.0-25`,
+    });
+  });
+
+  it('holds the subnet with any IPv6 half, and no other subnet of its length', () => {
+    fc.assert(
+      fc.property(subnets(4, 32), subnets(4, 32), subnets(6, 128), (ipv4, other, ipv6) => {
+        const { key, rangeEnd } = subnetKeyRange(prefix, ipv4);
+        const holds = (candidate: string): boolean => key <= candidate && candidate < rangeEnd;
+        expect(holds(formatSubnetKey(prefix, { ipv4 }))).toBe(true);
+        expect(holds(formatSubnetKey(prefix, { ipv4, ipv6 }))).toBe(true);
+        const neighbour = subnetAt(4, other.first, ipv4.length);
+        expect(holds(formatSubnetKey(prefix, { ipv4: neighbour }))).toBe(neighbour.text === ipv4.text);
+      }),
+    );
+  });
+});
