@@ -70,8 +70,6 @@ export function ipv6Contract(at: () => KernelFixture): void {
       await at().add(ours(PEER, 'fd00:172:2::/64'));
       await at().events.drain();
       await at().operator.setLinkUp('eth0', false);
-      const isAddressGone = (event: KernelEvent) =>
-        event.type === 'address-removed' && event.address.address === 'fd00:55::100';
       const down = await collect(at().events, (events) => events.some(isAddressGone));
       const gone = down.filter((event) => event.type === 'route-removed').map(({ route }) => route.dst);
       expect(gone).toEqual(expect.arrayContaining([DST, 'fd00:172:2::/64', 'fd00:55::/64']));
@@ -81,4 +79,8 @@ export function ipv6Contract(at: () => KernelFixture): void {
       expect(left).toEqual([]);
     });
   });
+}
+
+function isAddressGone(event: KernelEvent): boolean {
+  return event.type === 'address-removed' && event.address.address === 'fd00:55::100';
 }

@@ -8,17 +8,6 @@ const CONNECTED = '10.211.55.0/24 proto 2 metric 0';
 
 /** What happens to routes when links and addresses come and go (IPv4): mostly in silence. */
 export function linkContract(at: () => KernelFixture): void {
-  const linkIs = (state: { up?: boolean; carrier?: boolean }) => (events: readonly KernelEvent[]) => {
-    const last = events.findLast((event) => event.type === 'link-changed' && event.link.name === 'eth0');
-    return (
-      last?.type === 'link-changed' &&
-      (state.up === undefined || last.link.up === state.up) &&
-      (state.carrier === undefined || last.link.carrier === state.carrier)
-    );
-  };
-  const ipv4Routes = (events: readonly KernelEvent[]) =>
-    events.filter((event) => 'route' in event && event.route.family === 4).map(({ type }) => type);
-
   describe('links and addresses', () => {
     test('link down flushes our routes without a word; up brings the connected one back', async () => {
       await at().add(at().ours());
@@ -97,7 +86,6 @@ export function linkContract(at: () => KernelFixture): void {
       await at().add(at().ours());
       await at().events.drain();
       await at().operator.deleteLink('eth0');
-      const isGone = (event: KernelEvent) => event.type === 'link-removed' && event.name === 'eth0';
       const gone = await collect(at().events, (events) => events.some(isGone));
       expect(ipv4Routes(gone)).toEqual([]);
       expect(gone.find(isGone)).toEqual({ type: 'link-removed', linkIndex: at().eth0, name: 'eth0' });
@@ -126,4 +114,24 @@ export function linkContract(at: () => KernelFixture): void {
       ]);
     });
   });
+}
+
+/** Whether the last that was told about eth0 is this state. */
+function linkIs(state: { up?: boolean; carrier?: boolean }): (events: readonly KernelEvent[]) => boolean {
+  return (events) => {
+    const last = events.findLast((event) => event.type === 'link-changed' && event.link.name === 'eth0');
+    return (
+      last?.type === 'link-changed' &&
+      (state.up === undefined || last.link.up === state.up) &&
+      (state.carrier === undefined || last.link.carrier === state.carrier)
+    );
+  };
+}
+
+function ipv4Routes(events: readonly KernelEvent[]): string[] {
+  return events.filter((event) => 'route' in event && event.route.family === 4).map(({ type }) => type);
+}
+
+function isGone(event: KernelEvent): boolean {
+  return event.type === 'link-removed' && event.name === 'eth0';
 }

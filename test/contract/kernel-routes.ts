@@ -14,7 +14,7 @@ export function routeContract(at: () => KernelFixture): void {
     test('installs exactly the route asked for, and tells so as our own', async () => {
       expect(await at().add(at().ours())).toEqual(['done']);
       expect(await at().kernel.routes(4)).toContainEqual(routeOf(at().ours()));
-      expect(await at().events.drain()).toEqual([
+      expect(await at().routeNews()).toEqual([
         { type: 'route-added', route: routeOf(at().ours()), replaced: false, appended: false, own: true },
       ]);
     });
@@ -108,7 +108,7 @@ export function routeContract(at: () => KernelFixture): void {
       await at().add(at().ours());
       await at().events.drain();
       expect(await at().remove(at().ours())).toEqual(['done']);
-      expect(await at().events.drain()).toEqual([
+      expect(await at().routeNews()).toEqual([
         { type: 'route-removed', route: routeOf(at().ours()), own: true },
       ]);
       expect(await at().table()).toEqual([CONNECTED]);

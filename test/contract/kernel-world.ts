@@ -123,6 +123,11 @@ export class KernelFixture {
     return routeEvents(await this.events.drain());
   }
 
+  /** The IPv4 route events since the last time; links have news of their own, at any time. */
+  async routeNews(): Promise<KernelEvent[]> {
+    return (await this.events.drain()).filter((event) => 'route' in event && event.route.family === 4);
+  }
+
   /** Resolves to `done`, `unknown` or the errno for each. */
   async apply(...changes: RouteChange[]): Promise<string[]> {
     const results = await this.kernel.apply(changes);
