@@ -1,7 +1,12 @@
 import { defineConfig } from 'vitest/config';
 
 // Files that need root (namespaces, docker) run one at a time: each owns whole processes and the machine is shared.
-const onRealParts = { pool: 'forks' as const, fileParallelism: false, testTimeout: 120_000, hookTimeout: 120_000 };
+const onRealParts = {
+  pool: 'forks' as const,
+  fileParallelism: false,
+  testTimeout: 120_000,
+  hookTimeout: 120_000,
+};
 
 export default defineConfig({
   test: {
@@ -9,7 +14,15 @@ export default defineConfig({
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts', 'test/contract/**/*.memory.test.ts'] } },
       { test: { name: 'contract', include: ['test/contract/**/*.real.test.ts'], ...onRealParts } },
       { test: { name: 'integration', include: ['test/integration/**/*.test.ts'], ...onRealParts } },
-      { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...onRealParts, testTimeout: 300_000, hookTimeout: 300_000 } },
+      {
+        test: {
+          name: 'e2e',
+          include: ['test/e2e/**/*.test.ts'],
+          ...onRealParts,
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+        },
+      },
     ],
   },
 });

@@ -22,7 +22,9 @@ const inlineEtcdProtos: Plugin = {
         Root: new () => { loadSync(file: string, options: { keepCase: boolean }): { toJSON(): unknown } };
       };
       // keepCase as etcd3 asks for; without it fields are renamed and silently dropped from every message.
-      const parsed = new protobuf.Root().loadSync(join(dirname(path), '../proto/rpc.proto'), { keepCase: true });
+      const parsed = new protobuf.Root().loadSync(join(dirname(path), '../proto/rpc.proto'), {
+        keepCase: true,
+      });
       const schema = JSON.stringify(parsed.toJSON());
       const source = readFileSync(path, 'utf8');
       const call = /\.loadSync\)\(`\$\{__dirname\}\/\.\.\/proto\/rpc\.proto`,/;
