@@ -48,6 +48,8 @@ export type DaemonOptions = Pick<
 /** The host cannot do what the daemon is for. Ends it with exit code 1. */
 export class CannotRunError extends FlannelError {}
 
+/** How often the status line is brought up to date. */
+const statusIntervalMs = 5_000;
 /** 24 hours, as flanneld's: a host may be off for a day and come back to its subnet. */
 const leaseTtlSeconds = 86_400;
 
@@ -66,6 +68,8 @@ export class Daemon {
   #backend: Reconciler | undefined;
   #watch: LeaseWatch | undefined;
   #ready = false;
+  #phase = '';
+  #said = '';
 
   constructor(parts: DaemonParts, options: DaemonOptions) {
     this.#parts = parts;
@@ -81,7 +85,8 @@ export class Daemon {
   async run(signal: AbortSignal): Promise<void> {
     const { notifier, log } = this.#parts;
     try {
-      await this.#run(signal);
+      await requireCapabilities(this.#parts.kernel);
+      await firstOf(signal, (inner) => [this.#work(inner), this.#tellStatus(inner)]);
     } catch (error) {
       if (!signal.aborted) throw error;
       notifier.stopping();
@@ -105,21 +110,22 @@ export class Daemon {
     return this.#backend?.status();
   }
 
-  async #run(signal: AbortSignal): Promise<never> {
-    const { kernel, notifier } = this.#parts;
-    await requireCapabilities(kernel);
-    notifier.status('waiting for etcd and the network configuration');
+  async #work(signal: AbortSignal): Promise<never> {
+    const trouble = this.#trouble;
+    this.#enter('waiting for etcd and the network configuration');
     const { ipv4: pool } = await waitForConfig(
-      { ...this.#parts, ...this.#options, trouble: this.#trouble, accept: requireIPv4 },
+      { ...this.#parts, ...this.#options, trouble, accept: requireIPv4 },
       signal,
     );
-    notifier.status('waiting for an address on the interface');
-    const host = await waitForInterface({ ...this.#parts, ...this.#options, trouble: this.#trouble }, signal);
+    this.#enter('waiting for an address on the interface');
+    const host = await waitForInterface({ ...this.#parts, ...this.#options, trouble }, signal);
     this.#logChoice(host, pool);
-    notifier.status('waiting for a subnet');
+    this.#enter('waiting for a subnet');
     const manager = await this.#manage(host, pool, signal);
     const lease = await manager.acquire(signal);
+    this.#enter(`subnet ${lease.subnet.text}; writing files`);
     await this.#files.write({ pool, subnet: lease.subnet, mtu: host.mtu }, signal);
+    this.#enter(`subnet ${lease.subnet.text}; syncing routes`);
     return await this.#serve(manager, lease, host, pool, signal);
   }
 
@@ -175,7 +181,6 @@ export class Daemon {
     });
     this.#backend = backend;
     this.#watch = watch;
-    this.#parts.notifier.status(`subnet ${lease.subnet.text}; syncing routes`);
     return await firstOf(signal, (inner) => [
       backend.run(inner),
       watch.run(inner, (update) => {
@@ -183,35 +188,49 @@ export class Daemon {
         manager.observe(update);
       }),
       manager.run(inner),
-      this.#announce(backend, lease, inner),
+      this.#announce(backend, lease, inner).then(() => forever(inner)),
     ]);
   }
 
-  async #announce(backend: Reconciler, lease: OwnLease, signal: AbortSignal): Promise<never> {
-    const { notifier, log, clock } = this.#parts;
+  /** READY=1 once the first sync is done; then there is nothing more to announce. */
+  async #announce(backend: Reconciler, lease: OwnLease, signal: AbortSignal): Promise<void> {
     await backend.synced(signal);
     this.#ready = true;
-    notifier.ready();
+    this.#parts.notifier.ready();
+    this.#sayStatus();
     const { peers, problems } = backend.status();
-    log.info(
+    this.#parts.log.info(
       { event: 'ready', subnet: lease.subnet.text, peers: peers.length, problems: problems.length },
       `ready: subnet ${lease.subnet.text}, ${peers.length} peers`,
     );
-    let said = '';
+  }
+
+  /** Keeps the line true that `systemctl status` shows: where the boot stands, or how many peers are routed, and the troubles. */
+  async #tellStatus(signal: AbortSignal): Promise<never> {
     for (;;) {
-      const status = this.#statusLine(lease);
-      if (status !== said) notifier.status(status);
-      said = status;
-      await clock.sleep(5_000, signal);
+      await this.#parts.clock.sleep(statusIntervalMs, signal);
+      this.#sayStatus();
     }
   }
 
-  #statusLine(lease: OwnLease): string {
+  #enter(phase: string): void {
+    this.#phase = phase;
+    this.#sayStatus();
+  }
+
+  #sayStatus(): void {
+    const status = this.#statusLine();
+    if (status !== this.#said) this.#parts.notifier.status(status);
+    this.#said = status;
+  }
+
+  #statusLine(): string {
+    const troubles = this.#trouble.current.map((reason) => `; ${reason}`).join('');
+    const lease = this.#manager?.lease;
+    if (!this.#ready || lease === undefined) return this.#phase + troubles;
     const peers = this.#backend?.status().peers ?? [];
     const installed = peers.filter(({ state }) => state === 'installed').length;
-    const { reasons } = this.readiness();
-    const trouble = reasons.length === 0 ? '' : `; ${reasons.join('; ')}`;
-    return `subnet ${lease.subnet.text}; ${installed} of ${peers.length} peers routed${trouble}`;
+    return `subnet ${lease.subnet.text}; ${installed} of ${peers.length} peers routed${troubles}`;
   }
 }
 
@@ -237,4 +256,12 @@ async function requireCapabilities(kernel: Kernel): Promise<void> {
       remedy: `Run as root, or give it ${missing.join(', ')} (systemd: AmbientCapabilities=, docker: --cap-add).`,
     },
   );
+}
+
+/** Rejects with the reason of `signal` once it aborts. */
+function forever(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason as Error);
+    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+  });
 }
