@@ -31,7 +31,8 @@ export function messagesOf(datagram: Buffer): readonly NetlinkMessage[] {
 /** Reads an NLMSG_ERROR, which is the acknowledgement too. */
 export function decodeAnswer(message: NetlinkMessage): Answer {
   const { data, flags } = message;
-  if (data.length < 4) return { errno: 'EBADMSG', message: undefined };
+  // struct nlmsgerr: the errno, then at least the header of the request.
+  if (data.length < 20) return { errno: 'EBADMSG', message: undefined };
   const errno = readS32.call(data, 0);
   if (errno === 0) return { errno: undefined, message: undefined };
   const requestLength = (flags & NLM_F.CAPPED) !== 0 ? 16 : readU32.call(data, 4);
