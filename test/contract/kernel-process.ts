@@ -9,6 +9,7 @@ const kernel = openNetlinkKernel({ clock: systemClock });
 const events = await kernel.subscribe();
 const waiting = events.next(new AbortController().signal).catch(() => []);
 
+if (process.argv[2] !== 'capabilities') process.stdout.write('waiting');
 switch (process.argv[2]) {
   case 'close':
     // Nothing is left then that keeps the process alive.

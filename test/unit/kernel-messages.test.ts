@@ -1,0 +1,153 @@
+import fc from 'fast-check';
+import { type NetlinkMessage, parseMessages } from 'netlink/dist/structs.js';
+import { describe, expect, test } from 'vitest';
+import { canonicalAddress, formatAddress, parseAddress } from '../../src/ip/ip.ts';
+import { addressBytes, addressText } from '../../src/kernel/addresses.ts';
+import { decodeAnswer, decodeDone, messagesOf } from '../../src/kernel/answers.ts';
+import { decodeAddress, decodeEvent, decodeLink } from '../../src/kernel/decode.ts';
+import { decodeRoute } from '../../src/kernel/decode-route.ts';
+import { encodeChange } from '../../src/kernel/encode.ts';
+import { NLM_F, NLMSG, RTM } from '../../src/kernel/rtnetlink.ts';
+
+const SPEC = {
+  family: 4,
+  dst: '172.20.1.0/24',
+  metric: 0,
+  protocol: 102,
+  gateway: '10.211.55.101',
+  linkIndex: 2,
+} as const;
+
+/** The message of a request, as the kernel would send it in a notification. */
+function notification(over: Partial<{ dst: string; metric: number; op: 'add' | 'remove' }> = {}) {
+  const { op = 'add', ...route } = over;
+  const [message] = parseMessages(encodeChange({ op, route: { ...SPEC, ...route } }, 7) ?? Buffer.alloc(0));
+  if (message === undefined) throw new Error('no message');
+  return message;
+}
+
+function attribute(type: number, data: Buffer): Buffer {
+  const header = Buffer.from(Uint16Array.of(4 + data.length, type).buffer);
+  return Buffer.concat([header, data, Buffer.alloc(-data.length & 3)]);
+}
+
+function answer(flags: number, data: Buffer): NetlinkMessage {
+  return { type: NLMSG.ERROR, flags, seq: 1, port: 0, data };
+}
+
+function error(errno: number): Buffer {
+  return Buffer.from(Int32Array.of(errno).buffer);
+}
+
+describe('addresses', () => {
+  test('are written as the rest of the program writes them', () => {
+    const groups = fc.array(fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 0xffff })), {
+      minLength: 8,
+      maxLength: 8,
+    });
+    fc.assert(
+      fc.property(groups, (parts) => {
+        const text = parts.map((part) => part.toString(16)).join(':');
+        const canonical = canonicalAddress(text);
+        // IPv4-mapped addresses have no canonical text there.
+        if (canonical === undefined) return;
+        const bytes = addressBytes(6, text);
+        expect(bytes && addressText(bytes)).toBe(canonical);
+      }),
+    );
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 0xffffffff }), (value) => {
+        const text = formatAddress(4, BigInt(value));
+        const bytes = addressBytes(4, text);
+        expect(bytes && addressText(bytes)).toBe(text);
+        expect(parseAddress(text)?.value).toBe(BigInt(value));
+      }),
+    );
+  });
+
+  test('of another family or length are none', () => {
+    expect(addressBytes(4, 'fd00::1')).toBeUndefined();
+    expect(addressBytes(6, '10.0.0.1')).toBeUndefined();
+    expect(addressText(Buffer.alloc(8))).toBeUndefined();
+  });
+});
+
+describe('route messages', () => {
+  test('come back as the route they were made from', () => {
+    expect(decodeRoute(notification().data)).toEqual({
+      ...SPEC,
+      tos: 0,
+      type: 'unicast',
+      scope: 0,
+      special: false,
+    });
+    expect(decodeRoute(notification({ dst: '0.0.0.0/0', metric: 5 }).data)).toMatchObject({
+      dst: '0.0.0.0/0',
+      metric: 5,
+    });
+  });
+
+  test('whose flags and sender say what happened', () => {
+    const message = notification();
+    const event = (flags: number, port: number, type: number = RTM.NEWROUTE) =>
+      decodeEvent({ ...message, flags, port, type }, 4711);
+    expect(event(NLM_F.CREATE, 4711)).toMatchObject({ replaced: false, appended: false, own: true });
+    expect(event(NLM_F.REPLACE, 4712)).toMatchObject({ replaced: true, appended: false, own: false });
+    expect(event(NLM_F.CREATE | NLM_F.APPEND, 0)).toMatchObject({ replaced: false, appended: true });
+    expect(event(0, 4711, RTM.DELROUTE)).toMatchObject({ type: 'route-removed', own: true });
+  });
+
+  test('with an attribute nobody knows are special, and other tables are no routes of ours', () => {
+    const { data } = notification();
+    expect(decodeRoute(Buffer.concat([data, attribute(77, Buffer.alloc(3))]))).toMatchObject({
+      dst: SPEC.dst,
+      gateway: SPEC.gateway,
+      special: true,
+    });
+    const inTable1000 = Buffer.concat([data, attribute(15, Buffer.from(Uint32Array.of(1000).buffer))]);
+    expect(decodeRoute(inTable1000)).toBeUndefined();
+  });
+
+  test('cut off in the middle of an attribute are special', () => {
+    const { data } = notification();
+    expect(decodeRoute(data.subarray(0, data.length - 2))).toMatchObject({ dst: SPEC.dst, special: true });
+  });
+
+  test('of any content never throw', () => {
+    const bytes = fc.uint8Array({ maxLength: 120 }).map((array) => Buffer.from(array));
+    const starts = fc.constantFrom(notification().data, Buffer.alloc(0));
+    fc.assert(
+      fc.property(starts, bytes, fc.integer({ min: 0, max: 60 }), (start, rest, cut) => {
+        const data = Buffer.concat([start.subarray(0, cut), rest]);
+        for (const decode of [decodeRoute, decodeLink, decodeAddress]) decode(data);
+        const message = { type: NLMSG.ERROR, flags: NLM_F.ACK_TLVS, seq: 1, port: 0, data };
+        expect(decodeAnswer(message)).toHaveProperty('errno');
+        expect(decodeDone(message)).toHaveProperty('errno');
+        expect(messagesOf(data)).toBeInstanceOf(Array);
+      }),
+      { numRuns: 2000 },
+    );
+  });
+});
+
+describe('answers', () => {
+  const header = Buffer.alloc(16);
+  const words = attribute(1, Buffer.from('Nexthop has invalid gateway\0'));
+
+  test('carry the errno by name and the explanation, with or without a copy of the request', () => {
+    expect(decodeAnswer(answer(0, Buffer.concat([error(0), header])))).toEqual({
+      errno: undefined,
+      message: undefined,
+    });
+    const capped = answer(NLM_F.CAPPED | NLM_F.ACK_TLVS, Buffer.concat([error(-101), header, words]));
+    expect(decodeAnswer(capped)).toEqual({ errno: 'ENETUNREACH', message: 'Nexthop has invalid gateway' });
+    const request = encodeChange({ op: 'add', route: SPEC }, 1) ?? header;
+    const whole = answer(NLM_F.ACK_TLVS, Buffer.concat([error(-17), request, words]));
+    expect(decodeAnswer(whole)).toEqual({ errno: 'EEXIST', message: 'Nexthop has invalid gateway' });
+  });
+
+  test('at the end of a dump may be errors too', () => {
+    expect(decodeDone(answer(0, error(0))).errno).toBeUndefined();
+    expect(decodeDone(answer(0, error(-12))).errno).toBe('ENOMEM');
+  });
+});
