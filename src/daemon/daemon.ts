@@ -2,14 +2,13 @@ import type { BackendStatus } from '../backend/backend.ts';
 import { Reconciler } from '../backend/hostgw/reconciler.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { FlannelError } from '../runtime/errors.ts';
 import type { Files } from '../runtime/files.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { Notifier } from '../runtime/notifier.ts';
 import type { Random } from '../runtime/random.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf } from '../runtime/wake.ts';
-import { type NetworkConfig, NetworkConfigError, type PoolConfig } from '../subnet/config.ts';
+import type { PoolConfig } from '../subnet/config.ts';
 import { waitForConfig } from '../subnet/config-source.ts';
 import { LeaseWatch } from '../subnet/lease-watch.ts';
 import { LeaseManager } from '../subnet/manager.ts';
@@ -19,7 +18,8 @@ import { subnetsPrefix } from '../subnet/subnet-key.ts';
 import type { HostInterface } from './choose-interface.ts';
 import { EnvFiles } from './env-files.ts';
 import type { Readiness } from './health.ts';
-import type { Options } from './options.ts';
+import type { Options } from './options/options.ts';
+import { requireCapabilities, requireIPv4 } from './requirements.ts';
 import { waitForInterface } from './wait-for-interface.ts';
 
 /** Everything the daemon touches outside itself. */
@@ -44,9 +44,6 @@ export type DaemonOptions = Pick<
   | 'renewMarginMs'
   | 'routeProtocol'
 >;
-
-/** The host cannot do what the daemon is for. Ends it with exit code 1. */
-export class CannotRunError extends FlannelError {}
 
 /** How often the status line is brought up to date. */
 const statusIntervalMs = 5_000;
@@ -232,30 +229,6 @@ export class Daemon {
     const installed = peers.filter(({ state }) => state === 'installed').length;
     return `subnet ${lease.subnet.text}; ${installed} of ${peers.length} peers routed${troubles}`;
   }
-}
-
-/** Half of a dual-stack network would look like a whole one, so IPv6 is refused until it is supported. */
-function requireIPv4(config: NetworkConfig): NetworkConfig & { readonly ipv4: PoolConfig } {
-  const { ipv4, ipv6 } = config;
-  if (ipv4 !== undefined && ipv6 === undefined) return { ...config, ipv4 };
-  throw new NetworkConfigError(
-    'FAMILY',
-    'EnableIPv6',
-    'EnableIPv6 is true, which this version does not support',
-    'Set EnableIPv6 to false and EnableIPv4 to true.',
-  );
-}
-
-async function requireCapabilities(kernel: Kernel): Promise<void> {
-  const missing = await kernel.missingCapabilities();
-  if (missing.length === 0) return;
-  throw new CannotRunError(
-    'NO_PERMISSION',
-    `routes cannot be changed: this process lacks ${missing.join(', ')}`,
-    {
-      remedy: `Run as root, or give it ${missing.join(', ')} (systemd: AmbientCapabilities=, docker: --cap-add).`,
-    },
-  );
 }
 
 /** Rejects with the reason of `signal` once it aborts. */

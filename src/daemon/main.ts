@@ -6,13 +6,14 @@ import { FlannelError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { connectMember } from '../subnet/etcd/member.ts';
 import { rotate } from '../subnet/rotation.ts';
-import { CannotRunError, Daemon } from './daemon.ts';
+import { Daemon } from './daemon.ts';
 import { nodeFiles } from './files.ts';
 import { HealthServer } from './health.ts';
 import { createLogger } from './logger.ts';
 import { systemdNotifier } from './notifier.ts';
-import { type Options, type ParsedCommand, parseOptions } from './options.ts';
-import { UsageError } from './options-errors.ts';
+import { UsageError } from './options/errors.ts';
+import { type Options, type ParsedCommand, parseOptions } from './options/options.ts';
+import { CannotRunError } from './requirements.ts';
 import { systemClock, systemRandom } from './system-clock.ts';
 
 /** A stop has to be over within 5 s, whatever hangs. Armed before the clean-up begins. */

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseEndpoints } from '../../src/daemon/endpoints.ts';
-import { InvalidValue } from '../../src/daemon/options-errors.ts';
+import { parseEndpoints } from '../../src/daemon/options/endpoints.ts';
+import { InvalidValue } from '../../src/daemon/options/errors.ts';
 
 function urls(text: string): readonly string[] {
   return parseEndpoints(text, () => {}).map(({ url }) => url);

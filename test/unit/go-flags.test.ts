@@ -1,12 +1,12 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { UsageError } from '../../src/daemon/options/errors.ts';
 import {
   parseDecimalInteger,
   parseGoBoolean,
   parseGoInteger,
   splitFlags,
-} from '../../src/daemon/go-flags.ts';
-import { UsageError } from '../../src/daemon/options-errors.ts';
+} from '../../src/daemon/options/go-flags.ts';
 
 const kindOf = (name: string) => (name.startsWith('bool') ? ('boolean' as const) : ('value' as const));
 const split = (...argv: string[]) => splitFlags(argv, kindOf);

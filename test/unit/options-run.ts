@@ -1,4 +1,4 @@
-import { type Options, parseOptions } from '../../src/daemon/options.ts';
+import { type Options, parseOptions } from '../../src/daemon/options/options.ts';
 
 export type Env = Readonly<Record<string, string | undefined>>;
 

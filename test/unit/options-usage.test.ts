@@ -1,9 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseOptions } from '../../src/daemon/options.ts';
-import { UsageError } from '../../src/daemon/options-errors.ts';
-import { flagsMarkdown } from '../../src/daemon/options-help.ts';
-import { environmentName, flagTable } from '../../src/daemon/options-table.ts';
+import { UsageError } from '../../src/daemon/options/errors.ts';
+import { flagsMarkdown } from '../../src/daemon/options/help.ts';
+import { parseOptions } from '../../src/daemon/options/options.ts';
+import { environmentName, flagTable } from '../../src/daemon/options/table.ts';
 import { type Env, run } from './options-run.ts';
 
 async function usageError(argv: readonly string[], env: Env = {}): Promise<UsageError> {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { Options } from '../../src/daemon/options.ts';
-import { flagTable } from '../../src/daemon/options-table.ts';
+import type { Options } from '../../src/daemon/options/options.ts';
+import { flagTable } from '../../src/daemon/options/table.ts';
 import { type Env, run } from './options-run.ts';
 
 const urls = (options: Options) => options.etcdEndpoints.map(({ url }) => url);

@@ -1,4 +1,4 @@
-import { quote, UsageError } from './options-errors.ts';
+import { quote, UsageError } from './errors.ts';
 
 /** One flag as it was written, in the order of the command line. */
 export interface GivenFlag {

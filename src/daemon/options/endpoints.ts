@@ -1,6 +1,6 @@
 import { isIPv4, isIPv6 } from 'node:net';
-import { canonicalAddress } from '../ip/ip.ts';
-import { InvalidValue, quote } from './options-errors.ts';
+import { canonicalAddress } from '../../ip/ip.ts';
+import { InvalidValue, quote } from './errors.ts';
 
 /** One member of etcd, as the user named it. */
 export interface Endpoint {

@@ -1,4 +1,4 @@
-import { FlannelError } from '../runtime/errors.ts';
+import { FlannelError } from '../../runtime/errors.ts';
 
 /** What is wrong with a command line. */
 export type UsageErrorKind = 'SYNTAX' | 'UNKNOWN_FLAG' | 'MISSING_VALUE' | 'BAD_VALUE';

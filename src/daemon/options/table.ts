@@ -10,7 +10,7 @@ import {
   portOrOff,
   shellVariable,
   verbosity,
-} from './options-values.ts';
+} from './values.ts';
 
 /** The headings of the help text, in its order. */
 export const GROUPS = ['etcd', 'Interface and lease', 'Files', 'Routes', 'Health', 'Log', 'Help'] as const;

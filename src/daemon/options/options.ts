@@ -1,11 +1,11 @@
 import type { Endpoint } from './endpoints.ts';
+import { quote, UsageError } from './errors.ts';
 import { splitFlags } from './go-flags.ts';
-import { quote, UsageError } from './options-errors.ts';
-import { helpText } from './options-help.ts';
-import { nearestName } from './options-nearest.ts';
-import { type Environment, Settings } from './options-settings.ts';
-import { environmentName, type Flag, flags, flagTable } from './options-table.ts';
-import { VERSION } from './options-version.ts';
+import { helpText } from './help.ts';
+import { nearestName } from './nearest.ts';
+import { type Environment, Settings } from './settings.ts';
+import { environmentName, type Flag, flags, flagTable } from './table.ts';
+import { VERSION } from './version.ts';
 
 /** What a run of the daemon was asked for; checked, typed, with defaults filled in. */
 export interface Options {

@@ -1,5 +1,5 @@
-import { environmentName, type Flag, flagTable, GROUPS } from './options-table.ts';
-import { VERSION } from './options-version.ts';
+import { environmentName, type Flag, flagTable, GROUPS } from './table.ts';
+import { VERSION } from './version.ts';
 
 const USAGE = `Usage: $0 [flags]
    or: $0 health [--healthz-ip=IP] --healthz-port=PORT

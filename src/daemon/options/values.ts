@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
+import { InvalidValue } from './errors.ts';
 import { parseDecimalInteger, parseGoBoolean, parseGoInteger } from './go-flags.ts';
-import { InvalidValue } from './options-errors.ts';
 
 // The parsers of single values. Each takes the text as given and throws InvalidValue, which says what is allowed.
 

@@ -1,6 +1,6 @@
+import { InvalidValue, quote, UsageError } from './errors.ts';
 import type { GivenFlag } from './go-flags.ts';
-import { InvalidValue, quote, UsageError } from './options-errors.ts';
-import { environmentName, type Flag } from './options-table.ts';
+import { environmentName, type Flag } from './table.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
