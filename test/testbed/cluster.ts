@@ -62,8 +62,7 @@ export class Cluster {
     this.hosts = network.hosts.map((net, index) => {
       const place = { dir: join(dir, net.name), namespace: net.namespace, hostname: net.name };
       const env = sysconfig(network.hosts, options.endpoints === 'own' ? index : undefined);
-      const flags = options.flags === undefined ? {} : { flags: options.flags };
-      const daemon = new DaemonProcess({ ...place, ...flags, env });
+      const daemon = new DaemonProcess({ ...place, flags: options.flags ?? ['--iface=eth0'], env });
       return { name: net.name, address: net.address, dir: place.dir, net, daemon };
     });
   }

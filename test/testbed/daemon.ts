@@ -13,7 +13,7 @@ export interface DaemonOptions extends HostPlace {
   readonly endpoints?: string;
   /** `--etcd-prefix`; not given when undefined. */
   readonly prefix?: string;
-  /** More flags. Default: `--iface=eth0`. */
+  /** More flags. */
   readonly flags?: readonly string[];
   /** More environment; FLANNEL* of this process's own is not handed on. */
   readonly env?: Readonly<Record<string, string>>;
@@ -69,7 +69,7 @@ export class DaemonProcess {
   launch(): void {
     if (this.running) throw new Error('the daemon is running already');
     if (!existsSync(PROGRAM)) throw new Error(`${PROGRAM} is missing: npm run build`);
-    const { endpoints, prefix, flags = ['--iface=eth0'], env = {} } = this.options;
+    const { endpoints, prefix, flags = [], env = {} } = this.options;
     const argv = [
       process.execPath,
       PROGRAM,

@@ -32,6 +32,8 @@ export class RunningProcess {
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...argv], {
       ...options,
       stdio: ['ignore', 'pipe', 'pipe'],
+      // Out of the terminal's process group: Ctrl-C comes to this process alone, which ends its children in order.
+      detached: true,
     });
     this.#child = child;
     this.pid = child.pid ?? 0;

@@ -1,0 +1,118 @@
+/** The demo's process: reads the arguments, keeps or removes what it has made, whatever ends it. Run by script/demo. */
+import { parseArgs } from 'node:util';
+import { type Cluster, makeHosts } from '../test/testbed/cluster.ts';
+import { describeLeftovers, sweep } from '../test/testbed/leftovers.ts';
+import { newRunId, RUN_VARIABLE, runId } from '../test/testbed/run.ts';
+import { holdInBackground, isHolder, sayUp, takeDown } from './demo-holder.ts';
+import { DemoFailure, hint, runSteps } from './demo-steps.ts';
+
+interface Arguments {
+  readonly hosts: number;
+  readonly keep: boolean;
+  readonly down: boolean;
+  readonly id?: string;
+}
+
+/** 128 + the signal's number, as shells have it. */
+const EXIT_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+type StopSignal = keyof typeof EXIT_CODES;
+
+const outerRun = process.env[RUN_VARIABLE];
+const family = outerRun === undefined ? 'demo' : `${outerRun}-demo`;
+
+process.exitCode = await main();
+
+async function main(): Promise<number> {
+  let options: Arguments;
+  try {
+    options = readArguments(process.argv.slice(2));
+  } catch (error) {
+    console.error(
+      `script/demo: ${error instanceof Error ? error.message : String(error)} (see script/demo --help)`,
+    );
+    return 2;
+  }
+  if (options.down) return await takeDown(family, options.id);
+  if (options.keep && !isHolder()) return await holdInBackground();
+  return await demonstrate(options);
+}
+
+function readArguments(argv: readonly string[]): Arguments {
+  const { values, positionals } = parseArgs({
+    args: [...argv],
+    options: {
+      hosts: { type: 'string', default: '3' },
+      keep: { type: 'boolean', default: false },
+      down: { type: 'boolean', default: false },
+    },
+    allowPositionals: true,
+  });
+  const [id, ...rest] = positionals;
+  if (rest.length > 0 || (id !== undefined && !values.down)) throw new Error(`unexpected '${rest[0] ?? id}'`);
+  if (!/^\d+$/.test(values.hosts) || Number(values.hosts) < 2 || Number(values.hosts) > 100) {
+    throw new Error(`--hosts ${values.hosts}: a number from 2 to 100 is wanted`);
+  }
+  return {
+    hosts: Number(values.hosts),
+    keep: values.keep,
+    down: values.down,
+    ...(id === undefined ? {} : { id }),
+  };
+}
+
+async function demonstrate(options: Arguments): Promise<number> {
+  process.env[RUN_VARIABLE] = newRunId(family);
+  const stop = untilStopped();
+  const made: { cluster?: Cluster } = {};
+  const work = (async () => {
+    made.cluster = await makeHosts({ hosts: options.hosts, endpoints: 'own' });
+    await runSteps(made.cluster, () => stop.signal !== undefined);
+    if (options.keep) {
+      console.log(hint(made.cluster, runId()));
+      sayUp(made.cluster.dir);
+      await stop.promise;
+    }
+    return 0;
+  })();
+  const stopped = stop.promise.then((signal) => EXIT_CODES[signal]);
+  const code = await Promise.race([work, stopped]).catch(report);
+  console.log('\nremoving all that was made');
+  await made.cluster?.close().catch(report);
+  // A step that was cut off has its processes ended here, and may have made something since.
+  await sweep(runId());
+  await work.catch(() => undefined);
+  const left = await sweep(runId());
+  if (left.length > 0) console.error(`could not be removed:\n${describeLeftovers(left)}`);
+  return left.length > 0 ? 1 : code;
+}
+
+function report(error: unknown): number {
+  const expected = error instanceof DemoFailure;
+  console.error(
+    `\nscript/demo: ${expected ? error.message : error instanceof Error ? error.stack : String(error)}`,
+  );
+  return 1;
+}
+
+interface Stop {
+  /** The first signal that has come. */
+  signal: StopSignal | undefined;
+  readonly promise: Promise<StopSignal>;
+}
+
+function untilStopped(): Stop {
+  const stop: Stop = {
+    signal: undefined,
+    promise: new Promise((resolve) => {
+      const onSignal = (signal: StopSignal) => {
+        stop.signal ??= signal;
+        resolve(signal);
+      };
+      for (const signal of Object.keys(EXIT_CODES) as StopSignal[])
+        process.on(signal, () => onSignal(signal));
+      // The foreground half has gone before the hosts were up.
+      process.on('disconnect', () => onSignal('SIGHUP'));
+    }),
+  };
+  return stop;
+}
