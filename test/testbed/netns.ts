@@ -1,9 +1,13 @@
-import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
-import { createInterface } from 'node:readline';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { execFileSync } from 'node:child_process';
+
+import { closeSync, openSync } from 'node:fs';
 import koffi from 'koffi';
+import { exec, run } from './commands.ts';
+import { monitorRoutes, type RouteMonitor } from './route-monitor.ts';
 import { uniqueName } from './run.ts';
+
+export { exec, ipBatch, until } from './commands.ts';
+export { monitorRoutes, type RouteMonitor } from './route-monitor.ts';
 
 /**
  * Hosts on one Ethernet segment, made of network namespaces: a "switch" namespace holds a bridge, each host namespace
@@ -140,15 +144,6 @@ export interface ListedRoute {
   readonly flags: readonly string[];
 }
 
-/** What `ip monitor route` has printed, line by line (`Deleted …` for removals), both families, all tables. */
-export interface RouteMonitor {
-  readonly lines: readonly string[];
-  /** Resolves once `predicate` holds for the lines; rejects after `timeoutMs`. */
-  waitFor(predicate: (lines: readonly string[]) => boolean, timeoutMs?: number): Promise<void>;
-  stop(): Promise<void>;
-}
-
-const children = new Set<ChildProcess>();
 const namespaces = new Set<string>();
 let exitHook = false;
 
@@ -189,44 +184,6 @@ export async function makeNetwork(hosts: readonly HostOptions[]): Promise<Networ
   }
 }
 
-/** Runs a command in a namespace; resolves to its standard output, rejects with its standard error in the message. */
-export function exec(namespace: string, ...argv: string[]): Promise<string> {
-  return run('nsenter', [`--net=/run/netns/${namespace}`, '--', ...argv]);
-}
-
-/** Runs `ip -batch` in a namespace with these lines (each without the leading `ip`). */
-export function ipBatch(namespace: string, lines: readonly string[]): Promise<string> {
-  const argv = [`--net=/run/netns/${namespace}`, '--', 'ip', '-batch', '-'];
-  return run('nsenter', argv, `${lines.join('\n')}\n`);
-}
-
-/** Starts `ip monitor route` in a namespace; resolves once it is subscribed, so that no later change is missed. */
-export async function monitorRoutes(namespace: string): Promise<RouteMonitor> {
-  const argv = [`--net=/run/netns/${namespace}`, '--', 'ip', '-o', '-rcvbuf', '16777216', 'monitor', 'route'];
-  const child = spawn('nsenter', argv, { stdio: ['ignore', 'pipe', 'ignore'] });
-  children.add(child);
-  const ended = new Promise<void>((resolve) =>
-    child.once('exit', () => resolve()).once('error', () => resolve()),
-  );
-  const lines: string[] = [];
-  createInterface({ input: child.stdout }).on('line', (line) => lines.push(line));
-  await until(() => isSubscribed(child.pid ?? 0), 10_000, 'ip monitor did not subscribe');
-  return {
-    lines,
-    waitFor: (predicate, timeoutMs = 10_000) =>
-      until(
-        () => predicate(lines),
-        timeoutMs,
-        () => `ip monitor printed:\n${lines.join('\n')}`,
-      ),
-    stop: async () => {
-      child.kill();
-      await ended;
-      children.delete(child);
-    },
-  };
-}
-
 /**
  * Moves this process's main thread into a namespace, as a test worker does before it opens sockets of its own; children
  * started later are in it too. Threads that exist already (libuv's pool) stay where they are, which does not matter for
@@ -243,21 +200,6 @@ export function enterNamespace(namespace: string): () => void {
   return () => enter(home);
 }
 
-/** Waits until `condition` holds, polled; rejects with `message` after `timeoutMs`. */
-export async function until(
-  condition: () => boolean | Promise<boolean>,
-  timeoutMs: number,
-  message: string | (() => string) = 'condition not met',
-): Promise<void> {
-  const deadline = performance.now() + timeoutMs;
-  while (!(await condition())) {
-    if (performance.now() > deadline) {
-      throw new Error(`${typeof message === 'string' ? message : message()} (after ${timeoutMs} ms)`);
-    }
-    await sleep(5);
-  }
-}
-
 async function addNamespace(namespace: string): Promise<void> {
   namespaces.add(namespace);
   await run('ip', ['netns', 'add', namespace]);
@@ -269,40 +211,11 @@ async function removeNamespace(namespace: string): Promise<void> {
   namespaces.delete(namespace);
 }
 
-/** Whether the process has a NETLINK_ROUTE socket that listens to a group (columns: sk, protocol, port id, groups, …). */
-function isSubscribed(pid: number): boolean {
-  try {
-    const rows = readFileSync(`/proc/${pid}/net/netlink`, 'utf8').split('\n').slice(1);
-    const cells = rows.map((row) => row.split(/\s+/));
-    return cells.some(([, protocol, port, groups]) => {
-      return protocol === '0' && port === String(pid) && Number.parseInt(groups ?? '0', 16) !== 0;
-    });
-  } catch {
-    return false;
-  }
-}
-
-function run(command: string, argv: string[], input?: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const child = execFile(command, argv, { maxBuffer: 256 << 20 }, (error, stdout, stderr) => {
-      if (error === null) resolve(stdout);
-      else
-        reject(
-          new Error(`${command} ${argv.join(' ')}: ${stderr.trim() || error.message}`, { cause: error }),
-        );
-    });
-    // A command may end without reading its input; what it says then is in its standard error.
-    child.stdin?.on('error', () => undefined);
-    child.stdin?.end(input);
-  });
-}
-
-/** The last resort when a test run dies before close(): namespaces and children go with the process. */
+/** The last resort when a test run dies before close(): namespaces go with the process. */
 function cleanUpAtExit(): void {
   if (exitHook) return;
   exitHook = true;
   process.on('exit', () => {
-    for (const child of children) child.kill('SIGKILL');
     for (const namespace of namespaces) {
       try {
         execFileSync('ip', ['netns', 'del', namespace], { stdio: 'ignore' });

@@ -1,0 +1,44 @@
+import { execFile } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** Runs a command in a namespace; resolves to its standard output, rejects with its standard error in the message. */
+export function exec(namespace: string, ...argv: string[]): Promise<string> {
+  return run('nsenter', [`--net=/run/netns/${namespace}`, '--', ...argv]);
+}
+
+/** Runs `ip -batch` in a namespace with these lines (each without the leading `ip`). */
+export function ipBatch(namespace: string, lines: readonly string[]): Promise<string> {
+  const argv = [`--net=/run/netns/${namespace}`, '--', 'ip', '-batch', '-'];
+  return run('nsenter', argv, `${lines.join('\n')}\n`);
+}
+
+/** Waits until `condition` holds, polled; rejects with `message` after `timeoutMs`. */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  timeoutMs: number,
+  message: string | (() => string) = 'condition not met',
+): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while (!(await condition())) {
+    if (performance.now() > deadline) {
+      throw new Error(`${typeof message === 'string' ? message : message()} (after ${timeoutMs} ms)`);
+    }
+    await sleep(5);
+  }
+}
+
+/** Runs a command with `input` on its standard input; see {@link exec}. */
+export function run(command: string, argv: string[], input?: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = execFile(command, argv, { maxBuffer: 256 << 20 }, (error, stdout, stderr) => {
+      if (error === null) resolve(stdout);
+      else
+        reject(
+          new Error(`${command} ${argv.join(' ')}: ${stderr.trim() || error.message}`, { cause: error }),
+        );
+    });
+    // A command may end without reading its input; what it says then is in its standard error.
+    child.stdin?.on('error', () => undefined);
+    child.stdin?.end(input);
+  });
+}
