@@ -109,7 +109,9 @@ export class SimKernel {
       return;
     }
     this.#tables[4].flush((route) => route.linkIndex === link.index);
-    for (const route of this.#tables[6].flush((r) => r.linkIndex === link.index)) this.#routeGone(route);
+    for (const route of this.#tables[6].flush((r) => r.linkIndex === link.index)) {
+      this.#emit({ type: 'route-removed', route, own: false });
+    }
     const lost = this.#addresses.of(link.index).filter((a) => a.family === 6);
     for (const address of lost) this.#dropAddress(address);
   }
@@ -242,10 +244,6 @@ export class SimKernel {
   #changeLink(link: Link): void {
     this.#links.set(link.index, link);
     this.#emit({ type: 'link-changed', link });
-  }
-
-  #routeGone(route: Route): void {
-    this.#emit({ type: 'route-removed', route, own: false });
   }
 
   #emit(event: KernelEvent, origin?: object): void {

@@ -20,7 +20,8 @@ export interface Kernel {
   routes(family: Family, signal?: AbortSignal): Promise<readonly Route[]>;
   /**
    * Sends all changes as one batch and resolves to one result per change, in order. A failed change does not stop the
-   * later ones. `outcome: 'unknown'` when the kernel's answer was lost: it may have taken effect, dump to find out.
+   * later ones. `outcome: 'unknown'` when the kernel's answer was lost: it may have taken effect, dump to find out. The
+   * same holds for all changes when the call rejects because its signal aborted.
    */
   apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]>;
   /** Frees sockets. No timer, thread or descriptor is left. */
@@ -30,8 +31,9 @@ export interface Kernel {
 /** An ordered stream of what happened. One consumer. */
 export interface KernelEvents {
   /**
-   * Waits until something happened and returns all that is there, in order; rejects with `signal.reason`. After an
-   * `overflow` events were lost: whatever is known must be dumped again.
+   * Waits until something happened and returns what is there, in order; rejects with `signal.reason` (nothing is lost
+   * then: the next call returns it). An `overflow` comes alone: events were lost, those received before it are dropped, and
+   * whatever is known must be dumped again. A dump started after it was returned, and the events that follow, are complete.
    */
   next(signal: AbortSignal): Promise<readonly KernelEvent[]>;
   /**
@@ -85,7 +87,10 @@ export interface Route {
   readonly linkIndex?: number;
   /** Preferred source address, when set. */
   readonly source?: string;
-  /** Multipath, `via` another family, encapsulated, nexthop object or `onlink`: a route that never equals one of ours. */
+  /**
+   * Has more than the fields above: multipath, `via` another family, encapsulated, nexthop object, `onlink`, metrics such as
+   * an MTU, a realm, or an attribute not known here. A route that never equals one of ours.
+   */
   readonly special: boolean;
 }
 
@@ -102,9 +107,15 @@ export interface RouteSpec {
 export type RouteChange =
   /** CREATE|EXCL: fails with EEXIST when the key (dst, tos, metric) is taken. */
   | { readonly op: 'add'; readonly route: RouteSpec }
-  /** CREATE|REPLACE: replaces the first route of the key whoever owns it, without a gap; creates when there is none. */
+  /**
+   * CREATE|REPLACE: replaces the first route of the key whoever owns it, without a gap; creates when there is none. IPv4
+   * fails with EEXIST when the very same route stands behind another of its key: remove it first, then replace.
+   */
   | { readonly op: 'replace'; readonly route: RouteSpec }
-  /** DELROUTE naming protocol, gateway, link and metric: removes that very route, or fails with ESRCH. */
+  /**
+   * DELROUTE naming protocol, gateway, link and metric: removes that very route, or fails with ESRCH. To the kernel a
+   * metric of 0 means any: without a route of metric 0 it takes one of another metric that is the same otherwise.
+   */
   | { readonly op: 'remove'; readonly route: RouteSpec };
 
 export type ChangeResult =
@@ -135,5 +146,5 @@ export type KernelEvent =
   | { readonly type: 'link-removed'; readonly linkIndex: number; readonly name: string }
   | { readonly type: 'address-added'; readonly address: LinkAddress }
   | { readonly type: 'address-removed'; readonly address: LinkAddress }
-  /** Events were lost. */
+  /** Events were lost, see {@link KernelEvents.next}. */
   | { readonly type: 'overflow' };

@@ -2,7 +2,7 @@ import { systemClock } from '../../src/daemon/system-clock.ts';
 import { openNetlinkKernel } from '../../src/kernel/netlink-kernel.ts';
 
 /**
- * A program for the tests of kernel-netlink.real.test.ts, run as a process of its own: opens a kernel, waits for
+ * A program for the tests of kernel-process.real.test.ts, run as a process of its own: opens a kernel, waits for
  * notifications, and does what its argument says.
  */
 const kernel = openNetlinkKernel({ clock: systemClock });
