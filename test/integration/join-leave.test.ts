@@ -1,0 +1,158 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { type Cluster, type ClusterHost, makeHosts } from '../testbed/cluster.ts';
+import { RunningProcess } from '../testbed/process.ts';
+import {
+  etcdLeaseIds,
+  expectFullMesh,
+  ownRoutes,
+  type RouteWatch,
+  routesTo,
+  type StoredLease,
+  storedLease,
+  subnetOf,
+  watchRoutes,
+} from './support-arrivals.ts';
+
+let cluster: Cluster;
+let routes: RouteWatch;
+
+async function makeFiveHosts(): Promise<void> {
+  cluster = await makeHosts({ hosts: 5 });
+  await cluster.startEtcd();
+  await cluster.storeConfig();
+  routes = await watchRoutes(cluster.hosts);
+}
+
+async function remove(): Promise<void> {
+  await routes?.stop();
+  await cluster?.close();
+}
+
+describe('five hosts that join one after another', () => {
+  beforeAll(makeFiveHosts);
+  afterAll(remove);
+
+  it('are routed to by all others within a second, and route to all others once they are ready', async () => {
+    const there: ClusterHost[] = [];
+    for (const host of cluster.hosts) {
+      routes.mark();
+      host.daemon.launch();
+      const { subnet } = await host.daemon.waitForLog('lease-acquired');
+      const leasedMs = performance.now();
+      const routedMs = await routes.arrived(there, String(subnet), host.address);
+      expect(routedMs - leasedMs).toBeLessThan(1_000);
+      await host.daemon.ready();
+      expect(await ownRoutes(host)).toEqual(routesTo(host, there));
+      expect(routes.deletions()).toEqual([]);
+      there.push(host);
+    }
+    await expectFullMesh(cluster.hosts);
+  });
+});
+
+describe('five hosts that join at once', () => {
+  beforeAll(makeFiveHosts);
+  afterAll(remove);
+
+  it('get five subnets and all routes within a second after the last is ready, with one etcd lease each', async () => {
+    for (const { daemon } of cluster.hosts) daemon.launch();
+    await Promise.all(cluster.hosts.map(({ daemon }) => daemon.ready()));
+    const readyMs = performance.now();
+    let routedMs = readyMs;
+    for (const host of cluster.hosts) {
+      const others = cluster.hosts.filter((other) => other !== host);
+      routedMs = await routes.arrived(others, subnetOf(host), host.address);
+    }
+    expect(routedMs - readyMs).toBeLessThan(1_000);
+    await expectFullMesh(cluster.hosts);
+    expect(routes.deletions()).toEqual([]);
+    expect(await etcdLeaseIds(cluster.etcd.first)).toHaveLength(5);
+  });
+});
+
+describe('a host that leaves', () => {
+  let leaver: ClusterHost;
+  let others: readonly ClusterHost[];
+  let lease: StoredLease;
+
+  beforeAll(async () => {
+    await makeFiveHosts();
+    await cluster.startDaemons();
+  });
+  afterAll(remove);
+
+  /** All five are up and know one another, then the last one's daemon is stopped. */
+  beforeEach(async () => {
+    const found = cluster.hosts.at(-1);
+    if (found === undefined) throw new Error('there are no hosts');
+    leaver = found;
+    others = cluster.hosts.slice(0, -1);
+    routes.mark();
+    if (!leaver.daemon.running) {
+      await leaver.daemon.start();
+      await routes.arrived(others, subnetOf(leaver), leaver.address);
+    }
+    await expectFullMesh(cluster.hosts);
+    lease = await storedLease(cluster, leaver);
+    routes.mark();
+    await leaver.daemon.stop();
+  });
+
+  async function expectOnlyTheLeaverGone(): Promise<void> {
+    const gone = routes.changes(others).map(({ dst, deleted }) => ({ dst, deleted }));
+    expect(gone).toEqual(others.map(() => ({ dst: subnetOf(leaver), deleted: true })));
+    for (const host of others) expect(await ownRoutes(host)).toEqual(routesTo(host, others));
+    // Its own routes are as its daemon left them.
+    expect(await ownRoutes(leaver)).toEqual(routesTo(leaver, others));
+  }
+
+  it('is not routed to any more within a second after its key is deleted', async () => {
+    const startMs = performance.now();
+    await cluster.etcd.ctl('del', lease.key);
+    expect((await routes.left(others, subnetOf(leaver))) - startMs).toBeLessThan(1_000);
+    await expectOnlyTheLeaverGone();
+  });
+
+  it('is not routed to any more within a second after its lease is revoked', async () => {
+    const startMs = performance.now();
+    await cluster.etcd.ctl('lease', 'revoke', lease.leaseId);
+    expect((await routes.left(others, subnetOf(leaver))) - startMs).toBeLessThan(1_000);
+    await expectOnlyTheLeaverGone();
+  });
+
+  it('is routed to until its lease expires, and not any more within a second after that', async () => {
+    const granted = await cluster.etcd.ctl('lease', 'grant', '4');
+    const shortId = /lease ([0-9a-f]+) granted/.exec(granted)?.[1] ?? '';
+    await cluster.etcd.ctl('put', '--lease', shortId, lease.key, lease.value);
+    const { modRevision } = await storedLease(cluster, leaver);
+    const witness = new RunningProcess(
+      [
+        ...['nsenter', `--net=/run/netns/${cluster.hosts[0]?.net.namespace}`, '--'],
+        ...['etcdctl', '--endpoints', cluster.etcd.first.clientUrl],
+        ...['watch', '--rev', String(modRevision), lease.key],
+      ],
+      { env: { ...process.env, ETCDCTL_API: '3' } },
+    );
+    try {
+      const saw = (what: string) => (lines: readonly string[]) => lines.includes(what) || undefined;
+      await witness.waitFor(saw('PUT'), 10_000, 'the short lease');
+      expect(routes.changes()).toEqual([]);
+      await witness.waitFor(saw('DELETE'), 30_000, 'the end of the short lease');
+      const expiredMs = performance.now();
+      expect((await routes.left(others, subnetOf(leaver))) - expiredMs).toBeLessThan(1_000);
+    } finally {
+      await witness.stop('SIGKILL');
+    }
+    await expectOnlyTheLeaverGone();
+  });
+
+  it('gets its subnet back when it comes again', async () => {
+    const before = subnetOf(leaver);
+    await cluster.etcd.ctl('lease', 'revoke', lease.leaseId);
+    await routes.left(others, before);
+    await leaver.daemon.start();
+    expect(subnetOf(leaver)).toBe(before);
+    await routes.arrived(others, before, leaver.address);
+    await expectFullMesh(cluster.hosts);
+  });
+});

@@ -1,0 +1,104 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Cluster, type ClusterHost, startCluster } from '../testbed/cluster.ts';
+import { addDocker0, whilePinging } from './support-alive.ts';
+import {
+  leaseValue,
+  ownRoutes,
+  type RouteWatch,
+  routesTo,
+  type StoredLease,
+  storedLease,
+  subnetOf,
+  watchRoutes,
+} from './support-arrivals.ts';
+
+describe('a peer whose address changes', () => {
+  let cluster: Cluster;
+  let routes: RouteWatch;
+  let peer: ClusterHost;
+  let others: readonly ClusterHost[];
+  let lease: StoredLease;
+
+  beforeAll(async () => {
+    cluster = await startCluster({ hosts: 4 });
+    routes = await watchRoutes(cluster.hosts);
+    for (const host of cluster.hosts) await addDocker0(host);
+    const found = cluster.hosts[3];
+    if (found === undefined) throw new Error('there is no fourth host');
+    peer = found;
+    others = cluster.hosts.slice(0, 3);
+    lease = await storedLease(cluster, peer);
+    // It holds all its addresses all the time, so that a lost packet means a missing route; its daemon knows only the first.
+    await peer.daemon.stop();
+    await peer.net.setAddresses(['10.211.55.201/24', '10.211.55.202/24']);
+  });
+
+  afterAll(async () => {
+    await routes?.stop();
+    await cluster?.close();
+  });
+
+  const rewrite = (publicIP: string): Promise<string> =>
+    cluster.etcd.ctl('put', '--ignore-lease', lease.key, leaseValue(publicIP));
+
+  const pairs = () => others.map((host) => [host, peer] as const);
+
+  async function expectOnlyTheGatewayChanged(gateway: string): Promise<void> {
+    const subnet = subnetOf(peer);
+    for (const host of others) {
+      const unchanged = routesTo(host, others);
+      const expected = [...unchanged, `${subnet} via ${gateway} dev eth0`].toSorted();
+      expect(await ownRoutes(host), host.name).toEqual(expected);
+    }
+  }
+
+  it('is routed to by its new address on every other host within a second, without a gap', async () => {
+    routes.mark();
+    const lost = await whilePinging(pairs(), async () => {
+      const startMs = performance.now();
+      await rewrite('10.211.55.201');
+      const routedMs = await routes.arrived(others, subnetOf(peer), '10.211.55.201');
+      expect(routedMs - startMs).toBeLessThan(1_000);
+    });
+    expect(lost).toEqual([]);
+    expect(routes.changes()).toEqual(
+      others.map(({ name }) => {
+        return { host: name, deleted: false, dst: subnetOf(peer), gateway: '10.211.55.201' };
+      }),
+    );
+    await expectOnlyTheGatewayChanged('10.211.55.201');
+  });
+
+  it('twenty times in a row is routed to by the last address, and a route is there all the time', async () => {
+    routes.mark();
+    const lost = await whilePinging(pairs(), async () => {
+      for (let round = 0; round < 10; round++) {
+        await rewrite('10.211.55.202');
+        await rewrite('10.211.55.201');
+      }
+      await rewrite('10.211.55.202');
+      const startMs = performance.now();
+      await rewrite(peer.address);
+      const routedMs = await routes.arrived(others, subnetOf(peer), peer.address);
+      expect(routedMs - startMs).toBeLessThan(1_000);
+    });
+    expect(lost).toEqual([]);
+    expect(routes.deletions()).toEqual([]);
+    await expectOnlyTheGatewayChanged(peer.address);
+  });
+
+  it('is routed to by its new address when the change was missed, and read from a whole list only', async () => {
+    const [first] = others;
+    if (first === undefined) throw new Error('there are no others');
+    routes.mark();
+    const lost = await whilePinging([[first, peer]], async () => {
+      await first.daemon.stop();
+      await rewrite('10.211.55.202');
+      await first.daemon.start();
+    });
+    expect(lost).toEqual([]);
+    expect(routes.deletions()).toEqual([]);
+    await routes.arrived(others, subnetOf(peer), '10.211.55.202');
+    await expectOnlyTheGatewayChanged('10.211.55.202');
+  });
+});

@@ -1,0 +1,176 @@
+import { expect } from 'vitest';
+import { type Cluster, type ClusterHost, PREFIX } from '../testbed/cluster.ts';
+import type { EtcdMember } from '../testbed/etcd.ts';
+import { type RouteMonitor, until } from '../testbed/netns.ts';
+
+/** The protocol number of the daemon's routes. */
+const PROTOCOL = '102';
+
+/** One line of `ip monitor route` about a route with a gateway. */
+export interface RouteChange {
+  readonly host: string;
+  readonly deleted: boolean;
+  readonly dst: string;
+  readonly gateway: string;
+}
+
+/** What happens to the gateway routes of several hosts, as the kernel tells it. */
+export class RouteWatch {
+  readonly #monitors: ReadonlyMap<ClusterHost, RouteMonitor>;
+  readonly #marks = new Map<ClusterHost, number>();
+
+  constructor(monitors: ReadonlyMap<ClusterHost, RouteMonitor>) {
+    this.#monitors = monitors;
+  }
+
+  /** Forgets what has happened so far. */
+  mark(): void {
+    for (const [host, { lines }] of this.#monitors) this.#marks.set(host, lines.length);
+  }
+
+  /** Everything that happened on these hosts since the last mark; default: on all. */
+  changes(hosts: Iterable<ClusterHost> = this.#monitors.keys()): readonly RouteChange[] {
+    return [...hosts].flatMap((host) => {
+      const lines = this.#monitors.get(host)?.lines.slice(this.#marks.get(host) ?? 0) ?? [];
+      return lines.flatMap((line) => parseChange(host.name, line) ?? []);
+    });
+  }
+
+  deletions(): readonly RouteChange[] {
+    return this.changes().filter(({ deleted }) => deleted);
+  }
+
+  /** Waits until each of the hosts was given a route to `dst` via `gateway` since the last mark; resolves to the time now. */
+  async arrived(
+    hosts: readonly ClusterHost[],
+    dst: string,
+    gateway: string,
+    timeoutMs = 10_000,
+  ): Promise<number> {
+    return await this.#everywhere(hosts, timeoutMs, `${dst} via ${gateway}`, (change) => {
+      return !change.deleted && change.dst === dst && change.gateway === gateway;
+    });
+  }
+
+  /** Waits until the route to `dst` was deleted on each of the hosts since the last mark; resolves to the time now. */
+  async left(hosts: readonly ClusterHost[], dst: string, timeoutMs = 10_000): Promise<number> {
+    return await this.#everywhere(hosts, timeoutMs, `no ${dst}`, (change) => {
+      return change.deleted && change.dst === dst;
+    });
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all([...this.#monitors.values()].map((monitor) => monitor.stop()));
+  }
+
+  async #everywhere(
+    hosts: readonly ClusterHost[],
+    timeoutMs: number,
+    what: string,
+    matches: (change: RouteChange) => boolean,
+  ): Promise<number> {
+    const missing = () => hosts.filter((host) => !this.changes([host]).some(matches));
+    await until(
+      () => missing().length === 0,
+      timeoutMs,
+      () =>
+        `${missing()
+          .map(({ name, daemon }) => `${name} has not got: ${what}\n${daemon.process.tail(10)}`)
+          .join('\n')}`,
+    );
+    return performance.now();
+  }
+}
+
+export async function watchRoutes(hosts: readonly ClusterHost[]): Promise<RouteWatch> {
+  const monitors = await Promise.all(
+    hosts.map(async (host) => [host, await host.net.monitorRoutes()] as const),
+  );
+  return new RouteWatch(new Map(monitors));
+}
+
+function parseChange(host: string, line: string): RouteChange | undefined {
+  const found = /^(Deleted )?(?:unicast )?(\S+) via (\S+) /.exec(line);
+  if (found === null) return undefined;
+  return { host, deleted: found[1] !== undefined, dst: found[2] ?? '', gateway: found[3] ?? '' };
+}
+
+/** The daemon's routes on a host, `dst via gateway`, in order. */
+export async function ownRoutes(host: ClusterHost): Promise<readonly string[]> {
+  const routes = await host.net.routes();
+  return routes
+    .filter(({ protocol }) => protocol === PROTOCOL)
+    .map(({ dst, gateway, dev }) => `${dst} via ${gateway} dev ${dev}`)
+    .toSorted();
+}
+
+/** The subnet of a host in CIDR notation, as its subnet.env says. */
+export function subnetOf(host: ClusterHost): string {
+  const [address = '', length] = gatewayOf(host).split('/');
+  return `${address.replace(/\.1$/, '.0')}/${length}`;
+}
+
+/** FLANNEL_SUBNET: the first usable address of the host's subnet, with the length. */
+export function gatewayOf(host: ClusterHost): string {
+  const gateway = host.daemon.subnetEnv().FLANNEL_SUBNET;
+  if (gateway === undefined) throw new Error(`${host.name}: no FLANNEL_SUBNET`);
+  return gateway;
+}
+
+/** The routes a host has to have when `peers` are there. */
+export function routesTo(host: ClusterHost, peers: readonly ClusterHost[]): readonly string[] {
+  return peers
+    .filter((peer) => peer !== host)
+    .map((peer) => `${subnetOf(peer)} via ${peer.address} dev eth0`)
+    .toSorted();
+}
+
+/** Every host routes to every other one, and to nothing else. */
+export async function expectFullMesh(hosts: readonly ClusterHost[]): Promise<void> {
+  expect(new Set(hosts.map(subnetOf)).size).toBe(hosts.length);
+  for (const host of hosts) expect(await ownRoutes(host), host.name).toEqual(routesTo(host, hosts));
+}
+
+/** A key under `subnets/` as etcd holds it. */
+export interface StoredLease {
+  readonly key: string;
+  readonly value: string;
+  /** Hexadecimal, as etcdctl wants it; '0' when the key has none. */
+  readonly leaseId: string;
+  readonly modRevision: number;
+}
+
+/** All keys under `subnets/`. */
+export async function storedLeases(member: EtcdMember): Promise<readonly StoredLease[]> {
+  const fields = await member.ctl('get', '--prefix', `${PREFIX}/subnets/`, '-w', 'fields');
+  const field = (block: string, name: string) => new RegExp(`"${name}" : (.*)`).exec(block)?.[1] ?? '""';
+  return fields
+    .split(/(?="Key" :)/)
+    .slice(1)
+    .map((block) => ({
+      key: String(JSON.parse(field(block, 'Key'))),
+      value: String(JSON.parse(field(block, 'Value'))),
+      // A lease id exceeds what a JavaScript number holds.
+      leaseId: BigInt(field(block, 'Lease')).toString(16),
+      modRevision: Number(field(block, 'ModRevision')),
+    }));
+}
+
+/** The key that carries the host's address; throws when there is none. */
+export async function storedLease(cluster: Cluster, host: ClusterHost): Promise<StoredLease> {
+  const found = (await storedLeases(cluster.etcd.first)).find(({ value }) =>
+    value.includes(`"${host.address}"`),
+  );
+  if (found === undefined) throw new Error(`etcd has no lease of ${host.name}`);
+  return found;
+}
+
+/** The value of a lease. */
+export function leaseValue(publicIP: string): string {
+  return JSON.stringify({ PublicIP: publicIP, PublicIPv6: null, BackendType: 'host-gw' });
+}
+
+/** The ids of all leases etcd holds, attached to a key or not. */
+export async function etcdLeaseIds(member: EtcdMember): Promise<readonly string[]> {
+  return (await member.ctl('lease', 'list')).trim().split('\n').slice(1).toSorted();
+}
