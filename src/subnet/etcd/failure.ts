@@ -56,9 +56,8 @@ export function watchCanceled(endpoint: string, reason: string, compactRevision:
   }
   // Judged by its text alone: an expired token and a missing permission have the same shape here.
   const verdict = judge(unavailable, reason === '' ? 'the server ended it without a reason' : reason);
-  return new RegistryError(verdict.kind, endpoint, message(verdict.reason), {
-    ...(verdict.remedy === undefined ? {} : { remedy: verdict.remedy }),
-  });
+  const options = verdict.remedy === undefined ? {} : { remedy: verdict.remedy };
+  return new RegistryError(verdict.kind, endpoint, message(verdict.reason), options);
 }
 
 /**
@@ -139,7 +138,7 @@ function judgeConnection(code: number, details: string): Verdict {
   if (/Protocol error|Parse Error|invalid http|Unexpected content-type|without gRPC status/i.test(details)) {
     return { kind: 'NOT_ETCD', reason: 'what answers there is not etcd (no gRPC)', remedy: wrongPort };
   }
-  if (/^Name resolution failed/.test(details)) {
+  if (details.startsWith('Name resolution failed')) {
     return {
       kind: 'UNAVAILABLE',
       reason: 'the host name does not resolve',
@@ -167,7 +166,7 @@ function judgeConnection(code: number, details: string): Verdict {
       remedy: 'Check that etcd runs there, is healthy, and that nothing filters the port.',
     };
   }
-  if (/^Received message larger than max/.test(details)) {
+  if (details.startsWith('Received message larger than max')) {
     return { kind: 'PROTOCOL', reason: `the answer is too large (${details})` };
   }
   if ([unavailable, cancelled, internal, unknownStatus].includes(code)) {

@@ -12,6 +12,7 @@ import type {
 import { RegistryError } from '../registry.ts';
 import { Call } from './call.ts';
 import { CallRejected, createClient } from './client.ts';
+import { Connecting } from './connecting.ts';
 import { bytes, fromHeader, fromKeyValue, keyRange, toCompare, toRequestOp } from './convert.ts';
 import { registryError } from './failure.ts';
 import { firstAnswer } from './stream.ts';
@@ -36,6 +37,7 @@ class EtcdMember implements Registry {
   readonly #client: Etcd3;
   readonly #clock: Clock;
   readonly #deadlineMs: number;
+  readonly #connecting = new Connecting();
   readonly #closing = new AbortController();
 
   constructor(endpoint: string, { clock, deadlineMs = 5_000 }: MemberOptions) {
@@ -117,7 +119,7 @@ class EtcdMember implements Registry {
     };
     const call = new Call();
     const open = async () => {
-      const stream = await this.#client.watchClient.watch(call.options);
+      const stream = await this.#connecting.run(() => this.#client.watchClient.watch(call.options));
       stream.write({ create_request });
       return stream;
     };
@@ -130,6 +132,7 @@ class EtcdMember implements Registry {
   close(): void {
     this.#closing.abort(new RegistryError('UNAVAILABLE', this.endpoint, `etcd at ${this.endpoint}: closed`));
     this.#client.close();
+    this.#connecting.close();
   }
 
   /** Makes one call; an abort cancels it on the wire and rejects at once, without waiting for anybody. */
@@ -141,16 +144,14 @@ class EtcdMember implements Registry {
     const stops = signal === undefined ? [this.#closing.signal] : [signal, this.#closing.signal];
     for (const stop of stops) stop.throwIfAborted();
     const call = new Call(this.#clock.now() + this.#deadlineMs);
-    let giveUp = () => {};
-    const aborted = new Promise<never>((_, reject) => {
-      giveUp = () => {
-        reject(stops.find((stop) => stop.aborted)?.reason as Error);
-        call.cancel();
-      };
-    });
+    const abandoned = new AbortController();
+    const giveUp = () => {
+      call.cancel();
+      abandoned.abort();
+    };
     for (const stop of stops) stop.addEventListener('abort', giveUp, { once: true });
     try {
-      return await Promise.race([run(call), aborted]);
+      return await Promise.race([this.#connecting.run(() => run(call)), rejectionOf(abandoned.signal)]);
     } catch (error) {
       for (const stop of stops) stop.throwIfAborted();
       const cause = error instanceof CallRejected ? error.cause : error;
@@ -164,4 +165,11 @@ class EtcdMember implements Registry {
       for (const stop of stops) stop.removeEventListener('abort', giveUp);
     }
   }
+}
+
+/** Never resolves; rejects when the signal aborts. */
+function rejectionOf(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
 }

@@ -16,6 +16,9 @@ export class Answers<Request, Answer> {
 
   constructor(stream: IDuplexStream<Request, Answer>) {
     this.#stream = stream;
+    // The package's own listener would close every channel of the host when this one stream fails, and with them calls
+    // that wait for a connection.
+    if (stream instanceof Duplex) stream.removeAllListeners('error');
     stream.on('data', (answer) => {
       this.#queue.push(answer);
       if (this.#queue.length >= highWater && stream instanceof Duplex) stream.pause();
@@ -47,7 +50,7 @@ export class Answers<Request, Answer> {
     this.#waiting?.();
   }
 
-  /** Ends the stream: `cancel` alone would make the package close every channel of the host, so `end` goes first. */
+  /** Ends the stream: half-closed first, so that the server does not see it break. The error that follows is expected. */
   close(): void {
     this.#queue.length = 0;
     this.fail(new Error('the stream is closed'));
