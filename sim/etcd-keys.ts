@@ -27,7 +27,7 @@ export class SortedKeys<T> {
 
   constructor(entries: ReadonlyMap<string, T> = new Map()) {
     this.#map = new Map(entries);
-    this.#order = [...entries.keys()].sort(compareBytes);
+    this.#order = [...entries.keys()].toSorted(compareBytes);
   }
 
   get(key: string): T | undefined {

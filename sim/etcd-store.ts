@@ -117,7 +117,7 @@ export class EtcdStore {
     this.#history = this.#history
       .filter((commit) => commit.revision >= revision)
       // Compaction removes the tombstones of its own revision too: a watch that starts exactly there gets the puts of that
-      // revision and not the deletes (etcd before 3.4.36 and 3.5.18).
+      // revision and not the deletes (3.4.23 does so; etcd-io/etcd issue 18089).
       .map((commit) =>
         commit.revision === revision ? { revision, events: commit.events.filter(isPut) } : commit,
       );

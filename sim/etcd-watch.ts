@@ -144,7 +144,7 @@ export class SimStream {
 
   /** Waits until the link is ok; rejects when it stays bad too long, or the stream was cut. */
   async #linked(openDeadlineMs: number | undefined, signal: AbortSignal): Promise<void> {
-    const { clock, error } = this.#source;
+    const { clock } = this.#source;
     const sinceMs = clock.monotonic();
     for (;;) {
       signal.throwIfAborted();
@@ -155,7 +155,7 @@ export class SimStream {
       const limitMs =
         opening && link === 'no-leader' ? 0 : opening && link === 'silent' ? openDeadlineMs : graceMs[link];
       const leftMs = sinceMs + limitMs - clock.monotonic();
-      if (leftMs <= 0) throw error('UNAVAILABLE', reasons[link]);
+      if (leftMs <= 0) throw this.#source.error('UNAVAILABLE', reasons[link]);
       await this.#wake.waitAtMost(clock, leftMs, signal);
     }
   }
