@@ -1,0 +1,110 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Registry } from '../../src/subnet/registry.ts';
+import { leaseContract } from './registry-leases.ts';
+import { rangeContract } from './registry-range.ts';
+import { collect, put, type RegistryUnderTest, rejectionOf, type Suite } from './registry-suite.ts';
+import { txnContract } from './registry-txn.ts';
+import { watchContract } from './registry-watch.ts';
+
+/** The rules of {@link Registry}, for anything that claims to be one. */
+export function registryContract(name: string, setup: () => Promise<RegistryUnderTest>): void {
+  describe(`registry: ${name}`, () => {
+    let subject: RegistryUnderTest | undefined;
+    let prefixes = 0;
+    const current = () => {
+      if (subject === undefined) throw new Error('the suite is not set up');
+      return subject;
+    };
+    const suite: Suite = {
+      subject: current,
+      registry: () => current().registry,
+      freshPrefix: () => `/test/${prefixes++}/subnets/`,
+    };
+    beforeAll(async () => {
+      subject = await setup();
+    });
+    afterAll(() => subject?.close());
+    describe('range', () => rangeContract(suite));
+    describe('txn', () => txnContract(suite));
+    describe('leases', () => leaseContract(suite));
+    describe('watch', () => watchContract(suite));
+    describe('aborting and failing', () => failureContract(suite));
+  });
+}
+
+function failureContract({ subject, registry, freshPrefix }: Suite): void {
+  const calls = (
+    at: () => Registry,
+  ): readonly (readonly [string, (signal?: AbortSignal) => Promise<unknown>])[] => [
+    ['range', (signal) => at().range({ key: 'a' }, signal)],
+    ['txn', (signal) => at().txn({ compare: [], success: [put(`${freshPrefix()}a`, '1')] }, signal)],
+    ['leaseGrant', (signal) => at().leaseGrant(60, signal)],
+    ['leaseKeepAlive', (signal) => at().leaseKeepAlive('1', signal)],
+    ['leaseTimeToLive', (signal) => at().leaseTimeToLive('1', signal)],
+    ['leaseRevoke', (signal) => at().leaseRevoke('1', signal)],
+    ['watch', (signal = AbortSignal.timeout(30_000)) => collect(at(), freshPrefix(), 1, () => false, signal)],
+  ];
+  const reason = new Error('no longer wanted');
+
+  it.each(calls(registry))(
+    '%s rejects with the reason of a signal that is aborted already',
+    async (_, call) => {
+      await expect(call(AbortSignal.abort(reason))).rejects.toBe(reason);
+    },
+  );
+
+  it.each(calls(registry))(
+    '%s rejects with the reason when aborted while the member is silent',
+    async (_, call) => {
+      subject().freeze();
+      try {
+        const controller = new AbortController();
+        const pending = call(controller.signal);
+        const rejection = expect(pending).rejects.toBe(reason);
+        await new Promise((resolve) => setImmediate(resolve));
+        controller.abort(reason);
+        await rejection;
+      } finally {
+        subject().thaw();
+      }
+    },
+  );
+
+  it.each(calls(registry).slice(0, -1))('%s gives a silent member up at its deadline', async (name, call) => {
+    await call();
+    subject().freeze();
+    try {
+      const error = await rejectionOf(subject().settled(call()));
+      expect(error.kind).toBe('UNAVAILABLE');
+      expect(error.code).toBe('ETCD_UNAVAILABLE');
+      expect(error.transient).toBe(true);
+      expect(error.message).toBe(`etcd at ${registry().endpoint}: no answer within the deadline`);
+      expect(error.outcomeUnknown).toBe(['txn', 'leaseGrant', 'leaseRevoke'].includes(name));
+    } finally {
+      subject().thaw();
+    }
+    await subject().until('the member answers again', () => answers(registry()));
+  });
+
+  it('rejects every call once it is closed, those under way too', async () => {
+    const closed = subject().connect();
+    const watch = rejectionOf(collect(closed, freshPrefix(), 1, () => false));
+    subject().freeze();
+    const range = rejectionOf(closed.range({ key: 'a' }));
+    await new Promise((resolve) => setImmediate(resolve));
+    closed.close();
+    subject().thaw();
+    expect((await range).message).toBe(`etcd at ${closed.endpoint}: closed`);
+    expect((await watch).message).toBe(`etcd at ${closed.endpoint}: closed`);
+    for (const [, call] of calls(() => closed)) {
+      expect(await rejectionOf(call())).toMatchObject({ kind: 'UNAVAILABLE', outcomeUnknown: false });
+    }
+  });
+}
+
+async function answers(registry: Registry): Promise<boolean> {
+  return registry.range({ key: 'a' }).then(
+    () => true,
+    () => false,
+  );
+}
