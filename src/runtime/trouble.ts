@@ -1,22 +1,33 @@
 import type { Clock } from './clock.ts';
 import type { LogFields, Logger } from './logger.ts';
 
-/** How long the same trouble stays unmentioned after it was logged. */
-const repeatAfterMs = 10 * 60_000;
+const minuteMs = 60_000;
+/** The same trouble is mentioned again after ten minutes, then after twice as long each time, up to six hours. */
+const firstRepeatMs = 10 * minuteMs;
+const lastRepeatMs = 6 * 60 * minuteMs;
+/** What is new is said at once, but not without end: so many lines at a time, and one more every twenty minutes. */
+const burst = 6;
+const perLineMs = 20 * minuteMs;
 
-interface Entry {
+interface Trouble {
   readonly sinceMs: number;
+  /** Messages logged already. */
+  readonly said: Set<string>;
   message: string;
-  loggedAtMs: number;
-  count: number;
+  attempts: number;
+  repeatMs: number;
+  repeatAtMs: number;
 }
 
 /**
- * Logs troubles that last: once when one begins (or changes its message), then rarely, then once when it is over. A daemon
- * that waits for etcd for a night leaves some fifty lines, not fifty thousand.
+ * Logs troubles that last: once when one begins, at once when there is something new to say about it, then ever more
+ * rarely, then once when it is over. A daemon that waits for etcd for a day leaves a handful of lines, not fifty thousand,
+ * also when messages take turns or the trouble comes and goes.
  */
 export class TroubleLog {
-  readonly #entries = new Map<string, Entry>();
+  readonly #troubles = new Map<string, Trouble>();
+  /** When the lines still to be had would all be there again, by trouble; kept when a trouble is over, as it may come back. */
+  readonly #refilledAtMs = new Map<string, number>();
   readonly #clock: Clock;
   readonly #log: Logger;
 
@@ -25,41 +36,61 @@ export class TroubleLog {
     this.#log = log;
   }
 
-  /** The messages of the troubles of now, oldest first: the reasons for not being ready. */
+  /** The newest messages of the troubles of now, oldest trouble first: the reasons for not being ready. */
   get current(): readonly string[] {
-    return [...this.#entries.values()].map((entry) => entry.message);
+    return [...this.#troubles.values()].map(({ message }) => message);
   }
 
   /** Whether `what` is in trouble now. */
   has(what: string): boolean {
-    return this.#entries.has(what);
+    return this.#troubles.has(what);
   }
 
   /** Notes that `what` (a stable name such as `etcd`) is in trouble. */
   report(what: string, message: string, fields: LogFields = {}): void {
     const nowMs = this.#clock.monotonic();
-    const entry = this.#entries.get(what);
-    if (entry === undefined) {
-      this.#entries.set(what, { sinceMs: nowMs, message, loggedAtMs: nowMs, count: 1 });
-      this.#log.warn({ event: 'trouble', what, ...fields }, message);
-      return;
-    }
-    entry.count++;
-    if (entry.message === message && nowMs - entry.loggedAtMs < repeatAfterMs) return;
-    // A message that keeps changing (an endpoint rotation, say) must not turn into a line per attempt.
-    if (entry.message !== message && nowMs - entry.loggedAtMs < 10_000) return;
-    entry.message = message;
-    entry.loggedAtMs = nowMs;
-    const lastingS = Math.round((nowMs - entry.sinceMs) / 1000);
-    this.#log.warn({ event: 'trouble', what, attempts: entry.count, lastingS, ...fields }, message);
+    const trouble = this.#troubles.get(what) ?? {
+      sinceMs: nowMs,
+      said: new Set<string>(),
+      message,
+      attempts: 0,
+      repeatMs: firstRepeatMs,
+      repeatAtMs: nowMs + firstRepeatMs,
+    };
+    this.#troubles.set(what, trouble);
+    trouble.message = message;
+    trouble.attempts++;
+    if (!this.#mayBeSaid(what, trouble, nowMs)) return;
+    const lasting =
+      trouble.said.size === 0 && trouble.attempts === 1
+        ? {}
+        : { attempts: trouble.attempts, lastingS: Math.round((nowMs - trouble.sinceMs) / 1000) };
+    trouble.said.add(message);
+    this.#log.warn({ event: 'trouble', what, ...lasting, ...fields }, message);
   }
 
-  /** Notes that `what` works; logs `message` if it was in trouble. */
+  /** Notes that `what` works; logs `message` if its trouble was logged. */
   clear(what: string, message: string, fields: LogFields = {}): void {
-    const entry = this.#entries.get(what);
-    if (entry === undefined) return;
-    this.#entries.delete(what);
-    const lastedS = Math.round((this.#clock.monotonic() - entry.sinceMs) / 1000);
-    this.#log.info({ event: 'trouble-over', what, attempts: entry.count, lastedS, ...fields }, message);
+    const trouble = this.#troubles.get(what);
+    if (trouble === undefined) return;
+    this.#troubles.delete(what);
+    if (trouble.said.size === 0) return;
+    const lastedS = Math.round((this.#clock.monotonic() - trouble.sinceMs) / 1000);
+    this.#log.info({ event: 'trouble-over', what, attempts: trouble.attempts, lastedS, ...fields }, message);
+  }
+
+  #mayBeSaid(what: string, trouble: Trouble, nowMs: number): boolean {
+    if (!trouble.said.has(trouble.message)) return this.#takeLine(what, nowMs);
+    if (nowMs < trouble.repeatAtMs) return false;
+    trouble.repeatMs = Math.min(2 * trouble.repeatMs, lastRepeatMs);
+    trouble.repeatAtMs = nowMs + trouble.repeatMs;
+    return true;
+  }
+
+  #takeLine(what: string, nowMs: number): boolean {
+    const refilledAtMs = Math.max(nowMs, this.#refilledAtMs.get(what) ?? 0) + perLineMs;
+    if (refilledAtMs > nowMs + burst * perLineMs) return false;
+    this.#refilledAtMs.set(what, refilledAtMs);
+    return true;
   }
 }

@@ -6,43 +6,53 @@ import type { Clock } from './clock.ts';
  */
 export class Wake {
   #pending = false;
-  #waiting: (() => void) | undefined;
+  readonly #waiting = new Set<() => void>();
 
+  /** Wakes everybody who waits; when nobody does, the next one to wait. */
   wake(): void {
-    this.#pending = true;
-    this.#waiting?.();
+    this.#pending = this.#waiting.size === 0;
+    for (const onWake of this.#waiting) onWake();
+    this.#waiting.clear();
   }
 
-  /** Resolves at the next `wake`, or at once when one came since the last wait; rejects with `signal.reason`. */
+  /** Resolves at the next `wake`, or at once when one came while nobody waited; rejects with `signal.reason`. */
   async wait(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
-    if (!this.#pending) {
-      await new Promise<void>((resolve, reject) => {
-        const onAbort = () => finish(() => reject(signal.reason as Error));
-        const finish = (settle: () => void) => {
-          signal.removeEventListener('abort', onAbort);
-          this.#waiting = undefined;
-          settle();
-        };
-        this.#waiting = () => finish(resolve);
-        signal.addEventListener('abort', onAbort, { once: true });
-      });
+    if (this.#pending) {
+      this.#pending = false;
+      return;
     }
-    this.#pending = false;
+    await new Promise<void>((resolve, reject) => {
+      const onAbort = () => {
+        this.#waiting.delete(onWake);
+        reject(signal.reason as Error);
+      };
+      const onWake = () => {
+        signal.removeEventListener('abort', onAbort);
+        resolve();
+      };
+      this.#waiting.add(onWake);
+      signal.addEventListener('abort', onAbort, { once: true });
+    });
   }
 
   /** As {@link Wake.wait}, but for `ms` milliseconds at most; resolves to whether it was woken. */
-  waitAtMost(clock: Clock, ms: number, signal: AbortSignal): Promise<boolean> {
-    return firstOf(signal, (inner) => [
-      this.wait(inner).then(() => true),
-      clock.sleep(ms, inner).then(() => false),
-    ]);
+  async waitAtMost(clock: Clock, ms: number, signal: AbortSignal): Promise<boolean> {
+    let woken = false;
+    // Not the winner's value: a wake that comes while the end of the time is being handled has been used up, too.
+    const wait = async (inner: AbortSignal) => {
+      await this.wait(inner);
+      woken = true;
+    };
+    await firstOf(signal, (inner) => [wait(inner), clock.sleep(ms, inner)]);
+    return woken;
   }
 }
 
 /**
  * Starts several waits under one signal, resolves (or rejects) as the first of them does, then aborts the others and waits
- * until they have ended, so that none outlives the call. Rejects with `signal.reason` when `signal` aborts.
+ * until they have ended, so that none outlives the call. Rejects with `signal.reason` when `signal` aborts, however the
+ * waits take that.
  */
 export async function firstOf<T>(
   signal: AbortSignal,
@@ -52,9 +62,13 @@ export async function firstOf<T>(
   const controller = new AbortController();
   const onAbort = () => controller.abort(signal.reason);
   signal.addEventListener('abort', onAbort, { once: true });
-  const waits = start(controller.signal);
+  let waits: readonly Promise<T>[] = [];
   try {
+    waits = start(controller.signal);
     return await Promise.race(waits);
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
   } finally {
     signal.removeEventListener('abort', onAbort);
     controller.abort(new Error('another wait ended first'));

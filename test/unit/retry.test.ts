@@ -1,0 +1,78 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { VirtualClock } from '../../sim/clock.ts';
+import { SeededRandom } from '../../sim/random.ts';
+import { retryForever } from '../../src/runtime/retry.ts';
+
+const policy = { initialMs: 100, maxMs: 1_000 };
+
+let clock: VirtualClock;
+let stop: AbortController;
+let failures: unknown[];
+
+beforeEach(() => {
+  clock = new VirtualClock();
+  stop = new AbortController();
+  failures = [];
+});
+
+const options = (onFailure = (error: unknown): void => void failures.push(error)) => ({
+  clock,
+  random: new SeededRandom(1),
+  policy,
+  onFailure,
+});
+
+describe('retryForever', () => {
+  it('resolves with the first success, having told of every failure, with growing waits that stay bounded', async () => {
+    const atMs: number[] = [];
+    const result = retryForever(options(), stop.signal, async () => {
+      atMs.push(clock.monotonic());
+      if (atMs.length < 10) throw new Error(`failure ${atMs.length}`);
+      return 'done';
+    });
+    await clock.advance(10_000);
+    expect(await result).toBe('done');
+    expect(failures).toHaveLength(9);
+    const waits = atMs.slice(1).map((at, index) => at - (atMs[index] ?? 0));
+    waits.forEach((waitMs, index) => {
+      const ceilingMs = Math.min(1_000, 100 * 2 ** index);
+      expect(waitMs).toBeGreaterThanOrEqual(ceilingMs / 2);
+      expect(waitMs).toBeLessThanOrEqual(ceilingMs);
+    });
+  });
+
+  it('ends in a wait with the reason of its signal, leaving no timer', async () => {
+    const result = retryForever(options(), stop.signal, () => Promise.reject(new Error('down')));
+    await clock.settle();
+    stop.abort(new Error('stopped'));
+    await expect(result).rejects.toThrow('stopped');
+    expect(clock.pending).toBe(0);
+  });
+
+  it('ends in an attempt with the reason of its signal, whatever the attempt fails with, and reports no failure', async () => {
+    const result = retryForever(options(), stop.signal, async (signal) => {
+      await clock.sleep(50, signal).catch(() => undefined);
+      throw new Error('connection closed');
+    });
+    await clock.settle();
+    stop.abort(new Error('stopped'));
+    await expect(result).rejects.toThrow('stopped');
+    expect(failures).toEqual([]);
+  });
+
+  it('does not begin under a signal that has aborted', async () => {
+    stop.abort(new Error('stopped'));
+    let attempts = 0;
+    await expect(retryForever(options(), stop.signal, async () => attempts++)).rejects.toThrow('stopped');
+    expect(attempts).toBe(0);
+  });
+
+  it('ends when onFailure throws', async () => {
+    const giveUp = () => {
+      throw new Error('hopeless');
+    };
+    const result = retryForever(options(giveUp), stop.signal, () => Promise.reject(new Error('down')));
+    await expect(result).rejects.toThrow('hopeless');
+    expect(clock.pending).toBe(0);
+  });
+});
