@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { RouteChange } from '../../src/kernel/kernel.ts';
 import { ipBatch } from '../testbed/netns.ts';
+import { tempDir } from '../testbed/run.ts';
 import { makeNamespaceWorld, type NamespaceWorld } from './kernel-namespace.ts';
 import { brief, KernelFixture, routeEvents } from './kernel-world.ts';
 
@@ -17,7 +17,7 @@ let at: KernelFixture;
 let folder: string;
 
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'kernel-'));
+  folder = tempDir('kernel');
   world = await makeNamespaceWorld();
   at = await KernelFixture.of(world);
 });
