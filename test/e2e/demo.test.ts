@@ -1,0 +1,112 @@
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { describeLeftovers, leftovers, sweep } from '../testbed/leftovers.ts';
+import { RunningProcess, runToEnd } from '../testbed/process.ts';
+import { newRunId, RUN_VARIABLE, runId } from '../testbed/run.ts';
+
+const DEMO = join(import.meta.dirname, '../../script/demo');
+const DEADLINE_MS = 120_000;
+
+/** A run of its own for each demo, inside this one: what it leaves can be told from everything else. */
+let demoRun = '';
+function environment(): NodeJS.ProcessEnv {
+  demoRun = `${runId()}-${newRunId('e2e')}`;
+  return { ...process.env, [RUN_VARIABLE]: demoRun };
+}
+
+const left = (): string => describeLeftovers(leftovers(demoRun));
+
+afterEach(async () => {
+  await sweep(demoRun);
+});
+
+describe('script/demo', () => {
+  it('shows every step and six answered pings, exits 0, and leaves nothing', async () => {
+    const { exit, output } = await runToEnd([DEMO], { env: environment() });
+    expect(exit, output).toEqual({ code: 0, signal: null });
+    expect(left()).toBe('');
+    const steps = output.split('\n').flatMap((line) => /^ ?(\d+)\. /.exec(line)?.[1] ?? []);
+    expect(steps.map(Number)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+    expect(output.match(/: 64 bytes from 172\.20\.\d+\.2: seq=0 ttl=62 /g)).toHaveLength(6);
+    expect(output.match(/FLANNEL_SUBNET=172\.20\.\d+\.1\/24/g)).toHaveLength(3);
+    expect(
+      output.match(/^ +172\.20\.\d+\.0 +10\.211\.55\.10[012] +255\.255\.255\.0 +UG .* eth0$/gm),
+    ).toHaveLength(6);
+  });
+
+  it.each([
+    ['SIGINT', ' 2. ', 130],
+    ['SIGTERM', ' 5. ', 143],
+    ['SIGINT', ' 8. ', 130],
+    ['SIGTERM', '10. ', 143],
+  ] as const)('leaves nothing when %s comes in the middle of step %s', async (signal, step, code) => {
+    const demo = new RunningProcess([DEMO], { env: environment() });
+    await demo.waitFor((lines) => lines.find((line) => line.startsWith(step)), DEADLINE_MS, `step ${step}`);
+    expect(await demo.stop(signal, DEADLINE_MS), demo.tail()).toEqual({ code, signal: null });
+    expect(left()).toBe('');
+  });
+
+  it('keeps the hosts when asked to, and takes them down', async () => {
+    const env = environment();
+    const kept = await runToEnd([DEMO, '--keep', '--hosts', '2'], { env });
+    expect(kept.exit, kept.output).toEqual({ code: 0, signal: null });
+    const hints = kept.output.split('\n').map((line) => line.trim());
+
+    const shell =
+      hints.find((line) => /^node-1 .* bash$/.test(line))?.replace(/^node-1 +sudo /, '') ?? 'false';
+    const inside = await runToEnd([
+      'sh',
+      '-c',
+      `${shell} -c 'hostname; docker ps --quiet | wc -l; cat /run/flannel/subnet.env'`,
+    ]);
+    expect(inside.output).toMatch(/^node-1\n1\nFLANNEL_NETWORK=172\.20\.0\.0\/16\n/);
+    const docker =
+      hints.find((line) => /^master +sudo docker/.test(line))?.replace(/^master +sudo /, '') ?? 'false';
+    expect((await runToEnd(['sh', '-c', docker])).output).toContain('busybox-on-master');
+
+    const down =
+      hints
+        .find((line) => line.startsWith('sudo script/demo --down '))
+        ?.split(' ')
+        .at(-1) ?? '';
+    const taken = await runToEnd([DEMO, '--down', down], { env });
+    expect(taken.exit, taken.output).toEqual({ code: 0, signal: null });
+    expect(left()).toBe('');
+  });
+
+  it('takes down what is left of a kept demo whose process was killed', async () => {
+    const env = environment();
+    const kept = await runToEnd([DEMO, '--keep', '--hosts', '2'], { env });
+    expect(kept.exit, kept.output).toEqual({ code: 0, signal: null });
+    const holder = leftovers(demoRun).find(({ name }) => name.includes('script/demo.ts'));
+    holder?.remove();
+    const taken = await runToEnd([DEMO, '--down'], { env });
+    expect(taken.exit, taken.output).toEqual({ code: 0, signal: null });
+    expect(left()).toBe('');
+  });
+
+  it.each([
+    [['--hosts', '1'], '--hosts 1: a number from 2 to 100 is wanted'],
+    [['--hosts', 'many'], '--hosts many: a number from 2 to 100 is wanted'],
+    [['--bogus'], "Unknown option '--bogus'"],
+    [['extra'], "unexpected 'extra'"],
+  ])('refuses %j with one line and exit code 2', async (argv, message) => {
+    const { exit, output } = await runToEnd([DEMO, ...argv], { env: environment() });
+    expect(exit.code).toBe(2);
+    expect(output).toContain(message);
+    expect(output.split('\n')).toHaveLength(1);
+    expect(left()).toBe('');
+  });
+
+  it('tells its usage to anybody', async () => {
+    const { exit, output } = await runToEnd(['setpriv', '--reuid=65534', '--', DEMO, '--help']);
+    expect(exit.code).toBe(0);
+    expect(output).toContain('Usage: sudo script/demo');
+  });
+
+  it('says in one line that it needs root', async () => {
+    const { exit, output } = await runToEnd(['setpriv', '--reuid=65534', '--clear-groups', '--', DEMO]);
+    expect(exit.code).not.toBe(0);
+    expect(output).toMatch(/^script\/bootstrap: root is needed .*: sudo .*$/);
+  });
+});
