@@ -1,4 +1,5 @@
 import type { Clock } from '../src/runtime/clock.ts';
+import { Refusal } from './etcd-store.ts';
 
 /** etcd's shortest lease: one and a half election timeouts, rounded up to seconds. */
 const minTtlSeconds = 2;
@@ -32,8 +33,11 @@ export class LeaseTable {
     return this.#leases.has(id);
   }
 
-  grant(ttlSeconds: number): { readonly id: string; readonly ttlSeconds: number } {
-    const id = String(this.#nextId++);
+  grant(
+    ttlSeconds: number,
+    id = String(this.#nextId++),
+  ): { readonly id: string; readonly ttlSeconds: number } {
+    if (this.#leases.has(id)) throw new Refusal('PROTOCOL', 'etcdserver: lease already exists');
     const ttl = Math.max(minTtlSeconds, ttlSeconds);
     const expiresMs = this.#clock.monotonic() + ttl * 1000;
     this.#leases.set(id, { ttlSeconds: ttl, expiresMs });

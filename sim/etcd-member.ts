@@ -76,8 +76,9 @@ export class SimMember implements Registry {
   leaseGrant(
     ttlSeconds: number,
     signal?: AbortSignal,
+    id?: string,
   ): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
-    return this.#call('leaseGrant', signal, () => this.#cluster.leases.grant(ttlSeconds));
+    return this.#call('leaseGrant', signal, () => this.#cluster.leases.grant(ttlSeconds, id));
   }
 
   leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }> {

@@ -16,10 +16,14 @@ export interface Registry {
   range(request: RangeRequest, signal?: AbortSignal): Promise<RangeResponse>;
   /** Compares, then writes, at one revision. A rejection with `outcomeUnknown` may have taken effect: read back. */
   txn(request: TxnRequest, signal?: AbortSignal): Promise<TxnResponse>;
-  /** Grants a lease of `ttlSeconds`; resolves to its id and the TTL the server chose. */
+  /**
+   * Grants a lease of `ttlSeconds`; resolves to its id and the TTL the server chose. With `id` (decimal, 1 to 2^63 - 1) the
+   * lease gets that one, so that it can be revoked even when the answer is lost; one that is taken is an error.
+   */
   leaseGrant(
     ttlSeconds: number,
     signal?: AbortSignal,
+    id?: string,
   ): Promise<{ readonly id: string; readonly ttlSeconds: number }>;
   /** Renews once; resolves to the seconds it lives from now, 0 when there is no such lease. */
   leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }>;

@@ -61,8 +61,9 @@ class Rotation implements Registry {
   leaseGrant(
     ttlSeconds: number,
     signal?: AbortSignal,
+    id?: string,
   ): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
-    return this.#everywhere((member) => member.leaseGrant(ttlSeconds, signal));
+    return this.#everywhere((member) => member.leaseGrant(ttlSeconds, signal, id));
   }
 
   leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }> {

@@ -17,6 +17,15 @@ export function leaseContract({ subject, registry, freshPrefix }: Suite): void {
     await registry().leaseRevoke(second.id);
   });
 
+  it('grants a lease under an id of the caller, once', async () => {
+    const id = String(2n ** 62n + BigInt(Math.floor(Math.random() * 2 ** 50)));
+    expect(await registry().leaseGrant(60, undefined, id)).toEqual({ id, ttlSeconds: 60 });
+    expect(await registry().leaseKeepAlive(id)).toEqual({ ttlSeconds: 60 });
+    await expect(registry().leaseGrant(60, undefined, id)).rejects.toMatchObject({ outcomeUnknown: false });
+    await registry().leaseRevoke(id);
+    expect(await registry().leaseKeepAlive(id)).toEqual({ ttlSeconds: 0 });
+  });
+
   it('raises a TTL that is too short to what the server can keep, and says so', async () => {
     const { id, ttlSeconds } = await registry().leaseGrant(1);
     expect(ttlSeconds).toBe(2);

@@ -73,9 +73,13 @@ class EtcdMember implements Registry {
     return { header: fromHeader(response.header), succeeded: response.succeeded, ranges };
   }
 
-  async leaseGrant(ttlSeconds: number, signal?: AbortSignal): Promise<{ id: string; ttlSeconds: number }> {
+  async leaseGrant(
+    ttlSeconds: number,
+    signal?: AbortSignal,
+    id = '0',
+  ): Promise<{ id: string; ttlSeconds: number }> {
     const response = await this.#call('write', signal, ({ options }) =>
-      this.#client.leaseClient.leaseGrant({ TTL: ttlSeconds }, options),
+      this.#client.leaseClient.leaseGrant({ TTL: ttlSeconds, ID: id }, options),
     );
     return { id: response.ID, ttlSeconds: Number(response.TTL) };
   }
