@@ -3,17 +3,23 @@ import { join } from 'node:path';
 
 const ROOT = '/sys/fs/cgroup';
 
-/** The control groups at the top of a hierarchy (every one of v1, the one of v2) whose name fits. */
-export function topControlGroups(fits: (name: string) => boolean): readonly string[] {
+/** The mounted hierarchies: one of v2, or one per controller of v1. Empty when this machine shows none. */
+export function hierarchies(): readonly string[] {
   if (!existsSync(ROOT)) return [];
-  const hierarchies = [ROOT, ...readdirSync(ROOT).map((name) => join(ROOT, name))];
-  return hierarchies
-    .filter((path) => existsSync(join(path, 'cgroup.procs')))
-    .flatMap((path) =>
-      readdirSync(path)
-        .filter(fits)
-        .map((name) => join(path, name)),
-    );
+  const isHierarchy = (path: string) => existsSync(join(path, 'cgroup.procs'));
+  if (isHierarchy(ROOT)) return [ROOT];
+  return readdirSync(ROOT)
+    .map((name) => join(ROOT, name))
+    .filter(isHierarchy);
+}
+
+/** The control groups at the top of a hierarchy whose name fits. */
+export function topControlGroups(fits: (name: string) => boolean): readonly string[] {
+  return hierarchies().flatMap((path) =>
+    readdirSync(path)
+      .filter(fits)
+      .map((name) => join(path, name)),
+  );
 }
 
 /** Removes a control group and those in it. Throws while a process is in one of them. */
