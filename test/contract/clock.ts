@@ -4,7 +4,7 @@ import type { Clock } from '../../src/runtime/clock.ts';
 export interface ClockUnderTest {
   readonly clock: Clock;
   /** Lets time pass until the promise has settled. */
-  settle(promise: Promise<unknown>): Promise<void>;
+  readonly settle: (promise: Promise<unknown>) => Promise<void>;
 }
 
 /** What {@link Clock} promises, for every implementation. */

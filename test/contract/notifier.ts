@@ -4,7 +4,7 @@ import type { Notifier } from '../../src/runtime/notifier.ts';
 export interface NotifierUnderTest {
   readonly notifier: Notifier;
   /** What the service manager has received so far, one datagram per entry. */
-  received(count: number): Promise<readonly string[]>;
+  readonly received: (count: number) => Promise<readonly string[]>;
 }
 
 /** What {@link Notifier} promises, for every implementation. */
