@@ -39,6 +39,8 @@ export interface LeaseWatchOptions {
 /** A stream that lived this long was healthy: the next failure starts a new row of attempts. */
 const healthyStreamMs = 5_000;
 const policy: BackoffPolicy = { initialMs: 100, maxMs: 3_000 };
+/** More junk keys than this are not told apart any more: memory is worth more than a log line. */
+const maxProblemKeys = 1_000;
 
 /** Thrown inside the loop to ask for a new list; never seen outside. */
 class ListAgain extends Error {}
@@ -49,6 +51,9 @@ class ListAgain extends Error {}
  * The cursor moves only past events that were delivered (to the last event's revision + 1, and only when a revision is
  * complete: a fragment is a part of one) or to a progress notification's revision + 1. A response header's revision may run
  * ahead of events still to come, and etcd3's own watcher, which trusts it, loses them at the second disconnect.
+ *
+ * The watch starts one revision before the cursor, and what it brings from there is dropped: a watch that starts exactly at
+ * the compacted revision is accepted, but does not get that revision's deletes (etcd before 3.4.36 and 3.5.18).
  *
  * Listed anew when the cursor is compacted, the cluster id changed, or the revision went backwards (a restore from a
  * backup). While etcd is away nothing is delivered: the consumer keeps what it has.
@@ -67,31 +72,32 @@ export class LeaseWatch {
 
   /** Whether the stream is up, i.e. what was delivered is the newest there is. */
   get watching(): boolean {
-    return this.#watching;
+    return this.#watchingSinceMs !== undefined;
   }
-  #watching = false;
+  #watchingSinceMs: number | undefined;
 
   /** Delivers updates until `signal` aborts, then rejects with its reason. Nothing else ends it. */
   async run(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<never> {
     for (;;) {
       signal.throwIfAborted();
-      const startedMs = this.#options.clock.monotonic();
       try {
         const cursor = this.#cursor ?? (await this.#list(signal, onUpdate));
         await this.#follow(cursor, signal, onUpdate);
       } catch (error) {
         signal.throwIfAborted();
-        this.#watching = false;
-        if (this.#options.clock.monotonic() - startedMs >= healthyStreamMs) this.#failures = 0;
-        this.#noteFailure(error);
+        await this.#noteFailure(error, signal);
       }
       await this.#options.clock.sleep(backoffMs(policy, this.#failures++, this.#options.random), signal);
     }
   }
 
-  #noteFailure(error: unknown): void {
-    const { log, trouble, registry } = this.#options;
-    if (error instanceof ListAgain || (error instanceof RegistryError && error.kind === 'COMPACTED')) {
+  async #noteFailure(error: unknown, signal: AbortSignal): Promise<void> {
+    const { log, trouble, registry, clock, subnetsPrefix } = this.#options;
+    const sinceMs = this.#watchingSinceMs ?? Number.POSITIVE_INFINITY;
+    this.#watchingSinceMs = undefined;
+    if (clock.monotonic() - sinceMs >= healthyStreamMs) this.#failures = 0;
+    const kind = error instanceof RegistryError ? error.kind : undefined;
+    if (error instanceof ListAgain || kind === 'COMPACTED') {
       this.#cursor = undefined;
       log.info(
         { event: 'relist', reason: messageOf(error) },
@@ -102,15 +108,25 @@ export class LeaseWatch {
     const remedy = error instanceof RegistryError && error.remedy ? ` ${error.remedy}` : '';
     trouble.report(
       'lease-watch',
-      `the lease watch on etcd is lost, routes stay as they are meanwhile: ${messageOf(error)}.${remedy}`,
+      `the leases under ${subnetsPrefix} cannot be watched, routes stay as they are meanwhile: ${messageOf(error)}.${remedy}`,
       { endpoint: registry.endpoint },
     );
+    if (kind === 'UNAUTHENTICATED') await this.#renewToken(signal);
+  }
+
+  /** etcd answers a watch with an expired token by refusing that one watch; the client gets a new token only with a read. */
+  async #renewToken(signal: AbortSignal): Promise<void> {
+    try {
+      await this.#options.registry.range({ key: this.#options.subnetsPrefix, keysOnly: true }, signal);
+    } catch {
+      // The next watch fails for the same reason, and says so.
+      signal.throwIfAborted();
+    }
   }
 
   async #list(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<number> {
     const { registry, subnetsPrefix } = this.#options;
     const { kvs, header } = await listRange(registry, subnetsPrefix, signal);
-    this.#problemKeys.clear();
     const leases = kvs.map((kv) => this.#parse(kv)).filter((lease) => lease !== undefined);
     onUpdate({ type: 'snapshot', leases, revision: header.revision });
     this.#clusterId = header.clusterId;
@@ -119,17 +135,17 @@ export class LeaseWatch {
   }
 
   async #follow(
-    startRevision: number,
+    cursor: number,
     signal: AbortSignal,
     onUpdate: (update: LeaseUpdate) => void,
-  ): Promise<void> {
+  ): Promise<never> {
     const { registry, subnetsPrefix } = this.#options;
-    const request = { key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix), startRevision };
+    const request = { key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix), startRevision: cursor - 1 };
     let parts: WatchEvent[] = [];
     for await (const batch of registry.watch(request, signal)) {
-      this.#checkHistory(batch, startRevision);
+      this.#checkHistory(batch, cursor);
       this.#noteStream();
-      parts.push(...batch.events);
+      for (const event of batch.events) if (revisionOf(event) >= cursor) parts.push(event);
       if (batch.fragment) continue;
       if (batch.kind === 'progress') this.#cursor = Math.max(this.#cursor ?? 0, batch.header.revision + 1);
       else if (parts.length > 0) this.#deliver(parts, onUpdate);
@@ -142,22 +158,20 @@ export class LeaseWatch {
    * A watch that starts in the future is accepted in silence, so a cluster restored from an older backup is only seen by
    * its header. A lagging member looks the same; then the linearizable list merely repeats what is known.
    */
-  #checkHistory(batch: WatchBatch, startRevision: number): void {
+  #checkHistory(batch: WatchBatch, cursor: number): void {
     if (batch.header.clusterId !== this.#clusterId)
       throw new ListAgain('this is another etcd cluster than before');
-    if (batch.kind === 'created' && batch.header.revision < startRevision - 1) {
+    if (batch.kind === 'created' && batch.header.revision < cursor - 1) {
       throw new ListAgain(
-        `etcd is at revision ${batch.header.revision}, before the ${startRevision - 1} already seen`,
+        `etcd is at revision ${batch.header.revision}, before the ${cursor - 1} already seen`,
       );
     }
   }
 
   #noteStream(): void {
-    if (this.#watching) return;
-    this.#watching = true;
-    this.#options.trouble.clear('lease-watch', 'the lease watch on etcd is back', {
-      endpoint: this.#options.registry.endpoint,
-    });
+    const { clock, trouble, registry } = this.#options;
+    this.#watchingSinceMs ??= clock.monotonic();
+    trouble.clear('lease-watch', 'the leases can be watched again', { endpoint: registry.endpoint });
   }
 
   #deliver(events: readonly WatchEvent[], onUpdate: (update: LeaseUpdate) => void): void {
@@ -166,9 +180,8 @@ export class LeaseWatch {
     let revision = 0;
     for (const event of events) {
       const key = event.type === 'put' ? event.kv.key : event.key;
-      revision = Math.max(revision, event.type === 'put' ? event.kv.modRevision : event.modRevision);
+      revision = Math.max(revision, revisionOf(event));
       changes.set(key, event.type === 'put' ? this.#parse(event.kv) : undefined);
-      if (event.type === 'delete') this.#problemKeys.delete(key);
     }
     const put = [...changes.values()].filter((lease) => lease !== undefined);
     const removed = [...changes].filter(([, lease]) => lease === undefined).map(([key]) => key);
@@ -183,10 +196,15 @@ export class LeaseWatch {
       this.#problemKeys.delete(kv.key);
       return parsed.lease;
     }
-    if (!this.#problemKeys.has(kv.key)) {
+    if (!this.#problemKeys.has(kv.key) && this.#problemKeys.size < maxProblemKeys) {
+      // Kept also when the key is deleted: what comes and goes all day is mentioned once.
       this.#problemKeys.add(kv.key);
       this.#options.log.warn({ event: 'lease-skipped', revision: kv.modRevision }, parsed.problem);
     }
     return undefined;
   }
+}
+
+function revisionOf(event: WatchEvent): number {
+  return event.type === 'put' ? event.kv.modRevision : event.modRevision;
 }

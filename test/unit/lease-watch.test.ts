@@ -1,0 +1,283 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import type { SimEtcdOptions } from '../../sim/etcd.ts';
+import { RegistryError } from '../../src/subnet/registry.ts';
+import { prefix, valueOf, WatchHost } from './lease-watch-host.ts';
+
+const a = `${prefix}10.1.1.0-24`;
+const b = `${prefix}10.1.2.0-24`;
+
+let host: WatchHost;
+
+function start(options: Partial<SimEtcdOptions> = {}, before?: (host: WatchHost) => void): WatchHost {
+  host = new WatchHost(options, 1, before);
+  return host;
+}
+
+afterEach(async () => {
+  expect(await host.stop()).toEqual(new Error('stopped'));
+  expect(host.clock.pending).toBe(0);
+  expect(host.etcd.watchers).toBe(0);
+});
+
+describe('the lease watch', () => {
+  it('gives a snapshot, then changes, and is watching', async () => {
+    start({}, ({ etcd }) => etcd.put(a, valueOf('10.0.0.1')));
+    expect(host.watch.watching).toBe(false);
+    await host.clock.advance(10);
+    expect(host.watch.watching).toBe(true);
+    host.etcd.put(b, valueOf('10.0.0.2'));
+    host.etcd.put(a, valueOf('10.0.0.9'));
+    await host.clock.settle();
+    host.etcd.delete(a);
+    await host.clock.settle();
+    expect(
+      host.updates.map((update) =>
+        update.type === 'snapshot'
+          ? update.leases.map(({ key }) => `= ${key}`)
+          : [
+              ...update.put.map(({ value }) => `+ ${value.publicIP}`),
+              ...update.removed.map((key) => `- ${key}`),
+            ],
+      ),
+    ).toEqual([[`= ${a}`], ['+ 10.0.0.2'], ['+ 10.0.0.9'], [`- ${a}`]]);
+    expect(host.log.lines).toEqual([]);
+  });
+
+  it('gives an empty snapshot for an empty prefix, and does not see a neighbour of it', async () => {
+    start();
+    await host.clock.advance(10);
+    host.etcd.put('/net/subnets-old/10.1.1.0-24', valueOf('10.0.0.1'));
+    host.etcd.put('/net/subnets', valueOf('10.0.0.1'));
+    host.etcd.put('/net/subnets0', valueOf('10.0.0.1'));
+    await host.clock.advance(10);
+    expect(host.updates).toEqual([{ type: 'snapshot', leases: [], revision: 1 }]);
+  });
+
+  it('skips junk keys and values, says so once each, and changes nothing else', async () => {
+    start({}, ({ etcd }) => {
+      etcd.put(a, valueOf('10.0.0.1'));
+      etcd.put(`${prefix}junk`, 'x');
+    });
+    await host.clock.advance(10);
+    for (let times = 0; times < 50; times++) {
+      host.etcd.put(`${prefix}junk`, `x${times}`);
+      host.etcd.put(b, '{');
+      host.etcd.delete(b);
+      host.etcd.put(`${prefix}10.1.3.1-24`, valueOf('10.0.0.3'));
+      host.etcd.cutWatches();
+      if (times % 10 === 9) {
+        await host.clock.settle();
+        host.etcd.compact();
+      }
+      await host.clock.advance(5_000);
+    }
+    expect([...host.believed]).toEqual([[a, valueOf('10.0.0.1')]]);
+    expect(host.snapshots).toBeGreaterThan(1);
+    const skipped = host.log.events('lease-skipped').map(({ message }) => message);
+    expect(skipped).toHaveLength(3);
+    expect(skipped.join('\n')).toContain(`${prefix}junk`);
+  });
+
+  it('takes a lease away when its value becomes junk, and gives it back when it is readable again', async () => {
+    start({}, ({ etcd }) => etcd.put(a, valueOf('10.0.0.1')));
+    await host.clock.advance(10);
+    host.etcd.put(a, 'null');
+    await host.clock.settle();
+    expect([...host.believed.keys()]).toEqual([]);
+    host.etcd.put(a, valueOf('10.0.0.2'));
+    await host.clock.settle();
+    expect(host.believed.get(a)).toBe(valueOf('10.0.0.2'));
+    host.etcd.put(a, 'null');
+    await host.clock.settle();
+    expect(host.log.events('lease-skipped')).toHaveLength(2);
+  });
+
+  it('collapses the changes of one key that arrive together into the last', async () => {
+    start();
+    await host.clock.advance(10);
+    host.etcd.stop('etcd-0');
+    for (const ip of ['10.0.0.1', '10.0.0.2', '10.0.0.3']) host.etcd.put(a, valueOf(ip));
+    host.etcd.put(b, valueOf('10.0.0.4'));
+    host.etcd.delete(b);
+    host.etcd.start('etcd-0');
+    await host.clock.advance(10_000);
+    expect(host.updates.slice(1)).toMatchObject([
+      { type: 'delta', put: [{ key: a, value: { publicIP: '10.0.0.3' } }], removed: [b] },
+    ]);
+  });
+
+  it('resumes after the last event it delivered, not after the header of a backlog still to come', async () => {
+    start({ fragmentEvents: 2 });
+    await host.clock.advance(10);
+    for (let round = 0; round < 6; round++) {
+      host.etcd.cutWatches();
+      for (let index = 0; index < 5; index++)
+        host.etcd.put(`${prefix}10.${round}.${index}.0-24`, valueOf('10.0.0.1'));
+      host.etcd.cutNextWatchAfter(round % 4);
+      await host.clock.advance(30_000);
+    }
+    expect(host.believed).toEqual(host.listed);
+    expect(host.believed.size).toBe(30);
+    expect(host.snapshots).toBe(1);
+  });
+
+  it('is not fooled by a compaction at the very revision it resumes at, which hides that revision’s deletes', async () => {
+    start({}, ({ etcd }) => {
+      etcd.put(a, valueOf('10.0.0.1'));
+      etcd.put(b, valueOf('10.0.0.2'));
+    });
+    await host.clock.advance(10);
+    host.etcd.stop('etcd-0');
+    host.etcd.delete(a);
+    host.etcd.compact();
+    host.etcd.start('etcd-0');
+    await host.clock.advance(10_000);
+    expect([...host.believed.keys()]).toEqual([b]);
+  });
+
+  it('delivers nothing twice after a reconnect', async () => {
+    start();
+    await host.clock.advance(10);
+    host.etcd.put(a, valueOf('10.0.0.1'));
+    await host.clock.settle();
+    const before = host.updates.length;
+    host.etcd.cutWatches();
+    await host.clock.advance(5_000);
+    expect(host.watch.watching).toBe(true);
+    expect(host.updates).toHaveLength(before);
+  });
+
+  it('moves on with progress notifications, so that a quiet prefix outlives compactions without a list', async () => {
+    start({ progressIntervalMs: 60_000 });
+    await host.clock.advance(10);
+    for (let times = 0; times < 20; times++) {
+      host.etcd.put('/elsewhere', String(times));
+      await host.clock.advance(61_000);
+      host.etcd.compact();
+      host.etcd.cutWatches();
+      await host.clock.advance(5_000);
+    }
+    expect(host.snapshots).toBe(1);
+  });
+
+  it('lists once, after a wait, when it was compacted away', async () => {
+    start();
+    await host.clock.advance(10);
+    host.etcd.stop('etcd-0');
+    for (let index = 0; index < 10; index++) host.etcd.put(a, valueOf(`10.0.0.${index + 1}`));
+    host.etcd.compact();
+    host.etcd.start('etcd-0');
+    await host.clock.advance(3_600_000);
+    expect(host.believed).toEqual(host.listed);
+    expect(host.snapshots).toBe(2);
+    expect(host.log.events('relist')).toHaveLength(1);
+    expect(host.etcd.calls.range).toBe(2);
+  });
+
+  it.each([
+    ['of another cluster id', false],
+    ['of the same cluster id', true],
+  ])('lists again after a restore from a backup %s', async (_, sameId) => {
+    start({}, ({ registry }) => {
+      if (sameId) registry.header = (header) => ({ ...header, clusterId: '1' });
+    });
+    host.etcd.put(a, valueOf('10.0.0.1'));
+    await host.clock.advance(10);
+    const backup = host.etcd.snapshot();
+    host.etcd.put(a, valueOf('10.0.0.2'));
+    host.etcd.put(b, valueOf('10.0.0.3'));
+    await host.clock.settle();
+    host.etcd.restore(backup);
+    await host.clock.advance(10_000);
+    expect(host.believed).toEqual(host.listed);
+    expect([...host.believed]).toEqual([[a, valueOf('10.0.0.1')]]);
+    host.etcd.put(b, valueOf('10.0.0.4'));
+    await host.clock.settle();
+    expect(host.believed).toEqual(host.listed);
+  });
+
+  it('survives a member that lags behind for a while, without a hot loop', async () => {
+    start();
+    host.etcd.put(a, valueOf('10.0.0.1'));
+    await host.clock.advance(10);
+    host.registry.header = (header, kind) =>
+      kind === 'created' ? { ...header, revision: header.revision - 1 } : header;
+    host.etcd.cutWatches();
+    await host.clock.advance(60_000);
+    expect(host.etcd.calls.range).toBeLessThan(40);
+    host.registry.header = (header) => header;
+    host.etcd.put(b, valueOf('10.0.0.2'));
+    await host.clock.advance(10_000);
+    expect(host.believed).toEqual(host.listed);
+    expect(host.watch.watching).toBe(true);
+  });
+
+  it('keeps what it has while etcd is away for a day, says so in a handful of lines, then catches up', async () => {
+    start({ members: ['m0', 'm1', 'm2'] });
+    host.etcd.put(a, valueOf('10.0.0.1'));
+    await host.clock.advance(10);
+    for (const name of host.etcd.members) host.etcd.stop(name);
+    await host.clock.advance(10);
+    expect(host.watch.watching).toBe(false);
+    await host.clock.advance(86_400_000);
+    expect([...host.believed.keys()]).toEqual([a]);
+    expect(host.log.lines.length).toBeLessThan(20);
+    expect(host.trouble.current.join()).toMatch(
+      /routes stay as they are.*http:\/\/m\d:2379.*connection refused/,
+    );
+    host.etcd.put(b, valueOf('10.0.0.2'));
+    for (const name of host.etcd.members) host.etcd.start(name);
+    await host.clock.advance(3_100);
+    expect(host.believed).toEqual(host.listed);
+    expect(host.trouble.current).toEqual([]);
+  }, 60_000);
+
+  it('does not log each turn of a stream that opens and breaks for a day', async () => {
+    start();
+    await host.clock.advance(10);
+    for (let times = 0; times < 100_000; times++) host.etcd.cutNextWatchAfter(1);
+    host.etcd.cutWatches();
+    for (let hours = 0; hours < 24; hours++) {
+      host.etcd.put(a, valueOf(`10.0.0.${hours + 1}`));
+      await host.clock.advance(3_600_000);
+    }
+    expect(host.log.lines.length).toBeLessThan(240);
+    expect(host.etcd.calls.watch).toBeLessThan(60_000);
+  }, 60_000);
+
+  it('reads once when its watch is refused for its credentials, because only reads renew an expired token', async () => {
+    let tokenValid = true;
+    start({}, ({ registry }) => {
+      registry.beforeWatch = () => {
+        if (!tokenValid) throw new RegistryError('UNAUTHENTICATED', registry.endpoint, 'invalid auth token');
+      };
+      registry.onRange = () => {
+        tokenValid = true;
+      };
+    });
+    await host.clock.advance(10);
+    tokenValid = false;
+    host.etcd.cutWatches();
+    await host.clock.advance(10_000);
+    expect(host.watch.watching).toBe(true);
+    expect(host.snapshots).toBe(1);
+  });
+
+  it('finds a frozen member and goes on with another', async () => {
+    start({ members: ['m0', 'm1', 'm2'] });
+    await host.clock.advance(10);
+    host.etcd.freeze('m0');
+    host.etcd.put(a, valueOf('10.0.0.1'));
+    await host.clock.advance(15_000);
+    expect(host.believed).toEqual(host.listed);
+  });
+
+  it('waits for etcd when there is none at the start', async () => {
+    start({}, ({ etcd }) => etcd.stop('etcd-0'));
+    await host.clock.advance(60_000);
+    expect(host.updates).toEqual([]);
+    host.etcd.start('etcd-0');
+    await host.clock.advance(3_100);
+    expect(host.snapshots).toBe(1);
+  });
+});
