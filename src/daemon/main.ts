@@ -2,6 +2,7 @@ import process from 'node:process';
 import { isatty } from 'node:tty';
 import { runHealth } from '../cli/health.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
+import { exitNow } from '../native/exit.ts';
 import { FlannelError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { connectMember } from '../subnet/etcd/member.ts';
@@ -103,13 +104,13 @@ async function serveHealth(
 function untilAskedToStop(log: Logger): AbortSignal {
   const controller = new AbortController();
   const onSignal = (name: NodeJS.Signals) => {
-    if (controller.signal.aborted) process.exit(0);
+    if (controller.signal.aborted) exitNow(0);
     setTimeout(() => {
       log.warn(
         { event: 'stop-deadline' },
         `the stop took longer than ${stopDeadlineMs} ms and was cut short`,
       );
-      process.exit(0);
+      exitNow(0);
     }, stopDeadlineMs).unref();
     controller.abort(new Error(`stopped by ${name}`));
   };

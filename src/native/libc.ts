@@ -24,6 +24,7 @@ interface Libc {
     address: ArrayBufferView,
     addressLength: number,
   ): number;
+  _exit(status: number): void;
 }
 
 let loaded: Libc | undefined;
@@ -57,5 +58,6 @@ function load(): Libc {
     recv: self.func('intptr_t recv(int, void *, size_t, int)'),
     send: self.func('intptr_t send(int, const void *, size_t, int)'),
     sendto: self.func('intptr_t sendto(int, const void *, size_t, int, const void *, int)'),
+    _exit: self.func('void _exit(int)'),
   };
 }
