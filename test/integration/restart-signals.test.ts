@@ -1,0 +1,114 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, rmSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { type Cluster, type ClusterHost, CONFIG, makeHosts, PREFIX } from '../testbed/cluster.ts';
+import { DaemonProcess } from '../testbed/daemon.ts';
+import type { Exit } from '../testbed/process.ts';
+
+const CLEAN: Exit = { code: 0, signal: null };
+
+describe('a daemon that is told to stop', () => {
+  let cluster: Cluster;
+  let host: ClusterHost;
+  let daemon: DaemonProcess;
+
+  beforeAll(async () => {
+    cluster = await makeHosts({ hosts: 3 });
+    await cluster.startEtcd();
+    const [first] = cluster.hosts;
+    if (first === undefined) throw new Error('there are no hosts');
+    host = first;
+  });
+
+  afterEach(async () => {
+    await daemon?.close();
+  });
+
+  afterAll(async () => {
+    await cluster?.close();
+  });
+
+  /** A daemon on the first host; `flags` beside the interface. */
+  function launch(flags: readonly string[] = ['--iface=eth0']): void {
+    daemon = new DaemonProcess({ ...host.daemon.options, flags });
+    daemon.launch();
+  }
+
+  async function expectCleanStop(limitMs = 5_000, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    const startMs = performance.now();
+    expect(await daemon.stop(signal)).toEqual(CLEAN);
+    expect(performance.now() - startMs).toBeLessThan(limitMs);
+  }
+
+  const store = (config: object) => cluster.etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(config));
+
+  it('while it waits for the network configuration, exits with 0', async () => {
+    launch();
+    await daemon.waitForLog('trouble');
+    await expectCleanStop();
+  });
+
+  it('while it waits for an etcd that refuses connections, exits with 0', async () => {
+    daemon = new DaemonProcess({ ...host.daemon.options, endpoints: 'http://127.0.0.1:9' });
+    daemon.launch();
+    await daemon.waitForLog('trouble');
+    await expectCleanStop();
+  });
+
+  it('while it waits for an etcd that does not answer, exits with 0', async () => {
+    await store(CONFIG);
+    for (const member of cluster.etcd.members) member.pause();
+    try {
+      daemon = new DaemonProcess({ ...host.daemon.options, endpoints: cluster.etcd.first.clientUrl });
+      daemon.launch();
+      await daemon.waitForLog('trouble');
+      await expectCleanStop();
+    } finally {
+      for (const member of cluster.etcd.members) member.resume();
+    }
+    await Promise.all(cluster.etcd.members.map((member) => member.healthy()));
+  });
+
+  it('while it waits for its interface, exits with 0', async () => {
+    await store(CONFIG);
+    launch(['--iface=eth7']);
+    await daemon.waitForLog('trouble');
+    await expectCleanStop();
+  });
+
+  it('while it waits for a free subnet, exits with 0', async () => {
+    await store({ ...CONFIG, SubnetMin: '172.20.10.0', SubnetMax: '172.20.10.0' });
+    const key = `${PREFIX}/subnets/172.20.10.0-24`;
+    await cluster.etcd.ctl('put', key, '{"PublicIP":"10.211.55.150","BackendType":"host-gw"}');
+    launch();
+    await daemon.waitForLog('trouble');
+    await expectCleanStop();
+    await cluster.etcd.ctl('del', key);
+  });
+
+  it('while a file hangs, is cut short and exits with 0 within 5 s', async () => {
+    await store(CONFIG);
+    hang();
+    launch();
+    await daemon.waitForLog('interface-chosen');
+    await expectCleanStop();
+  });
+
+  it('twice, ends at once with 0, whatever hangs', async () => {
+    await store(CONFIG);
+    hang();
+    launch();
+    await daemon.waitForLog('interface-chosen');
+    daemon.process.signal('SIGTERM');
+    // Not the same one: of two equal signals that wait to be taken the kernel keeps one.
+    await expectCleanStop(1_000, 'SIGINT');
+  });
+
+  /** A subnet.env whose reading never ends, as on a network file system that is away. */
+  function hang(): void {
+    mkdirSync(dirname(host.daemon.subnetFile), { recursive: true });
+    rmSync(host.daemon.subnetFile, { force: true });
+    execFileSync('mkfifo', [host.daemon.subnetFile]);
+  }
+});
