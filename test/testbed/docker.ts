@@ -98,8 +98,9 @@ export async function startDocker(options: DockerOptions): Promise<Docker> {
   const dockerd = [
     'sh',
     '-ec',
-    WITH_OPTIONS,
+    START,
     'sh',
+    options.dir,
     options.optionsFile ?? '',
     ...args,
     ...(options.args ?? []),
@@ -122,12 +123,18 @@ export async function startDocker(options: DockerOptions): Promise<Docker> {
   }
 }
 
-/** As docker.service with `EnvironmentFile=` and `dockerd $DOCKER_OPTS` does it. */
-const WITH_OPTIONS = `
+/**
+ * Arguments: the host's folder, the file with DOCKER_OPTS, then dockerd's own. As docker.service does it, with containerd
+ * beside dockerd and not below it: dockerd kills a containerd of its own that takes over 1.5 s to answer, as happens on a
+ * busy machine. Its CRI plugin, for Kubernetes, would listen on a port.
+ */
+const START = `
 DOCKER_OPTS=
-[ -z "$1" ] || . "$1"
-shift
-exec dockerd "$@" $DOCKER_OPTS`;
+[ -z "$2" ] || . "$2"
+printf 'version = 2\\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\\n' >"$1/containerd.toml"
+containerd --config "$1/containerd.toml" --root "$1/containerd" --log-level warn &
+shift 2
+exec dockerd --containerd /run/containerd/containerd.sock "$@" $DOCKER_OPTS`;
 
 async function endDockerd(child: RunningProcess, pid: number): Promise<void> {
   if (child.running) {
