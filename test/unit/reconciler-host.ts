@@ -1,0 +1,144 @@
+import { VirtualClock } from '../../sim/clock.ts';
+import { SimKernel } from '../../sim/kernel.ts';
+import { SimLog } from '../../sim/log.ts';
+import { SeededRandom } from '../../sim/random.ts';
+import { Reconciler } from '../../src/backend/hostgw/reconciler.ts';
+import { parseSubnet, type Subnet } from '../../src/ip/ip.ts';
+import type { Kernel, Route } from '../../src/kernel/kernel.ts';
+import { TroubleLog } from '../../src/runtime/trouble.ts';
+import { type Lease, parseLease } from '../../src/subnet/lease.ts';
+
+export const protocol = 102;
+const prefix = '/net/subnets/';
+
+/** A subnet that the test knows to be one. */
+export function subnet(text: string): Subnet {
+  const parsed = parseSubnet(text);
+  if (parsed === undefined) throw new Error(`not a subnet: ${text}`);
+  return parsed;
+}
+
+/** The lease of `dst` as etcd would hold it. */
+export function lease(dst: string, publicIP: string, over: Partial<Lease> = {}): Lease {
+  const value = JSON.stringify({ PublicIP: publicIP, PublicIPv6: null, BackendType: 'host-gw' });
+  const key = `${prefix}${dst.replace('/', '-')}`;
+  const parsed = parseLease(prefix, {
+    key,
+    value,
+    createRevision: 1,
+    modRevision: 1,
+    lease: '7',
+  });
+  if (!('lease' in parsed)) throw new Error(parsed.problem);
+  return { ...parsed.lease, ...over };
+}
+
+export interface HostOptions {
+  readonly seed?: number;
+  /** How long a batch or a dump takes in the kernel. Default 1: a loop that never waits shows in the counters. */
+  readonly latencyMs?: number;
+  /** What stands between reconciler and kernel. */
+  readonly wrap?: (kernel: Kernel) => Kernel;
+}
+
+/** One host, 10.211.55.100/24 on eth0 with the subnet 172.20.100.0/24, its kernel, and the reconciler at work on it. */
+export class ReconcilerHost {
+  readonly clock = new VirtualClock();
+  readonly kernel: SimKernel;
+  readonly log = new SimLog(this.clock);
+  readonly trouble = new TroubleLog(this.clock, this.log.of('host'));
+  readonly reconciler: Reconciler;
+  readonly #connection: Kernel;
+  readonly #controller = new AbortController();
+  #ended: Promise<unknown> = Promise.resolve();
+  #leases = new Map<string, Lease>();
+
+  constructor({ seed = 1, latencyMs = 1, wrap = (kernel) => kernel }: HostOptions = {}) {
+    this.kernel = new SimKernel({ clock: this.clock, latencyMs });
+    this.kernel.createLink('eth0');
+    this.kernel.addAddress('eth0', '10.211.55.100/24');
+    this.kernel.addRoute({ dst: '0.0.0.0/0', gateway: '10.211.55.1', linkIndex: this.eth0 });
+    this.#connection = wrap(this.kernel.open());
+    this.reconciler = new Reconciler({
+      kernel: this.#connection,
+      clock: this.clock,
+      random: new SeededRandom(seed),
+      log: this.log.of('host'),
+      trouble: this.trouble,
+      self: { subnet: subnet('172.20.100.0/24'), publicIP: '10.211.55.100' },
+      ownership: { protocol, network: subnet('172.20.0.0/16'), subnetLength: 24 },
+      linkName: 'eth0',
+    });
+  }
+
+  get eth0(): number {
+    return this.kernel.link('eth0').index;
+  }
+
+  start(): void {
+    this.#ended = this.reconciler.run(this.#controller.signal).catch((error: unknown) => error);
+  }
+
+  /** Stops the reconciler as a signal does; throws when it does not end or leaves something behind. */
+  async stop(): Promise<void> {
+    this.#controller.abort(new Error('stopped'));
+    await this.#ended;
+    this.#connection.close();
+    await this.clock.settle();
+    if (this.clock.pending > 0) throw new Error(`${this.clock.pending} timers are left`);
+  }
+
+  /** All leases at once, as after a list: destination → PublicIP. */
+  snapshot(leases: Readonly<Record<string, string>>): void {
+    this.#leases = new Map(Object.entries(leases).map(([dst, ip]) => [dst, lease(dst, ip)]));
+    this.reconciler.update({ type: 'snapshot', leases: [...this.#leases.values()], revision: 1 });
+  }
+
+  put(dst: string, publicIP: string): void {
+    const changed = lease(dst, publicIP);
+    this.#leases.set(dst, changed);
+    this.reconciler.update({ type: 'delta', put: [changed], removed: [], revision: 2 });
+  }
+
+  remove(dst: string): void {
+    const gone = this.#leases.get(dst) ?? lease(dst, '10.211.55.1');
+    this.#leases.delete(dst);
+    this.reconciler.update({ type: 'delta', put: [], removed: [gone.key], revision: 2 });
+  }
+
+  /** Our routes, as `dst via gateway`, sorted. */
+  get own(): readonly string[] {
+    return this.routes((route) => route.protocol === protocol);
+  }
+
+  /** The matching routes of the kernel, as `dst via gateway`, sorted. */
+  routes(matches: (route: Route) => boolean): readonly string[] {
+    return this.kernel
+      .routes(4)
+      .filter(matches)
+      .map(({ dst, gateway }) => `${dst} via ${gateway}`)
+      .toSorted();
+  }
+
+  /** Installs the first routes and comes to rest. */
+  async settled(leases: Readonly<Record<string, string>>): Promise<void> {
+    this.start();
+    this.snapshot(leases);
+    await this.clock.advance(200);
+  }
+
+  state(dst: string): string {
+    const peer = this.reconciler.status().peers.find((candidate) => candidate.dst === dst);
+    if (peer === undefined) return 'absent';
+    return peer.reason === undefined ? peer.state : `${peer.state}: ${peer.reason}`;
+  }
+}
+
+export const peers = {
+  '172.20.1.0/24': '10.211.55.101',
+  '172.20.2.0/24': '10.211.55.102',
+  '172.20.3.0/24': '10.211.55.103',
+} as const;
+
+/** What the kernel holds when all is well. */
+export const meshed: readonly string[] = Object.entries(peers).map(([dst, ip]) => `${dst} via ${ip}`);

@@ -1,0 +1,216 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import type { SimEventStream } from '../../sim/kernel-events.ts';
+import { KernelError } from '../../src/kernel/errors.ts';
+import type { ChangeResult, Kernel, KernelEvents, RouteChange } from '../../src/kernel/kernel.ts';
+import { type HostOptions, meshed, peers, protocol, ReconcilerHost } from './reconciler-host.ts';
+
+let host: ReconcilerHost;
+let watching: SimEventStream | undefined;
+
+function make(options: HostOptions = {}): ReconcilerHost {
+  host = new ReconcilerHost(options);
+  return host;
+}
+
+afterEach(async () => {
+  watching?.close();
+  watching = undefined;
+  await host.stop();
+});
+
+const first = '172.20.1.0/24';
+
+/** Passes everything on to a kernel; what a test overrides goes wrong. */
+function passOn(kernel: Kernel): Kernel {
+  return {
+    missingCapabilities: () => kernel.missingCapabilities(),
+    subscribe: () => kernel.subscribe(),
+    links: (signal) => kernel.links(signal),
+    addresses: (signal) => kernel.addresses(signal),
+    routes: (family, signal) => kernel.routes(family, signal),
+    apply: (changes, signal) => kernel.apply(changes, signal),
+    close: () => kernel.close(),
+  };
+}
+
+/** A kernel that answers every change with `answer` and makes none of them; latency as usual. */
+function deaf(answer: (change: RouteChange) => ChangeResult): HostOptions {
+  const wrap = (kernel: Kernel): Kernel => ({
+    ...passOn(kernel),
+    apply: async (changes, signal) => {
+      host.kernel.counters.batches++;
+      host.kernel.counters.messages += changes.length;
+      await host.clock.sleep(1, signal);
+      return changes.map(answer);
+    },
+  });
+  return { wrap };
+}
+
+/** Another program: does something after every route event, a millisecond later. */
+function onRouteEvent(react: (event: { type: string; dst: string; protocol: number }) => void): void {
+  const { kernel, clock } = host;
+  const stream = kernel.subscribe({});
+  watching = stream;
+  void (async () => {
+    for (;;) {
+      for (const event of await stream.next(new AbortController().signal)) {
+        if (event.type !== 'route-added' && event.type !== 'route-removed') continue;
+        await clock.sleep(1);
+        react({ type: event.type, dst: event.route.dst, protocol: event.route.protocol });
+      }
+    }
+  })().catch(() => undefined);
+}
+
+/** What ten minutes of an endless quarrel about three destinations may cost: a dozen tries each, then one a minute. */
+async function expectPatience(): Promise<void> {
+  const { kernel, clock, log } = host;
+  const before = { ...kernel.counters };
+  const lines = log.lines.length;
+  await clock.advance(600_000);
+  const checks = 600_000 / 9_000;
+  expect(kernel.counters.batches - before.batches).toBeLessThan(75);
+  expect((kernel.counters.dumps - before.dumps) / 3).toBeLessThan(checks + 75);
+  expect(log.lines.length - lines).toBeLessThan(60);
+}
+
+describe('a kernel that does not do as it is told is not asked over and over', () => {
+  it.each<[string, ChangeResult]>([
+    ['answers EEXIST to every addition', { outcome: 'failed', errno: 'EEXIST' }],
+    ['accepts every addition without showing it', { outcome: 'done' }],
+    ['loses every answer', { outcome: 'unknown' }],
+    ['refuses everything with EPERM', { outcome: 'failed', errno: 'EPERM' }],
+    ['refuses everything with ENOBUFS', { outcome: 'failed', errno: 'ENOBUFS' }],
+    ['answers ESRCH to every addition', { outcome: 'failed', errno: 'ESRCH' }],
+    ['finds every gateway off link', { outcome: 'failed', errno: 'ENETUNREACH' }],
+  ])('when it %s', async (_what, answer) => {
+    make(deaf(() => answer));
+    await host.settled(peers);
+    await expectPatience();
+    expect(host.own).toEqual([]);
+    expect(host.state(first)).toContain('parked');
+  });
+
+  it.each<[string, ChangeResult]>([
+    ['answers EPERM to every removal', { outcome: 'failed', errno: 'EPERM' }],
+    ['answers ESRCH to every removal', { outcome: 'failed', errno: 'ESRCH' }],
+    ['accepts every removal without making it', { outcome: 'done' }],
+  ])('when it %s', async (_what, answer) => {
+    make(deaf(() => answer));
+    host.kernel.addRoute({ dst: first, gateway: '10.211.55.101', linkIndex: host.eth0, protocol });
+    await host.settled({});
+    await expectPatience();
+  });
+
+  it('when its notifications fail at once, every time', async () => {
+    let subscriptions = 0;
+    const broken = (kernel: Kernel): Kernel => ({
+      ...passOn(kernel),
+      subscribe: async () => {
+        subscriptions++;
+        const events: KernelEvents = await kernel.subscribe();
+        return {
+          next: async () => {
+            throw new KernelError('EIO', 'notifications are broken');
+          },
+          drain: (signal) => events.drain(signal),
+          close: () => events.close(),
+        };
+      },
+    });
+    make({ wrap: broken });
+    await host.settled(peers);
+    expect(host.own).toEqual(meshed);
+    await expectPatience();
+    expect(subscriptions).toBeLessThan(120);
+    expect(host.trouble.has('kernel')).toBe(true);
+  });
+});
+
+describe('another program that undoes our work is not fought', () => {
+  it('when it deletes our route at once each time', async () => {
+    make();
+    onRouteEvent(({ type, dst, protocol: owner }) => {
+      if (type === 'route-added' && owner === protocol) host.kernel.deleteRoute({ dst, protocol });
+    });
+    await host.settled({ [first]: '10.211.55.101' });
+    await expectPatience();
+    expect(host.state(first)).toContain('does not stay');
+  });
+
+  it('when it puts a route of its own in place of ours each time', async () => {
+    make();
+    const { kernel, eth0 } = host;
+    onRouteEvent(({ type, dst, protocol: owner }) => {
+      if (type === 'route-added' && owner === protocol) {
+        kernel.addRoute({ dst, gateway: '10.211.55.9', linkIndex: eth0, protocol: 4 }, 'replace');
+      }
+    });
+    await host.settled({ [first]: '10.211.55.101' });
+    await expectPatience();
+  });
+
+  it('when it restores a route of ours that no lease asks for', async () => {
+    make();
+    const { kernel, eth0 } = host;
+    onRouteEvent(({ type, dst, protocol: owner }) => {
+      if (type === 'route-removed' && owner === protocol) {
+        kernel.addRoute({ dst, gateway: '10.211.55.9', linkIndex: eth0, protocol });
+      }
+    });
+    kernel.addRoute({ dst: first, gateway: '10.211.55.9', linkIndex: eth0, protocol });
+    await host.settled({});
+    await expectPatience();
+  });
+
+  it('and repairs at once again when it has stopped for some minutes', async () => {
+    make();
+    let hostile = true;
+    onRouteEvent(({ type, dst, protocol: owner }) => {
+      if (hostile && type === 'route-added' && owner === protocol) host.kernel.deleteRoute({ dst, protocol });
+    });
+    await host.settled({ [first]: '10.211.55.101' });
+    await host.clock.advance(120_000);
+    hostile = false;
+    await host.clock.advance(66_000);
+    expect(host.own).toEqual([`${first} via 10.211.55.101`]);
+    await host.clock.advance(300_000);
+    host.kernel.deleteRoute({ dst: first, protocol });
+    await host.clock.advance(10);
+    expect(host.own).toEqual([`${first} via 10.211.55.101`]);
+  });
+});
+
+describe('noise', () => {
+  it('a link that flaps a hundred times a second costs a bounded number of dumps and comes back', async () => {
+    make();
+    await host.settled(peers);
+    const { kernel, clock } = host;
+    const dumps = kernel.counters.dumps;
+    for (let i = 0; i < 500; i++) {
+      kernel.setLinkUp('eth0', i % 2 === 1);
+      await clock.advance(10);
+    }
+    expect((kernel.counters.dumps - dumps) / 3).toBeLessThan(110);
+    await clock.advance(250);
+    expect(host.own).toEqual(meshed);
+  });
+
+  it('an unreachable peer is mentioned once, however often it is tried', async () => {
+    make();
+    await host.settled({ ...peers, '172.20.9.0/24': '10.99.0.1' });
+    const lines = host.log.lines.length;
+    await host.clock.advance(3_600_000);
+    expect(host.log.lines.slice(lines).map(({ message }) => message)).toEqual([]);
+    expect(host.state('172.20.9.0/24')).toBe('parked: unreachable: gateway 10.99.0.1 is not on link');
+  });
+
+  it('a thousand leases that cannot be routed take one line', async () => {
+    make();
+    const leases = Array.from({ length: 1000 }, (_, i) => [`127.${i >> 8}.${i & 255}.0/24`, '10.211.55.101']);
+    await host.settled(Object.fromEntries(leases));
+    expect(host.log.lines.length).toBeLessThanOrEqual(2);
+    expect(host.log.lines[0]?.message).toContain('1000');
+  });
+});

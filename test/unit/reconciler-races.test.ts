@@ -1,0 +1,95 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { type HostOptions, meshed, peers, ReconcilerHost } from './reconciler-host.ts';
+
+let host: ReconcilerHost;
+
+function make(options: HostOptions = {}): ReconcilerHost {
+  host = new ReconcilerHost(options);
+  return host;
+}
+
+afterEach(() => host.stop());
+
+const first = '172.20.1.0/24';
+
+describe('what happens at the same time', () => {
+  it('repairs after link up when an overflow swallowed that it went down', async () => {
+    const { kernel, clock } = make();
+    await host.settled(peers);
+    kernel.setLinkUp('eth0', false);
+    await clock.advance(200);
+    kernel.setLinkUp('eth0', true);
+    await clock.advance(200);
+    expect(host.own).toEqual(meshed);
+    kernel.setLinkUp('eth0', false);
+    kernel.overflowEvents();
+    await clock.advance(200);
+    expect(host.state(first)).toBe('parked: interface eth0 is down');
+    kernel.setLinkUp('eth0', true);
+    await clock.advance(250);
+    expect(host.own).toEqual(meshed);
+  });
+
+  it('tries a gateway at once that arrives while the kernel is still refusing the old one', async () => {
+    const { clock } = make({ latencyMs: 20 });
+    await host.settled(peers);
+    host.put(first, '10.99.0.1');
+    await clock.advance(10);
+    host.put(first, '10.211.55.111');
+    await clock.advance(250);
+    expect(host.own).toContain(`${first} via 10.211.55.111`);
+  });
+
+  it('tries again when the gateway became reachable while the kernel was refusing it', async () => {
+    const { clock, kernel } = make({ latencyMs: 20 });
+    await host.settled(peers);
+    // Refused at 20 ms; the address is there before that answer has been read.
+    kernel.faults.failNextApply('ENETUNREACH');
+    host.put(first, '10.99.0.1');
+    await clock.advance(10);
+    kernel.addAddress('eth0', '10.99.0.2/24');
+    await clock.advance(250);
+    expect(host.own).toContain(`${first} via 10.99.0.1`);
+  });
+
+  it('tries a gateway at once that a new list brings, whatever became of the old one', async () => {
+    const { clock } = make();
+    await host.settled({ ...peers, [first]: '10.99.0.1' });
+    expect(host.state(first)).toBe('parked: unreachable: gateway 10.99.0.1 is not on link');
+    host.snapshot(peers);
+    await clock.advance(50);
+    expect(host.own).toEqual(meshed);
+  });
+
+  it('parks a peer whose gateway becomes an address of this host, and routes to it when that address goes', async () => {
+    const { clock, kernel } = make();
+    await host.settled(peers);
+    kernel.createLink('eth1');
+    kernel.addAddress('eth1', '10.211.55.101/32');
+    await clock.advance(250);
+    expect(host.own).toEqual(meshed.slice(1));
+    expect(host.state(first)).toBe('parked: its gateway 10.211.55.101 is an address of this host');
+    kernel.removeAddress('eth1', '10.211.55.101/32');
+    await clock.advance(250);
+    expect(host.own).toEqual(meshed);
+  });
+
+  it('notices that a route vanished with the address it preferred as source, on another link', async () => {
+    const { clock, kernel } = make();
+    const other = kernel.createLink('eth1');
+    kernel.addAddress('eth1', '10.9.0.1/24');
+    kernel.createLink('eth2');
+    kernel.addAddress('eth2', '10.8.0.1/32');
+    await host.settled({});
+    const foreign = { dst: first, gateway: '10.9.0.2', linkIndex: other, protocol: 4, source: '10.8.0.1' };
+    host.put(first, '10.211.55.101');
+    for (let i = 0; i < 4; i++) {
+      kernel.addRoute(foreign, 'replace');
+      await clock.advance(1000);
+    }
+    expect(host.state(first)).toContain('conflict');
+    kernel.removeAddress('eth2', '10.8.0.1/32');
+    await clock.advance(250);
+    expect(host.own).toEqual(meshed.slice(0, 1));
+  });
+});
