@@ -89,25 +89,26 @@ export class DesiredRoutes {
     return this.#refused;
   }
 
-  /** Replaces all leases; returns the destinations touched. */
-  replaceAll(leases: readonly Lease[]): Set<string> {
-    const touched = new Set(this.#byDst.keys());
+  /** Replaces all leases; returns the destinations whose route is not as before. */
+  replaceAll(leases: readonly Lease[]): readonly string[] {
+    const before = new Map([...this.#byDst.keys()].map((dst) => [dst, this.get(dst)?.gateway]));
+    const touched = new Set(before.keys());
     this.#claims.clear();
     this.#byDst.clear();
     this.#refused.clear();
     for (const lease of leases) this.#put(lease, touched);
-    return touched;
+    return [...touched].filter((dst) => this.get(dst)?.gateway !== before.get(dst));
   }
 
-  /** Applies changed and removed leases; returns the destinations touched. */
-  apply(put: readonly Lease[], removed: readonly string[]): Set<string> {
+  /** Applies changed and removed leases; returns the destinations whose route may not be as before. */
+  apply(put: readonly Lease[], removed: readonly string[]): readonly string[] {
     const touched = new Set<string>();
     for (const key of removed) this.#remove(key, touched);
     for (const lease of put) {
       this.#remove(lease.key, touched);
       this.#put(lease, touched);
     }
-    return touched;
+    return [...touched];
   }
 
   #put(lease: Lease, touched: Set<string>): void {

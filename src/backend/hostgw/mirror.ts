@@ -1,11 +1,14 @@
 import type { Kernel, KernelEvent, Link, LinkAddress, Route } from '../../kernel/kernel.ts';
+import type { LinkState } from './plan.ts';
 
 /** What one event means for whoever plans. */
 export interface MirrorChange {
   /** Destinations whose routes changed. */
-  readonly dsts: ReadonlySet<string>;
+  readonly dsts: readonly string[];
   /** The mirror may differ from the kernel: dump everything again. */
   readonly stale: boolean;
+  /** Our interface, this host's addresses or what is on link changed: every gateway must be judged anew. */
+  readonly surroundings: boolean;
 }
 
 /** What the kernel holds: links, addresses and the main table's routes of IPv4, as dumps and events told. */
@@ -31,9 +34,15 @@ export async function dumpKernel(kernel: Kernel, signal: AbortSignal): Promise<K
  * or address's own notification tells, and the mirror says that it is stale.
  */
 export class Mirror {
+  readonly #linkName: string;
   #links = new Map<number, Link>();
   #addresses: LinkAddress[] = [];
   readonly #routes = new Map<string, Route[]>();
+
+  /** `linkName`: our interface. */
+  constructor(linkName: string) {
+    this.#linkName = linkName;
+  }
 
   get(dst: string): readonly Route[] | undefined {
     return this.#routes.get(dst);
@@ -43,9 +52,14 @@ export class Mirror {
     return this.#routes.keys();
   }
 
-  linkNamed(name: string): Link | undefined {
-    for (const link of this.#links.values()) if (link.name === name) return link;
-    return undefined;
+  /** Our interface, by name: when it is deleted and made again its index changes. */
+  get link(): LinkState {
+    const name = this.#linkName;
+    for (const link of this.#links.values()) {
+      if (link.name !== name) continue;
+      return link.up ? { index: link.index } : { index: link.index, problem: `interface ${name} is down` };
+    }
+    return { problem: `interface ${name} does not exist` };
   }
 
   /** All addresses of this host, of both families. */
@@ -58,84 +72,120 @@ export class Mirror {
     this.#links = new Map(snapshot.links.map((link) => [link.index, link]));
     this.#addresses = [...snapshot.addresses];
     this.#routes.clear();
-    for (const route of snapshot.routes) this.#push(route);
+    for (const route of snapshot.routes) {
+      const routes = this.#routes.get(route.dst);
+      if (routes === undefined) this.#routes.set(route.dst, [route]);
+      else routes.push(route);
+    }
   }
 
-  /** Takes in one event; applying one that a dump has already seen changes nothing. */
-  apply(event: KernelEvent): MirrorChange {
+  /**
+   * Takes in one event. `overlapping`: it happened while the last dump was made, which may or may not have seen it; what
+   * cannot be told from both is reported as stale.
+   */
+  apply(event: KernelEvent, overlapping = false): MirrorChange {
     switch (event.type) {
       case 'route-added':
-        return this.#routeAdded(event);
+        return this.#routeAdded(event, overlapping);
       case 'route-removed':
         return this.#routeRemoved(event.route);
       case 'link-changed':
         return this.#linkChanged(event.link);
       case 'link-removed':
-        this.#links.delete(event.linkIndex);
-        return change({ stale: this.#hasRoutesOver(event.linkIndex) });
+        return this.#linkRemoved(event.linkIndex);
       case 'address-added':
-        this.#forgetAddress(event.address);
-        this.#addresses.push(event.address);
-        return change({ stale: false });
+        return this.#addressAdded(event.address);
       case 'address-removed':
-        this.#forgetAddress(event.address);
-        return change({ stale: this.#hasRoutesOver(event.address.linkIndex) });
+        return this.#addressRemoved(event.address);
       case 'overflow':
-        return change({ stale: true });
+        return change({ stale: true, surroundings: true });
     }
   }
 
-  #routeAdded({ route, replaced, appended }: Extract<KernelEvent, { type: 'route-added' }>): MirrorChange {
+  #routeAdded(event: Extract<KernelEvent, { type: 'route-added' }>, overlapping: boolean): MirrorChange {
+    const { route, replaced, appended } = event;
     if (route.family !== 4) return change({});
     const routes = this.#routes.get(route.dst) ?? [];
     const sameKey = routes.filter((other) => other.tos === route.tos && other.metric === route.metric);
-    const dsts = new Set([route.dst]);
+    const dsts = [route.dst];
+    const surroundings = this.#isOnOurLink(route);
     // Seen by a dump already; where among several of its key it was put, only another dump can tell now.
-    if (sameKey.some((other) => sameRoute(other, route))) return change({ dsts, stale: sameKey.length > 1 });
+    if (sameKey.some((other) => sameRoute(other, route))) {
+      return change({ dsts, stale: sameKey.length > 1, surroundings });
+    }
     const others = routes.filter((other) => !sameKey.includes(other));
     const key = appended ? [...sameKey, route] : [route, ...(replaced ? sameKey.slice(1) : sameKey)];
     this.#routes.set(route.dst, [...key, ...others]);
-    return change({ dsts });
+    // The one in its place may have come later than this one, when the dump has seen both.
+    return change({ dsts, stale: overlapping && sameKey.length > 0, surroundings });
   }
 
   #routeRemoved(route: Route): MirrorChange {
     if (route.family !== 4) return change({});
-    const rest = (this.#routes.get(route.dst) ?? []).filter((other) => !sameRoute(other, route));
-    if (rest.length === 0) this.#routes.delete(route.dst);
-    else this.#routes.set(route.dst, rest);
-    return change({ dsts: new Set([route.dst]) });
+    const routes = this.#routes.get(route.dst) ?? [];
+    const index = routes.findIndex((other) => sameRoute(other, route));
+    if (index >= 0) routes.splice(index, 1);
+    if (routes.length === 0) this.#routes.delete(route.dst);
+    return change({ dsts: [route.dst] });
   }
 
   #linkChanged(link: Link): MirrorChange {
-    const before = this.#links.get(link.index);
+    const before = this.link;
+    const wentDown = this.#links.get(link.index)?.up === true && !link.up;
     this.#links.set(link.index, link);
-    const same = before !== undefined && before.name === link.name && before.up === link.up;
-    if (same) return change({});
-    return change({ stale: !link.up && this.#hasRoutesOver(link.index) });
+    const stale = wentDown && this.#hasRoutes((route) => route.linkIndex === link.index);
+    return change({ stale, surroundings: differs(before, this.link) });
   }
 
-  #hasRoutesOver(linkIndex: number): boolean {
-    for (const routes of this.#routes.values()) {
-      if (routes.some((route) => route.linkIndex === linkIndex || route.special)) return true;
-    }
-    return false;
+  #linkRemoved(linkIndex: number): MirrorChange {
+    const before = this.link;
+    this.#links.delete(linkIndex);
+    const stale = this.#hasRoutes((route) => route.linkIndex === linkIndex);
+    return change({ stale, surroundings: differs(before, this.link) });
   }
 
-  #forgetAddress(address: LinkAddress): void {
-    this.#addresses = this.#addresses.filter(
-      (other) => other.linkIndex !== address.linkIndex || other.address !== address.address,
+  #addressAdded(address: LinkAddress): MirrorChange {
+    // A renewal by DHCP is told as well.
+    const isNew = !this.#addresses.some((other) => sameAddress(other, address));
+    if (isNew) this.#addresses.push(address);
+    return change({ surroundings: isNew && address.family === 4 });
+  }
+
+  #addressRemoved(address: LinkAddress): MirrorChange {
+    this.#addresses = this.#addresses.filter((other) => !sameAddress(other, address));
+    if (address.family !== 4) return change({});
+    const stale = this.#hasRoutes(
+      (route) => route.linkIndex === address.linkIndex || route.source === address.address,
+    );
+    return change({ stale, surroundings: true });
+  }
+
+  /** A network on link may come without an address: `ip route add 10.9.9.9 dev eth0`. */
+  #isOnOurLink(route: Route): boolean {
+    return (
+      route.gateway === undefined && route.linkIndex !== undefined && route.linkIndex === this.link.index
     );
   }
 
-  #push(route: Route): void {
-    const routes = this.#routes.get(route.dst);
-    if (routes === undefined) this.#routes.set(route.dst, [route]);
-    else routes.push(route);
+  /** Routes whose links we cannot see (multipath, nexthop objects) may be any link's. */
+  #hasRoutes(matches: (route: Route) => boolean): boolean {
+    for (const routes of this.#routes.values()) {
+      if (routes.some((route) => route.special || matches(route))) return true;
+    }
+    return false;
   }
 }
 
 function change(part: Partial<MirrorChange>): MirrorChange {
-  return { dsts: part.dsts ?? new Set(), stale: part.stale ?? false };
+  return { dsts: [], stale: false, surroundings: false, ...part };
+}
+
+function differs(a: LinkState, b: LinkState): boolean {
+  return a.index !== b.index || a.problem !== b.problem;
+}
+
+function sameAddress(a: LinkAddress, b: LinkAddress): boolean {
+  return a.linkIndex === b.linkIndex && a.address === b.address && a.prefixLength === b.prefixLength;
 }
 
 function sameRoute(a: Route, b: Route): boolean {

@@ -13,8 +13,8 @@ export interface PlanInput {
   readonly link: LinkState;
   /** Addresses of this host: as a gateway the kernel would accept one, and loop. */
   readonly ownAddresses: ReadonlySet<string>;
-  /** Routes the kernel refused, until something makes another try worthwhile. */
-  readonly refused: ReadonlyMap<string, string>;
+  /** Why no route may be put to (`put`) or removed from (`removal`) a destination just now; undefined when it may. */
+  readonly held: Readonly<Record<'put' | 'removal', (dst: string) => string | undefined>>;
   /** Destinations this process has programmed: its routes there are its own wherever they lie. */
   readonly programmed: ReadonlySet<string>;
   /** Whether stale legacy routes go: only on the first full sync, when leases and kernel are both known completely. */
@@ -43,11 +43,17 @@ export interface Plan {
   readonly conflicts: ReadonlyMap<string, string>;
 }
 
-interface Draft {
-  readonly changes: PlannedChange[];
-  readonly installed: string[];
-  readonly parked: Map<string, string>;
-  readonly conflicts: Map<string, string>;
+/** What to do for one destination, and the state it is in; none while its route is being put there. */
+interface Verdict {
+  readonly changes: readonly PlannedChange[];
+  readonly state?: 'installed' | 'parked' | 'conflict';
+  readonly reason?: string;
+}
+
+/** A route of a desired destination. */
+interface Held {
+  readonly route: Route;
+  readonly owner: Owner;
 }
 
 /**
@@ -58,136 +64,130 @@ interface Draft {
  * gateway and link, so it can hit nothing but the very route that was seen.
  */
 export function plan(input: PlanInput): Plan {
-  const draft: Draft = { changes: [], installed: [], parked: new Map(), conflicts: new Map() };
+  const changes: PlannedChange[] = [];
+  const installed: string[] = [];
+  const parked = new Map<string, string>();
+  const conflicts = new Map<string, string>();
   for (const dst of input.dsts) {
     const desired = input.desired.get(dst);
     const actual = input.actual.get(dst) ?? [];
-    if (desired === undefined) removeStale(input, draft, dst, actual);
-    else planDesired(input, draft, desired, actual);
+    const verdict =
+      desired === undefined
+        ? { changes: removeStale(input, dst, actual) }
+        : planDesired(input, desired, actual);
+    if (verdict.state === 'installed') installed.push(dst);
+    else if (verdict.state === 'parked') parked.set(dst, verdict.reason ?? '');
+    else if (verdict.state === 'conflict') conflicts.set(dst, verdict.reason ?? '');
+    const removalHeld = input.held.removal(dst) !== undefined;
+    for (const change of verdict.changes) if (change.op !== 'remove' || !removalHeld) changes.push(change);
   }
-  return draft;
+  return { changes, installed, parked, conflicts };
 }
 
-function removeStale(input: PlanInput, draft: Draft, dst: string, actual: readonly Route[]): void {
-  for (const route of actual) {
+function removeStale(input: PlanInput, dst: string, actual: readonly Route[]): PlannedChange[] {
+  return actual.flatMap((route) => {
     const owner = ownerOf(route, input.ownership, input.link.index);
     if (owner === 'own') {
-      if (!input.programmed.has(dst) && !isRemovable(route, owner, input.ownership)) continue;
-    } else if (owner !== 'legacy' || !input.removeLegacy || !isRemovable(route, owner, input.ownership))
-      continue;
-    remove(draft, route, owner === 'legacy' ? 'stale-legacy' : 'stale');
-  }
-}
-
-function planDesired(input: PlanInput, draft: Draft, desired: DesiredRoute, actual: readonly Route[]): void {
-  const { dst } = desired;
-  const metric = metricOf(4);
-  const key = actual.filter((route) => route.tos === 0 && route.metric === metric);
-  const owners = key.map((route) => ownerAt(input, desired, route));
-  removeOtherKeys(input, draft, actual, metric);
-
-  if (owners.includes('kernel')) {
-    draft.conflicts.set(dst, 'the kernel routes it as a network connected to this host');
-    removeOwn(draft, key, owners, () => true, 'shadowed');
-    return;
-  }
-  const problem = cannotProgram(input, desired);
-  if (problem !== undefined) {
-    draft.parked.set(dst, problem);
-    // An old gateway is no way to reach the subnet's new holder. A right one stays: the kernel keeps what it would refuse.
-    removeOwn(draft, key, owners, (route) => route.gateway !== desired.gateway, 'wrong');
-    return;
-  }
-  if (input.link.problem !== undefined) return;
-  const wanted: RouteSpec = {
-    family: 4,
-    dst,
-    metric,
-    protocol: input.ownership.protocol,
-    gateway: desired.gateway,
-    linkIndex: input.link.index,
-  };
-  program(input, draft, wanted, key, owners);
-}
-
-/** flanneld's route is adopted as it stands; with another gateway it may be anybody's, and is treated as foreign. */
-function ownerAt(input: PlanInput, desired: DesiredRoute, route: Route): Owner {
-  const owner = ownerOf(route, input.ownership, input.link.index);
-  return owner === 'legacy' && route.gateway !== desired.gateway ? 'foreign' : owner;
-}
-
-/** Brings the routes of one key to `wanted`, alone among ours; `key` and `owners` are parallel. */
-function program(
-  input: PlanInput,
-  draft: Draft,
-  wanted: RouteSpec,
-  key: readonly Route[],
-  owners: readonly Owner[],
-): void {
-  const { dst } = wanted;
-  const [first] = key;
-  const [owner] = owners;
-  if (first === undefined || owner === undefined) {
-    const refusal = input.refused.get(dst);
-    if (refusal === undefined) draft.changes.push({ op: 'add', route: wanted, cause: 'missing' });
-    else draft.parked.set(dst, refusal);
-    return;
-  }
-  if (isInstalled(first, wanted)) {
-    draft.installed.push(dst);
-    removeOwn(draft, key.slice(1), owners.slice(1), () => true, 'wrong');
-    return;
-  }
-  const refusal = input.refused.get(dst);
-  if (refusal !== undefined) {
-    draft.parked.set(dst, refusal);
-    removeOwn(draft, key, owners, (route) => route.gateway !== wanted.gateway, 'wrong');
-    return;
-  }
-  if (owner === 'foreign' && !input.mayReplaceForeign(dst)) {
-    draft.conflicts.set(dst, `a ${describe(first)} that another program keeps putting there`);
-    removeOwn(draft, key.slice(1), owners.slice(1), () => true, 'shadowed');
-    return;
-  }
-  // REPLACE fails with EEXIST when the very same route lies further back in the key: those behind the first go before it.
-  removeOwn(draft, key.slice(1), owners.slice(1), () => true, 'wrong');
-  const cause = owner === 'foreign' ? 'foreign' : owner === 'legacy' ? 'adopt' : 'wrong';
-  draft.changes.push({ op: 'replace', route: wanted, cause });
-}
-
-function cannotProgram(input: PlanInput, desired: DesiredRoute): string | undefined {
-  if (input.link.problem !== undefined) return input.link.problem;
-  if (input.ownAddresses.has(desired.gateway))
-    return `its gateway ${desired.gateway} is an address of this host`;
-  return undefined;
-}
-
-/** Our own routes to a desired destination under another metric or tos are leftovers: they would shadow or outlive it. */
-function removeOtherKeys(input: PlanInput, draft: Draft, actual: readonly Route[], metric: number): void {
-  for (const route of actual) {
-    if (route.tos === 0 && route.metric === metric) continue;
-    if (ownerOf(route, input.ownership, input.link.index) === 'own') remove(draft, route, 'stale');
-  }
-}
-
-function removeOwn(
-  draft: Draft,
-  key: readonly Route[],
-  owners: readonly Owner[],
-  matches: (route: Route) => boolean,
-  cause: PlannedChange['cause'],
-): void {
-  key.forEach((route, index) => {
-    if ((owners[index] === 'own' || owners[index] === 'legacy') && matches(route))
-      remove(draft, route, cause);
+      const removable = input.programmed.has(dst) || isRemovable(route, owner, input.ownership);
+      return removable ? removal(route, 'stale') : [];
+    }
+    const removable = owner === 'legacy' && input.removeLegacy && isRemovable(route, owner, input.ownership);
+    return removable ? removal(route, 'stale-legacy') : [];
   });
 }
 
-function remove(draft: Draft, route: Route, cause: PlannedChange['cause']): void {
+function planDesired(input: PlanInput, desired: DesiredRoute, actual: readonly Route[]): Verdict {
+  const { link } = input;
+  const there = actual.map((route) => ({ route, owner: ownerAt(input, desired, route) }));
+  // Under another metric, too: a route of ours beside it would cut this host off from a network it is connected to.
+  if (there.some(({ owner }) => owner === 'kernel')) {
+    const reason = 'the kernel routes it as a network connected to this host';
+    return { state: 'conflict', reason, changes: removeOurs(there, 'shadowed') };
+  }
+  if (link.problem !== undefined) return park(link, desired, there, link.problem);
+  if (input.ownAddresses.has(desired.gateway)) {
+    const reason = `its gateway ${desired.gateway} is an address of this host`;
+    return { state: 'parked', reason, changes: removeOurs(there, 'wrong') };
+  }
+  return program(input, desired, link.index, there);
+}
+
+/**
+ * flanneld's route to the desired gateway is adopted as it stands. With another gateway it is stale; after the first full
+ * sync, or outside the cluster's network, it may be anybody's and is treated as foreign.
+ */
+function ownerAt(input: PlanInput, desired: DesiredRoute, route: Route): Owner {
+  const owner = ownerOf(route, input.ownership, input.link.index);
+  if (owner !== 'legacy' || route.gateway === desired.gateway) return owner;
+  return input.removeLegacy && isRemovable(route, owner, input.ownership) ? 'legacy' : 'foreign';
+}
+
+/**
+ * An old gateway is no way to reach the subnet's new holder. A right one stays: the kernel keeps what it would refuse to
+ * take again.
+ */
+function park(link: LinkState, desired: DesiredRoute, there: readonly Held[], reason: string): Verdict {
+  const isWrong = ({ route }: Held) =>
+    route.gateway !== desired.gateway || route.linkIndex !== link.index || route.special;
+  return { state: 'parked', reason, changes: removeOurs(there.filter(isWrong), 'wrong') };
+}
+
+/** Brings the routes of a destination to what is desired, alone among ours. */
+function program(
+  input: PlanInput,
+  desired: DesiredRoute,
+  linkIndex: number,
+  there: readonly Held[],
+): Verdict {
+  const { dst, gateway } = desired;
+  const { protocol } = input.ownership;
+  const wanted: RouteSpec = { family: 4, dst, metric: metricOf(4), protocol, gateway, linkIndex };
+  const isSameKey = ({ route }: Held) => route.tos === 0 && route.metric === wanted.metric;
+  const [first, ...behind] = there.filter(isSameKey);
+  // Ours under another metric are leftovers: they would shadow our route, or outlive it.
+  const elsewhere = there.filter((held) => !isSameKey(held));
+  if (first !== undefined && isInstalled(first.route, wanted)) {
+    return { state: 'installed', changes: removeOurs([...behind, ...elsewhere], 'wrong') };
+  }
+  const hold = input.held.put(dst);
+  if (hold !== undefined) return park(input.link, desired, there, hold);
+  if (first === undefined) {
+    return {
+      changes: [{ op: 'add', route: wanted, cause: 'missing' }, ...removeOurs(elsewhere, 'wrong')],
+    };
+  }
+  if (first.owner === 'foreign' && !input.mayReplaceForeign(dst)) {
+    const reason = `a ${describe(first.route)} that another program keeps putting there`;
+    return { state: 'conflict', reason, changes: removeOurs(there, 'shadowed') };
+  }
+  return {
+    changes: [
+      // REPLACE fails with EEXIST when the very same route lies further back in the key.
+      ...removeOurs(behind, 'wrong'),
+      { op: 'replace', route: wanted, cause: replaceCause(first, gateway) },
+      ...removeOurs(elsewhere, 'wrong'),
+    ],
+  };
+}
+
+function replaceCause({ owner, route }: Held, gateway: string): PlannedChange['cause'] {
+  if (owner === 'foreign') return 'foreign';
+  if (owner !== 'legacy') return 'wrong';
+  return route.gateway === gateway ? 'adopt' : 'stale-legacy';
+}
+
+function removeOurs(there: readonly Held[], cause: PlannedChange['cause']): PlannedChange[] {
+  return there.flatMap(({ route, owner }) =>
+    owner === 'own' || owner === 'legacy' ? removal(route, cause) : [],
+  );
+}
+
+/** The exact removal of this route; none when it has a shape that we never make. */
+function removal(route: Route, cause: PlannedChange['cause']): PlannedChange[] {
   const { family, dst, metric, protocol, gateway, linkIndex } = route;
-  // Without a gateway and a link the kernel would delete the first match, whoever owns it: such a route is not one we made.
-  if (gateway === undefined || linkIndex === undefined || route.tos !== 0) return;
-  draft.changes.push({ op: 'remove', route: { family, dst, metric, protocol, gateway, linkIndex }, cause });
+  // Without a gateway and a link the kernel would delete the first match, whoever owns it.
+  if (gateway === undefined || linkIndex === undefined || route.tos !== 0) return [];
+  return [{ op: 'remove', route: { family, dst, metric, protocol, gateway, linkIndex }, cause }];
 }
 
 function describe(route: Route): string {

@@ -9,12 +9,10 @@ import { firstOf, Wake } from '../../runtime/wake.ts';
 import type { LeaseUpdate } from '../../subnet/lease-watch.ts';
 import type { Backend, BackendStatus } from '../backend.ts';
 import { DesiredRoutes, type Self } from './desired.ts';
-import { ForeignLimit } from './foreign-limit.ts';
 import { dumpKernel, Mirror } from './mirror.ts';
 import type { Ownership } from './ownership.ts';
-import { type LinkState, type PlannedChange, plan } from './plan.ts';
-import { Refusals } from './refusals.ts';
 import { RouteStates } from './route-states.ts';
+import { RouteWriter } from './route-writer.ts';
 
 export interface ReconcilerOptions {
   readonly kernel: Kernel;
@@ -32,6 +30,9 @@ export interface ReconcilerOptions {
 const checkIntervalMs = 10_000;
 /** Dumps in a row keep this distance: a link that flaps a hundred times a second must not cost a hundred dumps. */
 const dumpSpacingMs = 50;
+/** Trouble with the kernel is over when nothing failed for so long, not at the first call that succeeds. */
+const provenMs = 1_000;
+const healthyMs = 5_000;
 const policy: BackoffPolicy = { initialMs: 100, maxMs: 10_000 };
 
 /**
@@ -41,12 +42,11 @@ const policy: BackoffPolicy = { initialMs: 100, maxMs: 10_000 };
 export class Reconciler implements Backend {
   readonly #options: ReconcilerOptions;
   readonly #desired: DesiredRoutes;
-  readonly #mirror = new Mirror();
-  readonly #wake = new Wake();
-  readonly #programmed = new Set<string>();
-  readonly #foreign: ForeignLimit;
-  readonly #refusals: Refusals;
+  readonly #mirror: Mirror;
   readonly #states: RouteStates;
+  readonly #writer: RouteWriter;
+  readonly #wake = new Wake();
+  readonly #syncedWake = new Wake();
   #dirty = new Set<string>();
   #allDirty = true;
   /** The mirror may differ from the kernel. */
@@ -54,28 +54,33 @@ export class Reconciler implements Backend {
   #lastDumpMs = Number.NEGATIVE_INFINITY;
   #nextCheckMs = 0;
   #haveLeases = false;
-  #legacyRemoved = false;
   #synced = false;
-  readonly #syncedWake = new Wake();
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
     this.#desired = new DesiredRoutes(options.self);
-    this.#foreign = new ForeignLimit(options.clock);
-    this.#refusals = new Refusals(options.clock, options.random);
+    this.#mirror = new Mirror(options.linkName);
     this.#states = new RouteStates(options.log);
+    this.#writer = new RouteWriter({
+      ...options,
+      desired: this.#desired,
+      mirror: this.#mirror,
+      states: this.#states,
+    });
   }
 
   update(update: LeaseUpdate): void {
-    if (update.type === 'snapshot') {
-      this.#desired.replaceAll(update.leases);
+    const isSnapshot = update.type === 'snapshot';
+    const changed = isSnapshot
+      ? this.#desired.replaceAll(update.leases)
+      : this.#desired.apply(update.put, update.removed);
+    for (const dst of changed) {
+      this.#dirty.add(dst);
+      this.#writer.release(dst);
+    }
+    if (isSnapshot) {
       this.#haveLeases = true;
       this.#allDirty = true;
-    } else {
-      for (const dst of this.#desired.apply(update.put, update.removed)) {
-        this.#dirty.add(dst);
-        this.#refusals.rearm(dst);
-      }
     }
     this.#states.noteRefusedLeases(this.#desired.refused);
     this.#wake.wake();
@@ -102,36 +107,47 @@ export class Reconciler implements Backend {
     const { kernel, clock, random, trouble } = this.#options;
     for (let failures = 0; ; failures++) {
       signal.throwIfAborted();
+      const startedMs = clock.monotonic();
       try {
         const events = await kernel.subscribe();
         try {
-          await this.#serve(events, signal, () => {
-            failures = 0;
-            trouble.clear('kernel', 'the kernel can be talked to again');
-          });
+          await this.#serve(events, signal);
         } finally {
           events.close();
         }
       } catch (error) {
         signal.throwIfAborted();
+        if (clock.monotonic() - startedMs >= healthyMs) failures = 0;
         trouble.report('kernel', `routes cannot be kept in step with the kernel: ${messageOf(error)}`);
       }
       await clock.sleep(backoffMs(policy, failures, random), signal);
     }
   }
 
-  async #serve(events: KernelEvents, signal: AbortSignal, onProgress: () => void): Promise<never> {
+  async #serve(events: KernelEvents, signal: AbortSignal): Promise<never> {
+    const { clock, trouble } = this.#options;
+    // Nobody listened since the last stream ended.
     this.#stale = true;
+    this.#writer.releaseAll();
+    let provenAtMs = trouble.has('kernel') ? clock.monotonic() + provenMs : Number.POSITIVE_INFINITY;
     for (;;) {
       signal.throwIfAborted();
-      if (this.#stale) await this.#resync(events, signal);
-      if (this.#haveLeases && (this.#allDirty || this.#dirty.size > 0)) await this.#pass(events, signal);
-      onProgress();
-      if (!this.#stale && (!this.#haveLeases || (!this.#allDirty && this.#dirty.size === 0))) {
-        if (this.#haveLeases) this.#noteSynced();
-        await this.#waitForWork(events, signal);
+      if (clock.monotonic() >= this.#nextCheckMs) this.#stale = true;
+      if (clock.monotonic() >= provenAtMs) {
+        provenAtMs = Number.POSITIVE_INFINITY;
+        trouble.clear('kernel', 'the kernel can be talked to again');
       }
+      if (this.#stale) await this.#resync(events, signal);
+      for (const dst of this.#writer.takeDue()) this.#dirty.add(dst);
+      if (this.#hasWork) await this.#pass(events, signal);
+      if (this.#stale || this.#hasWork) continue;
+      if (this.#haveLeases) this.#noteSynced();
+      await this.#waitForWork(events, provenAtMs, signal);
     }
+  }
+
+  get #hasWork(): boolean {
+    return this.#haveLeases && (this.#allDirty || this.#dirty.size > 0);
   }
 
   #noteSynced(): void {
@@ -140,16 +156,14 @@ export class Reconciler implements Backend {
     this.#syncedWake.wake();
   }
 
-  async #waitForWork(events: KernelEvents, signal: AbortSignal): Promise<void> {
+  async #waitForWork(events: KernelEvents, provenAtMs: number, signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
-    const dueMs = Math.min(this.#nextCheckMs, this.#refusals.retryAtMs);
+    const dueMs = Math.min(this.#nextCheckMs, this.#writer.nextMs, provenAtMs);
     await firstOf(signal, (inner) => [
       events.next(inner).then((batch) => this.#takeIn(batch)),
       this.#wake.wait(inner),
       clock.sleep(dueMs - clock.monotonic(), inner),
     ]);
-    for (const dst of this.#refusals.takeDue()) this.#dirty.add(dst);
-    if (clock.monotonic() >= this.#nextCheckMs) this.#stale = true;
   }
 
   async #resync(events: KernelEvents, signal: AbortSignal): Promise<void> {
@@ -158,49 +172,25 @@ export class Reconciler implements Backend {
     // What came before the dump is in the dump; only what comes during it has to be applied on top.
     this.#takeIn(await events.drain(signal));
     this.#stale = false;
-    this.#lastDumpMs = clock.monotonic();
     this.#mirror.reset(await dumpKernel(kernel, signal));
+    this.#lastDumpMs = clock.monotonic();
+    this.#nextCheckMs = this.#lastDumpMs + checkIntervalMs * (0.9 + 0.2 * random.next());
     this.#allDirty = true;
-    this.#takeIn(await events.drain(signal));
-    this.#nextCheckMs = clock.monotonic() + checkIntervalMs * (0.9 + 0.2 * random.next());
+    this.#takeIn(await events.drain(signal), true);
   }
 
-  #takeIn(batch: readonly KernelEvent[]): void {
+  /** `overlapping`: the events happened while the last dump was made. */
+  #takeIn(batch: readonly KernelEvent[], overlapping = false): void {
+    let surroundings = false;
     for (const event of batch) {
-      const change = this.#mirror.apply(event);
+      const change = this.#mirror.apply(event, overlapping);
       if (change.stale) this.#stale = true;
-      if (event.type === 'link-changed' || event.type === 'link-removed') this.#noteLink();
-      if (this.#mayReachMore(event)) for (const dst of this.#refusals.rearmAll()) this.#dirty.add(dst);
+      if (change.surroundings) surroundings = true;
       for (const dst of change.dsts) this.#dirty.add(dst);
     }
-  }
-
-  /** Whether the kernel may accept a gateway after this event that it refused before. */
-  #mayReachMore(event: KernelEvent): boolean {
-    const { index } = this.#link();
-    if (event.type === 'link-changed') return event.link.index === index;
-    if (event.type === 'address-added') return event.address.linkIndex === index;
-    // A directly connected network may come without an address: `ip route add 10.9.9.9 dev eth0`.
-    if (event.type === 'route-added')
-      return event.route.linkIndex === index && event.route.gateway === undefined;
-    return event.type === 'overflow';
-  }
-
-  /** When our interface comes, goes or changes its index every route is affected. */
-  #noteLink(): void {
-    const link = this.#link();
-    const seen = `${link.index} ${link.problem}`;
-    if (seen === this.#linkSeen) return;
-    this.#linkSeen = seen;
+    if (!surroundings) return;
+    this.#writer.releaseAll();
     this.#allDirty = true;
-  }
-  #linkSeen = '';
-
-  #link(): LinkState {
-    const name = this.#options.linkName;
-    const link = this.#mirror.linkNamed(name);
-    if (link === undefined) return { problem: `interface ${name} does not exist` };
-    return link.up ? { index: link.index } : { index: link.index, problem: `interface ${name} is down` };
   }
 
   async #pass(events: KernelEvents, signal: AbortSignal): Promise<void> {
@@ -208,50 +198,21 @@ export class Reconciler implements Backend {
     const dsts = all ? new Set([...this.#desired.dsts, ...this.#mirror.dsts]) : this.#dirty;
     this.#allDirty = false;
     this.#dirty = new Set();
-    const removeLegacy = all && !this.#legacyRemoved;
-    const planned = plan({
-      dsts,
-      desired: this.#desired,
-      actual: this.#mirror,
-      ownership: this.#options.ownership,
-      link: this.#link(),
-      ownAddresses: this.#mirror.ownAddresses,
-      refused: this.#refusals.reasons,
-      programmed: this.#programmed,
-      removeLegacy,
-      mayReplaceForeign: (dst) => this.#foreign.allows(dst),
-    });
-    for (const dst of planned.installed) this.#refusals.settled(dst);
-    this.#states.notePlan(dsts, planned, (dst) => this.#desired.get(dst) !== undefined);
-    if (planned.changes.length > 0) await this.#send(planned.changes, events, signal);
-    if (removeLegacy) this.#legacyRemoved = true;
-  }
-
-  async #send(changes: readonly PlannedChange[], events: KernelEvents, signal: AbortSignal): Promise<void> {
-    for (const change of changes) {
-      if (change.op === 'remove') continue;
-      this.#programmed.add(change.route.dst);
-      if (change.cause === 'foreign') this.#foreign.note(change.route.dst);
-    }
+    const changes = this.#writer.plan(dsts, all);
+    if (changes.length === 0) return;
     let results: readonly ChangeResult[];
     try {
-      results = await this.#options.kernel.apply(changes, signal);
+      results = await this.#writer.send(changes, signal);
     } catch (error) {
       // Nothing is known about the batch: look before the next step.
       this.#stale = true;
+      this.#allDirty = true;
       throw error;
     }
-    this.#takeIn(await events.drain(signal));
-    changes.forEach((change, index) => this.#judge(change, results[index] ?? { outcome: 'unknown' }));
-    this.#states.logChanges(changes, results);
-  }
-
-  #judge(change: PlannedChange, result: ChangeResult): void {
-    const { dst } = change.route;
-    this.#dirty.add(dst);
-    if (result.outcome === 'unknown') this.#stale = true;
-    else if (result.outcome === 'failed') {
-      if (this.#refusals.judge(change, result, this.#link()) === 'look-again') this.#stale = true;
-    } else if (change.op !== 'remove' && this.#refusals.accepted(dst) === 'look-again') this.#stale = true;
+    const told = await events.drain(signal);
+    // Judged before the events are taken in: what they make possible may have come after the kernel refused it.
+    if (this.#writer.judge(changes, results) === 'look-again') this.#stale = true;
+    for (const { route } of changes) this.#dirty.add(route.dst);
+    this.#takeIn(told);
   }
 }

@@ -6,93 +6,99 @@ import type { Plan, PlannedChange } from './plan.ts';
 /** A line of log names at most this many routes; the counts tell the rest. */
 const namedPerLine = 5;
 
+interface Stuck {
+  readonly state: 'parked' | 'conflict';
+  readonly reason: string;
+}
+
 /** The state of each peer's route, for status and log. It follows the plans; nothing is decided by it. */
 export class RouteStates {
   readonly #log: Logger;
   readonly #installed = new Set<string>();
-  readonly #parked = new Map<string, string>();
-  readonly #conflicts = new Map<string, string>();
-  readonly #refusedLeases = new Set<string>();
+  /** Until the route is installed: one that is only being tried again is as stuck as before. */
+  readonly #stuck = new Map<string, Stuck>();
+  readonly #refusedLeases = new Map<string, string>();
 
   constructor(log: Logger) {
     this.#log = log;
   }
 
   peer(dst: string, gateway: string): PeerStatus {
-    const parked = this.#parked.get(dst);
-    if (parked !== undefined) return { dst, gateway, state: 'parked', reason: parked };
-    const conflict = this.#conflicts.get(dst);
-    if (conflict !== undefined) return { dst, gateway, state: 'conflict', reason: conflict };
+    const stuck = this.#stuck.get(dst);
+    if (stuck !== undefined) return { dst, gateway, ...stuck };
     return { dst, gateway, state: this.#installed.has(dst) ? 'installed' : 'pending' };
   }
 
-  /** Takes in what a plan said about `dsts`, and logs what became worse or better. */
+  /** Takes in what a plan said about `dsts`; one line names those that are stuck for a new reason. */
   notePlan(dsts: Iterable<string>, planned: Plan, isDesired: (dst: string) => boolean): void {
-    const installed = new Set(planned.installed);
-    const freed: string[] = [];
+    for (const dst of planned.installed) {
+      this.#installed.add(dst);
+      this.#stuck.delete(dst);
+    }
     for (const dst of dsts) {
-      if (installed.has(dst)) this.#installed.add(dst);
-      else if (!isDesired(dst)) this.#installed.delete(dst);
-      const wasStuck = this.#parked.has(dst) || this.#conflicts.has(dst);
-      if (wasStuck && !planned.parked.has(dst) && !planned.conflicts.has(dst)) freed.push(dst);
+      if (isDesired(dst)) continue;
+      this.#installed.delete(dst);
+      this.#stuck.delete(dst);
     }
-    this.#logNew('route-parked', 'waiting', planned.parked, this.#parked);
-    this.#logNew('route-conflict', 'in conflict', planned.conflicts, this.#conflicts);
-    for (const dst of freed) {
-      this.#parked.delete(dst);
-      this.#conflicts.delete(dst);
-    }
-    for (const dst of planned.parked.keys()) this.#installed.delete(dst);
-    if (freed.length > 0) {
-      this.#log.info(
-        { event: 'route-unparked', count: freed.length },
-        `can be programmed again: ${list(freed)}`,
-      );
-    }
+    const fresh = [
+      ...this.#noteStuck('parked', planned.parked),
+      ...this.#noteStuck('conflict', planned.conflicts),
+    ];
+    if (fresh.length === 0) return;
+    const conflicts = fresh.filter(([, { state }]) => state === 'conflict').length;
+    const named = fresh.map(([dst, { reason }]) => `${dst}: ${reason}`);
+    this.#log.warn(
+      { event: 'routes-stuck', parked: fresh.length - conflicts, conflicts },
+      `${fresh.length} routes cannot be programmed now: ${list(named)}`,
+    );
   }
 
   /** Logs leases that ask for a route they cannot get, once each. */
   noteRefusedLeases(refused: ReadonlyMap<string, string>): void {
-    for (const [key, reason] of refused) {
-      if (this.#refusedLeases.has(key)) continue;
-      this.#refusedLeases.add(key);
-      this.#log.warn({ event: 'lease-not-routed', key, reason }, `lease ${key} is not routed: ${reason}`);
-    }
-    for (const key of this.#refusedLeases) if (!refused.has(key)) this.#refusedLeases.delete(key);
+    const fresh = [...refused].filter(([key, reason]) => this.#refusedLeases.get(key) !== reason);
+    for (const key of this.#refusedLeases.keys()) if (!refused.has(key)) this.#refusedLeases.delete(key);
+    if (fresh.length === 0) return;
+    for (const [key, reason] of fresh) this.#refusedLeases.set(key, reason);
+    const named = fresh.map(([key, reason]) => `${key}: ${reason}`);
+    this.#log.warn(
+      { event: 'leases-not-routed', count: fresh.length },
+      `${fresh.length} leases are not routed: ${list(named)}`,
+    );
   }
 
-  /** One line per batch: what was sent, by cause, and what failed. */
+  /** One line per batch: what was sent, by cause, and what failed. None when all failed: then they are stuck. */
   logChanges(changes: readonly PlannedChange[], results: readonly ChangeResult[]): void {
     const counts: Record<string, number> = {};
     const named: string[] = [];
-    let repaired = 0;
     changes.forEach((change, index) => {
-      const result = results[index];
-      if (result?.outcome === 'failed') {
-        counts['failed'] = (counts['failed'] ?? 0) + 1;
-        return;
-      }
-      const isRepair = change.cause === 'missing' && this.#installed.has(change.route.dst);
-      if (isRepair) repaired++;
-      const cause = isRepair ? 'repaired' : change.cause;
+      const failed = results[index]?.outcome === 'failed';
+      const cause = failed ? 'failed' : this.#causeOf(change);
       counts[cause] = (counts[cause] ?? 0) + 1;
       const sign = change.op === 'add' ? '+' : change.op === 'replace' ? '~' : '-';
-      named.push(`${sign}${change.route.dst} via ${change.route.gateway}`);
+      if (!failed) named.push(`${sign}${change.route.dst} via ${change.route.gateway}`);
     });
     if (named.length === 0) return;
-    const level = repaired > 0 ? 'warn' : 'info';
+    const level = counts['repaired'] === undefined ? 'info' : 'warn';
     const tally = Object.entries(counts)
       .map(([cause, count]) => `${count} ${cause}`)
       .join(', ');
     this.#log[level]({ event: 'routes-changed', ...counts }, `routes changed (${tally}): ${list(named)}`);
   }
 
-  #logNew(event: string, word: string, now: ReadonlyMap<string, string>, known: Map<string, string>): void {
-    const fresh = [...now].filter(([dst, reason]) => known.get(dst) !== reason);
-    for (const [dst, reason] of fresh) known.set(dst, reason);
-    if (fresh.length === 0) return;
-    const named = fresh.map(([dst, reason]) => `${dst}: ${reason}`);
-    this.#log.warn({ event, count: fresh.length }, `${fresh.length} routes are ${word}: ${list(named)}`);
+  #causeOf({ cause, route }: PlannedChange): string {
+    return cause === 'missing' && this.#installed.has(route.dst) ? 'repaired' : cause;
+  }
+
+  #noteStuck(state: Stuck['state'], now: ReadonlyMap<string, string>): [string, Stuck][] {
+    const fresh: [string, Stuck][] = [];
+    for (const [dst, reason] of now) {
+      this.#installed.delete(dst);
+      const known = this.#stuck.get(dst);
+      if (known?.state === state && known.reason === reason) continue;
+      this.#stuck.set(dst, { state, reason });
+      fresh.push([dst, { state, reason }]);
+    }
+    return fresh;
   }
 }
 

@@ -1,0 +1,93 @@
+import type { Clock } from '../../runtime/clock.ts';
+import type { Random } from '../../runtime/random.ts';
+
+/** The second message in a row is sent at once; before the third there is this wait, which then doubles. */
+const firstWaitMs = 50;
+const maxWaitMs = 60_000;
+/** A row of messages ends when nothing was sent for so long, or for four times its last wait. */
+const calmMs = 1_000;
+
+interface Row {
+  waitMs: number;
+  sentAtMs: number;
+  refused: boolean;
+}
+
+/**
+ * Which destinations wait before anything is sent for them again, and why: those that the kernel refused, and those for
+ * which one message follows another. Whatever answers the kernel gives and whatever other programs do, no destination is
+ * sent more than a dozen messages in the first minute and one a minute after that.
+ */
+export class Holds {
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #rows = new Map<string, Row>();
+  readonly #held = new Map<string, { readonly reason: string; readonly untilMs: number }>();
+
+  constructor(clock: Clock, random: Random) {
+    this.#clock = clock;
+    this.#random = random;
+  }
+
+  /** Why nothing may be sent for `dst` now; undefined when it may. */
+  reason(dst: string): string | undefined {
+    return this.#held.get(dst)?.reason;
+  }
+
+  /** Monotonic ms at which the next hold ends; Infinity when there is none. */
+  get nextMs(): number {
+    let next = Number.POSITIVE_INFINITY;
+    for (const { untilMs } of this.#held.values()) next = Math.min(next, untilMs);
+    return next;
+  }
+
+  /** Takes in that something is being sent for `dst`. */
+  sent(dst: string): void {
+    const nowMs = this.#clock.monotonic();
+    const row = this.#rows.get(dst);
+    const inARow = row !== undefined && nowMs - row.sentAtMs < Math.max(calmMs, 4 * row.waitMs);
+    const waitMs = inARow ? Math.min(maxWaitMs, Math.max(firstWaitMs, 2 * row.waitMs)) : 0;
+    this.#rows.set(dst, { waitMs, sentAtMs: nowMs, refused: false });
+    this.#hold(dst, 'it does not stay: something removes or changes it each time', waitMs);
+  }
+
+  /** Takes in that the kernel refused what was sent last; it is held for `minMs` at least, longer every time. */
+  refused(dst: string, reason: string, minMs: number): void {
+    const row = this.#rows.get(dst) ?? { waitMs: 0, sentAtMs: this.#clock.monotonic(), refused: true };
+    row.waitMs = Math.max(row.waitMs, minMs);
+    row.refused = true;
+    this.#rows.set(dst, row);
+    this.#hold(dst, reason, row.waitMs);
+  }
+
+  /** Takes in that `dst` is as wanted: a refusal is history. A row of changes that all succeeded is not. */
+  settled(dst: string): void {
+    if (this.#rows.get(dst)?.refused) this.release(dst);
+  }
+
+  release(dst: string): void {
+    this.#rows.delete(dst);
+    this.#held.delete(dst);
+  }
+
+  /** Releases all; returns those that were held. */
+  releaseAll(): readonly string[] {
+    const dsts = [...this.#held.keys()];
+    this.#rows.clear();
+    this.#held.clear();
+    return dsts;
+  }
+
+  /** Ends the holds whose time has come; returns them. */
+  takeDue(): readonly string[] {
+    const nowMs = this.#clock.monotonic();
+    const due = [...this.#held].filter(([, { untilMs }]) => untilMs <= nowMs).map(([dst]) => dst);
+    for (const dst of due) this.#held.delete(dst);
+    return due;
+  }
+
+  #hold(dst: string, reason: string, waitMs: number): void {
+    const untilMs = this.#clock.monotonic() + waitMs * (0.9 + 0.2 * this.#random.next());
+    if (waitMs > 0) this.#held.set(dst, { reason, untilMs });
+  }
+}

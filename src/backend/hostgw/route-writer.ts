@@ -1,0 +1,164 @@
+import type { ChangeResult, Kernel } from '../../kernel/kernel.ts';
+import type { Clock } from '../../runtime/clock.ts';
+import type { Random } from '../../runtime/random.ts';
+import type { DesiredRoutes } from './desired.ts';
+import { ForeignLimit } from './foreign-limit.ts';
+import { Holds } from './holds.ts';
+import type { Mirror } from './mirror.ts';
+import { type Ownership, ownerOf } from './ownership.ts';
+import { type PlannedChange, plan } from './plan.ts';
+import type { RouteStates } from './route-states.ts';
+
+export interface RouteWriterOptions {
+  readonly kernel: Kernel;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly ownership: Ownership;
+  readonly desired: DesiredRoutes;
+  readonly mirror: Mirror;
+  readonly states: RouteStates;
+}
+
+/** Nothing tells when a gateway beyond our view becomes reachable, so it is tried again now and then. */
+const slowRetryMs = 60_000;
+/** Lack of memory and the like pass quickly; they wait longer each time. */
+const quickRetryMs = 100;
+
+type Verdict = 'fine' | 'look-again';
+
+/**
+ * Plans and sends changes, and remembers what became of them: what the kernel refused, what does not stay, what was
+ * accepted and not seen, what another program keeps putting there. Whether the mirror is up to date is the caller's care.
+ */
+export class RouteWriter {
+  readonly #options: RouteWriterOptions;
+  readonly #foreign: ForeignLimit;
+  readonly #puts: Holds;
+  readonly #removals: Holds;
+  /** Destinations this process has programmed: its routes there are its own wherever they lie. */
+  readonly #programmed = new Set<string>();
+  /** Destinations whose route was accepted and not seen since. */
+  readonly #unseen = new Set<string>();
+  #legacyRemoved = false;
+
+  constructor(options: RouteWriterOptions) {
+    this.#options = options;
+    this.#foreign = new ForeignLimit(options.clock);
+    this.#puts = new Holds(options.clock, options.random);
+    this.#removals = new Holds(options.clock, options.random);
+  }
+
+  /** Lets one destination be tried again. */
+  release(dst: string): void {
+    this.#puts.release(dst);
+    this.#removals.release(dst);
+  }
+
+  /** Lets everything be tried again. */
+  releaseAll(): void {
+    this.#puts.releaseAll();
+    this.#removals.releaseAll();
+  }
+
+  /** Monotonic ms at which the next hold ends; Infinity when there is none. */
+  get nextMs(): number {
+    return Math.min(this.#puts.nextMs, this.#removals.nextMs);
+  }
+
+  /** Destinations whose hold has ended. */
+  takeDue(): readonly string[] {
+    return [...this.#puts.takeDue(), ...this.#removals.takeDue()];
+  }
+
+  /** The changes that `dsts` need, in the order to be sent. `all`: they are all there are, desired and actual. */
+  plan(dsts: ReadonlySet<string>, all: boolean): readonly PlannedChange[] {
+    const { desired, mirror, ownership, states } = this.#options;
+    const removeLegacy = all && !this.#legacyRemoved;
+    const planned = plan({
+      dsts,
+      desired,
+      actual: mirror,
+      ownership,
+      link: mirror.link,
+      ownAddresses: mirror.ownAddresses,
+      held: { put: (dst) => this.#puts.reason(dst), removal: (dst) => this.#removals.reason(dst) },
+      programmed: this.#programmed,
+      removeLegacy,
+      mayReplaceForeign: (dst) => this.#foreign.allows(dst),
+    });
+    for (const dst of planned.installed) {
+      this.#puts.settled(dst);
+      this.#unseen.delete(dst);
+    }
+    for (const dst of dsts) this.#forgetGone(dst);
+    states.notePlan(dsts, planned, (dst) => desired.get(dst) !== undefined);
+    if (removeLegacy) this.#legacyRemoved = !planned.changes.some(({ cause }) => cause === 'stale-legacy');
+    return planned.changes;
+  }
+
+  /** Sends the changes as one batch. Rejects when nothing is known about what became of them. */
+  async send(changes: readonly PlannedChange[], signal: AbortSignal): Promise<readonly ChangeResult[]> {
+    const puts = new Set<string>();
+    const removals = new Set<string>();
+    for (const { op, cause, route } of changes) {
+      (op === 'remove' ? removals : puts).add(route.dst);
+      if (cause === 'foreign') this.#foreign.note(route.dst);
+    }
+    for (const dst of removals) this.#removals.sent(dst);
+    for (const dst of puts) {
+      this.#puts.sent(dst);
+      this.#programmed.add(dst);
+    }
+    return this.#options.kernel.apply(changes, signal);
+  }
+
+  /** Takes in the kernel's answers. `look-again`: they show that the mirror may be wrong. */
+  judge(changes: readonly PlannedChange[], results: readonly ChangeResult[]): Verdict {
+    this.#options.states.logChanges(changes, results);
+    const verdicts = changes.map((change, i) => this.#judge(change, results[i] ?? { outcome: 'unknown' }));
+    const legacy = results.filter((_, i) => changes[i]?.cause === 'stale-legacy');
+    if (legacy.length > 0) this.#legacyRemoved = legacy.every(({ outcome }) => outcome === 'done');
+    return verdicts.includes('look-again') ? 'look-again' : 'fine';
+  }
+
+  #judge(change: PlannedChange, result: ChangeResult): Verdict {
+    if (result.outcome === 'unknown') return 'look-again';
+    if (result.outcome === 'failed') return this.#judgeFailure(change, result);
+    const { dst } = change.route;
+    if (change.op === 'remove') return 'fine';
+    if (this.#unseen.has(dst)) return 'look-again';
+    this.#unseen.add(dst);
+    return 'fine';
+  }
+
+  #judgeFailure(
+    { op, route }: PlannedChange,
+    { errno, message }: Extract<ChangeResult, { outcome: 'failed' }>,
+  ): Verdict {
+    const { dst, gateway } = route;
+    const { desired, mirror } = this.#options;
+    // What is there is not what the mirror shows.
+    const contradicts = errno === 'EEXIST' || errno === 'ESRCH';
+    const refusal = `the kernel refused it: ${errno}${message ? ` (${message})` : ''}`;
+    if (op === 'remove') {
+      this.#removals.refused(dst, refusal, contradicts ? 0 : quickRetryMs);
+    } else if (desired.get(dst)?.gateway === gateway) {
+      const offLink = errno === 'ENETUNREACH' || errno === 'EHOSTUNREACH';
+      // Down, gone and off link all give ENETUNREACH: the link table tells them apart.
+      const reason = offLink
+        ? (mirror.link.problem ?? `unreachable: gateway ${gateway} is not on link`)
+        : refusal;
+      const slow = offLink || errno === 'EINVAL';
+      this.#puts.refused(dst, reason, slow ? slowRetryMs : contradicts ? 0 : quickRetryMs);
+    }
+    return contradicts ? 'look-again' : 'fine';
+  }
+
+  /** Where neither a lease nor a route of ours is left, another daemon with our protocol may settle. */
+  #forgetGone(dst: string): void {
+    const { desired, mirror, ownership } = this.#options;
+    if (!this.#programmed.has(dst) || desired.get(dst) !== undefined) return;
+    const isOurs = mirror.get(dst)?.some((route) => ownerOf(route, ownership, mirror.link.index) === 'own');
+    if (!isOurs) this.#programmed.delete(dst);
+  }
+}
