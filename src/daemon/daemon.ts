@@ -50,6 +50,9 @@ const statusIntervalMs = 5_000;
 /** 24 hours, as flanneld's: a host may be off for a day and come back to its subnet. */
 const leaseTtlSeconds = 86_400;
 
+/** When the interface is down no peer can be routed to: a probe and a status line need not hear all their names. */
+const namedProblems = 5;
+
 /**
  * One host's daemon, from the first look at etcd to the signal that ends it. Constructing does nothing; `run` works.
  *
@@ -99,7 +102,17 @@ export class Daemon {
       reasons.push(`the own lease is ${this.#manager.state}`);
     }
     if (this.#ready && this.#watch?.watching === false) reasons.push('the lease watch is not up');
+    if (this.#ready) reasons.push(...this.#routeProblems());
     return { ready: this.#ready && reasons.length === 0, reasons };
+  }
+
+  /** Peers that are not routed to, the first few by name. */
+  #routeProblems(): readonly string[] {
+    const problems = this.#backend?.status().problems ?? [];
+    const rest = problems.length - namedProblems;
+    return rest > 0
+      ? [...problems.slice(0, namedProblems), `${rest} more routes are not installed`]
+      : problems;
   }
 
   /** Peers and their routes; undefined before the lease is there. */
