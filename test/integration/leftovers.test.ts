@@ -1,56 +1,117 @@
-import { existsSync, mkdirSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterEach, expect, it } from 'vitest';
-import { hierarchies } from '../testbed/cgroups.ts';
-import { describeLeftovers, leftovers, settledLeftovers, sweep } from '../testbed/leftovers.ts';
-import { RunningProcess, runToEnd } from '../testbed/process.ts';
-import { newRunId, RUN_VARIABLE, runId } from '../testbed/run.ts';
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Cluster, type ClusterHost, startCluster } from '../testbed/cluster.ts';
+import { until } from '../testbed/netns.ts';
+import type { Exit } from '../testbed/process.ts';
+import {
+  etcdLeaseIds,
+  ownRoutes,
+  type RouteWatch,
+  storedLeases,
+  subnetOf,
+  watchRoutes,
+} from './support-arrivals.ts';
 
-const run = `${runId()}-${newRunId('sweep')}`;
-const kinds = () => leftovers(run).map(({ kind }) => kind);
+const RESTARTS = 100;
+/** A temporary file that its writer left is removed by the next writer, once it is too old to be anybody's work in progress. */
+const LEFTOVER_AGE_MS = 10_000;
 
-async function sh(script: string): Promise<void> {
-  const { exit, output } = await runToEnd(['sh', '-ec', script]);
-  if (exit.code !== 0) throw new Error(output);
+describe('a daemon that was restarted a hundred times', () => {
+  let cluster: Cluster;
+  let routes: RouteWatch;
+  let host: ClusterHost;
+
+  beforeAll(async () => {
+    cluster = await startCluster({ hosts: 3 });
+    routes = await watchRoutes(cluster.hosts);
+    const [first] = cluster.hosts;
+    if (first === undefined) throw new Error('there are no hosts');
+    host = first;
+  });
+
+  afterAll(async () => {
+    await routes?.stop();
+    await cluster?.close();
+  });
+
+  it('at any moment of its life, by SIGTERM and by SIGKILL, has left nothing behind and changed nothing', async () => {
+    await host.daemon.stop();
+    const before = await traces();
+    const startMs = performance.now();
+    await host.daemon.start();
+    const bootMs = performance.now() - startMs;
+    const subnet = subnetOf(host);
+    routes.mark();
+
+    let killedAtMs = 0;
+    for (let restart = 0; restart < RESTARTS; restart++) {
+      const kill = restart % 5 < 2;
+      // Two in five are killed and one in five is asked to stop at moments spread evenly over the boot and the time after it.
+      if (restart % 5 < 3) await sleep(((restart + 0.5) / RESTARTS) * 1.3 * bootMs);
+      else await host.daemon.ready();
+      const { lines } = host.daemon.process;
+      const exit = await host.daemon.process.stop(kill ? 'SIGKILL' : 'SIGTERM', 5_000);
+      if (kill) killedAtMs = performance.now();
+      else expectGraceful(exit, lines);
+      host.daemon.launch();
+    }
+    await host.daemon.ready();
+    expect(subnetOf(host)).toBe(subnet);
+    await until(() => performance.now() > killedAtMs + LEFTOVER_AGE_MS + 1_000, 2 * LEFTOVER_AGE_MS);
+    await host.daemon.restart();
+    await host.daemon.stop();
+
+    expect(routes.changes()).toEqual([]);
+    expect(subnetOf(host)).toBe(subnet);
+    expect(await traces()).toEqual(before);
+  }, 240_000);
+
+  /** What a daemon could leave, in the form in which nothing of it changes by a restart. */
+  async function traces() {
+    const { namespace } = host.net;
+    return {
+      leaseIds: await etcdLeaseIds(cluster.etcd.first),
+      leases: await storedLeases(cluster.etcd.first),
+      routes: await ownRoutes(host),
+      files: readdirSync(host.dir, { recursive: true, encoding: 'utf8' }).toSorted(),
+      processes: processesIn(namespace),
+      // The last column is a socket's name; the kernel's table is the namespace's own.
+      unixSockets: await rows(host, '/proc/net/unix', /\s(\S*)$/),
+      // The third column is the owner's port id; 0 is the kernel itself.
+      netlinkSockets: (await rows(host, '/proc/net/netlink', /^\S+\s+\S+\s+(\S+)/)).filter(
+        (id) => id !== '0',
+      ),
+      listening: (await host.net.exec('ss', '-Htuln')).split('\n').toSorted(),
+    };
+  }
+});
+
+/** Before its first line of JavaScript ran a process dies of the signal, with nothing begun. */
+function expectGraceful(exit: Exit, lines: readonly string[]): void {
+  if (exit.signal === 'SIGTERM') expect(lines).toEqual([]);
+  else expect(exit).toEqual({ code: 0, signal: null });
 }
 
-afterEach(async () => {
-  await sweep(run);
-});
+/** The command names of the processes in a network namespace. */
+function processesIn(namespace: string): readonly string[] {
+  const inode = `net:[${statSync(`/run/netns/${namespace}`).ino}]`;
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((pid) => {
+      try {
+        if (readlinkSync(`/proc/${pid}/ns/net`) !== inode) return [];
+        return [readFileSync(`/proc/${pid}/comm`, 'utf8').trim()];
+      } catch {
+        // It ended while we looked.
+        return [];
+      }
+    })
+    .toSorted();
+}
 
-it('finds nothing of a run that has made nothing, or of one whose name only begins alike', async () => {
-  const sibling = `${run}0`;
-  mkdirSync(join(tmpdir(), `${sibling}-x`));
-  try {
-    expect(leftovers(run)).toEqual([]);
-  } finally {
-    await sweep(sibling);
-  }
-  expect(existsSync(join(tmpdir(), `${sibling}-x`))).toBe(false);
-});
-
-it('finds and removes processes, control groups, mounts, namespaces and folders', async () => {
-  const folder = join(tmpdir(), `${run}-folder`);
-  const [hierarchy] = hierarchies();
-  if (hierarchy === undefined) throw new Error('no control groups on this machine');
-  mkdirSync(join(hierarchy, `${run}-group`, 'inside'), { recursive: true });
-  await sh(`mkdir -p ${folder}/inside && mount -t tmpfs none ${folder}/inside && ip netns add ${run}-h0`);
-  const marked = new RunningProcess(['sleep', '1000'], { env: { ...process.env, [RUN_VARIABLE]: run } });
-  const inside = new RunningProcess(['ip', 'netns', 'exec', `${run}-h0`, 'sleep', '1001']);
-  await expect.poll(() => kinds().filter((kind) => kind === 'process').length).toBe(2);
-  expect(new Set(kinds())).toEqual(new Set(['process', 'control group', 'mount', 'namespace', 'folder']));
-  expect(describeLeftovers(leftovers(run))).toContain('sleep 1000');
-
-  expect(await sweep(run)).toEqual([]);
-  expect((await marked.exit).signal).toBe('SIGKILL');
-  expect((await inside.exit).signal).toBe('SIGKILL');
-  expect(existsSync(folder)).toBe(false);
-});
-
-it('gives a process that is just ending the time to do so', async () => {
-  const child = new RunningProcess(['sleep', '0.3'], { env: { ...process.env, [RUN_VARIABLE]: run } });
-  await expect.poll(kinds).toEqual(['process']);
-  expect(await settledLeftovers(run)).toEqual([]);
-  expect((await child.exit).code).toBe(0);
-});
+/** One column of a table under /proc/net of the host. */
+async function rows(host: ClusterHost, path: string, column: RegExp): Promise<readonly string[]> {
+  const table = (await host.net.exec('cat', path)).trimEnd().split('\n').slice(1);
+  return table.map((row) => column.exec(row)?.[1] ?? '').toSorted();
+}

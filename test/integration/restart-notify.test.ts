@@ -1,0 +1,84 @@
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Cluster, type ClusterHost, startCluster } from '../testbed/cluster.ts';
+import { DaemonProcess } from '../testbed/daemon.ts';
+import { until } from '../testbed/netns.ts';
+import { NotifySocket } from '../testbed/notify-socket.ts';
+import { ownRoutes, routesTo, subnetOf } from './support-arrivals.ts';
+
+describe('what the service manager is told', () => {
+  let cluster: Cluster;
+  let host: ClusterHost;
+  let others: readonly ClusterHost[];
+  let daemon: DaemonProcess;
+  let socket: NotifySocket;
+
+  beforeAll(async () => {
+    cluster = await startCluster({ hosts: 3 });
+    const [first, ...rest] = cluster.hosts;
+    if (first === undefined) throw new Error('there are no hosts');
+    host = first;
+    others = rest;
+    // As after the boot of a machine: nothing of the last run is left on it but its lease in etcd.
+    await host.daemon.stop();
+    for (const { dst } of await host.net.routes())
+      if (dst.startsWith('172.20.')) await host.net.ip(`route del ${dst}`);
+    rmSync(dirname(host.daemon.subnetFile), { recursive: true });
+    rmSync(host.daemon.dockerOptsFile);
+    socket = new NotifySocket(join(host.dir, 'notify'));
+    const { options } = host.daemon;
+    daemon = new DaemonProcess({
+      ...options,
+      // One member: a call that hangs is then given up after 5 s and not after three times 5 s.
+      endpoints: cluster.etcd.first.clientUrl,
+      env: { ...options.env, NOTIFY_SOCKET: socket.path },
+    });
+  });
+
+  afterAll(async () => {
+    for (const member of cluster?.etcd.members ?? []) if (member.running) member.resume();
+    await daemon?.close();
+    socket?.close();
+    await cluster?.close();
+  });
+
+  const told = (what: string) =>
+    until(
+      () => socket.messages.includes(what),
+      20_000,
+      () => `not told ${what}, but: ${socket.messages.join(' | ')}`,
+    );
+
+  it('is READY=1 only once both files are written and the first sync is done', async () => {
+    // The files cannot be written: a file lies where their folder has to be.
+    writeFileSync(dirname(host.daemon.subnetFile), '');
+    daemon.launch();
+    await daemon.waitForLog(({ event, path }) => event === 'trouble' && path !== undefined);
+    expect(socket.messages).toContain('STATUS=waiting for a subnet');
+    // The files can be written, and there is no list of leases.
+    for (const member of cluster.etcd.members) member.pause();
+    rmSync(dirname(host.daemon.subnetFile));
+    await told(`STATUS=subnet ${await leasedSubnet()}; syncing routes`);
+    expect(existsSync(host.daemon.subnetFile) && existsSync(host.daemon.dockerOptsFile)).toBe(true);
+    await daemon.waitForLog(({ event, what }) => event === 'trouble' && what === 'lease-watch');
+    expect(socket.messages).not.toContain('READY=1');
+    expect(await ownRoutes(host)).toEqual([]);
+
+    for (const member of cluster.etcd.members) member.resume();
+    await told('READY=1');
+    expect(await ownRoutes(host)).toEqual(routesTo(host, others));
+    await told(`STATUS=subnet ${subnetOf(host)}; 2 of 2 peers routed`);
+  });
+
+  it('is STOPPING=1 at the end, after one READY=1, and nothing after it', async () => {
+    await daemon.stop();
+    const { messages } = socket;
+    expect(messages.at(-1)).toBe('STOPPING=1');
+    expect(messages.filter((message) => !message.startsWith('STATUS='))).toEqual(['READY=1', 'STOPPING=1']);
+  });
+
+  async function leasedSubnet(): Promise<string> {
+    return String((await daemon.waitForLog('lease-acquired')).subnet);
+  }
+});
