@@ -1,0 +1,182 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { LogRecord } from '../testbed/daemon.ts';
+import { type Bench, startBench } from './support-b.ts';
+import { type KernelMonitor, monitorKernel } from './support-b-monitor.ts';
+
+const HEALTHZ_PORT = 8471;
+const ADOPTABLE = [
+  '172.20.1.0/24 via 10.211.55.101',
+  '172.20.2.0/24 via 10.211.55.102',
+  // flanneld routes every key it can read, wherever it lies.
+  '192.168.77.0/25 via 10.211.55.103',
+];
+const STALE = ['172.20.76.0/24 via 10.211.55.176', '172.20.77.0/24 via 10.211.55.177'];
+/** An operator's own, none of which a lease asks for: `ip route add` takes each as it stands. */
+const OPERATORS = [
+  '172.20.80.0/24 via 10.211.55.180 dev eth0 proto static',
+  '172.20.81.0/25 via 10.211.55.181 dev eth0',
+  '172.20.82.0/24 via 10.98.0.2 dev eth1',
+  '172.20.83.0/24 via 10.211.55.183 dev eth0 metric 50',
+  '172.20.84.0/24 dev eth0',
+  '172.20.85.0/24 via 10.211.55.185 dev eth0 table 100',
+  '172.20.86.0/24 tos 0x10 via 10.211.55.186 dev eth0',
+  '172.20.88.0/24 nexthop via 10.211.55.188 dev eth0 nexthop via 10.211.55.189 dev eth0',
+  'blackhole 172.20.89.0/24',
+  '192.168.5.0/24 via 10.211.55.190 dev eth0',
+  // A second daemon's, for a network of its own.
+  '10.55.1.0/24 via 10.211.55.191 dev eth0 proto 102',
+  'default via 10.211.55.1 dev eth0',
+];
+
+let bench: Bench;
+let monitor: KernelMonitor;
+
+beforeAll(async () => {
+  bench = await startBench({
+    flags: ['--iface=eth0', '--healthz-ip=127.0.0.1', `--healthz-port=${HEALTHZ_PORT}`],
+  });
+  await bench.host.ip('link add eth1 type veth peer name eth1p');
+  await bench.host.ip('link set eth1 up');
+  await bench.host.ip('addr add 10.98.0.1/24 dev eth1');
+  monitor = await monitorKernel(bench.host.namespace);
+  bench.onClose(() => monitor.stop());
+});
+
+afterAll(() => bench?.close());
+
+const readyz = () => bench.get(`http://127.0.0.1:${HEALTHZ_PORT}/readyz`);
+
+/** Lines of the monitor since `mark` about one destination. */
+async function about(dst: string, mark: number): Promise<readonly string[]> {
+  const events = await monitor.since(mark);
+  return events.map(({ text }) => text).filter((text) => text.startsWith('[ROUTE]') && text.includes(dst));
+}
+
+test('the first start adopts what flanneld left without a gap, removes what is stale and touches nothing else', async () => {
+  for (const route of ADOPTABLE) {
+    const [subnet = '', , publicIP = ''] = route.split(' ');
+    await bench.putLease(subnet, publicIP);
+  }
+  for (const route of [...ADOPTABLE, ...STALE]) await bench.host.ip(`route add ${route} dev eth0`);
+  for (const route of OPERATORS) await bench.host.ip(`route add ${route}`);
+  const before = await bench.allRoutes();
+  const mark = monitor.mark;
+
+  await bench.daemon.start();
+
+  await bench.haveRoutes([...ADOPTABLE, '10.55.1.0/24 via 10.211.55.191']);
+  const after = await bench.allRoutes();
+  expect(before.filter((line) => !after.includes(line)).map(plain)).toEqual(
+    [...STALE, ...ADOPTABLE].map((route) => `${route} dev eth0 proto 3`).toSorted(),
+  );
+  expect(after.filter((line) => !before.includes(line)).map(plain)).toEqual(
+    ADOPTABLE.map((route) => `${route} dev eth0 proto 102`),
+  );
+  const deleted = (await monitor.since(mark)).filter(({ text }) => text.includes('Deleted'));
+  expect(deleted.map(({ text }) => plain(text.replace('[ROUTE]Deleted ', '')))).toEqual(
+    STALE.map((route) => `${route} dev eth0`),
+  );
+});
+
+test('a second start finds nothing to do: no route message at all', async () => {
+  const mark = monitor.mark;
+  await bench.daemon.restart();
+  expect((await monitor.since(mark)).map(({ text }) => text)).toEqual([]);
+});
+
+test('a route flanneld would call stale is left alone once the daemon runs: it may be an operator’s', async () => {
+  await bench.host.ip('route add 172.20.90.0/24 via 10.211.55.190 dev eth0');
+  await bench.putLease('172.20.5.0/24', '10.211.55.105');
+  await monitor.waitFor(/^\[ROUTE\]172\.20\.5\.0\/24 via 10\.211\.55\.105 dev eth0 proto 102/);
+  expect((await bench.host.routes()).map(({ dst }) => dst)).toContain('172.20.90.0/24');
+});
+
+test('a connected network at a peer’s subnet is never touched: conflict in log and /readyz until it goes', async () => {
+  expect((await readyz()).status).toBe(200);
+  const mark = monitor.mark;
+  await bench.host.ip('link add br1 type bridge');
+  await bench.host.ip('link set br1 up');
+  await bench.host.ip('addr add 172.20.1.1/24 dev br1');
+
+  const told = await bench.daemon.waitForLog(isToldStuck('172.20.1.0/24'));
+  expect(told.msg).toContain('172.20.1.0/24: the kernel routes it as a network connected to this host');
+  // Ours gives way, so that the connected network is reached.
+  await monitor.waitFor(/^\[ROUTE\]Deleted 172\.20\.1\.0\/24 via 10\.211\.55\.101 dev eth0 proto 102/, mark);
+  const { status, body } = await readyz();
+  expect(status).toBe(503);
+  expect(body).toContain('172.20.1.0/24');
+  expect((await about('172.20.1.0/24 dev br1', mark)).filter((line) => line.includes('Deleted'))).toEqual([]);
+
+  await bench.host.ip('addr del 172.20.1.1/24 dev br1');
+  await monitor.waitFor(/^\[ROUTE\]172\.20\.1\.0\/24 via 10\.211\.55\.101 dev eth0 proto 102/, mark);
+  expect((await readyz()).status).toBe(200);
+});
+
+test('a connected network that was there before the lease is never touched either', async () => {
+  await bench.host.ip('addr add 172.20.6.1/24 dev br1');
+  const mark = monitor.mark;
+  await bench.putLease('172.20.6.0/24', '10.211.55.106');
+  await bench.daemon.waitForLog(isToldStuck('172.20.6.0/24'));
+  expect(await about('172.20.6.0/24', mark)).toEqual([]);
+  await bench.removeLease('172.20.6.0/24');
+  await bench.host.ip('link del br1');
+});
+
+test('another’s static route at a peer’s subnet is replaced three times a minute without a gap, then left as a conflict', async () => {
+  const peer = '172.20.2.0/24';
+  const ours = /^\[ROUTE\]172\.20\.2\.0\/24 via 10\.211\.55\.102 dev eth0 proto 102/;
+  const start = monitor.mark;
+  for (let round = 1; round <= 3; round++) {
+    const mark = monitor.mark;
+    await bench.host.ip(`route replace ${peer} via 10.211.55.150 dev eth0 proto static`);
+    const theirs = await monitor.waitFor(
+      /^\[ROUTE\]172\.20\.2\.0\/24 via 10\.211\.55\.150 dev eth0 proto 4/,
+      mark,
+    );
+    expect((await monitor.waitFor(ours, mark)).atMs - theirs.atMs).toBeLessThan(1_000);
+  }
+  await bench.host.ip(`route replace ${peer} via 10.211.55.150 dev eth0 proto static`);
+  const told = await bench.daemon.waitForLog(
+    (record) => isToldStuck(peer)(record) && record.msg?.includes('keeps putting there') === true,
+  );
+  expect(told.msg).toContain('172.20.2.0/24: a unicast route via 10.211.55.150 of protocol 4');
+  const { status, body } = await readyz();
+  expect(status).toBe(503);
+  expect(body).toContain(peer);
+  // Over a periodic check (every 11 s at most) it stays the other's, and nothing more is said.
+  await sleep(11_500);
+  expect(await about(peer, start)).toHaveLength(7);
+  expect(await about(`Deleted ${peer}`, start)).toEqual([]);
+  expect(bench.daemon.logs.filter(({ msg }) => msg?.includes('keeps putting there'))).toHaveLength(1);
+
+  // As soon as the other has withdrawn it, ours is back.
+  const mark = monitor.mark;
+  await bench.host.ip(`route del ${peer} via 10.211.55.150`);
+  const gone = await monitor.waitFor(/^\[ROUTE\]Deleted 172\.20\.2\.0\/24/, mark);
+  expect((await monitor.waitFor(ours, mark)).atMs - gone.atMs).toBeLessThan(1_000);
+  expect((await readyz()).status).toBe(200);
+});
+
+test('after all that, and after the end of the daemon, every route of the operator is as it was', async () => {
+  const before = await bench.allRoutes();
+  await bench.daemon.stop();
+  expect(await bench.allRoutes()).toEqual(before);
+  for (const route of OPERATORS) {
+    // An identical route is refused: it is there.
+    await expect(bench.host.ip(`route add ${route}`), route).rejects.toThrow('File exists');
+  }
+});
+
+/** Whether a line of the log says that a destination cannot be programmed. */
+function isToldStuck(dst: string): (record: LogRecord) => boolean {
+  return ({ level, msg }) => level === 'warn' && msg?.includes(`${dst}: `) === true;
+}
+
+/** A route of `ip -N -d route` or `ip monitor` without its type and scope, which are those of any unicast route. */
+function plain(line: string): string {
+  return line
+    .replace(/^(?:unicast|1) /, '')
+    .replace(/ table 254| scope \S+/g, '')
+    .trim();
+}

@@ -1,0 +1,95 @@
+import { readFileSync } from 'node:fs';
+import { exec, until } from '../testbed/netns.ts';
+import { RunningProcess } from '../testbed/process.ts';
+
+/** One notification of the kernel, as `ip monitor` printed it: `[ROUTE]172.20.1.0/24 via … `, `[ROUTE]Deleted …`, `[LINK]…`. */
+export interface KernelEventLine {
+  /** When it was read, in milliseconds since the epoch. */
+  readonly atMs: number;
+  readonly text: string;
+}
+
+/** `ip monitor` in a namespace: links, addresses and routes in one stream, in the kernel's order, with times. */
+export class KernelMonitor {
+  readonly #namespace: string;
+  readonly #process: RunningProcess;
+  #fences = 0;
+
+  constructor(namespace: string, process: RunningProcess) {
+    this.#namespace = namespace;
+    this.#process = process;
+  }
+
+  get events(): readonly KernelEventLine[] {
+    return parse(this.#process.stdout);
+  }
+
+  /** Where the stream is now: {@link since} and {@link waitFor} look at what comes after it. */
+  get mark(): number {
+    return this.events.length;
+  }
+
+  /** Everything after `mark`, up to the moment of the call: a fence makes sure that it has all been read. */
+  async since(mark: number): Promise<readonly KernelEventLine[]> {
+    await this.fence();
+    return this.events.slice(mark).filter(({ text }) => !isFence(text));
+  }
+
+  /** The first event after `mark` that matches; rejects after `timeoutMs`. */
+  async waitFor(pattern: RegExp, mark = 0, timeoutMs = 20_000): Promise<KernelEventLine> {
+    return await this.#process.waitFor(
+      (lines) =>
+        parse(lines)
+          .slice(mark)
+          .find(({ text }) => pattern.test(text)),
+      timeoutMs,
+      `waiting for ${String(pattern)} from ip monitor`,
+    );
+  }
+
+  /** Makes a harmless change in a table of its own and waits for it: what happened before has been read then. */
+  async fence(): Promise<void> {
+    const number = ++this.#fences;
+    const address = `192.0.2.${number}`;
+    await exec(this.#namespace, 'ip', 'route', 'add', 'blackhole', address, 'table', '999');
+    await this.waitFor(new RegExp(`^\\[ROUTE\\]\\S+ ${address} .*table 999`));
+    await exec(this.#namespace, 'ip', 'route', 'del', 'blackhole', address, 'table', '999');
+    await this.waitFor(new RegExp(`^\\[ROUTE\\]Deleted \\S+ ${address} .*table 999`));
+  }
+
+  async stop(): Promise<void> {
+    await this.#process.stop();
+  }
+}
+
+/** Starts `ip monitor`; resolves once it is subscribed, so that no later change is missed. */
+export async function monitorKernel(namespace: string): Promise<KernelMonitor> {
+  const inNamespace = ['nsenter', `--net=/run/netns/${namespace}`, '--'];
+  const ip = ['ip', '-N', '-ts', '-o', '-rcvbuf', '16777216', 'monitor', 'label', 'link', 'address', 'route'];
+  const process = new RunningProcess([...inNamespace, ...ip]);
+  await until(
+    () => isSubscribed(process.pid),
+    10_000,
+    () => `ip monitor: ${process.tail()}`,
+  );
+  return new KernelMonitor(namespace, process);
+}
+
+function parse(lines: readonly string[]): readonly KernelEventLine[] {
+  return lines.flatMap((line) => {
+    const [, time = '', text = ''] = /^\[(\d{4}-\d\d-\d\dT[\d:.]+)\] (.*)$/.exec(line) ?? [];
+    return text === '' ? [] : [{ atMs: Date.parse(`${time.slice(0, 23)}Z`), text }];
+  });
+}
+
+function isFence(text: string): boolean {
+  return text.startsWith('[ROUTE]') && text.includes('table 999');
+}
+
+/** Whether the process has a route socket that listens to a group (columns: sk, protocol, port id, groups, …). */
+function isSubscribed(pid: number): boolean {
+  const rows = readFileSync(`/proc/${pid}/net/netlink`, 'utf8').split('\n').slice(1);
+  return rows
+    .map((row) => row.split(/\s+/))
+    .some(([, protocol, port, groups]) => protocol === '0' && port === String(pid) && groups !== '00000000');
+}

@@ -1,0 +1,191 @@
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { CONFIG, PREFIX } from '../testbed/cluster.ts';
+import { DaemonProcess, type LogRecord } from '../testbed/daemon.ts';
+import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
+import { type Host, type ListedRoute, makeNetwork, until } from '../testbed/netns.ts';
+import { runToEnd } from '../testbed/process.ts';
+import { tempDir } from '../testbed/run.ts';
+
+/** The protocol number that marks the daemon's routes. */
+export const OUR_PROTOCOL = '102';
+/** Where etcd listens beside 127.0.0.1, which is left to the daemon: so one of the two ways can be cut. */
+const ETCD_ADDRESS = '127.0.0.2';
+/** The etcd endpoint of the daemon. */
+export const ENDPOINT = 'http://127.0.0.1:2379';
+
+export interface BenchOptions {
+  /** Addresses of eth0; default 10.211.55.100/24. */
+  readonly addresses?: readonly string[];
+  /** The network configuration; null: none is stored. Default: the scenario's. */
+  readonly config?: object | null;
+  readonly flags?: readonly string[];
+  readonly etcdArgs?: readonly string[];
+}
+
+/**
+ * One host with an etcd of its own on loopback, so that nothing done to eth0 touches etcd, and a daemon that is not started
+ * yet. The peers are leases alone: a route needs its gateway on link, not alive.
+ */
+export class Bench {
+  readonly dir: string;
+  readonly host: Host;
+  readonly etcd: EtcdCluster;
+  readonly daemon: DaemonProcess;
+  readonly #closers: (() => Promise<void>)[] = [];
+
+  constructor(dir: string, host: Host, etcd: EtcdCluster, daemon: DaemonProcess) {
+    this.dir = dir;
+    this.host = host;
+    this.etcd = etcd;
+    this.daemon = daemon;
+  }
+
+  /** Runs `close` at the end, before what it was made on goes; the last one first. */
+  onClose(close: () => Promise<void>): void {
+    this.#closers.push(close);
+  }
+
+  /** Stores a peer's lease. Subnets below SubnetMin (172.20.1.0 to 172.20.9.0) are never taken by the daemon itself. */
+  async putLease(subnet: string, publicIP: string): Promise<void> {
+    await this.etcd.ctl('put', leaseKey(subnet), leaseValue(publicIP));
+  }
+
+  async removeLease(subnet: string): Promise<void> {
+    await this.etcd.ctl('del', leaseKey(subnet));
+  }
+
+  /** Another daemon on the same host, with its own /run and, as a rule, its own prefix. */
+  makeDaemon(name: string, options: Partial<DaemonProcess['options']> = {}): DaemonProcess {
+    const daemon = new DaemonProcess({
+      namespace: this.host.namespace,
+      dir: join(this.dir, name),
+      endpoints: ENDPOINT,
+      prefix: PREFIX,
+      flags: ['--iface=eth0'],
+      ...options,
+    });
+    this.onClose(() => daemon.close());
+    return daemon;
+  }
+
+  /** The daemon's routes: `dst via gateway`, sorted. */
+  async ourRoutes(): Promise<readonly string[]> {
+    const routes = await this.host.routes();
+    return routes
+      .filter(({ protocol }) => protocol === OUR_PROTOCOL)
+      .map(via)
+      .toSorted();
+  }
+
+  /** Waits until the daemon's routes are exactly these (`dst via gateway`). */
+  async haveRoutes(expected: readonly string[], timeoutMs = 20_000): Promise<void> {
+    let seen: readonly string[] = [];
+    const wanted = expected.toSorted().join('\n');
+    await until(
+      async () => {
+        seen = await this.ourRoutes();
+        return seen.join('\n') === wanted;
+      },
+      timeoutMs,
+      () => `routes wanted:\n${wanted}\nfound:\n${seen.join('\n')}\n${this.daemon.process.tail()}`,
+    );
+  }
+
+  /** Every route of every table, as text: to be compared. */
+  async allRoutes(): Promise<readonly string[]> {
+    const text = await this.host.ip('-N -d route show table all');
+    return text
+      .split('\n')
+      .map((line) => line.trim())
+      .filter((line) => line !== '')
+      .toSorted();
+  }
+
+  /** GET from inside the host; status 0 when nobody answers. */
+  async get(url: string): Promise<{ readonly status: number; readonly body: string }> {
+    const code = `fetch(${JSON.stringify(url)}).then(async (r) => console.log(r.status + '\\n' + await r.text()), () => console.log('0'))`;
+    const argv = [`--net=/run/netns/${this.host.namespace}`, '--', process.execPath, '-e', code];
+    const { stdout } = await runToEnd(['nsenter', ...argv]);
+    const [status = '0', ...body] = stdout.split('\n');
+    return { status: Number(status), body: body.join('\n') };
+  }
+
+  /** How many calls etcd has been asked so far, by method. */
+  async etcdCalls(): Promise<ReadonlyMap<string, number>> {
+    const { body } = await this.get(`http://${ETCD_ADDRESS}:2379/metrics`);
+    const rows = body.matchAll(/^grpc_server_started_total\{grpc_method="(\w+)".*\} (\d+)$/gm);
+    const calls = [...rows].map(([, method = '', count]) => [method, Number(count)] as const);
+    return new Map(calls.filter(([, count]) => count > 0));
+  }
+
+  /** etcd's revision: it moves with every write. */
+  async revision(): Promise<number> {
+    const answer: { header: { revision: number } } = JSON.parse(
+      await this.etcd.ctl('get', 'no-such-key', '-w', 'json'),
+    );
+    return answer.header.revision;
+  }
+
+  async close(): Promise<void> {
+    for (const close of this.#closers.toReversed()) await close();
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+/** Makes the host and starts its etcd. On failure nothing is left. */
+export async function startBench(options: BenchOptions = {}): Promise<Bench> {
+  const { addresses = ['10.211.55.100/24'], config = CONFIG } = options;
+  const network = await makeNetwork([{ name: 'host', addresses }]);
+  const dir = tempDir('bench');
+  const closers = [() => network.close()];
+  try {
+    const [host] = network.hosts;
+    if (host === undefined) throw new Error('no host');
+    // Link-local addresses, and with them routes, would come seconds later into what is compared.
+    await host.exec('sh', '-c', 'echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6');
+    const etcd = await startEtcd({
+      dir: join(dir, 'etcd'),
+      members: [{ netns: host.namespace, ip: ETCD_ADDRESS }],
+      args: options.etcdArgs ?? [],
+    });
+    closers.push(() => etcd.close());
+    const flags = options.flags ?? ['--iface=eth0'];
+    const place = {
+      namespace: host.namespace,
+      dir: join(dir, 'host'),
+      endpoints: ENDPOINT,
+      prefix: PREFIX,
+      flags,
+    };
+    const bench = new Bench(dir, host, etcd, new DaemonProcess(place));
+    for (const close of closers) bench.onClose(close);
+    bench.onClose(() => bench.daemon.close());
+    if (config !== null) await etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(config));
+    return bench;
+  } catch (error) {
+    for (const close of closers.toReversed()) await close();
+    rmSync(dir, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+export function leaseKey(subnet: string): string {
+  return `${PREFIX}/subnets/${subnet.replace('/', '-')}`;
+}
+
+export function leaseValue(publicIP: string, more: object = {}): string {
+  return JSON.stringify({ PublicIP: publicIP, PublicIPv6: null, BackendType: 'host-gw', ...more });
+}
+
+/** `dst via gateway`, or `dst dev link` of a route without a gateway. */
+export function via(route: ListedRoute): string {
+  return `${route.dst} ${route.gateway === undefined ? `dev ${route.dev}` : `via ${route.gateway}`}`;
+}
+
+/** The warnings and errors of a log, one `event: message` each. */
+export function complaints(logs: readonly LogRecord[]): readonly string[] {
+  return logs
+    .filter(({ level }) => level === 'warn' || level === 'error')
+    .map(({ event, msg }) => `${event}: ${msg}`);
+}
