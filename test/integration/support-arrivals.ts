@@ -74,9 +74,9 @@ export class RouteWatch {
       () => missing().length === 0,
       timeoutMs,
       () =>
-        `${missing()
+        missing()
           .map(({ name, daemon }) => `${name} has not got: ${what}\n${daemon.process.tail(10)}`)
-          .join('\n')}`,
+          .join('\n'),
     );
     return performance.now();
   }
