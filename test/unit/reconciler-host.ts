@@ -106,6 +106,11 @@ export class ReconcilerHost {
     this.reconciler.update({ type: 'delta', put: [], removed: [gone.key], revision: 2 });
   }
 
+  /** What the leases ask for: destination → gateway. */
+  get wanted(): ReadonlyMap<string, string> {
+    return new Map([...this.#leases].map(([dst, { value }]) => [dst, value.publicIP ?? '']));
+  }
+
   /** Our routes, as `dst via gateway`, sorted. */
   get own(): readonly string[] {
     return this.routes((route) => route.protocol === protocol);

@@ -33,6 +33,7 @@ export function ownerOf(route: Route, ownership: Ownership, linkIndex: number | 
     route.metric === metricOf(route.family) &&
     route.tos === 0 &&
     route.gateway !== undefined &&
+    route.source === undefined &&
     !route.special &&
     route.linkIndex === linkIndex;
   return asFlanneld ? 'legacy' : 'foreign';

@@ -100,10 +100,7 @@ export class RouteWriter {
   async send(changes: readonly PlannedChange[], signal: AbortSignal): Promise<readonly ChangeResult[]> {
     const puts = new Set<string>();
     const removals = new Set<string>();
-    for (const { op, cause, route } of changes) {
-      (op === 'remove' ? removals : puts).add(route.dst);
-      if (cause === 'foreign') this.#foreign.note(route.dst);
-    }
+    for (const { op, route } of changes) (op === 'remove' ? removals : puts).add(route.dst);
     for (const dst of removals) this.#removals.sent(dst);
     for (const dst of puts) {
       this.#puts.sent(dst);
@@ -122,9 +119,11 @@ export class RouteWriter {
   }
 
   #judge(change: PlannedChange, result: ChangeResult): Verdict {
-    if (result.outcome === 'unknown') return 'look-again';
     if (result.outcome === 'failed') return this.#judgeFailure(change, result);
     const { dst } = change.route;
+    // What the kernel refused took nobody's route away.
+    if (change.cause === 'foreign') this.#foreign.note(dst);
+    if (result.outcome === 'unknown') return 'look-again';
     if (change.op === 'remove') return 'fine';
     if (this.#unseen.has(dst)) return 'look-again';
     this.#unseen.add(dst);
