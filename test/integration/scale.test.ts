@@ -1,0 +1,104 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { PREFIX } from '../testbed/cluster.ts';
+import { type Bench, ENDPOINT, leaseValue, startBench } from './support-b.ts';
+
+const LEASES = 12_000;
+/** So many fit into one request of etcd's 1.5 MiB. */
+const PER_TRANSACTION = 2_000;
+/** What a gRPC message may hold by default. */
+const DEFAULT_MESSAGE_BYTES = 4 << 20;
+/** The kernel alone needs some seconds for that many routes by different gateways. */
+const INSTALLED_MS = 90_000;
+
+const peers = Array.from({ length: LEASES }, (_, index) => ({
+  subnet: `100.${64 + (index >> 8)}.${index & 255}.0-24`,
+  gateway: `10.211.${index >> 8}.${(index & 255) + 1}`.replace(/\.256$/, '.255'),
+}));
+
+let bench: Bench;
+
+beforeAll(async () => {
+  bench = await startBench({
+    addresses: ['10.211.200.1/16'],
+    config: {
+      Network: '100.64.0.0/10',
+      // Above all the peers' subnets.
+      SubnetMin: '100.120.0.0',
+      Backend: { Type: 'host-gw' },
+    },
+    etcdArgs: [`--max-txn-ops=${PER_TRANSACTION}`],
+  });
+  await putLeases();
+});
+
+afterAll(() => bench?.close());
+
+/** Writes all leases, with a BackendData that makes the list larger than a default message. */
+async function putLeases(): Promise<void> {
+  const padding = { BackendData: { note: 'x'.repeat(320) } };
+  for (let from = 0; from < LEASES; from += PER_TRANSACTION) {
+    const puts = peers
+      .slice(from, from + PER_TRANSACTION)
+      .map(
+        ({ subnet, gateway }) =>
+          `put ${PREFIX}/subnets/${subnet} ${JSON.stringify(leaseValue(gateway, padding))}`,
+      );
+    const file = join(bench.dir, 'txn');
+    // Compares, requests on success, requests on failure, each ended by an empty line.
+    writeFileSync(file, `\n${puts.join('\n')}\n\n\n`);
+    const command = `ETCDCTL_API=3 exec etcdctl --endpoints=${ENDPOINT} txn <"$0"`;
+    await bench.host.exec('sh', '-c', command, file);
+  }
+}
+
+test(`${LEASES} leases, more than a default gRPC message may hold, are all routed after a start of at most 10 etcd calls`, async () => {
+  const list = await bench.etcd.ctl('get', '--prefix', `${PREFIX}/subnets/`);
+  expect(list.length).toBeGreaterThan(DEFAULT_MESSAGE_BYTES);
+  const before = await bench.etcdCalls();
+
+  const ready = await bench.daemon.start(INSTALLED_MS);
+
+  const after = await bench.etcdCalls();
+  expect(ready['peers']).toBe(LEASES);
+  expect(ready['problems']).toBe(0);
+  const routes = await bench.ourRoutes();
+  const wanted = peers.map(({ subnet, gateway }) => `${subnet.replace('-', '/')} via ${gateway}`);
+  expect(routes).toEqual(wanted.toSorted());
+
+  const made = [...after].map(([method, count]) => [method, count - (before.get(method) ?? 0)] as const);
+  const calls = Object.fromEntries(made.filter(([, count]) => count > 0));
+  const total = Object.values(calls).reduce((sum, count) => sum + count, 0);
+  expect(total, JSON.stringify(calls)).toBeLessThanOrEqual(10);
+  // The watch is among what was counted, and nothing was asked about any single lease.
+  expect(calls).toHaveProperty('Watch');
+  expect(calls).not.toHaveProperty('LeaseTimeToLive');
+});
+
+test('then one change among them arrives within a second', async () => {
+  const [first] = peers;
+  if (first === undefined) throw new Error('no peers');
+  const dst = first.subnet.replace('-', '/');
+  const monitor = await bench.host.monitorRoutes();
+  await bench.etcd.ctl('put', `${PREFIX}/subnets/${first.subnet}`, leaseValue('10.211.199.9'));
+  await monitor.waitFor((lines) => lines.some((line) => line.startsWith(`${dst} via 10.211.199.9 `)), 1_000);
+  await bench.etcd.ctl('del', `${PREFIX}/subnets/${first.subnet}`);
+  await monitor.waitFor((lines) => lines.some((line) => line.startsWith(`Deleted ${dst} `)), 1_000);
+  await monitor.stop();
+  // Nothing else was touched on the way.
+  expect(monitor.lines.filter((line) => !line.includes(dst))).toEqual([]);
+});
+
+test('a restart with all routes in place changes none and again needs at most 10 calls', async () => {
+  await bench.daemon.stop();
+  const monitor = await bench.host.monitorRoutes();
+  const before = await bench.etcdCalls();
+  await bench.daemon.start(INSTALLED_MS);
+  const after = await bench.etcdCalls();
+  await monitor.stop();
+  expect(monitor.lines).toEqual([]);
+  const total = (calls: ReadonlyMap<string, number>) =>
+    [...calls.values()].reduce((sum, count) => sum + count, 0);
+  expect(total(after) - total(before)).toBeLessThanOrEqual(10);
+});

@@ -1,0 +1,74 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { ipBatch } from '../testbed/netns.ts';
+import { type Bench, startBench } from './support-b.ts';
+
+const PEERS = Array.from(
+  { length: 9 },
+  (_, index) => `172.20.${index + 1}.0/24 via 10.211.55.${101 + index}`,
+);
+const FOREIGN = Array.from({ length: 5_000 }, (_, index) => `198.18.${index >> 8}.${index & 255}`);
+
+let bench: Bench;
+
+beforeAll(async () => {
+  bench = await startBench();
+  for (const peer of PEERS) {
+    const [subnet = '', , publicIP = ''] = peer.split(' ');
+    await bench.putLease(subnet, publicIP);
+  }
+  await bench.daemon.start();
+  await bench.haveRoutes(PEERS);
+});
+
+afterAll(() => bench?.close());
+
+/** 10,000 changes of another program's routes, one after another. With `among`, more changes in their middle. */
+function storm(among: readonly string[] = []): readonly string[] {
+  const foreign = [
+    ...FOREIGN.map((dst) => `route add ${dst} via 10.211.55.200 dev eth0 proto static`),
+    ...FOREIGN.map((dst) => `route del ${dst}`),
+  ];
+  return [...foreign.slice(0, 7_000), ...among, ...foreign.slice(7_000)];
+}
+
+async function expectUnharmed(pid: number): Promise<void> {
+  await bench.haveRoutes(PEERS, 8_000);
+  expect(bench.daemon.running).toBe(true);
+  expect(bench.daemon.pid).toBe(pid);
+  expect(bench.daemon.logs.filter(({ level }) => level === 'error')).toEqual([]);
+  // The daemon still follows etcd and the kernel.
+  await bench.putLease('172.20.254.0/24', '10.211.55.199');
+  await bench.haveRoutes([...PEERS, '172.20.254.0/24 via 10.211.55.199'], 2_000);
+  await bench.removeLease('172.20.254.0/24');
+  await bench.haveRoutes(PEERS, 2_000);
+}
+
+test('10,000 foreign route changes cost neither the daemon nor a route', async () => {
+  const { pid } = bench.daemon;
+  const monitor = await bench.host.monitorRoutes();
+  const linesBefore = bench.daemon.process.lines.length;
+  await ipBatch(bench.host.namespace, storm());
+  await expectUnharmed(pid);
+  await monitor.stop();
+  // Every change was a notification; ours were not among them.
+  expect(monitor.lines.filter((line) => line.includes('198.18.'))).toHaveLength(10_000);
+  expect(monitor.lines.filter((line) => /172\.20\.[1-9]\.0/.test(line))).toEqual([]);
+  expect(bench.daemon.process.lines.length - linesBefore).toBeLessThan(10);
+});
+
+test('routes of ours that are deleted in the middle of such a storm are back', async () => {
+  const { pid } = bench.daemon;
+  await ipBatch(bench.host.namespace, storm(PEERS.map((peer) => `route del ${peer}`)));
+  await expectUnharmed(pid);
+});
+
+test('a daemon that cannot keep up, and loses notifications, misses nothing in the end', async () => {
+  const { pid } = bench.daemon;
+  bench.daemon.process.signal('SIGSTOP');
+  // Four times what its receive buffer holds.
+  await ipBatch(bench.host.namespace, storm(PEERS.map((peer) => `route del ${peer}`)));
+  for (let round = 0; round < 3; round++) await ipBatch(bench.host.namespace, storm());
+  expect(await bench.ourRoutes()).toEqual([]);
+  bench.daemon.process.signal('SIGCONT');
+  await expectUnharmed(pid);
+});
