@@ -9,6 +9,7 @@ import {
   routesTo,
   type StoredLease,
   storedLease,
+  storedLeases,
   subnetOf,
   watchRoutes,
 } from './support-arrivals.ts';
@@ -155,4 +156,34 @@ describe('a host that leaves', () => {
     await routes.arrived(others, before, leaver.address);
     await expectFullMesh(cluster.hosts);
   });
+});
+
+describe('a host that is taken for gone while its daemon runs', () => {
+  beforeAll(async () => {
+    await makeFiveHosts();
+    await cluster.startDaemons();
+  });
+  afterAll(remove);
+
+  it.each(['key is deleted', 'lease is revoked'])(
+    'has its subnet again, and is routed to, within a second after its %s, and no lease is left over',
+    async (what) => {
+      const [host, ...others] = cluster.hosts;
+      if (host === undefined) throw new Error('there are no hosts');
+      const subnet = subnetOf(host);
+      const lease = await storedLease(cluster, host);
+      routes.mark();
+      const startMs = performance.now();
+      if (what === 'key is deleted') await cluster.etcd.ctl('del', lease.key);
+      else await cluster.etcd.ctl('lease', 'revoke', lease.leaseId);
+      await routes.left(others, subnet);
+      expect((await routes.arrived(others, subnet, host.address)) - startMs).toBeLessThan(1_000);
+      const again = await storedLease(cluster, host);
+      expect(again).toMatchObject({ key: lease.key, value: lease.value });
+      expect(routes.changes([host])).toEqual([]);
+      await expectFullMesh(cluster.hosts);
+      const ids = (await storedLeases(cluster.etcd.first)).map(({ leaseId }) => leaseId);
+      expect(await etcdLeaseIds(cluster.etcd.first)).toEqual(ids.toSorted());
+    },
+  );
 });

@@ -135,7 +135,7 @@ export async function expectFullMesh(hosts: readonly ClusterHost[]): Promise<voi
 export interface StoredLease {
   readonly key: string;
   readonly value: string;
-  /** Hexadecimal, as etcdctl wants it; '0' when the key has none. */
+  /** 16 hexadecimal digits, as etcdctl prints and wants it; all of them 0 when the key has none. */
   readonly leaseId: string;
   readonly modRevision: number;
 }
@@ -151,7 +151,7 @@ export async function storedLeases(member: EtcdMember): Promise<readonly StoredL
       key: String(JSON.parse(field(block, 'Key'))),
       value: String(JSON.parse(field(block, 'Value'))),
       // A lease id exceeds what a JavaScript number holds.
-      leaseId: BigInt(field(block, 'Lease')).toString(16),
+      leaseId: BigInt(field(block, 'Lease')).toString(16).padStart(16, '0'),
       modRevision: Number(field(block, 'ModRevision')),
     }));
 }
