@@ -85,6 +85,7 @@ function summarize(results: readonly Result[]): number {
   const total = (key: keyof Counts) => results.reduce((sum, result) => sum + result[key], 0);
   console.log(`${total('passed')} passed, ${total('failed')} failed, ${total('skipped')} skipped`);
   if (stoppedBy === 'SIGINT') return 130;
+  if (stoppedBy === 'SIGTERM') return 143;
   return stoppedBy === undefined && total('failed') === 0 ? 0 : 1;
 }
 
