@@ -65,6 +65,7 @@ async function main(names: readonly string[]): Promise<number> {
     );
     return 2;
   }
+  console.log(`run ${runId()}: what it makes on this machine carries that name`);
   const results: Result[] = [];
   for (const step of steps) {
     if (stoppedBy !== undefined) break;
