@@ -5,7 +5,7 @@ import { DaemonProcess } from '../testbed/daemon.ts';
 import { startLongWay } from './support-afar.ts';
 import { etcdLeaseIds, storedLeases } from './support-arrivals.ts';
 
-const STOPS = 24;
+const STOPS = 30;
 
 describe('a daemon that is stopped during the very first boot of its host', () => {
   let cluster: Cluster;
@@ -40,7 +40,7 @@ describe('a daemon that is stopped during the very first boot of its host', () =
     for (let stop = 0; stop < STOPS; stop++) {
       for (const id of await etcdLeaseIds(cluster.etcd.first)) await cluster.etcd.ctl('lease', 'revoke', id);
       daemon.launch();
-      await sleep(((stop + 1) / STOPS) * bootMs);
+      await sleep(((stop + 1) / STOPS) * 1.5 * bootMs);
       await daemon.stop();
       const leases = await storedLeases(cluster.etcd.first);
       expect(await etcdLeaseIds(cluster.etcd.first)).toEqual(leases.map(({ leaseId }) => leaseId).toSorted());
