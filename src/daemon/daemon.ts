@@ -83,14 +83,20 @@ export class Daemon {
    * process lacks what it needs, before anything is touched.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { notifier, log } = this.#parts;
+    const { kernel, notifier, log } = this.#parts;
+    // Said at once: what the work under way still needs to come to an end is part of the stop.
+    const onAbort = () => {
+      notifier.stopping();
+      log.info({ event: 'stopping' }, 'stopping as asked; routes, lease and files stay');
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
     try {
-      await requireCapabilities(this.#parts.kernel);
+      await requireCapabilities(kernel);
       await firstOf(signal, (inner) => [this.#work(inner), this.#tellStatus(inner)]);
     } catch (error) {
       if (!signal.aborted) throw error;
-      notifier.stopping();
-      log.info({ event: 'stopping' }, 'stopping as asked; routes, lease and files stay');
+    } finally {
+      signal.removeEventListener('abort', onAbort);
     }
   }
 
