@@ -1,0 +1,201 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { PREFIX } from '../testbed/cluster.ts';
+import { type Bench, ENDPOINT, leaseValue, startBench } from './support-b.ts';
+import { type KernelMonitor, monitorKernel } from './support-b-monitor.ts';
+
+const PEERS = ['172.20.1.0/24 via 10.211.55.101', '172.20.2.0/24 via 10.211.55.102'];
+const VALID = leaseValue('10.211.55.150');
+
+/** Keys that name no subnet, with a value that would be in order. */
+const BAD_KEYS = [
+  '',
+  'junk',
+  '172.20.7.0',
+  '172.20.7.0-',
+  '-24',
+  '172.20.7.0-33',
+  '172.20.7.9-24',
+  '172.20.07.0-24',
+  '172.20.7.0-024',
+  '999.20.7.0-24',
+  '0.0.0.0-0',
+  ' 172.20.7.0-24',
+  '172.20.7.0-24 ',
+  '172.20.7.0-24/',
+  '172.20.7.0-24/172.20.7.0-24',
+  '172.20.7.0-24&',
+  '172.20.7.0-24&fc00::',
+  '172.20.7.0-24&172.20.8.0-24',
+  'x/172.20.7.0-24',
+  '/172.20.7.0-24',
+  '../subnets/172.20.7.0-24',
+  '１７２.20.7.0-24',
+  'bell\u0007\u001b[31mred\n2026 forged line',
+  `long-${'k'.repeat(3_000)}`,
+];
+
+/** Values that are no lease, each to be put under a key that names a subnet. */
+const BAD_VALUES = [
+  '',
+  ' ',
+  'no JSON',
+  '{',
+  '[]',
+  '[{"PublicIP":"10.211.55.150","BackendType":"host-gw"}]',
+  '"10.211.55.150"',
+  '42',
+  'null',
+  '{"PublicIP":42,"BackendType":"host-gw"}',
+  '{"PublicIP":{"ip":"10.211.55.150"},"BackendType":"host-gw"}',
+  '{"PublicIP":"10.211.55.150","BackendType":["host-gw"]}',
+  `${VALID}${VALID}`,
+  '\u0007\u001b[2J\u0000\u009b31m\u202e',
+  Buffer.from([0xff, 0xfe, 0x00, 0x80]),
+  '['.repeat(200_000),
+  'x'.repeat(1_000_000),
+];
+
+/** Leases in order, which no route may come of; told, because somebody expects one. */
+const UNROUTABLE: readonly (readonly [subnet: string, value: string])[] = [
+  ['10.77.100.0-24', '{"BackendType":"host-gw"}'],
+  ['10.77.101.0-24', '{"PublicIP":null,"BackendType":"host-gw"}'],
+  ['10.77.102.0-24', '{"PublicIP":"","BackendType":"host-gw"}'],
+  ['10.77.103.0-24', '{"PublicIP":"300.1.1.1","BackendType":"host-gw"}'],
+  ['10.77.104.0-24', '{"PublicIP":"0.0.0.0","BackendType":"host-gw"}'],
+  ['10.77.105.0-24', '{"PublicIP":"fc00::1","BackendType":"host-gw"}'],
+  // Our own address, a subnet around our own, our own network, the gateway inside, what is never routed.
+  ['10.77.106.0-24', leaseValue('10.211.55.100')],
+  ['172.20.0.0-16', VALID],
+  ['10.211.55.0-24', VALID],
+  ['10.77.107.0-24', leaseValue('10.77.107.1')],
+  ['127.0.0.0-8', VALID],
+  ['224.0.0.0-4', VALID],
+];
+
+/** What is none of this daemon's business, and not worth a line. */
+const SILENT: readonly (readonly [key: string, value: string])[] = [
+  ['subnets/10.77.120.0-24', VALID.replace('host-gw', 'vxlan')],
+  ['subnets/10.77.121.0-24', VALID.replace('host-gw', 'HOST-GW')],
+  ['subnets/10.77.122.0-24', '{"PublicIP":"10.211.55.150"}'],
+  ['subnets/0.0.0.0-0&fc00:5::-64', leaseValue('0.0.0.0', { PublicIPv6: 'fc00::9' })],
+  ['subnets-old/172.20.7.0-24', VALID],
+  ['subnets', VALID],
+  ['subnet/172.20.7.0-24', VALID],
+  ['172.20.7.0-24', VALID],
+];
+
+let bench: Bench;
+let monitor: KernelMonitor;
+
+beforeAll(async () => {
+  bench = await startBench();
+  for (const peer of PEERS) {
+    const [subnet = '', , publicIP = ''] = peer.split(' ');
+    await bench.putLease(subnet, publicIP);
+  }
+  await bench.daemon.start();
+  await bench.haveRoutes(PEERS);
+  monitor = await monitorKernel(bench.host.namespace);
+  bench.onClose(() => monitor.stop());
+});
+
+afterAll(() => bench?.close());
+
+/** Puts any bytes: the value goes through a file, as an argument can neither be long nor hold a NUL. */
+async function put(key: string, value: string | Buffer): Promise<void> {
+  // Of an empty input etcdctl makes no value.
+  if (value.length === 0) {
+    await bench.etcd.ctl('put', '--', key, '');
+    return;
+  }
+  const file = join(bench.dir, 'value');
+  writeFileSync(file, value);
+  const command = `ETCDCTL_API=3 exec etcdctl --endpoints=${ENDPOINT} put -- "$0" <"$1"`;
+  await bench.host.exec('sh', '-c', command, key, file);
+}
+
+const badValueKey = (index: number) => `${PREFIX}/subnets/10.77.${index}.0-24`;
+
+async function putAll(): Promise<void> {
+  for (const name of BAD_KEYS) await put(`${PREFIX}/subnets/${name}`, VALID);
+  for (const [index, value] of BAD_VALUES.entries()) await put(badValueKey(index), value);
+  for (const [subnet, value] of UNROUTABLE) await put(`${PREFIX}/subnets/${subnet}`, value);
+  for (const [key, value] of SILENT) await put(`${PREFIX}/${key}`, value);
+}
+
+/** A key as the log shows it: control characters escaped, the end of a long one cut off. */
+function shown(key: string): string {
+  return JSON.stringify(key).slice(1, -1).replaceAll('\\n', '\\u000a').slice(0, 100);
+}
+
+/** The daemon reads etcd's changes in order: when this lease is routed and gone again, all before it has been looked at. */
+async function untilRead(): Promise<void> {
+  await bench.putLease('172.20.9.0/24', '10.211.55.109');
+  await bench.haveRoutes([...PEERS, '172.20.9.0/24 via 10.211.55.109']);
+  await bench.removeLease('172.20.9.0/24');
+  await bench.haveRoutes(PEERS);
+}
+
+test('junk keys and values that appear while the daemon watches change no route and get one line each', async () => {
+  const routes = await bench.allRoutes();
+  const mark = monitor.mark;
+  const linesBefore = bench.daemon.logs.length;
+
+  await putAll();
+  await untilRead();
+
+  expect(await bench.allRoutes()).toEqual(routes);
+  const events = (await monitor.since(mark)).map(({ text }) => text);
+  expect(events.filter((text) => !text.includes('172.20.9.0/24'))).toEqual([]);
+  const said = bench.daemon.logs.slice(linesBefore).filter(({ event }) => event !== 'routes-changed');
+  const messages = said.map(({ msg }) => msg ?? '');
+  const told = [
+    ...BAD_KEYS.map((name) => `key ${shown(`${PREFIX}/subnets/${name}`)}`),
+    ...BAD_VALUES.map((_, index) => `key ${badValueKey(index)} `),
+    ...UNROUTABLE.map(([subnet]) => `${PREFIX}/subnets/${subnet}: `),
+  ];
+  for (const text of told)
+    expect(messages.filter((line) => line.includes(text)).length, text).toBeGreaterThan(0);
+  expect(said).toHaveLength(told.length);
+  expect(said.filter(({ level }) => level !== 'warn')).toEqual([]);
+  // Nothing from outside reaches a terminal as it is, and no line is endless.
+  const raw = bench.daemon.process.lines.slice(linesBefore);
+  expect(raw.filter((line) => /[\p{Cc}\u202e]/u.test(line) || line.length > 1_000)).toEqual([]);
+});
+
+test('a peer’s lease that becomes junk costs its own route alone, and comes back with it', async () => {
+  const key = `${PREFIX}/subnets/172.20.2.0-24`;
+  const before = await bench.etcd.ctl('get', key, '--print-value-only');
+  await put(key, '{"PublicIP":');
+  await bench.haveRoutes(PEERS.slice(0, 1));
+  await put(key, before.trim());
+  await bench.haveRoutes(PEERS);
+});
+
+test('a start among the junk changes no route, keeps the subnet, and says as much', async () => {
+  const subnet = bench.daemon.subnetEnv()['FLANNEL_SUBNET'];
+  await bench.daemon.stop();
+  const routes = await bench.allRoutes();
+  const mark = monitor.mark;
+  await bench.daemon.start();
+  expect(await bench.allRoutes()).toEqual(routes);
+  expect(await monitor.since(mark)).toEqual([]);
+  expect(bench.daemon.subnetEnv()['FLANNEL_SUBNET']).toBe(subnet);
+  const skipped = bench.daemon.logs.filter(({ event }) => event === 'lease-skipped');
+  expect(skipped).toHaveLength(BAD_KEYS.length + BAD_VALUES.length);
+  expect(bench.daemon.logs.filter(({ level }) => level === 'error')).toEqual([]);
+});
+
+test('junk that goes again is no event either', async () => {
+  const mark = monitor.mark;
+  const linesBefore = bench.daemon.logs.length;
+  await bench.etcd.ctl('del', '--prefix', `${PREFIX}/subnets/10.77.`);
+  await bench.etcd.ctl('del', '--prefix', `${PREFIX}/subnets/junk`);
+  await untilRead();
+  const events = (await monitor.since(mark)).map(({ text }) => text);
+  expect(events.filter((text) => !text.includes('172.20.9.0/24'))).toEqual([]);
+  const said = bench.daemon.logs.slice(linesBefore).filter(({ event }) => event !== 'routes-changed');
+  expect(said).toEqual([]);
+});
