@@ -1,0 +1,175 @@
+import { rmSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type Docker, startDocker, withoutNetwork } from '../testbed/docker.ts';
+import { until } from '../testbed/netns.ts';
+import { tempDir } from '../testbed/run.ts';
+import { bootSystemdContainer, type SystemdContainer } from '../testbed/systemd-container.ts';
+
+const PREFIX = '/atomic.io/network';
+const CONFIG =
+  '{"Network":"172.20.0.0/16","SubnetMin":"172.20.10.0","SubnetMax":"172.20.254.0","Backend":{"Type":"host-gw"}}';
+const PEER = '{"PublicIP":"10.211.55.101","PublicIPv6":null,"BackendType":"host-gw"}';
+const SUBNET_FILE = '/run/flannel/subnet.env';
+const UNIT = 'flanneld.service';
+const DEADLINE_MS = 30_000;
+
+/** A Debian server with etcd and Docker as its packages set them up; the tests are an operator's steps, in this order. */
+describe('the units on a host with systemd', () => {
+  const dir = tempDir('systemd');
+  let docker: Docker;
+  let host: SystemdContainer;
+  let filesBefore: string;
+
+  beforeAll(async () => {
+    docker = await startDocker({ dir, args: withoutNetwork });
+    host = await bootSystemdContainer(docker);
+    filesBefore = await listFiles();
+  });
+
+  afterAll(async () => {
+    await host?.close();
+    await docker?.close();
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  const listFiles = () => host.sh('find /etc /usr /opt -xdev | sort');
+  const gateway = async () => /^FLANNEL_SUBNET=(.*)$/m.exec((await host.read(SUBNET_FILE)) ?? '')?.[1];
+  const flannelRoutes = () => host.exec('ip', 'route', 'show', 'proto', 'flannel');
+  const mainPid = (unit: string) => host.property(unit, 'MainPID');
+  /** Waits for a property of the daemon's unit. */
+  const reach = async (name: string, value: string) => {
+    let seen = '';
+    const reached = async () => {
+      seen = await host.property(UNIT, name);
+      return seen === value;
+    };
+    await until(reached, DEADLINE_MS, () => `${name} is ${seen}, not ${value}`);
+  };
+
+  test('script/install puts the units in place and starts nothing', async () => {
+    const said = await host.exec('/src/script/install');
+    expect(said).toContain('systemctl enable --now flanneld');
+    expect(await host.property(UNIT, 'ActiveState')).toBe('inactive');
+    expect(await host.property(UNIT, 'FragmentPath')).toBe('/usr/local/lib/systemd/system/flanneld.service');
+    expect(await host.property('docker.service', 'DropInPaths')).toContain('docker.service.d/flannel.conf');
+    await host.exec('systemd-analyze', 'verify', UNIT, 'docker.service');
+  });
+
+  test('systemd-analyze finds the service locked up', async () => {
+    const verdict = await host.exec('systemd-analyze', 'security', '--no-pager', UNIT);
+    const score = /exposure level for flanneld\.service: ([\d.]+)/.exec(verdict)?.[1];
+    expect(Number(score)).toBeGreaterThan(0);
+    expect(Number(score)).toBeLessThanOrEqual(2);
+  });
+
+  test('Docker waits as long as flanneld waits for the network configuration, then gets its subnet', async () => {
+    await host.systemctl('stop', 'docker.service', 'docker.socket');
+    await host.systemctl('enable', '--quiet', UNIT);
+    await host.systemctl('start', '--no-block', 'docker.service');
+    await reach('ActiveState', 'activating');
+    const waiting = async () => (await host.property(UNIT, 'StatusText')).includes('waiting for');
+    await until(waiting, DEADLINE_MS, 'the status does not say that it waits');
+    expect(await host.property('docker.service', 'ActiveState')).toBe('inactive');
+    expect(await host.systemctl('list-jobs')).toMatch(/docker\.service\s+start\s+waiting/);
+    expect(await host.read(SUBNET_FILE)).toBeUndefined();
+
+    await host.exec('etcdctl', 'put', `${PREFIX}/config`, CONFIG);
+    // Waits for both jobs: it merges with the one that is under way.
+    await host.systemctl('start', 'docker.service');
+    expect(await host.property(UNIT, 'ActiveState')).toBe('active');
+    const address = await gateway();
+    expect(address).toMatch(/^172\.20\.\d+\.1\/24$/);
+    expect(await host.exec('ip', '-4', '-o', 'address', 'show', 'docker0')).toContain(`inet ${address} `);
+  });
+
+  test('active means ready: the files are there when systemctl start returns', async () => {
+    await host.systemctl('stop', UNIT);
+    await host.sh(`rm -r /run/flannel /run/docker_opts.env`);
+    const files = await host.sh(
+      `systemctl start ${UNIT}; stat -c '%a %n' ${SUBNET_FILE} /run/docker_opts.env`,
+    );
+    expect(files).toBe(`644 ${SUBNET_FILE}\n644 /run/docker_opts.env`);
+    expect(await host.property(UNIT, 'StatusText')).toContain(
+      `subnet ${(await gateway())?.replace('.1/', '.0/')}`,
+    );
+  });
+
+  test('the process has two capabilities, no way to new ones, and a system call filter', async () => {
+    const status = await host.exec('cat', `/proc/${await mainPid(UNIT)}/status`);
+    expect(status).toMatch(/^CapEff:\s0000000000003000$/m);
+    expect(status).toMatch(/^CapBnd:\s0000000000003000$/m);
+    expect(status).toMatch(/^NoNewPrivs:\s1$/m);
+    expect(status).toMatch(/^Seccomp:\s2$/m);
+  });
+
+  test('a peer gets a route whose protocol iproute2 calls flannel', async () => {
+    await host.exec('etcdctl', 'put', `${PREFIX}/subnets/172.20.9.0-24`, PEER);
+    const routed = async () => (await flannelRoutes()) !== '';
+    await until(routed, DEADLINE_MS, 'no route');
+    expect(await flannelRoutes()).toMatch(/^172\.20\.9\.0\/24 via 10\.211\.55\.101 dev eth0\s*$/);
+  });
+
+  test('a stop leaves routes, files and Docker as they are; the next start has the same subnet', async () => {
+    const before = {
+      address: await gateway(),
+      routes: await flannelRoutes(),
+      docker: await mainPid('docker.service'),
+    };
+    const seen = async () => ({
+      address: await gateway(),
+      routes: await flannelRoutes(),
+      docker: await mainPid('docker.service'),
+    });
+    await host.systemctl('stop', UNIT);
+    expect(await host.property(UNIT, 'Result')).toBe('success');
+    expect(await seen()).toEqual(before);
+    await host.systemctl('start', UNIT);
+    expect(await seen()).toEqual(before);
+    await host.systemctl('restart', UNIT);
+    expect(await seen()).toEqual(before);
+  });
+
+  test('a killed daemon is started again, with the same subnet', async () => {
+    const before = { address: await gateway(), docker: await mainPid('docker.service') };
+    const killed = await mainPid(UNIT);
+    await host.systemctl('kill', '--signal=KILL', '--kill-who=main', UNIT);
+    await reach('NRestarts', '1');
+    await reach('ActiveState', 'active');
+    expect(await mainPid(UNIT)).not.toBe(killed);
+    expect({ address: await gateway(), docker: await mainPid('docker.service') }).toEqual(before);
+    expect(await flannelRoutes()).toContain('172.20.9.0/24');
+  });
+
+  test('a wrong flag fails at once, is not tried again, and leaves routes and Docker alone', async () => {
+    const dockerPid = await mainPid('docker.service');
+    await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="--no-such-flag"/' /etc/sysconfig/flanneld`);
+    await expect(host.systemctl('restart', UNIT)).rejects.toThrow(/failed/);
+    expect(await host.property(UNIT, 'ActiveState')).toBe('failed');
+    expect(await host.property(UNIT, 'ExecMainStatus')).toBe('2');
+    expect(await host.journal(UNIT)).toContain('--no-such-flag');
+    expect(await flannelRoutes()).toContain('172.20.9.0/24');
+    expect(await mainPid('docker.service')).toBe(dockerPid);
+    await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS=""/' /etc/sysconfig/flanneld`);
+  });
+
+  test('without its options Docker does not start', async () => {
+    await host.systemctl('stop', 'docker.service', 'docker.socket', UNIT);
+    await host.sh('rm /run/docker_opts.env; systemctl mask --quiet --runtime flanneld.service');
+    await expect(host.systemctl('start', 'docker.service')).rejects.toThrow();
+    expect(await host.property('docker.service', 'ActiveState')).not.toBe('active');
+    await host.sh(
+      'systemctl unmask --quiet --runtime flanneld.service; systemctl reset-failed docker.service',
+    );
+    await host.systemctl('start', 'docker.service');
+    expect(await host.property(UNIT, 'ActiveState')).toBe('active');
+  });
+
+  test('--uninstall refuses while the daemon runs, then removes all that was installed', async () => {
+    await expect(host.exec('/src/script/install', '--uninstall')).rejects.toThrow(/disable --now flanneld/);
+    await host.systemctl('disable', '--quiet', '--now', UNIT);
+    await host.exec('/src/script/install', '--uninstall');
+    expect(await listFiles()).toBe(filesBefore);
+    expect(await host.property(UNIT, 'LoadState')).toBe('not-found');
+    expect(await flannelRoutes().catch(() => '')).toBe('');
+  });
+});
