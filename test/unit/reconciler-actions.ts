@@ -69,7 +69,7 @@ const networkAction: fc.Arbitrary<Action> = fc.oneof(
     link: fc.constant('br0' as const),
     cidr: fc.constantFrom('172.20.1.1/24', '10.211.55.102/32'),
   }),
-) as fc.Arbitrary<Action>;
+);
 
 const faultAction: fc.Arbitrary<Action> = fc.oneof(
   fc.record({ type: fc.constant('lost-replies' as const), kept: fc.nat(2) }),
@@ -149,25 +149,26 @@ export function faultsOf(host: ReconcilerHost, exempt: ReadonlySet<string> = new
   const routes = kernel.routes(4);
   const eth0 = kernel.links().find(({ name }) => name === 'eth0');
   const addresses = new Set(kernel.addresses().map(({ address }) => address));
-  const onLink = routes.filter((route) => route.gateway === undefined && route.linkIndex === eth0?.index);
+  const direct = routes.filter((route) => route.gateway === undefined && route.linkIndex === eth0?.index);
   const isReachable = (gateway: string) =>
-    eth0?.up === true && onLink.some((route) => containsAddress(subnet(route.dst), gateway));
+    eth0?.up === true && direct.some((route) => containsAddress(subnet(route.dst), gateway));
   const wrong: string[] = [];
-  for (const [dst, gateway] of host.wanted) {
-    const there = routes.filter((route) => route.dst === dst);
+  for (const [at, gateway] of host.wanted) {
+    const there = routes.filter((route) => route.dst === at);
     const own = there.filter((route) => route.protocol === protocol);
     const isConnected = there.some((route) => route.protocol === 2);
     const mustBeAbsent = isConnected || addresses.has(gateway);
     if (own.length > 1 || own.some((route) => route.gateway !== gateway))
-      wrong.push(`${dst}: not one route via ${gateway}`);
-    if (mustBeAbsent && own.length > 0) wrong.push(`${dst}: must not be there`);
+      wrong.push(`${at}: not one route via ${gateway}`);
+    if (mustBeAbsent && own.length > 0) wrong.push(`${at}: must not be there`);
     const isFirst = there[0]?.protocol === protocol;
-    if (!mustBeAbsent && isReachable(gateway) && !isFirst && !exempt.has(dst)) {
-      wrong.push(`${dst}: ${host.state(dst)}, not in use, but ${gateway} is reachable`);
+    if (!mustBeAbsent && isReachable(gateway) && !isFirst && !exempt.has(at)) {
+      wrong.push(`${at}: ${host.state(at)}, not in use, but ${gateway} is reachable`);
     }
   }
-  for (const { dst, protocol: owner } of routes) {
-    if (owner === protocol && !host.wanted.has(dst)) wrong.push(`${dst}: no lease asks for it`);
+  for (const route of routes) {
+    if (route.protocol === protocol && !host.wanted.has(route.dst))
+      wrong.push(`${route.dst}: no lease asks for it`);
   }
   return wrong;
 }

@@ -78,8 +78,11 @@ export function plan(input: PlanInput): Plan {
     if (verdict.state === 'installed') installed.push(dst);
     else if (verdict.state === 'parked') parked.set(dst, verdict.reason ?? '');
     else if (verdict.state === 'conflict') conflicts.set(dst, verdict.reason ?? '');
-    const removalHeld = input.held.removal(dst) !== undefined;
-    for (const change of verdict.changes) if (change.op !== 'remove' || !removalHeld) changes.push(change);
+    for (const change of verdict.changes) {
+      if (change.op !== 'remove') changes.push(change);
+      else if (input.held.removal(dst) === undefined && isExact(change.route, verdict.changes, actual))
+        changes.push(change);
+    }
   }
   return { changes, installed, parked, conflicts };
 }
@@ -188,6 +191,31 @@ function removal(route: Route, cause: PlannedChange['cause']): PlannedChange[] {
   // Without a gateway and a link the kernel would delete the first match, whoever owns it.
   if (gateway === undefined || linkIndex === undefined || route.tos !== 0) return [];
   return [{ op: 'remove', route: { family, dst, metric, protocol, gateway, linkIndex }, cause }];
+}
+
+/**
+ * Whether a removal can only hit what is meant to go. It cannot name a preferred source or metrics: of several routes that
+ * look alike to it the kernel takes the first.
+ */
+function isExact(spec: RouteSpec, changes: readonly PlannedChange[], actual: readonly Route[]): boolean {
+  const alike = actual.filter((route) => looksLike(route, spec));
+  if (alike.length < 2) return true;
+  const removed = changes.filter(({ op, route }) => op === 'remove' && looksLike({ ...route, tos: 0 }, spec));
+  const replaced = changes.find(({ op }) => op === 'replace');
+  const first = actual.find(({ tos, metric }) => tos === 0 && metric === replaced?.route.metric);
+  // Somebody else's first route must still be there for the replacement, or that would hit the next one.
+  const isReplaced = first?.protocol === replaced?.route.protocol && looksLike(first, spec);
+  return alike.length <= removed.length + (isReplaced ? 1 : 0);
+}
+
+function looksLike(route: Omit<Route, 'type' | 'scope' | 'special'> | undefined, spec: RouteSpec): boolean {
+  return (
+    route?.tos === 0 &&
+    route.metric === spec.metric &&
+    route.protocol === spec.protocol &&
+    route.gateway === spec.gateway &&
+    route.linkIndex === spec.linkIndex
+  );
 }
 
 function describe(route: Route): string {
