@@ -1,0 +1,130 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { DesiredRoutes, routeOfLease } from '../../src/backend/hostgw/desired.ts';
+import type { Lease } from '../../src/subnet/lease.ts';
+import { lease, subnet } from './reconciler-host.ts';
+
+const self = { subnet: subnet('172.20.100.0/24'), publicIP: '10.211.55.100' };
+const dst = '172.20.1.0/24';
+const peer = '10.211.55.101';
+
+describe('the route a lease asks for', () => {
+  it('leads to its subnet via its PublicIP', () => {
+    const route = { dst, gateway: peer, key: '/net/subnets/172.20.1.0-24' };
+    expect(routeOfLease(lease(dst, peer), self)).toEqual({ route });
+  });
+
+  it('may lie outside the network and have another length', () => {
+    expect(routeOfLease(lease('192.168.0.0/20', peer), self)).toHaveProperty('route.dst', '192.168.0.0/20');
+  });
+
+  it.each<[string, Lease]>([
+    ['our own', lease('172.20.100.0/24', '10.211.55.100')],
+    ['our own subnet, held by another host', lease('172.20.100.0/24', peer)],
+    ['of another backend', lease(dst, peer, { value: { publicIP: peer, backendType: 'vxlan' } })],
+    [
+      'of a backend written otherwise',
+      lease(dst, peer, { value: { publicIP: peer, backendType: 'Host-GW' } }),
+    ],
+    ['of IPv6 alone', lease(dst, peer, { subnets: { ipv6: subnet('fc00::/64') } })],
+  ])('is none, and that is in order, when the lease is %s', (_what, given) => {
+    expect(routeOfLease(given, self)).toMatchObject({ ignore: true });
+  });
+
+  it.each<[string, Lease, string]>([
+    [
+      'it has no PublicIP',
+      lease(dst, peer, { value: { backendType: 'host-gw' } }),
+      'it has no valid PublicIP',
+    ],
+    ['its PublicIP is ours', lease(dst, '10.211.55.100'), 'its PublicIP 10.211.55.100 is our own address'],
+    ['it contains our subnet', lease('172.20.96.0/19', peer), 'it overlaps our own subnet 172.20.100.0/24'],
+    [
+      'it lies inside our subnet',
+      lease('172.20.100.128/25', peer),
+      'it overlaps our own subnet 172.20.100.0/24',
+    ],
+    ['it contains our address', lease('10.211.55.0/24', peer), 'it contains our own address 10.211.55.100'],
+    [
+      'it contains its own PublicIP',
+      lease('10.99.0.0/16', '10.99.0.1'),
+      'its PublicIP 10.99.0.1 lies inside it',
+    ],
+    ['it is loopback', lease('127.0.0.0/24', peer), 'it overlaps 127.0.0.0/8, which is never routed'],
+    ['it is this network', lease('0.0.1.0/24', peer), 'it overlaps 0.0.0.0/8, which is never routed'],
+    ['it is multicast', lease('239.1.0.0/16', peer), 'it overlaps 224.0.0.0/3, which is never routed'],
+  ])('is refused, with a reason, when %s', (_what, given, reason) => {
+    expect(routeOfLease(given, self)).toEqual({ reason, ignore: false });
+  });
+});
+
+describe('the desired routes', () => {
+  const twin = (createRevision: number, gateway: string, key: string) =>
+    lease(dst, gateway, { key, createRevision });
+
+  it('name what changed: new, gone, another gateway; not what is as before', () => {
+    const routes = new DesiredRoutes(self);
+    expect(routes.replaceAll([lease(dst, peer), lease('172.20.2.0/24', peer)])).toEqual([
+      dst,
+      '172.20.2.0/24',
+    ]);
+    const next = [lease(dst, '10.211.55.111'), lease('172.20.2.0/24', peer), lease('172.20.3.0/24', peer)];
+    expect(routes.replaceAll(next)).toEqual([dst, '172.20.3.0/24']);
+    expect(routes.replaceAll([])).toEqual([dst, '172.20.2.0/24', '172.20.3.0/24']);
+    expect(routes.size).toBe(0);
+  });
+
+  it('give a destination that two keys claim to the older, and to the other when that is gone', () => {
+    const routes = new DesiredRoutes(self);
+    routes.apply([twin(9, '10.211.55.109', 'b'), twin(5, '10.211.55.105', 'c')], []);
+    expect(routes.get(dst)?.gateway).toBe('10.211.55.105');
+    routes.apply([], ['c']);
+    expect(routes.get(dst)?.gateway).toBe('10.211.55.109');
+    routes.apply([], ['b']);
+    expect(routes.get(dst)).toBeUndefined();
+  });
+
+  it('keep a refused lease by its reason until it is gone', () => {
+    const routes = new DesiredRoutes(self);
+    const bad = lease('127.0.0.0/24', peer);
+    routes.apply([bad], []);
+    expect([...routes.refused.keys()]).toEqual([bad.key]);
+    routes.apply([], [bad.key]);
+    expect(routes.refused.size).toBe(0);
+  });
+
+  it('drop the route of a lease that becomes another backend’s', () => {
+    const routes = new DesiredRoutes(self);
+    routes.apply([lease(dst, peer)], []);
+    routes.apply([lease(dst, peer, { value: { publicIP: peer, backendType: 'vxlan' } })], []);
+    expect(routes.get(dst)).toBeUndefined();
+  });
+
+  it('are the same after any changes as after a list of what is left', () => {
+    const key = fc.constantFrom('a', 'b', 'c', 'd');
+    const change = fc.record({
+      key,
+      gone: fc.boolean(),
+      dst: fc.constantFrom(dst, '172.20.2.0/24', '172.20.100.0/24'),
+      gateway: fc.constantFrom(peer, '10.211.55.102', '10.211.55.100'),
+      createRevision: fc.nat(3),
+    });
+    fc.assert(
+      fc.property(fc.array(change, { maxLength: 30 }), (changes) => {
+        const stepwise = new DesiredRoutes(self);
+        const left = new Map<string, Lease>();
+        for (const { key: name, gone, dst: at, gateway, createRevision } of changes) {
+          const given = lease(at, gateway, { key: name, createRevision });
+          stepwise.apply(gone ? [] : [given], gone ? [name] : []);
+          if (gone) left.delete(name);
+          else left.set(name, given);
+        }
+        const listed = new DesiredRoutes(self);
+        listed.replaceAll([...left.values()]);
+        expect(stepwise.size).toBe(listed.size);
+        for (const at of listed.dsts) expect(stepwise.get(at)).toEqual(listed.get(at));
+        expect(new Map(stepwise.refused)).toEqual(new Map(listed.refused));
+      }),
+    );
+  });
+});

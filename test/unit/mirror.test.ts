@@ -1,0 +1,128 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { Mirror } from '../../src/backend/hostgw/mirror.ts';
+import type { KernelEvent, Link, Route } from '../../src/kernel/kernel.ts';
+import { address, dst, eth0, foreign, other, route } from './plan-table.ts';
+
+const link = (over: Partial<Link> = {}): Link => ({
+  index: eth0,
+  name: 'eth0',
+  mtu: 1500,
+  up: true,
+  carrier: true,
+  loopback: false,
+  ...over,
+});
+const added = (given: Route, over: { replaced?: boolean; appended?: boolean } = {}): KernelEvent => ({
+  type: 'route-added',
+  route: given,
+  replaced: false,
+  appended: false,
+  own: false,
+  ...over,
+});
+const removed = (given: Route): KernelEvent => ({ type: 'route-removed', route: given, own: false });
+
+let mirror: Mirror;
+beforeEach(() => {
+  mirror = new Mirror('eth0');
+  mirror.reset({ links: [link()], addresses: [address('10.211.55.100')], routes: [route()] });
+});
+
+describe('routes told by events', () => {
+  it.each<[string, KernelEvent, readonly Route[] | undefined]>([
+    ['first of their key', added(foreign()), [foreign(), route()]],
+    ['last of their key', added(foreign(), { appended: true }), [route(), foreign()]],
+    ['in place of the first', added(foreign(), { replaced: true }), [foreign()]],
+    ['under another metric', added(foreign({ metric: 5 })), [foreign({ metric: 5 }), route()]],
+    ['already seen by the dump', added(route()), [route()]],
+    ['gone', removed(route()), undefined],
+    ['gone already', removed(foreign()), [route()]],
+    ['of IPv6', added(foreign({ family: 6 })), [route()]],
+  ])('are kept: %s', (_what, event, expected) => {
+    expect(mirror.apply(event).stale).toBe(false);
+    expect(mirror.get(dst)).toEqual(expected);
+  });
+
+  it('lose only one of two that look alike', () => {
+    const alike = foreign({ special: true });
+    mirror.apply(added(alike, { appended: true }));
+    mirror.reset({ links: [link()], addresses: [], routes: [alike, alike] });
+    mirror.apply(removed(alike));
+    expect(mirror.get(dst)).toEqual([alike]);
+  });
+
+  it('leave the order open, and say so, when a dump was made meanwhile', () => {
+    expect(mirror.apply(added(foreign(), { replaced: true }), true).stale).toBe(true);
+    expect(mirror.apply(added(foreign({ dst: '10.7.0.0/16' })), true).stale).toBe(false);
+    expect(mirror.apply(added(foreign()), true).stale).toBe(false);
+  });
+
+  it('name the destination they are about', () => {
+    expect(mirror.apply(added(foreign())).dsts).toEqual([dst]);
+    expect(mirror.apply(removed(foreign())).dsts).toEqual([dst]);
+  });
+});
+
+describe('what the kernel flushes without a word', () => {
+  it.each<[string, KernelEvent]>([
+    ['a link that goes down', { type: 'link-changed', link: link({ up: false }) }],
+    ['a link that is deleted', { type: 'link-removed', linkIndex: eth0, name: 'eth0' }],
+    ['an address that goes', { type: 'address-removed', address: address('10.211.55.100') }],
+    ['lost events', { type: 'overflow' }],
+  ])('makes the mirror stale: %s', (_what, event) => {
+    expect(mirror.apply(event)).toMatchObject({ stale: true, surroundings: true });
+  });
+
+  it.each<[string, KernelEvent]>([
+    ['carrier lost', { type: 'link-changed', link: link({ carrier: false }) }],
+    ['another MTU', { type: 'link-changed', link: link({ mtu: 9000 }) }],
+    [
+      'an address renewed',
+      { type: 'address-added', address: address('10.211.55.100', { permanent: false }) },
+    ],
+    ['an IPv6 address gone', { type: 'address-removed', address: address('fd00::1', { family: 6 }) }],
+    [
+      'another link that comes down',
+      { type: 'link-changed', link: link({ index: 7, name: 'veth7', up: false }) },
+    ],
+    ['another link that goes', { type: 'link-removed', linkIndex: 7, name: 'veth7' }],
+  ])('is not the case: %s', (_what, event) => {
+    expect(mirror.apply(event)).toEqual({ dsts: [], stale: false, surroundings: false });
+  });
+
+  it('includes routes that prefer an address of another link, and those whose links cannot be seen', () => {
+    mirror.reset({ links: [link()], addresses: [], routes: [foreign({ source: '10.8.0.1' })] });
+    const gone = address('10.8.0.1', { linkIndex: 9 });
+    expect(mirror.apply({ type: 'address-removed', address: gone }).stale).toBe(true);
+    mirror.reset({
+      links: [link({ index: 9, name: 'x' })],
+      addresses: [],
+      routes: [foreign({ special: true })],
+    });
+    expect(mirror.apply({ type: 'link-removed', linkIndex: 9, name: 'x' }).stale).toBe(true);
+  });
+});
+
+describe('our interface', () => {
+  it('is known by its name through deletion and return', () => {
+    expect(mirror.link).toEqual({ index: eth0 });
+    mirror.apply({ type: 'link-removed', linkIndex: eth0, name: 'eth0' });
+    expect(mirror.link).toEqual({ problem: 'interface eth0 does not exist' });
+    const back = mirror.apply({ type: 'link-changed', link: link({ index: 9, up: false }) });
+    expect(back.surroundings).toBe(true);
+    expect(mirror.link).toEqual({ index: 9, problem: 'interface eth0 is down' });
+    expect(mirror.apply({ type: 'link-changed', link: link({ index: 9 }) }).surroundings).toBe(true);
+    expect(mirror.link).toEqual({ index: 9 });
+  });
+
+  it('can reach more after a new address anywhere or a network on it', () => {
+    const onLink = { ...foreign({ dst: '10.44.0.0/24' }), gateway: undefined };
+    const { gateway: _gateway, ...direct } = onLink;
+    expect(mirror.apply(added(direct)).surroundings).toBe(true);
+    expect(mirror.apply(added({ ...direct, linkIndex: 9 })).surroundings).toBe(false);
+    expect(mirror.apply(added(foreign({ gateway: other }))).surroundings).toBe(false);
+    const elsewhere = address('10.9.0.1', { linkIndex: 9 });
+    expect(mirror.apply({ type: 'address-added', address: elsewhere }).surroundings).toBe(true);
+    expect(mirror.ownAddresses).toContain('10.9.0.1');
+  });
+});

@@ -1,0 +1,201 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import type { KernelEvent } from '../../src/kernel/kernel.ts';
+import { meshed, peers, protocol, ReconcilerHost } from './reconciler-host.ts';
+
+let host: ReconcilerHost;
+afterEach(() => host.stop());
+
+const first = '172.20.1.0/24';
+const stale = '172.20.50.0/24';
+
+async function eventsOf(work: () => Promise<void>): Promise<readonly KernelEvent[]> {
+  const stream = host.kernel.subscribe({});
+  await work();
+  const events = await stream.drain();
+  stream.close();
+  return events;
+}
+
+describe('the first sync', () => {
+  it('changes nothing before the leases are known', async () => {
+    host = new ReconcilerHost();
+    const { kernel, eth0 } = host;
+    kernel.addRoute({ dst: stale, gateway: '10.211.55.150', linkIndex: eth0, protocol });
+    kernel.addRoute({ dst: first, gateway: '10.211.55.150', linkIndex: eth0 });
+    host.start();
+    await host.clock.advance(60_000);
+    expect(kernel.counters.messages).toBe(0);
+  });
+
+  it('adds, adopts, removes what is stale and leaves an operator’s routes; then says that it is synced', async () => {
+    host = new ReconcilerHost();
+    const { kernel, eth0, clock } = host;
+    const put = (dst: string, gateway: string, owner?: number) =>
+      kernel.addRoute({ dst, gateway, linkIndex: eth0, ...(owner === undefined ? {} : { protocol: owner }) });
+    put(first, '10.211.55.101');
+    put('172.20.2.0/24', '10.211.55.150');
+    put(stale, '10.211.55.150');
+    put('172.20.51.0/24', '10.211.55.151', protocol);
+    put('172.20.64.0/20', '10.211.55.9');
+    put('192.168.9.0/24', '10.211.55.9');
+    put('172.20.52.0/24', '10.211.55.9', 4);
+    let synced = false;
+    const done = host.reconciler.synced(new AbortController().signal).then(() => {
+      synced = true;
+    });
+    host.start();
+    await clock.advance(1_000);
+    expect(synced).toBe(false);
+    host.snapshot(peers);
+    await clock.advance(100);
+    await done;
+    expect(host.own).toEqual(meshed);
+    const others = host.routes((route) => route.protocol !== protocol && route.gateway !== undefined);
+    const operators = ['192.168.9.0/24', '172.20.64.0/20', '172.20.52.0/24'].map(
+      (dst) => `${dst} via 10.211.55.9`,
+    );
+    expect(others).toEqual(['0.0.0.0/0 via 10.211.55.1', ...operators].toSorted());
+  });
+
+  it('removes flanneld’s stale routes once: later ones are somebody’s', async () => {
+    host = new ReconcilerHost();
+    await host.settled(peers);
+    host.kernel.addRoute({ dst: stale, gateway: '10.211.55.150', linkIndex: host.eth0 });
+    host.kernel.overflowEvents();
+    await host.clock.advance(60_000);
+    expect(host.routes(({ dst }) => dst === stale)).toHaveLength(1);
+  });
+
+  it('tries to remove them again when the kernel refused', async () => {
+    host = new ReconcilerHost();
+    host.kernel.addRoute({ dst: stale, gateway: '10.211.55.150', linkIndex: host.eth0 });
+    host.kernel.faults.failNextApply('ENOBUFS');
+    await host.settled(peers);
+    await host.clock.advance(15_000);
+    expect(host.routes(({ dst }) => dst === stale)).toEqual([]);
+    expect(host.own).toEqual(meshed);
+  });
+});
+
+describe('at rest', () => {
+  it('sends nothing, logs nothing, and dumps only for the check', async () => {
+    host = new ReconcilerHost();
+    await host.settled(peers);
+    const { counters } = host.kernel;
+    const before = { ...counters };
+    const lines = host.log.lines.length;
+    await host.clock.advance(600_000);
+    expect(counters.messages).toBe(before.messages);
+    expect((counters.dumps - before.dumps) / 3).toBeLessThanOrEqual(67);
+    expect(host.log.lines.length).toBe(lines);
+    expect(host.reconciler.status().problems).toEqual([]);
+  });
+});
+
+describe('a change', () => {
+  it('of a peer’s address is one replacement, without a gap', async () => {
+    host = new ReconcilerHost();
+    await host.settled(peers);
+    const events = await eventsOf(async () => {
+      host.put(first, '10.211.55.111');
+      await host.clock.advance(20_000);
+    });
+    expect(events.map(({ type }) => type)).toEqual(['route-added']);
+    expect(events[0]).toMatchObject({ replaced: true, route: { dst: first, gateway: '10.211.55.111' } });
+  });
+
+  it('of many leases is one batch', async () => {
+    host = new ReconcilerHost();
+    await host.settled({});
+    const { batches } = host.kernel.counters;
+    for (let i = 1; i <= 90; i++) host.put(`172.20.${i}.0/24`, `10.211.55.${i + 100}`);
+    await host.clock.advance(100);
+    expect(host.own).toHaveLength(90);
+    expect(host.kernel.counters.batches).toBe(batches + 1);
+  });
+
+  it('takes the route of a lease outside the network with it', async () => {
+    host = new ReconcilerHost();
+    await host.settled({ '192.168.77.0/24': '10.211.55.101' });
+    expect(host.own).toHaveLength(1);
+    host.remove('192.168.77.0/24');
+    await host.clock.advance(100);
+    expect(host.own).toEqual([]);
+    // Later, another daemon with our protocol may have a route there.
+    host.kernel.addRoute({ dst: '192.168.77.0/24', gateway: '10.211.55.9', linkIndex: host.eth0, protocol });
+    await host.clock.advance(60_000);
+    expect(host.own).toHaveLength(1);
+  });
+});
+
+describe('a foreign route with a peer’s destination', () => {
+  it('is replaced three times a minute, then left with an alarm, and replaced again later', async () => {
+    host = new ReconcilerHost();
+    await host.settled(peers);
+    const { kernel, clock, eth0 } = host;
+    const put = () =>
+      kernel.addRoute({ dst: first, gateway: '10.211.55.9', linkIndex: eth0, protocol: 4 }, 'replace');
+    for (let i = 0; i < 3; i++) {
+      put();
+      await clock.advance(2_000);
+      expect(host.own).toEqual(meshed);
+    }
+    put();
+    await clock.advance(2_000);
+    expect(host.own).toEqual(meshed.slice(1));
+    expect(host.state(first)).toContain('conflict: a unicast route via 10.211.55.9 of protocol 4');
+    await clock.advance(70_000);
+    expect(host.own).toEqual(meshed);
+    expect(host.state(first)).toBe('installed');
+  });
+
+  it('is never replaced when the kernel made it, and ours is back when it goes', async () => {
+    host = new ReconcilerHost();
+    await host.settled(peers);
+    const { kernel, clock } = host;
+    kernel.createLink('docker0');
+    kernel.addAddress('docker0', '172.20.1.1/24');
+    await clock.advance(250);
+    expect(host.own).toEqual(meshed.slice(1));
+    expect(host.state(first)).toContain('conflict: the kernel routes it');
+    await clock.advance(60_000);
+    expect(host.routes(({ dst, protocol: owner }) => dst === first && owner === 2)).toHaveLength(1);
+    kernel.removeAddress('docker0', '172.20.1.1/24');
+    await clock.advance(250);
+    expect(host.own).toEqual(meshed);
+  });
+});
+
+describe('many', () => {
+  it('leases and a storm of foreign routes lose nothing', async () => {
+    host = new ReconcilerHost();
+    const { kernel, clock, eth0 } = host;
+    kernel.addAddress('eth0', '10.100.0.1/16');
+    const leases = Array.from({ length: 10_000 }, (_, i) => {
+      return [`11.${i >> 8}.${i & 255}.0/24`, `10.100.${1 + (i >> 8)}.${i & 255}`] as const;
+    }).filter(([, gateway]) => !gateway.endsWith('.255.255'));
+    await host.settled(Object.fromEntries(leases));
+    expect(host.own).toHaveLength(leases.length);
+    expect(kernel.counters.batches).toBe(1);
+    const { dumps } = kernel.counters;
+    for (let i = 0; i < 10_000; i++) {
+      const dst = `12.${i >> 8}.${i & 255}.0/24`;
+      kernel.addRoute({ dst, gateway: '10.211.55.9', linkIndex: eth0, protocol: 4 });
+      if (i === 5_000) kernel.deleteRoute({ dst: '11.3.3.0/24' });
+    }
+    host.put('172.20.1.0/24', '10.211.55.101');
+    await clock.advance(250);
+    expect(host.own).toHaveLength(leases.length + 1);
+    expect(kernel.counters.dumps).toBe(dumps);
+    expect(kernel.routes(4).filter((route) => route.protocol === 4)).toHaveLength(10_000);
+    // More than the event buffer holds: everything is looked at again.
+    for (let i = 0; i < 10_000; i++) {
+      const dst = `12.${i >> 8}.${i & 255}.0/24`;
+      kernel.deleteRoute({ dst });
+      kernel.addRoute({ dst, gateway: '10.211.55.8', linkIndex: eth0, protocol: 4 });
+      if (i % 1_000 === 0) kernel.deleteRoute({ dst: `11.${i >> 8}.${i & 255}.0/24` });
+    }
+    await clock.advance(250);
+    expect(host.own).toHaveLength(leases.length + 1);
+  });
+});
