@@ -44,9 +44,12 @@ function chooseOne(host: HostNetwork, element: string): HostInterface | string {
     const found = host.addresses.find((candidate) => candidate.address === address);
     const link = host.links.find(({ index }) => index === found?.linkIndex);
     if (found === undefined || link === undefined) return `no interface has the address ${element}`;
-    return { name: link.name, index: link.index, mtu: link.mtu, address: found.address };
+    return link.loopback
+      ? onLoopback(link)
+      : { name: link.name, index: link.index, mtu: link.mtu, address: found.address };
   }
   const link = host.links.find(({ name }) => name === element);
+  if (link?.loopback) return onLoopback(link);
   return link === undefined ? `there is no interface ${element}` : withAddress(host, link);
 }
 
@@ -57,6 +60,10 @@ function chooseByDefaultRoute(host: HostNetwork): HostInterface | string {
   const link = host.links.find(({ index }) => index === defaults[0]?.linkIndex);
   if (link === undefined) return 'there is no default route to take the interface from (give --iface)';
   return withAddress(host, link);
+}
+
+function onLoopback(link: Link): string {
+  return `${link.name} is the loopback interface, which no peer can reach`;
 }
 
 function withAddress(host: HostNetwork, link: Link): HostInterface | string {

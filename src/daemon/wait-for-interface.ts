@@ -17,6 +17,8 @@ export interface WaitForInterfaceOptions {
 
 /** Looked again this often even when the kernel says nothing. */
 const lookAgainMs = 10_000;
+/** Looking takes three dumps, and events come in bursts. */
+const lookSpacingMs = 50;
 
 /** Waits, for ever, until there is an interface with an address to use. Rejects only with `signal.reason`. */
 export async function waitForInterface(
@@ -56,5 +58,6 @@ async function choose(
     }
     trouble.report('interface', `waiting: ${choice.problem}`);
     await firstOf<unknown>(signal, (inner) => [events.next(inner), clock.sleep(lookAgainMs, inner)]);
+    await clock.sleep(lookSpacingMs, signal);
   }
 }
