@@ -1,20 +1,22 @@
 import { type BackoffPolicy, backoffMs } from '../runtime/backoff.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { messageOf } from '../runtime/errors.ts';
-import type { Logger } from '../runtime/logger.ts';
+import { FlannelError, messageOf } from '../runtime/errors.ts';
 import { retryForever } from '../runtime/retry.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
-import { Wake } from '../runtime/wake.ts';
-import { type AcquireOptions, acquireLease, take } from './acquire.ts';
+import { firstOf, Wake } from '../runtime/wake.ts';
+import { type AcquireOptions, acquireLease } from './acquire.ts';
+import { Grants } from './grants.ts';
+import { keepKey } from './keep-key.ts';
 import { parseLeaseValue } from './lease.ts';
 import type { LeaseUpdate } from './lease-watch.ts';
-import { type OwnLease, PoolExhaustedError, renewIntervalMs } from './own-lease.ts';
-import { type KeyValue, RegistryError } from './registry.ts';
-import { subnetKeyRange } from './subnet-key.ts';
+import type { OwnLease } from './own-lease.ts';
+import type { KeyValue } from './registry.ts';
+import { type Moment, RenewalSchedule } from './renewal-schedule.ts';
+import { formatSubnetKey } from './subnet-key.ts';
+import { findOverlap, take } from './take.ts';
 
-export interface LeaseManagerOptions extends AcquireOptions {
+export interface LeaseManagerOptions extends Omit<AcquireOptions, 'grants'> {
   readonly clock: Clock;
-  readonly log: Logger;
   readonly trouble: TroubleLog;
   /** Renew early enough that this much of the lease is always left, in milliseconds. */
   readonly renewMarginMs: number;
@@ -26,24 +28,20 @@ export type LeaseState = 'acquiring' | 'held' | 'lost' | 'contested';
 const acquirePolicy: BackoffPolicy = { initialMs: 200, maxMs: 10_000 };
 const renewPolicy: BackoffPolicy = { initialMs: 500, maxMs: 15_000 };
 const contestedPolicy: BackoffPolicy = { initialMs: 1_000, maxMs: 60_000 };
-/** The wall clock is looked at this often: a timer alone would oversleep a suspended VM (flannel #29). */
-const wallClockCheckMs = 30_000;
-/** A reservation needs no renewal; that it is still ours is looked at now and then, beside the watch. */
-const reservationCheckMs = 3_600_000;
+/** How long a stop may wait for etcd to take back what was granted for nothing. */
+const tidyLimitMs = 2_000;
 
 /** Gets this host's lease and keeps it: renews, notices when it is gone or changed, takes the same subnet again. */
 export class LeaseManager {
-  readonly #options: LeaseManagerOptions;
+  readonly #options: LeaseManagerOptions & AcquireOptions;
   readonly #wake = new Wake();
   #lease: OwnLease | undefined;
   #state: LeaseState = 'acquiring';
-  #expiresAtMs = 0;
-  /** Wall-clock times, ms: when our key was last seen to be ours, and when it is to be looked at again. */
-  #checkedAtMs = 0;
-  #dueAtMs = 0;
+  readonly #schedule: RenewalSchedule;
 
   constructor(options: LeaseManagerOptions) {
-    this.#options = options;
+    this.#options = { ...options, grants: new Grants(options.registry, options.random) };
+    this.#schedule = new RenewalSchedule(options.clock, options.renewMarginMs);
   }
 
   get state(): LeaseState {
@@ -55,50 +53,46 @@ export class LeaseManager {
     return this.#lease;
   }
 
-  /** Wall-clock time (ms since the epoch) at which etcd drops the lease unless it is renewed; Infinity for a reservation. */
-  get expiresAtMs(): number {
-    return this.#lease?.leaseId === '0' ? Number.POSITIVE_INFINITY : this.#expiresAtMs;
-  }
-
   /** Gets the lease, trying for ever; rejects only with `signal.reason`. */
   async acquire(signal: AbortSignal): Promise<OwnLease> {
-    const { clock, random, trouble, log } = this.#options;
-    const onFailure = (error: unknown) => trouble.report('lease', `no lease yet: ${describe(error)}`);
-    const lease = await retryForever({ clock, random, policy: acquirePolicy, onFailure }, signal, (inner) =>
-      acquireLease(this.#options, inner),
-    );
-    trouble.clear('lease', 'a lease could be had');
-    this.#hold(lease, clock.now());
-    log.info(
-      {
-        event: 'lease-acquired',
-        subnet: lease.subnet.text,
-        publicIP: this.#options.publicIP,
-        origin: lease.origin,
-        leaseId: lease.leaseId,
-        ttlSeconds: lease.ttlSeconds,
-      },
-      `${lease.origin === 'reused' ? 'reusing' : 'acquired'} subnet ${lease.subnet.text}` +
-        (lease.leaseId === '0' ? ' (a reservation)' : ''),
-    );
-    return lease;
+    const { clock, random, trouble, log, subnetsPrefix, publicIP } = this.#options;
+    const onFailure = (error: unknown) =>
+      trouble.report('lease', `no lease for ${publicIP} under ${subnetsPrefix} yet: ${describe(error)}`);
+    let asked = this.#schedule.now();
+    try {
+      const lease = await retryForever(
+        { clock, random, policy: acquirePolicy, onFailure },
+        signal,
+        (inner) => {
+          asked = this.#schedule.now();
+          return acquireLease(this.#options, inner);
+        },
+      );
+      trouble.clear('lease', 'a lease could be had');
+      this.#hold(lease, asked);
+      const { subnet, origin, leaseId, ttlSeconds } = lease;
+      log.info(
+        { event: 'lease-acquired', subnet: subnet.text, publicIP, origin, leaseId, ttlSeconds },
+        `${origin === 'reused' ? 'reusing' : 'acquired'} subnet ${subnet.text}` +
+          (leaseId === '0' ? ' (a reservation)' : ''),
+      );
+      return lease;
+    } finally {
+      if (signal.aborted) await this.#tidy();
+    }
   }
 
   /** Told of every update of the lease watch: a change of our own key is looked into at once, not at the next renewal. */
   observe(update: LeaseUpdate): void {
     const own = this.#lease;
     if (own === undefined) return;
-    if (update.type === 'snapshot') {
-      const seen = update.leases.find((lease) => lease.key === own.key);
-      if (seen?.rawValue !== own.value || seen.leaseId !== own.leaseId) this.#wake.wake();
-      return;
-    }
-    const put = update.put.find((lease) => lease.key === own.key);
-    if (
-      put === undefined
-        ? update.removed.includes(own.key)
-        : put.rawValue !== own.value || put.leaseId !== own.leaseId
-    ) {
+    const known = update.type === 'snapshot' ? update.leases : update.put;
+    const seen = known.find(({ key }) => key === own.key);
+    const gone = update.type === 'snapshot' || update.removed.includes(own.key);
+    if (seen === undefined ? gone : seen.rawValue !== own.value || seen.leaseId !== own.leaseId) {
+      this.#wake.wake();
+    } else if (this.#state === 'contested' && update.type === 'delta' && update.removed.length > 0) {
+      // What was in our way may be gone.
       this.#wake.wake();
     }
   }
@@ -106,98 +100,69 @@ export class LeaseManager {
   /** Renews and guards the lease until `signal` aborts, then rejects with its reason. Nothing else ends it. */
   async run(signal: AbortSignal): Promise<never> {
     const { clock, random, trouble } = this.#options;
-    for (let failures = 0; ; ) {
-      signal.throwIfAborted();
-      try {
-        if (this.#state === 'held') await this.#untilDue(signal);
-        await this.#check(signal);
-        trouble.clear('renewal', 'the lease could be renewed');
-      } catch (error) {
+    try {
+      for (let failures = 0; ; ) {
         signal.throwIfAborted();
-        trouble.report('renewal', `the lease could not be renewed: ${describe(error)}; ${this.#timeLeft()}`);
+        if (failures === 0) await this.#schedule.untilDue(this.#wake, signal);
+        if (await this.#attempt(signal)) {
+          failures = 0;
+          trouble.clear('renewal', 'the lease could be renewed');
+          continue;
+        }
+        const policy = this.#state === 'contested' ? contestedPolicy : renewPolicy;
+        await this.#wake.waitAtMost(clock, backoffMs(policy, failures++, random), signal);
       }
-      if (this.#state === 'held' && this.#dueAtMs > clock.now()) {
-        failures = 0;
-        continue;
-      }
-      const policy = this.#state === 'contested' ? contestedPolicy : renewPolicy;
-      await this.#wake.waitAtMost(clock, backoffMs(policy, failures++, random), signal);
+    } finally {
+      await this.#tidy();
     }
   }
 
-  #timeLeft(): string {
-    if (this.#lease?.leaseId === '0') return 'it is a reservation and does not expire';
-    const leftS = Math.round((this.#expiresAtMs - this.#options.clock.now()) / 1000);
-    return leftS > 0 ? `${leftS} s of it are left` : 'its time is over';
-  }
-
-  /** Waits until the next renewal is due by wall clock, or somebody touched our key. */
-  async #untilDue(signal: AbortSignal): Promise<void> {
-    const { clock } = this.#options;
-    let woken = false;
-    // A clock set back by hours must not put the renewal off by hours.
-    while (!woken && clock.now() >= this.#checkedAtMs && clock.now() < this.#dueAtMs) {
-      woken = await this.#wake.waitAtMost(
-        clock,
-        Math.min(this.#dueAtMs - clock.now(), wallClockCheckMs),
-        signal,
-      );
-    }
-  }
-
-  /** Renews, then reads our key back: a lease that lives says nothing about who owns the key. */
-  async #check(signal: AbortSignal): Promise<void> {
-    const { registry, clock } = this.#options;
+  /** Whether all is well with our key. */
+  async #attempt(signal: AbortSignal): Promise<boolean> {
+    const { trouble } = this.#options;
     const own = this.#lease;
-    if (own === undefined) return;
-    const askedAtMs = clock.now();
-    let ttlSeconds = 0;
-    if (own.leaseId !== '0') ttlSeconds = (await registry.leaseKeepAlive(own.leaseId, signal)).ttlSeconds;
-    const { kvs } = await registry.range({ key: own.key }, signal);
-    const kv = kvs[0];
-    if (kv === undefined) await this.#retake(own, ttlSeconds, signal);
-    else if (await this.#isOurs(own, kv, signal)) {
-      const changed = kv.lease !== own.leaseId;
-      // An operator may make a reservation of our key, or give it another lease. Both are respected, and renewed at once.
-      if (changed) {
-        const fields = { event: 'lease-changed', key: kv.key, before: own.leaseId, after: kv.lease };
-        this.#options.log.warn(fields, `the own lease ${kv.key} was changed by somebody`);
-      }
-      this.#hold({ ...own, leaseId: kv.lease, ttlSeconds: changed ? 0 : ttlSeconds }, askedAtMs);
-    }
-  }
-
-  /** Whether the key at our place is ours; a value that is ours in another shape is put right, guarded. */
-  async #isOurs(own: OwnLease, kv: KeyValue, signal: AbortSignal): Promise<boolean> {
-    const { registry, log, publicIP } = this.#options;
-    const holder = parseLeaseValue(kv.value)?.publicIP;
-    if (holder !== undefined && holder !== publicIP) {
-      this.#contested(own, kv.key, holder);
+    if (own === undefined) throw new RangeError('acquire comes before run');
+    try {
+      return await this.#check(own, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      const { text, fields } = this.#schedule.timeLeft();
+      trouble.report('renewal', `the lease ${own.key} could not be renewed; ${text}: ${describe(error)}`, {
+        key: own.key,
+        ...fields,
+      });
       return false;
     }
-    if (kv.value === own.value) return true;
-    const { succeeded } = await registry.txn(
-      {
-        compare: [{ key: kv.key, target: 'mod', op: '=', value: kv.modRevision }],
-        success: [{ op: 'put', key: kv.key, value: own.value, lease: kv.lease }],
-      },
-      signal,
-    );
-    if (succeeded) {
-      log.warn(
-        { event: 'lease-rewritten', key: kv.key, before: kv.value },
-        'the value of the own lease was put right',
-      );
+  }
+
+  /** Reads our key and renews it, or takes it again. Whoever owns it shows in the key only, not in a lease that lives. */
+  async #check(own: OwnLease, signal: AbortSignal): Promise<boolean> {
+    const { registry, grants, log, publicIP } = this.#options;
+    const asked = this.#schedule.now();
+    const kv = (await registry.range({ key: own.key }, signal)).kvs[0];
+    if (kv === undefined) return await this.#retake(own, signal);
+    const holder = parseLeaseValue(kv.value)?.publicIP;
+    if (holder !== undefined && holder !== publicIP) return await this.#contested(own, kv, signal);
+    grants.use(kv.lease);
+    const kept = await keepKey(this.#options, kv, signal);
+    if (kept === undefined) return false;
+    if (kept.leaseId !== own.leaseId) {
+      // An operator may make a reservation of our key, or give it another lease. Both are respected.
+      const fields = { event: 'lease-changed', key: own.key, before: own.leaseId, after: kept.leaseId };
+      log.warn(fields, `the own lease ${own.key} hangs on another etcd lease now`);
+      grants.release(own.leaseId);
     }
-    return succeeded;
+    this.#hold({ ...own, ...kept }, asked);
+    await grants.revokeUnused(signal);
+    return true;
   }
 
   /**
    * Our key is gone (deleted, revoked, expired): the same subnet again, if nobody else has it. Routes stay as they are. The
    * lease it had serves again when it still lives; only a dead one is replaced.
    */
-  async #retake(own: OwnLease, livesSeconds: number, signal: AbortSignal): Promise<void> {
-    const { registry, log, leaseTtlSeconds, clock } = this.#options;
+  async #retake(own: OwnLease, signal: AbortSignal): Promise<boolean> {
+    const { registry, grants, log, leaseTtlSeconds, subnetsPrefix } = this.#options;
     if (this.#state === 'held') {
       this.#state = 'lost';
       log.warn(
@@ -205,73 +170,81 @@ export class LeaseManager {
         `the own lease ${own.key} is gone from etcd; taking it again`,
       );
     }
-    const askedAtMs = clock.now();
-    const lives = livesSeconds > 0 && own.leaseId !== '0';
-    const granted = lives
-      ? { id: own.leaseId, ttlSeconds: livesSeconds }
-      : await registry.leaseGrant(leaseTtlSeconds, signal);
-    try {
-      if ((await take(this.#options, own.subnet, granted.id, signal)) === 'taken') {
-        this.#hold(
-          { ...own, leaseId: granted.id, ttlSeconds: granted.ttlSeconds, origin: 'retaken' },
-          askedAtMs,
-        );
-        return;
-      }
-    } catch (error) {
-      // Being stopped in the middle: the key may be there already, and with it would go the peers' routes to our containers.
-      if (!signal.aborted) await this.#revokeQuietly(granted.id);
-      throw error;
+    // Also a key that is still on its way from an attempt before.
+    await grants.revokeUnused(signal);
+    // A look first: to put the key and give way again, at every attempt, would make all hosts change their routes.
+    const still = this.#state === 'contested' && (await findOverlap(this.#options, own.subnet, signal));
+    if (still) return await this.#contested(own, still, signal);
+    const asked = this.#schedule.now();
+    const lives = own.leaseId === '0' ? 0 : (await registry.leaseKeepAlive(own.leaseId, signal)).ttlSeconds;
+    const granted =
+      lives > 0 ? { id: own.leaseId, ttlSeconds: lives } : await grants.grant(leaseTtlSeconds, signal);
+    const outcome = await take(this.#options, own.subnet, granted.id, signal);
+    if (outcome === 'taken') {
+      grants.use(granted.id);
+      const key = formatSubnetKey(subnetsPrefix, { ipv4: own.subnet });
+      const { id: leaseId, ttlSeconds } = granted;
+      this.#hold({ ...own, key, leaseId, ttlSeconds, origin: 'retaken' }, asked);
+      return true;
     }
-    await this.#revokeQuietly(granted.id);
-    const { kvs } = await registry.range(subnetKeyRange(this.#options.subnetsPrefix, own.subnet), signal);
-    const holder = kvs.map((kv) => parseLeaseValue(kv.value)?.publicIP).find((ip) => ip !== undefined);
-    this.#contested(own, kvs[0]?.key ?? own.key, holder ?? 'a lease that overlaps it');
+    const [inTheWay] = outcome;
+    // Gone by now, or our own from an attempt before: look again.
+    if (inTheWay === undefined || inTheWay.lease === granted.id) return false;
+    return await this.#contested(own, inTheWay, signal);
   }
 
-  async #revokeQuietly(leaseId: string): Promise<void> {
-    try {
-      await this.#options.registry.leaseRevoke(leaseId);
-    } catch (error) {
-      this.#options.log.debug(
-        { event: 'revoke-failed', leaseId, err: error },
-        'an unused etcd lease could not be revoked',
-      );
-    }
-  }
-
-  #contested(own: OwnLease, key: string, holder: string): void {
+  /** Notes that `kv`, another host's key, has our subnet, and gives back the lease we had for it. */
+  async #contested(own: OwnLease, kv: KeyValue, signal: AbortSignal): Promise<false> {
+    const { trouble, grants, registry } = this.#options;
     this.#state = 'contested';
-    this.#options.trouble.report(
+    const holder = parseLeaseValue(kv.value)?.publicIP ?? 'a host that cannot be told';
+    trouble.report(
       'contested',
-      `subnet ${own.subnet.text} of this host now belongs to ${holder} (${key}): peers route it there. ` +
-        'Stop one of the two hosts, or delete that key; it is never overwritten here.',
-      { key, holder },
+      `subnet ${own.subnet.text} of this host now belongs to ${holder} (${kv.key}): peers route it there. ` +
+        `Stop one of the two hosts, or: etcdctl --endpoints=${registry.endpoint} del '${kv.key}'. It is never overwritten here`,
+      { key: kv.key, holder, endpoint: registry.endpoint },
     );
+    if (kv.lease !== own.leaseId) grants.release(own.leaseId);
+    await grants.revokeUnused(signal);
+    return false;
   }
 
-  /** `renewedAtMs`: wall-clock time at which the request was sent that gave the lease its TTL. */
-  #hold(lease: OwnLease, renewedAtMs: number): void {
-    const { clock, trouble, log, renewMarginMs } = this.#options;
-    if (this.#state === 'lost' || this.#state === 'contested') {
-      log.info(
-        { event: 'lease-held', subnet: lease.subnet.text },
-        `subnet ${lease.subnet.text} is ours again`,
-      );
+  /** When stopping: no lease is left that was granted for nothing, as far as etcd answers in time. */
+  async #tidy(): Promise<void> {
+    const { clock, grants, log } = this.#options;
+    if (!grants.hasUnused) return;
+    const never = new AbortController().signal;
+    try {
+      await firstOf(never, (inner) => [this.#revokeUnused(inner), clock.sleep(tidyLimitMs, inner)]);
+    } catch (error) {
+      log.debug({ event: 'revoke-failed', err: error }, 'an unused etcd lease is left to expire');
     }
+  }
+
+  async #revokeUnused(signal: AbortSignal): Promise<void> {
+    const { registry, grants, subnetsPrefix } = this.#options;
+    if (this.#lease !== undefined) {
+      // We may have been stopped with the key just taken again: peers' routes to our containers hang on it.
+      const key = formatSubnetKey(subnetsPrefix, { ipv4: this.#lease.subnet });
+      for (const kv of (await registry.range({ key }, signal)).kvs) grants.use(kv.lease);
+    }
+    await grants.revokeUnused(signal);
+  }
+
+  /** `asked`: when the request was sent that gave the lease its TTL. */
+  #hold(lease: OwnLease, asked: Moment): void {
+    const { trouble, log } = this.#options;
+    if (this.#state === 'lost') {
+      log.info({ event: 'lease-held', key: lease.key }, `subnet ${lease.subnet.text} is ours again`);
+    }
+    trouble.clear('contested', `subnet ${lease.subnet.text} is ours again`);
     this.#lease = lease;
     this.#state = 'held';
-    this.#checkedAtMs = clock.now();
-    const intervalMs =
-      lease.leaseId === '0' ? reservationCheckMs : renewIntervalMs(lease.ttlSeconds, renewMarginMs);
-    this.#dueAtMs = renewedAtMs + intervalMs;
-    this.#expiresAtMs = renewedAtMs + lease.ttlSeconds * 1000;
-    trouble.clear('contested', `subnet ${lease.subnet.text} is not contested any more`);
+    this.#schedule.renewed(lease, asked);
   }
 }
 
 function describe(error: unknown): string {
-  const remedy =
-    error instanceof RegistryError || error instanceof PoolExhaustedError ? error.remedy : undefined;
+  const remedy = error instanceof FlannelError ? error.remedy : undefined;
   return remedy === undefined ? messageOf(error) : `${messageOf(error)}. ${remedy}`;
 }

@@ -1,6 +1,22 @@
 import type { Subnet } from '../ip/ip.ts';
 import { FlannelError } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
 import type { PoolConfig } from './config.ts';
+import type { Grants } from './grants.ts';
+import type { Registry } from './registry.ts';
+
+/** What every step of getting and keeping a lease needs. */
+export interface LeaseOptions {
+  readonly registry: Registry;
+  readonly grants: Grants;
+  readonly log: Logger;
+  /** `<prefix>/subnets/`, with the slash. */
+  readonly subnetsPrefix: string;
+  /** This host's address: the gateway under which peers reach the subnet. */
+  readonly publicIP: string;
+  /** The TTL to ask for when a lease is granted. */
+  readonly leaseTtlSeconds: number;
+}
 
 /** The lease this host holds. */
 export interface OwnLease {
@@ -18,29 +34,24 @@ export interface OwnLease {
 
 /** Every subnet of the pool is leased or overlapped by a lease. */
 export class PoolExhaustedError extends FlannelError {
-  readonly size: number;
-  readonly used: number;
-
-  constructor(pool: PoolConfig, size: number, used: number) {
+  constructor(pool: PoolConfig, subnetsPrefix: string, size: number, keys: number, reservations: number) {
     super(
       'POOL_EXHAUSTED',
-      `no free subnet: all ${size} of ${pool.min.text} to ${pool.max.text} are used (${used} leases)`,
+      `no free subnet: all ${size} from ${pool.min.text} to ${pool.max.text} are used, by ${keys} keys under ` +
+        `${subnetsPrefix}, ${reservations} of them reservations`,
       {
         transient: true,
-        remedy: 'Enlarge Network or SubnetMin..SubnetMax, or delete the leases of hosts that are gone.',
+        remedy: 'Enlarge Network or SubnetMin..SubnetMax, or delete the keys of hosts that are gone',
       },
     );
-    this.size = size;
-    this.used = used;
   }
 }
 
-/**
- * How long to wait before the next keepalive, in milliseconds: min((TTL − margin) / 3, TTL / 3), so that two may fail and
- * the third still comes before the margin is reached. A TTL below the margin is renewed every third of itself.
- */
-export function renewIntervalMs(ttlSeconds: number, renewMarginMs: number): number {
-  const ttlMs = ttlSeconds * 1000;
-  const beforeMarginMs = ttlMs > renewMarginMs ? (ttlMs - renewMarginMs) / 3 : ttlMs / 3;
-  return Math.max(500, Math.min(beforeMarginMs, ttlMs / 3));
+/** Other hosts were faster again and again. */
+export class RaceLostError extends FlannelError {
+  constructor(subnetsPrefix: string) {
+    super('RACE_LOST', `other hosts keep changing ${subnetsPrefix} at the same moment; trying again`, {
+      transient: true,
+    });
+  }
 }

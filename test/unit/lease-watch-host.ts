@@ -27,6 +27,8 @@ export class LensRegistry implements Registry {
   header: (header: ResponseHeader, kind: WatchBatch['kind'] | 'range') => ResponseHeader = (header) => header;
   beforeWatch: (request: WatchRequest) => void = () => {};
   onRange: (request: RangeRequest) => void = () => {};
+  /** Told of every other unary call and its first argument, before it is made. */
+  onCall: (call: string, argument: unknown) => void = () => {};
 
   constructor(inner: Registry) {
     this.#inner = inner;
@@ -48,11 +50,26 @@ export class LensRegistry implements Registry {
       yield { ...batch, header: this.header(batch.header, batch.kind) };
   }
 
-  txn: Registry['txn'] = (...args) => this.#inner.txn(...args);
-  leaseGrant: Registry['leaseGrant'] = (...args) => this.#inner.leaseGrant(...args);
-  leaseKeepAlive: Registry['leaseKeepAlive'] = (...args) => this.#inner.leaseKeepAlive(...args);
-  leaseTimeToLive: Registry['leaseTimeToLive'] = (...args) => this.#inner.leaseTimeToLive(...args);
-  leaseRevoke: Registry['leaseRevoke'] = (...args) => this.#inner.leaseRevoke(...args);
+  txn: Registry['txn'] = (...args) => {
+    this.onCall('txn', args[0]);
+    return this.#inner.txn(...args);
+  };
+  leaseGrant: Registry['leaseGrant'] = (...args) => {
+    this.onCall('leaseGrant', args[0]);
+    return this.#inner.leaseGrant(...args);
+  };
+  leaseKeepAlive: Registry['leaseKeepAlive'] = (...args) => {
+    this.onCall('leaseKeepAlive', args[0]);
+    return this.#inner.leaseKeepAlive(...args);
+  };
+  leaseTimeToLive: Registry['leaseTimeToLive'] = (...args) => {
+    this.onCall('leaseTimeToLive', args[0]);
+    return this.#inner.leaseTimeToLive(...args);
+  };
+  leaseRevoke: Registry['leaseRevoke'] = (...args) => {
+    this.onCall('leaseRevoke', args[0]);
+    return this.#inner.leaseRevoke(...args);
+  };
   close = (): void => this.#inner.close();
 }
 

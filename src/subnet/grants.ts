@@ -1,0 +1,62 @@
+import { type Random, randomInt } from '../runtime/random.ts';
+import type { Registry } from './registry.ts';
+
+/** Two draws of 31 bits make an id that no other host draws, and that is a positive int64. */
+const halfRange = 2 ** 31;
+
+/**
+ * The etcd leases this process was granted. Those that no key carries are revoked: left alone each lives for a day, and a
+ * daemon that is started again and again piles them up.
+ *
+ * The ids are chosen here and noted before etcd is asked, so that also a lease can be revoked whose grant was never
+ * confirmed. Only a crash between grant and use leaves one behind.
+ */
+export class Grants {
+  readonly #registry: Registry;
+  readonly #random: Random;
+  readonly #unused = new Set<string>();
+  readonly #used = new Set<string>();
+
+  constructor(registry: Registry, random: Random) {
+    this.#registry = registry;
+    this.#random = random;
+  }
+
+  get hasUnused(): boolean {
+    return this.#unused.size > 0;
+  }
+
+  /** A new lease, unused so far. Rejects as the registry does. */
+  async grant(
+    ttlSeconds: number,
+    signal: AbortSignal,
+  ): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
+    const draw = () => BigInt(randomInt(this.#random, halfRange));
+    const id = String(draw() * BigInt(halfRange) + draw() + 1n);
+    this.#unused.add(id);
+    return await this.#registry.leaseGrant(ttlSeconds, signal, id);
+  }
+
+  /** A lease that an earlier run of this host was granted, and that no key is to carry any more. */
+  own(id: string): void {
+    this.#unused.add(id);
+  }
+
+  /** A key of ours carries this lease. No matter if it was not granted here. */
+  use(id: string): void {
+    if (this.#unused.delete(id)) this.#used.add(id);
+  }
+
+  /** No key of ours carries this lease any more. One that was not granted here is left to expire: others may share it. */
+  release(id: string): void {
+    if (this.#used.delete(id)) this.#unused.add(id);
+  }
+
+  /** Revokes what is unused, with any key that was put under it and never confirmed. Rejects as the registry does. */
+  async revokeUnused(signal: AbortSignal): Promise<void> {
+    for (const id of this.#unused) {
+      await this.#registry.leaseRevoke(id, signal);
+      this.#unused.delete(id);
+    }
+  }
+}

@@ -1,0 +1,79 @@
+import type { Clock } from '../runtime/clock.ts';
+import type { LogFields } from '../runtime/logger.ts';
+import type { Wake } from '../runtime/wake.ts';
+import type { OwnLease } from './own-lease.ts';
+
+/** The wall clock is looked at this often: a timer alone would oversleep a suspended VM (flannel #29). */
+const wallClockCheckMs = 30_000;
+/** A reservation needs no renewal; that it is still ours is looked at now and then, beside the watch. */
+const reservationCheckMs = 3_600_000;
+/** However close the margin is, renewals keep this distance (or a third of the TTL, for the shortest leases). */
+const shortestIntervalMs = 10_000;
+
+/**
+ * How long to wait before the next keepalive, in milliseconds: min((TTL − margin) / 3, TTL / 3), so that two may fail and
+ * the third still comes before the margin is reached. A TTL below the margin is renewed every third of itself; one that is
+ * hardly above it not all the time.
+ */
+export function renewIntervalMs(ttlSeconds: number, renewMarginMs: number): number {
+  const thirdMs = Math.floor((ttlSeconds * 1000) / 3);
+  const beforeMarginMs = Math.floor((ttlSeconds * 1000 - renewMarginMs) / 3);
+  if (beforeMarginMs <= 0) return Math.max(500, thirdMs);
+  return Math.max(500, Math.min(thirdMs, Math.max(beforeMarginMs, shortestIntervalMs)));
+}
+
+/** One moment on both clocks. */
+export interface Moment {
+  readonly wallMs: number;
+  readonly monotonicMs: number;
+}
+
+/**
+ * When the own lease is to be renewed. Both clocks are asked: the wall clock runs on while a VM is suspended, the other one
+ * when somebody sets the wall clock back.
+ */
+export class RenewalSchedule {
+  readonly #clock: Clock;
+  readonly #renewMarginMs: number;
+  #due: Moment = { wallMs: 0, monotonicMs: 0 };
+  /** Wall-clock time, ms; Infinity for a reservation. */
+  #expiresAtMs = 0;
+
+  constructor(clock: Clock, renewMarginMs: number) {
+    this.#clock = clock;
+    this.#renewMarginMs = renewMarginMs;
+  }
+
+  now(): Moment {
+    return { wallMs: this.#clock.now(), monotonicMs: this.#clock.monotonic() };
+  }
+
+  /** `asked`: when the request was sent that gave the lease its TTL. */
+  renewed({ leaseId, ttlSeconds }: OwnLease, asked: Moment): void {
+    const reservation = leaseId === '0';
+    const intervalMs = reservation ? reservationCheckMs : renewIntervalMs(ttlSeconds, this.#renewMarginMs);
+    this.#due = { wallMs: asked.wallMs + intervalMs, monotonicMs: asked.monotonicMs + intervalMs };
+    this.#expiresAtMs = reservation ? Number.POSITIVE_INFINITY : asked.wallMs + ttlSeconds * 1000;
+  }
+
+  /** Waits until the next renewal is due by either clock, or `wake` says that somebody touched our key. */
+  async untilDue(wake: Wake, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const leftMs = Math.min(
+        this.#due.wallMs - this.#clock.now(),
+        this.#due.monotonicMs - this.#clock.monotonic(),
+        wallClockCheckMs,
+      );
+      if (leftMs <= 0 || (await wake.waitAtMost(this.#clock, Math.ceil(leftMs), signal))) return;
+    }
+  }
+
+  /** How the lease fares while it cannot be renewed; the text stays the same from one attempt to the next. */
+  timeLeft(): { readonly text: string; readonly fields: LogFields } {
+    if (this.#expiresAtMs === Number.POSITIVE_INFINITY)
+      return { text: 'it is a reservation and does not expire', fields: {} };
+    const leftS = Math.round((this.#expiresAtMs - this.#clock.now()) / 1000);
+    const text = leftS > 0 ? 'it has not expired yet' : 'its time is over, another host may take the subnet';
+    return { text, fields: { leftS } };
+  }
+}

@@ -1,0 +1,89 @@
+import { overlaps, type Subnet } from '../ip/ip.ts';
+import { formatLeaseValue } from './lease.ts';
+import { listRange } from './list.ts';
+import type { LeaseOptions } from './own-lease.ts';
+import { type KeyValue, prefixEnd, RegistryError, type TxnRequest } from './registry.ts';
+import { formatSubnetKey, parseSubnetKey, subnetKeyRange } from './subnet-key.ts';
+
+/**
+ * Creates the key of `subnet` with the lease `leaseId`, unless someone was faster: then resolves to the keys in the way.
+ *
+ * The range compare covers the subnet with and without an IPv6 half, and lets any number of joiners proceed side by side.
+ * What it cannot see (a key of another length that overlaps) shows in the list read by the same transaction: whoever has
+ * the later create_revision gives way, and that can only be the one who sees the other.
+ *
+ * Rejects with RegistryError; then the key may be there, or may still come: revoke the lease before anything else is tried.
+ */
+export async function take(
+  options: LeaseOptions,
+  subnet: Subnet,
+  leaseId: string,
+  signal: AbortSignal,
+): Promise<'taken' | readonly KeyValue[]> {
+  const { registry, subnetsPrefix, publicIP } = options;
+  const guard = subnetKeyRange(subnetsPrefix, subnet);
+  const key = formatSubnetKey(subnetsPrefix, { ipv4: subnet });
+  const request: TxnRequest = {
+    compare: [{ ...guard, target: 'create', op: '=', value: 0 }],
+    success: [
+      { op: 'put', key, value: formatLeaseValue({ publicIP }), lease: leaseId },
+      { op: 'range', key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix) },
+    ],
+    failure: [{ op: 'range', ...guard }],
+  };
+  const { succeeded, kvs } = await transact(options, request, key, leaseId, signal);
+  if (!succeeded) return kvs;
+  const inTheWay = kvs.filter((kv) => kv.key !== key && overlapsKey(subnetsPrefix, kv, subnet));
+  if (inTheWay.length === 0) return 'taken';
+  await registry.txn(
+    { compare: [{ key, target: 'lease', op: '=', value: leaseId }], success: [{ op: 'delete', key }] },
+    signal,
+  );
+  return inTheWay;
+}
+
+/** Runs the transaction; when its answer is lost, reads back whether it took effect. */
+async function transact(
+  { registry, subnetsPrefix }: LeaseOptions,
+  request: TxnRequest,
+  key: string,
+  leaseId: string,
+  signal: AbortSignal,
+): Promise<{ readonly succeeded: boolean; readonly kvs: readonly KeyValue[] }> {
+  try {
+    const { succeeded, ranges } = await registry.txn(request, signal);
+    return { succeeded, kvs: ranges[0] ?? [] };
+  } catch (error) {
+    if (!(error instanceof RegistryError) || !error.outcomeUnknown) throw error;
+    const { kvs } = await listRange(registry, subnetsPrefix, signal);
+    const mine = kvs.find((kv) => kv.key === key);
+    if (mine?.lease !== leaseId) throw error;
+    return { succeeded: true, kvs: kvs.filter((kv) => kv.createRevision <= mine.createRevision) };
+  }
+}
+
+/** The first key, in byte order, that overlaps `subnet`; undefined when there is none. Rejects with RegistryError. */
+export async function findOverlap(
+  { registry, subnetsPrefix }: LeaseOptions,
+  subnet: Subnet,
+  signal: AbortSignal,
+): Promise<KeyValue | undefined> {
+  const { kvs } = await listRange(registry, subnetsPrefix, signal);
+  return kvs.find((kv) => overlapsKey(subnetsPrefix, kv, subnet));
+}
+
+/** The subnets that keys stand for, of both families; keys that name none are left out. */
+export function subnetsOf(subnetsPrefix: string, kvs: readonly KeyValue[]): Subnet[] {
+  const subnets: Subnet[] = [];
+  for (const { key } of kvs) {
+    const { ipv4, ipv6 } = parseSubnetKey(subnetsPrefix, key) ?? {};
+    if (ipv4) subnets.push(ipv4);
+    if (ipv6) subnets.push(ipv6);
+  }
+  return subnets;
+}
+
+/** Whether a key stands for a subnet that overlaps this one. */
+export function overlapsKey(subnetsPrefix: string, kv: KeyValue, subnet: Subnet): boolean {
+  return subnetsOf(subnetsPrefix, [kv]).some((other) => overlaps(other, subnet));
+}

@@ -1,0 +1,345 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { VirtualClock } from '../../sim/clock.ts';
+import type { Clock } from '../../src/runtime/clock.ts';
+import { renewIntervalMs } from '../../src/subnet/renewal-schedule.ts';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from './lease-host.ts';
+import { prefix, valueOf } from './lease-watch-host.ts';
+
+const ip = '10.211.0.1';
+const other = valueOf('10.211.0.2');
+const hourMs = 3_600_000;
+const dayMs = 24 * hourMs;
+
+let world: LeaseWorld;
+let host: LeaseHost;
+
+beforeEach(() => {
+  world = new LeaseWorld({ members: ['m0', 'm1', 'm2'] });
+});
+
+afterEach(async () => {
+  expect(await world.close()).toBe(true);
+});
+
+async function hold(options: LeaseHostOptions = {}): Promise<{ key: string; held: string; leaseId: string }> {
+  host = world.host(ip, options).start();
+  await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+  await world.clock.advance(100);
+  return own();
+}
+
+function own(): { key: string; held: string; leaseId: string } {
+  const { lease } = host.manager;
+  if (lease === undefined) throw new Error('no lease');
+  return { key: lease.key, held: lease.subnet.text, leaseId: lease.leaseId };
+}
+
+const held = () => host.held !== undefined;
+
+/** The key is ours, hangs on the lease we think, and nothing lives for nothing. */
+function expectInOrder(expected: string): void {
+  expect(host.held).toBe(expected);
+  expect(world.etcd.get(own().key)).toMatchObject({ value: valueOf(ip), lease: own().leaseId });
+  expect(world.idleLeases).toEqual([]);
+}
+
+describe('renewIntervalMs', () => {
+  const marginMs = hourMs;
+  it.each([
+    [1, marginMs, 500],
+    [2, marginMs, 666],
+    [60, marginMs, 20_000],
+    [3_600, marginMs, 1_200_000],
+    [3_601, marginMs, 10_000],
+    [3_660, marginMs, 20_000],
+    [86_400, marginMs, 27_600_000],
+    [86_400, 60_000, 28_780_000],
+    [2_592_000, marginMs, 862_800_000],
+    [0, marginMs, 500],
+  ])('TTL %i s, margin %i ms: every %i ms', (ttlSeconds, renewMarginMs, expected) => {
+    expect(renewIntervalMs(ttlSeconds, renewMarginMs)).toBe(expected);
+  });
+});
+
+describe('a lease', () => {
+  it.each([1, 2, 5, 60, 600, 3_601, 86_400, 2_592_000])(
+    'of %i s is kept, by few renewals',
+    async (ttl) => {
+      const { held: before, leaseId } = await hold({ leaseTtlSeconds: ttl });
+      const renewals = ttl > 1_000_000 ? 4 : 30;
+      const everyMs = renewIntervalMs(Math.max(2, ttl), hourMs);
+      await world.clock.advance(renewals * everyMs);
+      expectInOrder(before);
+      expect(own().leaseId).toBe(leaseId);
+      expect(world.etcd.calls.leaseKeepAlive).toBeGreaterThanOrEqual(renewals - 1);
+      expect(world.etcd.calls.leaseKeepAlive).toBeLessThanOrEqual(renewals + 1);
+      expect(world.log.lines).toHaveLength(1);
+    },
+    30_000,
+  );
+
+  it('is always longer than the margin while etcd can be reached', async () => {
+    const { leaseId } = await hold();
+    const registry = world.etcd.member('m0', 'observer');
+    for (let hours = 0; hours < 96; hours++) {
+      await world.clock.advance(hourMs);
+      expect((await registry.leaseTimeToLive(leaseId)).ttlSeconds).toBeGreaterThan(3_600);
+    }
+    registry.close();
+  });
+
+  it('survives an etcd that is away for hours, and a day without it leaves a handful of lines', async () => {
+    const { held: before } = await hold();
+    for (let days = 0; days < 2; days++) {
+      for (const member of world.etcd.members) world.etcd.stop(member);
+      await world.clock.advance(dayMs);
+      expect(host.trouble.current.join('\n')).toMatch(
+        /the lease \/net\/subnets\/\S+ could not be renewed; it.*http:\/\/m0:2379.*connection refused/,
+      );
+      expect(host.manager.state).toBe('held');
+      for (const member of world.etcd.members) world.etcd.start(member);
+      await world.clock.until('order', () => host.trouble.current.length === 0, 60_000);
+      expectInOrder(before);
+    }
+    expect(world.log.lines.length).toBeLessThan(80);
+  }, 60_000);
+});
+
+/** What may happen to the own key; each is seen through the watch at once, and without it at the next renewal. */
+const mishaps: Record<string, (key: string, leaseId: string) => void> = {
+  'is deleted': (key) => world.etcd.delete(key),
+  'goes with its revoked lease': (_, leaseId) => world.etcd.revoke(leaseId),
+  'gets a value that is junk': (key, leaseId) => world.etcd.put(key, '{', leaseId),
+  'gets a value without an address': (key, leaseId) => world.etcd.put(key, '{}', leaseId),
+  'is said to be vxlan': (key, leaseId) =>
+    world.etcd.put(key, `{"PublicIP":"${ip}","BackendType":"vxlan"}`, leaseId),
+  'is put again as it was': (key, leaseId) => world.etcd.put(key, valueOf(ip), leaseId),
+  'is made a reservation': (key) => world.etcd.put(key, valueOf(ip)),
+  'is made a reservation and is said to be vxlan': (key) => world.etcd.put(key, `{"PublicIP":"${ip}"}`),
+  'gets another lease': (key) => world.etcd.put(key, valueOf(ip), world.etcd.grant(7_200)),
+  'is deleted and put again by another program': (key) => {
+    world.etcd.delete(key);
+    world.etcd.put(key, valueOf(ip), world.etcd.grant(7_200));
+  },
+};
+
+describe.each(Object.keys(mishaps))('when the own key %s', (mishap) => {
+  it('is in order again within a second', async () => {
+    const { key, held: before, leaseId } = await hold();
+    mishaps[mishap]?.(key, leaseId);
+    await world.clock.advance(1_000);
+    expectInOrder(before);
+    expect(world.log.lines.length).toBeLessThan(6);
+    await world.clock.advance(3 * dayMs);
+    expectInOrder(before);
+  });
+
+  it('is in order again after the next renewal when nothing watches', async () => {
+    const { key, held: before, leaseId } = await hold({ watch: false });
+    mishaps[mishap]?.(key, leaseId);
+    await world.clock.advance(9 * hourMs);
+    expectInOrder(before);
+  });
+
+  it('is in order again soon after etcd is back that went away in the same moment', async () => {
+    const { key, held: before, leaseId } = await hold();
+    mishaps[mishap]?.(key, leaseId);
+    // The watch has told of it; the look at the key fails.
+    await Promise.resolve();
+    world.etcd.cut('h0');
+    await world.clock.advance(60_000);
+    world.etcd.heal('h0');
+    await world.clock.advance(60_000);
+    expectInOrder(before);
+  });
+
+  it.each([0, 1, 2].flatMap((nth) => [true, false].map((applied) => ({ nth, applied }))))(
+    'is in order again when a reply is lost on the way: $nth $applied',
+    async ({ nth, applied }) => {
+      const { key, held: before, leaseId } = await hold();
+      for (let good = 0; good < nth; good++) world.etcd.loseNextReply({ applied: true });
+      world.etcd.loseNextReply({ applied });
+      mishaps[mishap]?.(key, leaseId);
+      await world.clock.advance(120_000);
+      expectInOrder(before);
+      await host.stop();
+      expect(world.keys).toHaveLength(1);
+      expect(world.idleLeases).toEqual([]);
+    },
+  );
+
+  it('a stop at any moment after it leaves no idle lease, and no key deleted that was there', async () => {
+    for (let ms = 0; ms < 36; ms++) {
+      const outer = world;
+      world = new LeaseWorld({ latencyMs: 3 });
+      const { key, held: before, leaseId } = await hold();
+      mishaps[mishap]?.(key, leaseId);
+      await world.clock.advance(ms);
+      const there = world.etcd.get(key) !== undefined;
+      const ours = world.etcd.get(key)?.value.includes(ip);
+      await host.stop();
+      expect(world.etcd.get(key) !== undefined || !there, `stopped after ${ms} ms`).toBe(true);
+      // An adopted lease that lost its key is not ours to revoke.
+      expect(
+        world.idleLeases.filter((id) => id !== leaseId),
+        `stopped after ${ms} ms`,
+      ).toEqual([]);
+      host.start();
+      await world.clock.until('a lease', held, 10_000);
+      await world.clock.advance(1_000);
+      // A key whose value names nobody cannot be known for ours after a restart.
+      if (ours) expect(host.held).toBe(before);
+      await world.close();
+      world = outer;
+    }
+  });
+});
+
+describe('a subnet that another host has now', () => {
+  it.each([
+    [
+      'the own key, with a lease of its own',
+      (key: string) => world.etcd.put(key, other, world.etcd.grant(9_999_999)),
+    ],
+    ['the own key, as a reservation', (key: string) => world.etcd.put(key, other)],
+    [
+      'the own key, under the own lease',
+      (key: string, leaseId: string) => world.etcd.put(key, other, leaseId),
+    ],
+    [
+      'a key with an IPv6 half, after the own went',
+      (key: string) => {
+        world.etcd.delete(key);
+        world.etcd.put(`${key}&fc00:1::-64`, other);
+      },
+    ],
+    [
+      'a key that overlaps, after the own went',
+      (key: string) => {
+        world.etcd.delete(key);
+        world.etcd.put(`${prefix}10.1.0.0-16`, other);
+      },
+    ],
+  ])('by %s is never touched; one alarm; taken again when it is released', async (_, takeOver) => {
+    const { key, held: before, leaseId } = await hold();
+    takeOver(key, leaseId);
+    const theirs = world.kvs.find(({ value }) => value === other);
+    await world.clock.advance(1_000);
+    expect(host.manager.state).toBe('contested');
+    expect(host.trouble.current.join()).toContain('now belongs to 10.211.0.2');
+    expect(host.trouble.current.join()).toContain(`etcdctl --endpoints=http://m0:2379 del '${theirs?.key}'`);
+    for (let hours = 0; hours < 20; hours++) {
+      await world.clock.advance(hourMs);
+      expect(world.kvs).toEqual([theirs]);
+    }
+    expect(world.idleLeases).toEqual([]);
+    expect(world.log.lines.filter(({ fields }) => fields['what'] === 'contested').length).toBeLessThan(10);
+    expect(world.etcd.calls.range).toBeLessThan(5_000);
+    world.etcd.delete(theirs?.key ?? '');
+    if (theirs && theirs.lease !== leaseId) world.etcd.revoke(theirs.lease);
+    await world.clock.until('the subnet is ours again', held, 1_000);
+    expectInOrder(before);
+    expect(host.trouble.current).toEqual([]);
+  });
+
+  it('without a readable holder and another key is reported, too', async () => {
+    const { key } = await hold();
+    world.etcd.delete(key);
+    world.etcd.put(`${prefix}10.1.0.0-16`, 'junk');
+    await world.clock.advance(1_000);
+    expect(host.trouble.current.join()).toContain('a host that cannot be told');
+  });
+});
+
+describe('clocks', () => {
+  it('that are set back by hours do not put the renewal off', async () => {
+    const { held: before, leaseId } = await hold();
+    for (let times = 0; times < 20; times++) {
+      await world.clock.advance(7 * hourMs);
+      world.clock.jumpWallClock(-6 * hourMs);
+    }
+    expectInOrder(before);
+    expect(own().leaseId).toBe(leaseId);
+  });
+
+  it('that are set forward do not take the lease for expired', async () => {
+    const { held: before, leaseId } = await hold();
+    world.clock.jumpWallClock(30 * dayMs);
+    await world.clock.advance(60_000);
+    expectInOrder(before);
+    expect(own().leaseId).toBe(leaseId);
+    expect(world.log.lines).toHaveLength(1);
+  });
+
+  it.each([
+    ['free', false],
+    ['another’s', true],
+  ])('of a VM that was suspended past the end of its lease: the subnet is %s', async (_, taken) => {
+    const guest = new GuestClock(world.clock);
+    const { key, held: before } = await hold({ clock: guest, watch: false });
+    await world.clock.advance(hourMs);
+    await guest.suspend(30 * hourMs);
+    expect(world.etcd.get(key)).toBeUndefined();
+    if (taken) world.etcd.put(key, other);
+    await world.clock.advance(31_000);
+    if (!taken) expectInOrder(before);
+    else {
+      expect(host.manager.state).toBe('contested');
+      expect(world.etcd.get(key)?.value).toBe(other);
+    }
+  });
+
+  it('of a VM that was suspended for less: renewed at once', async () => {
+    const guest = new GuestClock(world.clock);
+    const { held: before, leaseId } = await hold({ clock: guest, watch: false });
+    await guest.suspend(20 * hourMs);
+    await world.clock.advance(31_000);
+    await guest.suspend(20 * hourMs);
+    await world.clock.advance(31_000);
+    expectInOrder(before);
+    expect(own().leaseId).toBe(leaseId);
+  });
+});
+
+it('a lease with an IPv6 half, found and then lost, is taken again without that half', async () => {
+  world.etcd.put(`${prefix}10.1.5.0-24&fc00:5::-64`, valueOf(ip), world.etcd.grant(dayMs / 1000));
+  const { key, held: before } = await hold();
+  expect(key).toBe(`${prefix}10.1.5.0-24&fc00:5::-64`);
+  world.etcd.delete(key);
+  await world.clock.advance(60_000);
+  expectInOrder(before);
+  expect(world.keys).toEqual(['10.1.5.0-24']);
+});
+
+/** The clocks of a virtual machine: while it is suspended its timers and its monotonic clock stand still. */
+class GuestClock implements Clock {
+  readonly #base: VirtualClock;
+  #lostMs = 0;
+  #suspended = false;
+
+  constructor(base: VirtualClock) {
+    this.#base = base;
+  }
+
+  now(): number {
+    return this.#base.now();
+  }
+
+  monotonic(): number {
+    return this.#base.monotonic() - this.#lostMs;
+  }
+
+  async sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    const endMs = this.monotonic() + ms;
+    do {
+      await this.#base.sleep(this.#suspended ? 60_000 : Math.ceil(endMs - this.monotonic()), signal);
+    } while (this.#suspended || this.monotonic() < endMs);
+  }
+
+  async suspend(ms: number): Promise<void> {
+    this.#suspended = true;
+    await this.#base.advance(ms);
+    this.#lostMs += ms;
+    this.#suspended = false;
+  }
+}
