@@ -206,6 +206,16 @@ describe('noise', () => {
     expect(host.state('172.20.9.0/24')).toBe('parked: unreachable: gateway 10.99.0.1 is not on link');
   });
 
+  it('a thousand unreachable peers are tried once a second at most, all together', async () => {
+    make();
+    const leases = Array.from({ length: 1000 }, (_, i) => [`11.${i >> 8}.${i & 255}.0/24`, '10.99.0.1']);
+    await host.settled(Object.fromEntries(leases));
+    const { batches } = host.kernel.counters;
+    await host.clock.advance(600_000);
+    expect(host.kernel.counters.batches - batches).toBeLessThanOrEqual(600);
+    expect(host.log.lines.length).toBe(1);
+  });
+
   it('a thousand leases that cannot be routed take one line', async () => {
     make();
     const leases = Array.from({ length: 1000 }, (_, i) => [`127.${i >> 8}.${i & 255}.0/24`, '10.211.55.101']);

@@ -87,7 +87,10 @@ export class Holds {
   }
 
   #hold(dst: string, reason: string, waitMs: number): void {
+    if (waitMs === 0) return;
     const untilMs = this.#clock.monotonic() + waitMs * (0.9 + 0.2 * this.#random.next());
-    if (waitMs > 0) this.#held.set(dst, { reason, untilMs });
+    // Long holds end together, once a second: a thousand unreachable peers must not cost a thousand wake-ups.
+    const roundMs = waitMs < 1_000 ? 1 : 1_000;
+    this.#held.set(dst, { reason, untilMs: Math.ceil(untilMs / roundMs) * roundMs });
   }
 }
