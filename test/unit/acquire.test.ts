@@ -18,7 +18,7 @@ afterEach(async () => {
 /** Starts a host and waits until it holds a subnet. */
 async function acquire(
   options: LeaseHostOptions = {},
-  prepare = (_: LeaseHost): void => {},
+  prepare: (host: LeaseHost) => void = () => {},
 ): Promise<LeaseHost> {
   const host = world.host(ip, { watch: false, ...options });
   prepare(host);

@@ -40,8 +40,8 @@ export class LeaseWorld {
     this.etcd = new SimEtcd({ clock: this.clock, ...options });
   }
 
-  host(ip: string, options: LeaseHostOptions = {}): LeaseHost {
-    const host = new LeaseHost(this, ip, this.hosts.length, options);
+  host(ip: string, options: LeaseHostOptions = {}, seed = 0): LeaseHost {
+    const host = new LeaseHost(this, ip, this.hosts.length, options, seed);
     this.hosts.push(host);
     return host;
   }
@@ -82,6 +82,8 @@ export class LeaseHost {
   readonly ip: string;
   readonly trouble: TroubleLog;
   options: LeaseHostOptions;
+  /** For a test's own notes: this host was seen with another subnet than its first. */
+  renumbered = false;
   readonly #world: LeaseWorld;
   readonly #name: string;
   readonly #random: SeededRandom;
@@ -91,12 +93,12 @@ export class LeaseHost {
   /** Set before a start: sees the registry of each run. */
   onStart: (registry: LensRegistry) => void = () => {};
 
-  constructor(world: LeaseWorld, ip: string, index: number, options: LeaseHostOptions) {
+  constructor(world: LeaseWorld, ip: string, index: number, options: LeaseHostOptions, seed: number) {
     this.#world = world;
     this.ip = ip;
     this.#name = `h${index}`;
     this.options = options;
-    this.#random = new SeededRandom(index + 1);
+    this.#random = new SeededRandom(seed * 1_000 + index + 1);
     this.trouble = new TroubleLog(world.clock, world.log.of(this.#name));
   }
 
