@@ -92,4 +92,42 @@ describe('what happens at the same time', () => {
     await clock.advance(250);
     expect(host.own).toEqual(meshed.slice(0, 1));
   });
+
+  it('tries everything again after nobody listened for a while', async () => {
+    const { clock, kernel } = make();
+    await host.settled({ [first]: '10.99.0.1' });
+    kernel.faults.failNextDump('EBUSY');
+    kernel.overflowEvents();
+    await clock.advance(20);
+    expect(host.trouble.has('kernel')).toBe(true);
+    kernel.addAddress('eth0', '10.99.0.2/24');
+    await clock.advance(250);
+    expect(host.own).toEqual([`${first} via 10.99.0.1`]);
+    await clock.advance(1_000);
+    expect(host.trouble.has('kernel')).toBe(false);
+  });
+
+  it('repairs a route that vanished while the routes were being dumped', async () => {
+    const { clock, kernel } = make();
+    await host.settled(peers);
+    // Links, addresses, routes.
+    for (const ms of [0, 0, 100]) kernel.faults.slowNextDump(ms);
+    kernel.overflowEvents();
+    await clock.advance(50);
+    kernel.deleteRoute({ dst: first });
+    await clock.advance(250);
+    expect(kernel.faults.pending).toEqual([]);
+    expect(host.own).toEqual(meshed);
+  });
+
+  it('looks at the kernel when it lost the answers, and sends nothing twice', async () => {
+    const { clock, kernel } = make();
+    await host.settled(peers);
+    const { dumps, messages } = kernel.counters;
+    kernel.faults.loseNextReplies();
+    host.put('172.20.4.0/24', '10.211.55.104');
+    await clock.advance(250);
+    expect(host.own).toHaveLength(4);
+    expect(kernel.counters).toMatchObject({ dumps: dumps + 3, messages: messages + 1 });
+  });
 });
