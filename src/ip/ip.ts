@@ -46,7 +46,10 @@ export function canonicalAddress(text: string): string | undefined {
 /** Canonical text of the address with this number. */
 export function formatAddress(family: Family, value: bigint): string {
   if (family === 4) return ipv4Text(Number(value));
-  const hex = value.toString(16).padStart(32, '0').replaceAll(/(.{4})(?!$)/g, '$1:');
+  const hex = value
+    .toString(16)
+    .padStart(32, '0')
+    .replaceAll(/(.{4})(?!$)/g, '$1:');
   return IPCIDR.createAddress(hex).correctForm();
 }
 

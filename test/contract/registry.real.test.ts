@@ -123,13 +123,7 @@ describe('a process that has closed its registries ends by itself', () => {
   `;
 
   async function run(command: readonly string[], endpoints: readonly string[]) {
-    const [file, ...args] = [
-      ...command,
-      process.execPath,
-      '--input-type=module',
-      '-e',
-      program(endpoints),
-    ];
+    const [file, ...args] = [...command, process.execPath, '--input-type=module', '-e', program(endpoints)];
     const { stdout } = await promisify(execFile)(file, args, { timeout: 30_000 });
     const [outcomes, lingeredMs] = JSON.parse(stdout) as [string[], number];
     return { outcomes, lingeredMs };

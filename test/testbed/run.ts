@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 /** The environment variable that carries the run's name to every process the run starts. */
-export const RUN_VARIABLE = 'FLANNELD_TS_RUN';
+export const RUN_VARIABLE = 'TEST_RUN_OF_FLANNELD_TS';
 
 /**
  * The name of this run. Namespaces, folders, control groups and processes (by their environment) carry it, so that
