@@ -1,0 +1,114 @@
+import { defineConfig, type OxlintOverride } from 'oxlint';
+
+/** What each folder of src/ must not know: imports point one way, from daemon/ and cli/ down to ip/ and runtime/. */
+const unknownTo: Readonly<Record<string, readonly string[]>> = {
+  ip: ['runtime', 'native', 'kernel', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
+  runtime: ['ip', 'native', 'kernel', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
+  native: ['kernel', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
+  kernel: ['subnet', 'backend', 'firewall', 'daemon', 'cli'],
+  subnet: ['native', 'kernel', 'backend', 'firewall', 'daemon', 'cli'],
+  'subnet/etcd': ['native', 'kernel', 'backend', 'firewall', 'daemon', 'cli'],
+  backend: ['native', 'firewall', 'daemon', 'cli'],
+  cli: ['native', 'daemon'],
+  daemon: [],
+};
+
+/** The one folder that imports each dependency. */
+const importerOf: Readonly<Record<string, string>> = {
+  koffi: 'native',
+  netlink: 'kernel',
+  etcd3: 'subnet/etcd',
+  '@grpc/grpc-js': 'subnet/etcd',
+  'ip-cidr': 'ip',
+  pino: 'daemon',
+  'pino-pretty': 'daemon',
+  yargs: 'daemon',
+};
+
+const restrictedImports = Object.entries(unknownTo).map(
+  ([folder, unknown]): OxlintOverride => ({
+    files: [`src/${folder}/**`],
+    rules: {
+      'no-restricted-imports': [
+        'error',
+        {
+          patterns: [
+            ...unknown.map((other) => ({
+              group: [`**/${other}/**`],
+              message: `imports point one way: ${folder}/ does not know ${other}/`,
+            })),
+            ...Object.entries(importerOf)
+              .filter(([, importer]) => importer !== folder)
+              .map(([name, importer]) => ({
+                group: [name, `${name}/**`],
+                message: `only src/${importer}/ imports ${name}`,
+              })),
+            { group: ['**/sim/**', '**/test/**'], message: 'what ships knows neither simulation nor tests' },
+          ],
+        },
+      ],
+    },
+  }),
+);
+
+type Restricted = ['error', ...{ name: string; message: string }[]];
+const forbid = (message: string, names: readonly string[]): Restricted => [
+  'error',
+  ...names.map((name) => ({ name, message })),
+];
+
+const clocks = ['Date', 'performance', 'setTimeout', 'setInterval', 'setImmediate'];
+
+export default defineConfig({
+  plugins: ['typescript', 'import', 'unicorn', 'oxc', 'promise'],
+  categories: { correctness: 'error', suspicious: 'error' },
+  options: { typeAware: true },
+  rules: {
+    'typescript/no-explicit-any': 'error',
+    'typescript/no-floating-promises': 'error',
+    'typescript/no-misused-promises': 'error',
+    'typescript/ban-ts-comment': 'error',
+    'import/no-cycle': 'error',
+    // Decided otherwise: the compiler's own checks, or matters of taste.
+    'typescript/no-unsafe-type-assertion': 'off',
+    'typescript/consistent-return': 'off',
+    'no-await-in-loop': 'off',
+    'no-underscore-dangle': 'off',
+    'import/no-named-as-default': 'off',
+    'import/no-named-as-default-member': 'off',
+    'unicorn/no-useless-spread': 'off',
+    'unicorn/consistent-function-scoping': 'off',
+    'promise/always-return': 'off',
+  },
+  overrides: [
+    ...restrictedImports,
+    {
+      // The core can be simulated: time, chance and the process come in as arguments.
+      files: ['src/subnet/*.ts', 'src/backend/**', 'src/runtime/**', 'src/ip/**'],
+      rules: {
+        'no-restricted-globals': forbid('it comes in as an argument', ['process', ...clocks]),
+        'no-restricted-properties': [
+          'error',
+          { object: 'Math', property: 'random', message: 'randomness comes in as an argument' },
+          { object: 'AbortSignal', property: 'timeout', message: 'time comes in as an argument' },
+        ],
+      },
+    },
+    {
+      files: ['src/native/**', 'src/kernel/**', 'src/subnet/etcd/**'],
+      rules: { 'no-restricted-globals': forbid('only daemon/ and cli/ touch the process', ['process']) },
+    },
+    {
+      // setImmediate is how the virtual clock waits for promise chains to come to rest.
+      files: ['sim/**'],
+      rules: {
+        'no-restricted-globals': forbid('a simulation runs on its virtual clock', [
+          'Date',
+          'performance',
+          'setTimeout',
+          'setInterval',
+        ]),
+      },
+    },
+  ],
+});
