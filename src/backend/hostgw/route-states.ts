@@ -11,6 +11,17 @@ interface Stuck {
   readonly reason: string;
 }
 
+/** What was done about each cause, for the operator. */
+const words: Readonly<Record<string, string>> = {
+  missing: 'added',
+  wrong: 'put right',
+  adopt: 'adopted from flanneld',
+  foreign: "put in place of another program's",
+  stale: 'removed',
+  'stale-legacy': "of flanneld's removed",
+  shadowed: 'given way',
+};
+
 /** The state of each peer's route, for status and log. It follows the plans; nothing is decided by it. */
 export class RouteStates {
   readonly #log: Logger;
@@ -80,7 +91,7 @@ export class RouteStates {
     if (named.length === 0) return;
     const level = counts['repaired'] === undefined ? 'info' : 'warn';
     const tally = Object.entries(counts)
-      .map(([cause, count]) => `${count} ${cause}`)
+      .map(([cause, count]) => `${count} ${words[cause] ?? cause}`)
       .join(', ');
     this.#log[level]({ event: 'routes-changed', ...counts }, `routes changed (${tally}): ${list(named)}`);
   }
