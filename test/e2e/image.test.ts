@@ -1,0 +1,132 @@
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { importRoot, NODE_SLIM } from '../testbed/debian-root.ts';
+import { type Docker, startDocker, withoutNetwork } from '../testbed/docker.ts';
+import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
+import { makeNetwork, type Network, until } from '../testbed/netns.ts';
+import { RUN_VARIABLE, runId, tempDir } from '../testbed/run.ts';
+
+const PROJECT = join(import.meta.dirname, '../..');
+const PREFIX = '/atomic.io/network';
+const CONFIG =
+  '{"Network":"172.20.0.0/16","SubnetMin":"172.20.10.0","SubnetMax":"172.20.254.0","Backend":{"Type":"host-gw"}}';
+const PEER = '{"PublicIP":"10.211.55.101","PublicIPv6":null,"BackendType":"host-gw"}';
+const DEADLINE_MS = 60_000;
+
+/** The image, built from the Dockerfile and run on a host the way its first lines say. */
+describe('the image', () => {
+  const dir = tempDir('image');
+  const subnetFile = join(dir, 'run/flannel/subnet.env');
+  const dockerOptsFile = join(dir, 'run/docker_opts.env');
+  let network: Network;
+  let etcd: EtcdCluster;
+  let docker: Docker;
+
+  beforeAll(async () => {
+    await buildImage(dir);
+    network = await makeNetwork([
+      { name: 'host', addresses: ['10.211.55.100/24'] },
+      { name: 'peer', addresses: ['10.211.55.101/24'] },
+    ]);
+    const [host, peer] = network.hosts;
+    if (host === undefined || peer === undefined) throw new Error('two hosts were asked for');
+    etcd = await startEtcd({
+      dir: join(dir, 'etcd'),
+      members: [{ netns: peer.namespace, ip: peer.address }],
+    });
+    await etcd.ctl('put', `${PREFIX}/config`, CONFIG);
+    await etcd.ctl('put', `${PREFIX}/subnets/172.20.9.0-24`, PEER);
+    // On the builder's images, in the host's network: --net=host is that one.
+    docker = await startDocker({ dir, namespace: host.namespace, args: withoutNetwork });
+  });
+
+  afterAll(async () => {
+    await docker?.close();
+    await etcd?.close();
+    await network?.close();
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  const inspect = async (format: string) =>
+    (await docker.docker('inspect', '--format', format, 'flanneld')).trim();
+  const routes = async () => (await network.hosts[0]?.ip('route show proto 102')) ?? '';
+
+  test('runs with two capabilities, leases a subnet and writes the files on the host', async () => {
+    await docker.docker(
+      ...['run', '--detach', '--name', 'flanneld', '--net=host', '--cap-drop=ALL'],
+      ...['--cap-add=NET_ADMIN', '--cap-add=NET_RAW', '--volume=/run:/run', '--health-interval=1s'],
+      // Takes the shells away: everything below has to work without.
+      ...['--volume=/dev/null:/usr/bin/dash:ro', '--volume=/dev/null:/usr/bin/bash:ro'],
+      ...['--env', `${RUN_VARIABLE}=${runId()}`, 'flanneld-ts'],
+      ...['--etcd-endpoints=http://10.211.55.101:2379', `--etcd-prefix=${PREFIX}`, '--iface=eth0'],
+    );
+    const written = () => existsSync(subnetFile) && existsSync(dockerOptsFile);
+    await until(written, DEADLINE_MS, 'no files');
+    expect(readFileSync(subnetFile, 'utf8')).toMatch(
+      /^FLANNEL_NETWORK=172\.20\.0\.0\/16\nFLANNEL_SUBNET=172\.20\.\d+\.1\/24\nFLANNEL_MTU=1500\nFLANNEL_IPMASQ=false\n$/,
+    );
+    expect(readFileSync(dockerOptsFile, 'utf8')).toMatch(/^DOCKER_OPTS=" --bip=172\.20\.\d+\.1\/24 .*"\n$/);
+  });
+
+  test('installs the routes of its peers in the host', async () => {
+    await until(async () => (await routes()) !== '', DEADLINE_MS, 'no route');
+    expect(await routes()).toMatch(/^172\.20\.9\.0\/24 via 10\.211\.55\.101 dev eth0\s*$/);
+  });
+
+  test('becomes healthy by its own probe, which fails where no daemon answers', async () => {
+    const health = () => inspect('{{.State.Health.Status}}');
+    await until(async () => (await health()) === 'healthy', DEADLINE_MS, 'not healthy');
+    expect(await docker.exec('flanneld', 'flanneld-ts', 'health')).toBe('flanneld is running');
+    await expect(docker.exec('flanneld', 'flanneld-ts', 'health', '--healthz-port=1')).rejects.toThrow(
+      /unhealthy/,
+    );
+  });
+
+  test('its process holds no other capability, and no shell started it', async () => {
+    const pid = await inspect('{{.State.Pid}}');
+    const status = readFileSync(`/proc/${docker.pid}/root/proc/${pid}/status`, 'utf8');
+    expect(status).toMatch(/^CapEff:\s0000000000003000$/m);
+    expect(status).toMatch(/^CapBnd:\s0000000000003000$/m);
+    const [first] = readFileSync(`/proc/${docker.pid}/root/proc/${pid}/cmdline`, 'utf8').split('\0');
+    expect(first).toMatch(/node$/);
+    await expect(docker.exec('flanneld', 'sh', '-c', 'true')).rejects.toThrow();
+    expect(await inspect('{{json .Config.Entrypoint}}')).toBe('["flanneld-ts"]');
+    expect(await inspect('{{json .Config.Healthcheck.Test}}')).toBe('["CMD","flanneld-ts","health"]');
+  });
+
+  test('has iptables and nft for the firewall rules', async () => {
+    expect(await docker.exec('flanneld', 'iptables', '--version')).toContain('nf_tables');
+    expect(await docker.exec('flanneld', 'iptables-legacy', '--version')).toContain('legacy');
+    expect(await docker.exec('flanneld', 'nft', '--version')).toContain('nftables');
+  });
+
+  test('docker stop ends it in time with 0, and routes, lease and files stay', async () => {
+    const before = { file: readFileSync(subnetFile, 'utf8'), routes: await routes() };
+    const leases = await etcd.ctl('get', '--prefix', '--keys-only', `${PREFIX}/subnets/`);
+    await docker.docker('stop', '--time=10', 'flanneld');
+    expect(await inspect('{{.State.ExitCode}}')).toBe('0');
+    expect({ file: readFileSync(subnetFile, 'utf8'), routes: await routes() }).toEqual(before);
+    expect(await etcd.ctl('get', '--prefix', '--keys-only', `${PREFIX}/subnets/`)).toBe(leases);
+    await docker.docker('start', 'flanneld');
+    const running = async () => (await inspect('{{.State.Health.Status}}')) === 'healthy';
+    await until(running, DEADLINE_MS, 'not healthy after a restart');
+    expect(readFileSync(subnetFile, 'utf8')).toBe(before.file);
+  });
+});
+
+/** Builds the Dockerfile as it is with a dockerd in the machine's network, whose images stay below `dir`. */
+async function buildImage(dir: string): Promise<void> {
+  const dockerfile = readFileSync(join(PROJECT, 'Dockerfile'), 'utf8');
+  const base = /^FROM (\S+)/m.exec(dockerfile)?.[1];
+  if (base === undefined) throw new Error('the Dockerfile has no FROM');
+  const builder = await startDocker({ dir, args: withoutNetwork });
+  // The client would ask for BuildKit, which Debian's Docker does not bring.
+  process.env['DOCKER_BUILDKIT'] = '0';
+  try {
+    await importRoot(builder, NODE_SLIM, base);
+    await builder.docker('build', '--network=host', '--pull=false', '--tag=flanneld-ts', PROJECT);
+  } finally {
+    await builder.close();
+  }
+}
