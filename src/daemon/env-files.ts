@@ -75,7 +75,7 @@ export class EnvFiles {
     const onFailure = (error: unknown) =>
       trouble.report(
         `file ${path}`,
-        `waiting: ${path} cannot be written: ${messageOf(error)}. ${remedy(path)}`,
+        `waiting: ${path} cannot be written: ${reasonOf(error)}. ${remedy(path)}`,
         { path },
       );
     await retryForever({ clock, random, policy, onFailure }, signal, () =>
@@ -84,6 +84,11 @@ export class EnvFiles {
     trouble.clear(`file ${path}`, `${path} could be written`);
     log.info({ event: 'file-written', path }, `wrote ${path}`);
   }
+}
+
+/** Node adds the paths of the call: those of a temporary file are other ones, and so a new message, at every attempt. */
+function reasonOf(error: unknown): string {
+  return messageOf(error).replace(/, [a-z]+ '.*$/s, '');
 }
 
 function remedy(path: string): string {
