@@ -24,6 +24,7 @@ const unauthenticated = 16;
 /** Statuses that leave open whether a request that was sent took effect. All others are the server's answer. */
 const inconclusive: readonly number[] = [cancelled, unknownStatus, deadlineExceeded, internal, unavailable];
 
+const hungUp = 'the connection was closed before it was of use';
 const wrongPort = 'Check the address and port, and whether it needs https://.';
 
 interface Verdict {
@@ -170,7 +171,9 @@ function judgeConnection(code: number, details: string): Verdict {
     return { kind: 'PROTOCOL', reason: `the answer is too large (${details})` };
   }
   if ([unavailable, cancelled, internal, unknownStatus].includes(code)) {
-    return { kind: 'UNAVAILABLE', reason: lastError(details) };
+    const reason = lastError(details);
+    // What an etcd that serves https does with a client that speaks http.
+    return { kind: 'UNAVAILABLE', reason, ...(reason === hungUp ? { remedy: wrongPort } : {}) };
   }
   return { kind: 'PROTOCOL', reason: `${details} (gRPC status ${code})` };
 }
@@ -179,6 +182,6 @@ function judgeConnection(code: number, details: string): Verdict {
 function lastError(details: string): string {
   const inner = /Last error: (?:Error: )?(.*?)\.? Resolution note:/s.exec(details)?.[1] ?? details;
   const cause = inner.replace(/ \(\d{4}-\d\d-\d\dT[^)]*\)/, '');
-  if (cause === 'Failed to connect') return 'the connection was closed before it was of use';
+  if (cause === 'Failed to connect') return hungUp;
   return cause;
 }
