@@ -21,6 +21,8 @@ const outerRun = process.env[RUN_VARIABLE];
 const family = outerRun === undefined ? 'demo' : `${outerRun}-demo`;
 
 process.exitCode = await main();
+// A holder that ends before its hosts are up still has the channel to the foreground half, which keeps it alive.
+if (process.connected) process.disconnect();
 
 async function main(): Promise<number> {
   let options: Arguments;
@@ -112,6 +114,8 @@ function untilStopped(): Stop {
         process.on(signal, () => onSignal(signal));
       // The foreground half has gone before the hosts were up.
       process.on('disconnect', () => onSignal('SIGHUP'));
+      // Nobody reads any more: a closed terminal, or `script/demo | head`.
+      for (const stream of [process.stdout, process.stderr]) stream.on('error', () => onSignal('SIGHUP'));
     }),
   };
   return stop;
