@@ -27,6 +27,7 @@ export async function holdInBackground(): Promise<number> {
   child.stdout?.pipe(process.stdout);
   child.stderr?.pipe(process.stderr);
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => child.kill('SIGHUP'));
   return await new Promise<number>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (code) => resolve(code ?? 1));
@@ -42,7 +43,9 @@ export async function holdInBackground(): Promise<number> {
 /** Called by the holder when the hosts are up; `dir` is the demo's folder. From then on nobody reads its output. */
 export function sayUp(dir: string): void {
   writeFileSync(join(dir, PID_FILE), `${process.pid}\n`);
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.removeAllListeners('error').on('error', () => undefined);
+  }
   process.removeAllListeners('disconnect');
   process.send?.('up', () => process.disconnect());
 }
