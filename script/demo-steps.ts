@@ -16,8 +16,8 @@ export async function runSteps(cluster: Cluster, stopped: () => boolean): Promis
   const containers: Container[] = [];
   const steps: readonly Step[] = [
     ['hosts that forward packets (net.ipv4.ip_forward=1)', showHosts],
-    ['an etcd cluster, one member per host', startEtcd],
-    ['what the daemon is told, in /etc/sysconfig/flanneld', showSysconfig],
+    ['an etcd cluster, a member on each host (the first three of more)', startEtcd],
+    ['what the daemon is told, as by /etc/sysconfig/flanneld', showSysconfig],
     [`the network configuration, stored once under ${PREFIX}/config`, storeConfig],
     ['flanneld-ts starts on every host, all at once', startDaemons],
     ['a subnet for each host, in /run/flannel/subnet.env', showSubnets],
@@ -30,7 +30,9 @@ export async function runSteps(cluster: Cluster, stopped: () => boolean): Promis
   for (const [index, [title, run]] of steps.entries()) {
     if (stopped()) throw new DemoFailure('stopped');
     console.log(`\n${String(index + 1).padStart(2)}. ${title}`);
-    for (const line of await run(cluster)) console.log(line === '' ? '' : `    ${line}`);
+    const shown = await run(cluster);
+    if (stopped()) throw new DemoFailure('stopped');
+    for (const line of shown) console.log(line === '' ? '' : `    ${line}`);
   }
   const pings = containers.length * (containers.length - 1);
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
