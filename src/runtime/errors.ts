@@ -29,3 +29,9 @@ export class FlannelError extends Error {
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
+
+/** As {@link messageOf}, followed by what can be done about it, when that is known. */
+export function explanationOf(error: unknown): string {
+  const remedy = error instanceof FlannelError ? error.remedy : undefined;
+  return remedy === undefined ? messageOf(error) : `${messageOf(error)}. ${remedy}`;
+}

@@ -1,5 +1,6 @@
 import type { Clock } from '../runtime/clock.ts';
-import { messageOf } from '../runtime/errors.ts';
+import { explanationOf } from '../runtime/errors.ts';
+import { excerpt } from '../runtime/excerpt.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { type NetworkConfig, NetworkConfigError, parseNetworkConfig } from './config.ts';
@@ -29,21 +30,23 @@ export async function waitForConfig<T extends NetworkConfig>(
 ): Promise<T> {
   const { registry, clock, trouble, log } = options;
   const key = configKey(options.etcdPrefix);
+  let missing: string | undefined;
   for (;;) {
     try {
       const { kvs } = await registry.range({ key }, signal);
       trouble.clear('etcd', 'etcd answers', { endpoint: registry.endpoint });
       const text = kvs[0]?.value;
-      if (text !== undefined) {
+      if (text === undefined) {
+        // Looking for what lies near costs a call: once.
+        missing ??= await describeMissing(options, key, signal);
+        trouble.report('config', missing, { key });
+      } else {
         const config = options.accept(parseNetworkConfig(text));
         trouble.clear('config', `found the network configuration at ${key}`);
         for (const warning of config.warnings)
           log.warn({ event: 'config-warning', key }, `${key}: ${warning}`);
         return config;
       }
-      // Looking for what lies near costs a call: only when it is going to be said.
-      if (!trouble.has('config'))
-        trouble.report('config', await describeMissing(options, key, signal), { key });
     } catch (error) {
       signal.throwIfAborted();
       noteFailure(options, key, error);
@@ -54,47 +57,43 @@ export async function waitForConfig<T extends NetworkConfig>(
 
 function noteFailure({ trouble, registry }: Reporting, key: string, error: unknown): void {
   if (error instanceof NetworkConfigError) {
-    const remedy = error.remedy === undefined ? '' : ` ${error.remedy}`;
-    trouble.report(
-      'config',
-      `the network configuration at ${key} cannot be used: ${error.message}.${remedy}`,
-      {
-        key,
-        code: error.code,
-      },
-    );
+    const message = `the network configuration at ${key} cannot be used: ${explanationOf(error)}`;
+    trouble.report('config', message, { key, code: error.code });
     return;
   }
-  const remedy = error instanceof RegistryError && error.remedy !== undefined ? ` ${error.remedy}` : '';
-  trouble.report('etcd', `waiting for etcd: ${messageOf(error)}.${remedy}`, { endpoint: registry.endpoint });
+  trouble.report('etcd', `waiting for etcd: ${explanationOf(error)}`, { endpoint: registry.endpoint });
 }
 
 /** Says where it looked, and what lies near: most often the prefix is another one. */
 async function describeMissing(options: Reporting, key: string, signal: AbortSignal): Promise<string> {
   const { registry } = options;
-  const near = await nearbyPrefixes(registry, signal);
-  const found =
-    near.length === 0
-      ? 'No other configuration was found in it.'
-      : `A network is configured under ${near.join(', ')}: is --etcd-prefix right?`;
+  const near = await nearbyPrefixes(registry, key, signal);
+  let found = '';
+  if (near?.length === 0) found = ' No other configuration was found in it.';
+  else if (near) found = ` A network is configured under ${near.join(', ')}: is --etcd-prefix right?`;
   return (
-    `no network configuration at ${key} (etcd ${registry.endpoint}, v3 API). ${found} ` +
+    `no network configuration at ${key} (etcd ${registry.endpoint}, v3 API).${found} ` +
     `Store one with: etcdctl put ${key} '{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}'`
   );
 }
 
-/** Prefixes in this etcd that look like flannel's, found among its first thousand keys. */
-async function nearbyPrefixes(registry: Registry, signal: AbortSignal): Promise<readonly string[]> {
+/** Other prefixes in this etcd that look like flannel's, among its first thousand keys; undefined when it will not say. */
+async function nearbyPrefixes(
+  registry: Registry,
+  ownKey: string,
+  signal: AbortSignal,
+): Promise<readonly string[] | undefined> {
   try {
     const { kvs } = await registry.range({ key: '\0', rangeEnd: '\0', limit: 1000, keysOnly: true }, signal);
     const prefixes = kvs
       .map(({ key }) => /^(.*)\/(?:config$|subnets\/[\da-f.:&-]+$)/.exec(key)?.[1])
-      .filter((prefix) => prefix !== undefined);
+      .filter((prefix) => prefix !== undefined && `${prefix}/config` !== ownKey)
+      .map((prefix) => excerpt(prefix ?? ''));
     return [...new Set(prefixes)].slice(0, 3);
   } catch (error) {
     signal.throwIfAborted();
-    // A user limited to the prefix may not look around. That is no reason to fail.
-    if (error instanceof RegistryError) return [];
+    // A user limited to the prefix may not look around. That is no reason to fail, and no empty etcd either.
+    if (error instanceof RegistryError) return undefined;
     throw error;
   }
 }

@@ -1,8 +1,14 @@
+import type { Clock } from '../runtime/clock.ts';
+import type { Logger } from '../runtime/logger.ts';
 import { type Random, randomInt } from '../runtime/random.ts';
+import { firstOf } from '../runtime/wake.ts';
 import type { Registry } from './registry.ts';
 
 /** Two draws of 31 bits make an id that no other host draws, and that is a positive int64. */
 const halfRange = 2 ** 31;
+
+/** How long a stop may wait for etcd to take back what was granted for nothing. */
+const tidyLimitMs = 2_000;
 
 /**
  * The etcd leases this process was granted. Those that no key carries are revoked: left alone each lives for a day, and a
@@ -22,8 +28,9 @@ export class Grants {
     this.#random = random;
   }
 
-  get hasUnused(): boolean {
-    return this.#unused.size > 0;
+  /** Whether it was granted here and no key of ours is known to carry it. */
+  isUnused(id: string): boolean {
+    return this.#unused.has(id);
   }
 
   /** A new lease, unused so far. Rejects as the registry does. */
@@ -37,7 +44,7 @@ export class Grants {
     return await this.#registry.leaseGrant(ttlSeconds, signal, id);
   }
 
-  /** A lease that an earlier run of this host was granted, and that no key is to carry any more. */
+  /** A lease of this host, perhaps granted to an earlier run, that no key of ours is known to carry any more. */
   own(id: string): void {
     this.#unused.add(id);
   }
@@ -57,6 +64,25 @@ export class Grants {
     for (const id of this.#unused) {
       await this.#registry.leaseRevoke(id, signal);
       this.#unused.delete(id);
+    }
+  }
+
+  /**
+   * Before the process ends: revokes what is unused, as far as etcd answers within two seconds, and fails never. A lease
+   * that `key` carries is in use, although we may not have heard so.
+   */
+  async tidy(clock: Clock, log: Logger, key?: string): Promise<void> {
+    if (this.#unused.size === 0) return;
+    const revoke = async (signal: AbortSignal) => {
+      const kvs = key === undefined ? [] : (await this.#registry.range({ key }, signal)).kvs;
+      for (const kv of kvs) this.use(kv.lease);
+      await this.revokeUnused(signal);
+    };
+    try {
+      const never = new AbortController().signal;
+      await firstOf(never, (inner) => [revoke(inner), clock.sleep(tidyLimitMs, inner)]);
+    } catch (error) {
+      log.debug({ event: 'revoke-failed', err: error }, 'an unused etcd lease is left to expire');
     }
   }
 }

@@ -1,6 +1,6 @@
 import { type BackoffPolicy, backoffMs } from '../runtime/backoff.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { messageOf } from '../runtime/errors.ts';
+import { explanationOf, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { Random } from '../runtime/random.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
@@ -105,10 +105,9 @@ export class LeaseWatch {
       );
       return;
     }
-    const remedy = error instanceof RegistryError && error.remedy ? ` ${error.remedy}` : '';
     trouble.report(
       'lease-watch',
-      `the leases under ${subnetsPrefix} cannot be watched, routes stay as they are meanwhile: ${messageOf(error)}.${remedy}`,
+      `the leases under ${subnetsPrefix} cannot be watched, routes stay as they are meanwhile: ${explanationOf(error)}`,
       { endpoint: registry.endpoint },
     );
     if (kind === 'UNAUTHENTICATED') await this.#renewToken(signal);

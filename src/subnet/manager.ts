@@ -1,9 +1,9 @@
 import { type BackoffPolicy, backoffMs } from '../runtime/backoff.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { FlannelError, messageOf } from '../runtime/errors.ts';
+import { explanationOf } from '../runtime/errors.ts';
 import { retryForever } from '../runtime/retry.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
-import { firstOf, Wake } from '../runtime/wake.ts';
+import { Wake } from '../runtime/wake.ts';
 import { type AcquireOptions, acquireLease } from './acquire.ts';
 import { Grants } from './grants.ts';
 import { keepKey } from './keep-key.ts';
@@ -28,8 +28,6 @@ export type LeaseState = 'acquiring' | 'held' | 'lost' | 'contested';
 const acquirePolicy: BackoffPolicy = { initialMs: 200, maxMs: 10_000 };
 const renewPolicy: BackoffPolicy = { initialMs: 500, maxMs: 15_000 };
 const contestedPolicy: BackoffPolicy = { initialMs: 1_000, maxMs: 60_000 };
-/** How long a stop may wait for etcd to take back what was granted for nothing. */
-const tidyLimitMs = 2_000;
 
 /** Gets this host's lease and keeps it: renews, notices when it is gone or changed, takes the same subnet again. */
 export class LeaseManager {
@@ -57,7 +55,7 @@ export class LeaseManager {
   async acquire(signal: AbortSignal): Promise<OwnLease> {
     const { clock, random, trouble, log, subnetsPrefix, publicIP } = this.#options;
     const onFailure = (error: unknown) =>
-      trouble.report('lease', `no lease for ${publicIP} under ${subnetsPrefix} yet: ${describe(error)}`);
+      trouble.report('lease', `no lease for ${publicIP} under ${subnetsPrefix} yet: ${explanationOf(error)}`);
     let asked = this.#schedule.now();
     try {
       const lease = await retryForever(
@@ -127,10 +125,14 @@ export class LeaseManager {
     } catch (error) {
       signal.throwIfAborted();
       const { text, fields } = this.#schedule.timeLeft();
-      trouble.report('renewal', `the lease ${own.key} could not be renewed; ${text}: ${describe(error)}`, {
-        key: own.key,
-        ...fields,
-      });
+      trouble.report(
+        'renewal',
+        `the lease ${own.key} could not be renewed; ${text}: ${explanationOf(error)}`,
+        {
+          key: own.key,
+          ...fields,
+        },
+      );
       return false;
     }
   }
@@ -143,6 +145,7 @@ export class LeaseManager {
     if (kv === undefined) return await this.#retake(own, signal);
     const holder = parseLeaseValue(kv.value)?.publicIP;
     if (holder !== undefined && holder !== publicIP) return await this.#contested(own, kv, signal);
+    if (grants.isUnused(kv.lease) && (await this.#gaveWay(own, kv, signal))) return false;
     grants.use(kv.lease);
     const kept = await keepKey(this.#options, kv, signal);
     if (kept === undefined) return false;
@@ -155,6 +158,13 @@ export class LeaseManager {
     this.#hold({ ...own, ...kept }, asked);
     await grants.revokeUnused(signal);
     return true;
+  }
+
+  /** A key of ours that was never confirmed, because an answer was lost: does it overlap an older one? Then it goes. */
+  async #gaveWay(own: OwnLease, kv: KeyValue, signal: AbortSignal): Promise<boolean> {
+    const older = await findOverlap(this.#options, own.subnet, signal, kv.createRevision);
+    if (older !== undefined) await this.#contested(own, older, signal);
+    return older !== undefined;
   }
 
   /**
@@ -177,6 +187,8 @@ export class LeaseManager {
     if (still) return await this.#contested(own, still, signal);
     const asked = this.#schedule.now();
     const lives = own.leaseId === '0' ? 0 : (await registry.leaseKeepAlive(own.leaseId, signal)).ttlSeconds;
+    // Until the key is confirmed the lease counts as unused.
+    if (lives > 0) grants.own(own.leaseId);
     const granted =
       lives > 0 ? { id: own.leaseId, ttlSeconds: lives } : await grants.grant(leaseTtlSeconds, signal);
     const outcome = await take(this.#options, own.subnet, granted.id, signal);
@@ -209,26 +221,11 @@ export class LeaseManager {
     return false;
   }
 
-  /** When stopping: no lease is left that was granted for nothing, as far as etcd answers in time. */
+  /** When stopping. We may be stopped with the key just taken again: peers' routes to our containers hang on it. */
   async #tidy(): Promise<void> {
-    const { clock, grants, log } = this.#options;
-    if (!grants.hasUnused) return;
-    const never = new AbortController().signal;
-    try {
-      await firstOf(never, (inner) => [this.#revokeUnused(inner), clock.sleep(tidyLimitMs, inner)]);
-    } catch (error) {
-      log.debug({ event: 'revoke-failed', err: error }, 'an unused etcd lease is left to expire');
-    }
-  }
-
-  async #revokeUnused(signal: AbortSignal): Promise<void> {
-    const { registry, grants, subnetsPrefix } = this.#options;
-    if (this.#lease !== undefined) {
-      // We may have been stopped with the key just taken again: peers' routes to our containers hang on it.
-      const key = formatSubnetKey(subnetsPrefix, { ipv4: this.#lease.subnet });
-      for (const kv of (await registry.range({ key }, signal)).kvs) grants.use(kv.lease);
-    }
-    await grants.revokeUnused(signal);
+    const { clock, grants, log, subnetsPrefix } = this.#options;
+    const lease = this.#lease;
+    await grants.tidy(clock, log, lease && formatSubnetKey(subnetsPrefix, { ipv4: lease.subnet }));
   }
 
   /** `asked`: when the request was sent that gave the lease its TTL. */
@@ -242,9 +239,4 @@ export class LeaseManager {
     this.#state = 'held';
     this.#schedule.renewed(lease, asked);
   }
-}
-
-function describe(error: unknown): string {
-  const remedy = error instanceof FlannelError ? error.remedy : undefined;
-  return remedy === undefined ? messageOf(error) : `${messageOf(error)}. ${remedy}`;
 }

@@ -2,7 +2,7 @@ import { overlaps, type Subnet } from '../ip/ip.ts';
 import { formatLeaseValue } from './lease.ts';
 import { listRange } from './list.ts';
 import type { LeaseOptions } from './own-lease.ts';
-import { type KeyValue, prefixEnd, RegistryError, type TxnRequest } from './registry.ts';
+import { type KeyValue, prefixEnd, type TxnRequest } from './registry.ts';
 import { formatSubnetKey, parseSubnetKey, subnetKeyRange } from './subnet-key.ts';
 
 /**
@@ -12,7 +12,8 @@ import { formatSubnetKey, parseSubnetKey, subnetKeyRange } from './subnet-key.ts
  * What it cannot see (a key of another length that overlaps) shows in the list read by the same transaction: whoever has
  * the later create_revision gives way, and that can only be the one who sees the other.
  *
- * Rejects with RegistryError; then the key may be there, or may still come: revoke the lease before anything else is tried.
+ * Rejects with RegistryError; then the key may be there, or may still come, and it may overlap an older one: look, or revoke
+ * the lease, before anything else is tried.
  */
 export async function take(
   options: LeaseOptions,
@@ -31,7 +32,8 @@ export async function take(
     ],
     failure: [{ op: 'range', ...guard }],
   };
-  const { succeeded, kvs } = await transact(options, request, key, leaseId, signal);
+  const { succeeded, ranges } = await registry.txn(request, signal);
+  const kvs = ranges[0] ?? [];
   if (!succeeded) return kvs;
   const inTheWay = kvs.filter((kv) => kv.key !== key && overlapsKey(subnetsPrefix, kv, subnet));
   if (inTheWay.length === 0) return 'taken';
@@ -42,34 +44,18 @@ export async function take(
   return inTheWay;
 }
 
-/** Runs the transaction; when its answer is lost, reads back whether it took effect. */
-async function transact(
-  { registry, subnetsPrefix }: LeaseOptions,
-  request: TxnRequest,
-  key: string,
-  leaseId: string,
-  signal: AbortSignal,
-): Promise<{ readonly succeeded: boolean; readonly kvs: readonly KeyValue[] }> {
-  try {
-    const { succeeded, ranges } = await registry.txn(request, signal);
-    return { succeeded, kvs: ranges[0] ?? [] };
-  } catch (error) {
-    if (!(error instanceof RegistryError) || !error.outcomeUnknown) throw error;
-    const { kvs } = await listRange(registry, subnetsPrefix, signal);
-    const mine = kvs.find((kv) => kv.key === key);
-    if (mine?.lease !== leaseId) throw error;
-    return { succeeded: true, kvs: kvs.filter((kv) => kv.createRevision <= mine.createRevision) };
-  }
-}
-
-/** The first key, in byte order, that overlaps `subnet`; undefined when there is none. Rejects with RegistryError. */
+/**
+ * The first key, in byte order, that overlaps `subnet` and was created before `beforeRevision`; undefined when there is none.
+ * Rejects with RegistryError.
+ */
 export async function findOverlap(
   { registry, subnetsPrefix }: LeaseOptions,
   subnet: Subnet,
   signal: AbortSignal,
+  beforeRevision = Number.POSITIVE_INFINITY,
 ): Promise<KeyValue | undefined> {
   const { kvs } = await listRange(registry, subnetsPrefix, signal);
-  return kvs.find((kv) => overlapsKey(subnetsPrefix, kv, subnet));
+  return kvs.find((kv) => kv.createRevision < beforeRevision && overlapsKey(subnetsPrefix, kv, subnet));
 }
 
 /** The subnets that keys stand for, of both families; keys that name none are left out. */

@@ -157,7 +157,7 @@ describe('managers that live for weeks with faults', () => {
         );
         expect(await world.close()).toBe(true);
       }),
-      { numRuns: 300 },
+      { numRuns: 120 },
     );
   }, 300_000);
 });

@@ -1,0 +1,179 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { VirtualClock } from '../../sim/clock.ts';
+import { SimEtcd } from '../../sim/etcd.ts';
+import { SimLog } from '../../sim/log.ts';
+import { TroubleLog } from '../../src/runtime/trouble.ts';
+import { type NetworkConfig, NetworkConfigError } from '../../src/subnet/config.ts';
+import { waitForConfig } from '../../src/subnet/config-source.ts';
+import { RegistryError } from '../../src/subnet/registry.ts';
+import { rotate } from '../../src/subnet/rotation.ts';
+import { LensRegistry } from './lease-watch-host.ts';
+
+const good = '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}';
+
+let clock: VirtualClock;
+let etcd: SimEtcd;
+let log: SimLog;
+let trouble: TroubleLog;
+let registry: LensRegistry;
+let stop: AbortController;
+let outcome: { config?: NetworkConfig; error?: unknown };
+
+beforeEach(() => {
+  clock = new VirtualClock();
+  etcd = new SimEtcd({ clock, members: ['m0', 'm1'] });
+  log = new SimLog(clock);
+  trouble = new TroubleLog(clock, log.of('h0'));
+  registry = new LensRegistry(rotate(etcd.connect('h0')));
+  stop = new AbortController();
+  outcome = {};
+});
+
+afterEach(async () => {
+  stop.abort(new Error('stopped'));
+  await clock.settle();
+  registry.close();
+  etcd.close();
+  await clock.settle();
+  expect(clock.pending).toBe(0);
+});
+
+async function wait(etcdPrefix = '/net', accept = (config: NetworkConfig) => config): Promise<void> {
+  waitForConfig({ registry, clock, log: log.of('h0'), trouble, etcdPrefix, accept }, stop.signal).then(
+    (config) => Object.assign(outcome, { config }),
+    (error: unknown) => Object.assign(outcome, { error }),
+  );
+  await clock.advance(10);
+}
+
+const messages = () => log.lines.map(({ message }) => message);
+
+describe('waitForConfig', () => {
+  it('gives the configuration that is there, and says nothing', async () => {
+    etcd.put('/net/config', good);
+    await wait();
+    expect(outcome.config?.ipv4?.network.text).toBe('10.5.0.0/16');
+    expect(log.lines).toEqual([]);
+    expect(etcd.calls.range).toBe(1);
+  });
+
+  it('says once each what it tolerated', async () => {
+    etcd.put('/net/config', good.replace('{', '{"SubnetLenn":24,'));
+    await wait();
+    expect(messages()).toHaveLength(1);
+    expect(messages()[0]).toMatch(/^\/net\/config: .*SubnetLenn.*SubnetLen/);
+  });
+
+  it('says where it looked and what to do, in few lines, and takes it within a second', async () => {
+    await wait();
+    await clock.advance(7_200_000);
+    expect(messages()[0]).toBe(
+      'no network configuration at /net/config (etcd http://m0:2379, v3 API). No other configuration was found in it. ' +
+        `Store one with: etcdctl put /net/config '{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}'`,
+    );
+    expect(log.lines.length).toBeLessThan(7);
+    etcd.put('/net/config', good);
+    await clock.advance(1_000);
+    expect(outcome.config).toBeDefined();
+    expect(messages().at(-1)).toBe('found the network configuration at /net/config');
+    expect(trouble.current).toEqual([]);
+  }, 60_000);
+
+  it.each([
+    ['/coreos.com/network/config', '/coreos.com/network'],
+    ['net/config', 'net'],
+    ['/net/network/subnets/10.5.1.0-24', '/net/network'],
+    ['/n\u001b[2J/config', '/n\\u001b[2J'],
+  ])('names what lies near: %j', async (key, prefix) => {
+    etcd.put(key, good);
+    await wait();
+    expect(messages()[0]).toContain(`A network is configured under ${prefix}: is --etcd-prefix right?`);
+  });
+
+  it('does not name its own prefix when only leases are there', async () => {
+    etcd.put('/net/subnets/10.5.1.0-24', '{}');
+    await wait();
+    expect(messages()[0]).toContain('No other configuration was found');
+  });
+
+  it('says nothing about what lies near when it may not look there', async () => {
+    registry.onRange = ({ key }) => {
+      if (key === '\0') throw new RegistryError('PERMISSION_DENIED', registry.endpoint, 'permission denied');
+    };
+    await wait();
+    expect(messages()[0]).toMatch(/v3 API\)\. Store one with/);
+  });
+
+  it.each([
+    ['{', /cannot be used: the network configuration is not a JSON object/],
+    [good.replace('host-gw', 'vxlan'), /at \/net\/config cannot be used: Backend.Type is "vxlan"/],
+    ['', /cannot be used/],
+  ])(
+    'waits while it is wrong, saying why: %s',
+    async (text, message) => {
+      etcd.put('/net/config', text);
+      await wait();
+      await clock.advance(7_200_000);
+      expect(messages()[0]).toMatch(message);
+      expect(log.lines.length).toBeLessThan(7);
+      etcd.put('/net/config', good);
+      await clock.advance(1_000);
+      expect(outcome.config).toBeDefined();
+    },
+    60_000,
+  );
+
+  it('always says what is the matter now: wrong, then missing, then wrong in another way', async () => {
+    etcd.put('/net/config', '{');
+    await wait();
+    await clock.advance(2_000);
+    etcd.delete('/net/config');
+    await clock.advance(2_000);
+    expect(trouble.current.join()).toContain('no network configuration at /net/config');
+    etcd.put('/net/config', good.replace('host-gw', 'udp'));
+    await clock.advance(2_000);
+    expect(trouble.current.join()).toContain('"udp"');
+    expect(messages()).toHaveLength(3);
+  });
+
+  it('waits for one that this daemon can serve', async () => {
+    etcd.put('/net/config', good);
+    await wait('/net', () => {
+      throw new NetworkConfigError('FAMILY', 'EnableIPv6', 'EnableIPv6 is true', 'Set it to false.');
+    });
+    await clock.advance(60_000);
+    expect(messages()).toEqual([
+      'the network configuration at /net/config cannot be used: EnableIPv6 is true. Set it to false.',
+    ]);
+  });
+
+  it('waits for etcd for hours in a handful of lines that name its endpoints', async () => {
+    etcd.stop('m0');
+    etcd.stop('m1');
+    await wait();
+    await clock.advance(7_200_000);
+    expect(messages()[0]).toMatch(/^waiting for etcd.*http:\/\/m0:2379.*refused.*http:\/\/m1:2379.*refused/);
+    expect(log.lines.length).toBeLessThan(7);
+    etcd.start('m0');
+    etcd.start('m1');
+    etcd.put('/net/config', good);
+    await clock.advance(1_100);
+    expect(outcome.config).toBeDefined();
+    expect(trouble.current).toEqual([]);
+  }, 60_000);
+
+  it('ends with the reason of its signal, in a call and in a wait', async () => {
+    for (const advanceMs of [0, 10]) {
+      etcd.cut('h0');
+      stop = new AbortController();
+      outcome = {};
+      void wait();
+      await clock.advance(advanceMs);
+      stop.abort(new Error('stopped'));
+      await clock.settle();
+      expect(outcome.error).toEqual(new Error('stopped'));
+      expect(clock.pending).toBe(0);
+      etcd.heal('h0');
+    }
+  });
+});
