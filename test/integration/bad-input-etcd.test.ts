@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -96,6 +97,7 @@ afterAll(async () => {
   for (const server of servers) if (server.running) await server.stop('SIGKILL');
   await etcd?.close();
   await network?.close();
+  rmSync(dir, { recursive: true, force: true });
 });
 
 function daemonOf(kind: NotEtcd): DaemonProcess {

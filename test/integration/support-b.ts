@@ -1,14 +1,14 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { CONFIG, PREFIX } from '../testbed/cluster.ts';
-import { DaemonProcess, type LogRecord } from '../testbed/daemon.ts';
+import { DaemonProcess } from '../testbed/daemon.ts';
 import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
 import { type Host, type ListedRoute, makeNetwork, until } from '../testbed/netns.ts';
 import { runToEnd } from '../testbed/process.ts';
 import { tempDir } from '../testbed/run.ts';
 
 /** The protocol number that marks the daemon's routes. */
-export const OUR_PROTOCOL = '102';
+const OUR_PROTOCOL = '102';
 /** Where etcd listens beside 127.0.0.1, which is left to the daemon: so one of the two ways can be cut. */
 const ETCD_ADDRESS = '127.0.0.2';
 /** The etcd endpoint of the daemon. */
@@ -179,13 +179,6 @@ export function leaseValue(publicIP: string, more: object = {}): string {
 }
 
 /** `dst via gateway`, or `dst dev link` of a route without a gateway. */
-export function via(route: ListedRoute): string {
+function via(route: ListedRoute): string {
   return `${route.dst} ${route.gateway === undefined ? `dev ${route.dev}` : `via ${route.gateway}`}`;
-}
-
-/** The warnings and errors of a log, one `event: message` each. */
-export function complaints(logs: readonly LogRecord[]): readonly string[] {
-  return logs
-    .filter(({ level }) => level === 'warn' || level === 'error')
-    .map(({ event, msg }) => `${event}: ${msg}`);
 }
