@@ -9,7 +9,7 @@ FROM node:24-bookworm-slim AS build
 WORKDIR /src
 COPY package.json package-lock.json .npmrc ./
 COPY script script
-RUN npm ci
+RUN npm ci --cache /tmp/npm && rm -rf /tmp/npm
 COPY src src
 RUN npm run build
 
@@ -17,7 +17,7 @@ FROM node:24-bookworm-slim
 # For the masquerade and forward rules, in either of the kernel's two ways.
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends iptables nftables \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/* /var/log/apt /var/log/dpkg.log
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 COPY --from=build /src/dist /usr/lib/flanneld-ts
 RUN ln -s /usr/lib/flanneld-ts/flanneld-ts.cjs /usr/local/bin/flanneld-ts
 

@@ -13,6 +13,8 @@ const CONFIG =
   '{"Network":"172.20.0.0/16","SubnetMin":"172.20.10.0","SubnetMax":"172.20.254.0","Backend":{"Type":"host-gw"}}';
 const PEER = '{"PublicIP":"10.211.55.101","PublicIPv6":null,"BackendType":"host-gw"}';
 const DEADLINE_MS = 60_000;
+/** The first run on a machine makes a root file system. */
+const SETUP_TIMEOUT_MS = 600_000;
 
 /** The image, built from the Dockerfile and run on a host the way its first lines say. */
 describe('the image', () => {
@@ -39,7 +41,7 @@ describe('the image', () => {
     await etcd.ctl('put', `${PREFIX}/subnets/172.20.9.0-24`, PEER);
     // On the builder's images, in the host's network: --net=host is that one.
     docker = await startDocker({ dir, namespace: host.namespace, args: withoutNetwork });
-  });
+  }, SETUP_TIMEOUT_MS);
 
   afterAll(async () => {
     await docker?.close();

@@ -12,6 +12,8 @@ const PEER = '{"PublicIP":"10.211.55.101","PublicIPv6":null,"BackendType":"host-
 const SUBNET_FILE = '/run/flannel/subnet.env';
 const UNIT = 'flanneld.service';
 const DEADLINE_MS = 30_000;
+/** The first run on a machine makes a root file system. */
+const SETUP_TIMEOUT_MS = 600_000;
 
 /** A Debian server with etcd and Docker as its packages set them up; the tests are an operator's steps, in this order. */
 describe('the units on a host with systemd', () => {
@@ -24,7 +26,7 @@ describe('the units on a host with systemd', () => {
     docker = await startDocker({ dir, args: withoutNetwork });
     host = await bootSystemdContainer(docker);
     filesBefore = await listFiles();
-  });
+  }, SETUP_TIMEOUT_MS);
 
   afterAll(async () => {
     await host?.close();
@@ -53,6 +55,8 @@ describe('the units on a host with systemd', () => {
     expect(await host.property(UNIT, 'FragmentPath')).toBe('/usr/local/lib/systemd/system/flanneld.service');
     expect(await host.property('docker.service', 'DropInPaths')).toContain('docker.service.d/flannel.conf');
     await host.exec('systemd-analyze', 'verify', UNIT, 'docker.service');
+    const networkd = await host.exec('systemd-analyze', 'cat-config', 'systemd/networkd.conf');
+    expect(networkd).toMatch(/^ManageForeignRoutes=no$/m);
   });
 
   test('systemd-analyze finds the service locked up', async () => {

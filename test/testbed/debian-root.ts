@@ -34,7 +34,7 @@ export const SYSTEMD_HOST: RootRecipe = {
 };
 
 const CACHE = process.env['FLANNELD_TS_CACHE'] || '/var/cache/flanneld-ts-test';
-const TOOLCHAIN_NODE = join(import.meta.dirname, `../../node_modules/node-linux-${process.arch}/bin/node`);
+const TOOLCHAIN_NODE = join(import.meta.dirname, `../../node_modules/node-linux-${process.arch}`);
 const CA_BUNDLE = '/etc/ssl/certs/ca-certificates.crt';
 const NPM = 'npm@11.6.2';
 
@@ -47,7 +47,7 @@ export async function debianRoot(recipe: RootRecipe): Promise<string> {
   const settings = await machineSettings();
   const variables = {
     PACKAGES: recipe.packages.join(' '),
-    NODE: recipe.withNode === true ? TOOLCHAIN_NODE : '',
+    ...(recipe.withNode === true ? toolchainNode() : { NODE: '' }),
     NPM,
     ...settings,
   };
@@ -85,6 +85,14 @@ async function machineSettings(): Promise<Readonly<Record<string, string>>> {
       .join('\n'),
     NPM_REGISTRY: await ask('npm', 'config', 'get', 'registry'),
   };
+}
+
+/** The version is part of the recipe: another Node, another root. */
+function toolchainNode(): Readonly<Record<string, string>> {
+  const packageJson: { version: string } = JSON.parse(
+    readFileSync(join(TOOLCHAIN_NODE, 'package.json'), 'utf8'),
+  );
+  return { NODE: join(TOOLCHAIN_NODE, 'bin/node'), NODE_VERSION: packageJson.version };
 }
 
 function digest(...parts: readonly string[]): string {
