@@ -172,7 +172,7 @@ export class LeaseManager {
    * lease it had serves again when it still lives; only a dead one is replaced.
    */
   async #retake(own: OwnLease, signal: AbortSignal): Promise<boolean> {
-    const { registry, grants, log, leaseTtlSeconds, subnetsPrefix } = this.#options;
+    const { registry, grants, log, publicIP, leaseTtlSeconds, subnetsPrefix } = this.#options;
     if (this.#state === 'held') {
       this.#state = 'lost';
       log.warn(
@@ -200,8 +200,8 @@ export class LeaseManager {
       return true;
     }
     const [inTheWay] = outcome;
-    // Gone by now, or our own from an attempt before: look again.
-    if (inTheWay === undefined || inTheWay.lease === granted.id) return false;
+    // Gone by now, or put by another program of this host: look again.
+    if (inTheWay === undefined || parseLeaseValue(inTheWay.value)?.publicIP === publicIP) return false;
     return await this.#contested(own, inTheWay, signal);
   }
 

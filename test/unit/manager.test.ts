@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { VirtualClock } from '../../sim/clock.ts';
 import type { Clock } from '../../src/runtime/clock.ts';
 import { renewIntervalMs } from '../../src/subnet/renewal-schedule.ts';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from './lease-host.ts';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld, subnet } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 
 const ip = '10.211.0.1';
@@ -249,6 +249,25 @@ describe('a subnet that another host has now', () => {
     await world.clock.advance(1_000);
     expect(host.trouble.current.join()).toContain('a host that cannot be told');
   });
+});
+
+it('a key that another program of this host puts just before we do is ours, and no alarm', async () => {
+  host = world.host(ip, { hint: subnet('10.1.7.0/24') });
+  let races = 0;
+  host.onStart = (registry) => {
+    registry.onCall = (call) => {
+      if (call === 'txn' && ++races === 2)
+        world.etcd.put(`${prefix}10.1.7.0-24`, valueOf(ip), world.etcd.grant(900));
+    };
+  };
+  host.start();
+  await world.clock.until('a lease', held, 1_000);
+  await world.clock.advance(100);
+  world.etcd.delete(own().key);
+  await world.clock.advance(5_000);
+  expect(races).toBeGreaterThan(1);
+  expectInOrder('10.1.7.0/24');
+  expect(world.log.lines.filter(({ fields }) => fields['what'] === 'contested')).toEqual([]);
 });
 
 it('a key put by a retake whose answer was lost gives way to an older one that overlaps it', async () => {
