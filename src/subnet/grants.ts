@@ -22,6 +22,8 @@ export class Grants {
   readonly #random: Random;
   readonly #unused = new Set<string>();
   readonly #used = new Set<string>();
+  /** Grants that etcd has not answered yet. */
+  readonly #underWay = new Set<Promise<void>>();
 
   constructor(registry: Registry, random: Random) {
     this.#registry = registry;
@@ -41,7 +43,15 @@ export class Grants {
     const draw = () => BigInt(randomInt(this.#random, halfRange));
     const id = String(draw() * BigInt(halfRange) + draw() + 1n);
     this.#unused.add(id);
-    return await this.#registry.leaseGrant(ttlSeconds, signal, id);
+    // Not cut off by the signal: etcd would carry out what it has received, perhaps only after the revocation that follows.
+    const granting = this.#registry.leaseGrant(ttlSeconds, undefined, id);
+    const settled = granting.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#underWay.add(settled);
+    void settled.then(() => this.#underWay.delete(settled));
+    return await unlessAborted(granting, signal);
   }
 
   /** A lease of this host, perhaps granted to an earlier run, that no key of ours is known to carry any more. */
@@ -74,6 +84,7 @@ export class Grants {
   async tidy(clock: Clock, log: Logger, key?: string): Promise<void> {
     if (this.#unused.size === 0) return;
     const revoke = async (signal: AbortSignal) => {
+      await unlessAborted(Promise.all(this.#underWay), signal);
       const kvs = key === undefined ? [] : (await this.#registry.range({ key }, signal)).kvs;
       for (const kv of kvs) this.use(kv.lease);
       await this.revokeUnused(signal);
@@ -84,5 +95,20 @@ export class Grants {
     } catch (error) {
       log.debug({ event: 'revoke-failed', err: error }, 'an unused etcd lease is left to expire');
     }
+  }
+}
+
+/** As `promise`, but rejects with the signal's reason as soon as it aborts; `promise` itself goes on. */
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  let onAbort = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(signal.reason as Error);
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
   }
 }
