@@ -7,7 +7,7 @@ import { monitorRoutes, type RouteMonitor } from './route-monitor.ts';
 import { uniqueName } from './run.ts';
 
 export { exec, ipBatch, until } from './commands.ts';
-export { monitorRoutes, type RouteMonitor } from './route-monitor.ts';
+export type { RouteMonitor } from './route-monitor.ts';
 
 /**
  * Hosts on one Ethernet segment, made of network namespaces: a "switch" namespace holds a bridge, each host namespace
