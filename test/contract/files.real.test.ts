@@ -1,8 +1,7 @@
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { rmSync, statSync } from 'node:fs';
 import { afterEach } from 'vitest';
 import { nodeFiles } from '../../src/daemon/files.ts';
+import { tempDir } from '../testbed/run.ts';
 import { filesContract } from './files.ts';
 
 const folders: string[] = [];
@@ -12,7 +11,7 @@ afterEach(() => {
 });
 
 filesContract("this machine's disk", () => {
-  const folder = mkdtempSync(join(tmpdir(), 'flanneld-ts-files-'));
+  const folder = tempDir('files');
   folders.push(folder);
   return { files: nodeFiles, folder, modeOf: (path) => statSync(path).mode & 0o7777 };
 });

@@ -1,10 +1,10 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach } from 'vitest';
 import { systemdNotifier } from '../../src/daemon/notifier.ts';
 import type { Logger } from '../../src/runtime/logger.ts';
 import { NotifySocket } from '../testbed/notify-socket.ts';
+import { tempDir } from '../testbed/run.ts';
 import { notifierContract } from './notifier.ts';
 
 const cleanups: (() => void)[] = [];
@@ -19,7 +19,7 @@ const refuse = () => {
 const log: Logger = { debug: refuse, info: refuse, warn: refuse, error: refuse };
 
 notifierContract('systemd, over a unix datagram socket', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'flanneld-ts-notify-'));
+  const folder = tempDir('notify');
   cleanups.push(() => rmSync(folder, { recursive: true, force: true }));
   const socket = new NotifySocket(join(folder, 'notify'));
   cleanups.push(() => socket.close());

@@ -1,14 +1,13 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { rmSync } from 'node:fs';
 import { afterAll, onTestFinished } from 'vitest';
 import { systemClock } from '../../src/daemon/system-clock.ts';
 import { connectMember } from '../../src/subnet/etcd/member.ts';
 import type { Registry } from '../../src/subnet/registry.ts';
+import { tempDir } from '../testbed/run.ts';
 
 /** A folder for the test file that calls this, removed when the file is done. */
 export function temporaryFolder(): string {
-  const dir = mkdtempSync(join(tmpdir(), 'flanneld-ts-registry-'));
+  const dir = tempDir('registry');
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
   return dir;
 }

@@ -1,15 +1,15 @@
-import { closeSync, mkdtempSync, readSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, readSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { sendDatagram } from '../../src/native/datagram.ts';
+import { tempDir } from '../testbed/run.ts';
 
 let folder: string;
 const open: number[] = [];
 
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'datagram-'));
+  folder = tempDir('datagram');
 });
 afterEach(() => {
   for (const fd of open.splice(0)) closeSync(fd);

@@ -1,12 +1,12 @@
 import { spawn, spawnSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createLogger, type LoggerOptions } from '../../src/daemon/logger.ts';
 import { FlannelError } from '../../src/runtime/errors.ts';
 import type { Logger } from '../../src/runtime/logger.ts';
+import { tempDir } from '../testbed/run.ts';
 
 async function capture(options: Partial<LoggerOptions> = {}): Promise<{ log: Logger; lines: string[] }> {
   const lines: string[] = [];
@@ -157,7 +157,7 @@ describe('a real process', () => {
      ${body}`;
 
   it('has written every line when it exits at once', () => {
-    const folder = mkdtempSync(join(tmpdir(), 'flanneld-log-'));
+    const folder = tempDir('log');
     try {
       const stderr = openSync(join(folder, 'log'), 'w');
       const body = `for (let i = 0; i < 5000; i++) log.info({ i }, 'x'); process.exit(3);`;
