@@ -49,6 +49,16 @@ export function parseSubnetKey(leasesPrefix: string, key: string): LeaseSubnets 
   return ipv4 && { ipv4, ipv6 };
 }
 
+/**
+ * The subnets that a key takes out of the pool. Read more leniently than {@link parseSubnetKey}, because flanneld does: a
+ * reservation written by hand as `172.20.9.5-24` keeps its subnet from others, although nobody is routed by it.
+ */
+export function occupiedSubnets(leasesPrefix: string, key: string): readonly Subnet[] {
+  if (!key.startsWith(leasesPrefix)) return [];
+  const [first = '', second = ''] = key.slice(leasesPrefix.length).split('&');
+  return [parseCidr(first, 4), parseCidr(second, 6)].filter((subnet) => subnet !== undefined);
+}
+
 /** The key of a lease. Throws RangeError when there is no subnet. */
 export function formatSubnetKey(leasesPrefix: string, subnets: LeaseSubnets): string {
   const { ipv4, ipv6 } = subnets;
@@ -66,13 +76,17 @@ export function subnetKeyRange(leasesPrefix: string, ipv4: Subnet): { key: strin
   return { key, rangeEnd: prefixEnd(key) };
 }
 
-/** A block of length 0 is refused in either family: no host leases all addresses, and it would exhaust every pool. */
 function parsePart(text: string, family: 4 | 6): Subnet | undefined {
+  const subnet = parseCidr(text, family);
+  return subnet !== undefined && formatPart(subnet) === text ? subnet : undefined;
+}
+
+/** A block of length 0 is refused in either family: no host leases all addresses, and it would exhaust every pool. */
+function parseCidr(text: string, family: 4 | 6): Subnet | undefined {
   const dash = text.indexOf('-');
   if (dash < 0) return undefined;
-  const cidr = `${text.slice(0, dash)}/${text.slice(dash + 1)}`;
-  const subnet = parseSubnet(cidr);
-  return subnet?.family === family && subnet.length > 0 && subnet.text === cidr ? subnet : undefined;
+  const subnet = parseSubnet(`${text.slice(0, dash)}/${text.slice(dash + 1)}`);
+  return subnet?.family === family && subnet.length > 0 ? subnet : undefined;
 }
 
 function formatPart(subnet: Subnet): string {

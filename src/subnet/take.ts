@@ -3,7 +3,7 @@ import { formatLeaseValue } from './lease.ts';
 import { listRange } from './list.ts';
 import type { LeaseOptions } from './own-lease.ts';
 import { type KeyValue, prefixEnd, type TxnRequest } from './registry.ts';
-import { formatSubnetKey, parseSubnetKey, subnetKeyRange } from './subnet-key.ts';
+import { formatSubnetKey, occupiedSubnets, subnetKeyRange } from './subnet-key.ts';
 
 /**
  * Creates the key of `subnet` with the lease `leaseId`, unless someone was faster: then resolves to the keys in the way.
@@ -58,15 +58,9 @@ export async function findOverlap(
   return kvs.find((kv) => kv.createRevision < beforeRevision && overlapsKey(subnetsPrefix, kv, subnet));
 }
 
-/** The subnets that keys stand for, of both families; keys that name none are left out. */
+/** The subnets that keys take out of the pool, of both families. */
 export function subnetsOf(subnetsPrefix: string, kvs: readonly KeyValue[]): Subnet[] {
-  const subnets: Subnet[] = [];
-  for (const { key } of kvs) {
-    const { ipv4, ipv6 } = parseSubnetKey(subnetsPrefix, key) ?? {};
-    if (ipv4) subnets.push(ipv4);
-    if (ipv6) subnets.push(ipv6);
-  }
-  return subnets;
+  return kvs.flatMap(({ key }) => occupiedSubnets(subnetsPrefix, key));
 }
 
 /** Whether a key stands for a subnet that overlaps this one. */

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { overlaps, type Subnet } from '../../src/ip/ip.ts';
-import { parseSubnetKey } from '../../src/subnet/subnet-key.ts';
+import { occupiedSubnets } from '../../src/subnet/subnet-key.ts';
 import { LeaseWorld, poolOf, subnet } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 
@@ -50,7 +50,7 @@ function subnetsIn(
   world: LeaseWorld,
 ): { readonly key: string; readonly subnet: Subnet; readonly value: string }[] {
   return world.kvs.flatMap(({ key, value }) => {
-    const ipv4 = parseSubnetKey(prefix, key)?.ipv4;
+    const ipv4 = occupiedSubnets(prefix, key).find(({ family }) => family === 4);
     return ipv4 === undefined ? [] : [{ key, subnet: ipv4, value }];
   });
 }

@@ -5,6 +5,7 @@ import {
   configKey,
   formatSubnetKey,
   joinKey,
+  occupiedSubnets,
   parseSubnetKey,
   subnetKeyRange,
   subnetsPrefix,
@@ -199,5 +200,29 @@ describe('the range of a subnet’s keys', () => {
         expect(holds(formatSubnetKey(prefix, { ipv4: neighbour }))).toBe(neighbour.text === ipv4.text);
       }),
     );
+  });
+});
+
+describe('what a key takes out of the pool', () => {
+  const taken = (name: string) =>
+    occupiedSubnets('/p/subnets/', `/p/subnets/${name}`).map(({ text }) => text);
+
+  it.each([
+    ['172.20.9.0-24', ['172.20.9.0/24']],
+    ['172.20.9.5-24', ['172.20.9.0/24']],
+    ['172.20.9.0-24&fc00:1::-64', ['172.20.9.0/24', 'fc00:1::/64']],
+    ['172.20.9.0-24&FC00:1::7-64', ['172.20.9.0/24', 'fc00:1::/64']],
+    ['172.20.9.0-24&junk', ['172.20.9.0/24']],
+    ['0.0.0.0-0&fc00:1::-64', ['fc00:1::/64']],
+    ['0.0.0.0-0', []],
+    ['junk', []],
+    ['172.20.9.0', []],
+    ['172.20.9.0-33', []],
+  ])('%s: %j', (name, expected) => {
+    expect(taken(name)).toEqual(expected);
+  });
+
+  it('is nothing for a key that is none of ours', () => {
+    expect(occupiedSubnets('/p/subnets/', '/p/subnets-old/172.20.9.0-24')).toEqual([]);
   });
 });
