@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chmod, lstat, mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
+import { chmod, lstat, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Files } from '../runtime/files.ts';
 
@@ -48,12 +48,37 @@ async function writeSynced(path: string, content: string, mode: number): Promise
   }
 }
 
-/** mkdir's mode is cut by the umask, so the folders it made are given theirs again. */
+/**
+ * Makes a folder with those above it, one level at a time: Node's recursive mkdir tries for ever where the kernel answers
+ * ENOENT to every mkdir, as /proc does. mkdir's mode is cut by the umask, so the folders are given theirs again.
+ */
 async function makeFolders(folder: string): Promise<void> {
-  const first = await mkdir(folder, { recursive: true, mode: 0o755 });
-  if (first === undefined) return;
-  for (let made = folder; made.length >= first.length; made = dirname(made)) await chmod(made, 0o755);
-  await syncFolder(dirname(first));
+  const missing: string[] = [];
+  for (let above = folder; !(await exists(above)); above = dirname(above)) missing.unshift(above);
+  for (const path of missing) {
+    await makeFolder(path);
+    await syncFolder(dirname(path));
+  }
+}
+
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+    await chmod(path, 0o755);
+  } catch (error) {
+    // Somebody else was faster; what is no folder shows at the next step.
+    if (!hasCode(error, 'EEXIST')) throw error;
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return false;
+    throw error;
+  }
 }
 
 /** Makes a rename in the folder last over a crash of the machine. */

@@ -4,7 +4,6 @@ import {
   existsSync,
   lstatSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -13,15 +12,15 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { nodeFiles } from '../../src/daemon/files.ts';
+import { tempDir } from '../testbed/run.ts';
 
 let folder: string;
 
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'flanneld-files-'));
+  folder = tempDir('files');
 });
 
 afterEach(() => {
@@ -50,6 +49,12 @@ describe('writing', () => {
     await nodeFiles.writeAtomic(path, 'A=1\n', 0o644);
     expect(readFileSync(path, 'utf8')).toBe('A=1\n');
     expect(readdirSync(join(folder, 'x', 'y'))).toEqual(['subnet.env']);
+  });
+
+  it('fails, rather than trying for ever, where the kernel lets nobody make folders', async () => {
+    await expect(nodeFiles.writeAtomic('/proc/none/x/subnet.env', '', 0o644)).rejects.toMatchObject({
+      code: 'ENOENT',
+    });
   });
 
   it('leaves the mode of a folder that exists alone', async () => {
@@ -82,7 +87,7 @@ describe('writing', () => {
 
   it.each([
     ['a folder is in the way', 'EISDIR', (path: string) => mkdirSync(path)],
-    ['the parent is a file', 'EEXIST', (path: string) => writeFileSync(join(path, '..'), '')],
+    ['the parent is a file', 'ENOTDIR', (path: string) => writeFileSync(join(path, '..'), '')],
   ])('fails, changes nothing and leaves no temporary file when %s', async (_, code, obstruct) => {
     const path = join(folder, 'parent', 'f');
     if (code === 'EISDIR') mkdirSync(join(folder, 'parent'));
