@@ -7,7 +7,7 @@ import type { Logger } from '../runtime/logger.ts';
 import type { Notifier } from '../runtime/notifier.ts';
 import type { Random } from '../runtime/random.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
-import { firstOf } from '../runtime/wake.ts';
+import { firstOf, untilAborted } from '../runtime/wake.ts';
 import type { PoolConfig } from '../subnet/config.ts';
 import { waitForConfig } from '../subnet/config-source.ts';
 import { LeaseWatch } from '../subnet/lease-watch.ts';
@@ -19,7 +19,7 @@ import type { HostInterface } from './choose-interface.ts';
 import { EnvFiles } from './env-files.ts';
 import type { Readiness } from './health.ts';
 import type { Options } from './options/options.ts';
-import { requireCapabilities, requireIPv4 } from './requirements.ts';
+import { requireCapabilities, requireIPv4, warnUnlessForwarding } from './requirements.ts';
 import { waitForInterface } from './wait-for-interface.ts';
 
 /** Everything the daemon touches outside itself. */
@@ -204,7 +204,7 @@ export class Daemon {
         manager.observe(update);
       }),
       manager.run(inner),
-      this.#announce(backend, lease, inner).then(() => forever(inner)),
+      this.#announce(backend, lease, inner).then(() => untilAborted(inner)),
     ]);
   }
 
@@ -217,8 +217,9 @@ export class Daemon {
     const { peers, problems } = backend.status();
     this.#parts.log.info(
       { event: 'ready', subnet: lease.subnet.text, peers: peers.length, problems: problems.length },
-      `ready: subnet ${lease.subnet.text}, ${peers.length} peers`,
+      `ready: subnet ${lease.subnet.text}, ${peers.length} ${peers.length === 1 ? 'peer' : 'peers'}`,
     );
+    await warnUnlessForwarding(this.#parts);
   }
 
   /** Keeps the line true that `systemctl status` shows: where the boot stands, or how many peers are routed, and the troubles. */
@@ -248,12 +249,4 @@ export class Daemon {
     const installed = peers.filter(({ state }) => state === 'installed').length;
     return `subnet ${lease.subnet.text}; ${installed} of ${peers.length} peers routed${troubles}`;
   }
-}
-
-/** Rejects with the reason of `signal` once it aborts. */
-function forever(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    if (signal.aborted) reject(signal.reason as Error);
-    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
-  });
 }

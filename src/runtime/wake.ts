@@ -75,3 +75,12 @@ export async function firstOf<T>(
     await Promise.allSettled(waits);
   }
 }
+
+/** Rejects with the signal's reason once it aborts; never resolves. */
+export function untilAborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const onAbort = () => reject(signal.reason as Error);
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true });
+  });
+}

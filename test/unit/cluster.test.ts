@@ -146,4 +146,13 @@ describe('a three-host cluster in one process', () => {
     for (const member of etcd.members) etcd.start(member);
     await clock.until('the new peer', () => hosts.every((host) => host.ownRoutes.length === 3), 10_000);
   });
+
+  it('says that a host does not forward packets, and nothing when it does', async () => {
+    const { clock, hosts, log } = start({ seed: 10, hosts: 2 });
+    await hosts[0]?.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '0\n', 0o644);
+    await hosts[1]?.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '1\n', 0o644);
+    for (const host of hosts) host.start();
+    await clock.until('full mesh', () => cluster?.meshed === true);
+    expect(log.events('not-forwarding').map(({ host }) => host)).toEqual(['h0']);
+  });
 });
