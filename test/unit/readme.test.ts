@@ -1,10 +1,29 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { flagsMarkdown } from '../../src/daemon/options/help.ts';
 
 const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
 
 it("README's table of flags is the program's own", () => {
   expect(readme).toContain(flagsMarkdown().trimEnd());
+});
+
+describe("README's troubleshooting quotes the log as it is", () => {
+  const source = join(import.meta.dirname, '../../src');
+  const code = readdirSync(source, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => readFileSync(join(source, name), 'utf8'))
+    .join('\n');
+  const [, section = ''] = readme.split('## Troubleshooting');
+  // The first column's code spans; an ellipsis stands for what differs each time.
+  const quoted = [...section.matchAll(/^\| `([^`]+)` \|/gm)].map(([, text = '']) => text);
+
+  it('quotes something', () => {
+    expect(quoted.length).toBeGreaterThan(5);
+  });
+
+  it.each(quoted)('%s', (text) => {
+    for (const part of text.split(/…|: /).map((piece) => piece.trim())) expect(code).toContain(part);
+  });
 });
