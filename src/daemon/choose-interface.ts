@@ -73,7 +73,7 @@ function withAddress(host: HostNetwork, link: Link): HostInterface | string {
   );
   // toSorted is stable, so the kernel's order (the oldest first) decides among equals.
   const [best] = usable.toSorted((a, b) => rank(a) - rank(b));
-  if (best === undefined) return `interface ${link.name} has no IPv4 address`;
+  if (best === undefined) return `interface ${link.name} has no usable IPv4 address`;
   return { name: link.name, index: link.index, mtu: link.mtu, address: best.address };
 }
 

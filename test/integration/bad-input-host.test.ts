@@ -130,7 +130,7 @@ test('an interface that is missing, then without an address, is waited out; the 
   await bench.host.ip('link add eth7 type bridge');
   await bench.host.ip('link set eth7 up');
   const bare = await waiting.daemon.waitForLog(
-    ({ event, msg }) => event === 'trouble' && msg?.includes('eth7 has no IPv4 address') === true,
+    ({ event, msg }) => event === 'trouble' && msg?.includes('eth7 has no usable IPv4 address') === true,
   );
   expect(bare.msg).toContain('eth7 (no IPv4 address)');
   await expectPatience(waiting, 2, 1_000);

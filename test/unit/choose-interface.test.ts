@@ -47,7 +47,7 @@ describe('the interface peers reach this host by', () => {
     [
       'none without an address',
       ['eth2'],
-      `no usable interface: interface eth2 has no IPv4 address. ${exist}`,
+      `no usable interface: interface eth2 has no usable IPv4 address. ${exist}`,
     ],
     ['none of an unknown name', ['eth9'], `no usable interface: there is no interface eth9. ${exist}`],
     [

@@ -6,7 +6,7 @@ const USAGE = `Usage: $0 [flags]
 
 Routes the containers of Docker hosts on one network to each other: leases a
 subnet in etcd and keeps a route to every other host's. Does the work of
-flanneld with its host-gw backend, and takes its flags.
+flanneld with its host-gw backend, and takes the flags below as it does.
 "health" asks a running daemon's /healthz and exits 0 or 1.`;
 
 const EPILOGUE = `Flags are written --name=value, --name value, -name=value or -name value.
