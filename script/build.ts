@@ -5,7 +5,16 @@
  * its .proto files at run time and parses them on every start; here they are parsed once, at build time, and bundled as
  * JSON, so that no file has to lie at a path relative to the bundle.
  */
-import { chmodSync, cpSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { build, type Plugin } from 'esbuild';
@@ -35,11 +44,13 @@ const inlineEtcdProtos: Plugin = {
   },
 };
 
-rmSync(out, { recursive: true, force: true });
-await build({
+// Whoever stops the build finds no half of it: the signal is taken before place() has begun, or once it is through.
+for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'])
+  process.on(signal, (_, number: number) => process.exit(128 + number));
+const { outputFiles } = await build({
   absWorkingDir: root,
   entryPoints: ['src/daemon/main.ts'],
-  outfile: join(out, 'flanneld-ts.cjs'),
+  write: false,
   bundle: true,
   platform: 'node',
   format: 'cjs',
@@ -54,8 +65,26 @@ await build({
   },
   define: { 'import.meta.url': 'importMetaUrl', FLANNELD_TS_VERSION: JSON.stringify(packageJson.version) },
 });
-chmodSync(join(out, 'flanneld-ts.cjs'), 0o755);
+const [bundle] = outputFiles;
+if (bundle === undefined) throw new Error('esbuild made nothing');
+place(bundle.contents);
 
-const scope = join(root, 'node_modules/@koromix');
-for (const name of readdirSync(scope))
-  cpSync(join(scope, name), join(out, 'node_modules/@koromix', name), { recursive: true });
+/**
+ * Makes the new dist beside the old one and exchanges them by name: a dist that is there is complete, and a daemon
+ * that runs the old one keeps the files it has open.
+ */
+function place(program: Uint8Array): void {
+  const made = `${out}.new-${process.pid}`;
+  const old = `${out}.old-${process.pid}`;
+  try {
+    mkdirSync(made);
+    writeFileSync(join(made, 'flanneld-ts.cjs'), program, { mode: 0o755 });
+    const libraries = join(root, 'node_modules/@koromix');
+    for (const name of readdirSync(libraries))
+      cpSync(join(libraries, name), join(made, 'node_modules/@koromix', name), { recursive: true });
+    if (existsSync(out)) renameSync(out, old);
+    renameSync(made, out);
+  } finally {
+    for (const folder of [made, old]) rmSync(folder, { recursive: true, force: true });
+  }
+}
