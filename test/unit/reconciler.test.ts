@@ -126,6 +126,18 @@ describe('a change', () => {
     await host.clock.advance(60_000);
     expect(host.own).toHaveLength(1);
   });
+
+  it('takes it also when the route was found as wanted at the start', async () => {
+    host = new ReconcilerHost();
+    const { kernel, eth0 } = host;
+    const route = { dst: '192.168.77.0/24', gateway: '10.211.55.101', linkIndex: eth0, protocol };
+    kernel.addRoute(route);
+    await host.settled({ [route.dst]: route.gateway });
+    expect(kernel.counters.batches).toBe(0);
+    host.remove(route.dst);
+    await host.clock.advance(100);
+    expect(host.own).toEqual([]);
+  });
 });
 
 describe('a foreign route with a peer’s destination', () => {

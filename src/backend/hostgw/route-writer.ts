@@ -35,7 +35,7 @@ export class RouteWriter {
   readonly #foreign: ForeignLimit;
   readonly #puts: Holds;
   readonly #removals: Holds;
-  /** Destinations this process has programmed: its routes there are its own wherever they lie. */
+  /** Destinations this process has programmed, or found as wanted: its routes there are its own wherever they lie. */
   readonly #programmed = new Set<string>();
   /** Destinations whose route was accepted and not seen since. */
   readonly #unseen = new Set<string>();
@@ -87,6 +87,8 @@ export class RouteWriter {
       mayReplaceForeign: (dst) => this.#foreign.allows(dst),
     });
     for (const dst of planned.installed) {
+      // Found as wanted, by a run that sent nothing: it is ours all the same, and goes with its lease.
+      this.#programmed.add(dst);
       this.#puts.settled(dst);
       this.#unseen.delete(dst);
     }
