@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { CONFIG } from '../testbed/cluster.ts';
 import type { DaemonProcess, LogRecord } from '../testbed/daemon.ts';
-import { type Bench, startBench } from './support-b.ts';
+import { type Bench, startBench } from './bench.ts';
 
 const backend = { Type: 'host-gw' };
 const network = '172.20.0.0/16';

@@ -6,7 +6,7 @@ import { PREFIX } from '../testbed/cluster.ts';
 import type { DaemonProcess, LogRecord } from '../testbed/daemon.ts';
 import { NotifySocket } from '../testbed/notify-socket.ts';
 import { RunningProcess, runToEnd } from '../testbed/process.ts';
-import { type Bench, leaseKey, leaseValue, startBench } from './support-b.ts';
+import { type Bench, leaseKey, leaseValue, startBench } from './bench.ts';
 
 const HEALTHZ_PORT = 8472;
 

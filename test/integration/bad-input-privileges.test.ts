@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
-import { type Bench, ENDPOINT, startBench } from './support-b.ts';
-import { filesInRun, runProgram } from './support-b-program.ts';
+import { type Bench, ENDPOINT, startBench } from './bench.ts';
+import { filesInRun, runProgram } from './program.ts';
 
 /** Other users than root could not reach the program where a developer keeps it; reading any file is no help with routes. */
 const MAY_READ = ['--inh-caps=+dac_override', '--ambient-caps=+dac_override'];

@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
-import { type Bench, ENDPOINT, startBench } from './support-b.ts';
-import { filesInRun, runProgram } from './support-b-program.ts';
+import { type Bench, ENDPOINT, startBench } from './bench.ts';
+import { filesInRun, runProgram } from './program.ts';
 
 let bench: Bench;
 let before: { readonly routes: readonly string[]; readonly calls: ReadonlyMap<string, number> };

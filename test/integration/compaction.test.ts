@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { type Bench, startBench } from './support-b.ts';
-import { type KernelMonitor, monitorKernel } from './support-b-monitor.ts';
+import { type Bench, startBench } from './bench.ts';
+import { type KernelMonitor, monitorKernel } from './kernel-monitor.ts';
 
 /** Keepalive finds a dead connection after 10 s of silence and 5 s without an answer; then comes the way back. */
 const FOUND_MS = 40_000;

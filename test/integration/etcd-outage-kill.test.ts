@@ -1,4 +1,4 @@
-import { describeOutage } from './support-away.ts';
+import { describeOutage } from './etcd-outage-suite.ts';
 
 describeOutage({
   verb: 'killed',

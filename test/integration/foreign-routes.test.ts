@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { LogRecord } from '../testbed/daemon.ts';
-import { type Bench, startBench } from './support-b.ts';
-import { type KernelMonitor, monitorKernel } from './support-b-monitor.ts';
+import { type Bench, startBench } from './bench.ts';
+import { type KernelMonitor, monitorKernel } from './kernel-monitor.ts';
 
 const HEALTHZ_PORT = 8471;
 const ADOPTABLE = [

@@ -12,7 +12,7 @@ import {
   storedLeases,
   subnetOf,
   watchRoutes,
-} from './support-arrivals.ts';
+} from './route-watch.ts';
 
 let cluster: Cluster;
 let routes: RouteWatch;

@@ -2,8 +2,8 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
-import { type Bench, ENDPOINT, leaseValue, startBench } from './support-b.ts';
-import { type KernelMonitor, monitorKernel } from './support-b-monitor.ts';
+import { type Bench, ENDPOINT, leaseValue, startBench } from './bench.ts';
+import { type KernelMonitor, monitorKernel } from './kernel-monitor.ts';
 
 const PEERS = ['172.20.1.0/24 via 10.211.55.101', '172.20.2.0/24 via 10.211.55.102'];
 const VALID = leaseValue('10.211.55.150');

@@ -2,8 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Cluster, type ClusterHost, makeHosts } from '../testbed/cluster.ts';
 import { DaemonProcess } from '../testbed/daemon.ts';
-import { startLongWay } from './support-afar.ts';
-import { etcdLeaseIds, storedLeases } from './support-arrivals.ts';
+import { etcdLeaseIds, storedLeases } from './route-watch.ts';
+import { startLongWay } from './slow-proxy.ts';
 
 const STOPS = 30;
 

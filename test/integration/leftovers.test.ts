@@ -11,7 +11,7 @@ import {
   storedLeases,
   subnetOf,
   watchRoutes,
-} from './support-arrivals.ts';
+} from './route-watch.ts';
 
 const RESTARTS = 100;
 /** A temporary file that its writer left is removed by the next writer, once it is too old to be anybody's work in progress. */

@@ -17,7 +17,7 @@ import { onHost, runFolder } from '../testbed/host.ts';
 import { makeNetwork, type Network } from '../testbed/netns.ts';
 import { runToEnd } from '../testbed/process.ts';
 import { tempDir } from '../testbed/run.ts';
-import { combinations } from './support-mk-docker-opts.ts';
+import { combinations } from './mk-docker-opts-combinations.ts';
 
 const SCRIPT = join(import.meta.dirname, '../../systemd/mk-docker-opts.sh');
 const SHELLS = [['dash'], ['bash'], ['bash', '--posix'], ['busybox', 'sh']] as const;

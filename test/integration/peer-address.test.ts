@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Cluster, type ClusterHost, startCluster } from '../testbed/cluster.ts';
-import { addDocker0, whilePinging } from './support-alive.ts';
+import { addDocker0, whilePinging } from './pings.ts';
 import {
   leaseValue,
   ownRoutes,
@@ -10,7 +10,7 @@ import {
   storedLease,
   subnetOf,
   watchRoutes,
-} from './support-arrivals.ts';
+} from './route-watch.ts';
 
 describe('a peer whose address changes', () => {
   let cluster: Cluster;

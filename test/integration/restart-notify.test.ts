@@ -5,7 +5,7 @@ import { type Cluster, type ClusterHost, startCluster } from '../testbed/cluster
 import { DaemonProcess } from '../testbed/daemon.ts';
 import { until } from '../testbed/netns.ts';
 import { NotifySocket } from '../testbed/notify-socket.ts';
-import { ownRoutes, routesTo, subnetOf } from './support-arrivals.ts';
+import { ownRoutes, routesTo, subnetOf } from './route-watch.ts';
 
 describe('what the service manager is told', () => {
   let cluster: Cluster;

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Cluster, type ClusterHost, startCluster } from '../testbed/cluster.ts';
-import { addDocker0, whilePinging } from './support-alive.ts';
+import { addDocker0, whilePinging } from './pings.ts';
 import {
   expectFullMesh,
   type RouteWatch,
@@ -8,7 +8,7 @@ import {
   storedLeases,
   subnetOf,
   watchRoutes,
-} from './support-arrivals.ts';
+} from './route-watch.ts';
 
 describe('a daemon that ends and starts again', () => {
   let cluster: Cluster;

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { type Bench, startBench } from './support-b.ts';
-import { type KernelMonitor, monitorKernel } from './support-b-monitor.ts';
+import { type Bench, startBench } from './bench.ts';
+import { type KernelMonitor, monitorKernel } from './kernel-monitor.ts';
 
 const PEERS = [
   '172.20.1.0/24 via 10.211.55.101',

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
-import { type Bench, ENDPOINT, leaseValue, startBench } from './support-b.ts';
+import { type Bench, ENDPOINT, leaseValue, startBench } from './bench.ts';
 
 const LEASES = 12_000;
 /** So many fit into one request of etcd's 1.5 MiB. */

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { ipBatch } from '../testbed/netns.ts';
-import { type Bench, startBench } from './support-b.ts';
+import { type Bench, startBench } from './bench.ts';
 
 const PEERS = Array.from(
   { length: 9 },

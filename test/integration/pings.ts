@@ -1,7 +1,7 @@
 import type { ClusterHost } from '../testbed/cluster.ts';
 import { until } from '../testbed/netns.ts';
 import { RunningProcess } from '../testbed/process.ts';
-import { gatewayOf } from './support-arrivals.ts';
+import { gatewayOf } from './route-watch.ts';
 
 /** Gives the host the bridge that docker would make from docker_opts.env: its subnet's first address on docker0. */
 export async function addDocker0(host: ClusterHost): Promise<void> {

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Cluster, type ClusterHost, makeHosts, PREFIX } from '../testbed/cluster.ts';
 import type { EtcdMember } from '../testbed/etcd.ts';
-import { leaseValue, ownRoutes, type RouteWatch, routesTo, watchRoutes } from './support-arrivals.ts';
+import { leaseValue, ownRoutes, type RouteWatch, routesTo, watchRoutes } from './route-watch.ts';
 
 /** A peer without a host: its subnet lies outside the pool, so no daemon can take it; its address changes. */
 const PEER = '172.20.5.0/24';
