@@ -13,6 +13,13 @@ const unknownTo: Readonly<Record<string, readonly string[]>> = {
   daemon: [],
 };
 
+/** Node's ways to time, chance, files and the process: the core gets them as arguments, so that it can be simulated. */
+const effects = ['process', 'fs', 'timers', 'perf_hooks', 'crypto', 'child_process', 'os', 'dgram', 'http'];
+const effectsOf = (names: readonly string[]) =>
+  names.flatMap((name) => [name, `${name}/**`, `node:${name}`, `node:${name}/**`]);
+const core = ['ip', 'runtime', 'subnet', 'backend'];
+const nearCore = ['native', 'kernel', 'subnet/etcd'];
+
 /** The one folder that imports each dependency. */
 const importerOf: Readonly<Record<string, string>> = {
   koffi: 'native',
@@ -43,6 +50,12 @@ const restrictedImports = Object.entries(unknownTo).map(
                 group: [name, `${name}/**`],
                 message: `only src/${importer}/ imports ${name}`,
               })),
+            {
+              group: effectsOf(
+                core.includes(folder) ? effects : nearCore.includes(folder) ? ['process'] : ['nothing'],
+              ),
+              message: 'it comes in as an argument; only daemon/ and cli/ touch the process',
+            },
             { group: ['**/sim/**', '**/test/**'], message: 'what ships knows neither simulation nor tests' },
           ],
         },
@@ -86,7 +99,12 @@ export default defineConfig({
       // The core can be simulated: time, chance and the process come in as arguments.
       files: ['src/subnet/*.ts', 'src/backend/**', 'src/runtime/**', 'src/ip/**'],
       rules: {
-        'no-restricted-globals': forbid('it comes in as an argument', ['process', ...clocks]),
+        'no-restricted-globals': forbid('it comes in as an argument', [
+          'process',
+          'crypto',
+          'globalThis',
+          ...clocks,
+        ]),
         'no-restricted-properties': [
           'error',
           { object: 'Math', property: 'random', message: 'randomness comes in as an argument' },
@@ -96,7 +114,9 @@ export default defineConfig({
     },
     {
       files: ['src/native/**', 'src/kernel/**', 'src/subnet/etcd/**'],
-      rules: { 'no-restricted-globals': forbid('only daemon/ and cli/ touch the process', ['process']) },
+      rules: {
+        'no-restricted-globals': forbid('only daemon/ and cli/ touch the process', ['process', 'globalThis']),
+      },
     },
     {
       // setImmediate is how the virtual clock waits for promise chains to come to rest.
@@ -107,7 +127,13 @@ export default defineConfig({
           'performance',
           'setTimeout',
           'setInterval',
+          'globalThis',
+          'crypto',
         ]),
+        'no-restricted-properties': [
+          'error',
+          { object: 'Math', property: 'random', message: 'a simulation is seeded' },
+        ],
       },
     },
   ],
