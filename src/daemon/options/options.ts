@@ -93,6 +93,12 @@ function kindOf(name: string, known: readonly Flag<unknown>[]): 'boolean' | 'val
 function runOptions(settings: Settings): Options {
   const ifaces = settings.list(flags.iface);
   const dockerOptsFile = settings.value(flags.dockerOptsFile);
+  const subnetFile = settings.value(flags.subnetFile);
+  if (subnetFile === dockerOptsFile)
+    throw new UsageError(
+      'BAD_VALUE',
+      `--subnet-file and --docker-opts-file are one file: ${quote(subnetFile)}`,
+    );
   const verbosity = settings.value(flags.verbosity);
   const logFormat = settings.optional(flags.logFormat);
   const healthz = { ip: settings.value(flags.healthzIp), port: settings.value(flags.healthzPort) };
@@ -100,7 +106,7 @@ function runOptions(settings: Settings): Options {
     etcdEndpoints: settings.value(flags.etcdEndpoints),
     etcdPrefix: settings.value(flags.etcdPrefix),
     ifaces: ifaces.every((iface) => iface === '') ? [] : ifaces,
-    subnetFile: settings.value(flags.subnetFile),
+    subnetFile,
     ...(dockerOptsFile === undefined ? {} : { dockerOptsFile }),
     dockerOptsKey: settings.value(flags.dockerOptsKey),
     renewMarginMs: settings.value(flags.renewMargin) * 60_000,

@@ -1,4 +1,5 @@
 import { type Endpoint, parseEndpoints } from './endpoints.ts';
+import { InvalidValue } from './errors.ts';
 import {
   anyText,
   boolean,
@@ -44,13 +45,42 @@ export function environmentName(flag: Flag<unknown>): string {
   return `FLANNELD_${flag.name.toUpperCase().replaceAll('-', '_')}`;
 }
 
-// Protocols 0 to 4 mark the routes of the kernel, of redirects, of boot scripts (flanneld's too) and of the administrator: with one of
-// those as our mark we would take their routes for ours, and delete them.
-const routeProtocol = integer(
-  5,
-  255,
-  ' (0 to 4 mark the routes of the kernel, boot scripts and the administrator)',
-);
+/**
+ * Protocol numbers that mark other programs' routes (the kernel's rtnetlink.h; 80 is Calico's): with one of those as our
+ * mark we would take their routes for ours, and delete them.
+ */
+const takenProtocols: ReadonlyMap<number, string> = new Map([
+  [8, 'gated'],
+  [9, 'router advertisements'],
+  [10, 'MRT'],
+  [11, 'zebra'],
+  [12, 'BIRD'],
+  [13, 'DECnet'],
+  [14, 'XORP'],
+  [15, 'Netsukuku'],
+  [16, 'DHCP clients'],
+  [17, 'multicast daemons'],
+  [18, 'keepalived'],
+  [42, 'Babel'],
+  [80, 'Calico'],
+  [84, 'Open/R'],
+  [99, 'OVN'],
+  [186, 'BGP'],
+  [187, 'IS-IS'],
+  [188, 'OSPF'],
+  [189, 'RIP'],
+  [192, 'EIGRP'],
+]);
+
+function routeProtocol(text: string): number {
+  const rule = '(0 to 4 mark the routes of the kernel, boot scripts and the administrator)';
+  const number = integer(5, 255, ` ${rule}`)(text);
+  const owner = takenProtocols.get(number);
+  if (owner === undefined) return number;
+  throw new InvalidValue(
+    `must be a number that no other program uses, and ${number} marks the routes of ${owner}`,
+  );
+}
 
 export const flags = {
   etcdEndpoints: {
