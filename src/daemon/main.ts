@@ -6,6 +6,7 @@ import { exitNow } from '../native/exit.ts';
 import { FlannelError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { connectMember } from '../subnet/etcd/member.ts';
+import type { RegistryError } from '../subnet/registry.ts';
 import { rotate } from '../subnet/rotation.ts';
 import { Daemon } from './daemon.ts';
 import { nodeFiles } from './files.ts';
@@ -19,6 +20,8 @@ import { systemClock, systemRandom } from './system-clock.ts';
 
 /** A stop has to be over within 5 s, whatever hangs. Armed before the clean-up begins. */
 const stopDeadlineMs = 4_500;
+
+const movesIntervalMs = 5 * 60_000;
 
 /** Ends the process as a whole: after a stop nothing may keep it alive, and a log line must not be lost. */
 async function main(): Promise<number> {
@@ -48,8 +51,10 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   const format = options.logFormat ?? (colors ? 'pretty' : 'json');
   const log = await createLogger({ level: options.logLevel, format, colors });
   for (const warning of warnings) log.warn({ event: 'options' }, warning);
+  logCrashes(log);
   const signal = untilAskedToStop(log);
-  const registry = rotate(options.etcdEndpoints.map(({ url }) => connectMember(url, { clock: systemClock })));
+  const members = options.etcdEndpoints.map(({ url }) => connectMember(url, { clock: systemClock }));
+  const registry = rotate(members, { onMove: tellMoves(log) });
   const kernel = openNetlinkKernel({ clock: systemClock });
   // A thread that waits for notifications would hold up the end of the process, however that comes about.
   process.on('exit', () => kernel.close());
@@ -98,6 +103,26 @@ async function serveHealth(
   } catch (error) {
     if (!signal.aborted) log.error({ event: 'health-failed', error }, 'the health server ended');
   }
+}
+
+/** A bug that nobody caught: one line with its stack instead of loose lines between the others, then the end. */
+function logCrashes(log: Logger): void {
+  const onCrash = (error: unknown) => {
+    log.error({ event: 'crash', error }, `ended by a bug: ${messageOf(error)}. Please report it.`);
+    exitNow(1);
+  };
+  process.on('uncaughtException', onCrash);
+  process.on('unhandledRejection', onCrash);
+}
+
+/** Says now and then that another etcd member is asked: one bad member of three is otherwise seen nowhere. */
+function tellMoves(log: Logger): (from: string, to: string, reason: RegistryError) => void {
+  let saidAtMs = Number.NEGATIVE_INFINITY;
+  return (from, to, reason) => {
+    if (systemClock.monotonic() - saidAtMs < movesIntervalMs) return;
+    saidAtMs = systemClock.monotonic();
+    log.info({ event: 'etcd-moved', from, to }, `asking etcd at ${to} instead: ${reason.message}`);
+  };
 }
 
 /** Aborts at SIGTERM or SIGINT; a second signal, or a clean-up that hangs, ends the process at once. */
