@@ -1,0 +1,66 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { DaemonProcess, PROGRAM } from '../testbed/daemon.ts';
+import { onHost } from '../testbed/host.ts';
+import { makeNetwork, type Network, until } from '../testbed/netns.ts';
+import { RunningProcess } from '../testbed/process.ts';
+import { tempDir } from '../testbed/run.ts';
+
+/** Nobody listens there: the daemon says so and waits. */
+const NO_ETCD = 'http://127.0.0.1:9';
+
+describe('a signal that is no stop', () => {
+  let network: Network;
+  let place: { readonly namespace: string; readonly dir: string };
+  let daemon: DaemonProcess | undefined;
+  let terminal: RunningProcess | undefined;
+  let inTerminal: number | undefined;
+
+  beforeAll(async () => {
+    network = await makeNetwork([{ addresses: ['10.211.55.100/24'] }]);
+    place = { namespace: network.hosts[0]?.namespace ?? '', dir: tempDir('signals') };
+  });
+
+  afterEach(async () => {
+    await daemon?.close();
+    if (terminal?.running) await terminal.stop('SIGKILL');
+    if (inTerminal !== undefined && isAlive(inTerminal)) process.kill(inTerminal, 'SIGKILL');
+  });
+
+  afterAll(() => network?.close());
+
+  it.each(['SIGUSR1', 'SIGUSR2', 'SIGHUP'] as const)('%s changes nothing', async (signal) => {
+    daemon = new DaemonProcess({ ...place, endpoints: NO_ETCD });
+    daemon.launch();
+    await daemon.waitForLog('trouble');
+    daemon.process.signal(signal);
+    await daemon.waitForLog((line) => line.event === 'signal-ignored' && line['signal'] === signal);
+    // Node's answer to SIGUSR1 is a debugger on port 9229, open to every user of the host.
+    expect(await network.hosts[0]?.exec('ss', '-Hltn')).toBe('');
+    expect(await daemon.stop()).toEqual({ code: 0, signal: null });
+  });
+
+  it('SIGHUP stops a daemon whose terminal is gone', async () => {
+    const command = `echo "pid $$"; exec ${process.execPath} ${PROGRAM} --etcd-endpoints=${NO_ETCD}`;
+    const file = join(place.dir, 'typescript');
+    terminal = new RunningProcess(onHost(place, ['script', '-qefc', command, file]));
+    inTerminal = await terminal.waitFor(
+      (lines) => lines.map((line) => Number(/^pid (\d+)/.exec(line)?.[1])).find((pid) => pid > 0),
+      10_000,
+      'the daemon’s process id',
+    );
+    await terminal.waitFor(
+      (lines) => lines.find((line) => line.includes('waiting for etcd')),
+      30_000,
+      'the daemon waits for etcd',
+    );
+    const pid = inTerminal;
+    await terminal.stop('SIGKILL');
+    await until(() => !isAlive(pid), 5_000, 'the daemon lives on without its terminal');
+  });
+});
+
+function isAlive(pid: number): boolean {
+  return existsSync(`/proc/${pid}`);
+}
