@@ -5,7 +5,7 @@ export class KernelError extends FlannelError {
   readonly errno: string;
 
   constructor(errno: string, message: string, options: { cause?: unknown; remedy?: string } = {}) {
-    super(`KERNEL_${errno}`, message, { ...options, transient: errno !== 'EPERM' && errno !== 'EACCES' });
+    super(`KERNEL_${errno}`, message, options);
     this.errno = errno;
   }
 }

@@ -2,8 +2,6 @@
 export interface FlannelErrorOptions {
   /** What the user can do about it, one sentence. */
   readonly remedy?: string;
-  /** Whether the same call may succeed later without anybody changing anything. Decides retry; the message never does. */
-  readonly transient?: boolean;
   readonly cause?: unknown;
 }
 
@@ -14,14 +12,12 @@ export interface FlannelErrorOptions {
 export class FlannelError extends Error {
   readonly code: string;
   readonly remedy: string | undefined;
-  readonly transient: boolean;
 
   constructor(code: string, message: string, options: FlannelErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = new.target.name;
     this.code = code;
     this.remedy = options.remedy;
-    this.transient = options.transient ?? false;
   }
 }
 

@@ -40,7 +40,6 @@ export class PoolExhaustedError extends FlannelError {
       `no free subnet: all ${size} from ${pool.min.text} to ${pool.max.text} are used, by ${keys} keys under ` +
         `${subnetsPrefix}, ${reservations} of them reservations`,
       {
-        transient: true,
         remedy: 'Enlarge Network or SubnetMin..SubnetMax, or delete the keys of hosts that are gone',
       },
     );
@@ -50,8 +49,6 @@ export class PoolExhaustedError extends FlannelError {
 /** Other hosts were faster again and again. */
 export class RaceLostError extends FlannelError {
   constructor(subnetsPrefix: string) {
-    super('RACE_LOST', `other hosts keep changing ${subnetsPrefix} at the same moment; trying again`, {
-      transient: true,
-    });
+    super('RACE_LOST', `other hosts keep changing ${subnetsPrefix} at the same moment; trying again`);
   }
 }

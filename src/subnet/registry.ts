@@ -168,7 +168,6 @@ export class RegistryError extends FlannelError {
   ) {
     super(`ETCD_${kind}`, message, {
       cause: options.cause,
-      transient: kind !== 'COMPACTED' && kind !== 'LEASE_NOT_FOUND',
       ...(options.remedy === undefined ? {} : { remedy: options.remedy }),
     });
     this.kind = kind;

@@ -44,7 +44,7 @@ describe('what is not an etcd', () => {
     const [port] = await freePorts(1);
     const endpoint = `http://127.0.0.1:${port}`;
     for (const error of await failuresAt(endpoint)) {
-      expect(error).toMatchObject({ kind: 'UNAVAILABLE', endpoint, outcomeUnknown: false, transient: true });
+      expect(error).toMatchObject({ kind: 'UNAVAILABLE', endpoint, outcomeUnknown: false });
       expect(error.message).toBe(`etcd at ${endpoint}: connection refused, nothing listens there`);
       expect(error.remedy).toBeDefined();
     }
@@ -122,7 +122,7 @@ describe('members in trouble', () => {
         (reason: unknown) => reason,
       );
     }
-    expect(error).toMatchObject({ kind: 'EXHAUSTED', outcomeUnknown: false, transient: true });
+    expect(error).toMatchObject({ kind: 'EXHAUSTED', outcomeUnknown: false });
     expect(await rejectionOf(registry.leaseGrant(60))).toMatchObject({ kind: 'EXHAUSTED' });
     expect((await registry.range({ key: 'k0' })).kvs).toHaveLength(1);
   });

@@ -106,7 +106,7 @@ export function txnContract(suite: Suite): void {
     await registry().leaseRevoke(id);
     const success = [put(`${prefix}a`, '1'), put(`${prefix}b`, '1', id)];
     const error = await rejectionOf(registry().txn({ compare: [], success }));
-    expect(error).toMatchObject({ kind: 'LEASE_NOT_FOUND', outcomeUnknown: false, transient: false });
+    expect(error).toMatchObject({ kind: 'LEASE_NOT_FOUND', outcomeUnknown: false });
     expect((await registry().range({ key: prefix, rangeEnd: prefixEnd(prefix) })).kvs).toEqual([]);
     // Only the branch taken counts.
     const compare: Compare[] = [{ key: `${prefix}a`, target: 'create', op: '!=', value: 0 }];

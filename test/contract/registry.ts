@@ -77,7 +77,6 @@ function failureContract({ subject, registry, freshPrefix }: Suite): void {
       const error = await rejectionOf(subject().settled(call()));
       expect(error.kind).toBe('UNAVAILABLE');
       expect(error.code).toBe('ETCD_UNAVAILABLE');
-      expect(error.transient).toBe(true);
       expect(error.message).toBe(`etcd at ${registry().endpoint}: no answer within the deadline`);
       expect(error.outcomeUnknown).toBe(['txn', 'leaseGrant', 'leaseRevoke'].includes(name));
     } finally {
