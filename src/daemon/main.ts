@@ -21,6 +21,9 @@ import { systemClock, systemRandom } from './system-clock.ts';
 /** A stop has to be over within 5 s, whatever hangs. Armed before the clean-up begins. */
 const stopDeadlineMs = 4_500;
 
+/** Left alone, SIGUSR1 opens Node's debugger to every user of the host, and SIGUSR2 ends the process; flanneld ignores both. */
+const userSignals: readonly NodeJS.Signals[] = ['SIGUSR1', 'SIGUSR2'];
+
 const movesIntervalMs = 5 * 60_000;
 
 /** Ends the process as a whole: after a stop nothing may keep it alive, and a log line must not be lost. */
@@ -52,7 +55,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   const log = await createLogger({ level: options.logLevel, format, colors });
   for (const warning of warnings) log.warn({ event: 'options' }, warning);
   logCrashes(log);
-  const signal = untilAskedToStop(log);
+  const signal = untilAskedToStop(log, colors);
   const members = options.etcdEndpoints.map(({ url }) => connectMember(url, { clock: systemClock }));
   const registry = rotate(members, { onMove: tellMoves(log) });
   const kernel = openNetlinkKernel({ clock: systemClock });
@@ -125,8 +128,11 @@ function tellMoves(log: Logger): (from: string, to: string, reason: RegistryErro
   };
 }
 
-/** Aborts at SIGTERM or SIGINT; a second signal, or a clean-up that hangs, ends the process at once. */
-function untilAskedToStop(log: Logger): AbortSignal {
+/**
+ * Aborts at SIGTERM or SIGINT; a second signal, or a clean-up that hangs, ends the process at once. At SIGHUP only when the log
+ * goes to a terminal, which is gone then: Node undoes what nohup asks for, and others send it to have a configuration read.
+ */
+function untilAskedToStop(log: Logger, onTerminal: boolean): AbortSignal {
   const controller = new AbortController();
   const onSignal = (name: NodeJS.Signals) => {
     if (controller.signal.aborted) exitNow(0);
@@ -141,7 +147,19 @@ function untilAskedToStop(log: Logger): AbortSignal {
   };
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
+  if (onTerminal) process.on('SIGHUP', onSignal);
+  ignoreSignals(log, onTerminal ? userSignals : [...userSignals, 'SIGHUP']);
   return controller.signal;
+}
+
+/** Says so each time: whoever sends one expects something. */
+function ignoreSignals(log: Logger, names: readonly NodeJS.Signals[]): void {
+  const onSignal = (signal: NodeJS.Signals) =>
+    log.info(
+      { event: 'signal-ignored', signal },
+      `${signal} is ignored; what changed is read at the next start`,
+    );
+  for (const name of names) process.on(name, onSignal);
 }
 
 main().then(
