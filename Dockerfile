@@ -7,7 +7,7 @@
 
 FROM node:24-bookworm-slim AS build
 WORKDIR /src
-COPY package.json package-lock.json .npmrc ./
+COPY package.json package-lock.json .npmrc LICENSE ./
 COPY script script
 RUN npm ci --cache /tmp/npm && rm -rf /tmp/npm
 COPY src src
