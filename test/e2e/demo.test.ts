@@ -38,16 +38,34 @@ describe('script/demo', () => {
   });
 
   it.each([
-    ['SIGINT', ' 2. ', 130],
-    ['SIGTERM', ' 5. ', 143],
-    ['SIGINT', ' 8. ', 130],
-    ['SIGTERM', '10. ', 143],
-  ] as const)('leaves nothing when %s comes in the middle of step %s', async (signal, step, code) => {
-    const demo = new RunningProcess([DEMO], { env: environment() });
-    await demo.waitFor((lines) => lines.find((line) => line.startsWith(step)), DEADLINE_MS, `step ${step}`);
-    expect(await demo.stop(signal, DEADLINE_MS), demo.tail()).toEqual({ code, signal: null });
-    expect(left()).toBe('');
-  });
+    ['SIGINT', ' 2. ', [], 130],
+    ['SIGTERM', ' 5. ', [], 143],
+    ['SIGINT', ' 6. ', ['--keep'], 130],
+    ['SIGINT', ' 8. ', [], 130],
+    ['SIGTERM', '10. ', [], 143],
+  ] as const)(
+    'leaves nothing when %s comes in the middle of step %s (%j)',
+    async (signal, step, argv, code) => {
+      const demo = new RunningProcess([DEMO, ...argv], { env: environment() });
+      await demo.waitFor((lines) => lines.find((line) => line.startsWith(step)), DEADLINE_MS, `step ${step}`);
+      expect(await demo.stop(signal, DEADLINE_MS), demo.tail()).toEqual({ code, signal: null });
+      expect(left()).toBe('');
+    },
+  );
+
+  it.each([[''], ['--keep']])(
+    'leaves nothing when its reader goes away (%j)',
+    async (argv) => {
+      // The shell waits for both ends of the pipe.
+      const piped = `{ "$0" ${argv}; echo "exit code $?" >&2; } | head -n 3`;
+      const { output } = await runToEnd(['sh', '-c', piped, DEMO], { env: environment() });
+      expect(output).toMatch(/^ 1\. /m);
+      expect(output).not.toMatch(/^ 8\. /m);
+      expect(output).toMatch(/^exit code 129$/m);
+      expect(left()).toBe('');
+    },
+    DEADLINE_MS,
+  );
 
   it('keeps the hosts when asked to, and takes them down', async () => {
     const env = environment();
