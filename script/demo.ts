@@ -1,17 +1,12 @@
-/** The demo's process: reads the arguments, keeps or removes what it has made, whatever ends it. Run by script/demo. */
-import { parseArgs } from 'node:util';
+/**
+ * The demo's process: keeps or removes what it has made, whatever ends it. Run by script/demo, which has checked the
+ * arguments: `show HOSTS`, `keep HOSTS` or `down [ID]`.
+ */
 import { type Cluster, makeHosts } from '../test/testbed/cluster.ts';
 import { describeLeftovers, sweep } from '../test/testbed/leftovers.ts';
 import { newRunId, RUN_VARIABLE, runId } from '../test/testbed/run.ts';
 import { holdInBackground, isHolder, sayUp, takeDown } from './demo-holder.ts';
 import { DemoFailure, hint, runSteps } from './demo-steps.ts';
-
-interface Arguments {
-  readonly hosts: number;
-  readonly keep: boolean;
-  readonly down: boolean;
-  readonly id?: string;
-}
 
 /** 128 + the signal's number, as shells have it. */
 const EXIT_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
@@ -25,51 +20,22 @@ process.exitCode = await main();
 if (process.connected) process.disconnect();
 
 async function main(): Promise<number> {
-  let options: Arguments;
-  try {
-    options = readArguments(process.argv.slice(2));
-  } catch (error) {
-    console.error(
-      `script/demo: ${error instanceof Error ? error.message : String(error)} (see script/demo --help)`,
-    );
-    return 2;
-  }
-  if (options.down) return await takeDown(family, options.id);
-  if (options.keep && !isHolder()) return await holdInBackground();
-  return await demonstrate(options);
+  const [verb, value] = process.argv.slice(2);
+  if (verb === 'down') return await takeDown(family, value);
+  const keep = verb === 'keep';
+  if (keep && !isHolder()) return await holdInBackground();
+  return await demonstrate(Number(value), keep);
 }
 
-function readArguments(argv: readonly string[]): Arguments {
-  const { values, positionals } = parseArgs({
-    args: [...argv],
-    options: {
-      hosts: { type: 'string', default: '3' },
-      keep: { type: 'boolean', default: false },
-      down: { type: 'boolean', default: false },
-    },
-    allowPositionals: true,
-  });
-  const [id, ...rest] = positionals;
-  if (rest.length > 0 || (id !== undefined && !values.down)) throw new Error(`unexpected '${rest[0] ?? id}'`);
-  if (!/^\d+$/.test(values.hosts) || Number(values.hosts) < 2 || Number(values.hosts) > 100) {
-    throw new Error(`--hosts ${values.hosts}: a number from 2 to 100 is wanted`);
-  }
-  return {
-    hosts: Number(values.hosts),
-    keep: values.keep,
-    down: values.down,
-    ...(id === undefined ? {} : { id }),
-  };
-}
-
-async function demonstrate(options: Arguments): Promise<number> {
+/** Shows all steps on so many hosts; resolves to the exit code when all is removed. */
+async function demonstrate(hosts: number, keep: boolean): Promise<number> {
   process.env[RUN_VARIABLE] = newRunId(family);
   const stop = untilStopped();
   const made: { cluster?: Cluster } = {};
   const work = (async () => {
-    made.cluster = await makeHosts({ hosts: options.hosts, endpoints: 'own' });
+    made.cluster = await makeHosts({ hosts, endpoints: 'own' });
     await runSteps(made.cluster, () => stop.signal !== undefined);
-    if (options.keep) {
+    if (keep) {
       console.log(hint(made.cluster, runId()));
       sayUp(made.cluster.dir);
       await stop.promise;

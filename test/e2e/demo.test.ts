@@ -109,12 +109,14 @@ describe('script/demo', () => {
   it.each([
     [['--hosts', '1'], '--hosts 1: a number from 2 to 100 is wanted'],
     [['--hosts', 'many'], '--hosts many: a number from 2 to 100 is wanted'],
-    [['--bogus'], "Unknown option '--bogus'"],
+    [['--hosts'], '--hosts : a number from 2 to 100 is wanted'],
+    [['--keep', '--foo'], 'unknown option --foo'],
     [['extra'], "unexpected 'extra'"],
-  ])('refuses %j with one line and exit code 2', async (argv, message) => {
-    const demo = new RunningProcess([DEMO, ...argv], { env: environment() });
+    [['--down', 'one', 'two'], "unexpected 'two'"],
+  ])('refuses %j with one line and exit code 2, before it installs anything', async (argv, message) => {
+    const demo = new RunningProcess([...asNobody, DEMO, ...argv], { env: environment() });
     expect((await demo.exit).code).toBe(2);
-    expect(demo.stderr).toEqual([expect.stringContaining(message)]);
+    expect(demo.lines).toEqual([`script/demo: ${message} (see script/demo --help)`]);
     expect(left()).toBe('');
   });
 
