@@ -52,6 +52,8 @@ The hosts stay up. A shell on one of them, where route -n, docker ps, cat /run/f
 ${per(({ docker }) => `sudo nsenter --target ${docker.pid} --mount --uts --net --pid bash`)}
 Docker of one of them, from outside:
 ${per(({ docker }) => `sudo docker --host ${docker.endpoint} ps`)}
+What flanneld-ts logs, one JSON object per line:
+${per(({ host }) => `sudo tail -f ${host.daemon.logFile}`)}
 Take it all down:
   sudo script/demo --down ${id}`;
 }

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { describeLeftovers, leftovers, sweep } from '../testbed/leftovers.ts';
@@ -84,6 +85,13 @@ describe('script/demo', () => {
     const docker =
       hints.find((line) => /^master +sudo docker/.test(line))?.replace(/^master +sudo /, '') ?? 'false';
     expect((await runToEnd(['sh', '-c', docker])).output).toContain('busybox-on-master');
+
+    const log =
+      hints
+        .find((line) => /^node-1 +sudo tail -f /.test(line))
+        ?.split(' ')
+        .at(-1) ?? '';
+    expect(readFileSync(log, 'utf8')).toMatch(/^\{.*"event":"ready".*\}$/m);
 
     const down =
       hints

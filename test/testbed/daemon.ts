@@ -46,6 +46,11 @@ export class DaemonProcess {
     return join(runFolder(this.options), 'docker_opts.env');
   }
 
+  /** A file with what all of its processes have logged, one JSON object per line. */
+  get logFile(): string {
+    return join(this.options.dir, 'flanneld-ts.log');
+  }
+
   /** The current or last process; throws before the first launch. */
   get process(): RunningProcess {
     if (this.#process === undefined) throw new Error('the daemon was never started');
@@ -80,6 +85,7 @@ export class DaemonProcess {
     ];
     this.#process = new RunningProcess(onHost(this.options, argv), {
       env: { ...plainEnvironment(), ...env },
+      logFile: this.logFile,
     });
   }
 

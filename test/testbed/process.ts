@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 
 /** How a process ended: `code` or, when a signal ended it, `signal`. */
@@ -11,6 +12,8 @@ export interface ProcessOptions {
   /** The whole environment; default: this process's. */
   readonly env?: NodeJS.ProcessEnv;
   readonly cwd?: string;
+  /** A file to which all output goes as well; appended to. */
+  readonly logFile?: string;
 }
 
 /** A child process whose output is kept line by line. It dies with this process (SIGKILL), whatever happens to this one. */
@@ -25,12 +28,16 @@ export class RunningProcess {
   readonly #argv: readonly string[];
   readonly #child: ChildProcess;
   readonly #listeners = new Set<() => void>();
+  /** Open until the output is complete, so that the file may be removed before. */
+  readonly #log: number | undefined;
   #ended: Exit | undefined;
 
   constructor(argv: readonly string[], options: ProcessOptions = {}) {
+    const { logFile, ...rest } = options;
     this.#argv = argv;
+    this.#log = logFile === undefined ? undefined : openSync(logFile, 'a');
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...argv], {
-      ...options,
+      ...rest,
       stdio: ['ignore', 'pipe', 'pipe'],
       // Out of the terminal's process group: Ctrl-C comes to this process alone, which ends its children in order.
       detached: true,
@@ -42,6 +49,7 @@ export class RunningProcess {
     this.exit = new Promise((resolve, reject) => {
       child.once('error', reject);
       child.once('close', (code, signal) => {
+        if (this.#log !== undefined) closeSync(this.#log);
         this.#ended = { code, signal };
         this.#wake();
         resolve(this.#ended);
@@ -106,6 +114,7 @@ export class RunningProcess {
   #keep(stream: string[], line: string): void {
     stream.push(line);
     this.lines.push(line);
+    if (this.#log !== undefined) writeSync(this.#log, `${line}\n`);
     this.#wake();
   }
 
