@@ -103,12 +103,8 @@ export class Bench {
   }
 
   /** GET from inside the host; status 0 when nobody answers. */
-  async get(url: string): Promise<{ readonly status: number; readonly body: string }> {
-    const code = `fetch(${JSON.stringify(url)}).then(async (r) => console.log(r.status + '\\n' + await r.text()), () => console.log('0'))`;
-    const argv = [`--net=/run/netns/${this.host.namespace}`, '--', process.execPath, '-e', code];
-    const { stdout } = await runToEnd(['nsenter', ...argv]);
-    const [status = '0', ...body] = stdout.split('\n');
-    return { status: Number(status), body: body.join('\n') };
+  async get(url: string): Promise<HttpAnswer> {
+    return await httpGet(this.host.namespace, url);
   }
 
   /** How many calls etcd has been asked so far, by method. */
@@ -131,6 +127,20 @@ export class Bench {
     for (const close of this.#closers.toReversed()) await close();
     rmSync(this.dir, { recursive: true, force: true });
   }
+}
+
+export interface HttpAnswer {
+  readonly status: number;
+  readonly body: string;
+}
+
+/** GET from inside a network namespace; status 0 when nobody answers. */
+export async function httpGet(namespace: string, url: string): Promise<HttpAnswer> {
+  const code = `fetch(${JSON.stringify(url)}).then(async (r) => console.log(r.status + '\\n' + await r.text()), () => console.log('0'))`;
+  const argv = [`--net=/run/netns/${namespace}`, '--', process.execPath, '-e', code];
+  const { stdout } = await runToEnd(['nsenter', ...argv]);
+  const [status = '0', ...body] = stdout.split('\n');
+  return { status: Number(status), body: body.join('\n') };
 }
 
 /** Makes the host and starts its etcd. On failure nothing is left. */

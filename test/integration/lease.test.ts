@@ -1,0 +1,206 @@
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { type Cluster, type ClusterHost, makeHosts, PREFIX } from '../testbed/cluster.ts';
+import type { DaemonProcess } from '../testbed/daemon.ts';
+import { until } from '../testbed/netns.ts';
+import { httpGet, leaseKey } from './bench.ts';
+import {
+  etcdLeaseIds,
+  leaseValue,
+  ownRoutes,
+  type StoredLease,
+  storedLease,
+  storedLeases,
+  subnetOf,
+} from './route-watch.ts';
+
+const SUBNET = '172.20.40.0/24';
+const KEY = leaseKey(SUBNET);
+const HEALTH = ['--healthz-ip=127.0.0.1', '--healthz-port=8471'];
+/** The etcd lease of an adopted key; etcd's shortest is 2 s. */
+const SHORT_TTL_S = 6;
+/** Who else may claim a subnet: on the segment, with nobody there. */
+const OTHER = '10.211.55.199';
+
+let cluster: Cluster;
+let host: ClusterHost;
+let daemon: DaemonProcess;
+/** A host whose daemon runs all the while: it routes to what the leases say. */
+let peer: ClusterHost;
+
+beforeAll(async () => {
+  cluster = await makeHosts({ hosts: 2, flags: ['--iface=eth0', ...HEALTH] });
+  await cluster.startEtcd();
+  await cluster.storeConfig();
+  const [first, second] = cluster.hosts;
+  if (first === undefined || second === undefined) throw new Error('too few hosts');
+  host = first;
+  daemon = host.daemon;
+  peer = second;
+  await peer.daemon.start();
+});
+
+afterAll(() => cluster?.close());
+
+beforeEach(async () => {
+  const { key: peersKey } = await storedLease(cluster, peer);
+  for (const { key } of await storedLeases(cluster.etcd.first)) {
+    if (key !== peersKey) await cluster.etcd.ctl('del', key);
+  }
+  rmSync(daemon.subnetFile, { force: true });
+  await peerRoutes([]);
+});
+
+afterEach(async () => {
+  if (daemon.running) await daemon.stop();
+});
+
+/** Grants an etcd lease; resolves to its id. */
+async function grant(ttlSeconds: number): Promise<string> {
+  const answer = await cluster.etcd.ctl('lease', 'grant', String(ttlSeconds));
+  return /^lease ([0-9a-f]{16}) granted/.exec(answer)?.[1] ?? answer;
+}
+
+const put = (key: string, value: string, leaseId = '0') =>
+  cluster.etcd.ctl('put', key, value, `--lease=${leaseId}`);
+
+/** What a key holds; undefined when it is not there. */
+async function stored(key: string): Promise<StoredLease | undefined> {
+  return (await storedLeases(cluster.etcd.first)).find((lease) => lease.key === key);
+}
+
+/** Waits until the peer's routes are exactly these. */
+async function peerRoutes(expected: readonly string[]): Promise<void> {
+  let seen: readonly string[] = [];
+  const wanted = expected.map((route) => `${route} dev eth0`).join('\n');
+  await until(
+    async () => {
+      seen = await ownRoutes(peer);
+      return seen.join('\n') === wanted;
+    },
+    10_000,
+    () => `the peer has:\n${seen.join('\n')}\nwanted:\n${wanted}\n${daemon.process.tail()}`,
+  );
+}
+
+/** Waits until /readyz answers with this status; resolves to its text. */
+async function readyz(status: 200 | 503): Promise<string> {
+  let last = await httpGet(host.net.namespace, 'http://127.0.0.1:8471/readyz');
+  await until(
+    async () => {
+      last = await httpGet(host.net.namespace, 'http://127.0.0.1:8471/readyz');
+      return last.status === status;
+    },
+    20_000,
+    () => `/readyz: ${last.status} ${last.body}\n${daemon.process.tail()}`,
+  );
+  return last.body;
+}
+
+test(`an adopted key on a lease of ${SHORT_TTL_S} s lives on by renewals that write nothing`, async () => {
+  const leaseId = await grant(SHORT_TTL_S);
+  await put(KEY, leaseValue(host.address), leaseId);
+  const before = await stored(KEY);
+  await daemon.start();
+  // Granted after the daemon has adopted its own: it is gone when nobody renews it.
+  const control = leaseKey('172.20.3.0/24');
+  await put(control, leaseValue(OTHER), await grant(SHORT_TTL_S));
+  await sleep(2 * SHORT_TTL_S * 1000);
+  expect(await stored(control)).toBeUndefined();
+  expect(await stored(KEY)).toEqual(before);
+  expect(before?.leaseId).toBe(leaseId);
+  expect(subnetOf(host)).toBe(SUBNET);
+  expect(daemon.logs.filter(({ level }) => level === 'warn')).toEqual([]);
+});
+
+test('a reservation is taken, and after two restarts it is as it was', async () => {
+  await put(KEY, leaseValue(host.address));
+  const before = await stored(KEY);
+  expect(before?.leaseId).toBe('0'.repeat(16));
+  const leaseIds = await etcdLeaseIds(cluster.etcd.first);
+  await daemon.start();
+  for (const _ of [1, 2]) {
+    expect(subnetOf(host)).toBe(SUBNET);
+    await daemon.restart();
+  }
+  await daemon.stop();
+  expect(subnetOf(host)).toBe(SUBNET);
+  expect(await stored(KEY)).toEqual(before);
+  expect(await etcdLeaseIds(cluster.etcd.first)).toEqual(leaseIds);
+});
+
+test('an own key of another backend is put right on the lease it has, and peers route to it', async () => {
+  const leaseId = await grant(3_600);
+  const vxlan = { PublicIP: host.address, PublicIPv6: null, BackendType: 'vxlan', BackendData: { VNI: 1 } };
+  await put(KEY, JSON.stringify(vxlan), leaseId);
+  await daemon.start();
+  expect(await stored(KEY)).toMatchObject({ value: leaseValue(host.address), leaseId });
+  expect(subnetOf(host)).toBe(SUBNET);
+  expect(await daemon.waitForLog('lease-rewritten')).toMatchObject({ key: KEY });
+  await peerRoutes([`${SUBNET} via ${host.address}`]);
+});
+
+test('an own key that another host has taken is left to it, loudly, until an operator deletes it', async () => {
+  await daemon.start();
+  const { key } = await storedLease(cluster, host);
+  const subnet = subnetOf(host);
+  await peerRoutes([`${subnet} via ${host.address}`]);
+
+  await put(key, leaseValue(OTHER));
+  const line = await daemon.waitForLog(({ event, what }) => event === 'trouble' && what === 'contested');
+  for (const text of [subnet, OTHER, `del '${key}'`]) expect(line.msg).toContain(text);
+  expect(await readyz(503)).toContain(`now belongs to ${OTHER}`);
+  await peerRoutes([`${subnet} via ${OTHER}`]);
+  const taken = await stored(key);
+  // It looks again after about one second, and two more.
+  await sleep(4_000);
+  expect(await stored(key)).toEqual(taken);
+  expect(taken?.value).toBe(leaseValue(OTHER));
+  expect(await ownRoutes(host)).toHaveLength(1);
+  expect(daemon.logs.filter(({ what }) => what === 'contested')).toHaveLength(1);
+
+  await cluster.etcd.ctl('del', key);
+  await readyz(200);
+  await peerRoutes([`${subnet} via ${host.address}`]);
+  const own = await stored(key);
+  expect(own?.value).toBe(leaseValue(host.address));
+  expect(await etcdLeaseIds(cluster.etcd.first)).toContain(own?.leaseId);
+});
+
+test('an own key outside SubnetMin and SubnetMax is given back with its lease, and a fitting one is taken', async () => {
+  const leaseId = await grant(3_600);
+  const unfit = leaseKey('172.20.5.0/24');
+  await put(unfit, leaseValue(host.address), leaseId);
+  await daemon.start();
+  expect(await stored(unfit)).toBeUndefined();
+  expect(await etcdLeaseIds(cluster.etcd.first)).not.toContain(leaseId);
+  expect(await daemon.waitForLog('lease-unfit')).toMatchObject({ key: unfit });
+  const [, third] = /^172\.20\.(\d+)\.0\/24$/.exec(subnetOf(host)) ?? [];
+  expect(Number(third)).toBeGreaterThanOrEqual(10);
+  expect(Number(third)).toBeLessThanOrEqual(254);
+  expect((await storedLease(cluster, host)).key).toBe(leaseKey(subnetOf(host)));
+});
+
+test('the subnet of a previous subnet.env is taken while it is free, and another one when it is not', async () => {
+  const previous = 'FLANNEL_NETWORK=172.20.0.0/16\nFLANNEL_SUBNET=172.20.40.1/24\n';
+  mkdirSync(dirname(daemon.subnetFile), { recursive: true });
+  writeFileSync(daemon.subnetFile, previous);
+  await daemon.start();
+  expect(subnetOf(host)).toBe(SUBNET);
+  expect(await daemon.waitForLog('lease-acquired')).toMatchObject({ origin: 'hint' });
+
+  await daemon.stop();
+  await put(KEY, leaseValue(OTHER));
+  const theirs = await stored(KEY);
+  await daemon.start();
+  expect(subnetOf(host)).not.toBe(SUBNET);
+  expect(await stored(KEY)).toEqual(theirs);
+});
+
+test('nothing outside the subnets was written', async () => {
+  const keys = await cluster.etcd.ctl('get', '--prefix', '', '--keys-only');
+  const others = keys.split('\n').filter((key) => key !== '' && !key.startsWith(`${PREFIX}/subnets/`));
+  expect(others).toEqual([`${PREFIX}/config`]);
+});
