@@ -1,0 +1,114 @@
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { until } from '../testbed/netns.ts';
+import { type Bench, startBench } from './bench.ts';
+import { type KernelMonitor, monitorKernel } from './kernel-monitor.ts';
+import { etcdLeaseIds, type StoredLease, storedLeases } from './route-watch.ts';
+
+const PUBLIC_IP = '10.211.55.100';
+const READYZ = 'http://127.0.0.1:8471/readyz';
+/** How long the client may take to find the restored etcd and list anew. */
+const FOUND_MS = 40_000;
+const STAYS = '172.20.1.0/24 via 10.211.55.101';
+const IN_SNAPSHOT = [STAYS, '172.20.2.0/24 via 10.211.55.102', '172.20.3.0/24 via 10.211.55.103'];
+/** Since the snapshot one peer has left, one has moved, one has come: all of it is undone by the restore. */
+const SINCE = [STAYS, '172.20.3.0/24 via 10.211.55.133', '172.20.4.0/24 via 10.211.55.104'];
+
+let bench: Bench;
+let monitor: KernelMonitor;
+/** Saved before the daemon had its lease. */
+let early: string;
+
+beforeAll(async () => {
+  bench = await startBench({
+    flags: ['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8471'],
+  });
+  monitor = await monitorKernel(bench.host.namespace);
+  bench.onClose(() => monitor.stop());
+  await putLeases(IN_SNAPSHOT);
+  early = await saveSnapshot('early');
+  await bench.daemon.start();
+});
+
+afterAll(() => bench?.close());
+
+async function putLeases(routes: readonly string[]): Promise<void> {
+  for (const route of routes) {
+    const [subnet = '', , publicIP = ''] = route.split(' ');
+    await bench.putLease(subnet, publicIP);
+  }
+}
+
+async function saveSnapshot(name: string): Promise<string> {
+  const file = join(bench.dir, `${name}.snapshot`);
+  await bench.etcd.ctl('snapshot', 'save', file);
+  return file;
+}
+
+async function ownLease(): Promise<StoredLease | undefined> {
+  return (await storedLeases(bench.etcd.first)).find(({ value }) => value.includes(`"${PUBLIC_IP}"`));
+}
+
+/** Makes the changes, restores the snapshot under the running daemon, and expects the routes of the restored list. */
+async function changeAndRestore(snapshot: string): Promise<void> {
+  await bench.removeLease('172.20.2.0/24');
+  await putLeases(SINCE.slice(1));
+  await bench.haveRoutes(SINCE);
+  const { pid } = bench.daemon;
+  const mark = monitor.mark;
+
+  await bench.etcd.restore(snapshot);
+
+  await bench.haveRoutes(IN_SNAPSHOT, FOUND_MS);
+  const events = (await monitor.since(mark)).map(({ text }) => text);
+  // The moved peer is replaced in one step, the one that stays is not touched.
+  expect(events.filter((text) => text.includes('Deleted'))).toEqual([
+    expect.stringMatching(/Deleted 172\.20\.4\.0\/24 via 10\.211\.55\.104 /),
+  ]);
+  expect(events.filter((text) => text.includes('172.20.1.0/24'))).toEqual([]);
+  expect(bench.daemon.running && bench.daemon.pid).toBe(pid);
+  // The new watch is up: a change arrives at once.
+  await bench.putLease('172.20.5.0/24', '10.211.55.105');
+  await bench.haveRoutes([...IN_SNAPSHOT, '172.20.5.0/24 via 10.211.55.105'], 2_000);
+}
+
+/** The daemon has a key on a lease that lives, and says that all is well. */
+async function expectHeld(): Promise<StoredLease> {
+  let last = '';
+  await until(
+    async () => {
+      const { status, body } = await bench.get(READYZ);
+      last = body;
+      return status === 200;
+    },
+    20_000,
+    () => `not ready: ${last}\n${bench.daemon.process.tail()}`,
+  );
+  const own = await ownLease();
+  if (own === undefined) throw new Error(`etcd has no lease of the host\n${bench.daemon.process.tail()}`);
+  expect(await etcdLeaseIds(bench.etcd.first)).toContain(own.leaseId);
+  return own;
+}
+
+test('a restore to a moment with the own lease gives its routes, and the lease is held as before', async () => {
+  const before = await expectHeld();
+  await changeAndRestore(await saveSnapshot('late'));
+  expect(await expectHeld()).toEqual(before);
+});
+
+test('a restore to a moment before the own lease gives its routes, and the same subnet is taken again', async () => {
+  await bench.removeLease('172.20.5.0/24');
+  const before = await expectHeld();
+  await changeAndRestore(early);
+  await bench.daemon.waitForLog('lease-held');
+  const after = await expectHeld();
+  expect([after.key, after.value]).toEqual([before.key, before.value]);
+});
+
+test('neither cost an error, and each is told in a few lines', () => {
+  const { logs } = bench.daemon;
+  expect(logs.filter(({ event }) => event === 'relist')).toHaveLength(2);
+  expect(logs.filter(({ event }) => event === 'lease-lost')).toHaveLength(1);
+  expect(logs.filter(({ level }) => level === 'error')).toEqual([]);
+  expect(logs.filter(({ event }) => event === 'trouble').length).toBeLessThanOrEqual(6);
+});
