@@ -71,18 +71,29 @@ export class EnvFiles {
   }
 
   async #writeOne(path: string, content: string, signal: AbortSignal): Promise<void> {
-    const { files, clock, random, trouble, log } = this.#options;
+    const { clock, random, trouble } = this.#options;
     const onFailure = (error: unknown) =>
       trouble.report(
         `file ${path}`,
         `waiting: ${path} cannot be written: ${reasonOf(error)}. ${remedy(path)}`,
         { path },
       );
-    await retryForever({ clock, random, policy, onFailure }, signal, () =>
-      files.writeAtomic(path, content, fileMode),
-    );
+    await retryForever({ clock, random, policy, onFailure }, signal, () => this.#writeOrKeep(path, content));
     trouble.clear(`file ${path}`, `${path} could be written`);
-    log.info({ event: 'file-written', path }, `wrote ${path}`);
+  }
+
+  /** A file that holds what it should already will do: a full /run must not keep a restarted daemon from its routes. */
+  async #writeOrKeep(path: string, content: string): Promise<void> {
+    const { files, log } = this.#options;
+    try {
+      await files.writeAtomic(path, content, fileMode);
+      log.info({ event: 'file-written', path }, `wrote ${path}`);
+    } catch (error) {
+      const present = await files.readText(path).catch(() => undefined);
+      if (present !== content) throw error;
+      const text = `${path} cannot be written, but holds what it should: ${reasonOf(error)}`;
+      log.warn({ event: 'file-kept', path }, text);
+    }
   }
 }
 
