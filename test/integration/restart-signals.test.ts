@@ -1,11 +1,14 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type Cluster, type ClusterHost, CONFIG, makeHosts, PREFIX } from '../testbed/cluster.ts';
 import { DaemonProcess } from '../testbed/daemon.ts';
+import { until } from '../testbed/netns.ts';
 import type { Exit } from '../testbed/process.ts';
 
+/** The last file that is written before the first sync. */
+const DOCKER_OPTS_FILE = '/run/docker_opts.env';
 const CLEAN: Exit = { code: 0, signal: null };
 
 describe('a daemon that is told to stop', () => {
@@ -87,6 +90,34 @@ describe('a daemon that is told to stop', () => {
     await cluster.etcd.ctl('del', key);
   });
 
+  it('while it waits for a file that cannot be written, exits with 0', async () => {
+    await store(CONFIG);
+    blockFiles();
+    launch();
+    await daemon.waitForLog(({ event, path }) => event === 'trouble' && path !== undefined);
+    await expectCleanStop();
+    unblockFiles();
+  });
+
+  it('while the first sync waits for an etcd that does not answer, exits with 0', async () => {
+    await store(CONFIG);
+    blockFiles();
+    daemon = new DaemonProcess({ ...host.daemon.options, endpoints: cluster.etcd.first.clientUrl });
+    daemon.launch();
+    await daemon.waitForLog(({ event, path }) => event === 'trouble' && path !== undefined);
+    for (const member of cluster.etcd.members) member.pause();
+    try {
+      unblockFiles();
+      await daemon.waitForLog(({ event, path }) => event === 'file-written' && path === DOCKER_OPTS_FILE);
+      await until(requestIsUnread, 10_000, 'the list of leases was not asked for');
+      await expectCleanStop();
+      expect(daemon.logs.filter(({ event }) => event === 'ready')).toEqual([]);
+    } finally {
+      for (const member of cluster.etcd.members) member.resume();
+    }
+    await Promise.all(cluster.etcd.members.map((member) => member.healthy()));
+  });
+
   it('while a file hangs, is cut short and exits with 0 within 5 s', async () => {
     await store(CONFIG);
     hang();
@@ -104,6 +135,22 @@ describe('a daemon that is told to stop', () => {
     // Not the same one: of two equal signals that wait to be taken the kernel keeps one.
     await expectCleanStop(1_000, 'SIGINT');
   });
+
+  /** Whether the frozen member of the host has been sent something: the second column is what waits to be read. */
+  async function requestIsUnread(): Promise<boolean> {
+    const sockets = await host.net.exec('ss', '-Htn', 'sport = :2379');
+    return sockets.split('\n').some((line) => Number(line.trim().split(/\s+/)[1]) > 0);
+  }
+
+  /** A file lies where the folder of subnet.env has to be. */
+  function blockFiles(): void {
+    rmSync(dirname(host.daemon.subnetFile), { recursive: true, force: true });
+    writeFileSync(dirname(host.daemon.subnetFile), '');
+  }
+
+  function unblockFiles(): void {
+    rmSync(dirname(host.daemon.subnetFile));
+  }
 
   /** A subnet.env whose reading never ends, as on a network file system that is away. */
   function hang(): void {
