@@ -10,6 +10,7 @@ import type { LeaseUpdate } from '../../subnet/lease-watch.ts';
 import type { Backend, BackendStatus } from '../backend.ts';
 import { DesiredRoutes, type Self } from './desired.ts';
 import { dumpKernel, Mirror } from './mirror.ts';
+import { OwnAddress } from './own-address.ts';
 import type { Ownership } from './ownership.ts';
 import { RouteStates } from './route-states.ts';
 import { RouteWriter } from './route-writer.ts';
@@ -45,6 +46,7 @@ export class Reconciler implements Backend {
   readonly #mirror: Mirror;
   readonly #states: RouteStates;
   readonly #writer: RouteWriter;
+  readonly #ownAddress: OwnAddress;
   readonly #wake = new Wake();
   readonly #syncedWake = new Wake();
   #dirty = new Set<string>();
@@ -60,6 +62,7 @@ export class Reconciler implements Backend {
     this.#options = options;
     this.#desired = new DesiredRoutes(options.self);
     this.#mirror = new Mirror(options.linkName);
+    this.#ownAddress = new OwnAddress({ ...options, publicIP: options.self.publicIP });
     this.#states = new RouteStates(options.log);
     this.#writer = new RouteWriter({
       ...options,
@@ -177,6 +180,7 @@ export class Reconciler implements Backend {
     this.#nextCheckMs = this.#lastDumpMs + checkIntervalMs * (0.9 + 0.2 * random.next());
     this.#allDirty = true;
     this.#takeIn(await events.drain(signal), true);
+    this.#ownAddress.look(this.#mirror.ownAddresses);
   }
 
   /** `overlapping`: the events happened while the last dump was made. */
@@ -189,6 +193,7 @@ export class Reconciler implements Backend {
       for (const dst of change.dsts) this.#dirty.add(dst);
     }
     if (!surroundings) return;
+    this.#ownAddress.look(this.#mirror.ownAddresses);
     this.#writer.releaseAll();
     this.#allDirty = true;
   }
