@@ -1,0 +1,59 @@
+import { join } from 'node:path';
+import process from 'node:process';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { PREFIX } from '../testbed/cluster.ts';
+import { PROGRAM } from '../testbed/daemon.ts';
+import { onHost } from '../testbed/host.ts';
+import { RunningProcess } from '../testbed/process.ts';
+import { type Bench, ENDPOINT, startBench } from './bench.ts';
+
+const COMMAND = [
+  process.execPath,
+  PROGRAM,
+  '--iface=eth0',
+  `--etcd-endpoints=${ENDPOINT}`,
+  `--etcd-prefix=${PREFIX}`,
+];
+/** A level, in colour. */
+const INFO = '\u001b[32mINFO\u001b[39m';
+
+let bench: Bench;
+
+beforeAll(async () => {
+  bench = await startBench();
+});
+
+afterAll(() => bench?.close());
+
+/** Starts the program, with nothing said about the log's format, and waits until it is ready. */
+async function start(argv: readonly string[]): Promise<RunningProcess> {
+  const place = { dir: join(bench.dir, 'host'), namespace: bench.host.namespace };
+  const child = new RunningProcess(onHost(place, argv), { env: { PATH: process.env['PATH'] } });
+  bench.onClose(async () => void (await child.stop('SIGKILL')));
+  await child.waitFor((lines) => lines.find((line) => line.includes('ready: subnet')), 30_000, 'ready');
+  return child;
+}
+
+test('in a pipe every line of the log is JSON, on standard error', async () => {
+  const child = await start(COMMAND);
+  expect(await child.stop('SIGTERM', 5_000)).toEqual({ code: 0, signal: null });
+  expect(child.stdout).toEqual([]);
+  for (const line of child.stderr) {
+    expect(JSON.parse(line)).toMatchObject({ level: expect.any(String), msg: expect.any(String) });
+  }
+});
+
+test('on a terminal the log is for people', async () => {
+  // util-linux: runs the command on a terminal of its own and copies to standard output what is shown there. Told to stop
+  // it would show nothing more, so the program itself is told; should script be killed, the program goes with it.
+  const command = `echo "pid $$"; exec setpriv --pdeathsig KILL -- ${COMMAND.join(' ')}`;
+  const child = await start(['script', '-qec', command, '/dev/null']);
+  const pid = Number(/^pid (\d+)/.exec(child.stdout[0] ?? '')?.[1]);
+  expect(pid).toBeGreaterThan(1);
+  process.kill(pid, 'SIGTERM');
+  expect(await child.exit).toEqual({ code: 0, signal: null });
+  for (const message of ['ready: subnet 172.20.', 'stopping as asked']) {
+    expect(child.stdout.filter((line) => line.includes(message))).toEqual([expect.stringContaining(INFO)]);
+  }
+  expect(child.stdout.filter((line) => line.startsWith('{'))).toEqual([]);
+});
