@@ -1,4 +1,3 @@
-import { type BackendStatus } from '../src/backend/backend.ts';
 import { Daemon, type DaemonOptions } from '../src/daemon/daemon.ts';
 import type { Readiness } from '../src/daemon/health.ts';
 import { parseSubnetEnv } from '../src/daemon/subnet-env.ts';
@@ -21,7 +20,6 @@ export interface ClusterOptions {
   readonly hosts: number;
   /** Text stored as the network configuration; absent: the scenario's. Null: none. */
   readonly config?: string | null;
-  readonly etcdLatencyMs?: number;
 }
 
 export const prefix = '/atomic.io/network';
@@ -38,7 +36,7 @@ const daemonOptions: DaemonOptions = {
   routeProtocol: 102,
 };
 
-/** One run of a daemon on a host, from start to stop or crash. */
+/** One run of a daemon on a host, from start to stop. */
 interface DaemonRun {
   readonly daemon: Daemon;
   readonly controller: AbortController;
@@ -109,10 +107,6 @@ export class SimHost {
     return this.#run?.daemon.readiness() ?? { ready: false, reasons: ['not running'] };
   }
 
-  get status(): BackendStatus | undefined {
-    return this.#run?.daemon.backendStatus();
-  }
-
   /** The subnet in subnet.env; undefined while there is none. */
   async subnet(): Promise<Subnet | undefined> {
     const text = await this.files.readText(daemonOptions.subnetFile);
@@ -136,13 +130,13 @@ export class SimCluster {
   readonly log: SimLog;
   readonly hosts: readonly SimHost[];
 
-  constructor({ seed, hosts, config = scenarioConfig, etcdLatencyMs = 1 }: ClusterOptions) {
+  constructor({ seed, hosts, config = scenarioConfig }: ClusterOptions) {
     const random = new SeededRandom(seed);
     this.log = new SimLog(this.clock);
     this.etcd = new SimEtcd({
       clock: this.clock,
       members: ['etcd-0', 'etcd-1', 'etcd-2'],
-      latencyMs: etcdLatencyMs,
+      latencyMs: 1,
     });
     if (config !== null) this.etcd.put(`${prefix}/config`, config);
     this.hosts = Array.from({ length: hosts }, (_, index) => new SimHost(this, index, random));

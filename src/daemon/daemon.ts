@@ -1,4 +1,3 @@
-import type { BackendStatus } from '../backend/backend.ts';
 import { Reconciler } from '../backend/hostgw/reconciler.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -119,11 +118,6 @@ export class Daemon {
     return rest > 0
       ? [...problems.slice(0, namedProblems), `${rest} more routes are not installed`]
       : problems;
-  }
-
-  /** Peers and their routes; undefined before the lease is there. */
-  backendStatus(): BackendStatus | undefined {
-    return this.#backend?.status();
   }
 
   async #work(signal: AbortSignal): Promise<never> {

@@ -1,6 +1,6 @@
 import type { Subnet } from '../ip/ip.ts';
 import type { Random } from '../runtime/random.ts';
-import { chooseSubnet, fits, isFree, poolUsage } from './allocate.ts';
+import { chooseSubnet, fits, isFree, poolSize } from './allocate.ts';
 import type { PoolConfig } from './config.ts';
 import { keepKey } from './keep-key.ts';
 import { formatLeaseValue, type Lease, parseLease } from './lease.ts';
@@ -178,9 +178,8 @@ async function giveBack(
 
 function exhausted({ pool, subnetsPrefix }: AcquireOptions, kvs: readonly KeyValue[]): PoolExhaustedError {
   const named = kvs.filter(({ key }) => parseSubnetKey(subnetsPrefix, key) !== undefined);
-  const { size } = poolUsage(pool, []);
   const reservations = named.filter(({ lease }) => lease === '0').length;
-  return new PoolExhaustedError(pool, subnetsPrefix, size, named.length, reservations);
+  return new PoolExhaustedError(pool, subnetsPrefix, poolSize(pool), named.length, reservations);
 }
 
 function reportOthers({ log, publicIP }: AcquireOptions, held: OwnLease, keys: readonly string[]): void {

@@ -45,12 +45,8 @@ export function fits(pool: PoolConfig, subnet: Subnet): boolean {
   );
 }
 
-/** How many subnets the pool has and how many of them `taken` overlaps. Beyond 2^53 (IPv6) the numbers are rounded. */
-export function poolUsage(pool: PoolConfig, taken: Iterable<Subnet>): { size: number; used: number } {
-  return { size: Number(poolSize(pool)), used: Number(countOf(usedRuns(pool, taken))) };
-}
-
-function poolSize(pool: PoolConfig): bigint {
+/** How many subnets the pool has. */
+export function poolSize(pool: PoolConfig): bigint {
   return indexOf(pool, pool.max.first) + 1n;
 }
 

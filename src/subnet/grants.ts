@@ -93,7 +93,7 @@ export class Grants {
       const never = new AbortController().signal;
       await firstOf(never, (inner) => [revoke(inner), clock.sleep(tidyLimitMs, inner)]);
     } catch (error) {
-      log.debug({ event: 'revoke-failed', err: error }, 'an unused etcd lease is left to expire');
+      log.debug({ event: 'revoke-failed', error }, 'an unused etcd lease is left to expire');
     }
   }
 }

@@ -34,7 +34,7 @@ export interface OwnLease {
 
 /** Every subnet of the pool is leased or overlapped by a lease. */
 export class PoolExhaustedError extends FlannelError {
-  constructor(pool: PoolConfig, subnetsPrefix: string, size: number, keys: number, reservations: number) {
+  constructor(pool: PoolConfig, subnetsPrefix: string, size: bigint, keys: number, reservations: number) {
     super(
       'POOL_EXHAUSTED',
       `no free subnet: all ${size} from ${pool.min.text} to ${pool.max.text} are used, by ${keys} keys under ` +

@@ -27,7 +27,10 @@ export interface Registry {
   ): Promise<{ readonly id: string; readonly ttlSeconds: number }>;
   /** Renews once; resolves to the seconds it lives from now, 0 when there is no such lease. */
   leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }>;
-  /** The seconds left (-1 when there is no such lease) and the TTL it was granted with. */
+  /**
+   * The seconds left (-1 when there is no such lease) and the TTL it was granted with. The daemon has no use for it; it is how
+   * tests see what leases were given.
+   */
   leaseTimeToLive(
     id: string,
     signal?: AbortSignal,
