@@ -76,7 +76,7 @@ export class EnvFiles {
       trouble.report(
         `file ${path}`,
         `waiting: ${path} cannot be written: ${reasonOf(error)}. ${remedy(path)}`,
-        { path },
+        { path, error },
       );
     await retryForever({ clock, random, policy, onFailure }, signal, () => this.#writeOrKeep(path, content));
     trouble.clear(`file ${path}`, `${path} could be written`);

@@ -1,5 +1,5 @@
 import { type DestinationStream, pino, stdTimeFunctions } from 'pino';
-import { FlannelError } from '../runtime/errors.ts';
+import { FlannelError, isBug } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { lineWriter } from './log-writer.ts';
 
@@ -82,7 +82,7 @@ function printable(fields: Record<string, unknown>): Record<string, unknown> {
   );
 }
 
-/** Where a stack says more than the message: at errors nobody gave a code, that is, at mistakes in the program. */
+/** A stack says more than the message at mistakes in the program and at errors nobody gave a code. */
 function describeError(error: Error, depth = 0): Record<string, unknown> {
   const code = 'code' in error ? error.code : undefined;
   const remedy = error instanceof FlannelError ? error.remedy : undefined;
@@ -90,7 +90,8 @@ function describeError(error: Error, depth = 0): Record<string, unknown> {
   return {
     type: error.name,
     message: error.message,
-    ...(code === undefined ? { stack: error.stack } : { code }),
+    ...(code === undefined ? {} : { code }),
+    ...(code === undefined || isBug(error) ? { stack: error.stack } : {}),
     ...(remedy === undefined ? {} : { remedy }),
     ...(cause === undefined || depth >= DEEPEST_CAUSE ? {} : { cause: describeCause(cause, depth + 1) }),
   };

@@ -35,7 +35,9 @@ export async function waitForInterface(
       }
     } catch (error) {
       signal.throwIfAborted();
-      options.trouble.report('interface', `the interfaces of this host cannot be read: ${messageOf(error)}`);
+      options.trouble.report('interface', `the interfaces of this host cannot be read: ${messageOf(error)}`, {
+        error,
+      });
     }
     await options.clock.sleep(lookAgainMs, signal);
   }

@@ -21,6 +21,9 @@ export class FlannelError extends Error {
   }
 }
 
+/** How many causes of causes are looked at: a chain may be a ring. */
+const deepestCause = 5;
+
 /** The text of anything thrown, for a log line. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
@@ -30,4 +33,16 @@ export function messageOf(error: unknown): string {
 export function explanationOf(error: unknown): string {
   const remedy = error instanceof FlannelError ? error.remedy : undefined;
   return remedy === undefined ? messageOf(error) : `${messageOf(error)}. ${remedy}`;
+}
+
+/** What the language and Node throw at a mistake in the program. Errors of the system are plain Errors with a code. */
+const bugTypes = [TypeError, RangeError, ReferenceError, SyntaxError];
+
+/** Whether an error, or a cause of it, shows a mistake in the program: no wait will mend it, and only its stack tells where. */
+export function isBug(error: unknown): boolean {
+  for (let inner = error, depth = 0; inner instanceof Error && depth < deepestCause; depth++) {
+    if (bugTypes.some((type) => inner instanceof type)) return true;
+    inner = inner.cause;
+  }
+  return false;
 }

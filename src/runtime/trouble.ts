@@ -1,4 +1,5 @@
 import type { Clock } from './clock.ts';
+import { isBug, messageOf } from './errors.ts';
 import type { LogFields, Logger } from './logger.ts';
 
 const minuteMs = 60_000;
@@ -13,6 +14,8 @@ interface Trouble {
   readonly sinceMs: number;
   /** Messages logged already. */
   readonly said: Set<string>;
+  /** Mistakes in the program whose stack was logged, by their own message: `message` may name a time that passes. */
+  readonly bugs: Set<string>;
   message: string;
   attempts: number;
   repeatMs: number;
@@ -46,12 +49,17 @@ export class TroubleLog {
     return this.#troubles.has(what);
   }
 
-  /** Notes that `what` (a stable name such as `etcd`) is in trouble. */
-  report(what: string, message: string, fields: LogFields = {}): void {
+  /**
+   * Notes that `what` (a stable name such as `etcd`) is in trouble. `error` among the fields is what was caught: `message`
+   * says all that is known of it, unless it is a mistake in the program; then the line is an error, and
+   * the first one carries the stack.
+   */
+  report(what: string, message: string, { error, ...fields }: LogFields = {}): void {
     const nowMs = this.#clock.monotonic();
     const trouble = this.#troubles.get(what) ?? {
       sinceMs: nowMs,
       said: new Set<string>(),
+      bugs: new Set<string>(),
       message,
       attempts: 0,
       repeatMs: firstRepeatMs,
@@ -66,7 +74,10 @@ export class TroubleLog {
         ? {}
         : { attempts: trouble.attempts, lastingS: Math.round((nowMs - trouble.sinceMs) / 1000) };
     trouble.said.add(message);
-    this.#log.warn({ event: 'trouble', what, ...lasting, ...fields }, message);
+    const line = { event: 'trouble', what, ...lasting, ...fields };
+    if (!isBug(error)) return this.#log.warn(line, message);
+    this.#log.error(trouble.bugs.has(messageOf(error)) ? line : { ...line, error }, message);
+    trouble.bugs.add(messageOf(error));
   }
 
   /** Notes that `what` works; logs `message` if its trouble was logged. */

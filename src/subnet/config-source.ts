@@ -61,7 +61,7 @@ function noteFailure({ trouble, registry }: Reporting, key: string, error: unkno
     trouble.report('config', message, { key, code: error.code });
     return;
   }
-  trouble.report('etcd', `waiting for etcd: ${explanationOf(error)}`, { endpoint: registry.endpoint });
+  trouble.report('etcd', `waiting for etcd: ${explanationOf(error)}`, { endpoint: registry.endpoint, error });
 }
 
 /** Says where it looked, and what lies near: most often the prefix is another one. */

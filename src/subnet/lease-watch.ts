@@ -108,7 +108,7 @@ export class LeaseWatch {
     trouble.report(
       'lease-watch',
       `the leases under ${subnetsPrefix} cannot be watched, routes stay as they are meanwhile: ${explanationOf(error)}`,
-      { endpoint: registry.endpoint },
+      { endpoint: registry.endpoint, error },
     );
     if (kind === 'UNAUTHENTICATED') await this.#renewToken(signal);
   }

@@ -55,7 +55,11 @@ export class LeaseManager {
   async acquire(signal: AbortSignal): Promise<OwnLease> {
     const { clock, random, trouble, log, subnetsPrefix, publicIP } = this.#options;
     const onFailure = (error: unknown) =>
-      trouble.report('lease', `no lease for ${publicIP} under ${subnetsPrefix} yet: ${explanationOf(error)}`);
+      trouble.report(
+        'lease',
+        `no lease for ${publicIP} under ${subnetsPrefix} yet: ${explanationOf(error)}`,
+        { error },
+      );
     let asked = this.#schedule.now();
     try {
       const lease = await retryForever(
@@ -128,10 +132,7 @@ export class LeaseManager {
       trouble.report(
         'renewal',
         `the lease ${own.key} could not be renewed; ${text}: ${explanationOf(error)}`,
-        {
-          key: own.key,
-          ...fields,
-        },
+        { key: own.key, ...fields, error },
       );
       return false;
     }

@@ -68,6 +68,14 @@ describe('a line of JSON', () => {
     expect(parse(lines[0])['error']).not.toHaveProperty('stack');
   });
 
+  it('shows the stack of a mistake in the program also when Node gave it a code', async () => {
+    const { log, lines } = await capture();
+    const bug = Object.assign(new TypeError('must be a string'), { code: 'ERR_INVALID_ARG_TYPE' });
+    log.error({ error: bug }, 'x');
+    const stack = expect.stringContaining('logger.test');
+    expect(parse(lines[0])).toMatchObject({ error: { code: 'ERR_INVALID_ARG_TYPE', stack } });
+  });
+
   it('survives errors that are their own cause, circles, and values JSON does not know', async () => {
     const { log, lines } = await capture();
     const error: Error = new Error('a');

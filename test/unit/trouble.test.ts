@@ -111,6 +111,31 @@ describe('TroubleLog', () => {
     expect(messages().at(-1)).toBe('the watch is back');
   }, 30_000);
 
+  it('says a mistake in the program as an error, with the stack once per trouble', async () => {
+    const bug = new TypeError('Cannot read properties of undefined');
+    const report = (text: string) => trouble.report('lease', text, { key: 'k', error: bug });
+    const fields = { event: 'trouble', what: 'lease', key: 'k' };
+    report('no lease yet');
+    await clock.advance(10 * minuteMs);
+    report('no lease yet');
+    report('no lease for an hour');
+    expect(log.lines.map(({ level, fields: said }) => ({ level, said }))).toEqual([
+      { level: 'error', said: { ...fields, error: bug } },
+      { level: 'error', said: { ...fields, attempts: 2, lastingS: 600 } },
+      { level: 'error', said: { ...fields, attempts: 3, lastingS: 600 } },
+    ]);
+    trouble.clear('lease', 'a lease could be had');
+    report('no lease yet');
+    expect(log.lines.at(-1)?.fields).toEqual({ ...fields, error: bug });
+  });
+
+  it('says an error that is no mistake in the program by its message alone', () => {
+    const refused = Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
+    trouble.report('etcd', 'etcd is away', { error: refused });
+    expect(log.lines[0]).toMatchObject({ level: 'warn', fields: { event: 'trouble', what: 'etcd' } });
+    expect(log.lines[0]?.fields).not.toHaveProperty('error');
+  });
+
   it('says again at once what comes back after a long time', async () => {
     trouble.report('etcd', 'etcd is away');
     trouble.clear('etcd', 'etcd answers');

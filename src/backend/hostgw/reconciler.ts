@@ -121,7 +121,9 @@ export class Reconciler implements Backend {
       } catch (error) {
         signal.throwIfAborted();
         if (clock.monotonic() - startedMs >= healthyMs) failures = 0;
-        trouble.report('kernel', `routes cannot be kept in step with the kernel: ${messageOf(error)}`);
+        trouble.report('kernel', `routes cannot be kept in step with the kernel: ${messageOf(error)}`, {
+          error,
+        });
       }
       await clock.sleep(backoffMs(policy, failures, random), signal);
     }
