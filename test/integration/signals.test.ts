@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { DaemonProcess, PROGRAM } from '../testbed/daemon.ts';
@@ -28,7 +28,10 @@ describe('a signal that is no stop', () => {
     if (inTerminal !== undefined && isAlive(inTerminal)) process.kill(inTerminal, 'SIGKILL');
   });
 
-  afterAll(() => network?.close());
+  afterAll(async () => {
+    await network?.close();
+    if (place !== undefined) rmSync(place.dir, { recursive: true, force: true });
+  });
 
   it.each(['SIGUSR1', 'SIGUSR2', 'SIGHUP'] as const)('%s changes nothing', async (signal) => {
     daemon = new DaemonProcess({ ...place, endpoints: NO_ETCD });
