@@ -133,6 +133,20 @@ export class Daemon {
     this.#enter('waiting for a subnet');
     const manager = await this.#manage(host, pool, signal);
     const lease = await manager.acquire(signal);
+    // From here on the lease is kept, however long the files or the routes take.
+    return await firstOf(signal, (inner) => [
+      manager.run(inner),
+      this.#useSubnet(manager, lease, host, pool, inner),
+    ]);
+  }
+
+  async #useSubnet(
+    manager: LeaseManager,
+    lease: OwnLease,
+    host: HostInterface,
+    pool: PoolConfig,
+    signal: AbortSignal,
+  ): Promise<never> {
     this.#enter(`subnet ${lease.subnet.text}; writing files`);
     await this.#files.write({ pool, subnet: lease.subnet, mtu: host.mtu }, signal);
     this.#enter(`subnet ${lease.subnet.text}; syncing routes`);
@@ -163,8 +177,8 @@ export class Daemon {
   }
 
   /**
-   * Runs lease, watch and routes side by side; they end only with `signal`. Should one fail otherwise, which is a bug, the
-   * others end too: a daemon that is half alive is worse than one that is started again with its routes in place.
+   * Runs watch and routes side by side; they end only with `signal`. Should one fail otherwise, which is a bug, the others
+   * end too: a daemon that is half alive is worse than one that is started again with its routes in place.
    */
   async #serve(
     manager: LeaseManager,
@@ -197,7 +211,6 @@ export class Daemon {
         backend.update(update);
         manager.observe(update);
       }),
-      manager.run(inner),
       this.#announce(backend, lease, inner).then(() => untilAborted(inner)),
     ]);
   }

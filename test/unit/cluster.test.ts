@@ -155,4 +155,20 @@ describe('a three-host cluster in one process', () => {
     await clock.until('full mesh', () => cluster?.meshed === true);
     expect(log.events('not-forwarding').map(({ host }) => host)).toEqual(['h0']);
   });
+
+  it('keeps its lease, and its subnet, while a full disk holds up the files of a first boot for days', async () => {
+    const { clock, hosts, etcd } = start({ seed: 11, hosts: 1 });
+    const [host] = hosts;
+    if (host === undefined) throw new Error('there is no host');
+    host.files.writeError = 'ENOSPC';
+    host.start();
+    await clock.until('a lease', () => etcd.leaseIds.length === 1);
+    const { leaseIds } = etcd;
+    await clock.advance(30 * 3_600_000);
+    expect(etcd.leaseIds).toEqual(leaseIds);
+    expect(host.notifier.isReady).toBe(false);
+    host.files.writeError = undefined;
+    await clock.until('ready', () => host.notifier.isReady, 60_000);
+    expect(etcd.get(`${prefix}/subnets/${(await host.subnet())?.text.replace('/', '-')}`)).toBeDefined();
+  });
 });
