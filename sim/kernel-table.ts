@@ -1,5 +1,6 @@
 import { addressBits, type Family, parseSubnet, type Subnet } from '../src/ip/ip.ts';
 import type { Route, RouteChange, RouteSpec } from '../src/kernel/kernel.ts';
+import { sameRoute } from '../src/kernel/route.ts';
 
 /** How a route is put into the table: the NLM_F_* flags of the request, by the words of `ip route`. */
 export type InsertMode = 'add' | 'append' | 'prepend' | 'replace';
@@ -212,17 +213,5 @@ function matches(route: Route, match: RouteMatch): boolean {
     (match.protocol === undefined || match.protocol === route.protocol) &&
     (match.gateway === undefined || match.gateway === route.gateway) &&
     (match.linkIndex === undefined || match.linkIndex === route.linkIndex)
-  );
-}
-
-function sameRoute(a: Route, b: Route): boolean {
-  return (
-    a.protocol === b.protocol &&
-    a.type === b.type &&
-    a.scope === b.scope &&
-    a.gateway === b.gateway &&
-    a.linkIndex === b.linkIndex &&
-    a.source === b.source &&
-    a.special === b.special
   );
 }

@@ -1,4 +1,5 @@
 import { request } from 'node:http';
+import { oneLine } from '../runtime/escape.ts';
 
 /** Where the daemon was told to serve its health. */
 export interface HealthTarget {
@@ -50,8 +51,4 @@ function get(host: string, port: number): Promise<{ readonly status: number; rea
     });
     asked.end();
   });
-}
-
-function oneLine(text: string): string {
-  return text.replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ').trim();
 }

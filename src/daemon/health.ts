@@ -3,7 +3,9 @@ import type { AddressInfo } from 'node:net';
 import { type BackoffPolicy, backoffCeilingMs } from '../runtime/backoff.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { messageOf } from '../runtime/errors.ts';
+import { oneLine } from '../runtime/escape.ts';
 import type { Logger } from '../runtime/logger.ts';
+import { untilAborted } from '../runtime/wake.ts';
 
 /** Whether the daemon does its work; the reasons why not, one line each. */
 export interface Readiness {
@@ -80,7 +82,7 @@ export class HealthServer {
       server.on('error', (error) =>
         log.warn({ event: 'health-error', error }, `Health server: ${messageOf(error)}`),
       );
-      await aborted(signal);
+      await untilAborted(signal).catch(() => {});
     } finally {
       await close(server);
     }
@@ -140,10 +142,6 @@ function send(request: IncomingMessage, response: ServerResponse, { status, text
   response.end(request.method === 'HEAD' ? undefined : body);
 }
 
-function oneLine(text: string): string {
-  return text.replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ');
-}
-
 function listen(server: Server, ip: string, port: number): Promise<AddressInfo> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
@@ -162,13 +160,6 @@ function close(server: Server): Promise<void> {
     // The callback also comes, with an error, when the server never listened.
     server.close(() => resolve());
     server.closeAllConnections();
-  });
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
   });
 }
 

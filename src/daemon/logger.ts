@@ -1,5 +1,6 @@
 import { type DestinationStream, pino, stdTimeFunctions } from 'pino';
 import { FlannelError, isBug } from '../runtime/errors.ts';
+import { escapeControls } from '../runtime/escape.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { lineWriter } from './log-writer.ts';
 
@@ -63,15 +64,6 @@ async function prettyLayout(colors: boolean): Promise<(line: string) => string> 
       .replaceAll('\\"', '"');
     return `${escapeControls(prettify({ ...record, msg: message }).trimEnd())}\n`;
   };
-}
-
-/** A line of JSON with every control character of its texts escaped; JSON itself leaves DEL, C1 and U+2028 as they are. */
-function escapeControls(line: string): string {
-  return line.replaceAll(/[\u007f-\u009f\u2028\u2029]/g, escapeCharacter);
-}
-
-function escapeCharacter(character: string): string {
-  return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
 }
 
 function printable(fields: Record<string, unknown>): Record<string, unknown> {

@@ -1,5 +1,6 @@
 import { sendDatagram } from '../native/datagram.ts';
 import { messageOf } from '../runtime/errors.ts';
+import { oneLine } from '../runtime/escape.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { Notifier } from '../runtime/notifier.ts';
 
@@ -34,14 +35,14 @@ export function systemdNotifier(
   };
   return {
     ready: () => notify('READY=1'),
-    status: (text) => notify(`STATUS=${oneLine(text)}`),
+    status: (text) => notify(`STATUS=${statusText(text)}`),
     stopping: () => notify('STOPPING=1'),
   };
 }
 
 /** A newline would begin another assignment. */
-function oneLine(text: string): string {
-  const flat = text.replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ').trim();
+function statusText(text: string): string {
+  const flat = oneLine(text);
   const bytes = Buffer.from(flat);
   if (bytes.length <= LONGEST_STATUS_BYTES) return flat;
   // A character cut in two decodes to U+FFFD at the end.

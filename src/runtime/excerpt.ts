@@ -1,3 +1,5 @@
+import { escaped } from './escape.ts';
+
 /**
  * Text from outside, made fit for one log line: control, bidirectional and other invisible characters are written as
  * `\u001b`, and what exceeds `maxLength` characters is cut and marked with `…`. A terminal shows what is there, whoever wrote it.
@@ -6,11 +8,4 @@ export function excerpt(text: string, maxLength = 100): string {
   // \p{C} includes lone surrogates, also the half of a pair that the cut leaves behind.
   const shown = text.slice(0, maxLength).replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, escaped);
   return text.length > maxLength ? `${shown}…` : shown;
-}
-
-function escaped(character: string): string {
-  return character
-    .split('')
-    .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
-    .join('');
 }

@@ -84,3 +84,18 @@ export function untilAborted(signal: AbortSignal): Promise<never> {
     else signal.addEventListener('abort', onAbort, { once: true });
   });
 }
+
+/** As `promise`, but rejects with the signal's reason as soon as it aborts; `promise` itself goes on. */
+export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  let onAbort = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(signal.reason as Error);
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([aborted, promise]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}

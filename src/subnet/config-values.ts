@@ -1,5 +1,6 @@
 import { canonicalAddress, type Family, parseAddress, parseSubnet, type Subnet } from '../ip/ip.ts';
 import { excerpt } from '../runtime/excerpt.ts';
+import { nearestTo } from '../runtime/nearest.ts';
 import { NetworkConfigError } from './config-error.ts';
 import { foldKey, type JsonField, jsonString } from './json-fields.ts';
 
@@ -149,25 +150,6 @@ export function misspelt({ unknown }: ConfigValues, key: ConfigKey): string {
 function nearestKey(key: string): ConfigKey | undefined {
   const folded = foldKey(key);
   if (folded.length > 40) return undefined;
-  let nearest: ConfigKey | undefined;
-  let fewest = Math.floor(folded.length / 2) + 1;
-  for (const [name, proper] of byFoldedName) {
-    const edits = editDistance(folded, name);
-    if (edits < fewest) [nearest, fewest] = [proper, edits];
-  }
-  return nearest;
-}
-
-/** Levenshtein's distance. */
-function editDistance(a: string, b: string): number {
-  let previous = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 0; i < a.length; i++) {
-    const current = [i + 1];
-    for (let j = 0; j < b.length; j++) {
-      const substituted = (previous[j] ?? 0) + (a[i] === b[j] ? 0 : 1);
-      current.push(Math.min(substituted, (previous[j + 1] ?? 0) + 1, (current[j] ?? 0) + 1));
-    }
-    previous = current;
-  }
-  return previous[b.length] ?? 0;
+  const nearest = nearestTo(folded, byFoldedName.keys(), () => Math.floor(folded.length / 2));
+  return nearest === undefined ? undefined : byFoldedName.get(nearest);
 }

@@ -1,7 +1,7 @@
 import type { Clock } from '../runtime/clock.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type Random, randomInt } from '../runtime/random.ts';
-import { firstOf } from '../runtime/wake.ts';
+import { firstOf, unlessAborted } from '../runtime/wake.ts';
 import type { Registry } from './registry.ts';
 
 /** Two draws of 31 bits make an id that no other host draws, and that is a positive int64. */
@@ -95,20 +95,5 @@ export class Grants {
     } catch (error) {
       log.debug({ event: 'revoke-failed', error }, 'an unused etcd lease is left to expire');
     }
-  }
-}
-
-/** As `promise`, but rejects with the signal's reason as soon as it aborts; `promise` itself goes on. */
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  let onAbort = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason as Error);
-    signal.addEventListener('abort', onAbort, { once: true });
-  });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
   }
 }

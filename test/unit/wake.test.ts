@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
-import { firstOf, Wake } from '../../src/runtime/wake.ts';
+import { firstOf, unlessAborted, Wake } from '../../src/runtime/wake.ts';
 
 let clock: VirtualClock;
 let wake: Wake;
@@ -172,5 +172,24 @@ describe('firstOf', () => {
     });
     await expect(result).rejects.toThrow('cannot start');
     expect(seen[0]?.aborted).toBe(true);
+  });
+});
+
+describe('unlessAborted', () => {
+  it('ends as the promise does', async () => {
+    expect(await unlessAborted(Promise.resolve('done'), stop.signal)).toBe('done');
+    await expect(unlessAborted(Promise.reject(new Error('broken')), stop.signal)).rejects.toThrow('broken');
+  });
+
+  it('rejects with the reason of its signal, before and during the wait, also when the promise fails later', async () => {
+    const failing = clock.sleep(10).then(() => Promise.reject(new Error('broken')));
+    const result = follow(unlessAborted(failing, stop.signal));
+    await clock.settle();
+    stop.abort(new Error('stopped'));
+    await clock.settle();
+    expect(result.error).toEqual(new Error('stopped'));
+    await expect(unlessAborted(failing, stop.signal)).rejects.toThrow('stopped');
+    // An unhandled rejection would fail the run.
+    await clock.advance(10);
   });
 });

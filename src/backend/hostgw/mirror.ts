@@ -1,4 +1,5 @@
 import type { Kernel, KernelEvent, Link, LinkAddress, Route } from '../../kernel/kernel.ts';
+import { sameRoute } from '../../kernel/route.ts';
 import type { LinkState } from './plan.ts';
 
 /** What one event means for whoever plans. */
@@ -186,19 +187,4 @@ function differs(a: LinkState, b: LinkState): boolean {
 
 function sameAddress(a: LinkAddress, b: LinkAddress): boolean {
   return a.linkIndex === b.linkIndex && a.address === b.address && a.prefixLength === b.prefixLength;
-}
-
-function sameRoute(a: Route, b: Route): boolean {
-  return (
-    a.dst === b.dst &&
-    a.tos === b.tos &&
-    a.metric === b.metric &&
-    a.protocol === b.protocol &&
-    a.type === b.type &&
-    a.scope === b.scope &&
-    a.gateway === b.gateway &&
-    a.linkIndex === b.linkIndex &&
-    a.source === b.source &&
-    a.special === b.special
-  );
 }

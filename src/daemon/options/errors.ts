@@ -1,4 +1,5 @@
 import { FlannelError } from '../../runtime/errors.ts';
+import { escapeControls } from '../../runtime/escape.ts';
 
 /** What is wrong with a command line. */
 export type UsageErrorKind = 'SYNTAX' | 'UNKNOWN_FLAG' | 'MISSING_VALUE' | 'BAD_VALUE';
@@ -35,8 +36,5 @@ const LONGEST_QUOTE = 100;
 /** The text in quotes on one line: control characters escaped, the end of a very long one cut off. */
 export function quote(text: string): string {
   const cut = text.length > LONGEST_QUOTE ? `${text.slice(0, LONGEST_QUOTE)}…` : text;
-  return JSON.stringify(cut).replaceAll(
-    /[\u007f-\u009f\u2028\u2029]/g,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
+  return escapeControls(JSON.stringify(cut));
 }

@@ -1,5 +1,6 @@
 import type { Etcd3 } from 'etcd3';
 import type { Clock } from '../../runtime/clock.ts';
+import { unlessAborted } from '../../runtime/wake.ts';
 import type {
   RangeRequest,
   RangeResponse,
@@ -155,7 +156,10 @@ class EtcdMember implements Registry {
     };
     for (const stop of stops) stop.addEventListener('abort', giveUp, { once: true });
     try {
-      return await Promise.race([this.#connecting.run(() => run(call)), rejectionOf(abandoned.signal)]);
+      return await unlessAborted(
+        this.#connecting.run(() => run(call)),
+        abandoned.signal,
+      );
     } catch (error) {
       for (const stop of stops) stop.throwIfAborted();
       const cause = error instanceof CallRejected ? error.cause : error;
@@ -169,11 +173,4 @@ class EtcdMember implements Registry {
       for (const stop of stops) stop.removeEventListener('abort', giveUp);
     }
   }
-}
-
-/** Never resolves; rejects when the signal aborts. */
-function rejectionOf(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
-  });
 }
