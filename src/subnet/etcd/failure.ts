@@ -33,6 +33,13 @@ interface Verdict {
   readonly remedy?: string;
 }
 
+/** Fits a failure by its gRPC status or by a pattern in its details. */
+interface Rule {
+  readonly code?: number;
+  readonly pattern?: RegExp;
+  readonly verdict: Verdict | ((details: string) => Verdict);
+}
+
 /** Turns whatever etcd3 or grpc-js threw into the error the rest of the program knows. */
 export function registryError(failure: CallFailure): RegistryError {
   const { endpoint, write, sent, error } = failure;
@@ -76,106 +83,127 @@ function statusOf(error: unknown): { readonly code: number; readonly details: st
     : { code: Number(match[1]), details: match[2] ?? '' };
 }
 
-function judge(code: number, details: string): Verdict {
-  return judgeAnswer(code, details) ?? judgeConnection(code, details);
-}
-
 /** What etcd itself says. */
-function judgeAnswer(code: number, details: string): Verdict | undefined {
-  if (/requested lease not found/.test(details)) {
-    return { kind: 'LEASE_NOT_FOUND', reason: 'the etcd lease does not exist any more' };
-  }
-  if (/has been compacted/.test(details)) {
-    return { kind: 'COMPACTED', reason: 'the revision asked for is compacted' };
-  }
-  if (code === permissionDenied || /permission denied/.test(details)) {
-    return {
+const answers: readonly Rule[] = [
+  {
+    pattern: /requested lease not found/,
+    verdict: { kind: 'LEASE_NOT_FOUND', reason: 'the etcd lease does not exist any more' },
+  },
+  {
+    pattern: /has been compacted/,
+    verdict: { kind: 'COMPACTED', reason: 'the revision asked for is compacted' },
+  },
+  {
+    code: permissionDenied,
+    pattern: /permission denied/,
+    verdict: {
       kind: 'PERMISSION_DENIED',
       reason: 'permission denied',
       remedy: 'Grant the etcd user a role that reads and writes the keys under the prefix.',
-    };
-  }
-  if (
-    code === unauthenticated ||
-    /invalid auth token|authentication failed|user name is empty/.test(details)
-  ) {
-    return {
+    },
+  },
+  {
+    code: unauthenticated,
+    pattern: /invalid auth token|authentication failed|user name is empty/,
+    verdict: (details) => ({
       kind: 'UNAUTHENTICATED',
       reason: `not authenticated (${details})`,
       remedy: 'Check the etcd user name and password.',
-    };
-  }
-  if (/space exceeded/.test(details)) {
-    return {
+    }),
+  },
+  {
+    pattern: /space exceeded/,
+    verdict: {
       kind: 'EXHAUSTED',
       reason: 'the etcd database is full, it accepts no writes',
       remedy: 'Compact and defragment etcd, then disarm its NOSPACE alarm (etcdctl alarm disarm).',
-    };
-  }
-  if (/too many requests/.test(details))
-    return { kind: 'EXHAUSTED', reason: 'etcd is overloaded (too many requests)' };
-  if (/no leader/.test(details)) {
-    return {
+    },
+  },
+  {
+    pattern: /too many requests/,
+    verdict: { kind: 'EXHAUSTED', reason: 'etcd is overloaded (too many requests)' },
+  },
+  {
+    pattern: /no leader/,
+    verdict: {
       kind: 'UNAVAILABLE',
       reason: 'no leader: this member is cut off from the majority of its cluster',
       remedy: 'Check the health of the other etcd members.',
-    };
-  }
-  return details.startsWith('etcdserver') && code !== unavailable && code !== deadlineExceeded
-    ? { kind: 'PROTOCOL', reason: details }
-    : undefined;
-}
+    },
+  },
+];
 
 /** What the way to etcd says. */
-function judgeConnection(code: number, details: string): Verdict {
-  const http = /HTTP status code (\d+)/.exec(details)?.[1];
-  if (code === unimplemented || (http !== undefined && http.startsWith('4'))) {
-    return {
+const connections: readonly Rule[] = [
+  {
+    code: unimplemented,
+    pattern: /HTTP status code 4/,
+    verdict: (details) => ({
       kind: 'NOT_ETCD',
       reason: `what answers there does not speak etcd's v3 API (${details})`,
       remedy: wrongPort,
-    };
-  }
-  if (/Protocol error|Parse Error|invalid http|Unexpected content-type|without gRPC status/i.test(details)) {
-    return { kind: 'NOT_ETCD', reason: 'what answers there is not etcd (no gRPC)', remedy: wrongPort };
-  }
-  if (details.startsWith('Name resolution failed')) {
-    return {
+    }),
+  },
+  {
+    pattern: /Protocol error|Parse Error|invalid http|Unexpected content-type|without gRPC status/i,
+    verdict: { kind: 'NOT_ETCD', reason: 'what answers there is not etcd (no gRPC)', remedy: wrongPort },
+  },
+  {
+    pattern: /^Name resolution failed/,
+    verdict: {
       kind: 'UNAVAILABLE',
       reason: 'the host name does not resolve',
       remedy: 'Check the name and the resolver.',
-    };
-  }
-  if (/ECONNREFUSED/.test(details)) {
-    return {
+    },
+  },
+  {
+    pattern: /ECONNREFUSED/,
+    verdict: {
       kind: 'UNAVAILABLE',
       reason: 'connection refused, nothing listens there',
       remedy: 'Check that etcd runs there.',
-    };
-  }
-  if (/TLS|SSL|certificate|self.signed|altname|unable to (verify|get)|wrong version number/i.test(details)) {
-    return {
+    },
+  },
+  {
+    pattern: /TLS|SSL|certificate|self.signed|altname|unable to (verify|get)|wrong version number/i,
+    verdict: (details) => ({
       kind: 'TLS',
       reason: `the TLS handshake failed (${lastError(details)})`,
       remedy: 'Check that etcd serves https there, and the certificate files.',
-    };
-  }
-  if (code === deadlineExceeded) {
-    return {
+    }),
+  },
+  {
+    code: deadlineExceeded,
+    verdict: {
       kind: 'UNAVAILABLE',
       reason: 'no answer within the deadline',
       remedy: 'Check that etcd runs there, is healthy, and that nothing filters the port.',
-    };
-  }
-  if (details.startsWith('Received message larger than max')) {
-    return { kind: 'PROTOCOL', reason: `the answer is too large (${details})` };
-  }
-  if ([unavailable, cancelled, internal, unknownStatus].includes(code)) {
-    const reason = lastError(details);
-    // What an etcd that serves https does with a client that speaks http.
-    return { kind: 'UNAVAILABLE', reason, ...(reason === hungUp ? { remedy: wrongPort } : {}) };
-  }
-  return { kind: 'PROTOCOL', reason: `${details} (gRPC status ${code})` };
+    },
+  },
+  {
+    pattern: /^Received message larger than max/,
+    verdict: (details) => ({ kind: 'PROTOCOL', reason: `the answer is too large (${details})` }),
+  },
+];
+
+/** By the first rule that fits: etcd's own words before what the way to it says, and what nobody knows last. */
+function judge(code: number, details: string): Verdict {
+  const answer = firstVerdict(answers, code, details);
+  if (answer !== undefined) return answer;
+  if (details.startsWith('etcdserver') && code !== unavailable && code !== deadlineExceeded)
+    return { kind: 'PROTOCOL', reason: details };
+  const connection = firstVerdict(connections, code, details);
+  if (connection !== undefined) return connection;
+  if (![unavailable, cancelled, internal, unknownStatus].includes(code))
+    return { kind: 'PROTOCOL', reason: `${details} (gRPC status ${code})` };
+  const reason = lastError(details);
+  // What an etcd that serves https does with a client that speaks http.
+  return { kind: 'UNAVAILABLE', reason, ...(reason === hungUp ? { remedy: wrongPort } : {}) };
+}
+
+function firstVerdict(rules: readonly Rule[], code: number, details: string): Verdict | undefined {
+  const rule = rules.find((one) => one.code === code || one.pattern?.test(details));
+  return typeof rule?.verdict === 'function' ? rule.verdict(details) : rule?.verdict;
 }
 
 /** The cause inside grpc-js's wrapping, without the timestamp that would make every line a different one. */
