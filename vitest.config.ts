@@ -11,7 +11,14 @@ const onRealParts = {
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts', 'test/contract/**/*.memory.test.ts'] } },
+      // Pure and simulated: nothing is shared, so every core helps (by default one is left idle).
+      {
+        test: {
+          name: 'unit',
+          include: ['test/unit/**/*.test.ts', 'test/contract/**/*.memory.test.ts'],
+          maxWorkers: '100%',
+        },
+      },
       { test: { name: 'contract', include: ['test/contract/**/*.real.test.ts'], ...onRealParts } },
       { test: { name: 'integration', include: ['test/integration/**/*.test.ts'], ...onRealParts } },
       {

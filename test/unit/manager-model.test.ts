@@ -157,7 +157,7 @@ describe('managers that live for weeks with faults', () => {
         );
         expect(await world.close()).toBe(true);
       }),
-      { numRuns: 120 },
+      { numRuns: 60 },
     );
   }, 300_000);
 });
