@@ -46,6 +46,14 @@ export class Bench {
     this.#closers.push(close);
   }
 
+  /** Puts a lease for each `subnet via gateway`: the routes that follow from them read the same. */
+  async putRoutes(routes: readonly string[]): Promise<void> {
+    for (const route of routes) {
+      const [subnet = '', , publicIP = ''] = route.split(' ');
+      await this.putLease(subnet, publicIP);
+    }
+  }
+
   /** Stores a peer's lease. Subnets below SubnetMin (172.20.1.0 to 172.20.9.0) are never taken by the daemon itself. */
   async putLease(subnet: string, publicIP: string): Promise<void> {
     await this.etcd.ctl('put', leaseKey(subnet), leaseValue(publicIP));

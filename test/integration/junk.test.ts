@@ -91,10 +91,7 @@ let monitor: KernelMonitor;
 
 beforeAll(async () => {
   bench = await startBench();
-  for (const peer of PEERS) {
-    const [subnet = '', , publicIP = ''] = peer.split(' ');
-    await bench.putLease(subnet, publicIP);
-  }
+  await bench.putRoutes(PEERS);
   await bench.daemon.start();
   await bench.haveRoutes(PEERS);
   monitor = await monitorKernel(bench.host.namespace);

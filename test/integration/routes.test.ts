@@ -18,10 +18,7 @@ let monitor: KernelMonitor;
 
 beforeAll(async () => {
   bench = await startBench();
-  for (const peer of PEERS) {
-    const [subnet = '', , publicIP = ''] = peer.split(' ');
-    await bench.putLease(subnet, publicIP);
-  }
+  await bench.putRoutes(PEERS);
   await bench.daemon.start();
   monitor = await monitorKernel(bench.host.namespace);
   bench.onClose(() => monitor.stop());

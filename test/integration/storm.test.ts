@@ -12,10 +12,7 @@ let bench: Bench;
 
 beforeAll(async () => {
   bench = await startBench();
-  for (const peer of PEERS) {
-    const [subnet = '', , publicIP = ''] = peer.split(' ');
-    await bench.putLease(subnet, publicIP);
-  }
+  await bench.putRoutes(PEERS);
   await bench.daemon.start();
   await bench.haveRoutes(PEERS);
 });
