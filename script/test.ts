@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { describeLeftovers, settledLeftovers, sweep } from '../test/testbed/leftovers.ts';
 import { newRunId, RUN_VARIABLE, runId } from '../test/testbed/run.ts';
 
@@ -22,9 +22,32 @@ interface Step {
   readonly suite?: boolean;
 }
 
-interface Result extends Counts {
+/** A step's counts and what failed in it: a line each, repeated at the end, where whoever reads only the last lines finds it. */
+interface Outcome extends Counts {
+  readonly failures: readonly string[];
+}
+
+interface Result extends Outcome {
   readonly name: string;
   readonly seconds: number;
+}
+
+/** The part of vitest's JSON report that is read here. */
+interface VitestReport {
+  readonly numPassedTests: number;
+  readonly numFailedTests: number;
+  readonly numPendingTests: number;
+  readonly numTodoTests: number;
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly status: string;
+    readonly message: string;
+    readonly assertionResults: readonly {
+      readonly fullName: string;
+      readonly status: string;
+      readonly failureMessages: readonly string[];
+    }[];
+  }[];
 }
 
 const root = join(import.meta.dirname, '..');
@@ -82,6 +105,7 @@ function summarize(results: readonly Result[]): number {
     const counts = `${passed} passed, ${failed} failed, ${skipped} skipped`;
     console.log(`  ${verdict}  ${name.padEnd(width)}  ${seconds.toFixed(1).padStart(6)} s  ${counts}`);
   }
+  for (const { name, failures } of results) for (const line of failures) console.log(`  ${name}: ${line}`);
   if (stoppedBy !== undefined) console.log(`  stopped by ${stoppedBy}: not all steps have run`);
   const total = (key: keyof Counts) => results.reduce((sum, result) => sum + result[key], 0);
   console.log(`${total('passed')} passed, ${total('failed')} failed, ${total('skipped')} skipped`);
@@ -97,39 +121,64 @@ async function runStep(step: Step): Promise<Result> {
   const report = join(reports, `${step.name}.json`);
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
   const code = await runCommand(step.suite ? [...step.command, '--', ...reporters] : step.command);
-  const counted = step.suite ? suiteCounts(report, code) : checkCounts(code);
+  const outcome = step.suite ? suiteOutcome(report, code) : checkOutcome(code);
   const left = await settledLeftovers(runId());
   if (left.length > 0 && stoppedBy === undefined) console.log(`left behind:\n${describeLeftovers(left)}`);
   const stuck = await sweep(runId());
   if (stuck.length > 0) console.log(`could not be removed:\n${describeLeftovers(stuck)}`);
-  const clean = left.length === 0 && stuck.length === 0;
+  const clean = (left.length === 0 && stuck.length === 0) || stoppedBy !== undefined;
   return {
-    ...counted,
-    failed: counted.failed + (clean || stoppedBy !== undefined ? 0 : 1),
+    ...outcome,
+    failed: outcome.failed + (clean ? 0 : 1),
+    failures: clean ? outcome.failures : [...outcome.failures, `left behind: ${describeLeftovers(left)}`],
     name: step.name,
     seconds: (performance.now() - started) / 1000,
   };
 }
 
-function checkCounts(code: number): Counts {
-  return code === 0 ? { passed: 1, failed: 0, skipped: 0 } : { passed: 0, failed: 1, skipped: 0 };
+function checkOutcome(code: number): Outcome {
+  return code === 0
+    ? { passed: 1, failed: 0, skipped: 0, failures: [] }
+    : { passed: 0, failed: 1, skipped: 0, failures: [`exit code ${code}`] };
 }
 
 /** What vitest counted. A run that fails without a failed test (a file that does not load, an unhandled error) is one failure. */
-function suiteCounts(report: string, code: number): Counts {
-  let counts = { passed: 0, failed: 0, skipped: 0 };
+function suiteOutcome(file: string, code: number): Outcome {
+  let outcome: Outcome = { passed: 0, failed: 0, skipped: 0, failures: [] };
   try {
-    const json = JSON.parse(readFileSync(report, 'utf8')) as Record<string, number>;
-    counts = {
-      passed: json['numPassedTests'] ?? 0,
-      failed: json['numFailedTests'] ?? 0,
-      skipped: (json['numPendingTests'] ?? 0) + (json['numTodoTests'] ?? 0),
+    const report = JSON.parse(readFileSync(file, 'utf8')) as VitestReport;
+    outcome = {
+      passed: report.numPassedTests,
+      failed: report.numFailedTests,
+      skipped: report.numPendingTests + report.numTodoTests,
+      failures: failuresOf(report),
     };
   } catch {
     // No report: the runner itself has failed, and its exit code says so.
   }
-  const empty = counts.passed + counts.failed + counts.skipped === 0;
-  return (code !== 0 && counts.failed === 0) || empty ? { ...counts, failed: counts.failed + 1 } : counts;
+  const empty = outcome.passed + outcome.failed + outcome.skipped === 0;
+  if ((code === 0 || outcome.failed > 0) && !empty) return outcome;
+  return {
+    ...outcome,
+    failed: outcome.failed + 1,
+    failures: [...outcome.failures, `vitest ended with exit code ${code}`],
+  };
+}
+
+function failuresOf({ testResults }: VitestReport): string[] {
+  return testResults.flatMap(({ name, status, message, assertionResults }) => {
+    const failed = assertionResults.filter((test) => test.status === 'failed');
+    const where = relative(root, name);
+    if (failed.length === 0) return status === 'failed' ? [`${where}: ${firstLines(message)}`] : [];
+    return failed.map(
+      ({ fullName, failureMessages }) =>
+        `${where}: ${fullName.trim()}: ${firstLines(failureMessages[0] ?? '')}`,
+    );
+  });
+}
+
+function firstLines(message: string): string {
+  return message.split('\n').slice(0, 4).join(' | ').slice(0, 600);
 }
 
 async function runCommand(command: readonly string[]): Promise<number> {
