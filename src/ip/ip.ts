@@ -10,6 +10,12 @@ import IPCIDR from 'ip-cidr';
  */
 export type Family = 4 | 6;
 
+/** One thing per family that is on: a host's addresses, its subnets, the pools they come from. */
+export interface PerFamily<T> {
+  readonly ipv4?: T;
+  readonly ipv6?: T;
+}
+
 /** An aligned block of addresses. Made only by the functions here; `text` is canonical and identifies it. */
 export interface Subnet {
   readonly family: Family;

@@ -1,12 +1,9 @@
 import { posix } from 'node:path';
-import { parseSubnet, type Subnet } from '../ip/ip.ts';
+import { type PerFamily, parseSubnet, type Subnet } from '../ip/ip.ts';
 import { prefixEnd } from './registry.ts';
 
 /** The subnets one key stands for: an IPv4 one, an IPv6 one, or both of one host. Never neither. */
-export interface LeaseSubnets {
-  readonly ipv4?: Subnet;
-  readonly ipv6?: Subnet;
-}
+export type LeaseSubnets = PerFamily<Subnet>;
 
 /** flanneld's stand-in for "no IPv4 half" in the key of an IPv6-only host. It is not a subnet: it would overlap every other. */
 const noIPv4 = '0.0.0.0-0';
