@@ -14,12 +14,12 @@ import { LeaseManager } from '../subnet/manager.ts';
 import type { OwnLease } from '../subnet/own-lease.ts';
 import type { Registry } from '../subnet/registry.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
-import type { HostInterface } from './choose-interface.ts';
 import { EnvFiles } from './env-files.ts';
 import type { Readiness } from './health.ts';
+import type { HostInterface } from './interface/choose-interface.ts';
+import { waitForInterface } from './interface/wait-for-interface.ts';
 import type { Options } from './options/options.ts';
 import { requireCapabilities, requireIPv4, warnUnlessForwarding } from './requirements.ts';
-import { waitForInterface } from './wait-for-interface.ts';
 
 /** Everything the daemon touches outside itself. */
 export interface DaemonParts {
@@ -154,7 +154,8 @@ export class Daemon {
   }
 
   #logChoice(host: HostInterface, pool: PoolConfig): void {
-    const { name, address, mtu } = host;
+    const { name, addresses, mtu } = host;
+    const address = addresses.ipv4;
     this.#parts.log.info(
       { event: 'interface-chosen', interface: name, publicIP: address, mtu, network: pool.network.text },
       `network ${pool.network.text} over ${name} (${address}, MTU ${mtu})`,
@@ -168,7 +169,7 @@ export class Daemon {
       trouble: this.#trouble,
       subnetsPrefix: subnetsPrefix(this.#options.etcdPrefix),
       pool,
-      publicIP: host.address,
+      publicIP: ipv4Of(host),
       renewMarginMs: this.#options.renewMarginMs,
       leaseTtlSeconds,
       ...(hint === undefined ? {} : { hint }),
@@ -190,7 +191,7 @@ export class Daemon {
     const backend = new Reconciler({
       ...this.#parts,
       trouble: this.#trouble,
-      self: { subnet: lease.subnet, publicIP: host.address },
+      self: { subnet: lease.subnet, publicIP: ipv4Of(host) },
       ownership: {
         protocol: this.#options.routeProtocol,
         network: pool.network,
@@ -256,4 +257,10 @@ export class Daemon {
     const installed = peers.filter(({ state }) => state === 'installed').length;
     return `subnet ${lease.subnet.text}; ${installed} of ${peers.length} peers routed${troubles}`;
   }
+}
+
+/** The network has IPv4 on, as required, so the interface was chosen by it. */
+function ipv4Of({ addresses }: HostInterface): string {
+  if (addresses.ipv4 === undefined) throw new TypeError('an interface was chosen without an IPv4 address');
+  return addresses.ipv4;
 }

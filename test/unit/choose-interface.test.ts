@@ -2,8 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimKernel } from '../../sim/kernel.ts';
 import { SimLog } from '../../sim/log.ts';
-import { chooseInterface, type HostNetwork } from '../../src/daemon/choose-interface.ts';
-import { waitForInterface } from '../../src/daemon/wait-for-interface.ts';
+import { chooseInterface, type HostNetwork } from '../../src/daemon/interface/choose-interface.ts';
+import { waitForInterface } from '../../src/daemon/interface/wait-for-interface.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 
 /** eth0 with two addresses and the default route, eth1 with one, eth2 with none. */
@@ -30,8 +30,8 @@ const networkOf = (kernel: SimKernel): HostNetwork => ({
 function choose(kernel: SimKernel, ...wanted: string[]): string {
   const choice = chooseInterface(networkOf(kernel), wanted);
   if ('problem' in choice) return choice.problem;
-  const { name, address, mtu } = choice.chosen;
-  return [`${name} ${address} ${mtu}`, ...choice.skipped].join('; ');
+  const { name, addresses, mtu } = choice.chosen;
+  return [`${name} ${addresses.ipv4} ${mtu}`, ...choice.skipped].join('; ');
 }
 
 const exist =
@@ -101,7 +101,7 @@ describe('waiting for an interface', () => {
     const options = { kernel: connection, clock, log: log.of('host'), trouble, ifaces };
     const chosen: string[] = [];
     const ended = waitForInterface(options, controller.signal).then(
-      ({ address }) => void chosen.push(address),
+      ({ addresses }) => void chosen.push(String(addresses.ipv4)),
       (error: unknown) => void chosen.push(String(error)),
     );
     const stop = async () => {

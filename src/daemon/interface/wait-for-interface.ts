@@ -1,9 +1,9 @@
-import type { Kernel, KernelEvents } from '../kernel/kernel.ts';
-import type { Clock } from '../runtime/clock.ts';
-import { messageOf } from '../runtime/errors.ts';
-import type { Logger } from '../runtime/logger.ts';
-import type { TroubleLog } from '../runtime/trouble.ts';
-import { firstOf } from '../runtime/wake.ts';
+import type { Kernel, KernelEvents } from '../../kernel/kernel.ts';
+import type { Clock } from '../../runtime/clock.ts';
+import { messageOf } from '../../runtime/errors.ts';
+import type { Logger } from '../../runtime/logger.ts';
+import type { TroubleLog } from '../../runtime/trouble.ts';
+import { firstOf } from '../../runtime/wake.ts';
 import { chooseInterface, type HostInterface } from './choose-interface.ts';
 
 export interface WaitForInterfaceOptions {

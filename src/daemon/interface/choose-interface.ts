@@ -1,5 +1,5 @@
-import { canonicalAddress, parseAddress } from '../ip/ip.ts';
-import type { Link, LinkAddress, Route } from '../kernel/kernel.ts';
+import { canonicalAddress, type PerFamily, parseAddress } from '../../ip/ip.ts';
+import type { Link, LinkAddress, Route } from '../../kernel/kernel.ts';
 
 /** What the kernel says about itself, to choose from. */
 export interface HostNetwork {
@@ -14,8 +14,8 @@ export interface HostInterface {
   readonly name: string;
   readonly index: number;
   readonly mtu: number;
-  /** Its address: the gateway of this host's subnet for all peers. */
-  readonly address: string;
+  /** Its addresses: the gateways of this host's subnets for all peers. Of each family that is on, and of no other. */
+  readonly addresses: PerFamily<string>;
 }
 
 export type InterfaceChoice =
@@ -46,7 +46,7 @@ function chooseOne(host: HostNetwork, element: string): HostInterface | string {
     if (found === undefined || link === undefined) return `no interface has the address ${element}`;
     return link.loopback
       ? onLoopback(link)
-      : { name: link.name, index: link.index, mtu: link.mtu, address: found.address };
+      : { name: link.name, index: link.index, mtu: link.mtu, addresses: { ipv4: found.address } };
   }
   const link = host.links.find(({ name }) => name === element);
   if (link?.loopback) return onLoopback(link);
@@ -74,7 +74,7 @@ function withAddress(host: HostNetwork, link: Link): HostInterface | string {
   // toSorted is stable, so the kernel's order (the oldest first) decides among equals.
   const [best] = usable.toSorted((a, b) => rank(a) - rank(b));
   if (best === undefined) return `interface ${link.name} has no usable IPv4 address`;
-  return { name: link.name, index: link.index, mtu: link.mtu, address: best.address };
+  return { name: link.name, index: link.index, mtu: link.mtu, addresses: { ipv4: best.address } };
 }
 
 /** Global before link-local, permanent before dynamic: what will still be there tomorrow. */
