@@ -1,4 +1,5 @@
 import { Reconciler } from '../backend/hostgw/reconciler.ts';
+import type { Subnet } from '../ip/ip.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Files } from '../runtime/files.ts';
@@ -11,7 +12,7 @@ import type { PoolConfig } from '../subnet/config.ts';
 import { waitForConfig } from '../subnet/config-source.ts';
 import { LeaseWatch } from '../subnet/lease-watch.ts';
 import { LeaseManager } from '../subnet/manager.ts';
-import type { OwnLease } from '../subnet/own-lease.ts';
+import { type OwnLease, subnetsText } from '../subnet/own-lease.ts';
 import type { Registry } from '../subnet/registry.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
 import { EnvFiles } from './env-files.ts';
@@ -147,9 +148,9 @@ export class Daemon {
     pool: PoolConfig,
     signal: AbortSignal,
   ): Promise<never> {
-    this.#enter(`subnet ${lease.subnet.text}; writing files`);
-    await this.#files.write({ pool, subnet: lease.subnet, mtu: host.mtu }, signal);
-    this.#enter(`subnet ${lease.subnet.text}; syncing routes`);
+    this.#enter(`subnet ${subnetsText(lease.subnets)}; writing files`);
+    await this.#files.write({ pool, subnet: ipv4SubnetOf(lease), mtu: host.mtu }, signal);
+    this.#enter(`subnet ${subnetsText(lease.subnets)}; syncing routes`);
     return await this.#serve(manager, lease, host, pool, signal);
   }
 
@@ -168,11 +169,11 @@ export class Daemon {
       ...this.#parts,
       trouble: this.#trouble,
       subnetsPrefix: subnetsPrefix(this.#options.etcdPrefix),
-      pool,
-      publicIP: ipv4Of(host),
+      pools: { ipv4: pool },
+      addresses: { ipv4: ipv4Of(host) },
       renewMarginMs: this.#options.renewMarginMs,
       leaseTtlSeconds,
-      ...(hint === undefined ? {} : { hint }),
+      ...(hint === undefined ? {} : { hint: { ipv4: hint } }),
     });
     return this.#manager;
   }
@@ -191,7 +192,7 @@ export class Daemon {
     const backend = new Reconciler({
       ...this.#parts,
       trouble: this.#trouble,
-      self: { subnet: lease.subnet, publicIP: ipv4Of(host) },
+      self: { subnet: ipv4SubnetOf(lease), publicIP: ipv4Of(host) },
       ownership: {
         protocol: this.#options.routeProtocol,
         network: pool.network,
@@ -224,8 +225,8 @@ export class Daemon {
     this.#sayStatus();
     const { peers, problems } = backend.status();
     this.#parts.log.info(
-      { event: 'ready', subnet: lease.subnet.text, peers: peers.length, problems: problems.length },
-      `ready: subnet ${lease.subnet.text}, ${peers.length} ${peers.length === 1 ? 'peer' : 'peers'}`,
+      { event: 'ready', subnet: subnetsText(lease.subnets), peers: peers.length, problems: problems.length },
+      `ready: subnet ${subnetsText(lease.subnets)}, ${peers.length} ${peers.length === 1 ? 'peer' : 'peers'}`,
     );
     await warnUnlessForwarding(this.#parts);
   }
@@ -255,7 +256,7 @@ export class Daemon {
     if (!this.#ready || lease === undefined) return this.#phase + troubles;
     const peers = this.#backend?.status().peers ?? [];
     const installed = peers.filter(({ state }) => state === 'installed').length;
-    return `subnet ${lease.subnet.text}; ${installed} of ${peers.length} peers routed${troubles}`;
+    return `subnet ${subnetsText(lease.subnets)}; ${installed} of ${peers.length} peers routed${troubles}`;
   }
 }
 
@@ -263,4 +264,9 @@ export class Daemon {
 function ipv4Of({ addresses }: HostInterface): string {
   if (addresses.ipv4 === undefined) throw new TypeError('an interface was chosen without an IPv4 address');
   return addresses.ipv4;
+}
+
+function ipv4SubnetOf({ subnets }: OwnLease): Subnet {
+  if (subnets.ipv4 === undefined) throw new TypeError('a lease was taken without an IPv4 subnet');
+  return subnets.ipv4;
 }

@@ -1,4 +1,4 @@
-import type { Subnet } from '../ip/ip.ts';
+import type { PerFamily, Subnet } from '../ip/ip.ts';
 import type { Random } from '../runtime/random.ts';
 import { chooseSubnet, fits, isFree, poolSize } from './allocate.ts';
 import type { PoolConfig } from './config.ts';
@@ -12,9 +12,10 @@ import { overlapsKey, subnetsOf, take } from './take.ts';
 
 export interface AcquireOptions extends LeaseOptions {
   readonly random: Random;
-  readonly pool: PoolConfig;
-  /** A subnet to prefer when nothing else speaks against it: the one in the previous subnet.env. */
-  readonly hint?: Subnet;
+  /** Where subnets come from, for each family that is on. */
+  readonly pools: PerFamily<PoolConfig>;
+  /** Subnets to prefer when nothing else speaks against them: those in the previous subnet.env. */
+  readonly hint?: PerFamily<Subnet>;
 }
 
 /** Races lost in a row before the whole list is read again, and lists read before it is left to the caller's backoff. */
@@ -30,7 +31,7 @@ const listsPerPass = 4;
  */
 export async function acquireLease(options: AcquireOptions, signal: AbortSignal): Promise<OwnLease> {
   const { registry, grants, subnetsPrefix } = options;
-  let preferred = options.hint;
+  let preferred = options.hint?.ipv4;
   for (let lists = 0; lists < listsPerPass; lists++) {
     const { kvs } = await listRange(registry, subnetsPrefix, signal);
     const own = findOwn(options, kvs);
@@ -80,8 +81,8 @@ function findOwn(options: AcquireOptions, kvs: readonly KeyValue[]): OwnLeases {
   const own = ownLeases(options, kvs);
   const candidates = own
     .flatMap((lease): Candidate[] => (lease.subnets.ipv4 ? [{ lease, subnet: lease.subnets.ipv4 }] : []))
-    .filter(({ subnet }) => fits(options.pool, subnet))
-    .filter(({ lease, subnet }) => !overlapsOlder(options, lease, subnet, kvs, own));
+    .filter(({ subnet }) => fits(ipv4Pool(options), subnet))
+    .filter(({ lease, subnet }) => !overlapsOlder(options, lease, { ipv4: subnet }, kvs, own));
   const chosen = candidates.find(({ lease }) => lease.leaseId === '0') ?? candidates[0];
   const rest = own.filter((lease) => lease !== chosen?.lease);
   const unfit = chosen === undefined ? rest.filter(({ leaseId }) => leaseId !== '0') : [];
@@ -89,7 +90,8 @@ function findOwn(options: AcquireOptions, kvs: readonly KeyValue[]): OwnLeases {
   return { chosen, unfit, others };
 }
 
-function ownLeases({ publicIP, subnetsPrefix }: AcquireOptions, kvs: readonly KeyValue[]): Lease[] {
+function ownLeases({ addresses, subnetsPrefix }: AcquireOptions, kvs: readonly KeyValue[]): Lease[] {
+  const publicIP = addresses.ipv4 ?? '';
   const own: Lease[] = [];
   for (const kv of kvs) {
     // Parsing tens of thousands of values only to find one's own costs more than looking for the text (or an escape) first.
@@ -103,14 +105,14 @@ function ownLeases({ publicIP, subnetsPrefix }: AcquireOptions, kvs: readonly Ke
 function overlapsOlder(
   { subnetsPrefix }: AcquireOptions,
   lease: Lease,
-  subnet: Subnet,
+  subnets: PerFamily<Subnet>,
   kvs: readonly KeyValue[],
   own: readonly Lease[],
 ): boolean {
   return kvs.some(
     (kv) =>
       kv.createRevision < lease.createRevision &&
-      overlapsKey(subnetsPrefix, kv, subnet) &&
+      overlapsKey(subnetsPrefix, kv, subnets) &&
       !own.some(({ key }) => key === kv.key),
   );
 }
@@ -122,7 +124,7 @@ async function adopt(
 ): Promise<OwnLease | undefined> {
   const { key, rawValue, modRevision, leaseId } = lease;
   const kept = await keepKey(options, { key, value: rawValue, modRevision, lease: leaseId }, signal);
-  return kept && { key, subnet, ...kept, origin: 'reused' };
+  return kept && { key, subnets: { ipv4: subnet }, ...kept, origin: 'reused' };
 }
 
 /** Takes the preferred or a random free subnet; undefined when it is time to list again. */
@@ -132,7 +134,8 @@ async function takeFree(
   preferred: Subnet | undefined,
   signal: AbortSignal,
 ): Promise<OwnLease | undefined> {
-  const { pool, random, grants, subnetsPrefix, publicIP, leaseTtlSeconds } = options;
+  const { random, grants, subnetsPrefix, addresses, leaseTtlSeconds } = options;
+  const pool = ipv4Pool(options);
   const taken = subnetsOf(subnetsPrefix, kvs);
   if (chooseSubnet(pool, taken, random) === undefined) throw exhausted(options, kvs);
   const granted = await grants.grant(leaseTtlSeconds, signal);
@@ -140,12 +143,18 @@ async function takeFree(
     const wish = attempt === 0 && preferred && fits(pool, preferred) && isFree(preferred, taken);
     const subnet = wish ? preferred : chooseSubnet(pool, taken, random);
     if (subnet === undefined) throw exhausted(options, kvs);
-    const outcome = await take(options, subnet, granted.id, signal);
+    const outcome = await take(options, { ipv4: subnet }, granted.id, signal);
     if (outcome === 'taken') {
       grants.use(granted.id);
       const key = formatSubnetKey(subnetsPrefix, { ipv4: subnet });
-      const lease = { value: formatLeaseValue({ publicIP }), leaseId: granted.id };
-      return { key, subnet, ...lease, ttlSeconds: granted.ttlSeconds, origin: wish ? 'hint' : 'new' };
+      const lease = { value: formatLeaseValue(addresses), leaseId: granted.id };
+      return {
+        key,
+        subnets: { ipv4: subnet },
+        ...lease,
+        ttlSeconds: granted.ttlSeconds,
+        origin: wish ? 'hint' : 'new',
+      };
     }
     taken.push(subnet, ...subnetsOf(subnetsPrefix, outcome));
   }
@@ -176,17 +185,25 @@ async function giveBack(
   await grants.revokeUnused(signal);
 }
 
-function exhausted({ pool, subnetsPrefix }: AcquireOptions, kvs: readonly KeyValue[]): PoolExhaustedError {
+function exhausted(options: AcquireOptions, kvs: readonly KeyValue[]): PoolExhaustedError {
+  const { subnetsPrefix } = options;
+  const pool = ipv4Pool(options);
   const named = kvs.filter(({ key }) => parseSubnetKey(subnetsPrefix, key) !== undefined);
   const reservations = named.filter(({ lease }) => lease === '0').length;
   return new PoolExhaustedError(pool, subnetsPrefix, poolSize(pool), named.length, reservations);
 }
 
-function reportOthers({ log, publicIP }: AcquireOptions, held: OwnLease, keys: readonly string[]): void {
+function reportOthers({ log, addresses }: AcquireOptions, held: OwnLease, keys: readonly string[]): void {
   if (keys.length === 0) return;
+  const publicIP = addresses.ipv4;
   log.warn(
     { event: 'other-own-leases', keys, publicIP },
     `beside ${held.key} other keys carry this host's address ${publicIP}: ${keys.join(', ')}; ` +
       `delete them (etcdctl del KEY) if no other host uses that address`,
   );
+}
+
+function ipv4Pool({ pools }: AcquireOptions): PoolConfig {
+  if (pools.ipv4 === undefined) throw new RangeError('there is no IPv4 pool');
+  return pools.ipv4;
 }

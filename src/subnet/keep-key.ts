@@ -24,8 +24,8 @@ export async function keepKey(
   kv: Pick<KeyValue, 'key' | 'value' | 'modRevision' | 'lease'>,
   signal: AbortSignal,
 ): Promise<KeptKey | undefined> {
-  const { registry, grants, log, publicIP, leaseTtlSeconds } = options;
-  const value = formatLeaseValue({ publicIP });
+  const { registry, grants, log, addresses, leaseTtlSeconds } = options;
+  const value = formatLeaseValue(addresses);
   let leaseId = kv.lease;
   let ttlSeconds = 0;
   if (leaseId !== '0') {

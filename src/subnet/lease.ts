@@ -1,4 +1,4 @@
-import { type Family, formatAddress, parseAddress } from '../ip/ip.ts';
+import { type Family, formatAddress, type PerFamily, parseAddress } from '../ip/ip.ts';
 import { excerpt } from '../runtime/excerpt.ts';
 import { foldKey, type JsonField, jsonFields, jsonString } from './json-fields.ts';
 import type { KeyValue } from './registry.ts';
@@ -58,10 +58,10 @@ export function parseLeaseValue(text: string): LeaseValue | undefined {
  * The value flanneld writes for these canonical addresses, byte for byte; an IPv6-only host's PublicIP is 0.0.0.0.
  * {@link parseLeaseValue} reads it back.
  */
-export function formatLeaseValue(value: { publicIP?: string; publicIPv6?: string }): string {
+export function formatLeaseValue({ ipv4, ipv6 }: PerFamily<string>): string {
   return JSON.stringify({
-    PublicIP: value.publicIP ?? '0.0.0.0',
-    PublicIPv6: value.publicIPv6 ?? null,
+    PublicIP: ipv4 ?? '0.0.0.0',
+    PublicIPv6: ipv6 ?? null,
     BackendType: 'host-gw',
   });
 }

@@ -1,3 +1,4 @@
+import type { Subnet } from '../ip/ip.ts';
 import { type BackoffPolicy, backoffMs } from '../runtime/backoff.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { explanationOf } from '../runtime/errors.ts';
@@ -9,7 +10,7 @@ import { Grants } from './grants.ts';
 import { keepKey } from './keep-key.ts';
 import { parseLeaseValue } from './lease.ts';
 import type { LeaseUpdate } from './lease-watch.ts';
-import type { OwnLease } from './own-lease.ts';
+import { type OwnLease, subnetsText } from './own-lease.ts';
 import type { KeyValue } from './registry.ts';
 import { type Moment, RenewalSchedule } from './renewal-schedule.ts';
 import { formatSubnetKey } from './subnet-key.ts';
@@ -53,7 +54,8 @@ export class LeaseManager {
 
   /** Gets the lease, trying for ever; rejects only with `signal.reason`. */
   async acquire(signal: AbortSignal): Promise<OwnLease> {
-    const { clock, random, trouble, log, subnetsPrefix, publicIP } = this.#options;
+    const { clock, random, trouble, log, subnetsPrefix, addresses } = this.#options;
+    const publicIP = addresses.ipv4;
     const onFailure = (error: unknown) =>
       trouble.report(
         'lease',
@@ -72,10 +74,11 @@ export class LeaseManager {
       );
       trouble.clear('lease', 'a lease could be had');
       this.#hold(lease, asked);
-      const { subnet, origin, leaseId, ttlSeconds } = lease;
+      const { origin, leaseId, ttlSeconds } = lease;
+      const subnet = subnetsText(lease.subnets);
       log.info(
-        { event: 'lease-acquired', subnet: subnet.text, publicIP, origin, leaseId, ttlSeconds },
-        `${origin === 'reused' ? 'reusing' : 'acquired'} subnet ${subnet.text}` +
+        { event: 'lease-acquired', subnet, publicIP, origin, leaseId, ttlSeconds },
+        `${origin === 'reused' ? 'reusing' : 'acquired'} subnet ${subnet}` +
           (leaseId === '0' ? ' (a reservation)' : ''),
       );
       return lease;
@@ -140,12 +143,12 @@ export class LeaseManager {
 
   /** Reads our key and renews it, or takes it again. Whoever owns it shows in the key only, not in a lease that lives. */
   async #check(own: OwnLease, signal: AbortSignal): Promise<boolean> {
-    const { registry, grants, log, publicIP } = this.#options;
+    const { registry, grants, log, addresses } = this.#options;
     const asked = this.#schedule.now();
     const kv = (await registry.range({ key: own.key }, signal)).kvs[0];
     if (kv === undefined) return await this.#retake(own, signal);
     const holder = parseLeaseValue(kv.value)?.publicIP;
-    if (holder !== undefined && holder !== publicIP) return await this.#contested(own, kv, signal);
+    if (holder !== undefined && holder !== addresses.ipv4) return await this.#contested(own, kv, signal);
     if (grants.isUnused(kv.lease) && (await this.#gaveWay(own, kv, signal))) return false;
     grants.use(kv.lease);
     const kept = await keepKey(this.#options, kv, signal);
@@ -163,7 +166,7 @@ export class LeaseManager {
 
   /** A key of ours that was never confirmed, because an answer was lost: does it overlap an older one? Then it goes. */
   async #gaveWay(own: OwnLease, kv: KeyValue, signal: AbortSignal): Promise<boolean> {
-    const older = await findOverlap(this.#options, own.subnet, signal, kv.createRevision);
+    const older = await findOverlap(this.#options, ipv4Of(own), signal, kv.createRevision);
     if (older !== undefined) await this.#contested(own, older, signal);
     return older !== undefined;
   }
@@ -173,7 +176,7 @@ export class LeaseManager {
    * lease it had serves again when it still lives; only a dead one is replaced.
    */
   async #retake(own: OwnLease, signal: AbortSignal): Promise<boolean> {
-    const { registry, grants, log, publicIP, leaseTtlSeconds, subnetsPrefix } = this.#options;
+    const { registry, grants, log, addresses, leaseTtlSeconds, subnetsPrefix } = this.#options;
     if (this.#state === 'held') {
       this.#state = 'lost';
       log.warn(
@@ -184,7 +187,7 @@ export class LeaseManager {
     // Also a key that is still on its way from an attempt before.
     await grants.revokeUnused(signal);
     // A look first: to put the key and give way again, at every attempt, would make all hosts change their routes.
-    const still = this.#state === 'contested' && (await findOverlap(this.#options, own.subnet, signal));
+    const still = this.#state === 'contested' && (await findOverlap(this.#options, ipv4Of(own), signal));
     if (still) return await this.#contested(own, still, signal);
     const asked = this.#schedule.now();
     const lives = own.leaseId === '0' ? 0 : (await registry.leaseKeepAlive(own.leaseId, signal)).ttlSeconds;
@@ -192,17 +195,17 @@ export class LeaseManager {
     if (lives > 0) grants.own(own.leaseId);
     const granted =
       lives > 0 ? { id: own.leaseId, ttlSeconds: lives } : await grants.grant(leaseTtlSeconds, signal);
-    const outcome = await take(this.#options, own.subnet, granted.id, signal);
+    const outcome = await take(this.#options, ipv4Of(own), granted.id, signal);
     if (outcome === 'taken') {
       grants.use(granted.id);
-      const key = formatSubnetKey(subnetsPrefix, { ipv4: own.subnet });
+      const key = formatSubnetKey(subnetsPrefix, ipv4Of(own));
       const { id: leaseId, ttlSeconds } = granted;
       this.#hold({ ...own, key, leaseId, ttlSeconds, origin: 'retaken' }, asked);
       return true;
     }
     const [inTheWay] = outcome;
     // Gone by now, or put by another program of this host: look again.
-    if (inTheWay === undefined || parseLeaseValue(inTheWay.value)?.publicIP === publicIP) return false;
+    if (inTheWay === undefined || parseLeaseValue(inTheWay.value)?.publicIP === addresses.ipv4) return false;
     return await this.#contested(own, inTheWay, signal);
   }
 
@@ -213,7 +216,7 @@ export class LeaseManager {
     const holder = parseLeaseValue(kv.value)?.publicIP ?? 'a host that cannot be told';
     trouble.report(
       'contested',
-      `subnet ${own.subnet.text} of this host now belongs to ${holder} (${kv.key}): peers route it there. ` +
+      `subnet ${subnetsText(own.subnets)} of this host now belongs to ${holder} (${kv.key}): peers route it there. ` +
         `Stop one of the two hosts, or: etcdctl --endpoints=${registry.endpoint} del '${kv.key}'. It is never overwritten here`,
       { key: kv.key, holder, endpoint: registry.endpoint },
     );
@@ -226,18 +229,23 @@ export class LeaseManager {
   async #tidy(): Promise<void> {
     const { clock, grants, log, subnetsPrefix } = this.#options;
     const lease = this.#lease;
-    await grants.tidy(clock, log, lease && formatSubnetKey(subnetsPrefix, { ipv4: lease.subnet }));
+    await grants.tidy(clock, log, lease && formatSubnetKey(subnetsPrefix, ipv4Of(lease)));
   }
 
   /** `asked`: when the request was sent that gave the lease its TTL. */
   #hold(lease: OwnLease, asked: Moment): void {
     const { trouble, log } = this.#options;
     if (this.#state === 'lost') {
-      log.info({ event: 'lease-held', key: lease.key }, `subnet ${lease.subnet.text} is ours again`);
+      log.info({ event: 'lease-held', key: lease.key }, `subnet ${subnetsText(lease.subnets)} is ours again`);
     }
-    trouble.clear('contested', `subnet ${lease.subnet.text} is ours again`);
+    trouble.clear('contested', `subnet ${subnetsText(lease.subnets)} is ours again`);
     this.#lease = lease;
     this.#state = 'held';
     this.#schedule.renewed(lease, asked);
   }
+}
+
+function ipv4Of({ subnets }: OwnLease): { readonly ipv4: Subnet } {
+  if (subnets.ipv4 === undefined) throw new RangeError('there is no IPv4 subnet');
+  return { ipv4: subnets.ipv4 };
 }

@@ -1,9 +1,10 @@
-import type { Subnet } from '../ip/ip.ts';
+import type { PerFamily } from '../ip/ip.ts';
 import { FlannelError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { PoolConfig } from './config.ts';
 import type { Grants } from './grants.ts';
 import type { Registry } from './registry.ts';
+import type { LeaseSubnets } from './subnet-key.ts';
 
 /** What every step of getting and keeping a lease needs. */
 export interface LeaseOptions {
@@ -12,8 +13,8 @@ export interface LeaseOptions {
   readonly log: Logger;
   /** `<prefix>/subnets/`, with the slash. */
   readonly subnetsPrefix: string;
-  /** This host's address: the gateway under which peers reach the subnet. */
-  readonly publicIP: string;
+  /** This host's addresses: the gateways under which peers reach its subnets. One for each family that is on. */
+  readonly addresses: PerFamily<string>;
   /** The TTL to ask for when a lease is granted. */
   readonly leaseTtlSeconds: number;
 }
@@ -21,7 +22,7 @@ export interface LeaseOptions {
 /** The lease this host holds. */
 export interface OwnLease {
   readonly key: string;
-  readonly subnet: Subnet;
+  readonly subnets: LeaseSubnets;
   /** The value we wrote or found, byte for byte. */
   readonly value: string;
   /** Decimal etcd lease id; '0' for a reservation, which has none and never gets one. */
@@ -51,4 +52,9 @@ export class RaceLostError extends FlannelError {
   constructor(subnetsPrefix: string) {
     super('RACE_LOST', `other hosts keep changing ${subnetsPrefix} at the same moment; trying again`);
   }
+}
+
+/** A lease's subnets for a line: `172.20.9.0/24`, or both of a dual-stack host. */
+export function subnetsText({ ipv4, ipv6 }: LeaseSubnets): string {
+  return [ipv4, ipv6].flatMap((subnet) => (subnet === undefined ? [] : [subnet.text])).join(' and ');
 }

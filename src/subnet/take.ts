@@ -3,10 +3,10 @@ import { formatLeaseValue } from './lease.ts';
 import { listRange } from './list.ts';
 import type { LeaseOptions } from './own-lease.ts';
 import { type KeyValue, prefixEnd, type TxnRequest } from './registry.ts';
-import { formatSubnetKey, occupiedSubnets, subnetKeyRange } from './subnet-key.ts';
+import { formatSubnetKey, type LeaseSubnets, occupiedSubnets, subnetKeyRange } from './subnet-key.ts';
 
 /**
- * Creates the key of `subnet` with the lease `leaseId`, unless someone was faster: then resolves to the keys in the way.
+ * Creates the key of `subnets` with the lease `leaseId`, unless someone was faster: then resolves to the keys in the way.
  *
  * The range compare covers the subnet with and without an IPv6 half, and lets any number of joiners proceed side by side.
  * What it cannot see (a key of another length that overlaps) shows in the list read by the same transaction: whoever has
@@ -17,17 +17,17 @@ import { formatSubnetKey, occupiedSubnets, subnetKeyRange } from './subnet-key.t
  */
 export async function take(
   options: LeaseOptions,
-  subnet: Subnet,
+  subnets: LeaseSubnets & { readonly ipv4: Subnet },
   leaseId: string,
   signal: AbortSignal,
 ): Promise<'taken' | readonly KeyValue[]> {
-  const { registry, subnetsPrefix, publicIP } = options;
-  const guard = subnetKeyRange(subnetsPrefix, subnet);
-  const key = formatSubnetKey(subnetsPrefix, { ipv4: subnet });
+  const { registry, subnetsPrefix, addresses } = options;
+  const guard = subnetKeyRange(subnetsPrefix, subnets.ipv4);
+  const key = formatSubnetKey(subnetsPrefix, subnets);
   const request: TxnRequest = {
     compare: [{ ...guard, target: 'create', op: '=', value: 0 }],
     success: [
-      { op: 'put', key, value: formatLeaseValue({ publicIP }), lease: leaseId },
+      { op: 'put', key, value: formatLeaseValue(addresses), lease: leaseId },
       { op: 'range', key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix) },
     ],
     failure: [{ op: 'range', ...guard }],
@@ -35,7 +35,7 @@ export async function take(
   const { succeeded, ranges } = await registry.txn(request, signal);
   const kvs = ranges[0] ?? [];
   if (!succeeded) return kvs;
-  const inTheWay = kvs.filter((kv) => kv.key !== key && overlapsKey(subnetsPrefix, kv, subnet));
+  const inTheWay = kvs.filter((kv) => kv.key !== key && overlapsKey(subnetsPrefix, kv, subnets));
   if (inTheWay.length === 0) return 'taken';
   await registry.txn(
     { compare: [{ key, target: 'lease', op: '=', value: leaseId }], success: [{ op: 'delete', key }] },
@@ -45,17 +45,17 @@ export async function take(
 }
 
 /**
- * The first key, in byte order, that overlaps `subnet` and was created before `beforeRevision`; undefined when there is none.
+ * The first key, in byte order, that overlaps `subnets` and was created before `beforeRevision`; undefined when there is none.
  * Rejects with RegistryError.
  */
 export async function findOverlap(
   { registry, subnetsPrefix }: LeaseOptions,
-  subnet: Subnet,
+  subnets: LeaseSubnets,
   signal: AbortSignal,
   beforeRevision = Number.POSITIVE_INFINITY,
 ): Promise<KeyValue | undefined> {
   const { kvs } = await listRange(registry, subnetsPrefix, signal);
-  return kvs.find((kv) => kv.createRevision < beforeRevision && overlapsKey(subnetsPrefix, kv, subnet));
+  return kvs.find((kv) => kv.createRevision < beforeRevision && overlapsKey(subnetsPrefix, kv, subnets));
 }
 
 /** The subnets that keys take out of the pool, of both families. */
@@ -63,7 +63,9 @@ export function subnetsOf(subnetsPrefix: string, kvs: readonly KeyValue[]): Subn
   return kvs.flatMap(({ key }) => occupiedSubnets(subnetsPrefix, key));
 }
 
-/** Whether a key stands for a subnet that overlaps this one. */
-export function overlapsKey(subnetsPrefix: string, kv: KeyValue, subnet: Subnet): boolean {
-  return subnetsOf(subnetsPrefix, [kv]).some((other) => overlaps(other, subnet));
+/** Whether a key stands for a subnet that overlaps one of these. */
+export function overlapsKey(subnetsPrefix: string, kv: KeyValue, { ipv4, ipv6 }: LeaseSubnets): boolean {
+  return subnetsOf(subnetsPrefix, [kv]).some(
+    (other) => (ipv4 && overlaps(other, ipv4)) || (ipv6 && overlaps(other, ipv6)),
+  );
 }

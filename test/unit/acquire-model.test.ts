@@ -71,9 +71,9 @@ describe('hosts that start at once', () => {
         async ({ hosts, spare, length, latencyMs, used, faults, seed }) => {
           const world = new LeaseWorld({ members, latencyMs });
           for (const name of used) world.etcd.put(prefix + name, valueOf('10.211.9.9'));
-          const pool = poolWithFree(world, hosts + spare, length);
+          const pools = { ipv4: poolWithFree(world, hosts + spare, length) };
           for (let index = 0; index < hosts; index++)
-            world.host(`10.211.0.${index + 1}`, { pool, watch: false }, seed).start();
+            world.host(`10.211.0.${index + 1}`, { pools, watch: false }, seed).start();
           let nowMs = 0;
           for (const { atMs, run } of faults.toSorted((a, b) => a.atMs - b.atMs)) {
             await world.clock.advance(atMs - nowMs);
@@ -108,8 +108,8 @@ describe('hosts that start at once', () => {
           const world = new LeaseWorld({ members, latencyMs });
           lengths.forEach((length, index) => {
             // 16 /22 for eight hosts: a free one remains, wherever the others are.
-            const pool = { ...poolOf(`10.1.0.0/${length}`, `10.1.60.0/${length}`) };
-            world.host(`10.211.0.${index + 1}`, { pool, watch: false }, seed).start();
+            const pools = { ipv4: poolOf(`10.1.0.0/${length}`, `10.1.60.0/${length}`) };
+            world.host(`10.211.0.${index + 1}`, { pools, watch: false }, seed).start();
           });
           for (const { run } of faults) {
             run(world);

@@ -50,7 +50,7 @@ describe('a host without a lease', () => {
     ['outside the pool', '10.2.77.0/24', [], undefined],
   ])('uses a hint that is %s only when it may', async (_, hint, taken, expected) => {
     for (const name of taken) world.etcd.put(key(name), valueOf('10.211.0.2'));
-    const host = await acquire({ hint: subnet(hint) });
+    const host = await acquire({ hint: { ipv4: subnet(hint) } });
     if (expected === undefined) expect(host.held).not.toBe(hint);
     else expect(host.held).toBe(expected);
     expect(host.manager.lease?.origin).toBe(expected === undefined ? 'new' : 'hint');
@@ -58,7 +58,10 @@ describe('a host without a lease', () => {
 
   it('chooses again when another host was faster, also more often than it lists for', async () => {
     let races = 0;
-    const loser = world.host('10.211.0.9', { watch: false, pool: poolOf('10.1.0.0/24', '10.1.63.0/24') });
+    const loser = world.host('10.211.0.9', {
+      watch: false,
+      pools: { ipv4: poolOf('10.1.0.0/24', '10.1.63.0/24') },
+    });
     loser.onStart = (registry) => {
       registry.onCall = (call, argument) => {
         if (call !== 'txn' || races === 40) return;
@@ -95,7 +98,10 @@ describe('a host without a lease', () => {
 
   it('gives way to an older key that overlaps and was put in the very same moment', async () => {
     let races = 0;
-    const nearTheEdge = { pool: poolOf('10.1.127.0/24', '10.1.128.0/24'), hint: subnet('10.1.127.0/24') };
+    const nearTheEdge = {
+      pools: { ipv4: poolOf('10.1.127.0/24', '10.1.128.0/24') },
+      hint: { ipv4: subnet('10.1.127.0/24') },
+    };
     const host = await acquire(nearTheEdge, (self) => {
       self.onStart = (registry) => {
         registry.onCall = (call) => {
@@ -110,14 +116,14 @@ describe('a host without a lease', () => {
 });
 
 describe('a pool without a free subnet', () => {
-  const pool = poolOf('10.1.0.0/24', '10.1.3.0/24');
+  const pools = { ipv4: poolOf('10.1.0.0/24', '10.1.3.0/24') };
 
   it('is waited for, for a day, in a handful of lines that say what to do, without a lease in the meantime', async () => {
     world.etcd.put(key('10.1.0.0-23'), valueOf('10.211.0.2'), world.etcd.grant(9e6));
     world.etcd.put(key('10.1.2.0-24'), valueOf('10.211.0.3'));
     world.etcd.put(key('10.1.3.128-25'), 'junk counts as used');
     world.etcd.put(key('10.9.9.0-24'), valueOf(ip));
-    const host = world.host(ip, { watch: false, pool }).start();
+    const host = world.host(ip, { watch: false, pools }).start();
     await world.clock.advance(86_400_000);
     expect(host.trouble.current).toEqual([
       `no lease for ${ip} under /net/subnets/ yet: no free subnet: all 4 from 10.1.0.0/24 to 10.1.3.0/24 are used, ` +
@@ -136,7 +142,7 @@ describe('a pool without a free subnet', () => {
   it('is made free by giving back the own lease when only its length is in the way', async () => {
     const lease = world.etcd.grant(86_400);
     world.etcd.put(key('10.1.0.0-22'), valueOf(ip), lease);
-    const host = await acquire({ pool });
+    const host = await acquire({ pools });
     expect(world.keys).toEqual([host.held?.replace('/', '-')]);
     expect(world.etcd.leaseIds).toEqual([host.manager.lease?.leaseId]);
   });

@@ -9,6 +9,7 @@ import { firstOf } from '../../src/runtime/wake.ts';
 import type { PoolConfig } from '../../src/subnet/config.ts';
 import { LeaseWatch } from '../../src/subnet/lease-watch.ts';
 import { LeaseManager, type LeaseManagerOptions } from '../../src/subnet/manager.ts';
+import { subnetsText } from '../../src/subnet/own-lease.ts';
 import { type KeyValue, prefixEnd } from '../../src/subnet/registry.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
 import { LensRegistry, prefix } from './lease-watch-host.ts';
@@ -70,7 +71,7 @@ export class LeaseWorld {
 }
 
 export type LeaseHostOptions = Partial<
-  Pick<LeaseManagerOptions, 'pool' | 'hint' | 'leaseTtlSeconds' | 'renewMarginMs'>
+  Pick<LeaseManagerOptions, 'pools' | 'hint' | 'leaseTtlSeconds' | 'renewMarginMs'>
 > & {
   /** Default true: a lease watch tells the manager of changes. */
   readonly watch?: boolean;
@@ -118,7 +119,7 @@ export class LeaseHost {
   /** The subnet held, as text; undefined while there is none. */
   get held(): string | undefined {
     const { manager } = this.#run ?? {};
-    return manager?.state === 'held' ? manager.lease?.subnet.text : undefined;
+    return manager?.state === 'held' && manager.lease ? subnetsText(manager.lease.subnets) : undefined;
   }
 
   start(): this {
@@ -135,10 +136,10 @@ export class LeaseHost {
     };
     const manager = new LeaseManager({
       ...parts,
-      pool: poolOf('10.1.0.0/24', '10.1.255.0/24'),
+      pools: { ipv4: poolOf('10.1.0.0/24', '10.1.255.0/24') },
       leaseTtlSeconds: 86_400,
       renewMarginMs: 3_600_000,
-      publicIP: this.ip,
+      addresses: { ipv4: this.ip },
       ...this.options,
     });
     const stop = new AbortController();

@@ -164,13 +164,13 @@ describe('managers that live for weeks with faults', () => {
 
 async function begin(latencyMs: number): Promise<World> {
   const world = new LeaseWorld({ members, latencyMs });
-  const pool = poolOf('10.1.0.0/24', '10.1.7.0/24');
-  for (const ip of ['10.211.0.1', '10.211.0.2']) world.host(ip, { pool }).start();
+  const pools = { ipv4: poolOf('10.1.0.0/24', '10.1.7.0/24') };
+  for (const ip of ['10.211.0.1', '10.211.0.2']) world.host(ip, { pools }).start();
   await world.clock.until('both hold one', () => world.hosts.every(({ held }) => held !== undefined), 10_000);
   const keys = new Map(world.hosts.map((host) => [host, host.manager.lease?.key ?? '']));
   // As the daemon does it: the last subnet is remembered in a file.
   for (const host of world.hosts) {
-    const hint = host.manager.lease?.subnet;
+    const hint = host.manager.lease?.subnets;
     if (hint !== undefined) host.options = { ...host.options, hint };
   }
   return { world, keys, strangers: new Map() };
@@ -193,7 +193,7 @@ function expectStrangersUntouched({ world, strangers }: World): void {
 function expectSubnetKept({ world, strangers }: World, host: LeaseHost): void {
   if (!host.running) return;
   const { lease, state } = host.manager;
-  const first = prefix + (host.options.hint?.text.replace('/', '-') ?? '');
+  const first = prefix + (host.options.hint?.ipv4?.text.replace('/', '-') ?? '');
   if (state === 'contested')
     expect(lease !== undefined && world.etcd.get(lease.key)?.value !== valueOf(host.ip)).toBe(true);
   if (lease !== undefined && lease.key !== first) expect(host.renumbered || strangers.has(first)).toBe(true);

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { VirtualClock } from '../../sim/clock.ts';
 import type { Clock } from '../../src/runtime/clock.ts';
+import { subnetsText } from '../../src/subnet/own-lease.ts';
 import { renewIntervalMs } from '../../src/subnet/renewal-schedule.ts';
 import { type LeaseHost, type LeaseHostOptions, LeaseWorld, subnet } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
@@ -31,7 +32,7 @@ async function hold(options: LeaseHostOptions = {}): Promise<{ key: string; held
 function own(): { key: string; held: string; leaseId: string } {
   const { lease } = host.manager;
   if (lease === undefined) throw new Error('no lease');
-  return { key: lease.key, held: lease.subnet.text, leaseId: lease.leaseId };
+  return { key: lease.key, held: subnetsText(lease.subnets), leaseId: lease.leaseId };
 }
 
 const held = () => host.held !== undefined;
@@ -252,7 +253,7 @@ describe('a subnet that another host has now', () => {
 });
 
 it('a key that another program of this host puts just before we do is ours, and no alarm', async () => {
-  host = world.host(ip, { hint: subnet('10.1.7.0/24') });
+  host = world.host(ip, { hint: { ipv4: subnet('10.1.7.0/24') } });
   let races = 0;
   host.onStart = (registry) => {
     registry.onCall = (call) => {
