@@ -1,10 +1,19 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseEndpoints } from '../../src/daemon/options/endpoints.ts';
+import { type Endpoint, parseEndpoints, withOneScheme } from '../../src/daemon/options/endpoints.ts';
 import { InvalidValue } from '../../src/daemon/options/errors.ts';
 
-function urls(text: string): readonly string[] {
-  return parseEndpoints(text, () => {}).map(({ url }) => url);
+interface Given {
+  readonly certificate?: boolean;
+  readonly warn?: (message: string) => void;
+}
+
+function endpoints(text: string, { certificate = false, warn = () => {} }: Given = {}): readonly Endpoint[] {
+  return withOneScheme(parseEndpoints(text), certificate, warn);
+}
+
+function urls(text: string, given: Given = {}): readonly string[] {
+  return endpoints(text, given).map(({ url }) => url);
 }
 
 describe('etcd endpoints', () => {
@@ -29,18 +38,30 @@ describe('etcd endpoints', () => {
   });
 
   it('says host and port apart, IPv6 without brackets', () => {
-    expect(parseEndpoints('https://[::1]:2379', () => {})).toEqual([
+    expect(endpoints('https://[::1]:2379')).toEqual([
       { url: 'https://[::1]:2379', scheme: 'https', host: '::1', port: 2379 },
     ]);
   });
 
   it("lets the first endpoint's scheme decide for all, and warns about the others", () => {
     const warnings: string[] = [];
-    const endpoints = parseEndpoints('https://a:1,http://b:2,c:3', (message) => warnings.push(message));
-    expect(endpoints.map(({ url }) => url)).toEqual(['https://a:1', 'https://b:2', 'https://c:3']);
+    const warn = (message: string) => warnings.push(message);
+    expect(urls('https://a:1,http://b:2,c:3', { warn })).toEqual([
+      'https://a:1',
+      'https://b:2',
+      'https://c:3',
+    ]);
     expect(warnings).toEqual([
       "etcd endpoint http://b:2 is used with https: the first endpoint's scheme decides for all",
     ]);
+  });
+
+  it.each([
+    ['a:1,b:2', ['https://a:1', 'https://b:2']],
+    ['a:1,http://b:2', ['https://a:1', 'https://b:2']],
+    ['http://a:1,b:2', ['http://a:1', 'http://b:2']],
+  ])('reads %s with TLS when only a certificate can have told', (text, expected) => {
+    expect(urls(text, { certificate: true })).toEqual(expected);
   });
 
   it.each([
@@ -99,8 +120,8 @@ describe('etcd endpoints', () => {
       .tuple(host, fc.integer({ min: 1, max: 65_535 }))
       .map(([name, port]) => `${name}:${port}`);
     fc.assert(
-      fc.property(fc.array(endpoint, { minLength: 1 }), (endpoints) => {
-        const once = urls(endpoints.join(','));
+      fc.property(fc.array(endpoint, { minLength: 1 }), (list) => {
+        const once = urls(list.join(','));
         expect(urls(once.join(' , '))).toEqual(once);
       }),
     );

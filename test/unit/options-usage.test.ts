@@ -1,20 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { UsageError } from '../../src/daemon/options/errors.ts';
+import { environmentName } from '../../src/daemon/options/flag.ts';
 import { flagsMarkdown } from '../../src/daemon/options/help.ts';
 import { parseOptions } from '../../src/daemon/options/options.ts';
-import { environmentName, flagTable } from '../../src/daemon/options/table.ts';
-import { type Env, run } from './options-run.ts';
-
-async function usageError(argv: readonly string[], env: Env = {}): Promise<UsageError> {
-  const error: unknown = await parseOptions({ argv, env }).then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  if (!(error instanceof UsageError))
-    throw new Error(`expected a usage error for ${argv.join(' ')}`, { cause: error });
-  return error;
-}
+import { flagTable } from '../../src/daemon/options/table.ts';
+import { run, usageError } from './options-run.ts';
 
 const outcome = (argv: readonly string[]) =>
   parseOptions({ argv, env: {} }).catch((error: unknown) => String(error));
@@ -87,6 +78,17 @@ describe('wrong usage', () => {
     [['--docker-opts-key='], 'USAGE_BAD_VALUE', 'it must be the name of a shell variable'],
     [['--docker-opts-key=A B'], 'USAGE_BAD_VALUE', 'it must be the name of a shell variable'],
     [['--docker-opts-key=1A'], 'USAGE_BAD_VALUE', 'it must be the name of a shell variable'],
+    [['--subnet-lease-ttl=29'], 'USAGE_BAD_VALUE', 'it must be an integer from 30 to 31536000'],
+    [['--subnet-lease-ttl=31536001'], 'USAGE_BAD_VALUE', 'it must be an integer from 30 to 31536000'],
+    [['--iptables-resync=0'], 'USAGE_BAD_VALUE', 'it must be a number of seconds, at least 1'],
+    [['--iptables-resync=5s'], 'USAGE_BAD_VALUE', 'it must be a number of seconds, at least 1'],
+    [['--iptables-forward-position=middle'], 'USAGE_BAD_VALUE', 'it must be one of auto, first, last'],
+    [['--ip-masq=yes'], 'USAGE_BAD_VALUE', '--ip-masq is "yes": it must be true or false'],
+    [['--ip-masq='], 'USAGE_BAD_VALUE', '--ip-masq is "": it must be true or false'],
+    [['--public-ip=fc00::1'], 'USAGE_BAD_VALUE', 'it must be an IPv4 address'],
+    [['--public-ip=10.0.0.1/24'], 'USAGE_BAD_VALUE', 'it must be an IPv4 address'],
+    [['--public-ipv6=10.0.0.1'], 'USAGE_BAD_VALUE', 'it must be an IPv6 address'],
+    [['--iface-can-reach=router'], 'USAGE_BAD_VALUE', 'it must be an IP address'],
     [['--healthz-ip=localhost'], 'USAGE_BAD_VALUE', 'it must be an IP address'],
     [['--healthz-port=65536'], 'USAGE_BAD_VALUE', 'it must be a port from 1 to 65535, or 0'],
     [

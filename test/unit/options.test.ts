@@ -11,7 +11,17 @@ describe('options without flags and environment', () => {
     expect(options).toEqual({
       etcdEndpoints: [{ url: 'http://127.0.0.1:2379', scheme: 'http', host: '127.0.0.1', port: 2379 }],
       etcdPrefix: '/coreos.com/network',
+      etcdTls: {},
       ifaces: [],
+      ifaceRegexes: [],
+      subnetLeaseTtlSeconds: 86_400,
+      ipMasq: false,
+      ipMasqFullyRandom: true,
+      iptablesForwardRules: true,
+      iptablesForwardPosition: 'auto',
+      iptablesResyncMs: 5000,
+      ipBlackholeRoute: false,
+      setIpForward: false,
       subnetFile: '/run/flannel/subnet.env',
       dockerOptsFile: '/run/docker_opts.env',
       dockerOptsKey: 'DOCKER_OPTS',
@@ -41,6 +51,17 @@ describe('each flag', () => {
     ['v', '-1', { logLevel: 'info' }],
     ['log-level', 'warn', { logLevel: 'warn' }],
     ['log-format', 'pretty', { logFormat: 'pretty' }],
+    ['iface-regex', 'eth[0-9]', { ifaceRegexes: ['eth[0-9]'] }],
+    ['iface-can-reach', 'FC00:0::1', { ifaceCanReach: 'fc00::1' }],
+    ['public-ip', '10.211.55.100', { publicIP: '10.211.55.100' }],
+    ['public-ipv6', 'FC00:0::1', { publicIPv6: 'fc00::1' }],
+    ['subnet-lease-ttl', '30', { subnetLeaseTtlSeconds: 30 }],
+    ['subnet-lease-ttl', '31536000', { subnetLeaseTtlSeconds: 31_536_000 }],
+    ['iptables-resync', '1', { iptablesResyncMs: 1000 }],
+    ['iptables-resync', '9999999', { iptablesResyncMs: 9_999_999_000 }],
+    ['iptables-forward-position', 'first', { iptablesForwardPosition: 'first' }],
+    ['iptables-forward-position', 'last', { iptablesForwardPosition: 'last' }],
+    ['etcd-cafile', '/tls/ca.pem', { etcdTls: { caFile: '/tls/ca.pem' } }],
     ['healthz-port', '8080', { healthz: { ip: '0.0.0.0', port: 8080 } }],
   ];
 
@@ -54,12 +75,57 @@ describe('each flag', () => {
     ]) {
       expect((await run(argv)).options).toMatchObject(expected);
     }
-    expect(await run([], { [name]: value })).toMatchObject({ options: expected, warnings: [] });
+    expect((await run([], { [name]: value })).options).toMatchObject(expected);
+  });
+
+  const booleans: readonly [flag: string, on: Partial<Options>, off: Partial<Options>][] = [
+    ['ip-masq', { ipMasq: true }, { ipMasq: false }],
+    ['ip-masq-fully-random-disable', { ipMasqFullyRandom: false }, { ipMasqFullyRandom: true }],
+    ['iptables-forward-rules', { iptablesForwardRules: true }, { iptablesForwardRules: false }],
+    ['ip-blackhole-route', { ipBlackholeRoute: true }, { ipBlackholeRoute: false }],
+    ['set-ip-forward', { setIpForward: true }, { setIpForward: false }],
+  ];
+
+  it.each(booleans)("--%s takes Go's words after = and from the environment", async (flag, on, off) => {
+    const name = `FLANNELD_${flag.toUpperCase().replaceAll('-', '_')}`;
+    const words = {
+      on: ['1', 't', 'T', 'true', 'TRUE', 'True'],
+      off: ['0', 'f', 'F', 'false', 'FALSE', 'False'],
+    };
+    for (const [given, expected] of [
+      [words.on, on],
+      [words.off, off],
+    ] as const) {
+      for (const word of given) {
+        for (const dashes of ['-', '--']) {
+          expect((await run([`${dashes}${flag}=${word}`])).options).toMatchObject(expected);
+        }
+        expect((await run([], { [name]: word })).options).toMatchObject(expected);
+      }
+    }
+  });
+
+  it.each(booleans)('a bare --%s is true, and leaves the next word alone', async (flag, on) => {
+    const { options, warnings } = await run([`-${flag}`, 'false', '-v=1']);
+    expect(options).toMatchObject({ ...on, logLevel: 'info' });
+    expect(warnings).toHaveLength(1);
+    expect((await run([`--${flag}`, '-v=1'])).options).toMatchObject({ ...on, logLevel: 'debug' });
   });
 
   it('is covered by the cases above or below', () => {
     const elsewhere = ['etcd-endpoints', 'healthz-ip', 'help', 'version'];
-    const covered = new Set([...cases.map(([flag]) => flag), ...elsewhere]);
+    const inEtcdAccess = [
+      'etcd-certfile',
+      'etcd-keyfile',
+      'etcd-username',
+      'etcd-password',
+      'etcd-password-file',
+    ];
+    const covered = new Set([
+      ...[...cases, ...booleans].map(([flag]) => flag),
+      ...elsewhere,
+      ...inEtcdAccess,
+    ]);
     expect(flagTable.map(({ name }) => name).filter((name) => !covered.has(name))).toEqual([]);
   });
 
@@ -103,7 +169,7 @@ describe('a repeated flag', () => {
   });
 
   it("stands for the default route's interface when an iface is empty", async () => {
-    expect((await run(['-iface='])).options.ifaces).toEqual([]);
+    expect((await run(['-iface='])).options.ifaces).toEqual(['']);
     expect((await run(['-iface=', '-iface=eth1'])).options.ifaces).toEqual(['', 'eth1']);
   });
 

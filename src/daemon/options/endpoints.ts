@@ -14,14 +14,20 @@ export interface Endpoint {
 
 const RULE = 'must be a comma list of endpoints like http://10.0.0.1:2379';
 
+/** One element of the list. */
+export interface ParsedEndpoint {
+  readonly scheme: 'http' | 'https' | undefined;
+  readonly host: string;
+  readonly port: number;
+}
+
 /**
  * Parses the value of --etcd-endpoints: a comma list, spaces and empty elements allowed; each `http://host:port`,
- * `https://host:port` or `host:port`, a path after it ignored, IPv6 in brackets. As with flanneld the first endpoint's
- * scheme decides for all (none means http); `warn` is told about those that say otherwise. Duplicates count once.
+ * `https://host:port` or `host:port`, a path after it ignored, IPv6 in brackets. At least one.
  *
  * Throws {@link InvalidValue} that names the endpoint and what is wrong with it.
  */
-export function parseEndpoints(text: string, warn: (message: string) => void): readonly Endpoint[] {
+export function parseEndpoints(text: string): readonly ParsedEndpoint[] {
   // Before anything is quoted: what stands before the @ may be a password.
   if (text.includes('@')) {
     throw new InvalidValue(`${RULE}; an endpoint holds no user name and no password`, '(not shown)');
@@ -30,10 +36,20 @@ export function parseEndpoints(text: string, warn: (message: string) => void): r
     .split(',')
     .map((element) => element.trim())
     .filter((element) => element !== '');
-  const parsed = elements.map(parseEndpoint);
-  const first = parsed[0];
-  if (first === undefined) throw new InvalidValue(`${RULE}; it names none`);
-  const scheme = first.scheme ?? 'http';
+  if (elements.length === 0) throw new InvalidValue(`${RULE}; it names none`);
+  return elements.map(parseEndpoint);
+}
+
+/**
+ * Gives all endpoints one scheme. As with flanneld the first one's decides, and when it has none `certificate`, whether
+ * one was given to show to etcd; `warn` is told about those that say otherwise. Duplicates count once.
+ */
+export function withOneScheme(
+  parsed: readonly ParsedEndpoint[],
+  certificate: boolean,
+  warn: (message: string) => void,
+): readonly Endpoint[] {
+  const scheme = parsed[0]?.scheme ?? (certificate ? 'https' : 'http');
   const byUrl = new Map<string, Endpoint>();
   for (const { host, port, scheme: own } of parsed) {
     const authority = `${host.includes(':') ? `[${host}]` : host}:${port}`;
@@ -45,12 +61,6 @@ export function parseEndpoints(text: string, warn: (message: string) => void): r
     byUrl.set(`${scheme}://${authority}`, { url: `${scheme}://${authority}`, scheme, host, port });
   }
   return [...byUrl.values()];
-}
-
-interface ParsedEndpoint {
-  readonly scheme: 'http' | 'https' | undefined;
-  readonly host: string;
-  readonly port: number;
 }
 
 function parseEndpoint(element: string): ParsedEndpoint {

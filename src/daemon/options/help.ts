@@ -1,4 +1,5 @@
-import { environmentName, type Flag, flagTable, GROUPS } from './table.ts';
+import { environmentName, type Flag, flagName, GROUPS } from './flag.ts';
+import { flagTable } from './table.ts';
 import { VERSION } from './version.ts';
 
 const USAGE = `Usage: $0 [flags]
@@ -47,7 +48,7 @@ export function flagsMarkdown(): string {
   const rows = flagTable.map((flag) => {
     const variables = flag.noEnvironment ? [] : [environmentName(flag), ...(flag.sysconfig ?? [])];
     const cells = [
-      `\`${flag.name.length === 1 ? '-' : '--'}${heading(flag)}\``,
+      `\`${flagName(flag)}${value(flag)}\``,
       flag.fallback === undefined ? '' : `\`${flag.fallback}\``,
       flag.describe,
       variables.map((name) => `\`${name}\``).join(', '),
@@ -58,7 +59,11 @@ export function flagsMarkdown(): string {
 }
 
 function heading(flag: Flag<unknown>): string {
-  return flag.placeholder === undefined ? flag.name : `${flag.name}=${flag.placeholder}`;
+  return flag.name + value(flag);
+}
+
+function value({ placeholder }: Flag<unknown>): string {
+  return placeholder === undefined ? '' : `=${placeholder}`;
 }
 
 function description(flag: Flag<unknown>): string {

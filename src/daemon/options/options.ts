@@ -1,31 +1,52 @@
-import type { Endpoint } from './endpoints.ts';
 import { quote, UsageError } from './errors.ts';
+import { type EtcdAccess, etcdAccess } from './etcd-access.ts';
+import { environmentName, type Flag } from './flag.ts';
 import { splitFlags } from './go-flags.ts';
 import { helpText } from './help.ts';
 import { nearestName } from './nearest.ts';
 import { type Environment, Settings } from './settings.ts';
-import { environmentName, type Flag, flags, flagTable } from './table.ts';
+import { flags, flagTable } from './table.ts';
 import { VERSION } from './version.ts';
 
 /** What a run of the daemon was asked for; checked, typed, with defaults filled in. */
-export interface Options {
-  /** At least one; all of one scheme. */
-  readonly etcdEndpoints: readonly Endpoint[];
-  /** As given: keys are made from it by Go's path.Join. */
-  readonly etcdPrefix: string;
-  /** Names or addresses in order of preference; '' stands for the default route's interface. Empty: none was asked for. */
-  readonly ifaces: readonly string[];
+export interface Options extends EtcdAccess, InterfaceWish, FirewallOptions {
+  readonly subnetLeaseTtlSeconds: number;
+  readonly renewMarginMs: number;
   readonly subnetFile: string;
   /** Absent: not to be written. */
   readonly dockerOptsFile?: string;
   readonly dockerOptsKey: string;
-  readonly renewMarginMs: number;
   readonly routeProtocol: number;
+  /** Whether to keep a route that drops what is for the own subnet while no bridge has it. */
+  readonly ipBlackholeRoute: boolean;
+  /** Whether to switch forwarding on in the kernel. */
+  readonly setIpForward: boolean;
   readonly logLevel: LogLevel;
   /** Absent: pretty on a terminal, else json. */
   readonly logFormat?: LogFormat;
   /** Absent: switched off. */
   readonly healthz?: HealthzAddress;
+}
+
+/** Which interface and addresses of this host the others are to use. */
+export interface InterfaceWish {
+  /** Names or addresses in order of preference, as given; '' stands for the default route's interface. */
+  readonly ifaces: readonly string[];
+  /** In Go's syntax, as given; asked after `ifaces`; '' stands for the default route's interface. */
+  readonly ifaceRegexes: readonly string[];
+  /** An address in canonical form; asked last. */
+  readonly ifaceCanReach?: string;
+  /** IPv4 and IPv6 in canonical form. */
+  readonly publicIP?: string;
+  readonly publicIPv6?: string;
+}
+
+interface FirewallOptions {
+  readonly ipMasq: boolean;
+  readonly ipMasqFullyRandom: boolean;
+  readonly iptablesForwardRules: boolean;
+  readonly iptablesForwardPosition: 'auto' | 'first' | 'last';
+  readonly iptablesResyncMs: number;
 }
 
 type LogLevel = 'debug' | 'info' | 'warn' | 'error';
@@ -60,7 +81,7 @@ export async function parseOptions({ argv, env }: CommandLine): Promise<ParsedCo
   const known = forHealth ? flagTable.filter((flag) => flag.health) : flagTable;
   const { flags: given, rest } = splitFlags(forHealth ? argv.slice(1) : argv, (name) => kindOf(name, known));
   const warnings: string[] = [];
-  const settings = new Settings(given, env, (message) => warnings.push(message));
+  const settings = new Settings(given, env);
   if (given.some(({ name }) => name === 'h') || settings.optional(flags.help) === true) {
     return { command: 'help', text: await helpText() };
   }
@@ -74,7 +95,7 @@ export async function parseOptions({ argv, env }: CommandLine): Promise<ParsedCo
   if (rest.length > 0)
     warnings.push(`ignored, because flags end at the first word that is none: ${rest.map(quote).join(' ')}`);
   warnings.push(...unknownVariables(env));
-  return { command: 'run', options: runOptions(settings), warnings };
+  return { command: 'run', options: runOptions(settings, (message) => warnings.push(message)), warnings };
 }
 
 function kindOf(name: string, known: readonly Flag<unknown>[]): 'boolean' | 'value' {
@@ -90,8 +111,7 @@ function kindOf(name: string, known: readonly Flag<unknown>[]): 'boolean' | 'val
   throw new UsageError('UNKNOWN_FLAG', `unknown flag ${written}: ${hint}`);
 }
 
-function runOptions(settings: Settings): Options {
-  const ifaces = settings.list(flags.iface);
+function runOptions(settings: Settings, warn: (message: string) => void): Options {
   const dockerOptsFile = settings.value(flags.dockerOptsFile);
   const subnetFile = settings.value(flags.subnetFile);
   if (subnetFile === dockerOptsFile)
@@ -103,17 +123,43 @@ function runOptions(settings: Settings): Options {
   const logFormat = settings.optional(flags.logFormat);
   const healthz = { ip: settings.value(flags.healthzIp), port: settings.value(flags.healthzPort) };
   return {
-    etcdEndpoints: settings.value(flags.etcdEndpoints),
-    etcdPrefix: settings.value(flags.etcdPrefix),
-    ifaces: ifaces.every((iface) => iface === '') ? [] : ifaces,
+    ...etcdAccess(settings, warn),
+    ...interfaceWish(settings),
+    ...firewallOptions(settings),
+    subnetLeaseTtlSeconds: settings.value(flags.leaseTtl),
+    renewMarginMs: settings.value(flags.renewMargin) * 60_000,
     subnetFile,
     ...(dockerOptsFile === undefined ? {} : { dockerOptsFile }),
     dockerOptsKey: settings.value(flags.dockerOptsKey),
-    renewMarginMs: settings.value(flags.renewMargin) * 60_000,
     routeProtocol: settings.value(flags.routeProtocol),
+    ipBlackholeRoute: settings.value(flags.ipBlackholeRoute),
+    setIpForward: settings.value(flags.setIpForward),
     logLevel: settings.optional(flags.logLevel) ?? (verbosity > 0 ? 'debug' : 'info'),
     ...(logFormat === undefined ? {} : { logFormat }),
     ...(healthz.port === 0 ? {} : { healthz }),
+  };
+}
+
+function interfaceWish(settings: Settings): InterfaceWish {
+  const ifaceCanReach = settings.optional(flags.ifaceCanReach);
+  const publicIP = settings.optional(flags.publicIP);
+  const publicIPv6 = settings.optional(flags.publicIPv6);
+  return {
+    ifaces: settings.list(flags.iface),
+    ifaceRegexes: settings.list(flags.ifaceRegex),
+    ...(ifaceCanReach === undefined ? {} : { ifaceCanReach }),
+    ...(publicIP === undefined ? {} : { publicIP }),
+    ...(publicIPv6 === undefined ? {} : { publicIPv6 }),
+  };
+}
+
+function firewallOptions(settings: Settings): FirewallOptions {
+  return {
+    ipMasq: settings.value(flags.ipMasq),
+    ipMasqFullyRandom: !settings.value(flags.ipMasqFullyRandomDisable),
+    iptablesForwardRules: settings.value(flags.iptablesForwardRules),
+    iptablesForwardPosition: settings.value(flags.iptablesForwardPosition),
+    iptablesResyncMs: settings.value(flags.iptablesResync) * 1000,
   };
 }
 

@@ -1,6 +1,6 @@
 import { InvalidValue, quote, UsageError } from './errors.ts';
+import { environmentName, type Flag, flagName } from './flag.ts';
 import type { GivenFlag } from './go-flags.ts';
-import { environmentName, type Flag } from './table.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -14,12 +14,15 @@ interface Found {
 export class Settings {
   readonly #given: readonly GivenFlag[];
   readonly #environment: Environment;
-  readonly #warn: (message: string) => void;
 
-  constructor(given: readonly GivenFlag[], environment: Environment, warn: (message: string) => void) {
+  constructor(given: readonly GivenFlag[], environment: Environment) {
     this.#given = given;
     this.#environment = environment;
-    this.#warn = warn;
+  }
+
+  /** Where the value comes from, as the user wrote it: `--iface`, `FLANNELD_IFACE`; undefined for the default. */
+  sourceOf(flag: Flag<unknown>): string | undefined {
+    return this.#find(flag).at(-1)?.source;
   }
 
   /** The value, or undefined when it is given nowhere and has no default. */
@@ -43,25 +46,24 @@ export class Settings {
     const written = this.#given.filter(({ name }) => name === flag.name);
     const last = written.at(-1);
     if (last !== undefined && !(flag.emptyIsAbsent && last.value === '')) {
-      const source = flag.name.length === 1 ? `-${flag.name}` : `--${flag.name}`;
-      return written.map(({ value }) => ({ text: value, source }));
+      return written.map(({ value }) => ({ text: value, source: flagName(flag) }));
     }
     if (flag.noEnvironment) return [];
     for (const source of [environmentName(flag), ...(flag.sysconfig ?? [])]) {
       const text = this.#environment[source];
       if (text !== undefined && text !== '') return [{ text, source }];
     }
-    return flag.fallback === undefined ? [] : [{ text: flag.fallback, source: 'default' }];
+    return [];
   }
 
   #parse<T>(flag: Flag<T>, found: Found): T {
     try {
-      return flag.parse(found.text, this.#warn);
+      return flag.parse(found.text);
     } catch (error) {
       if (!(error instanceof InvalidValue)) throw error;
       throw new UsageError(
         'BAD_VALUE',
-        `${found.source} is ${error.shown ?? quote(found.text)}: it ${error.message}`,
+        `${found.source} is ${error.shown ?? (flag.secret ? '(not shown)' : quote(found.text))}: it ${error.message}`,
       );
     }
   }

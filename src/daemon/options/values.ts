@@ -1,4 +1,5 @@
 import { isIP } from 'node:net';
+import { canonicalAddress, type Family, parseAddress } from '../../ip/ip.ts';
 import { InvalidValue } from './errors.ts';
 import { parseDecimalInteger, parseGoBoolean, parseGoInteger } from './go-flags.ts';
 
@@ -6,6 +7,11 @@ import { parseDecimalInteger, parseGoBoolean, parseGoInteger } from './go-flags.
 
 export function anyText(text: string): string {
   return text;
+}
+
+/** Text, or nothing: undefined. */
+export function textOrNone(text: string): string | undefined {
+  return text === '' ? undefined : text;
 }
 
 export function boolean(text: string): boolean {
@@ -23,6 +29,13 @@ export function integer(lowest: number, highest: number, why = ''): (text: strin
     }
     return value;
   };
+}
+
+/** A time in whole seconds, as long as one likes. */
+export function seconds(text: string): number {
+  const value = parseGoInteger(text);
+  if (value === undefined || value < 1) throw new InvalidValue('must be a number of seconds, at least 1');
+  return value;
 }
 
 /** A TCP port; 0 or less switches off, as with flanneld, and is returned as 0. */
@@ -55,6 +68,18 @@ export function choice<T extends string>(...words: readonly T[]): (text: string)
 export function listenAddress(text: string): string {
   if (isIP(text) === 0) throw new InvalidValue('must be an IP address');
   return text;
+}
+
+/** A parser for an address of a family, or of either, in canonical form, or nothing: undefined. */
+export function addressOrNone(family?: Family): (text: string) => string | undefined {
+  return (text) => {
+    if (text === '') return undefined;
+    const found = parseAddress(text)?.family;
+    if (found === undefined || found !== (family ?? found)) {
+      throw new InvalidValue(`must be an ${family === undefined ? 'IP' : `IPv${family}`} address`);
+    }
+    return canonicalAddress(text);
+  };
 }
 
 /** The path of a file that will be written. Whether it can be is found out when it is. */

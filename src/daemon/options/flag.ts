@@ -1,0 +1,48 @@
+/** The headings of the help text, in its order. */
+export const GROUPS = [
+  'etcd',
+  'Interface and address',
+  'Lease',
+  'Files',
+  'Routes',
+  'Firewall',
+  'Health',
+  'Log',
+  'Help',
+] as const;
+
+/** One flag: a row of the table from which parsing, environment names, the help text and README's table all follow. */
+export interface Flag<T> {
+  readonly name: string;
+  readonly group: (typeof GROUPS)[number];
+  /** What its value is, for the help text: `PATH`. None for a boolean that is switched on by its name alone. */
+  readonly placeholder?: string;
+  readonly describe: string;
+  /** The default, written as a user would write it. */
+  readonly fallback?: string;
+  /** Throws InvalidValue. */
+  readonly parse: (text: string) => T;
+  readonly boolean?: true;
+  /** Its value appears in no message. */
+  readonly secret?: true;
+  /** Every occurrence counts, not the last alone. */
+  readonly repeatable?: true;
+  /** `--name=` counts as not given. */
+  readonly emptyIsAbsent?: true;
+  /** Names from sysconfig files, used when neither the flag nor FLANNELD_… is there; earlier ones first. */
+  readonly sysconfig?: readonly string[];
+  /** Asks for something else than a run, so there is no variable for it. */
+  readonly noEnvironment?: true;
+  /** The `health` subcommand takes it too. */
+  readonly health?: true;
+}
+
+/** The variable that stands for a flag: `FLANNELD_`, upper case, dashes as underscores. */
+export function environmentName(flag: Flag<unknown>): string {
+  return `FLANNELD_${flag.name.toUpperCase().replaceAll('-', '_')}`;
+}
+
+/** The flag as a user writes it: `--iface`, `-v`. */
+export function flagName({ name }: Pick<Flag<unknown>, 'name'>): string {
+  return name.length === 1 ? `-${name}` : `--${name}`;
+}
