@@ -8,6 +8,7 @@ import type {
   LinkAddress,
   Route,
   RouteChange,
+  RouteLookup,
 } from '../src/kernel/kernel.ts';
 import type { SimKernel } from './kernel.ts';
 import type { SimEventStream } from './kernel-events.ts';
@@ -46,6 +47,11 @@ export class SimKernelConnection implements Kernel {
 
   routes(family: Family, signal?: AbortSignal): Promise<readonly Route[]> {
     return this.#dump(() => this.#kernel.routes(family), signal);
+  }
+
+  async routeTo(address: string, signal?: AbortSignal): Promise<RouteLookup | undefined> {
+    await this.#reach(signal);
+    return this.#kernel.lookUp(address);
   }
 
   async apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]> {

@@ -82,6 +82,13 @@ export class RouteTable {
     });
   }
 
+  /** The route in use for an address: of the longest prefix, the first. */
+  find(address: bigint): Route | undefined {
+    const holds = ({ subnet }: Bucket) => subnet.first <= address && address <= subnet.last;
+    const buckets = [...this.#buckets.values()].filter(holds);
+    return buckets.toSorted((a, b) => b.subnet.length - a.subnet.length)[0]?.routes[0];
+  }
+
   #directRoutes(): { readonly subnet: Subnet; readonly route: Route }[] {
     const isDirect = (r: Route) => {
       return r.type === 'unicast' && r.gateway === undefined && (this.#family === 6 || r.scope >= 253);

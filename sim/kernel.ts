@@ -1,11 +1,12 @@
 import type { Family } from '../src/ip/ip.ts';
 import { KernelError } from '../src/kernel/errors.ts';
-import type { Kernel, KernelEvent, Link, LinkAddress, Route } from '../src/kernel/kernel.ts';
+import type { Kernel, KernelEvent, Link, LinkAddress, Route, RouteLookup } from '../src/kernel/kernel.ts';
 import type { Clock } from '../src/runtime/clock.ts';
 import { AddressTable, addressOn, connectedRoute } from './kernel-addresses.ts';
 import { SimKernelConnection } from './kernel-connection.ts';
 import { SimEventStream } from './kernel-events.ts';
 import { KernelFaults } from './kernel-faults.ts';
+import { lookUp } from './kernel-lookup.ts';
 import { refusal } from './kernel-refusal.ts';
 import { destination, type InsertMode, type RouteMatch, RouteTable } from './kernel-table.ts';
 
@@ -209,6 +210,12 @@ export class SimKernel {
     if (route === undefined) return 'ESRCH';
     this.#emit({ type: 'route-removed', route, own: false }, origin);
     return undefined;
+  }
+
+  /** As `ip route get`. */
+  lookUp(address: string): RouteLookup | undefined {
+    const table = (family: Family) => this.#tables[family];
+    return lookUp(address, { addresses: this.#addresses, table, loopbackIndex: this.link('lo').index });
   }
 
   subscribe(owner: object): SimEventStream {

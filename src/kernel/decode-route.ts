@@ -2,12 +2,10 @@ import { type NetlinkAttribute, parseAttributes, readU32 } from 'netlink/dist/st
 import type { Family } from '../ip/ip.ts';
 import { addressText } from './addresses.ts';
 import type { Route } from './kernel.ts';
-import { familyOf, RT_TABLE_MAIN, RTM_F_CLONED, RTNH_F_ONLINK } from './rtnetlink.ts';
+import { familyOf, RT_TABLE_MAIN, RTM_F_CLONED, RTN, RTNH_F_ONLINK } from './rtnetlink.ts';
 
 /** struct rtmsg. */
 const HEADER_BYTES = 12;
-const RTN_UNICAST = 1;
-const RTN_BLACKHOLE = 6;
 const UNSPECIFIED = { 4: '0.0.0.0', 6: '::' } as const;
 
 type Draft = { -readonly [K in keyof Route]: Route[K] } & { table: number };
@@ -40,7 +38,7 @@ function decodeHeader(family: Family, payload: Buffer, flags: number): Draft {
     tos: payload[3] ?? 0,
     metric: 0,
     protocol: payload[5] ?? 0,
-    type: type === RTN_UNICAST ? 'unicast' : type === RTN_BLACKHOLE ? 'blackhole' : 'other',
+    type: type === RTN.UNICAST ? 'unicast' : type === RTN.BLACKHOLE ? 'blackhole' : 'other',
     scope: payload[6] ?? 0,
     // A source length: IPv6 routes chosen by source address.
     special: (flags & RTNH_F_ONLINK) !== 0 || payload[2] !== 0,

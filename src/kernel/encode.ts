@@ -1,11 +1,11 @@
+import { isIPv6 } from 'node:net';
 import { formatRouteMessage } from 'netlink/dist/rt/structs.js';
 import { AttrStream, formatMessage, putU32 } from 'netlink/dist/structs.js';
 import type { Family } from '../ip/ip.ts';
 import { addressBytes } from './addresses.ts';
 import type { RouteChange, RouteSpec } from './kernel.ts';
-import { addressFamily, IFLA, NLM_F, RT_TABLE_MAIN, RTEXT_FILTER_SKIP_STATS, RTM } from './rtnetlink.ts';
+import { addressFamily, IFLA, NLM_F, RT_TABLE_MAIN, RTEXT_FILTER_SKIP_STATS, RTM, RTN } from './rtnetlink.ts';
 
-const RTN_UNICAST = 1;
 const FLAGS = {
   add: NLM_F.CREATE | NLM_F.EXCL,
   replace: NLM_F.CREATE | NLM_F.REPLACE,
@@ -43,6 +43,17 @@ export function encodeRouteDump(family: Family, sequence: number): Buffer {
   return message(RTM.GETROUTE, NLM_F.DUMP, sequence, body);
 }
 
+/** Asks how the kernel would send to `address`; undefined when it is none. */
+export function encodeLookup(address: string, sequence: number): Buffer | undefined {
+  const family = isIPv6(address) ? 6 : 4;
+  const dst = addressBytes(family, address);
+  if (dst === undefined) return undefined;
+  const body = new AttrStream();
+  const data = { family: addressFamily(family), dstLen: dst.length * 8 };
+  formatRouteMessage({ kind: 'route', data, attrs: { dst } }, body);
+  return message(RTM.GETROUTE, NLM_F.ACK, sequence, body);
+}
+
 export function encodeLinkDump(sequence: number): Buffer {
   const body = new AttrStream();
   body.emit(Buffer.alloc(16)); // struct ifinfomsg: all families, all links
@@ -57,7 +68,7 @@ export function encodeAddressDump(sequence: number): Buffer {
 }
 
 function routeHeader(family: Family, dstLen: number, protocol: RouteSpec['protocol']) {
-  return { family: addressFamily(family), dstLen, table: RT_TABLE_MAIN, protocol, type: RTN_UNICAST };
+  return { family: addressFamily(family), dstLen, table: RT_TABLE_MAIN, protocol, type: RTN.UNICAST };
 }
 
 function message(type: number, flags: number, seq: number, body: AttrStream): Buffer {

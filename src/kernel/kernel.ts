@@ -18,6 +18,8 @@ export interface Kernel {
   addresses(signal?: AbortSignal): Promise<readonly LinkAddress[]>;
   /** All routes of the main table of one family, in the kernel's order (within one key: the first is the one in use). */
   routes(family: Family, signal?: AbortSignal): Promise<readonly Route[]>;
+  /** How the kernel would send to this address (canonical text), all tables and rules included; undefined: it would not. */
+  routeTo(address: string, signal?: AbortSignal): Promise<RouteLookup | undefined>;
   /**
    * Sends all changes as one batch and resolves to one result per change, in order. A failed change does not stop the
    * later ones. `outcome: 'unknown'` when the kernel's answer was lost: it may have taken effect, dump to find out. The
@@ -66,6 +68,16 @@ export interface LinkAddress {
   readonly deprecated: boolean;
   readonly temporary: boolean;
   readonly permanent: boolean;
+}
+
+/** What the kernel's lookup for one address found. */
+export interface RouteLookup {
+  /** `local`: the address is this host's own; `other`: broadcast, multicast, … */
+  readonly type: 'unicast' | 'local' | 'other';
+  /** The output link; loopback's for `local`. */
+  readonly linkIndex: number;
+  /** The source address the kernel would choose. */
+  readonly source?: string;
 }
 
 export interface Route {

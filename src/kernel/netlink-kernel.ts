@@ -10,7 +10,17 @@ import { DumpSocket } from './dump-socket.ts';
 import { encodeAddressDump, encodeLinkDump, encodeRouteDump } from './encode.ts';
 import { KernelError } from './errors.ts';
 import { EventSocket } from './event-socket.ts';
-import type { ChangeResult, Kernel, KernelEvents, Link, LinkAddress, Route, RouteChange } from './kernel.ts';
+import type {
+  ChangeResult,
+  Kernel,
+  KernelEvents,
+  Link,
+  LinkAddress,
+  Route,
+  RouteChange,
+  RouteLookup,
+} from './kernel.ts';
+import { lookUpRoute } from './lookup.ts';
 import { RTM } from './rtnetlink.ts';
 
 /** Takes 20,000 notifications of an event storm, or the answers to all the messages of one write many times over. */
@@ -87,6 +97,10 @@ class NetlinkKernel implements Kernel {
       return route?.family === family ? route : undefined;
     };
     return this.#dumps.dump({ what: `IPv${family} routes`, encode, type: RTM.NEWROUTE, decode }, signal);
+  }
+
+  routeTo(address: string, signal?: AbortSignal): Promise<RouteLookup | undefined> {
+    return lookUpRoute(this.#dumps, address, signal);
   }
 
   apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]> {

@@ -36,6 +36,8 @@ export const RTM = {
 
 export const RTNLGRP = { LINK: 1, IPV4_IFADDR: 5, IPV4_ROUTE: 7, IPV6_IFADDR: 9, IPV6_ROUTE: 11 } as const;
 
+/** rtm_type. */
+export const RTN = { UNICAST: 1, LOCAL: 2, BLACKHOLE: 6 } as const;
 export const RT_TABLE_MAIN = 254;
 /** rtm_flags: an entry of the route cache, not of the table. */
 export const RTM_F_CLONED = 0x200;

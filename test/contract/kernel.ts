@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { eventContract } from './kernel-events.ts';
 import { ipv6Contract } from './kernel-ipv6.ts';
 import { linkContract } from './kernel-links.ts';
+import { lookupContract } from './kernel-lookup.ts';
 import { routeContract } from './kernel-routes.ts';
 import { KernelFixture, type KernelWorld } from './kernel-world.ts';
 
@@ -28,6 +29,7 @@ export function kernelContract(name: string, makeWorld: () => Promise<KernelWorl
     eventContract(at);
     linkContract(at);
     ipv6Contract(at);
+    lookupContract(at);
     callContract(at);
   });
 }

@@ -28,6 +28,7 @@ function passOn(kernel: Kernel): Kernel {
     links: (signal) => kernel.links(signal),
     addresses: (signal) => kernel.addresses(signal),
     routes: (family, signal) => kernel.routes(family, signal),
+    routeTo: (address, signal) => kernel.routeTo(address, signal),
     apply: (changes, signal) => kernel.apply(changes, signal),
     close: () => kernel.close(),
   };

@@ -1,0 +1,40 @@
+import { parseAddress } from '../src/ip/ip.ts';
+import { KernelError } from '../src/kernel/errors.ts';
+import type { LinkAddress, Route, RouteLookup } from '../src/kernel/kernel.ts';
+import type { AddressTable } from './kernel-addresses.ts';
+import type { RouteTable } from './kernel-table.ts';
+
+/** Where the lookup of one address looks. */
+interface Tables {
+  readonly addresses: AddressTable;
+  readonly table: (family: 4 | 6) => RouteTable;
+  readonly loopbackIndex: number;
+}
+
+/**
+ * How the kernel would send to an address: its own, then the broadcast address of a link, then the longest prefix of the
+ * main table. A multipath route leads nowhere here: which of its links the kernel takes is not modelled.
+ */
+export function lookUp(text: string, { addresses, table, loopbackIndex }: Tables): RouteLookup | undefined {
+  const parsed = parseAddress(text);
+  if (parsed === undefined) throw new KernelError('EINVAL', `not an address: ${text}`);
+  const { family, value } = parsed;
+  const own = addresses.list();
+  if (own.some(({ address }) => address === text)) {
+    return { type: 'local', linkIndex: loopbackIndex, source: text };
+  }
+  const route = table(family).find(value);
+  const linkIndex = route?.linkIndex;
+  if (route?.type !== 'unicast' || linkIndex === undefined) return undefined;
+  const type = family === 4 && addresses.isBroadcast(value, linkIndex) ? 'other' : 'unicast';
+  const source = route.source ?? sourceFor(route, value, own);
+  return { type, linkIndex, ...(source === undefined ? {} : { source }) };
+}
+
+/** The address of the link that shares most bits with the next hop. */
+function sourceFor(route: Route, value: bigint, own: readonly LinkAddress[]): string | undefined {
+  const hop = route.gateway === undefined ? value : (parseAddress(route.gateway)?.value ?? value);
+  const distance = ({ address }: LinkAddress) => (parseAddress(address)?.value ?? 0n) ^ hop;
+  const candidates = own.filter((a) => a.family === route.family && a.linkIndex === route.linkIndex);
+  return candidates.toSorted((a, b) => (distance(a) < distance(b) ? -1 : 1))[0]?.address;
+}
