@@ -104,7 +104,7 @@ export class SimHost {
   }
 
   get readiness(): Readiness {
-    return this.#run?.daemon.readiness() ?? { ready: false, reasons: ['not running'] };
+    return this.#run?.daemon.readiness() ?? { ready: false, reasons: ['not running'], notices: [] };
   }
 
   /** The subnet in subnet.env; undefined while there is none. */

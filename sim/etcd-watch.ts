@@ -58,7 +58,7 @@ export class SimStream {
 
   deliver(commit: Commit): void {
     const { key, rangeEnd, startRevision } = this.#request;
-    if (commit.revision < startRevision) return;
+    if (startRevision !== undefined && commit.revision < startRevision) return;
     const events = commit.events.filter((event) => eventInRange(event, key, rangeEnd));
     if (events.length > 0) this.#queue.push(events);
     this.#wake.wake();
@@ -97,6 +97,7 @@ export class SimStream {
   /** What happened before the stream was opened, in one piece; read at once, so that live events follow without a gap. */
   #backlog(): readonly WatchEvent[] | Refusal {
     const { key, rangeEnd, startRevision } = this.#request;
+    if (startRevision === undefined) return [];
     try {
       return this.#source
         .since(startRevision)

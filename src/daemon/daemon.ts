@@ -10,6 +10,7 @@ import { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, untilAborted } from '../runtime/wake.ts';
 import type { PoolConfig } from '../subnet/config.ts';
 import { waitForConfig } from '../subnet/config-source.ts';
+import { ConfigWatch } from '../subnet/config-watch.ts';
 import { LeaseWatch } from '../subnet/lease-watch.ts';
 import { LeaseManager } from '../subnet/manager.ts';
 import { type OwnLease, subnetsText } from '../subnet/own-lease.ts';
@@ -63,6 +64,8 @@ export class Daemon {
   readonly #parts: DaemonParts;
   readonly #options: DaemonOptions;
   readonly #trouble: TroubleLog;
+  /** What the operator should know although this host does its work. */
+  readonly #notices: TroubleLog;
   readonly #files: EnvFiles;
   #manager: LeaseManager | undefined;
   #backend: Reconciler | undefined;
@@ -75,6 +78,7 @@ export class Daemon {
     this.#parts = parts;
     this.#options = options;
     this.#trouble = new TroubleLog(parts.clock, parts.log);
+    this.#notices = new TroubleLog(parts.clock, parts.log);
     this.#files = new EnvFiles({ ...parts, ...options, trouble: this.#trouble });
   }
 
@@ -109,7 +113,7 @@ export class Daemon {
     }
     if (this.#ready && this.#watch?.watching === false) reasons.push('the lease watch is not up');
     if (this.#ready) reasons.push(...this.#routeProblems());
-    return { ready: this.#ready && reasons.length === 0, reasons };
+    return { ready: this.#ready && reasons.length === 0, reasons, notices: this.#notices.current };
   }
 
   /** Peers that are not routed to, the first few by name. */
@@ -124,10 +128,18 @@ export class Daemon {
   async #work(signal: AbortSignal): Promise<never> {
     const trouble = this.#trouble;
     this.#enter('waiting for etcd and the network configuration');
-    const { ipv4: pool } = await waitForConfig(
+    const config = await waitForConfig(
       { ...this.#parts, ...this.#options, trouble, accept: requireIPv4 },
       signal,
     );
+    const { etcdPrefix } = this.#options;
+    const watch = new ConfigWatch({ ...this.#parts, trouble, notices: this.#notices, etcdPrefix, config });
+    return await firstOf(signal, (inner) => [watch.run(inner), this.#join(config, inner)]);
+  }
+
+  /** Becomes a member of the network, and stays one. */
+  async #join({ ipv4: pool }: { readonly ipv4: PoolConfig }, signal: AbortSignal): Promise<never> {
+    const trouble = this.#trouble;
     this.#enter('waiting for an address on the interface');
     const host = await waitForInterface({ ...this.#parts, ...this.#options, trouble }, signal);
     this.#logChoice(host, pool);

@@ -11,6 +11,8 @@ import { untilAborted } from '../runtime/wake.ts';
 export interface Readiness {
   readonly ready: boolean;
   readonly reasons: readonly string[];
+  /** What the operator should know although all is well, one line each. */
+  readonly notices: readonly string[];
 }
 
 export interface HealthServerOptions {
@@ -98,12 +100,12 @@ export class HealthServer {
     } else if (path === '/healthz') {
       send(request, response, { status: 200, text: 'flanneld is running', details: {} });
     } else {
-      const { ready, reasons } = this.#readiness();
+      const { ready, reasons, notices } = this.#readiness();
       const text = ready ? 'flanneld is ready' : 'flanneld is not ready yet';
       send(request, response, {
         status: ready ? 200 : 503,
         text,
-        details: { ready, reasons: reasons.map(oneLine) },
+        details: { ready, reasons: reasons.map(oneLine), notices: notices.map(oneLine) },
       });
     }
   }
@@ -117,7 +119,7 @@ export class HealthServer {
         { event: 'health-error', error },
         `Readiness cannot be told: ${messageOf(error)}`,
       );
-      return { ready: false, reasons: [`readiness cannot be told: ${messageOf(error)}`] };
+      return { ready: false, reasons: [`readiness cannot be told: ${messageOf(error)}`], notices: [] };
     }
   }
 }
@@ -126,14 +128,14 @@ interface Reply {
   readonly status: number;
   /** First line of the text, and `status` in JSON. */
   readonly text: string;
-  readonly details: { readonly ready?: boolean; readonly reasons?: readonly string[] };
+  readonly details: Partial<Readiness>;
 }
 
 function send(request: IncomingMessage, response: ServerResponse, { status, text, details }: Reply): void {
   const asJson = /\bapplication\/json\b/i.test(request.headers.accept ?? '');
   // flanneld ends its texts without a newline, and probes compare them.
-  const reasons = details.ready ? [] : (details.reasons ?? []);
-  const body = asJson ? `${JSON.stringify({ status: text, ...details })}\n` : [text, ...reasons].join('\n');
+  const lines = [text, ...(details.reasons ?? []), ...(details.notices ?? [])];
+  const body = asJson ? `${JSON.stringify({ status: text, ...details })}\n` : lines.join('\n');
   response.writeHead(status, {
     'Content-Type': asJson ? 'application/json' : 'text/plain; charset=utf-8',
     'Content-Length': Buffer.byteLength(body),

@@ -116,7 +116,8 @@ export interface TxnResponse {
 export interface WatchRequest {
   readonly key: string;
   readonly rangeEnd: string;
-  readonly startRevision: number;
+  /** The first revision to tell of. Absent: what happens after `created`. */
+  readonly startRevision?: number;
 }
 
 export type WatchEvent =

@@ -62,12 +62,16 @@ export async function putAll(registry: Registry, entries: Readonly<Record<string
 export async function collect(
   registry: Registry,
   prefix: string,
-  startRevision: number,
+  startRevision: number | undefined,
   enough: (batches: readonly WatchBatch[]) => boolean,
   signal: AbortSignal = AbortSignal.timeout(30_000),
 ): Promise<readonly WatchBatch[]> {
   const batches: WatchBatch[] = [];
-  const request = { key: prefix, rangeEnd: prefixEnd(prefix), startRevision };
+  const request = {
+    key: prefix,
+    rangeEnd: prefixEnd(prefix),
+    ...(startRevision === undefined ? {} : { startRevision }),
+  };
   for await (const batch of registry.watch(request, signal)) {
     batches.push(batch);
     if (enough(batches)) return batches;

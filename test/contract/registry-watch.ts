@@ -145,6 +145,19 @@ export function watchContract({ subject, registry, freshPrefix }: Suite): void {
     ]);
   });
 
+  it('without a revision tells what happens from now on', async () => {
+    const prefix = freshPrefix();
+    await putAll(registry(), { [`${prefix}before`]: '1' });
+    let written: Promise<number> | undefined;
+    const batches = await collect(registry(), prefix, undefined, (seen) => {
+      written ??= putAll(registry(), { [`${prefix}after`]: '2' });
+      return seen.some(({ events }) => events.length > 0);
+    });
+    await written;
+    const keys = batches.flatMap(({ events }) => events).map((event) => event.type === 'put' && event.kv.key);
+    expect(keys).toEqual([`${prefix}after`]);
+  });
+
   it('loses nothing when its reader is slow', async () => {
     const prefix = freshPrefix();
     const { header } = await registry().range({ key: prefix });

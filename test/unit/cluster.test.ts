@@ -29,7 +29,7 @@ describe('a three-host cluster in one process', () => {
     hosts.forEach((host, self) => {
       const expected = hosts.flatMap((peer, i) => (i === self ? [] : [`${subnets[i]} via ${peer.address}`]));
       expect(host.ownRoutes).toEqual(expected.toSorted());
-      expect(host.readiness).toEqual({ ready: true, reasons: [] });
+      expect(host.readiness).toEqual({ ready: true, reasons: [], notices: [] });
     });
   });
 
@@ -49,6 +49,30 @@ describe('a three-host cluster in one process', () => {
     expect(first).toContain('ready: subnet');
     expect(await run(7)).toBe(first);
     expect(await run(8)).not.toBe(first);
+  });
+
+  it('says that the network configuration was edited, goes on with the old one, and applies the new one at the next start', async () => {
+    const { clock, hosts, etcd } = start({ seed: 4, hosts: 2 });
+    for (const host of hosts) host.start();
+    await clock.until('full mesh', () => cluster?.meshed === true, 60_000);
+    const before = await subnetsOf(hosts);
+    etcd.put(`${prefix}/config`, '{"Network":"10.99.0.0/16","Backend":{"Type":"host-gw"}}');
+    await clock.advance(60_000);
+    for (const host of hosts) {
+      expect(host.readiness).toMatchObject({ ready: true, reasons: [] });
+      expect(host.readiness.notices.join()).toMatch(
+        /Network .* → 10\.99\.0\.0\/16.*restart the daemon to apply it/,
+      );
+    }
+    expect(await subnetsOf(hosts)).toEqual(before);
+    expect(cluster?.meshed).toBe(true);
+    for (const host of hosts) {
+      await host.stop();
+      host.start();
+    }
+    await clock.until('new subnets', () => hosts.every((host) => host.readiness.ready), 60_000);
+    expect((await subnetsOf(hosts)).every((text) => text.startsWith('10.99.'))).toBe(true);
+    expect(hosts.flatMap((host) => host.readiness.notices)).toEqual([]);
   });
 
   it('makes at most 10 etcd calls to start, however many peers there are', async () => {

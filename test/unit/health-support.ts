@@ -34,7 +34,7 @@ export async function waitFor<T>(what: string, probe: () => T | undefined): Prom
 }
 
 export async function start(
-  readiness: () => Readiness = () => ({ ready: true, reasons: [] }),
+  readiness: () => Readiness = () => ({ ready: true, reasons: [], notices: [] }),
   ip = '127.0.0.1',
 ) {
   const { log, entries } = recorder();
@@ -51,7 +51,11 @@ export async function start(
   return { port: Number(listening.fields['port']), entries, stop };
 }
 
-export const notReady = (): Readiness => ({ ready: false, reasons: ['etcd is away', 'no lease\nyet'] });
+export const notReady = (): Readiness => ({
+  ready: false,
+  reasons: ['etcd is away', 'no lease\nyet'],
+  notices: [],
+});
 
 export function listen<T extends Server | HttpServer>(server: T): Promise<T> {
   cleanups.push(() => close(server));

@@ -117,7 +117,7 @@ class EtcdMember implements Registry {
     const create_request = {
       key: bytes(request.key),
       range_end: bytes(request.rangeEnd),
-      start_revision: request.startRevision,
+      ...(request.startRevision === undefined ? {} : { start_revision: request.startRevision }),
       progress_notify: true,
       // Without it a backlog of some megabytes ends the stream (gRPC status 8).
       fragment: true,

@@ -1,0 +1,90 @@
+import { type BackoffPolicy, backoffMs } from '../runtime/backoff.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { explanationOf } from '../runtime/errors.ts';
+import type { Random } from '../runtime/random.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
+import { type NetworkConfig, NetworkConfigError, parseNetworkConfig } from './config.ts';
+import { configChanges } from './config-change.ts';
+import { type Registry, RegistryError } from './registry.ts';
+import { configKey } from './subnet-key.ts';
+
+export interface ConfigWatchOptions {
+  readonly registry: Registry;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Where the way to etcd is reported, under `config-watch`. */
+  readonly trouble: TroubleLog;
+  /** Where an edit is reported, under `config-changed`: this host does its work all the same. */
+  readonly notices: TroubleLog;
+  /** As given by the user. */
+  readonly etcdPrefix: string;
+  /** The configuration this host works with. */
+  readonly config: NetworkConfig;
+}
+
+const policy: BackoffPolicy = { initialMs: 500, maxMs: 30_000 };
+
+/**
+ * Notices that the network configuration was edited while the daemon runs, checks it and says what it would change. Nothing
+ * of it is applied: a network that is half the old and half the new one would cut containers off; the next start applies it.
+ */
+export class ConfigWatch {
+  readonly #options: ConfigWatchOptions;
+  readonly #key: string;
+
+  constructor(options: ConfigWatchOptions) {
+    this.#options = options;
+    this.#key = configKey(options.etcdPrefix);
+  }
+
+  /** Watches until `signal` aborts, then rejects with its reason. Nothing else ends it. */
+  async run(signal: AbortSignal): Promise<never> {
+    const { clock, random, trouble, registry } = this.#options;
+    for (let failures = 0; ; failures++) {
+      try {
+        // Without a revision, so that no compaction can come in between: what was before it is read.
+        for await (const _ of registry.watch({ key: this.#key, rangeEnd: `${this.#key}\0` }, signal)) {
+          await this.#look(signal);
+          trouble.clear('config-watch', `${this.#key} can be watched again`);
+          failures = 0;
+        }
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!(error instanceof RegistryError)) throw error;
+        const message = `${this.#key} cannot be watched, an edit of it would not be noticed: ${explanationOf(error)}`;
+        trouble.report('config-watch', message, { endpoint: registry.endpoint, error });
+        // The answer to an expired token: only a read gets a new one.
+        if (error.kind === 'UNAUTHENTICATED') await this.#look(signal).catch(() => {});
+      }
+      await clock.sleep(backoffMs(policy, failures, random), signal);
+    }
+  }
+
+  /** Reads the key itself: events say that it changed, and only its state counts. */
+  async #look(signal: AbortSignal): Promise<void> {
+    const { registry, notices } = this.#options;
+    const { kvs } = await registry.range({ key: this.#key }, signal);
+    const notice = this.#judge(kvs[0]?.value);
+    if (notice === undefined) {
+      notices.clear('config-changed', `${this.#key} is again what this host works with`);
+    } else {
+      notices.report('config-changed', notice, { key: this.#key });
+    }
+  }
+
+  /** What there is to say about the configuration that etcd holds; undefined when it is the one in use. */
+  #judge(text: string | undefined): string | undefined {
+    const goesOn = 'This host goes on with the configuration it was started with';
+    if (text === undefined) {
+      return `the network configuration ${this.#key} was deleted. ${goesOn}; a restarted one waits until there is one again`;
+    }
+    try {
+      const changes = configChanges(this.#options.config, parseNetworkConfig(text));
+      if (changes.length === 0) return undefined;
+      return `the network configuration ${this.#key} was changed: ${changes.join(', ')}. ${goesOn}; restart the daemon to apply it`;
+    } catch (error) {
+      if (!(error instanceof NetworkConfigError)) throw error;
+      return `the network configuration ${this.#key} was changed and cannot be used: ${explanationOf(error)}. ${goesOn}; a restarted one waits until it is mended`;
+    }
+  }
+}

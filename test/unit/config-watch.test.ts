@@ -1,0 +1,162 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { VirtualClock } from '../../sim/clock.ts';
+import { SimEtcd } from '../../sim/etcd.ts';
+import { SimLog } from '../../sim/log.ts';
+import { SeededRandom } from '../../sim/random.ts';
+import { TroubleLog } from '../../src/runtime/trouble.ts';
+import { parseNetworkConfig } from '../../src/subnet/config.ts';
+import { configChanges } from '../../src/subnet/config-change.ts';
+import { ConfigWatch } from '../../src/subnet/config-watch.ts';
+import { rotate } from '../../src/subnet/rotation.ts';
+
+const backend = '"Backend":{"Type":"host-gw"}';
+const started = `{"Network":"10.5.0.0/16",${backend}}`;
+
+describe('configChanges', () => {
+  const rows: readonly (readonly [string, string, readonly string[]])[] = [
+    ['nothing', started, []],
+    [
+      'a default written out',
+      `{"network":"10.5.0.0/16","SubnetLen":24,"SubnetMin":"10.5.1.0",${backend}}`,
+      [],
+    ],
+    [
+      'another network',
+      `{"Network":"10.6.0.0/16",${backend}}`,
+      [
+        'Network 10.5.0.0/16 → 10.6.0.0/16',
+        'SubnetMin 10.5.1.0/24 → 10.6.1.0/24',
+        'SubnetMax 10.5.255.0/24 → 10.6.255.0/24',
+      ],
+    ],
+    [
+      'a subnet length, and with it the default bounds',
+      `{"Network":"10.5.0.0/16","SubnetLen":25,${backend}}`,
+      [
+        'SubnetLen 24 → 25',
+        'SubnetMin 10.5.1.0/24 → 10.5.0.128/25',
+        'SubnetMax 10.5.255.0/24 → 10.5.255.128/25',
+      ],
+    ],
+    [
+      'a smaller pool',
+      `{"Network":"10.5.0.0/16","SubnetMax":"10.5.9.0",${backend}}`,
+      ['SubnetMax 10.5.255.0/24 → 10.5.9.0/24'],
+    ],
+    [
+      'nftables',
+      `{"Network":"10.5.0.0/16","EnableNFTables":true,${backend}}`,
+      ['EnableNFTables false → true'],
+    ],
+    [
+      'IPv6 on',
+      `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00::/48",${backend}}`,
+      [
+        'EnableIPv6 false → true',
+        'IPv6Network (none) → fc00::/48',
+        'IPv6SubnetLen (none) → 64',
+        'IPv6SubnetMin (none) → fc00:0:0:1::/64',
+        'IPv6SubnetMax (none) → fc00:0:0:ffff::/64',
+      ],
+    ],
+  ];
+  it.each(rows)('names what is different: %s', (_, after, expected) => {
+    expect(configChanges(parseNetworkConfig(started), parseNetworkConfig(after))).toEqual(expected);
+  });
+});
+
+describe('ConfigWatch', () => {
+  let clock: VirtualClock;
+  let etcd: SimEtcd;
+  let log: SimLog;
+  let trouble: TroubleLog;
+  let notices: TroubleLog;
+  let stop: AbortController;
+  let ended: Promise<unknown>;
+
+  beforeEach(async () => {
+    clock = new VirtualClock();
+    etcd = new SimEtcd({ clock, members: ['m0', 'm1', 'm2'] });
+    log = new SimLog(clock);
+    trouble = new TroubleLog(clock, log.of('h0'));
+    notices = new TroubleLog(clock, log.of('h0'));
+    stop = new AbortController();
+    etcd.put('/net/config', started);
+    const watch = new ConfigWatch({
+      registry: rotate(etcd.connect('h0')),
+      clock,
+      random: new SeededRandom(1),
+      trouble,
+      notices,
+      etcdPrefix: '/net',
+      config: parseNetworkConfig(started),
+    });
+    ended = watch.run(stop.signal).catch((error: unknown) => error);
+    await clock.advance(10);
+  });
+
+  afterEach(async () => {
+    stop.abort(new Error('stopped'));
+    await clock.settle();
+    expect(await ended).toEqual(new Error('stopped'));
+    etcd.close();
+    await clock.settle();
+    expect(clock.pending).toBe(0);
+  });
+
+  const edit = async (text: string) => {
+    etcd.put('/net/config', text);
+    await clock.advance(10);
+  };
+
+  it('says nothing while nothing changes, nor about other keys, nor about the same in other words', async () => {
+    etcd.put('/net/config2', '{');
+    etcd.put('/net/subnets/10.5.1.0-24', '{}');
+    await edit(started.replace('{', '{ "SubnetLen": 24, '));
+    await clock.advance(86_400_000);
+    expect([...notices.current, ...trouble.current]).toEqual([]);
+    expect(log.lines).toEqual([]);
+  });
+
+  it('says what an edit would change and that a restart applies it, and takes it back when it is undone', async () => {
+    await edit(`{"Network":"10.5.0.0/16","SubnetMax":"10.5.9.0",${backend}}`);
+    expect(notices.current).toEqual([
+      'the network configuration /net/config was changed: SubnetMax 10.5.255.0/24 → 10.5.9.0/24. ' +
+        'This host goes on with the configuration it was started with; restart the daemon to apply it',
+    ]);
+    expect(trouble.current).toEqual([]);
+    await edit(started);
+    expect(notices.current).toEqual([]);
+    expect(log.lines.map(({ level }) => level)).toEqual(['warn', 'info']);
+  });
+
+  it('says why an edit cannot be used', async () => {
+    await edit(`{"Network":"10.5.0.0/16","SubnetLen":31,${backend}}`);
+    expect(notices.current.join()).toMatch(
+      /was changed and cannot be used: SubnetLen is 31.*at most 30.*goes on/,
+    );
+    await edit('{');
+    expect(notices.current.join()).toMatch(/cannot be used: the network configuration is not a JSON object/);
+  });
+
+  it('says that it was deleted, and notices that it is back', async () => {
+    etcd.delete('/net/config');
+    await clock.advance(10);
+    expect(notices.current.join()).toContain('was deleted');
+    await edit(started);
+    expect(notices.current).toEqual([]);
+  });
+
+  it('notices an edit made while etcd could not be reached, after a compaction and when the member is lost', async () => {
+    etcd.cut('h0');
+    await clock.advance(60_000);
+    etcd.put('/net/config', started.replace('10.5.', '10.6.'));
+    etcd.compact(etcd.revision);
+    expect(trouble.current.join()).toContain('/net/config cannot be watched');
+    etcd.heal('h0');
+    etcd.stop('m0');
+    await clock.advance(60_000);
+    expect(trouble.current).toEqual([]);
+    expect(notices.current.join()).toContain('Network 10.5.0.0/16 → 10.6.0.0/16');
+  });
+});
