@@ -1,4 +1,5 @@
-import { Reconciler } from '../backend/hostgw/reconciler.ts';
+import type { Backend } from '../backend/backend.ts';
+import { HostGateway } from '../backend/hostgw/host-gateway.ts';
 import type { Subnet } from '../ip/ip.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -68,7 +69,7 @@ export class Daemon {
   readonly #notices: TroubleLog;
   readonly #files: EnvFiles;
   #manager: LeaseManager | undefined;
-  #backend: Reconciler | undefined;
+  #backend: Backend | undefined;
   #watch: LeaseWatch | undefined;
   #ready = false;
   #phase = '';
@@ -201,16 +202,15 @@ export class Daemon {
     pool: PoolConfig,
     signal: AbortSignal,
   ): Promise<never> {
-    const backend = new Reconciler({
+    const backend = new HostGateway({
       ...this.#parts,
       trouble: this.#trouble,
-      self: { subnet: ipv4SubnetOf(lease), publicIP: ipv4Of(host) },
-      ownership: {
-        protocol: this.#options.routeProtocol,
-        network: pool.network,
-        subnetLength: pool.subnetLength,
-      },
+      subnets: { ipv4: ipv4SubnetOf(lease) },
+      addresses: { ipv4: ipv4Of(host) },
+      networks: { ipv4: pool },
+      protocol: this.#options.routeProtocol,
       linkName: host.name,
+      blackhole: false,
     });
     const watch = new LeaseWatch({
       ...this.#parts,
@@ -230,7 +230,7 @@ export class Daemon {
   }
 
   /** READY=1 once the first sync is done; then there is nothing more to announce. */
-  async #announce(backend: Reconciler, lease: OwnLease, signal: AbortSignal): Promise<void> {
+  async #announce(backend: Backend, lease: OwnLease, signal: AbortSignal): Promise<void> {
     await backend.synced(signal);
     this.#ready = true;
     this.#parts.notifier.ready();
