@@ -150,13 +150,15 @@ describe('health', () => {
 });
 
 describe('any command line and environment', () => {
+  // The help text is laid out anew each time, and tells nothing here.
+  const names = flagTable.map(({ name }) => name).filter((name) => name !== 'help');
   const word = fc.oneof(
     fc.string(),
     fc.string({ unit: 'binary' }),
     fc
-      .tuple(fc.constantFrom('-', '--'), fc.constantFrom(...flagTable.map(({ name }) => name)), fc.string())
+      .tuple(fc.constantFrom('-', '--'), fc.constantFrom(...names), fc.string())
       .map(([dashes, name, value]) => `${dashes}${name}=${value}`),
-    fc.constantFrom(...flagTable.map(({ name }) => `-${name}`), 'health', '--', ''),
+    fc.constantFrom(...names.map((name) => `-${name}`), 'health', '--', ''),
   );
   const variable = fc.constantFrom(
     ...flagTable.map(environmentName),
