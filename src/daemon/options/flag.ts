@@ -19,8 +19,6 @@ export interface Setting<T> {
   /** The default, written as a user would write it. */
   readonly fallback?: string;
   readonly boolean?: true;
-  /** Its value appears in no message. */
-  readonly secret?: true;
   /** Every occurrence counts, not the last alone. */
   readonly repeatable?: true;
   /** `--name=` counts as not given. */

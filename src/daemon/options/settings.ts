@@ -63,7 +63,7 @@ export class Settings {
       if (!(error instanceof InvalidValue)) throw error;
       throw new UsageError(
         'BAD_VALUE',
-        `${found.source} is ${error.shown ?? (setting.secret ? '(not shown)' : quote(found.text))}: it ${error.message}`,
+        `${found.source} is ${error.shown ?? quote(found.text)}: it ${error.message}`,
       );
     }
   }
