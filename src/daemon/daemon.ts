@@ -14,7 +14,7 @@ import { waitForConfig } from '../subnet/config-source.ts';
 import { ConfigWatch } from '../subnet/config-watch.ts';
 import { LeaseWatch } from '../subnet/lease-watch.ts';
 import { LeaseManager } from '../subnet/manager.ts';
-import { type OwnLease, subnetsText } from '../subnet/own-lease.ts';
+import { familiesText, type OwnLease } from '../subnet/own-lease.ts';
 import type { Registry } from '../subnet/registry.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
 import { EnvFiles } from './env-files.ts';
@@ -161,9 +161,9 @@ export class Daemon {
     pool: PoolConfig,
     signal: AbortSignal,
   ): Promise<never> {
-    this.#enter(`subnet ${subnetsText(lease.subnets)}; writing files`);
+    this.#enter(`subnet ${familiesText(lease.subnets)}; writing files`);
     await this.#files.write({ pool, subnet: ipv4SubnetOf(lease), mtu: host.mtu }, signal);
-    this.#enter(`subnet ${subnetsText(lease.subnets)}; syncing routes`);
+    this.#enter(`subnet ${familiesText(lease.subnets)}; syncing routes`);
     return await this.#serve(manager, lease, host, pool, signal);
   }
 
@@ -237,8 +237,8 @@ export class Daemon {
     this.#sayStatus();
     const { peers, problems } = backend.status();
     this.#parts.log.info(
-      { event: 'ready', subnet: subnetsText(lease.subnets), peers: peers.length, problems: problems.length },
-      `ready: subnet ${subnetsText(lease.subnets)}, ${peers.length} ${peers.length === 1 ? 'peer' : 'peers'}`,
+      { event: 'ready', subnet: familiesText(lease.subnets), peers: peers.length, problems: problems.length },
+      `ready: subnet ${familiesText(lease.subnets)}, ${peers.length} ${peers.length === 1 ? 'peer' : 'peers'}`,
     );
     await warnUnlessForwarding(this.#parts);
   }
@@ -268,7 +268,7 @@ export class Daemon {
     if (!this.#ready || lease === undefined) return this.#phase + troubles;
     const peers = this.#backend?.status().peers ?? [];
     const installed = peers.filter(({ state }) => state === 'installed').length;
-    return `subnet ${subnetsText(lease.subnets)}; ${installed} of ${peers.length} peers routed${troubles}`;
+    return `subnet ${familiesText(lease.subnets)}; ${installed} of ${peers.length} peers routed${troubles}`;
   }
 }
 

@@ -28,8 +28,8 @@ export interface Registry {
   /** Renews once; resolves to the seconds it lives from now, 0 when there is no such lease. */
   leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }>;
   /**
-   * The seconds left (-1 when there is no such lease) and the TTL it was granted with. The daemon has no use for it; it is how
-   * tests see what leases were given.
+   * The seconds left (-1 when there is no such lease) and the TTL it was granted with. Asked only while
+   * there is no free subnet, to say when there may be one.
    */
   leaseTimeToLive(
     id: string,
