@@ -40,6 +40,10 @@ export type DaemonOptions = Pick<
   Options,
   | 'etcdPrefix'
   | 'ifaces'
+  | 'ifaceRegexes'
+  | 'ifaceCanReach'
+  | 'publicIP'
+  | 'publicIPv6'
   | 'subnetFile'
   | 'dockerOptsFile'
   | 'dockerOptsKey'
@@ -142,7 +146,7 @@ export class Daemon {
   async #join({ ipv4: pool }: { readonly ipv4: PoolConfig }, signal: AbortSignal): Promise<never> {
     const trouble = this.#trouble;
     this.#enter('waiting for an address on the interface');
-    const host = await waitForInterface({ ...this.#parts, ...this.#options, trouble }, signal);
+    const host = await waitForInterface({ ...this.#parts, ...this.#options, families: [4], trouble }, signal);
     this.#logChoice(host, pool);
     this.#enter('waiting for a subnet');
     const manager = await this.#manage(host, pool, signal);
