@@ -98,7 +98,7 @@ describe('a password is never repeated', () => {
           expect(await said([...before, ...words, ...after])).not.toContain(SECRET);
         },
       ),
-      { numRuns: 500 },
+      { numRuns: 300 },
     );
   });
 });

@@ -185,7 +185,7 @@ describe('any command line and environment', () => {
           });
         }
       }),
-      { numRuns: 1000 },
+      { numRuns: 400 },
     );
   });
 
