@@ -114,7 +114,7 @@ const VARIABLES: readonly (readonly [name: string, value: string, said: readonly
   ['FLANNELD_REMOTE', '10.0.0.1:8888', ['client mode is not supported']],
 ];
 
-test.each([...FLAGS, ...ENDPOINTS, ...ACCESS, ...MODES])(
+test.concurrent.each([...FLAGS, ...ENDPOINTS, ...ACCESS, ...MODES])(
   '%j is refused with one line and exit code 2',
   async (flags, said) => {
     // The last of a repeated flag wins, so what is in order comes first.
@@ -128,7 +128,7 @@ test.each([...FLAGS, ...ENDPOINTS, ...ACCESS, ...MODES])(
   },
 );
 
-test.each(VARIABLES)('the variable %s=%s is refused by its name', async (name, value, said) => {
+test.concurrent.each(VARIABLES)('the variable %s=%s is refused by its name', async (name, value, said) => {
   const { code, stderr } = await runProgram({ ...place(), argv: inOrder, env: { [name]: value } });
   expect(code).toBe(2);
   expect(stderr).toHaveLength(1);
