@@ -9,6 +9,7 @@ const unknownTo: Readonly<Record<string, readonly string[]>> = {
   subnet: ['native', 'kernel', 'backend', 'firewall', 'daemon', 'cli'],
   'subnet/etcd': ['native', 'kernel', 'backend', 'firewall', 'daemon', 'cli'],
   backend: ['native', 'firewall', 'daemon', 'cli'],
+  firewall: ['native', 'kernel', 'subnet', 'backend', 'daemon', 'cli'],
   cli: ['native', 'daemon'],
   daemon: [],
 };
@@ -17,7 +18,7 @@ const unknownTo: Readonly<Record<string, readonly string[]>> = {
 const effects = ['process', 'fs', 'timers', 'perf_hooks', 'crypto', 'child_process', 'os', 'dgram', 'http'];
 const effectsOf = (names: readonly string[]) =>
   names.flatMap((name) => [name, `${name}/**`, `node:${name}`, `node:${name}/**`]);
-const core = ['ip', 'runtime', 'subnet', 'backend'];
+const core = ['ip', 'runtime', 'subnet', 'backend', 'firewall'];
 const nearCore = ['native', 'kernel', 'subnet/etcd'];
 
 /** The one folder that imports each dependency. */
@@ -97,7 +98,7 @@ export default defineConfig({
     ...restrictedImports,
     {
       // The core can be simulated: time, chance and the process come in as arguments.
-      files: ['src/subnet/*.ts', 'src/backend/**', 'src/runtime/**', 'src/ip/**'],
+      files: ['src/subnet/*.ts', 'src/backend/**', 'src/firewall/**', 'src/runtime/**', 'src/ip/**'],
       rules: {
         'no-restricted-globals': forbid('it comes in as an argument', [
           'process',

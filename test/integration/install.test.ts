@@ -15,7 +15,6 @@ import {
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { tempDir } from '../testbed/run.ts';
-import { INSTALL, listInstalled, runInstall } from './installer.ts';
 
 const PROJECT = join(import.meta.dirname, '../..');
 const SHIPPED_SYSCONFIG = readFileSync(join(PROJECT, 'systemd/sysconfig/flanneld'), 'utf8');
@@ -31,10 +30,22 @@ describe('script/install', () => {
   const install = (
     args: readonly string[] = [],
     env: Readonly<Record<string, string>> = {},
-    script = INSTALL,
-  ) => runInstall({ destdir, args, env, script });
+    script = join(PROJECT, 'script/install'),
+  ) => {
+    const { status, stdout, stderr } = spawnSync(script, args, {
+      env: { PATH: process.env['PATH'], DESTDIR: destdir, NODE: process.execPath, ...env },
+      encoding: 'utf8',
+    });
+    return { status, stdout, stderr };
+  };
   const read = (path: string) => readFileSync(join(destdir, path), 'utf8');
-  const list = () => listInstalled(destdir);
+  /** All files, and folders that hold nothing: `644 path`, sorted. */
+  const list = () =>
+    readdirSync(destdir, { recursive: true, encoding: 'utf8' })
+      .map((path) => ({ path, status: statSync(join(destdir, path)) }))
+      .filter(({ path, status }) => status.isFile() || readdirSync(join(destdir, path)).length === 0)
+      .map(({ path, status }) => `${(status.mode & 0o777).toString(8)} ${path}`)
+      .toSorted();
   /** The same without the program's own folder, which is as it was built. */
   const listOutside = (library: string) => list().filter((line) => !line.includes(` ${library}/`));
 

@@ -19,14 +19,6 @@ export interface Addresses {
   readonly peerUrl: string;
 }
 
-/** How a member and etcdctl reach each other. */
-export interface EtcdAccess {
-  /** Flags of every member. */
-  readonly args: readonly string[];
-  /** Flags of every etcdctl; more are pushed once authentication is enabled. */
-  readonly ctlArgs: string[];
-}
-
 /** One etcd process that can be ended, frozen and started again. */
 export class EtcdMember {
   readonly name: string;
@@ -35,17 +27,17 @@ export class EtcdMember {
   readonly #addresses: Addresses;
   readonly #dataDir: string;
   readonly #initialCluster: string;
-  readonly #access: EtcdAccess;
+  readonly #args: readonly string[];
   #process: ChildProcess | undefined;
 
-  constructor(addresses: Addresses, dir: string, initialCluster: string, access: EtcdAccess) {
+  constructor(addresses: Addresses, dir: string, initialCluster: string, args: readonly string[]) {
     this.name = addresses.name;
     this.clientUrl = addresses.clientUrl;
     this.logFile = join(dir, `${addresses.name}.log`);
     this.#addresses = addresses;
     this.#dataDir = join(dir, addresses.name);
     this.#initialCluster = initialCluster;
-    this.#access = access;
+    this.#args = args;
   }
 
   /** Process id; throws when the member is not running. */
@@ -72,7 +64,7 @@ export class EtcdMember {
       ...words(`--listen-client-urls ${listenClientUrls} --advertise-client-urls ${clientUrl}`),
       ...words(`--listen-peer-urls ${peerUrl} --initial-advertise-peer-urls ${peerUrl}`),
       ...words(`--initial-cluster ${this.#initialCluster} --initial-cluster-state new`),
-      ...this.#access.args,
+      ...this.#args,
     ]);
     const log = openSync(this.logFile, 'a');
     this.#process = spawn(argv[0] ?? '', argv.slice(1), {
@@ -132,7 +124,7 @@ export class EtcdMember {
 
   /** Runs etcdctl (v3 API) against this member, in its namespace, and resolves to its standard output. */
   async ctl(...args: string[]): Promise<string> {
-    const argv = this.#inNetns(['etcdctl', '--endpoints', this.clientUrl, ...this.#access.ctlArgs, ...args]);
+    const argv = this.#inNetns(['etcdctl', '--endpoints', this.clientUrl, ...args]);
     const { stdout } = await run(argv[0] ?? '', argv.slice(1), {
       env: { ...plainEnvironment(), ETCDCTL_API: '3' },
       maxBuffer: 256 << 20,

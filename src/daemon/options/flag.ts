@@ -11,14 +11,20 @@ export const GROUPS = [
   'Help',
 ] as const;
 
-/** What can be given on the command line or in the environment, and how it is read. */
-export interface Setting<T> {
+/** One flag: a row of the table from which parsing, environment names, the help text and README's table all follow. */
+export interface Flag<T> {
   readonly name: string;
-  /** Throws InvalidValue. */
-  readonly parse: (text: string) => T;
+  readonly group: (typeof GROUPS)[number];
+  /** What its value is, for the help text: `PATH`. None for a boolean that is switched on by its name alone. */
+  readonly placeholder?: string;
+  readonly describe: string;
   /** The default, written as a user would write it. */
   readonly fallback?: string;
+  /** Throws InvalidValue. */
+  readonly parse: (text: string) => T;
   readonly boolean?: true;
+  /** Its value appears in no message. */
+  readonly secret?: true;
   /** Every occurrence counts, not the last alone. */
   readonly repeatable?: true;
   /** `--name=` counts as not given. */
@@ -27,22 +33,16 @@ export interface Setting<T> {
   readonly sysconfig?: readonly string[];
   /** Asks for something else than a run, so there is no variable for it. */
   readonly noEnvironment?: true;
-}
-
-/** A row of the table from which parsing, environment names, the help text and README's table all follow. */
-export interface Flag<T> extends Setting<T> {
-  readonly group: (typeof GROUPS)[number];
-  /** What its value is, for the help text: `PATH`. None for a boolean that is switched on by its name alone. */
-  readonly placeholder?: string;
-  readonly describe: string;
+  /** The `health` subcommand takes it too. */
+  readonly health?: true;
 }
 
 /** The variable that stands for a flag: `FLANNELD_`, upper case, dashes as underscores. */
-export function environmentName({ name }: Pick<Setting<unknown>, 'name'>): string {
-  return `FLANNELD_${name.toUpperCase().replaceAll('-', '_')}`;
+export function environmentName(flag: Flag<unknown>): string {
+  return `FLANNELD_${flag.name.toUpperCase().replaceAll('-', '_')}`;
 }
 
 /** The flag as a user writes it: `--iface`, `-v`. */
-export function flagName({ name }: Pick<Setting<unknown>, 'name'>): string {
+export function flagName({ name }: Pick<Flag<unknown>, 'name'>): string {
   return name.length === 1 ? `-${name}` : `--${name}`;
 }

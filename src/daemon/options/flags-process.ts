@@ -10,6 +10,7 @@ export const processFlags = {
     describe: 'address /healthz and /readyz are served at',
     fallback: '0.0.0.0',
     parse: listenAddress,
+    health: true,
   } satisfies Flag<string>,
   healthzPort: {
     name: 'healthz-port',
@@ -18,6 +19,7 @@ export const processFlags = {
     describe: 'port they are served at; 0 switches them off',
     fallback: '0',
     parse: portOrOff,
+    health: true,
   } satisfies Flag<number>,
   verbosity: {
     name: 'v',
@@ -48,6 +50,7 @@ export const processFlags = {
     parse: boolean,
     boolean: true,
     noEnvironment: true,
+    health: true,
   } satisfies Flag<boolean>,
   version: {
     name: 'version',

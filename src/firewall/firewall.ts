@@ -1,0 +1,167 @@
+import type { Clock } from '../runtime/clock.ts';
+import type { Commands } from '../runtime/commands.ts';
+import { explanationOf } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
+import type { Random } from '../runtime/random.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
+import { forwardObstacles } from './forward.ts';
+import { type FamilyTasks, type FirewallSettings, familyTasks, type Task } from './tasks.ts';
+import { isMissing } from './tool.ts';
+
+export interface FirewallOptions extends FirewallSettings {
+  readonly commands: Commands;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly trouble: TroubleLog;
+  /** How often the rules are checked. */
+  readonly resyncMs: number;
+}
+
+/** After a failure the next try does not wait longer than this. */
+const retryMs = 10_000;
+
+/** So many repairs in a row are no accident any more. */
+const fightChecks = 3;
+
+interface FamilyWork {
+  readonly wanted: readonly Task[];
+  /** Not done yet. */
+  readonly unwanted: Task[];
+}
+
+/**
+ * Keeps the rules in place that let containers' packets pass and, if asked to, hide containers behind their host outside the
+ * network. The rules, and what is ours among others, are flanneld's. Nothing is flushed, not at the start either; on a stop
+ * all stays.
+ *
+ * A check reads each table we need once and writes, all or nothing, only what differs. Nothing that fails here ends the
+ * daemon or keeps it from routing.
+ */
+export class Firewall {
+  readonly #options: FirewallOptions;
+  readonly #families: readonly FamilyWork[];
+  readonly #checked = new Set<Task>();
+  /** Checks in a row that found something to repair, by task. */
+  readonly #repairs = new Map<Task, number>();
+  /** Said already. */
+  readonly #obstacles = new Set<string>();
+
+  constructor(options: FirewallOptions) {
+    this.#options = options;
+    const { commands, networks } = options;
+    const onFilter: Parameters<typeof familyTasks>[4] = (table) => this.#lookForObstacles(table);
+    const tasksOf = (family: 4 | 6): readonly FamilyTasks[] => {
+      const network = family === 4 ? networks.ipv4 : networks.ipv6;
+      return network === undefined ? [] : [familyTasks(commands, options, family, network, onFilter)];
+    };
+    this.#families = [...tasksOf(4), ...tasksOf(6)].map(({ wanted, unwanted }) => ({
+      wanted,
+      unwanted: [...unwanted],
+    }));
+  }
+
+  /** Checks and repairs until `signal` aborts; rejects with its reason and for nothing else. */
+  async run(signal: AbortSignal): Promise<never> {
+    const { clock, random, resyncMs } = this.#options;
+    for (;;) {
+      const fine = await this.#check(signal);
+      const waitMs = fine ? resyncMs : Math.min(resyncMs, retryMs);
+      await clock.sleep(waitMs * (0.9 + 0.2 * random.next()), signal);
+    }
+  }
+
+  async #check(signal: AbortSignal): Promise<boolean> {
+    const failures = new Map<string, unknown>();
+    for (const { wanted, unwanted } of this.#families) {
+      let applied = true;
+      for (const task of wanted) {
+        if (!(await this.#attempt(task, failures, signal))) applied = false;
+      }
+      // What a former mode left still does its work while ours cannot.
+      if (!applied) continue;
+      for (const task of [...unwanted]) {
+        if (await this.#remove(task, failures, signal)) unwanted.splice(unwanted.indexOf(task), 1);
+      }
+    }
+    return this.#tell(failures);
+  }
+
+  async #attempt(task: Task, failures: Map<string, unknown>, signal: AbortSignal): Promise<boolean> {
+    try {
+      this.#noteChange(task, await task.run(signal));
+      return true;
+    } catch (error) {
+      signal.throwIfAborted();
+      failures.set(explanationOf(error), error);
+      return false;
+    }
+  }
+
+  /** A tool that is not there has left nothing. */
+  async #remove(task: Task, failures: Map<string, unknown>, signal: AbortSignal): Promise<boolean> {
+    try {
+      if (await task.run(signal)) {
+        this.#options.log.info(
+          { event: 'firewall-removed', where: task.name },
+          `firewall: rules of ours that are no longer wanted were removed (${task.name})`,
+        );
+      }
+      return true;
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isMissing(error)) failures.set(explanationOf(error), error);
+      return isMissing(error);
+    }
+  }
+
+  #noteChange(task: Task, changed: boolean): void {
+    const { log } = this.#options;
+    const first = !this.#checked.has(task);
+    this.#checked.add(task);
+    const repairs = changed && !first ? (this.#repairs.get(task) ?? 0) + 1 : 0;
+    this.#repairs.set(task, repairs);
+    const where = task.name;
+    if (changed && first) {
+      log.info({ event: 'firewall-set', where }, `firewall: rules put in place (${where})`);
+    } else if (repairs > 0 && repairs < fightChecks) {
+      log.warn(
+        { event: 'firewall-repaired', where },
+        `firewall: rules of ours were missing or changed and were put back (${where})`,
+      );
+    }
+  }
+
+  /** One trouble for all of it, so that one missing program is one line. Returns whether there is none. */
+  #tell(failures: ReadonlyMap<string, unknown>): boolean {
+    const { trouble } = this.#options;
+    const fights = [...this.#repairs]
+      .filter(([, repairs]) => repairs >= fightChecks)
+      .map(([{ name }]) => name);
+    if (fights.length === 0) {
+      trouble.clear('firewall-fight', 'the firewall rules stay as they were put');
+    } else {
+      trouble.report(
+        'firewall-fight',
+        `another program removes or changes our firewall rules (${fights.join(', ')}) again and again: find it and let it leave them alone`,
+      );
+    }
+    if (failures.size === 0) {
+      trouble.clear('firewall', 'the firewall rules are in place');
+      return true;
+    }
+    const [error] = failures.values();
+    trouble.report('firewall', `firewall: ${[...failures.keys()].join('; ')}`, { error });
+    return false;
+  }
+
+  #lookForObstacles(table: Parameters<typeof forwardObstacles>[0]): void {
+    const { forwardRules, mode, log } = this.#options;
+    if (!forwardRules) return;
+    for (const obstacle of forwardObstacles(table, mode === 'iptables')) {
+      if (this.#obstacles.has(obstacle)) continue;
+      this.#obstacles.add(obstacle);
+      log.warn({ event: 'firewall-obstacle' }, obstacle);
+    }
+  }
+}

@@ -1,0 +1,71 @@
+import { FlannelError } from '../runtime/errors.ts';
+import { excerpt } from '../runtime/excerpt.ts';
+
+/** One rule as `iptables-save` prints it. */
+export interface SavedRule {
+  /** What follows `-A CHAIN `: fit for `-D CHAIN `. */
+  readonly text: string;
+  /** The same in words, without quotes. */
+  readonly words: readonly string[];
+}
+
+export interface SavedChain {
+  /** ACCEPT or DROP; undefined for a chain that is not built in. */
+  readonly policy: string | undefined;
+  readonly rules: readonly SavedRule[];
+}
+
+/** A table by its chains. */
+export type SavedTable = ReadonlyMap<string, SavedChain>;
+
+/** A tool said something that cannot be understood: nothing is changed on such a basis. */
+export class UnreadableError extends FlannelError {
+  constructor(message: string, remedy?: string) {
+    super('FIREWALL_UNREADABLE', message, remedy === undefined ? {} : { remedy });
+  }
+}
+
+/**
+ * Reads the output of `iptables-save -t TABLE`. A table the kernel does not have yet is empty. Throws {@link UnreadableError}
+ * for what is cut off or foreign.
+ */
+export function parseSave(output: string, table: string): SavedTable {
+  const lines = output.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+  if (/^# Table .* is incompatible/m.test(output)) {
+    throw new UnreadableError(
+      `iptables cannot show its table ${table}: somebody put rules there that only nft knows`,
+      `Look at them with nft list table, or store "EnableNFTables": true in the network configuration.`,
+    );
+  }
+  if (lines.length === 0) return new Map();
+  const [first, ...rest] = lines;
+  if (first !== `*${table}` || rest.pop() !== 'COMMIT') {
+    throw new UnreadableError(`iptables-save printed no complete table ${table}: ${excerpt(output)}`);
+  }
+  const chains = new Map<string, { policy: string | undefined; rules: SavedRule[] }>();
+  for (const line of rest) readLine(line, chains);
+  return chains;
+}
+
+function readLine(
+  line: string,
+  chains: Map<string, { policy: string | undefined; rules: SavedRule[] }>,
+): void {
+  const [, newChain, policy] = /^:(\S+) (\S+)/.exec(line) ?? [];
+  if (newChain !== undefined) {
+    chains.set(newChain, { policy: policy === '-' ? undefined : policy, rules: [] });
+    return;
+  }
+  const [, chain, text] = /^-A (\S+) ?(.*)$/.exec(line) ?? [];
+  const rules = chains.get(chain ?? '')?.rules;
+  if (rules === undefined || text === undefined) {
+    throw new UnreadableError(`iptables-save printed a line of no known form: ${excerpt(line)}`);
+  }
+  rules.push({ text, words: wordsOf(text) });
+}
+
+/** Splits at blanks as iptables-restore does: double quotes hold together, a backslash in them takes the next letter as it is. */
+export function wordsOf(text: string): readonly string[] {
+  const found = text.match(/"(?:[^"\\]|\\.)*"|\S+/g) ?? [];
+  return found.map((word) => (word.startsWith('"') ? word.slice(1, -1).replaceAll(/\\(.)/g, '$1') : word));
+}

@@ -1,0 +1,144 @@
+import type { Family, PerFamily } from '../ip/ip.ts';
+import type { Commands } from '../runtime/commands.ts';
+import { converge } from './converge.ts';
+import type { ForwardPosition } from './forward.ts';
+import { Iptables } from './iptables.ts';
+import {
+  type ChainPlace,
+  forwardChain,
+  masqueradeChain,
+  planTable,
+  planTableRemoval,
+} from './iptables-plan.ts';
+import type { SavedTable } from './iptables-save.ts';
+import { Nft } from './nft.ts';
+import { planNftTable, type WantedNftTable } from './nft-plan.ts';
+import { type FirewallNetwork, forwardRules, masqueradeRules, type WantedChain } from './rules.ts';
+
+/** What this host's firewall is to do. */
+export interface FirewallSettings {
+  readonly mode: 'iptables' | 'nftables';
+  /** A family that is left out is left alone. */
+  readonly networks: PerFamily<FirewallNetwork>;
+  readonly masquerade: boolean;
+  /** Masquerade with ports chosen at random, where the tool knows how. */
+  readonly fullyRandom: boolean;
+  readonly forwardRules: boolean;
+  readonly forwardPosition: ForwardPosition;
+}
+
+/** A piece of work that can be repeated; it costs one process when there is nothing to do. */
+export interface Task {
+  /** What it is about, e.g. `iptables nat`. */
+  readonly name: string;
+  /** Resolves to whether anything had to be changed. Rejects with a FlannelError. */
+  run(signal: AbortSignal): Promise<boolean>;
+}
+
+/** The work for one family. */
+export interface FamilyTasks {
+  /** What has to be there, checked again and again. */
+  readonly wanted: readonly Task[];
+  /** What may be left of another mode or setting, removed once. */
+  readonly unwanted: readonly Task[];
+}
+
+/** `onFilter` is told what the table filter holds, as far as it is read. */
+export function familyTasks(
+  commands: Commands,
+  settings: FirewallSettings,
+  family: Family,
+  network: FirewallNetwork,
+  onFilter: (table: SavedTable) => void,
+): FamilyTasks {
+  const iptables = new Iptables(commands, family);
+  const nft = new Nft(commands);
+  const keep = (place: ChainPlace, wanted: (signal: AbortSignal) => Promise<WantedChain>): Task =>
+    iptablesTask(iptables, place, family, onFilter, async (signal) => {
+      const chain = await wanted(signal);
+      return (saved) => planTable(saved, place, chain, network.network.text, settings.forwardPosition);
+    });
+  const remove = (place: ChainPlace): Task =>
+    iptablesTask(iptables, place, family, onFilter, async () => {
+      return (saved) => planTableRemoval(saved, place, network.network.text);
+    });
+  const wanted: WantedNftTable = {
+    ...(settings.forwardRules ? { forward: forwardRules(network) } : {}),
+    ...(settings.masquerade ? { postrtg: masqueradeRules(network, settings.fullyRandom) } : {}),
+  };
+  const inNft = nftTask(nft, family, wanted, network.network.text);
+  const nothing = !settings.forwardRules && !settings.masquerade;
+  if (settings.mode === 'nftables') {
+    return {
+      wanted: nothing ? [] : [inNft],
+      unwanted: [...(nothing ? [inNft] : []), remove(forwardChain), remove(masqueradeChain)],
+    };
+  }
+  const masquerade = async (signal: AbortSignal) =>
+    masqueradeRules(network, settings.fullyRandom && (await iptables.isModern(signal)));
+  const filter = settings.forwardRules
+    ? keep(forwardChain, async () => forwardRules(network))
+    : remove(forwardChain);
+  const nat = settings.masquerade ? keep(masqueradeChain, masquerade) : remove(masqueradeChain);
+  return {
+    wanted: [...(settings.forwardRules ? [filter] : []), ...(settings.masquerade ? [nat] : [])],
+    unwanted: [
+      ...(settings.forwardRules ? [] : [filter]),
+      ...(settings.masquerade ? [] : [nat]),
+      nftTask(nft, family, {}, network.network.text),
+    ],
+  };
+}
+
+/** What removes the rules of all networks, in both modes and both families. */
+export function cleanupTasks(commands: Commands): readonly Task[] {
+  return ([4, 6] as const).flatMap((family) => {
+    const iptables = new Iptables(commands, family);
+    const remove = (place: ChainPlace) =>
+      iptablesTask(iptables, place, family, undefined, async () => {
+        return (saved) => planTableRemoval(saved, place, undefined);
+      });
+    return [remove(forwardChain), remove(masqueradeChain), nftTask(new Nft(commands), family, {}, undefined)];
+  });
+}
+
+function iptablesTask(
+  iptables: Iptables,
+  place: ChainPlace,
+  family: Family,
+  onFilter: ((table: SavedTable) => void) | undefined,
+  planner: (signal: AbortSignal) => Promise<(saved: SavedTable) => string | undefined>,
+): Task {
+  const { table } = place;
+  return {
+    name: `${family === 4 ? 'iptables' : 'ip6tables'} ${table}`,
+    run: async (signal) =>
+      await converge(
+        {
+          read: async (inner) => {
+            const saved = await iptables.read(table, inner);
+            if (table === 'filter') onFilter?.(saved);
+            return saved;
+          },
+          plan: await planner(signal),
+          write: (input, inner) => iptables.restore(input, inner),
+        },
+        signal,
+      ),
+  };
+}
+
+function nftTask(nft: Nft, family: Family, wanted: WantedNftTable, network: string | undefined): Task {
+  return {
+    name: `nftables flannel-ipv${family}`,
+    run: async (signal) =>
+      await converge(
+        {
+          read: (inner) => nft.read(family, inner),
+          plan: (found) => planNftTable(found, wanted, family, network),
+          write: (script, inner) => nft.apply(script, inner),
+        },
+        signal,
+      ),
+  };
+}
