@@ -21,6 +21,7 @@ export default defineConfig({
       },
       { test: { name: 'contract', include: ['test/contract/**/*.real.test.ts'], ...onRealParts } },
       { test: { name: 'integration', include: ['test/integration/**/*.test.ts'], ...onRealParts } },
+      { test: { name: 'interop', include: ['test/interop/**/*.test.ts'], ...onRealParts } },
       {
         test: {
           name: 'e2e',

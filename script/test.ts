@@ -66,6 +66,7 @@ const steps: readonly Step[] = [
   { name: 'unit', command: npm('test:unit'), suite: true },
   { name: 'contract', command: npm('test:contract'), suite: true },
   { name: 'integration', command: npm('test:integration'), suite: true },
+  { name: 'interop', command: npm('test:interop'), suite: true },
   { name: 'e2e', command: npm('test:e2e'), suite: true },
 ];
 

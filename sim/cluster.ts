@@ -29,6 +29,7 @@ const scenarioConfig =
 const daemonOptions: DaemonOptions = {
   etcdPrefix: prefix,
   ifaces: [],
+  ifaceRegexes: [],
   subnetFile: '/run/flannel/subnet.env',
   dockerOptsFile: '/run/docker_opts.env',
   dockerOptsKey: 'DOCKER_OPTS',

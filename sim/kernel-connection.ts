@@ -9,10 +9,11 @@ import type {
   Route,
   RouteChange,
   RouteLookup,
+  RouteSpec,
 } from '../src/kernel/kernel.ts';
 import type { SimKernel } from './kernel.ts';
 import type { SimEventStream } from './kernel-events.ts';
-import { insertMode, routeOfSpec } from './kernel-table.ts';
+import { insertMode, type RouteMatch, routeOfSpec } from './kernel-table.ts';
 
 const MAX_DUMP_ATTEMPTS = 10;
 
@@ -76,7 +77,7 @@ export class SimKernelConnection implements Kernel {
     const { op, route } = change;
     const errno =
       op === 'remove'
-        ? this.#kernel.remove(route.family, route, this)
+        ? this.#kernel.remove(route.family, matchOf(route), this)
         : this.#kernel.insert(routeOfSpec(route), insertMode(op), this);
     return errno === undefined ? { outcome: 'done' } : { outcome: 'failed', errno };
   }
@@ -106,4 +107,10 @@ export class SimKernelConnection implements Kernel {
   #throwIfClosed(): void {
     if (this.#closed) throw new KernelError('CLOSED', 'the kernel connection is closed');
   }
+}
+
+/** All that a removal names: a blackhole has neither gateway nor link. */
+function matchOf({ dst, metric, protocol, gateway, linkIndex, type = 'unicast' }: RouteSpec): RouteMatch {
+  const nexthop = gateway === undefined || linkIndex === undefined ? {} : { gateway, linkIndex };
+  return { dst, metric, protocol, type, ...nexthop };
 }

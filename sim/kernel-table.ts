@@ -16,6 +16,7 @@ export interface RouteMatch {
   readonly protocol?: number;
   readonly gateway?: string;
   readonly linkIndex?: number;
+  readonly type?: Route['type'];
 }
 
 /** The routes of one destination, as they lie in the kernel: by tos, then by metric, then as they were put there. */
@@ -127,9 +128,11 @@ export class RouteTable {
     const sameMetric = routes.filter((r) => r.metric === route.metric);
     if (sameMetric.length > 0 && mode === 'add') return { errno: 'EEXIST' };
     const peer = sameMetric.find((r) => this.#hasGateway(r) === this.#hasGateway(route));
-    if (peer !== undefined && mode === 'replace') {
-      this.#merged.delete(peer);
-      routes[routes.indexOf(peer)] = route;
+    // Without one of its kind the first goes, whatever it is.
+    const replaced = mode === 'replace' ? (peer ?? sameMetric[0]) : undefined;
+    if (replaced !== undefined) {
+      this.#merged.delete(replaced);
+      routes[routes.indexOf(replaced)] = route;
       return { notify: { route, replaced: true, appended: false } };
     }
     const hops = sameMetric.flatMap((r) => this.#merged.get(r) ?? [r]);
@@ -192,11 +195,11 @@ export class RouteTable {
 }
 
 /** The route a request of the daemon asks for. */
-export function routeOfSpec(spec: RouteSpec): Route {
-  const defaults = { tos: 0, type: 'unicast', scope: 0, special: false } as const;
+export function routeOfSpec({ gateway, linkIndex, type = 'unicast', ...spec }: RouteSpec): Route {
+  const nexthop = gateway === undefined || linkIndex === undefined ? {} : { gateway, linkIndex };
   // IPv6 knows no metric 0: it means the default.
   const metric = spec.family === 6 && spec.metric === 0 ? 1024 : spec.metric;
-  return { ...defaults, ...spec, metric };
+  return { tos: 0, type, scope: 0, special: false, ...spec, metric, ...nexthop };
 }
 
 export function insertMode(op: RouteChange['op']): InsertMode {
@@ -219,6 +222,7 @@ function matches(route: Route, match: RouteMatch): boolean {
     (!match.metric || match.metric === route.metric) &&
     (match.protocol === undefined || match.protocol === route.protocol) &&
     (match.gateway === undefined || match.gateway === route.gateway) &&
-    (match.linkIndex === undefined || match.linkIndex === route.linkIndex)
+    (match.linkIndex === undefined || match.linkIndex === route.linkIndex) &&
+    (match.type === undefined || match.type === route.type)
   );
 }

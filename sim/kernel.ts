@@ -21,7 +21,6 @@ export interface SimKernelOptions {
 
 /** What an operator (or another program) puts into the table; unicast, protocol boot, metric 0 unless said otherwise. */
 export interface OperatorRoute extends RouteMatch {
-  readonly type?: Route['type'];
   readonly source?: string;
   /** A route with a nexthop of its own kind: multipath, nexthop object, … */
   readonly special?: boolean;

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Turns flanneld's subnet.env into options for dockerd. Same options and, on success, same output as the script of this
-# name that flannel ships; unlike that one it writes its file in one step, and nothing at all when something is wrong.
+# Part of flanneld-ts: turns flanneld's subnet.env into options for dockerd. Same options and, on success, same output as the
+# script of this name that flannel ships; unlike that one it writes its file in one step, and nothing at all when something
+# is wrong.
 #
 # Runs in any POSIX sh. Bash goes on after an error in a file it reads unless it is in POSIX mode: this variable switches it on.
 POSIXLY_CORRECT=1

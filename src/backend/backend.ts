@@ -1,3 +1,4 @@
+import type { PerFamily } from '../ip/ip.ts';
 import type { LeaseUpdate } from '../subnet/lease-watch.ts';
 
 /** Makes containers of other hosts reachable, in step with the leases. host-gw does it with one route per peer. */
@@ -8,6 +9,8 @@ export interface Backend {
   run(signal: AbortSignal): Promise<never>;
   /** Resolves once everything the first snapshot asks for has been tried; rejects with `signal.reason`. */
   synced(signal: AbortSignal): Promise<void>;
+  /** Takes over that this host's peers reach it at other addresses now. Never throws, never waits. */
+  moveTo(addresses: PerFamily<string>): void;
   status(): BackendStatus;
 }
 

@@ -1,4 +1,5 @@
-import { Reconciler } from '../backend/hostgw/reconciler.ts';
+import type { Backend } from '../backend/backend.ts';
+import { HostGateway } from '../backend/hostgw/host-gateway.ts';
 import type { Subnet } from '../ip/ip.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -13,7 +14,7 @@ import { waitForConfig } from '../subnet/config-source.ts';
 import { ConfigWatch } from '../subnet/config-watch.ts';
 import { LeaseWatch } from '../subnet/lease-watch.ts';
 import { LeaseManager } from '../subnet/manager.ts';
-import { type OwnLease, subnetsText } from '../subnet/own-lease.ts';
+import { familiesText, type OwnLease } from '../subnet/own-lease.ts';
 import type { Registry } from '../subnet/registry.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
 import { EnvFiles } from './env-files.ts';
@@ -39,6 +40,10 @@ export type DaemonOptions = Pick<
   Options,
   | 'etcdPrefix'
   | 'ifaces'
+  | 'ifaceRegexes'
+  | 'ifaceCanReach'
+  | 'publicIP'
+  | 'publicIPv6'
   | 'subnetFile'
   | 'dockerOptsFile'
   | 'dockerOptsKey'
@@ -68,7 +73,7 @@ export class Daemon {
   readonly #notices: TroubleLog;
   readonly #files: EnvFiles;
   #manager: LeaseManager | undefined;
-  #backend: Reconciler | undefined;
+  #backend: Backend | undefined;
   #watch: LeaseWatch | undefined;
   #ready = false;
   #phase = '';
@@ -141,7 +146,7 @@ export class Daemon {
   async #join({ ipv4: pool }: { readonly ipv4: PoolConfig }, signal: AbortSignal): Promise<never> {
     const trouble = this.#trouble;
     this.#enter('waiting for an address on the interface');
-    const host = await waitForInterface({ ...this.#parts, ...this.#options, trouble }, signal);
+    const host = await waitForInterface({ ...this.#parts, ...this.#options, families: [4], trouble }, signal);
     this.#logChoice(host, pool);
     this.#enter('waiting for a subnet');
     const manager = await this.#manage(host, pool, signal);
@@ -160,9 +165,9 @@ export class Daemon {
     pool: PoolConfig,
     signal: AbortSignal,
   ): Promise<never> {
-    this.#enter(`subnet ${subnetsText(lease.subnets)}; writing files`);
+    this.#enter(`subnet ${familiesText(lease.subnets)}; writing files`);
     await this.#files.write({ pool, subnet: ipv4SubnetOf(lease), mtu: host.mtu }, signal);
-    this.#enter(`subnet ${subnetsText(lease.subnets)}; syncing routes`);
+    this.#enter(`subnet ${familiesText(lease.subnets)}; syncing routes`);
     return await this.#serve(manager, lease, host, pool, signal);
   }
 
@@ -201,16 +206,15 @@ export class Daemon {
     pool: PoolConfig,
     signal: AbortSignal,
   ): Promise<never> {
-    const backend = new Reconciler({
+    const backend = new HostGateway({
       ...this.#parts,
       trouble: this.#trouble,
-      self: { subnet: ipv4SubnetOf(lease), publicIP: ipv4Of(host) },
-      ownership: {
-        protocol: this.#options.routeProtocol,
-        network: pool.network,
-        subnetLength: pool.subnetLength,
-      },
+      subnets: { ipv4: ipv4SubnetOf(lease) },
+      addresses: { ipv4: ipv4Of(host) },
+      networks: { ipv4: pool },
+      protocol: this.#options.routeProtocol,
       linkName: host.name,
+      blackhole: false,
     });
     const watch = new LeaseWatch({
       ...this.#parts,
@@ -230,15 +234,15 @@ export class Daemon {
   }
 
   /** READY=1 once the first sync is done; then there is nothing more to announce. */
-  async #announce(backend: Reconciler, lease: OwnLease, signal: AbortSignal): Promise<void> {
+  async #announce(backend: Backend, lease: OwnLease, signal: AbortSignal): Promise<void> {
     await backend.synced(signal);
     this.#ready = true;
     this.#parts.notifier.ready();
     this.#sayStatus();
     const { peers, problems } = backend.status();
     this.#parts.log.info(
-      { event: 'ready', subnet: subnetsText(lease.subnets), peers: peers.length, problems: problems.length },
-      `ready: subnet ${subnetsText(lease.subnets)}, ${peers.length} ${peers.length === 1 ? 'peer' : 'peers'}`,
+      { event: 'ready', subnet: familiesText(lease.subnets), peers: peers.length, problems: problems.length },
+      `ready: subnet ${familiesText(lease.subnets)}, ${peers.length} ${peers.length === 1 ? 'peer' : 'peers'}`,
     );
     await warnUnlessForwarding(this.#parts);
   }
@@ -268,7 +272,7 @@ export class Daemon {
     if (!this.#ready || lease === undefined) return this.#phase + troubles;
     const peers = this.#backend?.status().peers ?? [];
     const installed = peers.filter(({ state }) => state === 'installed').length;
-    return `subnet ${subnetsText(lease.subnets)}; ${installed} of ${peers.length} peers routed${troubles}`;
+    return `subnet ${familiesText(lease.subnets)}; ${installed} of ${peers.length} peers routed${troubles}`;
   }
 }
 

@@ -5,7 +5,9 @@ import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import { exitNow } from '../native/exit.ts';
 import { FlannelError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
+import { TroubleLog } from '../runtime/trouble.ts';
 import { connectMember } from '../subnet/etcd/member.ts';
+import { EtcdSecurity } from '../subnet/etcd/security.ts';
 import type { RegistryError } from '../subnet/registry.ts';
 import { rotate } from '../subnet/rotation.ts';
 import { Daemon } from './daemon.ts';
@@ -56,7 +58,11 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   for (const warning of warnings) log.warn({ event: 'options' }, warning);
   logCrashes(log);
   const signal = untilAskedToStop(log, colors);
-  const members = options.etcdEndpoints.map(({ url }) => connectMember(url, { clock: systemClock }));
+  const security = etcdSecurity(options, log);
+  void security.run(signal).catch(() => undefined);
+  const members = options.etcdEndpoints.map(({ url }) =>
+    connectMember(url, { clock: systemClock, security }),
+  );
   const registry = rotate(members, { onMove: tellMoves(log) });
   const kernel = openNetlinkKernel({ clock: systemClock });
   // A thread that waits for notifications would hold up the end of the process, however that comes about.
@@ -86,6 +92,21 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     // It ends with the same signal; after a fatal error the process ends without it.
     if (signal.aborted) await health;
   }
+}
+
+function etcdSecurity({ etcdTls, etcdUser, etcdPrefix }: Options, log: Logger): EtcdSecurity {
+  // As Go's programs, flanneld among them, have it.
+  const systemCa = process.env['SSL_CERT_FILE'];
+  return new EtcdSecurity({
+    tls: etcdTls,
+    user: etcdUser,
+    etcdPrefix,
+    files: nodeFiles,
+    clock: systemClock,
+    log,
+    trouble: new TroubleLog(systemClock, log),
+    ...(systemCa === undefined || systemCa === '' ? {} : { systemCas: [systemCa] }),
+  });
 }
 
 async function serveHealth(

@@ -4,7 +4,16 @@ import { AttrStream, formatMessage, putU32 } from 'netlink/dist/structs.js';
 import type { Family } from '../ip/ip.ts';
 import { addressBytes } from './addresses.ts';
 import type { RouteChange, RouteSpec } from './kernel.ts';
-import { addressFamily, IFLA, NLM_F, RT_TABLE_MAIN, RTEXT_FILTER_SKIP_STATS, RTM, RTN } from './rtnetlink.ts';
+import {
+  addressFamily,
+  IFLA,
+  LOOPBACK_IFINDEX,
+  NLM_F,
+  RT_TABLE_MAIN,
+  RTEXT_FILTER_SKIP_STATS,
+  RTM,
+  RTN,
+} from './rtnetlink.ts';
 
 const FLAGS = {
   add: NLM_F.CREATE | NLM_F.EXCL,
@@ -17,17 +26,17 @@ const FLAGS = {
  * first route of that destination, whoever owns it. Undefined when destination or gateway are not of the family.
  */
 export function encodeChange(change: RouteChange, sequence: number): Buffer | undefined {
-  const { family, dst, metric, protocol, linkIndex } = change.route;
+  const { family, dst, metric } = change.route;
   const slash = dst.indexOf('/');
   const dstBytes = addressBytes(family, dst.slice(0, slash));
-  const gateway = addressBytes(family, change.route.gateway);
-  if (slash < 0 || dstBytes === undefined || gateway === undefined) return undefined;
+  const nexthop = nexthopOf(change.route);
+  if (slash < 0 || dstBytes === undefined || nexthop === undefined) return undefined;
   const body = new AttrStream();
   formatRouteMessage(
     {
       kind: 'route',
-      data: routeHeader(family, Number(dst.slice(slash + 1)), protocol),
-      attrs: { dst: dstBytes, gateway, oif: linkIndex, priority: metric },
+      data: routeHeader(change.route, Number(dst.slice(slash + 1))),
+      attrs: { dst: dstBytes, ...nexthop, priority: metric },
     },
     body,
   );
@@ -67,8 +76,17 @@ export function encodeAddressDump(sequence: number): Buffer {
   return message(RTM.GETADDR, NLM_F.DUMP, sequence, body);
 }
 
-function routeHeader(family: Family, dstLen: number, protocol: RouteSpec['protocol']) {
-  return { family: addressFamily(family), dstLen, table: RT_TABLE_MAIN, protocol, type: RTN.UNICAST };
+/** Undefined when the gateway is not an address of the family. */
+function nexthopOf(route: RouteSpec): { gateway?: Buffer; oif?: number } | undefined {
+  // A removal in IPv6 does not compare types: without `dev lo` it would take the first route, a unicast one as well.
+  if (route.type === 'blackhole') return route.family === 6 ? { oif: LOOPBACK_IFINDEX } : {};
+  const gateway = addressBytes(route.family, route.gateway);
+  return gateway && { gateway, oif: route.linkIndex };
+}
+
+function routeHeader({ family, protocol, type }: RouteSpec, dstLen: number) {
+  const rtnType = type === 'blackhole' ? RTN.BLACKHOLE : RTN.UNICAST;
+  return { family: addressFamily(family), dstLen, table: RT_TABLE_MAIN, protocol, type: rtnType };
 }
 
 function message(type: number, flags: number, seq: number, body: AttrStream): Buffer {

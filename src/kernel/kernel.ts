@@ -106,14 +106,28 @@ export interface Route {
   readonly special: boolean;
 }
 
-/** A route this daemon programs: unicast, main table, tos 0, no source; scope universe. */
-export interface RouteSpec {
+/** A route this daemon programs: main table, tos 0, no source; scope universe. */
+export type RouteSpec = GatewayRoute | BlackholeRoute;
+
+interface RouteKey {
   readonly family: Family;
   readonly dst: string;
   readonly metric: number;
   readonly protocol: number;
+}
+
+/** A unicast route. */
+export interface GatewayRoute extends RouteKey {
+  readonly type?: 'unicast';
   readonly gateway: string;
   readonly linkIndex: number;
+}
+
+/** Drops what is sent to it, without a word. */
+export interface BlackholeRoute extends RouteKey {
+  readonly type: 'blackhole';
+  readonly gateway?: undefined;
+  readonly linkIndex?: undefined;
 }
 
 export type RouteChange =
@@ -121,11 +135,13 @@ export type RouteChange =
   | { readonly op: 'add'; readonly route: RouteSpec }
   /**
    * CREATE|REPLACE: replaces the first route of the key whoever owns it, without a gap; creates when there is none. IPv4
-   * fails with EEXIST when the very same route stands behind another of its key: remove it first, then replace.
+   * fails with EEXIST when the very same route stands behind another of its key: remove it first, then replace. IPv6 takes
+   * the first that has a gateway as the new one has, or has none as it has none, nexthop objects among these; the first of
+   * all when there is no such. A multipath route goes whole.
    */
   | { readonly op: 'replace'; readonly route: RouteSpec }
   /**
-   * DELROUTE naming protocol, gateway, link and metric: removes that very route, or fails with ESRCH. To the kernel a
+   * DELROUTE naming type, protocol, gateway, link and metric: removes that very route, or fails with ESRCH. To the kernel a
    * metric of 0 means any: without a route of metric 0 it takes one of another metric that is the same otherwise.
    */
   | { readonly op: 'remove'; readonly route: RouteSpec };

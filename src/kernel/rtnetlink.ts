@@ -36,6 +36,8 @@ export const RTM = {
 
 export const RTNLGRP = { LINK: 1, IPV4_IFADDR: 5, IPV4_ROUTE: 7, IPV6_IFADDR: 9, IPV6_ROUTE: 11 } as const;
 
+/** The index of `lo`, in every namespace (net/loopback.h). */
+export const LOOPBACK_IFINDEX = 1;
 /** rtm_type. */
 export const RTN = { UNICAST: 1, LOCAL: 2, BLACKHOLE: 6 } as const;
 export const RT_TABLE_MAIN = 254;

@@ -5,7 +5,8 @@ import type { Random } from './random.ts';
 export interface RetryOptions {
   readonly clock: Clock;
   readonly random: Random;
-  readonly policy: BackoffPolicy;
+  /** How long to wait between attempts; it may depend on what went wrong. */
+  readonly policy: BackoffPolicy | ((error: unknown) => BackoffPolicy);
   /** Told of every failure before the wait. Throwing from it ends the retries. */
   readonly onFailure: (error: unknown) => void;
 }
@@ -21,12 +22,14 @@ export async function retryForever<T>(
 ): Promise<T> {
   for (let failures = 0; ; failures++) {
     signal.throwIfAborted();
+    let { policy } = options;
     try {
       return await attempt(signal);
     } catch (error) {
       signal.throwIfAborted();
       options.onFailure(error);
+      if (typeof policy === 'function') policy = policy(error);
     }
-    await options.clock.sleep(backoffMs(options.policy, failures, options.random), signal);
+    await options.clock.sleep(backoffMs(policy, failures, options.random), signal);
   }
 }

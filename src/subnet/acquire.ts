@@ -1,21 +1,42 @@
-import type { PerFamily, Subnet } from '../ip/ip.ts';
+import type { PerFamily } from '../ip/ip.ts';
+import type { Clock } from '../runtime/clock.ts';
 import type { Random } from '../runtime/random.ts';
-import { chooseSubnet, fits, isFree, poolSize } from './allocate.ts';
+import { adopt } from './adopt.ts';
+import { isFree } from './allocate.ts';
+import { chooseSubnets } from './choose-subnets.ts';
 import type { PoolConfig } from './config.ts';
-import { keepKey } from './keep-key.ts';
-import { formatLeaseValue, type Lease, parseLease } from './lease.ts';
+import type { FamilyMix } from './family-mix.ts';
+import { isOwnKey } from './holder.ts';
+import { formatLeaseValue, type Lease } from './lease.ts';
 import { listRange } from './list.ts';
-import { type LeaseOptions, type OwnLease, PoolExhaustedError, RaceLostError } from './own-lease.ts';
+import { findOwn } from './own-keys.ts';
+import {
+  AddressInUseError,
+  familiesText,
+  type LeaseOptions,
+  type OwnLease,
+  RaceLostError,
+} from './own-lease.ts';
+import type { Exhaustion } from './pool-exhausted.ts';
+import { probe } from './probe.ts';
 import type { KeyValue } from './registry.ts';
-import { formatSubnetKey, parseSubnetKey } from './subnet-key.ts';
-import { overlapsKey, subnetsOf, take } from './take.ts';
+import { formatSubnetKey, type LeaseSubnets } from './subnet-key.ts';
+import { subnetsOf, take } from './take.ts';
 
 export interface AcquireOptions extends LeaseOptions {
+  readonly clock: Clock;
   readonly random: Random;
   /** Where subnets come from, for each family that is on. */
   readonly pools: PerFamily<PoolConfig>;
   /** Subnets to prefer when nothing else speaks against them: those in the previous subnet.env. */
-  readonly hint?: PerFamily<Subnet>;
+  readonly hint?: LeaseSubnets;
+  /**
+   * A number below 2^31 that no other host has, the same until this one is booted again; our etcd leases carry it (see
+   * Grants). With it, a lease under our address that may be another host's is probed before it is touched.
+   */
+  readonly hostIdentity?: number;
+  readonly exhaustion: Exhaustion;
+  readonly mix: FamilyMix;
 }
 
 /** Races lost in a row before the whole list is read again, and lists read before it is left to the caller's backoff. */
@@ -23,142 +44,113 @@ const attemptsPerList = 16;
 const listsPerPass = 4;
 
 /**
- * Gets this host its lease, in one pass: the one it has already (found by its PublicIP), else the hint, else a free subnet
- * at random. Losing a race for a subnet is normal, the next free one is tried.
+ * Gets this host its lease, in one pass: the one it has already (found by its address), else the hint, else free subnets at
+ * random. Losing a race for a subnet is normal, the next free one is tried.
  *
- * Rejects with RegistryError, {@link PoolExhaustedError} or {@link RaceLostError}: try again later. What was granted in vain
- * is in `options.grants` then.
+ * Rejects with RegistryError, PoolExhaustedError, {@link AddressInUseError} or {@link RaceLostError}: try again later. What was
+ * granted in vain is in `options.grants` then.
  */
 export async function acquireLease(options: AcquireOptions, signal: AbortSignal): Promise<OwnLease> {
   const { registry, grants, subnetsPrefix } = options;
-  let preferred = options.hint?.ipv4;
-  for (let lists = 0; lists < listsPerPass; lists++) {
+  let preferred = options.hint;
+  /** Leases that nobody answered for. */
+  const vetted = new Set<string>();
+  for (let lists = 0; lists < listsPerPass + vetted.size; lists++) {
     const { kvs } = await listRange(registry, subnetsPrefix, signal);
     const own = findOwn(options, kvs);
-    if (own.chosen !== undefined) grants.use(own.chosen.lease.leaseId);
+    const { chosen, unfit } = own;
+    if (chosen !== undefined) grants.use(chosen.lease.leaseId);
     // A key of an earlier attempt whose answer was lost goes with its lease, and one that is still on its way never comes.
     await grants.revokeUnused(signal);
-    if (own.unfit.length > 0) {
-      await giveBack(options, own.unfit, kvs, signal);
+    const found = chosen === undefined ? unfit : [chosen.lease];
+    const doubtful = found.find((lease) => isDoubtful(options, lease) && !vetted.has(lease.key));
+    if (doubtful !== undefined) {
+      if (await isLeftBehind(options, doubtful, signal)) vetted.add(doubtful.key);
       continue;
     }
-    const { chosen } = own;
+    if (unfit.length > 0) {
+      await giveBack(options, unfit, kvs, signal);
+      continue;
+    }
+    const onExhausted = (pool: PoolConfig) => options.exhaustion.errorFor(options, pool, kvs, signal);
+    const foreign = kvs.filter(({ key }) => key !== chosen?.lease.key).map(({ key }) => key);
+    options.mix.list(foreign, options.pools);
     const held =
       chosen === undefined
-        ? await takeFree(options, kvs, preferred, signal)
-        : await adopt(options, chosen, signal);
+        ? await takeFree({ ...options, onExhausted }, kvs, preferred, signal)
+        : await adopt(options, chosen, kvs, onExhausted, signal);
     if (held !== undefined) {
       reportOthers(options, held, own.others);
       return held;
     }
-    // It died or was changed under our hands; the subnet is still the one to have.
-    preferred = chosen?.subnet ?? preferred;
+    // It died or was changed under our hands; the subnets are still those to have.
+    preferred = chosen?.kept ?? preferred;
   }
   throw new RaceLostError(subnetsPrefix);
 }
 
-interface Candidate {
-  readonly lease: Lease;
-  readonly subnet: Subnet;
-}
-
-interface OwnLeases {
-  /** The one to go on with. */
-  readonly chosen: Candidate | undefined;
-  /** Those to be given back before another is taken. */
-  readonly unfit: readonly Lease[];
-  /** Keys that are left alone. */
-  readonly others: readonly string[];
-}
-
 /**
- * Of the leases that carry our PublicIP the fitting one; a reservation (a key without a lease) first, then the first in
- * byte order, as flanneld chooses. When none fits they are given back, but for reservations, which are the operator's.
- *
- * One that overlaps an older key of somebody else does not fit: it is what a crash left before we could give way to it.
+ * Whether a lease that carries our address may be that of another host that was given the same one (behind NAT, or all of a
+ * template's copies). What this host was granted since it was booted is ours, and so is what subnet.env says it had.
  */
-function findOwn(options: AcquireOptions, kvs: readonly KeyValue[]): OwnLeases {
-  const own = ownLeases(options, kvs);
-  const candidates = own
-    .flatMap((lease): Candidate[] => (lease.subnets.ipv4 ? [{ lease, subnet: lease.subnets.ipv4 }] : []))
-    .filter(({ subnet }) => fits(ipv4Pool(options), subnet))
-    .filter(({ lease, subnet }) => !overlapsOlder(options, lease, { ipv4: subnet }, kvs, own));
-  const chosen = candidates.find(({ lease }) => lease.leaseId === '0') ?? candidates[0];
-  const rest = own.filter((lease) => lease !== chosen?.lease);
-  const unfit = chosen === undefined ? rest.filter(({ leaseId }) => leaseId !== '0') : [];
-  const others = rest.filter((lease) => !unfit.includes(lease)).map(({ key }) => key);
-  return { chosen, unfit, others };
+function isDoubtful({ grants, hint, hostIdentity }: AcquireOptions, { subnets, leaseId }: Lease): boolean {
+  if (hostIdentity === undefined || grants.isOurs(leaseId)) return false;
+  const { ipv4 = subnets.ipv6 } = subnets;
+  const hinted = subnets.ipv4 === undefined ? hint?.ipv6 : hint?.ipv4;
+  return ipv4?.text !== hinted?.text;
 }
 
-function ownLeases({ addresses, subnetsPrefix }: AcquireOptions, kvs: readonly KeyValue[]): Lease[] {
-  const publicIP = addresses.ipv4 ?? '';
-  const own: Lease[] = [];
-  for (const kv of kvs) {
-    // Parsing tens of thousands of values only to find one's own costs more than looking for the text (or an escape) first.
-    if (!kv.value.includes(publicIP) && !kv.value.includes('\\')) continue;
-    const parsed = parseLease(subnetsPrefix, kv);
-    if ('lease' in parsed && parsed.lease.value.publicIP === publicIP) own.push(parsed.lease);
-  }
-  return own;
+/** Throws {@link AddressInUseError} when a host that lives answers for the lease. */
+async function isLeftBehind(options: AcquireOptions, lease: Lease, signal: AbortSignal): Promise<boolean> {
+  const answer = await probe(options, lease, signal);
+  if (answer === 'answered') throw new AddressInUseError(options.addresses, lease.key);
+  return answer === 'quiet';
 }
 
-function overlapsOlder(
-  { subnetsPrefix }: AcquireOptions,
-  lease: Lease,
-  subnets: PerFamily<Subnet>,
-  kvs: readonly KeyValue[],
-  own: readonly Lease[],
-): boolean {
-  return kvs.some(
-    (kv) =>
-      kv.createRevision < lease.createRevision &&
-      overlapsKey(subnetsPrefix, kv, subnets) &&
-      !own.some(({ key }) => key === kv.key),
-  );
-}
-
-async function adopt(
-  options: AcquireOptions,
-  { lease, subnet }: Candidate,
-  signal: AbortSignal,
-): Promise<OwnLease | undefined> {
-  const { key, rawValue, modRevision, leaseId } = lease;
-  const kept = await keepKey(options, { key, value: rawValue, modRevision, lease: leaseId }, signal);
-  return kept && { key, subnets: { ipv4: subnet }, ...kept, origin: 'reused' };
-}
-
-/** Takes the preferred or a random free subnet; undefined when it is time to list again. */
+/** Takes the preferred or random free subnets; undefined when it is time to list again. */
 async function takeFree(
-  options: AcquireOptions,
+  options: AcquireOptions & { readonly onExhausted: (pool: PoolConfig) => Promise<Error> },
   kvs: readonly KeyValue[],
-  preferred: Subnet | undefined,
+  preferred: LeaseSubnets | undefined,
   signal: AbortSignal,
 ): Promise<OwnLease | undefined> {
-  const { random, grants, subnetsPrefix, addresses, leaseTtlSeconds } = options;
-  const pool = ipv4Pool(options);
+  const { grants, subnetsPrefix, addresses, leaseTtlSeconds } = options;
   const taken = subnetsOf(subnetsPrefix, kvs);
-  if (chooseSubnet(pool, taken, random) === undefined) throw exhausted(options, kvs);
-  const granted = await grants.grant(leaseTtlSeconds, signal);
+  const known = new Set(kvs.map(({ key }) => key));
+  // Another host with our address that takes a subnet in this very moment must not go unseen.
+  const isRival = (kv: KeyValue) => !known.has(kv.key) && isOwnKey(addresses, subnetsPrefix, kv);
+  let leaseId: string | undefined;
+  let ttlSeconds = 0;
   for (let attempt = 0; attempt < attemptsPerList; attempt++) {
-    const wish = attempt === 0 && preferred && fits(pool, preferred) && isFree(preferred, taken);
-    const subnet = wish ? preferred : chooseSubnet(pool, taken, random);
-    if (subnet === undefined) throw exhausted(options, kvs);
-    const outcome = await take(options, { ipv4: subnet }, granted.id, signal);
-    if (outcome === 'taken') {
-      grants.use(granted.id);
-      const key = formatSubnetKey(subnetsPrefix, { ipv4: subnet });
-      const lease = { value: formatLeaseValue(addresses), leaseId: granted.id };
-      return {
-        key,
-        subnets: { ipv4: subnet },
-        ...lease,
-        ttlSeconds: granted.ttlSeconds,
-        origin: wish ? 'hint' : 'new',
-      };
+    const chosen = chooseSubnets(options, taken, { hint: attempt === 0 ? preferred : undefined });
+    if ('exhausted' in chosen) throw await options.onExhausted(chosen.exhausted);
+    if (leaseId === undefined) ({ id: leaseId, ttlSeconds } = await grants.grant(leaseTtlSeconds, signal));
+    const outcome = await take(options, chosen.subnets, leaseId, signal, isRival);
+    if ('modRevision' in outcome) {
+      grants.use(leaseId);
+      const key = formatSubnetKey(subnetsPrefix, chosen.subnets);
+      const origin = chosen.hinted ? 'hint' : 'new';
+      const { subnets } = chosen;
+      return { key, subnets, value: formatLeaseValue(addresses), ...outcome, leaseId, ttlSeconds, origin };
     }
-    taken.push(subnet, ...subnetsOf(subnetsPrefix, outcome));
+    if (outcome.inTheWay.some(isRival)) return undefined;
+    const occupied = subnetsOf(subnetsPrefix, outcome.inTheWay);
+    const { ipv4, ipv6 } = chosen.subnets;
+    // Odd keys such as 10.5.1.0-240 lie in the range and occupy nothing.
+    const tried = [ipv4, ipv6].filter((subnet) => subnet !== undefined);
+    taken.push(...occupied, ...(tried.every((subnet) => isFree(subnet, occupied)) ? tried : []));
   }
   return undefined;
+}
+
+function reportOthers({ log, addresses }: AcquireOptions, held: OwnLease, keys: readonly string[]): void {
+  if (keys.length === 0) return;
+  const address = familiesText(addresses);
+  log.warn(
+    { event: 'other-own-leases', keys, addresses },
+    `beside ${held.key} other keys carry this host's address ${address}: ${keys.join(', ')}; ` +
+      `delete them (etcdctl del KEY) if no other host uses that address`,
+  );
 }
 
 /** Deletes own leases that cannot be used any more, with their etcd leases unless another key hangs on them. */
@@ -183,27 +175,4 @@ async function giveBack(
     }
   }
   await grants.revokeUnused(signal);
-}
-
-function exhausted(options: AcquireOptions, kvs: readonly KeyValue[]): PoolExhaustedError {
-  const { subnetsPrefix } = options;
-  const pool = ipv4Pool(options);
-  const named = kvs.filter(({ key }) => parseSubnetKey(subnetsPrefix, key) !== undefined);
-  const reservations = named.filter(({ lease }) => lease === '0').length;
-  return new PoolExhaustedError(pool, subnetsPrefix, poolSize(pool), named.length, reservations);
-}
-
-function reportOthers({ log, addresses }: AcquireOptions, held: OwnLease, keys: readonly string[]): void {
-  if (keys.length === 0) return;
-  const publicIP = addresses.ipv4;
-  log.warn(
-    { event: 'other-own-leases', keys, publicIP },
-    `beside ${held.key} other keys carry this host's address ${publicIP}: ${keys.join(', ')}; ` +
-      `delete them (etcdctl del KEY) if no other host uses that address`,
-  );
-}
-
-function ipv4Pool({ pools }: AcquireOptions): PoolConfig {
-  if (pools.ipv4 === undefined) throw new RangeError('there is no IPv4 pool');
-  return pools.ipv4;
 }

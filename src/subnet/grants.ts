@@ -4,8 +4,9 @@ import { type Random, randomInt } from '../runtime/random.ts';
 import { firstOf, unlessAborted } from '../runtime/wake.ts';
 import type { Registry } from './registry.ts';
 
-/** Two draws of 31 bits make an id that no other host draws, and that is a positive int64. */
-const halfRange = 2 ** 31;
+/** An id is a positive int64: 31 bits that tell the host, 32 that count from a random number. */
+const identities = 2 ** 31;
+const counters = 2 ** 32;
 
 /** How long a stop may wait for etcd to take back what was granted for nothing. */
 const tidyLimitMs = 2_000;
@@ -19,15 +20,26 @@ const tidyLimitMs = 2_000;
  */
 export class Grants {
   readonly #registry: Registry;
-  readonly #random: Random;
+  readonly #identity: number;
+  #counter: number;
   readonly #unused = new Set<string>();
   readonly #used = new Set<string>();
   /** Grants that etcd has not answered yet. */
   readonly #underWay = new Set<Promise<void>>();
 
-  constructor(registry: Registry, random: Random) {
+  /** `hostIdentity`: see {@link Grants.isOurs}; absent: a random one, so that none but this process's ids are ours. */
+  constructor(registry: Registry, random: Random, hostIdentity = randomInt(random, identities)) {
     this.#registry = registry;
-    this.#random = random;
+    this.#identity = hostIdentity % identities;
+    this.#counter = randomInt(random, counters);
+  }
+
+  /**
+   * Whether a lease was granted by a daemon with this host's identity. That is a number that no other host has: a lease
+   * that carries it was not taken by another host with our address.
+   */
+  isOurs(id: string): boolean {
+    return BigInt(id) / BigInt(counters) === BigInt(this.#identity) && id !== '0';
   }
 
   /** Whether it was granted here and no key of ours is known to carry it. */
@@ -40,8 +52,7 @@ export class Grants {
     ttlSeconds: number,
     signal: AbortSignal,
   ): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
-    const draw = () => BigInt(randomInt(this.#random, halfRange));
-    const id = String(draw() * BigInt(halfRange) + draw() + 1n);
+    const id = this.#nextId();
     this.#unused.add(id);
     // Not cut off by the signal: etcd would carry out what it has received, perhaps only after the revocation that follows.
     const granting = this.#registry.leaseGrant(ttlSeconds, undefined, id);
@@ -52,6 +63,14 @@ export class Grants {
     this.#underWay.add(settled);
     void settled.then(() => this.#underWay.delete(settled));
     return await unlessAborted(granting, signal);
+  }
+
+  /** Never the same twice in a process: what comes late of an earlier attempt is revoked by its own id. */
+  #nextId(): string {
+    this.#counter = (this.#counter + 1) % counters;
+    // An id of 0 would mean: choose one.
+    if (this.#counter === 0 && this.#identity === 0) return this.#nextId();
+    return String(BigInt(this.#identity) * BigInt(counters) + BigInt(this.#counter));
   }
 
   /** A lease of this host, perhaps granted to an earlier run, that no key of ours is known to carry any more. */

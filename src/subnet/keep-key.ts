@@ -5,6 +5,7 @@ import type { KeyValue } from './registry.ts';
 /** What a key of ours carries now. */
 export interface KeptKey {
   readonly value: string;
+  readonly modRevision: number;
   /** Decimal etcd lease id; '0' for a reservation. */
   readonly leaseId: string;
   /** The TTL it was just renewed to, in seconds; 0 for a reservation. */
@@ -24,25 +25,50 @@ export async function keepKey(
   kv: Pick<KeyValue, 'key' | 'value' | 'modRevision' | 'lease'>,
   signal: AbortSignal,
 ): Promise<KeptKey | undefined> {
-  const { registry, grants, log, addresses, leaseTtlSeconds } = options;
-  const value = formatLeaseValue(addresses);
-  let leaseId = kv.lease;
-  let ttlSeconds = 0;
-  if (leaseId !== '0') {
-    ({ ttlSeconds } = await registry.leaseKeepAlive(leaseId, signal));
-    if (ttlSeconds <= 0) ({ id: leaseId, ttlSeconds } = await grants.grant(leaseTtlSeconds, signal));
-  }
-  if (kv.value === value && kv.lease === leaseId) return { value, leaseId, ttlSeconds };
-  const { succeeded } = await registry.txn(
+  const value = formatLeaseValue(options.addresses);
+  const { id: leaseId, ttlSeconds } = await keepLease(options, kv.lease, signal);
+  const kept = { value, leaseId, ttlSeconds };
+  if (kv.value === value && kv.lease === leaseId) return { ...kept, modRevision: kv.modRevision };
+  const modRevision = await rewrite(options, kv, { value, lease: leaseId }, signal);
+  if (modRevision === undefined) return undefined;
+  const fields = { key: kv.key, before: kv.value, leaseBefore: kv.lease, lease: leaseId };
+  options.log.warn({ event: 'lease-rewritten', ...fields }, `the own lease ${kv.key} was put right`);
+  return { ...kept, modRevision };
+}
+
+/**
+ * Renews a lease; one that is dead is replaced by a new one. '0', none, stays none, with a TTL of 0. Rejects with
+ * RegistryError.
+ */
+export async function keepLease(
+  { registry, grants, leaseTtlSeconds }: LeaseOptions,
+  id: string,
+  signal: AbortSignal,
+): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
+  if (id === '0') return { id, ttlSeconds: 0 };
+  const { ttlSeconds } = await registry.leaseKeepAlive(id, signal);
+  return ttlSeconds > 0 ? { id, ttlSeconds } : await grants.grant(leaseTtlSeconds, signal);
+}
+
+/**
+ * Writes value and lease of a key of ours, unless somebody changed it since it was read; resolves to its new revision, or
+ * undefined. Rejects with RegistryError.
+ */
+export async function rewrite(
+  { registry, grants }: LeaseOptions,
+  kv: Pick<KeyValue, 'key' | 'modRevision'>,
+  { value, lease }: { readonly value: string; readonly lease: string },
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  const { key } = kv;
+  const { succeeded, header } = await registry.txn(
     {
-      compare: [{ key: kv.key, target: 'mod', op: '=', value: kv.modRevision }],
-      success: [{ op: 'put', key: kv.key, value, lease: leaseId }],
+      compare: [{ key, target: 'mod', op: '=', value: kv.modRevision }],
+      success: [{ op: 'put', key, value, lease }],
     },
     signal,
   );
   if (!succeeded) return undefined;
-  grants.use(leaseId);
-  const fields = { key: kv.key, before: kv.value, leaseBefore: kv.lease, lease: leaseId };
-  log.warn({ event: 'lease-rewritten', ...fields }, `the own lease ${kv.key} was put right`);
-  return { value, leaseId, ttlSeconds };
+  grants.use(lease);
+  return header.revision;
 }

@@ -1,7 +1,6 @@
 import type { PerFamily } from '../ip/ip.ts';
 import { FlannelError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
-import type { PoolConfig } from './config.ts';
 import type { Grants } from './grants.ts';
 import type { Registry } from './registry.ts';
 import type { LeaseSubnets } from './subnet-key.ts';
@@ -22,9 +21,12 @@ export interface LeaseOptions {
 /** The lease this host holds. */
 export interface OwnLease {
   readonly key: string;
+  /** One for each family that is on. */
   readonly subnets: LeaseSubnets;
   /** The value we wrote or found, byte for byte. */
   readonly value: string;
+  /** The key's revision when we last wrote or read it: a later one is another's write. */
+  readonly modRevision: number;
   /** Decimal etcd lease id; '0' for a reservation, which has none and never gets one. */
   readonly leaseId: string;
   /** The TTL that the last grant or keepalive announced, in seconds; 0 for a reservation. */
@@ -33,18 +35,11 @@ export interface OwnLease {
   readonly origin: 'reused' | 'hint' | 'new' | 'retaken';
 }
 
-/** Every subnet of the pool is leased or overlapped by a lease. */
-export class PoolExhaustedError extends FlannelError {
-  constructor(pool: PoolConfig, subnetsPrefix: string, size: bigint, keys: number, reservations: number) {
-    super(
-      'POOL_EXHAUSTED',
-      `no free subnet: all ${size} from ${pool.min.text} to ${pool.max.text} are used, by ${keys} keys under ` +
-        `${subnetsPrefix}, ${reservations} of them reservations`,
-      {
-        remedy: 'Enlarge Network or SubnetMin..SubnetMax, or delete the keys of hosts that are gone',
-      },
-    );
-  }
+/** A lease's subnets, or a host's addresses, for a line: `172.20.9.0/24`, or both of a dual-stack host. */
+export function familiesText({ ipv4, ipv6 }: PerFamily<string | { readonly text: string }>): string {
+  return [ipv4, ipv6]
+    .flatMap((one) => (one === undefined ? [] : [typeof one === 'string' ? one : one.text]))
+    .join(' and ');
 }
 
 /** Other hosts were faster again and again. */
@@ -54,7 +49,17 @@ export class RaceLostError extends FlannelError {
   }
 }
 
-/** A lease's subnets for a line: `172.20.9.0/24`, or both of a dual-stack host. */
-export function subnetsText({ ipv4, ipv6 }: LeaseSubnets): string {
-  return [ipv4, ipv6].flatMap((subnet) => (subnet === undefined ? [] : [subnet.text])).join(' and ');
+/** Another host that lives holds a lease under our address. */
+export class AddressInUseError extends FlannelError {
+  constructor(addresses: PerFamily<string>, key: string) {
+    super(
+      'ADDRESS_IN_USE',
+      `another host that is running uses this host's address ${familiesText(addresses)}, for the lease ${key}`,
+      {
+        remedy:
+          'Peers can tell hosts apart by their addresses only: give one of the two an address of its own with ' +
+          '--iface=INTERFACE or --public-ip=ADDRESS',
+      },
+    );
+  }
 }

@@ -28,8 +28,8 @@ export interface Registry {
   /** Renews once; resolves to the seconds it lives from now, 0 when there is no such lease. */
   leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }>;
   /**
-   * The seconds left (-1 when there is no such lease) and the TTL it was granted with. The daemon has no use for it; it is how
-   * tests see what leases were given.
+   * The seconds left (-1 when there is no such lease) and the TTL it was granted with. Asked only while
+   * there is no free subnet, to say when there may be one.
    */
   leaseTimeToLive(
     id: string,
@@ -141,6 +141,7 @@ export interface WatchBatch {
  * - COMPACTED: the revision asked for is gone; `compactRevision` is the oldest that can be read (0: not known).
  * - LEASE_NOT_FOUND: a transaction named a lease that does not exist.
  * - UNAUTHENTICATED: wrong or expired credentials. PERMISSION_DENIED: the user may not touch this key.
+ * - CREDENTIALS: a certificate, key or password file cannot be used; etcd was not asked.
  * - NOT_ETCD: something else answers at this address. TLS: the handshake failed.
  * - EXHAUSTED: the server refuses for lack of space or because of too many requests.
  * - PROTOCOL: anything else.
@@ -151,6 +152,7 @@ export type RegistryErrorCode =
   | 'LEASE_NOT_FOUND'
   | 'UNAUTHENTICATED'
   | 'PERMISSION_DENIED'
+  | 'CREDENTIALS'
   | 'NOT_ETCD'
   | 'TLS'
   | 'EXHAUSTED'

@@ -56,10 +56,14 @@ export class RenewalSchedule {
     this.#expiresAtMs = reservation ? Number.POSITIVE_INFINITY : asked.wallMs + ttlSeconds * 1000;
   }
 
-  /** Waits until the next renewal is due by either clock, or `wake` says that somebody touched our key. */
-  async untilDue(wake: Wake, signal: AbortSignal): Promise<void> {
+  /**
+   * Waits until the next renewal is due by either clock, or `wake` says that somebody touched our key, or it is `soonerMs` on
+   * the monotonic clock.
+   */
+  async untilDue(wake: Wake, soonerMs: number, signal: AbortSignal): Promise<void> {
     for (;;) {
       const leftMs = Math.min(
+        soonerMs - this.#clock.monotonic(),
         this.#due.wallMs - this.#clock.now(),
         this.#due.monotonicMs - this.#clock.monotonic(),
         wallClockCheckMs,

@@ -52,6 +52,52 @@ export function ipv6Contract(at: () => KernelFixture): void {
       ]);
     });
 
+    test("flanneld's route is adopted in one step, also out of a multipath route", async () => {
+      await at().operator.addRoute('add', { dst: DST, gateway: PEER });
+      await at().events.drain();
+      expect(await at().replace(ours())).toEqual(['done']);
+      expect(await at().told()).toEqual([`=! ${DST} via ${PEER} proto 102 metric 1024`]);
+      await at().operator.addRoute('append', { dst: DST, gateway: OTHER });
+      await at().events.drain();
+      expect(await at().replace(ours())).toEqual(['done']);
+      expect(await at().told()).toEqual([`=! ${DST} via ${PEER} proto 102 metric 1024`]);
+      expect(await table()).toEqual([CONNECTED, `${DST} via ${PEER} proto 102 metric 1024`]);
+    });
+
+    test.each([
+      ['without a gateway', { dev: 'eth0' }, ''],
+      ['a blackhole', { blackhole: true }, ' blackhole'],
+    ])('replace takes a route %s when there is none with one, else leaves it', async (_what, there, kind) => {
+      await at().operator.addRoute('add', { dst: DST, ...there });
+      await at().events.drain();
+      expect(await at().replace(ours())).toEqual(['done']);
+      expect(await at().told()).toEqual([`=! ${DST} via ${PEER} proto 102 metric 1024`]);
+      expect(await table()).toEqual([CONNECTED, `${DST} via ${PEER} proto 102 metric 1024`]);
+      await at().operator.addRoute('append', { dst: DST, ...there });
+      expect(await at().replace(ours(OTHER))).toEqual(['done']);
+      expect((await table()).slice(1).toSorted()).toEqual(
+        [`${DST} proto 3 metric 1024${kind}`, `${DST} via ${OTHER} proto 102 metric 1024`].toSorted(),
+      );
+    });
+
+    test('a hop of a multipath route is told when it goes, by its own protocol', async () => {
+      await at().add(ours());
+      await at().operator.addRoute('append', { dst: DST, gateway: OTHER });
+      await at().events.drain();
+      await at().operator.deleteRoute({ dst: DST, gateway: OTHER });
+      expect(await at().told()).toEqual([`- ${DST} via ${OTHER} proto 3 metric 1024`]);
+      expect(await table()).toEqual([CONNECTED, `${DST} via ${PEER} proto 102 metric 1024`]);
+    });
+
+    test('without its network on link a route stays, as long as the link is up', async () => {
+      await at().add(ours());
+      await at().events.drain();
+      await at().operator.removeAddress('eth0', 'fd00:55::100/64');
+      expect(await at().told()).toEqual([`- ${CONNECTED}`]);
+      expect(await table()).toEqual([`${DST} via ${PEER} proto 102 metric 1024`]);
+      expect(await at().add(ours(PEER, 'fd00:172:2::/64'))).toEqual(['EHOSTUNREACH']);
+    });
+
     test('refuses the own address and what is off link, and masks host bits', async () => {
       expect(await at().add(ours('fd00:55::100'))).toEqual(['EINVAL']);
       expect(await at().add(ours('fd00:99::1'))).toEqual(['EHOSTUNREACH']);

@@ -37,8 +37,8 @@ function many(count: number): string[] {
   return Array.from({ length: count }, (_, i) => `172.${32 + (i >> 8)}.${i & 255}.0/24`);
 }
 
-function adds(count: number): RouteChange[] {
-  return many(count).map((dst) => ({ op: 'add', route: at.ours(dst) }));
+function adds(count: number, gateway = PEER): RouteChange[] {
+  return many(count).map((dst) => ({ op: 'add', route: at.ours(dst, gateway) }));
 }
 
 function addressesIn(prefix: string, count: number): string[] {
@@ -122,7 +122,7 @@ describe('large batches', () => {
     'every answer arrives in a receive buffer of %d bytes',
     async (bytes) => {
       const kernel = world.open({ receiveBufferBytes: bytes / 2 });
-      const refused = adds(2000).map(({ op, route }) => ({ op, route: { ...route, gateway: '10.99.0.1' } }));
+      const refused = adds(2000, '10.99.0.1');
       const results = await kernel.apply([...refused, ...adds(2000)]);
       const outcomes = results.map((result) => (result.outcome === 'failed' ? result.errno : result.outcome));
       expect(outcomes).toEqual([...refused.map(() => 'ENETUNREACH'), ...adds(2000).map(() => 'done')]);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { RouteSpec } from '../../src/kernel/kernel.ts';
+import type { GatewayRoute } from '../../src/kernel/kernel.ts';
 import { type KernelFixture, PROTOCOL, routeOf } from './kernel-world.ts';
 
 const PEER = '10.211.55.101';
@@ -114,7 +114,7 @@ export function routeContract(at: () => KernelFixture): void {
       expect(await at().table()).toEqual([CONNECTED]);
     });
 
-    test.each<[string, Partial<RouteSpec>]>([
+    test.each<[string, Partial<GatewayRoute>]>([
       ['protocol', { protocol: 4 }],
       ['gateway', { gateway: OTHER }],
       ['link', { linkIndex: 1 }],

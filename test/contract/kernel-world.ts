@@ -1,4 +1,6 @@
 import type {
+  BlackholeRoute,
+  GatewayRoute,
   Kernel,
   KernelEvent,
   KernelEvents,
@@ -44,7 +46,7 @@ export const HOST6 = 'fd00:55::100/64';
 export const PROTOCOL = 102;
 
 /** A route as the daemon programs it, over eth0. */
-export function spec(dst: string, gateway: string, over: Partial<RouteSpec> = {}): RouteSpec {
+export function spec(dst: string, gateway: string, over: Partial<GatewayRoute> = {}): GatewayRoute {
   const family = dst.includes(':') ? 6 : 4;
   const metric = family === 6 ? 1024 : 0;
   return { family, dst, metric, protocol: PROTOCOL, gateway, linkIndex: 0, ...over };
@@ -52,7 +54,14 @@ export function spec(dst: string, gateway: string, over: Partial<RouteSpec> = {}
 
 /** What a dump shows of it. */
 export function routeOf(wanted: RouteSpec): Route {
-  return { ...wanted, tos: 0, type: 'unicast', scope: 0, special: false };
+  const { gateway, linkIndex, type = 'unicast', ...key } = wanted;
+  const nexthop = gateway === undefined ? {} : { gateway, linkIndex };
+  return { ...key, ...nexthop, tos: 0, type, scope: 0, special: false };
+}
+
+/** A blackhole route as the daemon programs it. */
+export function blackhole(dst: string, metric: number, over: Partial<BlackholeRoute> = {}): BlackholeRoute {
+  return { family: dst.includes(':') ? 6 : 4, type: 'blackhole', dst, metric, protocol: PROTOCOL, ...over };
 }
 
 /** Routes shortened for comparison: `172.20.1.0/24 via 10.211.55.101 proto 102 metric 0`. */
@@ -108,7 +117,7 @@ export class KernelFixture {
   }
 
   /** A route as the daemon programs it, by default to the first peer over eth0. */
-  ours(dst = '172.20.1.0/24', gateway = '10.211.55.101', over: Partial<RouteSpec> = {}): RouteSpec {
+  ours(dst = '172.20.1.0/24', gateway = '10.211.55.101', over: Partial<GatewayRoute> = {}): GatewayRoute {
     return spec(dst, gateway, { linkIndex: this.eth0, ...over });
   }
 

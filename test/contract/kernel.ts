@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { blackholeContract } from './kernel-blackhole.ts';
 import { eventContract } from './kernel-events.ts';
 import { ipv6Contract } from './kernel-ipv6.ts';
 import { linkContract } from './kernel-links.ts';
@@ -26,6 +27,7 @@ export function kernelContract(name: string, makeWorld: () => Promise<KernelWorl
 
     tableContract(at);
     routeContract(at);
+    blackholeContract(at);
     eventContract(at);
     linkContract(at);
     ipv6Contract(at);

@@ -27,7 +27,7 @@ const FLAGS: readonly Refused[] = [
   [['-iface-name', 'eth0'], ['--iface-name']],
   [['-x'], ['-x']],
   [['---iface=eth0'], ['---iface']],
-  [['-=x'], ['-=x']],
+  [['-=x'], ['-=…', 'is not a flag']],
   [['--subnet-file'], ['--subnet-file', 'needs a value']],
   [['--subnet-file='], ['--subnet-file', 'path of a file']],
   [['--subnet-file=/run/'], ['--subnet-file', '/run/', 'path of a file']],
@@ -50,6 +50,13 @@ const FLAGS: readonly Refused[] = [
   [['--log-level=loud'], ['--log-level', 'loud', 'debug, info, warn, error']],
   [['--log-format=xml'], ['--log-format', 'xml', 'json, pretty']],
   [['--version=maybe'], ['--version', 'maybe', 'true or false']],
+  [['--ip-masq=yes'], ['--ip-masq', 'yes', 'true or false']],
+  [['--public-ip=fc00::1'], ['--public-ip', 'fc00::1', 'IPv4 address']],
+  [['--public-ipv6=10.0.0.1'], ['--public-ipv6', '10.0.0.1', 'IPv6 address']],
+  [['--iface-can-reach=router'], ['--iface-can-reach', 'router', 'IP address']],
+  [['--subnet-lease-ttl=29'], ['--subnet-lease-ttl', '"29"', '30 to 31536000']],
+  [['--iptables-resync=0'], ['--iptables-resync', '"0"', 'at least 1']],
+  [['--iptables-forward-position=top'], ['--iptables-forward-position', 'top', 'auto, first, last']],
   // What would tear the line apart is shown escaped.
   [['--log-level=a\nb\u001b[2J'], ['--log-level', 'a\\nb\\u001b[2J']],
 ];
@@ -70,25 +77,58 @@ const ENDPOINTS: readonly Refused[] = [
   [['--etcd-endpoints=http://root:secret@10.0.0.1:2379'], ['no user name and no password']],
 ];
 
+/** What goes together, and what does not. */
+const ACCESS: readonly Refused[] = [
+  [['--etcd-certfile=/c.pem'], ['--etcd-certfile needs --etcd-keyfile']],
+  [['--etcd-keyfile=/k.pem'], ['--etcd-keyfile needs --etcd-certfile']],
+  [['--etcd-username=root'], ['--etcd-username needs a password', '--etcd-password-file']],
+  [['--etcd-username=root', '--etcd-password=secret', '--etcd-password-file=/p'], ['both give a password']],
+  [['--etcd-pasword=secret'], ['--etcd-pasword', 'did you mean --etcd-password?']],
+  [['---etcd-password=secret'], ['---etcd-password=…', 'is not a flag']],
+  [['--iface', '--etcd-password=secret'], ['--iface needs a value']],
+  [['--etcd-username=root', '--ip-masq', 'secret'], ['--etcd-username needs a password']],
+];
+
+/** Flags that asked for another mode of flanneld. */
+const MODES: readonly Refused[] = [
+  [['-kube-subnet-mgr'], ['--kube-subnet-mgr', 'Kubernetes', 'not supported', 'etcd']],
+  [['-kube-subnet-mgr=T'], ['--kube-subnet-mgr']],
+  [['-remote=10.0.0.1:8888'], ['--remote', 'client mode is not supported', '--etcd-endpoints']],
+  [
+    ['-listen', '0.0.0.0:8888'],
+    ['--listen', 'server mode is not supported'],
+  ],
+  [['-networks=blue,green'], ['--networks', 'not supported', '--etcd-prefix']],
+];
+
 const VARIABLES: readonly (readonly [name: string, value: string, said: readonly string[]])[] = [
   ['FLANNELD_SUBNET_LEASE_RENEW_MARGIN', '0', ['1 to 1439']],
   ['FLANNELD_ROUTE_PROTOCOL', 'boot', ['boot', '5 to 255']],
   ['FLANNELD_HEALTHZ_PORT', '70000', ['70000', '65535']],
   ['FLANNELD_LOG_FORMAT', 'xml', ['xml', 'json, pretty']],
+  ['FLANNELD_IP_MASQ', 'yes', ['yes', 'true or false']],
+  ['FLANNELD_PUBLIC_IP', 'eth0', ['eth0', 'IPv4 address']],
+  ['FLANNELD_ETCD_KEYFILE', '/k.pem', ['needs --etcd-certfile']],
+  ['FLANNELD_ETCD_USERNAME', 'root', ['needs a password']],
+  ['FLANNELD_KUBE_SUBNET_MGR', 'true', ['Kubernetes', 'not supported']],
+  ['FLANNELD_REMOTE', '10.0.0.1:8888', ['client mode is not supported']],
 ];
 
-test.each([...FLAGS, ...ENDPOINTS])('%j is refused with one line and exit code 2', async (flags, said) => {
-  // The last of a repeated flag wins, so what is in order comes first.
-  const { code, stdout, stderr } = await runProgram({ ...place(), argv: [...inOrder, ...flags] });
-  expect(code, stderr.join('\n')).toBe(2);
-  expect(stdout).toEqual([]);
-  expect(stderr).toHaveLength(1);
-  expect(stderr[0]).toMatch(/^flanneld-ts: /);
-  for (const text of said) expect(stderr[0]).toContain(text);
-  expect(stderr[0]).not.toContain('secret');
-});
+test.concurrent.each([...FLAGS, ...ENDPOINTS, ...ACCESS, ...MODES])(
+  '%j is refused with one line and exit code 2',
+  async (flags, said) => {
+    // The last of a repeated flag wins, so what is in order comes first.
+    const { code, stdout, stderr } = await runProgram({ ...place(), argv: [...inOrder, ...flags] });
+    expect(code, stderr.join('\n')).toBe(2);
+    expect(stdout).toEqual([]);
+    expect(stderr).toHaveLength(1);
+    expect(stderr[0]).toMatch(/^flanneld-ts: /);
+    for (const text of said) expect(stderr[0]).toContain(text);
+    expect(stderr[0]).not.toContain('secret');
+  },
+);
 
-test.each(VARIABLES)('the variable %s=%s is refused by its name', async (name, value, said) => {
+test.concurrent.each(VARIABLES)('the variable %s=%s is refused by its name', async (name, value, said) => {
   const { code, stderr } = await runProgram({ ...place(), argv: inOrder, env: { [name]: value } });
   expect(code).toBe(2);
   expect(stderr).toHaveLength(1);
@@ -105,6 +145,63 @@ test.each(['FLANNELD_ETCD_ENDPOINTS', 'FLANNEL_ETCD_ENDPOINTS', 'FLANNEL_ETCD'])
     for (const text of [`${name} is`, 'http://10.0.0.1', 'no port']) expect(stderr[0]).toContain(text);
   },
 );
+
+const PASSWORD_FLAG = { flags: ['--etcd-username=root', '--etcd-password=secret'], env: {} };
+const PASSWORD_VARIABLE = { flags: ['--etcd-username=root'], env: { FLANNELD_ETCD_PASSWORD: 'secret' } };
+const STRAY = { flags: ['--etcd-username=root', '--etcd-password=one', 'secret', '-v=1'], env: {} };
+const SAID = 'shows the password to every user of this host, in the process list: use FLANNELD_ETCD_PASSWORD';
+
+test.each([
+  ['as a flag, with a warning', PASSWORD_FLAG, [SAID]],
+  ['from the environment, without one', PASSWORD_VARIABLE, []],
+  ['with a blank in it, as the shell cuts it', STRAY, [SAID, 'first word that is none: (not shown) "-v=…"']],
+] as const)('a daemon takes the password %s, and never says it', async (name, { flags, env }, warnings) => {
+  const daemon = bench.makeDaemon(`password-${name.split(' ')[1]}`, {
+    // Nobody listens there: what the daemon says is about its options and about that.
+    endpoints: 'http://127.0.0.1:1',
+    flags: ['--log-level=debug', '--iface=eth0', ...flags],
+    env: { ...env, FLANNELD_ETCD_PASWORD: 'secret' },
+  });
+  daemon.launch();
+  await daemon.waitForLog(({ msg = '' }) => msg.includes('waiting for etcd'));
+  expect((await daemon.stop()).code).toBe(0);
+  const said = daemon.logs.filter(({ event }) => event === 'options').map(({ msg }) => msg);
+  for (const text of warnings) expect(said).toContainEqual(expect.stringContaining(text));
+  expect(said.filter((msg) => msg?.includes('process list'))).toHaveLength(warnings.length > 0 ? 1 : 0);
+  expect(said).toContainEqual(expect.stringContaining('did you mean FLANNELD_ETCD_PASSWORD?'));
+  expect(daemon.process.lines.join('\n')).not.toContain('secret');
+});
+
+test("a daemon takes an old unit's flags, with one warning for all of them", async () => {
+  const daemon = bench.makeDaemon('old', {
+    endpoints: 'http://127.0.0.1:1',
+    flags: [
+      '-iface=eth0',
+      '-logtostderr',
+      '-alsologtostderr=false',
+      '-subnet-dir',
+      '/run/x',
+      '-kube-subnet-mgr=false',
+    ],
+    env: { FLANNELD_LOG_DIR: '/var/log' },
+  });
+  daemon.launch();
+  await daemon.waitForLog(({ msg = '' }) => msg.includes('waiting for etcd'));
+  expect((await daemon.stop()).code).toBe(0);
+  expect(daemon.logs.filter(({ event }) => event === 'options').map(({ msg }) => msg)).toEqual([
+    'ignored, because it has no effect here: --logtostderr, --alsologtostderr, FLANNELD_LOG_DIR, --subnet-dir',
+  ]);
+});
+
+test.each([
+  [['--help'], 'Usage: flanneld-ts [flags]'],
+  [['health', '--help'], 'Usage: flanneld-ts health'],
+  [['--version'], 'flanneld-ts '],
+])('%j is answered on standard output, with exit code 0', async (argv, first) => {
+  const { code, stdout, stderr } = await runProgram({ ...place(), argv });
+  expect([code, stderr]).toEqual([0, []]);
+  expect(stdout[0]).toContain(first);
+});
 
 test('none of the refused starts has written a file, made a route or asked etcd', async () => {
   expect(filesInRun(place())).toEqual([]);

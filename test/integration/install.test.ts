@@ -15,6 +15,7 @@ import {
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { tempDir } from '../testbed/run.ts';
+import { INSTALL, listInstalled, runInstall } from './installer.ts';
 
 const PROJECT = join(import.meta.dirname, '../..');
 const SHIPPED_SYSCONFIG = readFileSync(join(PROJECT, 'systemd/sysconfig/flanneld'), 'utf8');
@@ -30,22 +31,10 @@ describe('script/install', () => {
   const install = (
     args: readonly string[] = [],
     env: Readonly<Record<string, string>> = {},
-    script = join(PROJECT, 'script/install'),
-  ) => {
-    const { status, stdout, stderr } = spawnSync(script, args, {
-      env: { PATH: process.env['PATH'], DESTDIR: destdir, NODE: process.execPath, ...env },
-      encoding: 'utf8',
-    });
-    return { status, stdout, stderr };
-  };
+    script = INSTALL,
+  ) => runInstall({ destdir, args, env, script });
   const read = (path: string) => readFileSync(join(destdir, path), 'utf8');
-  /** All files, and folders that hold nothing: `644 path`, sorted. */
-  const list = () =>
-    readdirSync(destdir, { recursive: true, encoding: 'utf8' })
-      .map((path) => ({ path, status: statSync(join(destdir, path)) }))
-      .filter(({ path, status }) => status.isFile() || readdirSync(join(destdir, path)).length === 0)
-      .map(({ path, status }) => `${(status.mode & 0o777).toString(8)} ${path}`)
-      .toSorted();
+  const list = () => listInstalled(destdir);
   /** The same without the program's own folder, which is as it was built. */
   const listOutside = (library: string) => list().filter((line) => !line.includes(` ${library}/`));
 

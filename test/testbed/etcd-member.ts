@@ -19,6 +19,14 @@ export interface Addresses {
   readonly peerUrl: string;
 }
 
+/** How a member and etcdctl reach each other. */
+export interface EtcdAccess {
+  /** Flags of every member. */
+  readonly args: readonly string[];
+  /** Flags of every etcdctl; more are pushed once authentication is enabled. */
+  readonly ctlArgs: string[];
+}
+
 /** One etcd process that can be ended, frozen and started again. */
 export class EtcdMember {
   readonly name: string;
@@ -27,17 +35,17 @@ export class EtcdMember {
   readonly #addresses: Addresses;
   readonly #dataDir: string;
   readonly #initialCluster: string;
-  readonly #args: readonly string[];
+  readonly #access: EtcdAccess;
   #process: ChildProcess | undefined;
 
-  constructor(addresses: Addresses, dir: string, initialCluster: string, args: readonly string[]) {
+  constructor(addresses: Addresses, dir: string, initialCluster: string, access: EtcdAccess) {
     this.name = addresses.name;
     this.clientUrl = addresses.clientUrl;
     this.logFile = join(dir, `${addresses.name}.log`);
     this.#addresses = addresses;
     this.#dataDir = join(dir, addresses.name);
     this.#initialCluster = initialCluster;
-    this.#args = args;
+    this.#access = access;
   }
 
   /** Process id; throws when the member is not running. */
@@ -64,7 +72,7 @@ export class EtcdMember {
       ...words(`--listen-client-urls ${listenClientUrls} --advertise-client-urls ${clientUrl}`),
       ...words(`--listen-peer-urls ${peerUrl} --initial-advertise-peer-urls ${peerUrl}`),
       ...words(`--initial-cluster ${this.#initialCluster} --initial-cluster-state new`),
-      ...this.#args,
+      ...this.#access.args,
     ]);
     const log = openSync(this.logFile, 'a');
     this.#process = spawn(argv[0] ?? '', argv.slice(1), {
@@ -124,7 +132,7 @@ export class EtcdMember {
 
   /** Runs etcdctl (v3 API) against this member, in its namespace, and resolves to its standard output. */
   async ctl(...args: string[]): Promise<string> {
-    const argv = this.#inNetns(['etcdctl', '--endpoints', this.clientUrl, ...args]);
+    const argv = this.#inNetns(['etcdctl', '--endpoints', this.clientUrl, ...this.#access.ctlArgs, ...args]);
     const { stdout } = await run(argv[0] ?? '', argv.slice(1), {
       env: { ...plainEnvironment(), ETCDCTL_API: '3' },
       maxBuffer: 256 << 20,

@@ -1,6 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { type Addresses, EtcdMember } from './etcd-member.ts';
+import type { Certificate } from './certificates.ts';
+import { type Addresses, type EtcdAccess, EtcdMember } from './etcd-member.ts';
 
 export type { EtcdMember } from './etcd-member.ts';
 
@@ -17,6 +18,17 @@ export interface EtcdOptions {
   readonly members?: number | readonly EtcdPlace[];
   /** More command line for every member, e.g. `--quota-backend-bytes=2000000`. */
   readonly args?: readonly string[];
+  /** Default: without TLS. */
+  readonly tls?: EtcdTls;
+}
+
+/** How members serve https. */
+export interface EtcdTls {
+  readonly server: Certificate;
+  /** The CA of the server's certificate and of clients'. */
+  readonly ca: Pick<Certificate, 'certFile'>;
+  /** etcdctl's certificate; when it is given, members want one of every client (`--client-cert-auth`). */
+  readonly client?: Certificate;
 }
 
 /** A running etcd cluster of real processes. */
@@ -30,6 +42,8 @@ export interface EtcdCluster {
   ctl(...args: string[]): Promise<string>;
   /** Replaces everybody's data by that of a snapshot (`ctl('snapshot', 'save', file)`), under a new cluster id. */
   restore(snapshotFile: string): Promise<void>;
+  /** Makes the user root with this password, enables authentication, and lets etcdctl be root from now on. */
+  enableAuth(password: string): Promise<void>;
   /** Ends all processes, whatever their state, and waits for them. */
   close(): Promise<void>;
 }
@@ -37,9 +51,10 @@ export interface EtcdCluster {
 /** Starts a cluster and waits until every member is healthy. On failure nothing is left running. */
 export async function startEtcd(options: EtcdOptions): Promise<EtcdCluster> {
   mkdirSync(options.dir, { recursive: true });
-  const addresses = await addressesOf(options.members ?? 1);
+  const addresses = await addressesOf(options.members ?? 1, options.tls === undefined ? 'http' : 'https');
+  const access = accessOf(options);
   const initialCluster = addresses.map(({ name, peerUrl }) => `${name}=${peerUrl}`).join(',');
-  const members = addresses.map((a) => new EtcdMember(a, options.dir, initialCluster, options.args ?? []));
+  const members = addresses.map((a) => new EtcdMember(a, options.dir, initialCluster, access));
   const [first] = members;
   if (first === undefined) throw new RangeError('a cluster needs a member');
   const close = async (): Promise<void> => {
@@ -65,23 +80,42 @@ export async function startEtcd(options: EtcdOptions): Promise<EtcdCluster> {
       for (const member of members) await member.restore(snapshotFile, `restore-${restores}`);
       await startAll();
     },
+    async enableAuth(password) {
+      await first.ctl('user', 'add', `root:${password}`);
+      await first.ctl('auth', 'enable');
+      access.ctlArgs.push(`--user=root:${password}`);
+    },
     close,
   };
 }
 
-async function addressesOf(members: number | readonly EtcdPlace[]): Promise<readonly Addresses[]> {
+function accessOf({ args = [], tls }: EtcdOptions): EtcdAccess {
+  if (tls === undefined) return { args, ctlArgs: [] };
+  const { server, ca, client } = tls;
+  const asked = client === undefined ? [] : ['--client-cert-auth', `--trusted-ca-file=${ca.certFile}`];
+  const shown = client === undefined ? [] : [`--cert=${client.certFile}`, `--key=${client.keyFile}`];
+  return {
+    args: [`--cert-file=${server.certFile}`, `--key-file=${server.keyFile}`, ...asked, ...args],
+    ctlArgs: [`--cacert=${ca.certFile}`, ...shown],
+  };
+}
+
+async function addressesOf(
+  members: number | readonly EtcdPlace[],
+  scheme: 'http' | 'https',
+): Promise<readonly Addresses[]> {
   if (typeof members !== 'number') {
     return members.map(({ netns, ip }, index) => ({
       name: `etcd-${index}`,
       netns,
-      clientUrl: `http://${ip}:2379`,
-      listenClientUrls: `http://${ip}:2379,http://127.0.0.1:2379`,
+      clientUrl: `${scheme}://${ip}:2379`,
+      listenClientUrls: `${scheme}://${ip}:2379,${scheme}://127.0.0.1:2379`,
       peerUrl: `http://${ip}:2380`,
     }));
   }
   const ports = await freePorts(members * 2);
   return Array.from({ length: members }, (_, index) => {
-    const clientUrl = `http://127.0.0.1:${ports[index * 2]}`;
+    const clientUrl = `${scheme}://127.0.0.1:${ports[index * 2]}`;
     const peerUrl = `http://127.0.0.1:${ports[index * 2 + 1]}`;
     return { name: `etcd-${index}`, clientUrl, listenClientUrls: clientUrl, peerUrl };
   });

@@ -127,8 +127,9 @@ describe('a pool without a free subnet', () => {
     await world.clock.advance(86_400_000);
     expect(host.trouble.current).toEqual([
       `no lease for ${ip} under /net/subnets/ yet: no free subnet: all 4 from 10.1.0.0/24 to 10.1.3.0/24 are used, ` +
-        'by 4 keys under /net/subnets/, 3 of them reservations. ' +
-        'Enlarge Network or SubnetMin..SubnetMax, or delete the keys of hosts that are gone',
+        'by 4 keys, 3 of them reservations, under /net/subnets/; the first to end does so in more than a day, ' +
+        'unless its host renews it. Enlarge Network or SubnetMin..SubnetMax, or release the leases of hosts that are ' +
+        'gone (flanneld-ts lease release)',
     ]);
     expect(world.log.lines.length).toBeLessThan(12);
     expect(world.etcd.calls.range).toBeLessThan(20_000);

@@ -1,157 +1,202 @@
 import { describe, expect, it } from 'vitest';
-import { VirtualClock } from '../../sim/clock.ts';
-import { SimKernel } from '../../sim/kernel.ts';
-import { SimLog } from '../../sim/log.ts';
-import { chooseInterface, type HostNetwork } from '../../src/daemon/interface/choose-interface.ts';
-import { waitForInterface } from '../../src/daemon/interface/wait-for-interface.ts';
-import { TroubleLog } from '../../src/runtime/trouble.ts';
+import { both, choose, makeHost, noNat, noInterface as none, type Row } from './interface-host.ts';
 
-/** eth0 with two addresses and the default route, eth1 with one, eth2 with none. */
-function host(clock?: VirtualClock): SimKernel {
-  const kernel = new SimKernel(clock === undefined ? {} : { clock, latencyMs: 1 });
-  kernel.createLink('eth0', { mtu: 1450 });
-  kernel.addAddress('eth0', '10.211.55.100/24');
-  kernel.addAddress('eth0', '10.211.55.200/24');
-  kernel.createLink('eth1');
-  kernel.addAddress('eth1', '192.168.7.1/24');
-  kernel.addAddress('eth1', 'fd00::1/64');
-  kernel.createLink('eth2', { up: false });
-  kernel.addRoute({ dst: '0.0.0.0/0', gateway: '10.211.55.1', linkIndex: kernel.link('eth0').index });
-  return kernel;
-}
+const chosen100 = 'eth0 10.211.55.100 1450';
 
-const networkOf = (kernel: SimKernel): HostNetwork => ({
-  links: kernel.links(),
-  addresses: kernel.addresses(),
-  routes: kernel.routes(4),
-});
-
-/** `name address MTU`, or the problem. */
-function choose(kernel: SimKernel, ...wanted: string[]): string {
-  const choice = chooseInterface(networkOf(kernel), wanted);
-  if ('problem' in choice) return choice.problem;
-  const { name, addresses, mtu } = choice.chosen;
-  return [`${name} ${addresses.ipv4} ${mtu}`, ...choice.skipped].join('; ');
-}
-
-const exist =
-  'There are: eth0 (10.211.55.100/24 10.211.55.200/24), eth1 (192.168.7.1/24), eth2 (no IPv4 address, down)';
-
-describe('the interface peers reach this host by', () => {
-  it.each<[string, readonly string[], string]>([
-    ['the default route’s', [], 'eth0 10.211.55.100 1450'],
-    ['the default route’s, when nothing is asked for', [''], 'eth0 10.211.55.100 1450'],
-    ['the one of that name, with its first address', ['eth1'], 'eth1 192.168.7.1 1500'],
-    ['the one with that address', ['10.211.55.200'], 'eth0 10.211.55.200 1450'],
-    ['the first usable of several', ['eth9', 'eth1'], 'eth1 192.168.7.1 1500; there is no interface eth9'],
+describe('with no iface, iface-regex, iface-can-reach', () => {
+  it.each<Row>([
+    ['the default route’s interface', {}, chosen100],
     [
-      'none without an address',
-      ['eth2'],
-      `no usable interface: interface eth2 has no usable IPv4 address. ${exist}`,
+      'the holder of public-ip, and that becomes the address',
+      { publicIP: '10.211.55.200' },
+      'eth0 10.211.55.200 1450',
     ],
-    ['none of an unknown name', ['eth9'], `no usable interface: there is no interface eth9. ${exist}`],
+    ['public-ip not on the default route’s', { publicIP: '192.168.7.1' }, 'eth1 192.168.7.1 1500'],
     [
-      'none of an unknown address',
-      ['10.1.1.1'],
-      `no usable interface: no interface has the address 10.1.1.1. ${exist}`,
+      'public-ip that nobody has',
+      { publicIP: '203.0.113.9' },
+      none('no interface has the address 203.0.113.9'),
+    ],
+    ['public-ipv6 alone', { publicIPv6: 'fd00:7::1', families: [6] }, 'eth1 fd00:7::1 1500'],
+    ['public-ipv6 in another spelling', { publicIPv6: 'FD00:7:0::1', families: [6] }, 'eth1 fd00:7::1 1500'],
+    [
+      'public-ip before public-ipv6',
+      { publicIP: '10.211.55.200', publicIPv6: 'fd00:55::200', families: both },
+      'eth0 10.211.55.200 fd00:55::200 1450',
     ],
     [
-      'never loopback',
-      ['lo'],
-      `no usable interface: lo is the loopback interface, which no peer can reach. ${exist}`,
+      'public-ipv6 alone, both families',
+      { publicIPv6: 'fd00:7::1', families: both },
+      'eth1 192.168.7.1 fd00:7::1 1500',
     ],
     [
-      'never loopback by its address',
-      ['127.0.0.1'],
-      `no usable interface: lo is the loopback interface, which no peer can reach. ${exist}`,
+      'public-ip of a family that is off',
+      { publicIP: '192.168.7.1', families: [6] },
+      'eth0 fd00:55::100 1450',
     ],
-  ])('is %s', (_what, wanted, expected) => {
-    expect(choose(host(), ...wanted)).toBe(expected);
+    ['public-ipv6 of a family that is off', { publicIPv6: 'fd00:7::1' }, chosen100],
+    ['the IPv6 default route’s', { families: [6] }, 'eth0 fd00:55::100 1450'],
+    ['the default routes’, when both are on one', { families: both }, 'eth0 10.211.55.100 fd00:55::100 1450'],
+  ])('%s', async (_what, wanted, expected) => {
+    expect(await choose(makeHost(), wanted)).toBe(expected);
   });
 
-  it('is that of the default route with the lowest metric', () => {
-    const kernel = host();
-    const route = { dst: '0.0.0.0/0', gateway: '192.168.7.9', linkIndex: kernel.link('eth1').index };
-    kernel.addRoute({ ...route, metric: 100 });
-    expect(choose(kernel)).toBe('eth0 10.211.55.100 1450');
+  it('the default route with the lowest metric counts', async () => {
+    const kernel = makeHost();
+    kernel.addRoute({
+      dst: '0.0.0.0/0',
+      gateway: '192.168.7.9',
+      linkIndex: kernel.link('eth1').index,
+      metric: 100,
+    });
+    expect(await choose(kernel)).toBe(chosen100);
     kernel.deleteRoute({ dst: '0.0.0.0/0', gateway: '10.211.55.1' });
-    expect(choose(kernel)).toBe('eth1 192.168.7.1 1500');
+    expect(await choose(kernel)).toBe('eth1 192.168.7.1 1500');
     kernel.deleteRoute({ dst: '0.0.0.0/0' });
-    expect(choose(kernel)).toContain('there is no default route to take the interface from (give --iface)');
+    expect(await choose(kernel)).toBe(
+      none('there is no IPv4 default route to take the interface from (give --iface)'),
+    );
   });
 
-  it('has a global address before a link-local one, a permanent before a leased one, never a deprecated one', () => {
-    const kernel = host();
-    kernel.addAddress('eth2', '169.254.7.7/16');
-    kernel.addAddress('eth2', '10.1.0.1/24', { deprecated: true });
-    expect(choose(kernel, 'eth2')).toBe('eth2 169.254.7.7 1500');
-    kernel.addAddress('eth2', '10.2.0.1/24', { permanent: false });
-    expect(choose(kernel, 'eth2')).toBe('eth2 10.2.0.1 1500');
-    kernel.addAddress('eth2', '10.3.0.1/24');
-    expect(choose(kernel, 'eth2')).toBe('eth2 10.3.0.1 1500');
+  it('a default route that refuses, or has several ways, gives no interface', async () => {
+    const kernel = makeHost();
+    kernel.deleteRoute({ dst: '0.0.0.0/0' });
+    kernel.addRoute({ dst: '0.0.0.0/0', type: 'other' });
+    expect(await choose(kernel)).toContain('there is no IPv4 default route');
+    kernel.addRoute({ dst: '0.0.0.0/0', special: true, metric: 5 });
+    expect(await choose(kernel)).toContain(
+      'the IPv4 default route has several ways and so no interface of its own',
+    );
+  });
+
+  it('both default routes must be on one interface', async () => {
+    const kernel = makeHost();
+    kernel.deleteRoute({ dst: '::/0' });
+    expect(await choose(kernel, { families: both })).toContain('there is no IPv6 default route');
+    kernel.addRoute({ dst: '::/0', gateway: 'fd00:7::9', linkIndex: kernel.link('eth1').index });
+    expect(await choose(kernel, { families: both })).toContain(
+      'the default route is over eth0 for IPv4, over eth1 for IPv6: one interface has to serve both (give --iface)',
+    );
   });
 });
 
-describe('waiting for an interface', () => {
-  function wait(kernel: SimKernel, clock: VirtualClock, ...ifaces: string[]) {
-    const log = new SimLog(clock);
-    const trouble = new TroubleLog(clock, log.of('host'));
-    const controller = new AbortController();
-    const connection = kernel.open();
-    const options = { kernel: connection, clock, log: log.of('host'), trouble, ifaces };
-    const chosen: string[] = [];
-    const ended = waitForInterface(options, controller.signal).then(
-      ({ addresses }) => void chosen.push(String(addresses.ipv4)),
-      (error: unknown) => void chosen.push(String(error)),
+describe('iface', () => {
+  it.each<Row>([
+    ['a name, with its first address', { ifaces: ['eth1'] }, 'eth1 192.168.7.1 1500'],
+    ['an address takes that very address', { ifaces: ['10.211.55.200'] }, 'eth0 10.211.55.200 1450'],
+    ['empty: the default route’s interface', { ifaces: [''] }, chosen100],
+    ['empty, public-ip does not lead elsewhere', { ifaces: [''], publicIP: '10.211.55.100' }, chosen100],
+    [
+      'each in turn',
+      { ifaces: ['eth9', 'eth1', 'eth0'] },
+      'eth1 192.168.7.1 1500; there is no interface eth9',
+    ],
+    [
+      'one without an address is skipped',
+      { ifaces: ['eth2', 'eth1'] },
+      'eth1 192.168.7.1 1500; interface eth2 has no usable IPv4 address',
+    ],
+    ['none without an address', { ifaces: ['eth2'] }, none('interface eth2 has no usable IPv4 address')],
+    [
+      'all that were tried are told',
+      { ifaces: ['eth9', '10.1.1.1'] },
+      none('there is no interface eth9; no interface has the address 10.1.1.1'),
+    ],
+    ['never loopback', { ifaces: ['lo'] }, none('lo is the loopback interface, which no peer can reach')],
+    [
+      'never a loopback address',
+      { ifaces: ['127.0.0.1'] },
+      none('lo is the loopback interface, which no peer can reach'),
+    ],
+    [
+      'no IPv6 address in an IPv4 network',
+      { ifaces: ['fd00:7::1'] },
+      none('fd00:7::1 is of IPv6, which the network configuration has off'),
+    ],
+    [
+      'no IPv4 address in an IPv6 network',
+      { ifaces: ['10.211.55.100', 'eth1'], families: [6] },
+      'eth1 fd00:7::1 1500; 10.211.55.100 is of IPv4, which the network configuration has off',
+    ],
+    ['an IPv6 address', { ifaces: ['fd00:55::200'], families: [6] }, 'eth0 fd00:55::200 1450'],
+    ['dual by name', { ifaces: ['eth1'], families: both }, 'eth1 192.168.7.1 fd00:7::1 1500'],
+    [
+      'dual by an IPv4 address takes the first IPv6 one',
+      { ifaces: ['10.211.55.200'], families: both },
+      'eth0 10.211.55.200 fd00:55::100 1450',
+    ],
+    [
+      '… unless public-ipv6 names another on the same one',
+      { ifaces: ['10.211.55.200'], publicIPv6: 'fd00:55::200', families: both },
+      'eth0 10.211.55.200 fd00:55::200 1450',
+    ],
+    [
+      'dual by an IPv6 address takes the first IPv4 one',
+      { ifaces: ['fd00:55::200'], families: both },
+      'eth0 10.211.55.100 fd00:55::200 1450',
+    ],
+    [
+      '… unless public-ip names another on the same one',
+      { ifaces: ['fd00:55::200'], publicIP: '10.211.55.200', families: both },
+      'eth0 10.211.55.200 fd00:55::200 1450',
+    ],
+  ])('%s', async (_what, wanted, expected) => {
+    expect(await choose(makeHost(), wanted)).toBe(expected);
+  });
+
+  it('without an address of each family it does not do for both', async () => {
+    const kernel = makeHost();
+    kernel.removeAddress('eth1', 'fd00:7::1/64');
+    expect(await choose(kernel, { ifaces: ['eth1'], families: both })).toBe(
+      'no usable interface: interface eth1 has no usable IPv6 address. There are: ' +
+        'eth0 (10.211.55.100/24 10.211.55.200/24 fd00:55::100/64 fd00:55::200/64), eth1 (192.168.7.1/24), eth2 (no address, down)',
     );
-    const stop = async () => {
-      controller.abort(new Error('stopped'));
-      await ended;
-      connection.close();
-    };
-    return { chosen, stop, log };
-  }
+  });
+});
 
-  it('ends soon after it has an address', async () => {
-    const clock = new VirtualClock();
-    const kernel = host(clock);
-    const { chosen, stop, log } = wait(kernel, clock, 'eth2');
-    await clock.advance(3_600_000);
-    expect(chosen).toEqual([]);
-    expect(log.lines.length).toBeLessThan(10);
-    kernel.addAddress('eth2', '10.3.0.1/24');
-    await clock.advance(250);
-    expect(chosen).toEqual(['10.3.0.1']);
-    await stop();
-    expect(clock.pending).toBe(0);
+describe('host-gw needs public-ip to be the interface’s address', () => {
+  it.each<Row>([
+    ['as it is', { ifaces: ['eth0'], publicIP: '10.211.55.100' }, chosen100],
+    [
+      'the same by address',
+      { ifaces: ['10.211.55.200'], publicIP: '10.211.55.200' },
+      'eth0 10.211.55.200 1450',
+    ],
+    [
+      'another address of it',
+      { ifaces: ['eth0'], publicIP: '10.211.55.200' },
+      none(
+        `${noNat('10.211.55.200', '10.211.55.100')}: eth0 has it as another address, so give --iface=10.211.55.200, or --public-ip without any --iface`,
+      ),
+    ],
+    [
+      'an address of another interface',
+      { ifaces: ['eth0'], publicIP: '192.168.7.1' },
+      none(
+        `${noNat('192.168.7.1', '10.211.55.100')}: eth1 has it, so give --iface=192.168.7.1, or --public-ip without any --iface`,
+      ),
+    ],
+    [
+      'an address behind a real NAT',
+      { ifaces: ['eth0'], publicIP: '203.0.113.9' },
+      none(`${noNat('203.0.113.9', '10.211.55.100')}: no interface has it, so leave --public-ip out`),
+    ],
+    [
+      'another iface may have it',
+      { ifaces: ['eth1', 'eth0'], publicIP: '10.211.55.100' },
+      `${chosen100}; --public-ip=10.211.55.100 is not the address of eth1 (192.168.7.1), and host-gw works through no NAT: eth0 has it, so give --iface=10.211.55.100, or --public-ip without any --iface`,
+    ],
+  ])('%s', async (_what, wanted, expected) => {
+    expect(await choose(makeHost(), wanted)).toBe(expected);
   });
 
-  it('does not look again for every one of many events', async () => {
-    const clock = new VirtualClock();
-    const kernel = host(clock);
-    const { stop } = wait(kernel, clock, 'eth9');
-    await clock.advance(100);
-    const { dumps } = kernel.counters;
-    for (let i = 0; i < 1_000; i++) {
-      kernel.addRoute({ dst: `10.7.${i & 255}.0/24`, gateway: '10.211.55.9', linkIndex: 2, metric: i });
-      await clock.advance(1);
-    }
-    expect((kernel.counters.dumps - dumps) / 3).toBeLessThan(25);
-    await stop();
-  });
-
-  it('goes on when the kernel cannot be read, and ends when told to', async () => {
-    const clock = new VirtualClock();
-    const kernel = host(clock);
-    kernel.faults.failNextDump('EBUSY');
-    const { chosen, stop } = wait(kernel, clock);
-    await clock.advance(11_000);
-    expect(chosen).toEqual(['10.211.55.100']);
-    await stop();
-    const waiting = wait(kernel, clock, 'eth9');
-    await clock.advance(1_000);
-    await waiting.stop();
-    expect(waiting.chosen).toEqual(['Error: stopped']);
-    expect(clock.pending).toBe(0);
+  it('public-ipv6 is taken as given when the interface has it, and only then', async () => {
+    const wanted = { ifaces: ['eth0'], families: both };
+    expect(await choose(makeHost(), { ...wanted, publicIPv6: 'fd00:55::200' })).toBe(
+      'eth0 10.211.55.100 fd00:55::200 1450',
+    );
+    expect(await choose(makeHost(), { ...wanted, publicIPv6: 'fd00:7::1' })).toContain(
+      '--public-ipv6=fd00:7::1 is not the address of eth0 (fd00:55::100), and host-gw works through no NAT: eth1 has it',
+    );
   });
 });

@@ -4,7 +4,7 @@ import { DesiredRoutes, routeOfLease } from '../../src/backend/hostgw/desired.ts
 import type { Lease } from '../../src/subnet/lease.ts';
 import { lease, subnet } from './reconciler-host.ts';
 
-const self = { subnet: subnet('172.20.100.0/24'), publicIP: '10.211.55.100' };
+const self = { subnet: subnet('172.20.100.0/24'), address: '10.211.55.100' };
 const dst = '172.20.1.0/24';
 const peer = '10.211.55.101';
 

@@ -56,7 +56,7 @@ describe('splitting a command line as Go does', () => {
   });
 
   it('refuses a flag whose value is missing', () => {
-    expect(() => split('-x')).toThrow('--x needs a value: --x=…');
+    expect(() => split('-x')).toThrow('-x needs a value: -x=…');
   });
 
   it('puts every word into a flag or the rest, whatever the words', () => {

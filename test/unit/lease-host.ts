@@ -9,7 +9,7 @@ import { firstOf } from '../../src/runtime/wake.ts';
 import type { PoolConfig } from '../../src/subnet/config.ts';
 import { LeaseWatch } from '../../src/subnet/lease-watch.ts';
 import { LeaseManager, type LeaseManagerOptions } from '../../src/subnet/manager.ts';
-import { subnetsText } from '../../src/subnet/own-lease.ts';
+import { familiesText } from '../../src/subnet/own-lease.ts';
 import { type KeyValue, prefixEnd } from '../../src/subnet/registry.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
 import { LensRegistry, prefix } from './lease-watch-host.ts';
@@ -71,7 +71,10 @@ export class LeaseWorld {
 }
 
 export type LeaseHostOptions = Partial<
-  Pick<LeaseManagerOptions, 'pools' | 'hint' | 'leaseTtlSeconds' | 'renewMarginMs'>
+  Pick<
+    LeaseManagerOptions,
+    'pools' | 'addresses' | 'hint' | 'hostIdentity' | 'leaseTtlSeconds' | 'renewMarginMs'
+  >
 > & {
   /** Default true: a lease watch tells the manager of changes. */
   readonly watch?: boolean;
@@ -119,7 +122,7 @@ export class LeaseHost {
   /** The subnet held, as text; undefined while there is none. */
   get held(): string | undefined {
     const { manager } = this.#run ?? {};
-    return manager?.state === 'held' && manager.lease ? subnetsText(manager.lease.subnets) : undefined;
+    return manager?.state === 'held' && manager.lease ? familiesText(manager.lease.subnets) : undefined;
   }
 
   start(): this {

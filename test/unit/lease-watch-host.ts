@@ -18,8 +18,8 @@ import { rotate } from '../../src/subnet/rotation.ts';
 
 export const prefix = '/net/subnets/';
 
-export const valueOf = (publicIP: string) =>
-  `{"PublicIP":"${publicIP}","PublicIPv6":null,"BackendType":"host-gw"}`;
+export const valueOf = (publicIP: string, publicIPv6?: string) =>
+  `{"PublicIP":"${publicIP}","PublicIPv6":${publicIPv6 === undefined ? 'null' : `"${publicIPv6}"`},"BackendType":"host-gw"}`;
 
 /** A registry whose headers and watches are seen through a lens; everything else goes to `inner`. */
 export class LensRegistry implements Registry {

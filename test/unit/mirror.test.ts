@@ -24,7 +24,7 @@ const removed = (given: Route): KernelEvent => ({ type: 'route-removed', route: 
 
 let mirror: Mirror;
 beforeEach(() => {
-  mirror = new Mirror('eth0');
+  mirror = new Mirror('eth0', 4);
   mirror.reset({ links: [link()], addresses: [address('10.211.55.100')], routes: [route()] });
 });
 

@@ -168,6 +168,17 @@ describe('a repeated flag', () => {
     ]);
   });
 
+  it('accumulates for iface-regex', async () => {
+    const argv = ['-iface-regex=eth.*', '--iface-regex', '^10\\.', '-iface=eth0', '--iface-regex='];
+    expect((await run(argv)).options).toMatchObject({
+      ifaces: ['eth0'],
+      ifaceRegexes: ['eth.*', '^10\\.', ''],
+    });
+    const env = { FLANNELD_IFACE_REGEX: 'eth[0-9],wlan.*' };
+    expect((await run([], env)).options.ifaceRegexes).toEqual(['eth[0-9],wlan.*']);
+    expect((await run(['-iface-regex=e'], env)).options.ifaceRegexes).toEqual(['e']);
+  });
+
   it("stands for the default route's interface when an iface is empty", async () => {
     expect((await run(['-iface='])).options.ifaces).toEqual(['']);
     expect((await run(['-iface=', '-iface=eth1'])).options.ifaces).toEqual(['', 'eth1']);

@@ -3,7 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { type OperatorRoute, SimKernel } from '../../sim/kernel.ts';
 import { Mirror } from '../../src/backend/hostgw/mirror.ts';
 import { ownerOf } from '../../src/backend/hostgw/ownership.ts';
-import { type Plan, type PlanInput, plan } from '../../src/backend/hostgw/plan.ts';
+import { plan } from '../../src/backend/hostgw/plan.ts';
+import type { Plan, PlanInput } from '../../src/backend/hostgw/plan-input.ts';
 import { KernelError } from '../../src/kernel/errors.ts';
 import type { KernelEvent, Route } from '../../src/kernel/kernel.ts';
 import { protocol, subnet } from './reconciler-host.ts';
@@ -69,7 +70,7 @@ function kernelOf({ routes }: World): SimKernel {
 }
 
 function inputOf(kernel: SimKernel, given: World): PlanInput {
-  const mirror = new Mirror('eth0');
+  const mirror = new Mirror('eth0', 4);
   mirror.reset({ links: kernel.links(), addresses: kernel.addresses(), routes: kernel.routes(4) });
   const desired = new Map(
     Object.entries(given.desired).map(([dst, gateway]) => [dst, { dst, gateway, key: dst }]),
@@ -79,6 +80,7 @@ function inputOf(kernel: SimKernel, given: World): PlanInput {
     desired,
     actual: mirror,
     ownership,
+    own: { dst: '172.20.100.0/24', blackhole: false },
     link: mirror.link,
     ownAddresses: mirror.ownAddresses,
     held: { put: (dst) => (given.held.includes(dst) ? 'held' : undefined), removal: () => undefined },

@@ -1,5 +1,7 @@
 import { Mirror } from '../../src/backend/hostgw/mirror.ts';
-import { type PlanInput, plan } from '../../src/backend/hostgw/plan.ts';
+import { metricOf } from '../../src/backend/hostgw/ownership.ts';
+import { plan } from '../../src/backend/hostgw/plan.ts';
+import type { PlanInput } from '../../src/backend/hostgw/plan-input.ts';
 import type { LinkAddress, Route } from '../../src/kernel/kernel.ts';
 import { protocol, subnet } from './reconciler-host.ts';
 
@@ -52,9 +54,10 @@ export interface Case extends Partial<Omit<PlanInput, 'desired' | 'actual' | 'ds
 export function planned({ desired = { [dst]: gateway }, actual = [], ...over }: Case): string[] {
   const { changes, installed, parked, conflicts } = plan(input({ desired, actual, ...over }));
   return [
-    ...changes.map(({ op, route: { dst: at, gateway: via, metric }, cause }) => {
+    ...changes.map(({ op, route: { family, dst: at, gateway: via, metric }, cause }) => {
       const sign = op === 'add' ? '+' : op === 'replace' ? '~' : '-';
-      return `${sign}${at} via ${via}${metric === 0 ? '' : ` metric ${metric}`} (${cause})`;
+      const what = via === undefined ? `blackhole ${at}` : `${at} via ${via}`;
+      return `${sign}${what}${metric === metricOf(family) ? '' : ` metric ${metric}`} (${cause})`;
     }),
     ...installed.map((at) => `${at} installed`),
     ...[...parked].map(([at, reason]) => `${at} parked: ${reason}`),
@@ -66,13 +69,14 @@ function input({ desired = {}, actual = [], ...over }: Case): PlanInput {
   const wanted = new Map(
     Object.entries(desired).map(([at, via]) => [at, { dst: at, gateway: via, key: at }]),
   );
-  const mirror = new Mirror('eth0');
+  const mirror = new Mirror('eth0', 4);
   mirror.reset({ links: [], addresses: [], routes: actual });
   return {
     dsts: new Set([...wanted.keys(), ...mirror.dsts]),
     desired: wanted,
     actual: mirror,
     ownership: { protocol, network: subnet('172.20.0.0/16'), subnetLength: 24 },
+    own: { dst: '172.20.100.0/24', blackhole: false },
     link: { index: eth0 },
     ownAddresses: new Set(['10.211.55.100', '127.0.0.1']),
     held: { put: () => undefined, removal: () => undefined },

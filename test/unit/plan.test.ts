@@ -234,10 +234,15 @@ describe('a destination no lease asks for', () => {
       'keeps what is foreign',
       {
         desired: none,
-        actual: [foreign(), connected(), blackhole(), blackhole({ protocol: 102 })],
+        actual: [foreign(), connected(), blackhole(), blackhole({ protocol: 3 })],
         removeLegacy: true,
       },
       [],
+    ],
+    [
+      'loses a blackhole of ours: that of a subnet this host once had',
+      { desired: none, actual: [blackhole({ protocol: 102, metric: 2_147_483_647 })] },
+      [`-blackhole ${dst} metric 2147483647 (stale)`],
     ],
     ['is not asked for while its removal is held', { desired: none, actual: [route()], held: removal }, []],
   ])('%s', (_what, given, expected) => {

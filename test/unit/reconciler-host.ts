@@ -65,9 +65,10 @@ export class ReconcilerHost {
       random: new SeededRandom(seed),
       log: this.log.of('host'),
       trouble: this.trouble,
-      self: { subnet: subnet('172.20.100.0/24'), publicIP: '10.211.55.100' },
+      self: { subnet: subnet('172.20.100.0/24'), address: '10.211.55.100' },
       ownership: { protocol, network: subnet('172.20.0.0/16'), subnetLength: 24 },
       linkName: 'eth0',
+      blackhole: false,
     });
   }
 

@@ -1,6 +1,7 @@
+import type { Family } from '../../ip/ip.ts';
 import type { Kernel, KernelEvent, Link, LinkAddress, Route } from '../../kernel/kernel.ts';
 import { sameRoute } from '../../kernel/route.ts';
-import type { LinkState } from './plan.ts';
+import type { LinkState } from './plan-input.ts';
 
 /** What one event means for whoever plans. */
 export interface MirrorChange {
@@ -12,7 +13,7 @@ export interface MirrorChange {
   readonly surroundings: boolean;
 }
 
-/** What the kernel holds: links, addresses and the main table's routes of IPv4, as dumps and events told. */
+/** What the kernel holds: links, addresses and the main table's routes of one family, as dumps and events told. */
 export interface KernelSnapshot {
   readonly links: readonly Link[];
   readonly addresses: readonly LinkAddress[];
@@ -20,29 +21,36 @@ export interface KernelSnapshot {
 }
 
 /** Dumps what a {@link Mirror} holds. Subscribe before, and apply the events since then after. */
-export async function dumpKernel(kernel: Kernel, signal: AbortSignal): Promise<KernelSnapshot> {
+export async function dumpKernel(
+  kernel: Kernel,
+  family: Family,
+  signal: AbortSignal,
+): Promise<KernelSnapshot> {
   // Links and addresses first: a route can only be explained by a link that is known.
   const links = await kernel.links(signal);
   const addresses = await kernel.addresses(signal);
-  const routes = await kernel.routes(4, signal);
+  const routes = await kernel.routes(family, signal);
   return { links, addresses, routes };
 }
 
 /**
  * The kernel's state as last told. Fed by dumps and events only, never by what was sent.
  *
- * The kernel drops routes without a word when a link goes down, loses its last address or is deleted; then only the link's
- * or address's own notification tells, and the mirror says that it is stale.
+ * The kernel drops IPv4 routes without a word when a link goes down, loses its last address or is deleted; then only the
+ * link's or address's own notification tells, and the mirror says that it is stale. IPv6 tells each; there it is stale when a
+ * key holds more than one route, or one of several gateways: what a change made of them only a dump tells.
  */
 export class Mirror {
   readonly #linkName: string;
+  readonly #family: Family;
   #links = new Map<number, Link>();
   #addresses: LinkAddress[] = [];
   readonly #routes = new Map<string, Route[]>();
 
   /** `linkName`: our interface. */
-  constructor(linkName: string) {
+  constructor(linkName: string, family: Family) {
     this.#linkName = linkName;
+    this.#family = family;
   }
 
   get(dst: string): readonly Route[] | undefined {
@@ -105,7 +113,7 @@ export class Mirror {
 
   #routeAdded(event: Extract<KernelEvent, { type: 'route-added' }>, overlapping: boolean): MirrorChange {
     const { route, replaced, appended } = event;
-    if (route.family !== 4) return change({});
+    if (route.family !== this.#family) return change({});
     const routes = this.#routes.get(route.dst) ?? [];
     const sameKey = routes.filter((other) => other.tos === route.tos && other.metric === route.metric);
     const dsts = [route.dst];
@@ -115,33 +123,38 @@ export class Mirror {
       return change({ dsts, stale: sameKey.length > 1, surroundings });
     }
     const others = routes.filter((other) => !sameKey.includes(other));
+    // Routes without a gateway (fe80::/64 of every link) merely lie beside each other.
+    const isUnclear = this.#family === 6 && (route.special || (replaced && sameKey.length > 1));
+    const stale = sameKey.length > 0 && (overlapping || isUnclear);
     const key = appended ? [...sameKey, route] : [route, ...(replaced ? sameKey.slice(1) : sameKey)];
     this.#routes.set(route.dst, [...key, ...others]);
     // The one in its place may have come later than this one, when the dump has seen both.
-    return change({ dsts, stale: overlapping && sameKey.length > 0, surroundings });
+    return change({ dsts, stale, surroundings });
   }
 
   #routeRemoved(route: Route): MirrorChange {
-    if (route.family !== 4) return change({});
+    if (route.family !== this.#family) return change({});
     const routes = this.#routes.get(route.dst) ?? [];
     const index = routes.findIndex((other) => sameRoute(other, route));
+    // One gateway of several, or a route whose source went with an address: IPv6 does not tell that.
+    const stale = this.#family === 6 && index < 0 && routes.length > 0;
     if (index >= 0) routes.splice(index, 1);
     if (routes.length === 0) this.#routes.delete(route.dst);
-    return change({ dsts: [route.dst] });
+    return change({ dsts: [route.dst], stale });
   }
 
   #linkChanged(link: Link): MirrorChange {
     const before = this.link;
     const wentDown = this.#links.get(link.index)?.up === true && !link.up;
     this.#links.set(link.index, link);
-    const stale = wentDown && this.#hasRoutes((route) => route.linkIndex === link.index);
+    const stale = wentDown && this.#flushesSilently((route) => route.linkIndex === link.index);
     return change({ stale, surroundings: differs(before, this.link) });
   }
 
   #linkRemoved(linkIndex: number): MirrorChange {
     const before = this.link;
     this.#links.delete(linkIndex);
-    const stale = this.#hasRoutes((route) => route.linkIndex === linkIndex);
+    const stale = this.#flushesSilently((route) => route.linkIndex === linkIndex);
     return change({ stale, surroundings: differs(before, this.link) });
   }
 
@@ -149,16 +162,21 @@ export class Mirror {
     // A renewal by DHCP is told as well.
     const isNew = !this.#addresses.some((other) => sameAddress(other, address));
     if (isNew) this.#addresses.push(address);
-    return change({ surroundings: isNew && address.family === 4 });
+    return change({ surroundings: isNew && this.#matters(address) });
   }
 
   #addressRemoved(address: LinkAddress): MirrorChange {
     this.#addresses = this.#addresses.filter((other) => !sameAddress(other, address));
-    if (address.family !== 4) return change({});
-    const stale = this.#hasRoutes(
+    if (!this.#matters(address)) return change({});
+    const stale = this.#flushesSilently(
       (route) => route.linkIndex === address.linkIndex || route.source === address.address,
     );
     return change({ stale, surroundings: true });
+  }
+
+  /** A link-local IPv6 address, of which every container's link has one, is nobody's gateway. */
+  #matters({ family, scope }: LinkAddress): boolean {
+    return family === this.#family && (family === 4 || scope !== 'link');
   }
 
   /** A network on link may come without an address: `ip route add 10.9.9.9 dev eth0`. */
@@ -168,8 +186,9 @@ export class Mirror {
     );
   }
 
-  /** Routes whose links we cannot see (multipath, nexthop objects) may be any link's. */
-  #hasRoutes(matches: (route: Route) => boolean): boolean {
+  /** Routes whose links we cannot see (multipath, nexthop objects) may be any link's. IPv6 tells each that goes. */
+  #flushesSilently(matches: (route: Route) => boolean): boolean {
+    if (this.#family === 6) return false;
     for (const routes of this.#routes.values()) {
       if (routes.some((route) => route.special || matches(route))) return true;
     }

@@ -39,6 +39,30 @@ export function ownerOf(route: Route, ownership: Ownership, linkIndex: number | 
   return asFlanneld ? 'legacy' : 'foreign';
 }
 
+/**
+ * Whether a route is flanneld's `--ip-blackhole-route` for its own subnet, to the last field. In IPv4 it is in the way: put
+ * there before docker0 has its address it wins over docker0's route, and containers get nothing.
+ */
+export function isLegacyBlackhole(route: Route): boolean {
+  const { protocol, type, metric, tos, special, family } = route;
+  return (
+    type === 'blackhole' &&
+    protocol === protocolBoot &&
+    metric === metricOf(family) &&
+    tos === 0 &&
+    !special &&
+    route.source === undefined
+  );
+}
+
+/**
+ * Metric of our blackhole for the own subnet: behind docker0's route of the same destination whenever that exists. IPv6 has
+ * room before the default metric (a connected route has 256), and flanneld's own form is kept.
+ */
+export function blackholeMetricOf(family: 4 | 6): number {
+  return family === 4 ? 2_147_483_647 : metricOf(6);
+}
+
 /** Metric of the routes we and flanneld install: none for IPv4; IPv6's default, which the kernel fills in for 0. */
 export function metricOf(family: 4 | 6): number {
   return family === 4 ? 0 : 1024;
@@ -59,7 +83,7 @@ export function isRemovable(route: Route, owner: Owner, ownership: Ownership): b
 export function isInstalled(route: Route, wanted: RouteSpec): boolean {
   return (
     route.protocol === wanted.protocol &&
-    route.type === 'unicast' &&
+    route.type === (wanted.type ?? 'unicast') &&
     !route.special &&
     route.gateway === wanted.gateway &&
     route.linkIndex === wanted.linkIndex &&

@@ -1,60 +1,9 @@
-import type { Route, RouteChange, RouteSpec } from '../../kernel/kernel.ts';
+import type { Route, RouteSpec } from '../../kernel/kernel.ts';
 import type { DesiredRoute } from './desired.ts';
-import { isInstalled, isRemovable, metricOf, type Owner, type Ownership, ownerOf } from './ownership.ts';
-
-/** Everything a plan depends on. Nothing in here is changed by planning. */
-export interface PlanInput {
-  /** The destinations to look at: those that may have changed, or all. */
-  readonly dsts: Iterable<string>;
-  readonly desired: { get(dst: string): DesiredRoute | undefined };
-  /** Routes of the main table by destination, in the kernel's order: the first of a key is the one in use. */
-  readonly actual: { get(dst: string): readonly Route[] | undefined };
-  readonly ownership: Ownership;
-  readonly link: LinkState;
-  /** Addresses of this host: as a gateway the kernel would accept one, and loop. */
-  readonly ownAddresses: ReadonlySet<string>;
-  /** Why no route may be put to (`put`) or removed from (`removal`) a destination just now; undefined when it may. */
-  readonly held: Readonly<Record<'put' | 'removal', (dst: string) => string | undefined>>;
-  /** Destinations this process has programmed: its routes there are its own wherever they lie. */
-  readonly programmed: ReadonlySet<string>;
-  /** Whether stale legacy routes go: only on the first full sync, when leases and kernel are both known completely. */
-  readonly removeLegacy: boolean;
-  /** Whether a foreign route at this destination may be replaced just now (three times a minute). */
-  readonly mayReplaceForeign: (dst: string) => boolean;
-}
-
-/** Our interface: usable, or why not. */
-export type LinkState =
-  | { readonly index: number; readonly problem?: undefined }
-  | { readonly index?: number; readonly problem: string };
-
-export type PlannedChange = RouteChange & {
-  readonly cause: 'missing' | 'wrong' | 'adopt' | 'foreign' | 'stale' | 'stale-legacy' | 'shadowed';
-};
-
-export interface Plan {
-  /** In the order to be sent. */
-  readonly changes: readonly PlannedChange[];
-  /** Desired destinations that are exactly as wanted. */
-  readonly installed: readonly string[];
-  /** Desired destinations that cannot be programmed now, and why. */
-  readonly parked: ReadonlyMap<string, string>;
-  /** Desired destinations where a route lies that we may not touch. */
-  readonly conflicts: ReadonlyMap<string, string>;
-}
-
-/** What to do for one destination, and the state it is in; none while its route is being put there. */
-interface Verdict {
-  readonly changes: readonly PlannedChange[];
-  readonly state?: 'installed' | 'parked' | 'conflict';
-  readonly reason?: string;
-}
-
-/** A route of a desired destination. */
-interface Held {
-  readonly route: Route;
-  readonly owner: Owner;
-}
+import { isInstalled, isRemovable, metricOf, type Owner, ownerOf } from './ownership.ts';
+import type { Held, LinkState, Plan, PlanInput, PlannedChange, Verdict } from './plan-input.ts';
+import { planUndesired } from './plan-undesired.ts';
+import { describe, isExact, removeOurs } from './removal.ts';
 
 /**
  * What to send to the kernel so that it holds what is desired.
@@ -72,9 +21,7 @@ export function plan(input: PlanInput): Plan {
     const desired = input.desired.get(dst);
     const actual = input.actual.get(dst) ?? [];
     const verdict =
-      desired === undefined
-        ? { changes: removeStale(input, dst, actual) }
-        : planDesired(input, desired, actual);
+      desired === undefined ? planUndesired(input, dst, actual) : planDesired(input, desired, actual);
     if (verdict.state === 'installed') installed.push(dst);
     else if (verdict.state === 'parked') parked.set(dst, verdict.reason ?? '');
     else if (verdict.state === 'conflict') conflicts.set(dst, verdict.reason ?? '');
@@ -85,18 +32,6 @@ export function plan(input: PlanInput): Plan {
     }
   }
   return { changes, installed, parked, conflicts };
-}
-
-function removeStale(input: PlanInput, dst: string, actual: readonly Route[]): PlannedChange[] {
-  return actual.flatMap((route) => {
-    const owner = ownerOf(route, input.ownership, input.link.index);
-    if (owner === 'own') {
-      const removable = input.programmed.has(dst) || isRemovable(route, owner, input.ownership);
-      return removable ? removal(route, 'stale') : [];
-    }
-    const removable = owner === 'legacy' && input.removeLegacy && isRemovable(route, owner, input.ownership);
-    return removable ? removal(route, 'stale-legacy') : [];
-  });
 }
 
 function planDesired(input: PlanInput, desired: DesiredRoute, actual: readonly Route[]): Verdict {
@@ -143,82 +78,66 @@ function program(
   there: readonly Held[],
 ): Verdict {
   const { dst, gateway } = desired;
-  const { protocol } = input.ownership;
-  const wanted: RouteSpec = { family: 4, dst, metric: metricOf(4), protocol, gateway, linkIndex };
+  const { protocol, network } = input.ownership;
+  const { family } = network;
+  const wanted: RouteSpec = { family, dst, metric: metricOf(family), protocol, gateway, linkIndex };
   const isSameKey = ({ route }: Held) => route.tos === 0 && route.metric === wanted.metric;
-  const [first, ...behind] = there.filter(isSameKey);
+  const sameKey = there.filter(isSameKey);
+  const target = replaceTarget(wanted, sameKey);
+  const behind = sameKey.filter((held) => held !== target);
   // Ours under another metric are leftovers: they would shadow our route, or outlive it.
   const elsewhere = there.filter((held) => !isSameKey(held));
-  if (first !== undefined && isInstalled(first.route, wanted)) {
-    return { state: 'installed', changes: removeOurs([...behind, ...elsewhere], 'wrong') };
+  if (target !== undefined && isInstalled(target.route, wanted)) {
+    const changes = removeOurs([...behind, ...elsewhere], 'wrong');
+    const rival = family === 6 ? there.find((held) => isRival(held, wanted)) : undefined;
+    if (rival === undefined) return { state: 'installed', changes };
+    return { state: 'conflict', reason: `a ${describe(rival.route)} takes its packets`, changes };
   }
   const hold = input.held.put(dst);
   if (hold !== undefined) return park(input.link, desired, there, hold);
-  if (first === undefined) {
+  if (target === undefined) {
     return {
       changes: [{ op: 'add', route: wanted, cause: 'missing' }, ...removeOurs(elsewhere, 'wrong')],
     };
   }
-  if (first.owner === 'foreign' && !input.mayReplaceForeign(dst)) {
-    const reason = `a ${describe(first.route)} that another program keeps putting there`;
+  if (target.owner === 'foreign' && !input.mayReplaceForeign(dst)) {
+    const reason = `a ${describe(target.route)} that another program keeps putting there`;
     return { state: 'conflict', reason, changes: removeOurs(there, 'shadowed') };
   }
   return {
     changes: [
       // REPLACE fails with EEXIST when the very same route lies further back in the key.
       ...removeOurs(behind, 'wrong'),
-      { op: 'replace', route: wanted, cause: replaceCause(first, gateway) },
+      { op: 'replace', route: wanted, cause: replaceCause(target, gateway) },
       ...removeOurs(elsewhere, 'wrong'),
     ],
   };
+}
+
+/**
+ * What a REPLACE by `wanted` would hit among the routes of its key: the first; in IPv6 the first with a gateway, which may be
+ * one of several that the kernel has merged, and only without such a one the first.
+ */
+function replaceTarget(wanted: RouteSpec, sameKey: readonly Held[]): Held | undefined {
+  if (wanted.family === 4) return sameKey[0];
+  return (
+    sameKey.find(({ route }) => isInstalled(route, wanted)) ??
+    sameKey.find(({ route }) => route.gateway !== undefined || (route.special && route.type === 'unicast')) ??
+    sameKey[0]
+  );
+}
+
+/**
+ * Somebody else's route that IPv6 uses before ours (a smaller metric), or as well (the same metric, and no gateway with
+ * which it would have been merged). Our REPLACE cannot reach it.
+ */
+function isRival({ route, owner }: Held, wanted: RouteSpec): boolean {
+  if (owner === 'own' || owner === 'legacy') return false;
+  return route.metric <= wanted.metric;
 }
 
 function replaceCause({ owner, route }: Held, gateway: string): PlannedChange['cause'] {
   if (owner === 'foreign') return 'foreign';
   if (owner !== 'legacy') return 'wrong';
   return route.gateway === gateway ? 'adopt' : 'stale-legacy';
-}
-
-function removeOurs(there: readonly Held[], cause: PlannedChange['cause']): PlannedChange[] {
-  return there.flatMap(({ route, owner }) =>
-    owner === 'own' || owner === 'legacy' ? removal(route, cause) : [],
-  );
-}
-
-/** The exact removal of this route; none when it has a shape that we never make. */
-function removal(route: Route, cause: PlannedChange['cause']): PlannedChange[] {
-  const { family, dst, metric, protocol, gateway, linkIndex } = route;
-  // Without a gateway and a link the kernel would delete the first match, whoever owns it.
-  if (gateway === undefined || linkIndex === undefined || route.tos !== 0) return [];
-  return [{ op: 'remove', route: { family, dst, metric, protocol, gateway, linkIndex }, cause }];
-}
-
-/**
- * Whether a removal can only hit what is meant to go. It cannot name a preferred source or metrics: of several routes that
- * look alike to it the kernel takes the first.
- */
-function isExact(spec: RouteSpec, changes: readonly PlannedChange[], actual: readonly Route[]): boolean {
-  const alike = actual.filter((route) => looksLike(route, spec));
-  if (alike.length < 2) return true;
-  const removed = changes.filter(({ op, route }) => op === 'remove' && looksLike({ ...route, tos: 0 }, spec));
-  const replaced = changes.find(({ op }) => op === 'replace');
-  const first = actual.find(({ tos, metric }) => tos === 0 && metric === replaced?.route.metric);
-  // Somebody else's first route must still be there for the replacement, or that would hit the next one.
-  const isReplaced = first?.protocol === replaced?.route.protocol && looksLike(first, spec);
-  return alike.length <= removed.length + (isReplaced ? 1 : 0);
-}
-
-function looksLike(route: Omit<Route, 'type' | 'scope' | 'special'> | undefined, spec: RouteSpec): boolean {
-  return (
-    route?.tos === 0 &&
-    route.metric === spec.metric &&
-    route.protocol === spec.protocol &&
-    route.gateway === spec.gateway &&
-    route.linkIndex === spec.linkIndex
-  );
-}
-
-function describe(route: Route): string {
-  const via = route.gateway === undefined ? '' : ` via ${route.gateway}`;
-  return `${route.type} route${via} of protocol ${route.protocol}`;
 }

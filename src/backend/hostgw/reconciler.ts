@@ -1,3 +1,4 @@
+import type { PerFamily } from '../../ip/ip.ts';
 import type { ChangeResult, Kernel, KernelEvent, KernelEvents } from '../../kernel/kernel.ts';
 import { type BackoffPolicy, backoffMs } from '../../runtime/backoff.ts';
 import type { Clock } from '../../runtime/clock.ts';
@@ -25,6 +26,8 @@ export interface ReconcilerOptions {
   readonly ownership: Ownership;
   /** Our interface, by name: when it is deleted and made again its index changes. */
   readonly linkName: string;
+  /** Whether what is sent to our own subnet is dropped while no bridge has it (`--ip-blackhole-route`). */
+  readonly blackhole: boolean;
 }
 
 /** The safety net beside events: everything is dumped and compared this often, ± 10 %. */
@@ -37,7 +40,7 @@ const healthyMs = 5_000;
 const policy: BackoffPolicy = { initialMs: 100, maxMs: 10_000 };
 
 /**
- * Keeps the kernel's routes as the leases want them. Level-triggered with one writer: lease changes, kernel events, the
+ * Keeps the kernel's routes of one family, that of our subnet, as the leases want them. Level-triggered with one writer: lease changes, kernel events, the
  * periodic check and retries only mark what is dirty; this one loop plans, sends, and learns from the kernel what became of it.
  */
 export class Reconciler implements Backend {
@@ -47,6 +50,8 @@ export class Reconciler implements Backend {
   readonly #states: RouteStates;
   readonly #writer: RouteWriter;
   readonly #ownAddress: OwnAddress;
+  /** What trouble with the kernel is reported as. */
+  readonly #trouble: string;
   readonly #wake = new Wake();
   readonly #syncedWake = new Wake();
   #dirty = new Set<string>();
@@ -59,13 +64,18 @@ export class Reconciler implements Backend {
   #synced = false;
 
   constructor(options: ReconcilerOptions) {
+    const { self, linkName, blackhole } = options;
+    const { family } = self.subnet;
     this.#options = options;
-    this.#desired = new DesiredRoutes(options.self);
-    this.#mirror = new Mirror(options.linkName);
-    this.#ownAddress = new OwnAddress({ ...options, publicIP: options.self.publicIP });
+    this.#desired = new DesiredRoutes(self);
+    this.#mirror = new Mirror(linkName, family);
+    const what = family === 4 ? 'address' : 'address-ipv6';
+    this.#ownAddress = new OwnAddress(self.address, { ...options, what });
+    this.#trouble = family === 4 ? 'kernel' : 'kernel-ipv6';
     this.#states = new RouteStates(options.log);
     this.#writer = new RouteWriter({
       ...options,
+      own: { dst: self.subnet.text, blackhole },
       desired: this.#desired,
       mirror: this.#mirror,
       states: this.#states,
@@ -77,16 +87,18 @@ export class Reconciler implements Backend {
     const changed = isSnapshot
       ? this.#desired.replaceAll(update.leases)
       : this.#desired.apply(update.put, update.removed);
-    for (const dst of changed) {
-      this.#dirty.add(dst);
-      this.#writer.release(dst);
-    }
     if (isSnapshot) {
       this.#haveLeases = true;
       this.#allDirty = true;
     }
-    this.#states.noteRefusedLeases(this.#desired.refused);
-    this.#wake.wake();
+    this.#takeChanged(changed);
+  }
+
+  moveTo(addresses: PerFamily<string>): void {
+    const address = this.#options.self.subnet.family === 4 ? addresses.ipv4 : addresses.ipv6;
+    if (address === undefined) return;
+    this.#ownAddress.moveTo(address);
+    this.#takeChanged(this.#desired.moveTo(address));
   }
 
   async synced(signal: AbortSignal): Promise<void> {
@@ -121,12 +133,20 @@ export class Reconciler implements Backend {
       } catch (error) {
         signal.throwIfAborted();
         if (clock.monotonic() - startedMs >= healthyMs) failures = 0;
-        trouble.report('kernel', `routes cannot be kept in step with the kernel: ${messageOf(error)}`, {
-          error,
-        });
+        const message = `routes cannot be kept in step with the kernel: ${messageOf(error)}`;
+        trouble.report(this.#trouble, message, { error });
       }
       await clock.sleep(backoffMs(policy, failures, random), signal);
     }
+  }
+
+  #takeChanged(dsts: readonly string[]): void {
+    for (const dst of dsts) {
+      this.#dirty.add(dst);
+      this.#writer.release(dst);
+    }
+    this.#states.noteRefusedLeases(this.#desired.refused);
+    this.#wake.wake();
   }
 
   async #serve(events: KernelEvents, signal: AbortSignal): Promise<never> {
@@ -134,13 +154,13 @@ export class Reconciler implements Backend {
     // Nobody listened since the last stream ended.
     this.#stale = true;
     this.#writer.releaseAll();
-    let provenAtMs = trouble.has('kernel') ? clock.monotonic() + provenMs : Number.POSITIVE_INFINITY;
+    let provenAtMs = trouble.has(this.#trouble) ? clock.monotonic() + provenMs : Number.POSITIVE_INFINITY;
     for (;;) {
       signal.throwIfAborted();
       if (clock.monotonic() >= this.#nextCheckMs) this.#stale = true;
       if (clock.monotonic() >= provenAtMs) {
         provenAtMs = Number.POSITIVE_INFINITY;
-        trouble.clear('kernel', 'the kernel can be talked to again');
+        trouble.clear(this.#trouble, 'the kernel can be talked to again');
       }
       if (this.#stale) await this.#resync(events, signal);
       for (const dst of this.#writer.takeDue()) this.#dirty.add(dst);
@@ -172,12 +192,12 @@ export class Reconciler implements Backend {
   }
 
   async #resync(events: KernelEvents, signal: AbortSignal): Promise<void> {
-    const { clock, kernel, random } = this.#options;
+    const { clock, kernel, random, self } = this.#options;
     await clock.sleep(this.#lastDumpMs + dumpSpacingMs - clock.monotonic(), signal);
     // What came before the dump is in the dump; only what comes during it has to be applied on top.
     this.#takeIn(await events.drain(signal));
     this.#stale = false;
-    this.#mirror.reset(await dumpKernel(kernel, signal));
+    this.#mirror.reset(await dumpKernel(kernel, self.subnet.family, signal));
     this.#lastDumpMs = clock.monotonic();
     this.#nextCheckMs = this.#lastDumpMs + checkIntervalMs * (0.9 + 0.2 * random.next());
     this.#allDirty = true;
@@ -202,7 +222,8 @@ export class Reconciler implements Backend {
 
   async #pass(events: KernelEvents, signal: AbortSignal): Promise<void> {
     const all = this.#allDirty;
-    const dsts = all ? new Set([...this.#desired.dsts, ...this.#mirror.dsts]) : this.#dirty;
+    const own = this.#options.self.subnet.text;
+    const dsts = all ? new Set([own, ...this.#desired.dsts, ...this.#mirror.dsts]) : this.#dirty;
     this.#allDirty = false;
     this.#dirty = new Set();
     const changes = this.#writer.plan(dsts, all);

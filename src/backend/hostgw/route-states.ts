@@ -1,7 +1,7 @@
 import type { ChangeResult } from '../../kernel/kernel.ts';
 import type { Logger } from '../../runtime/logger.ts';
 import type { PeerStatus } from '../backend.ts';
-import type { Plan, PlannedChange } from './plan.ts';
+import type { Plan, PlannedChange } from './plan-input.ts';
 
 /** A line of log names at most this many routes; the counts tell the rest. */
 const namedPerLine = 5;
@@ -86,7 +86,8 @@ export class RouteStates {
       const cause = failed ? 'failed' : this.#causeOf(change);
       counts[cause] = (counts[cause] ?? 0) + 1;
       const sign = change.op === 'add' ? '+' : change.op === 'replace' ? '~' : '-';
-      if (!failed) named.push(`${sign}${change.route.dst} via ${change.route.gateway}`);
+      const { dst, gateway } = change.route;
+      if (!failed) named.push(sign + (gateway === undefined ? `blackhole ${dst}` : `${dst} via ${gateway}`));
     });
     if (named.length === 0) return;
     const level = counts['repaired'] === undefined ? 'info' : 'warn';

@@ -6,7 +6,8 @@ import { ForeignLimit } from './foreign-limit.ts';
 import { Holds } from './holds.ts';
 import type { Mirror } from './mirror.ts';
 import { type Ownership, ownerOf } from './ownership.ts';
-import { type PlannedChange, plan } from './plan.ts';
+import { plan } from './plan.ts';
+import type { OwnSubnet, PlannedChange } from './plan-input.ts';
 import type { RouteStates } from './route-states.ts';
 
 export interface RouteWriterOptions {
@@ -14,6 +15,7 @@ export interface RouteWriterOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly ownership: Ownership;
+  readonly own: OwnSubnet;
   readonly desired: DesiredRoutes;
   readonly mirror: Mirror;
   readonly states: RouteStates;
@@ -72,13 +74,14 @@ export class RouteWriter {
 
   /** The changes that `dsts` need, in the order to be sent. `all`: they are all there are, desired and actual. */
   plan(dsts: ReadonlySet<string>, all: boolean): readonly PlannedChange[] {
-    const { desired, mirror, ownership, states } = this.#options;
+    const { desired, mirror, ownership, own, states } = this.#options;
     const removeLegacy = all && !this.#legacyRemoved;
     const planned = plan({
       dsts,
       desired,
       actual: mirror,
       ownership,
+      own,
       link: mirror.link,
       ownAddresses: mirror.ownAddresses,
       held: { put: (dst) => this.#puts.reason(dst), removal: (dst) => this.#removals.reason(dst) },
@@ -93,7 +96,7 @@ export class RouteWriter {
       this.#unseen.delete(dst);
     }
     for (const dst of dsts) this.#forgetGone(dst);
-    states.notePlan(dsts, planned, (dst) => desired.get(dst) !== undefined);
+    states.notePlan(dsts, planned, (dst) => this.#isWanted(dst));
     if (removeLegacy) this.#legacyRemoved = !planned.changes.some(({ cause }) => cause === 'stale-legacy');
     return planned.changes;
   }
@@ -143,9 +146,9 @@ export class RouteWriter {
     const refusal = `the kernel refused it: ${errno}${message ? ` (${message})` : ''}`;
     if (op === 'remove') {
       this.#removals.refused(dst, refusal, contradicts ? 0 : quickRetryMs);
-    } else if (desired.get(dst)?.gateway === gateway) {
-      const offLink = errno === 'ENETUNREACH' || errno === 'EHOSTUNREACH';
-      // Down, gone and off link all give ENETUNREACH: the link table tells them apart.
+    } else if (gateway === undefined || desired.get(dst)?.gateway === gateway) {
+      const offLink = errno === 'ENETUNREACH' || errno === 'EHOSTUNREACH' || errno === 'ENODEV';
+      // Down, gone and off link give one and the same errno (IPv6: two): the link table tells them apart.
       const reason = offLink
         ? (mirror.link.problem ?? `unreachable: gateway ${gateway} is not on link`)
         : refusal;
@@ -155,10 +158,15 @@ export class RouteWriter {
     return contradicts ? 'look-again' : 'fine';
   }
 
+  #isWanted(dst: string): boolean {
+    const { desired, own } = this.#options;
+    return desired.get(dst) !== undefined || (own.blackhole && dst === own.dst);
+  }
+
   /** Where neither a lease nor a route of ours is left, another daemon with our protocol may settle. */
   #forgetGone(dst: string): void {
-    const { desired, mirror, ownership } = this.#options;
-    if (!this.#programmed.has(dst) || desired.get(dst) !== undefined) return;
+    const { mirror, ownership } = this.#options;
+    if (!this.#programmed.has(dst) || this.#isWanted(dst)) return;
     const isOurs = mirror.get(dst)?.some((route) => ownerOf(route, ownership, mirror.link.index) === 'own');
     if (!isOurs) this.#programmed.delete(dst);
   }

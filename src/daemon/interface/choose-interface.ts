@@ -1,13 +1,7 @@
-import { canonicalAddress, type PerFamily, parseAddress } from '../../ip/ip.ts';
-import type { Link, LinkAddress, Route } from '../../kernel/kernel.ts';
-
-/** What the kernel says about itself, to choose from. */
-export interface HostNetwork {
-  readonly links: readonly Link[];
-  readonly addresses: readonly LinkAddress[];
-  /** Routes of the main table, IPv4. */
-  readonly routes: readonly Route[];
-}
+import type { Family, PerFamily } from '../../ip/ip.ts';
+import { type Candidate, candidates, wantedAddress } from './candidates.ts';
+import { describeHost, fieldOf, type HostNetwork, type WantedInterface } from './host-network.ts';
+import { usableAddresses } from './usable-addresses.ts';
 
 /** The interface peers reach this host by. */
 export interface HostInterface {
@@ -19,78 +13,105 @@ export interface HostInterface {
 }
 
 export type InterfaceChoice =
+  /** `skipped`: why each element before the one that fits does not. */
   | { readonly chosen: HostInterface; readonly skipped: readonly string[] }
   /** `problem`: one line, what was tried and what exists. */
   | { readonly problem: string };
 
-/**
- * Chooses interface and IPv4 address. `wanted` are interface names or addresses, in order; '' stands for the default
- * route's interface, and so does an empty list. An element that fails is skipped.
- */
-export function chooseInterface(host: HostNetwork, wanted: readonly string[]): InterfaceChoice {
+/** Chooses interface and addresses. An element of the wishes that fails is skipped, in favour of the next. */
+export function chooseInterface(host: HostNetwork, wanted: WantedInterface): InterfaceChoice {
   const skipped: string[] = [];
-  for (const element of wanted.length === 0 ? [''] : wanted) {
-    const choice = chooseOne(host, element);
+  for (const candidate of candidates(host, wanted)) {
+    const choice = typeof candidate === 'string' ? candidate : complete(host, wanted, candidate);
     if (typeof choice !== 'string') return { chosen: choice, skipped };
-    skipped.push(choice);
+    if (!skipped.includes(choice)) skipped.push(choice);
   }
-  return { problem: `no usable interface: ${skipped.join('; ')}. There are: ${describeLinks(host)}` };
+  return {
+    problem: `no usable interface: ${skipped.join('; ')}. There are: ${describeHost(host, wanted.families)}`,
+  };
 }
 
-function chooseOne(host: HostNetwork, element: string): HostInterface | string {
-  if (element === '') return chooseByDefaultRoute(host);
-  if (parseAddress(element)?.family === 4) {
-    const address = canonicalAddress(element);
-    const found = host.addresses.find((candidate) => candidate.address === address);
-    const link = host.links.find(({ index }) => index === found?.linkIndex);
-    if (found === undefined || link === undefined) return `no interface has the address ${element}`;
-    return link.loopback
-      ? onLoopback(link)
-      : { name: link.name, index: link.index, mtu: link.mtu, addresses: { ipv4: found.address } };
+/**
+ * For a host that has lost some of its addresses and still has `kept`: the choice on the interface that has those, with
+ * them.
+ */
+export function chooseBeside(
+  host: HostNetwork,
+  wanted: WantedInterface,
+  kept: PerFamily<string>,
+): InterfaceChoice {
+  const problems: string[] = [];
+  for (const candidate of candidates(host, wanted)) {
+    if (typeof candidate === 'string') {
+      problems.push(candidate);
+    } else if (holdsAll(host, candidate.link.index, kept)) {
+      const addresses = { ...candidate.addresses, ...kept };
+      const choice = complete(host, wanted, { link: candidate.link, addresses });
+      if (typeof choice !== 'string') return { chosen: choice, skipped: problems };
+      problems.push(choice);
+    }
   }
-  const link = host.links.find(({ name }) => name === element);
-  if (link?.loopback) return onLoopback(link);
-  return link === undefined ? `there is no interface ${element}` : withAddress(host, link);
+  const tried = [...new Set(problems)].join('; ') || 'another interface would fit';
+  return { problem: `${tried}. There are: ${describeHost(host, wanted.families)}` };
 }
 
-function chooseByDefaultRoute(host: HostNetwork): HostInterface | string {
-  const defaults = host.routes
-    .filter((route) => route.dst === '0.0.0.0/0' && route.type === 'unicast' && route.linkIndex !== undefined)
-    .toSorted((a, b) => a.metric - b.metric);
-  const link = host.links.find(({ index }) => index === defaults[0]?.linkIndex);
-  if (link === undefined) return 'there is no default route to take the interface from (give --iface)';
-  return withAddress(host, link);
-}
-
-function onLoopback(link: Link): string {
-  return `${link.name} is the loopback interface, which no peer can reach`;
-}
-
-function withAddress(host: HostNetwork, link: Link): HostInterface | string {
-  const usable = host.addresses.filter(
-    ({ family, linkIndex, address, deprecated }) =>
-      family === 4 && linkIndex === link.index && !deprecated && !address.startsWith('127.'),
+/** Whether a link has all these addresses. */
+export function holdsAll(host: HostNetwork, linkIndex: number, addresses: PerFamily<string>): boolean {
+  return Object.values(addresses).every((text) =>
+    host.addresses.some(({ address, linkIndex: index }) => index === linkIndex && address === text),
   );
-  // toSorted is stable, so the kernel's order (the oldest first) decides among equals.
-  const [best] = usable.toSorted((a, b) => rank(a) - rank(b));
-  if (best === undefined) return `interface ${link.name} has no usable IPv4 address`;
-  return { name: link.name, index: link.index, mtu: link.mtu, addresses: { ipv4: best.address } };
 }
 
-/** Global before link-local, permanent before dynamic: what will still be there tomorrow. */
-function rank(address: LinkAddress): number {
-  const linkLocal = address.scope !== 'global' || address.address.startsWith('169.254.');
-  return (linkLocal ? 2 : 0) + (address.permanent ? 0 : 1);
+/** An interface with an address of each family that is on, or why it has not. */
+function complete(host: HostNetwork, wanted: WantedInterface, candidate: Candidate): HostInterface | string {
+  const { link } = candidate;
+  if (link.loopback) return `${link.name} is the loopback interface, which no peer can reach`;
+  const addresses: { ipv4?: string; ipv6?: string } = {};
+  for (const family of wanted.families) {
+    const found = addressOf(host, wanted, candidate, family);
+    if ('problem' in found) return found.problem;
+    addresses[fieldOf(family)] = found.address;
+  }
+  return { name: link.name, index: link.index, mtu: link.mtu, addresses };
 }
 
-function describeLinks(host: HostNetwork): string {
-  const names = host.links
-    .filter(({ loopback }) => !loopback)
-    .map(({ name, index, up }) => {
-      const addresses = host.addresses
-        .filter(({ family, linkIndex }) => family === 4 && linkIndex === index)
-        .map(({ address, prefixLength }) => `${address}/${prefixLength}`);
-      return `${name} (${addresses.join(' ') || 'no IPv4 address'}${up ? '' : ', down'})`;
-    });
-  return names.join(', ') || 'no interfaces but loopback';
+function addressOf(
+  host: HostNetwork,
+  wanted: WantedInterface,
+  { link, addresses }: Candidate,
+  family: Family,
+): { readonly address: string } | { readonly problem: string } {
+  const asked = addresses[fieldOf(family)];
+  const own = asked ?? usableAddresses(host, link, family)[0]?.address;
+  const given = wantedAddress(wanted, family);
+  if (given === undefined) {
+    if (own !== undefined) return { address: own };
+    return { problem: `interface ${link.name} has no usable IPv${family} address` };
+  }
+  // flanneld compares --public-ip with what it chose, and takes --public-ipv6 as it is. An interface that was named by its
+  // IPv6 address has no IPv4 address chosen yet.
+  const free = family === 6 || (asked === undefined && addresses.ipv6 !== undefined);
+  const fits = own === given || (free && holdsAll(host, link.index, { [fieldOf(family)]: given }));
+  return fits ? { address: given } : { problem: describeMismatch(host, { link, own, given, family }) };
+}
+
+/** host-gw needs the public address on the interface: flanneld says "NAT" and exits. */
+function describeMismatch(
+  host: HostNetwork,
+  {
+    link,
+    own,
+    given,
+    family,
+  }: { link: Candidate['link']; own: string | undefined; given: string; family: Family },
+): string {
+  const flag = family === 4 ? '--public-ip' : '--public-ipv6';
+  const what = `${flag}=${given} is not the address of ${link.name}${own === undefined ? '' : ` (${own})`}, and host-gw works through no NAT`;
+  const holders = host.addresses.filter(({ address }) => address === given).map(({ linkIndex }) => linkIndex);
+  if (holders.includes(link.index)) {
+    return `${what}: ${link.name} has it as another address, so give --iface=${given}, or ${flag} without any --iface`;
+  }
+  const holder = host.links.find(({ index }) => holders.includes(index));
+  if (holder === undefined) return `${what}: no interface has it, so leave ${flag} out`;
+  return `${what}: ${holder.name} has it, so give --iface=${given}, or ${flag} without any --iface`;
 }

@@ -11,20 +11,14 @@ export const GROUPS = [
   'Help',
 ] as const;
 
-/** One flag: a row of the table from which parsing, environment names, the help text and README's table all follow. */
-export interface Flag<T> {
+/** What can be given on the command line or in the environment, and how it is read. */
+export interface Setting<T> {
   readonly name: string;
-  readonly group: (typeof GROUPS)[number];
-  /** What its value is, for the help text: `PATH`. None for a boolean that is switched on by its name alone. */
-  readonly placeholder?: string;
-  readonly describe: string;
-  /** The default, written as a user would write it. */
-  readonly fallback?: string;
   /** Throws InvalidValue. */
   readonly parse: (text: string) => T;
+  /** The default, written as a user would write it. */
+  readonly fallback?: string;
   readonly boolean?: true;
-  /** Its value appears in no message. */
-  readonly secret?: true;
   /** Every occurrence counts, not the last alone. */
   readonly repeatable?: true;
   /** `--name=` counts as not given. */
@@ -33,16 +27,22 @@ export interface Flag<T> {
   readonly sysconfig?: readonly string[];
   /** Asks for something else than a run, so there is no variable for it. */
   readonly noEnvironment?: true;
-  /** The `health` subcommand takes it too. */
-  readonly health?: true;
+}
+
+/** A row of the table from which parsing, environment names, the help text and README's table all follow. */
+export interface Flag<T> extends Setting<T> {
+  readonly group: (typeof GROUPS)[number];
+  /** What its value is, for the help text: `PATH`. None for a boolean that is switched on by its name alone. */
+  readonly placeholder?: string;
+  readonly describe: string;
 }
 
 /** The variable that stands for a flag: `FLANNELD_`, upper case, dashes as underscores. */
-export function environmentName(flag: Flag<unknown>): string {
-  return `FLANNELD_${flag.name.toUpperCase().replaceAll('-', '_')}`;
+export function environmentName({ name }: Pick<Setting<unknown>, 'name'>): string {
+  return `FLANNELD_${name.toUpperCase().replaceAll('-', '_')}`;
 }
 
 /** The flag as a user writes it: `--iface`, `-v`. */
-export function flagName({ name }: Pick<Flag<unknown>, 'name'>): string {
+export function flagName({ name }: Pick<Setting<unknown>, 'name'>): string {
   return name.length === 1 ? `-${name}` : `--${name}`;
 }

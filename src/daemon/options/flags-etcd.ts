@@ -59,7 +59,6 @@ export const etcdFlags = {
     placeholder: 'PASSWORD',
     describe: 'its password; seen in the process list when given as a flag',
     parse: textOrNone,
-    secret: true,
   } satisfies Flag<string | undefined>,
   etcdPasswordFile: {
     name: 'etcd-password-file',

@@ -10,7 +10,6 @@ export const processFlags = {
     describe: 'address /healthz and /readyz are served at',
     fallback: '0.0.0.0',
     parse: listenAddress,
-    health: true,
   } satisfies Flag<string>,
   healthzPort: {
     name: 'healthz-port',
@@ -19,7 +18,6 @@ export const processFlags = {
     describe: 'port they are served at; 0 switches them off',
     fallback: '0',
     parse: portOrOff,
-    health: true,
   } satisfies Flag<number>,
   verbosity: {
     name: 'v',
@@ -50,7 +48,6 @@ export const processFlags = {
     parse: boolean,
     boolean: true,
     noEnvironment: true,
-    health: true,
   } satisfies Flag<boolean>,
   version: {
     name: 'version',

@@ -1,4 +1,6 @@
-import { quote, UsageError } from './errors.ts';
+import { UsageError } from './errors.ts';
+import { flagName } from './flag.ts';
+import { holdsPassword, shownWord } from './shown.ts';
 
 /** One flag as it was written, in the order of the command line. */
 export interface GivenFlag {
@@ -16,7 +18,7 @@ export interface GivenFlags {
 /**
  * Splits a command line by the rules of Go's package flag, which are those of flanneld; GNU's long options are among them.
  * `-name=value`, `-name value` and the same with two dashes; a boolean takes a value only after `=`, any other flag takes
- * the next word whatever it looks like (`-v -1`); the first word that is no flag (a lone `-` and an empty word included)
+ * the next word whatever it looks like (`-v -1`; a password's flag alone is refused there); the first word that is no flag (a lone `-` and an empty word included)
  * ends the flags.
  *
  * `kindOf` tells what a flag is; it throws {@link UsageError} for a name it does not know. This function throws it for
@@ -40,7 +42,9 @@ export function splitFlags(
       flags.push({ name, value });
     } else {
       const next = argv[at];
-      if (next === undefined) throw new UsageError('MISSING_VALUE', `--${name} needs a value: --${name}=…`);
+      if (next === undefined) throw missingValue(name);
+      // As the value of another flag it would be printed some day.
+      if (holdsPassword(next)) throw missingValue(name, `, and ${shownWord(next)} is a flag of its own`);
       flags.push({ name, value: next });
       at += 1;
     }
@@ -48,12 +52,17 @@ export function splitFlags(
   return { flags, rest: argv.slice(at) };
 }
 
+function missingValue(name: string, because = ''): UsageError {
+  const flag = flagName({ name });
+  return new UsageError('MISSING_VALUE', `${flag} needs a value: ${flag}=…${because}`);
+}
+
 function splitWord(word: string): { readonly name: string; readonly value: string | undefined } {
   const body = word.replace(/^--?/, '');
   if (/^[-=]/.test(body)) {
     throw new UsageError(
       'SYNTAX',
-      `${quote(word)} is not a flag: flags are written --name=value, -name=value or -name value`,
+      `${shownWord(word)} is not a flag: flags are written --name=value, -name=value or -name value`,
     );
   }
   const equals = body.indexOf('=');

@@ -1,30 +1,49 @@
+import { type Command, daemonCommand, namedCommands } from './commands.ts';
 import { environmentName, type Flag, flagName, GROUPS } from './flag.ts';
 import { flagTable } from './table.ts';
 import { VERSION } from './version.ts';
-
-const USAGE = `Usage: $0 [flags]
-   or: $0 health [--healthz-ip=IP] --healthz-port=PORT
-
-Routes the containers of Docker hosts on one network to each other: leases a
-subnet in etcd and keeps a route to every other host's. Does the work of
-flanneld with its host-gw backend, and takes the flags below as it does.
-"health" asks a running daemon's /healthz and exits 0 or 1.`;
 
 const EPILOGUE = `Flags are written --name=value, --name value, -name=value or -name value.
 Each may come from the environment instead: --etcd-prefix from
 FLANNELD_ETCD_PREFIX, or from FLANNEL_ETCD_PREFIX as in the sysconfig file
 (likewise FLANNEL_ETCD_ENDPOINTS). An empty variable counts as not set.
+Other flags of flanneld, from Kubernetes or its old log, are let pass.
 
 Exit status: 0 asked to stop, 1 cannot go on, 2 wrong usage.`;
 
 /**
- * The text of --help, 80 columns wide.
+ * The text of --help for a command, 80 columns wide.
  *
- * yargs lays it out, and does nothing else: a command line in Go's syntax must be split before yargs could read it, and once it
- * is split nothing is left for a parser to do but to guess types, which the contract forbids. So it is loaded here, for
- * the one start that needs it, and costs the daemon neither time nor memory.
+ * yargs lays out the flags, and does nothing else: a command line in Go's syntax must be split before yargs could read it, and
+ * once it is split nothing is left for a parser to do but to guess types, which the contract forbids. So it is loaded here,
+ * for the one start that needs it, and costs the daemon neither time nor memory.
  */
-export async function helpText(): Promise<string> {
+export async function helpText(command: Command): Promise<string> {
+  const isDaemon = command === daemonCommand;
+  const commands = isDaemon ? [daemonCommand, ...namedCommands] : [command];
+  const parts = [usageLines(commands), command.describe];
+  if (isDaemon) parts.push(commandList());
+  parts.push(await flagList(command.flags));
+  if (isDaemon) parts.push(EPILOGUE);
+  return parts.join('\n\n');
+}
+
+function usageLines(commands: readonly Command[]): string {
+  const lines = commands.map(({ words, usage }) => ['flanneld-ts', ...words, usage].join(' '));
+  return `Usage: ${lines.join('\n       ')}`;
+}
+
+function commandList(): string {
+  const names = namedCommands.map(({ words }) => words.join(' '));
+  const width = Math.max(...names.map((name) => name.length));
+  const lines = namedCommands.map(
+    ({ describe }, index) =>
+      `  ${(names[index] ?? '').padEnd(width)}  ${describe.replaceAll('\n', `\n${' '.repeat(width + 4)}`)}`,
+  );
+  return `Commands (each has its own --help):\n${lines.join('\n')}`;
+}
+
+async function flagList(rows: readonly Flag<unknown>[]): Promise<string> {
   const { default: yargs } = await import('yargs');
   const layout = yargs([])
     .scriptName('flanneld-ts')
@@ -33,14 +52,13 @@ export async function helpText(): Promise<string> {
     .version(VERSION)
     .version(false)
     .help(false)
-    .wrap(80)
-    .usage(USAGE)
-    .epilogue(EPILOGUE);
-  for (const flag of flagTable) layout.option(heading(flag), { describe: description(flag) });
+    .wrap(80);
+  for (const flag of rows) layout.option(heading(flag), { describe: description(flag) });
   for (const group of GROUPS) {
-    layout.group(flagTable.filter((flag) => flag.group === group).map(heading), `${group}:`);
+    layout.group(rows.filter((flag) => flag.group === group).map(heading), `${group}:`);
   }
-  return layout.getHelp();
+  // yargs would write a name of one letter with one dash only without a value.
+  return (await layout.getHelp()).trim().replace('--v=NUMBER ', '-v=NUMBER  ');
 }
 
 /** The flags as a Markdown table, for README. */

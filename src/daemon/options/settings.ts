@@ -1,5 +1,5 @@
 import { InvalidValue, quote, UsageError } from './errors.ts';
-import { environmentName, type Flag, flagName } from './flag.ts';
+import { environmentName, flagName, type Setting } from './flag.ts';
 import type { GivenFlag } from './go-flags.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -21,49 +21,49 @@ export class Settings {
   }
 
   /** Where the value comes from, as the user wrote it: `--iface`, `FLANNELD_IFACE`; undefined for the default. */
-  sourceOf(flag: Flag<unknown>): string | undefined {
-    return this.#find(flag).at(-1)?.source;
+  sourceOf(setting: Setting<unknown>): string | undefined {
+    return this.#find(setting).at(-1)?.source;
   }
 
   /** The value, or undefined when it is given nowhere and has no default. */
-  optional<T>(flag: Flag<T>): T | undefined {
-    const found = this.#find(flag).at(-1);
-    return found === undefined ? undefined : this.#parse(flag, found);
+  optional<T>(setting: Setting<T>): T | undefined {
+    const found = this.#find(setting).at(-1);
+    return found === undefined ? undefined : this.#parse(setting, found);
   }
 
   /** The value of a flag that has a default. */
-  value<T>(flag: Flag<T> & { readonly fallback: string }): T {
-    const found = this.#find(flag).at(-1);
-    return this.#parse(flag, found ?? { text: flag.fallback, source: 'default' });
+  value<T>(setting: Setting<T> & { readonly fallback: string }): T {
+    const found = this.#find(setting).at(-1);
+    return this.#parse(setting, found ?? { text: setting.fallback, source: 'default' });
   }
 
   /** All values of a repeatable flag, in order. */
-  list<T>(flag: Flag<T> & { readonly repeatable: true }): readonly T[] {
-    return this.#find(flag).map((found) => this.#parse(flag, found));
+  list<T>(setting: Setting<T> & { readonly repeatable: true }): readonly T[] {
+    return this.#find(setting).map((found) => this.#parse(setting, found));
   }
 
-  #find(flag: Flag<unknown>): readonly Found[] {
-    const written = this.#given.filter(({ name }) => name === flag.name);
+  #find(setting: Setting<unknown>): readonly Found[] {
+    const written = this.#given.filter(({ name }) => name === setting.name);
     const last = written.at(-1);
-    if (last !== undefined && !(flag.emptyIsAbsent && last.value === '')) {
-      return written.map(({ value }) => ({ text: value, source: flagName(flag) }));
+    if (last !== undefined && !(setting.emptyIsAbsent && last.value === '')) {
+      return written.map(({ value }) => ({ text: value, source: flagName(setting) }));
     }
-    if (flag.noEnvironment) return [];
-    for (const source of [environmentName(flag), ...(flag.sysconfig ?? [])]) {
+    if (setting.noEnvironment) return [];
+    for (const source of [environmentName(setting), ...(setting.sysconfig ?? [])]) {
       const text = this.#environment[source];
       if (text !== undefined && text !== '') return [{ text, source }];
     }
     return [];
   }
 
-  #parse<T>(flag: Flag<T>, found: Found): T {
+  #parse<T>(setting: Setting<T>, found: Found): T {
     try {
-      return flag.parse(found.text);
+      return setting.parse(found.text);
     } catch (error) {
       if (!(error instanceof InvalidValue)) throw error;
       throw new UsageError(
         'BAD_VALUE',
-        `${found.source} is ${error.shown ?? (flag.secret ? '(not shown)' : quote(found.text))}: it ${error.message}`,
+        `${found.source} is ${error.shown ?? quote(found.text)}: it ${error.message}`,
       );
     }
   }

@@ -1,53 +1,107 @@
-import { Etcd3 } from 'etcd3';
+import { type CallOptions, type ChannelCredentials, type Client, credentials, Metadata } from '@grpc/grpc-js';
+import { AuthClient, type ICallable, KVClient, LeaseClient, type Services, WatchClient } from 'etcd3';
+import { Host } from 'etcd3/lib/connection-pool.js';
 
-/**
- * A client of one member. The package picks hosts at random and its default policy repeats calls whose outcome is unknown
- * (a transaction could be applied twice): so one client per endpoint, no policy, and the rotation is ours.
- */
-export function createClient(endpoint: string): Etcd3 {
-  const policy = new PassThrough();
-  return new Etcd3({
-    hosts: [endpoint],
-    faultHandling: { global: policy, host: () => policy },
-    grpcOptions: {
-      // Finds a frozen peer or a dead path below an open stream within 14 s. etcd allows one ping in 5 s.
-      'grpc.keepalive_time_ms': 10_000,
-      'grpc.keepalive_timeout_ms': 4_000,
-      // 12,000 leases are 5.2 MB, over the default of 4.
-      'grpc.max_receive_message_length': 64 << 20,
-      // grpc-js would wait up to two minutes before it looks again for a member that was away; our callers back off themselves.
-      'grpc.initial_reconnect_backoff_ms': 100,
-      'grpc.max_reconnect_backoff_ms': 1_000,
-      // etcd is on the hosts' own network: neither http_proxy nor a service config from DNS apply to it.
-      'grpc.enable_http_proxy': 0,
-      'grpc.service_config_disable_resolution': 1,
-    },
-  });
+type Service = keyof typeof Services;
+type Unary = (
+  request: unknown,
+  metadata: Metadata,
+  options: CallOptions,
+  done: (error: Error | null, response: unknown) => void,
+) => void;
+
+const channelOptions = {
+  // Finds a frozen peer or a dead path below an open stream within 14 s. etcd allows one ping in 5 s.
+  'grpc.keepalive_time_ms': 10_000,
+  'grpc.keepalive_timeout_ms': 4_000,
+  // 12,000 leases are 5.2 MB, over the default of 4.
+  'grpc.max_receive_message_length': 64 << 20,
+  // grpc-js would wait up to two minutes before it looks again for a member that was away; our callers back off themselves.
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.max_reconnect_backoff_ms': 1_000,
+  // etcd is on the hosts' own network: neither http_proxy nor a service config from DNS apply to it.
+  'grpc.enable_http_proxy': 0,
+  'grpc.service_config_disable_resolution': 1,
+};
+
+/** etcd's services, called as the user a token stands for. */
+export interface EtcdServices {
+  readonly kv: KVClient;
+  readonly lease: LeaseClient;
+  readonly watch: WatchClient;
+  readonly auth: AuthClient;
 }
 
 /**
- * Wraps what a call was rejected with, so that the package does not know it for one of its recoverable errors: it would
- * close all channels of the host, and with them calls that are doing well.
+ * Makes etcd3's calls at one member, once each, on one connection. The package's own pool picks members at random, repeats calls
+ * whose outcome is unknown (a transaction could be applied twice), closes every channel of a member when one stream fails,
+ * and has no place for certificates that change. Failures arrive as grpc-js has them.
  */
-export class CallRejected extends Error {
-  constructor(cause: unknown) {
-    super('the call was rejected', { cause });
+export class MemberClient {
+  readonly #endpoint: string;
+  #host: Host;
+
+  /** `endpoint`: `http://host:port` or `https://host:port`. Without `channelCredentials` nothing is encrypted. */
+  constructor(endpoint: string, channelCredentials = credentials.createInsecure()) {
+    this.#endpoint = endpoint;
+    this.#host = new Host(endpoint, channelCredentials, channelOptions);
+  }
+
+  services(token?: string): EtcdServices {
+    const calls = new Calls(this.#host, token);
+    return {
+      kv: new KVClient(calls),
+      lease: new LeaseClient(calls),
+      watch: new WatchClient(calls),
+      auth: new AuthClient(calls),
+    };
+  }
+
+  /** Calls from now on use a connection of their own; streams that are open live on where they are. */
+  reconnect(channelCredentials: ChannelCredentials): void {
+    this.#host.close();
+    this.#host = new Host(this.#endpoint, channelCredentials, channelOptions);
+  }
+
+  close(): void {
+    this.#host.close();
   }
 }
 
-/** cockatiel's IPolicy, doing nothing. `execute` must be async: a synchronous throw would end the process. */
-class PassThrough {
-  declare readonly _altReturn: never;
-  readonly onSuccess = () => ({ dispose() {} });
-  readonly onFailure = () => ({ dispose() {} });
+class Calls implements ICallable<Host> {
+  readonly callOptionsFactory = undefined;
+  readonly #host: Host;
+  readonly #token: string | undefined;
 
-  async execute<T>(run: (context: { signal: AbortSignal }) => PromiseLike<T> | T): Promise<T> {
-    try {
-      return await run({ signal: never });
-    } catch (error) {
-      throw error instanceof CallRejected ? error : new CallRejected(error);
-    }
+  constructor(host: Host, token: string | undefined) {
+    this.#host = host;
+    this.#token = token;
+  }
+
+  async exec<T>(service: Service, method: string, request: unknown, options: CallOptions = {}): Promise<T> {
+    const client = this.#host.getServiceClient(service) as Client & Readonly<Record<string, Unary>>;
+    return await new Promise<T>((resolve, reject) => {
+      client[method]?.(request, this.#metadata(), options, (error, response) => {
+        if (error === null) resolve(response as T);
+        else reject(error);
+      });
+    });
+  }
+
+  async withConnection<R>(
+    service: Service,
+    open: (at: { resource: Host; client: Client; metadata: Metadata }) => Promise<R> | R,
+  ): Promise<R> {
+    const resource = this.#host;
+    return await open({ resource, client: resource.getServiceClient(service), metadata: this.#metadata() });
+  }
+
+  /** What follows from a failure is for the callers to decide. */
+  markFailed(): void {}
+
+  #metadata(): Metadata {
+    const metadata = new Metadata();
+    if (this.#token !== undefined) metadata.set('token', this.#token);
+    return metadata;
   }
 }
-
-const never = new AbortController().signal;

@@ -1,8 +1,10 @@
-import { RegistryError, type RegistryErrorCode } from '../registry.ts';
+import { RegistryError } from '../registry.ts';
+import { CredentialsError } from './pem.ts';
+import { type CallContext, notPermitted, noUser, refusedUser, type Verdict } from './refusal.ts';
+import { tlsPattern, tlsVerdict } from './tls-failure.ts';
 
 /** What is known about a gRPC call that failed. */
-export interface CallFailure {
-  readonly endpoint: string;
+export interface CallFailure extends CallContext {
   /** The call changes something, so it matters whether it took effect. */
   readonly write: boolean;
   /** A connection took the request; without one it cannot have reached anybody. */
@@ -27,26 +29,24 @@ const inconclusive: readonly number[] = [cancelled, unknownStatus, deadlineExcee
 const hungUp = 'the connection was closed before it was of use';
 const wrongPort = 'Check the address and port, and whether it needs https://.';
 
-interface Verdict {
-  readonly kind: RegistryErrorCode;
-  readonly reason: string;
-  readonly remedy?: string;
-}
-
 /** Fits a failure by its gRPC status or by a pattern in its details. */
 interface Rule {
   readonly code?: number;
   readonly pattern?: RegExp;
-  readonly verdict: Verdict | ((details: string) => Verdict);
+  readonly verdict: Verdict | ((details: string, context: CallContext) => Verdict);
 }
+
+/** What etcd answers to a token that has run out, that a restart has lost, or that is older than the newest change of a role. */
+const staleToken = /invalid auth token|revision (in header|of auth store) is old|user name is empty/;
 
 /** Turns whatever etcd3 or grpc-js threw into the error the rest of the program knows. */
 export function registryError(failure: CallFailure): RegistryError {
   const { endpoint, write, sent, error } = failure;
   if (error instanceof RegistryError) return error;
+  if (error instanceof CredentialsError) return notAsked(endpoint, error);
   const { code, details } = statusOf(error);
-  const verdict = judge(code, details);
-  const answered = /no leader|too many requests|space exceeded/.test(details);
+  const verdict = judge(code, details, failure);
+  const answered = staleToken.test(details) || /no leader|too many requests|space exceeded/.test(details);
   const lostAnswer = code === resourceExhausted && !details.startsWith('etcdserver');
   return new RegistryError(verdict.kind, endpoint, `etcd at ${endpoint}: ${verdict.reason}`, {
     cause: error,
@@ -55,32 +55,44 @@ export function registryError(failure: CallFailure): RegistryError {
   });
 }
 
+function notAsked(endpoint: string, error: CredentialsError): RegistryError {
+  const remedy = error.remedy === undefined ? {} : { remedy: error.remedy };
+  const message = `etcd at ${endpoint} cannot be asked: ${error.message}`;
+  return new RegistryError('CREDENTIALS', endpoint, message, { cause: error, ...remedy });
+}
+
+/** Whether a call failed for its token alone: it had no effect, and may do better with a new one. */
+export function wantsNewToken(error: unknown): boolean {
+  return staleToken.test(statusOf(error).details);
+}
+
+/** Whether etcd refused to give a token because it has authentication disabled. */
+export function authenticationIsOff(error: unknown): boolean {
+  const cause = error instanceof RegistryError ? error.cause : error;
+  return /authentication is not enabled/.test(statusOf(cause).details);
+}
+
 /** The error of a watch that the server itself ended (`canceled`), which carries no gRPC status. */
-export function watchCanceled(endpoint: string, reason: string, compactRevision: number): RegistryError {
+export function watchCanceled(context: CallContext, reason: string, compactRevision: number): RegistryError {
+  const { endpoint } = context;
   const message = (text: string) => `etcd at ${endpoint}: ${text}`;
   if (compactRevision > 0) {
     const text = `the revision to watch from is compacted, the oldest that is left is ${compactRevision}`;
     return new RegistryError('COMPACTED', endpoint, message(text), { compactRevision });
   }
   // Judged by its text alone: an expired token and a missing permission have the same shape here.
-  const verdict = judge(unavailable, reason === '' ? 'the server ended it without a reason' : reason);
+  const text = reason === '' ? 'the server ended it without a reason' : reason;
+  const verdict = judge(unavailable, text, context);
   const options = verdict.remedy === undefined ? {} : { remedy: verdict.remedy };
   return new RegistryError(verdict.kind, endpoint, message(verdict.reason), options);
 }
 
-/**
- * Status code and details of an error. Stream errors carry both; etcd3's unary errors have lost the code, but their
- * message still starts with it: `GRPCUnavailableError: 14 UNAVAILABLE: …`, without the class's name when not rewritten.
- */
+/** gRPC status and details of what a call failed with; whatever else was thrown counts as status UNKNOWN. */
 function statusOf(error: unknown): { readonly code: number; readonly details: string } {
-  const message = error instanceof Error ? error.message : String(error);
-  const match = /^(?:\w*Error: )?(\d+) [A-Z_]+: (.*)$/s.exec(message);
-  // etcd3 builds this one from the whole message, as if it were a lease id.
-  const lease = /^Lease .*requested lease not found/s.test(message);
-  if (lease) return { code: 5, details: 'etcdserver: requested lease not found' };
-  return match === null
-    ? { code: unknownStatus, details: message }
-    : { code: Number(match[1]), details: match[2] ?? '' };
+  if (!(error instanceof Error)) return { code: unknownStatus, details: String(error) };
+  if ('code' in error && typeof error.code === 'number' && 'details' in error)
+    return { code: error.code, details: String(error.details) };
+  return { code: unknownStatus, details: error.message };
 }
 
 /** What etcd itself says. */
@@ -93,23 +105,16 @@ const answers: readonly Rule[] = [
     pattern: /has been compacted/,
     verdict: { kind: 'COMPACTED', reason: 'the revision asked for is compacted' },
   },
-  {
-    code: permissionDenied,
-    pattern: /permission denied/,
-    verdict: {
-      kind: 'PERMISSION_DENIED',
-      reason: 'permission denied',
-      remedy: 'Grant the etcd user a role that reads and writes the keys under the prefix.',
-    },
-  },
+  { code: permissionDenied, pattern: /permission denied/, verdict: (_, context) => notPermitted(context) },
   {
     code: unauthenticated,
-    pattern: /invalid auth token|authentication failed|user name is empty/,
-    verdict: (details) => ({
-      kind: 'UNAUTHENTICATED',
-      reason: `not authenticated (${details})`,
-      remedy: 'Check the etcd user name and password.',
-    }),
+    pattern: /authentication failed/,
+    verdict: (details, { names }) => refusedUser(details, names),
+  },
+  {
+    pattern: staleToken,
+    verdict: (details, { names }) =>
+      names.username === undefined ? noUser(details) : refusedUser(details, names),
   },
   {
     pattern: /space exceeded/,
@@ -164,14 +169,7 @@ const connections: readonly Rule[] = [
       remedy: 'Check that etcd runs there.',
     },
   },
-  {
-    pattern: /TLS|SSL|certificate|self.signed|altname|unable to (verify|get)|wrong version number/i,
-    verdict: (details) => ({
-      kind: 'TLS',
-      reason: `the TLS handshake failed (${lastError(details)})`,
-      remedy: 'Check that etcd serves https there, and the certificate files.',
-    }),
-  },
+  { pattern: tlsPattern, verdict: (details, { names }) => tlsVerdict(lastError(details), names) },
   {
     code: deadlineExceeded,
     verdict: {
@@ -187,12 +185,12 @@ const connections: readonly Rule[] = [
 ];
 
 /** By the first rule that fits: etcd's own words before what the way to it says, and what nobody knows last. */
-function judge(code: number, details: string): Verdict {
-  const answer = firstVerdict(answers, code, details);
+function judge(code: number, details: string, context: CallContext): Verdict {
+  const answer = firstVerdict(answers, code, details, context);
   if (answer !== undefined) return answer;
   if (details.startsWith('etcdserver') && code !== unavailable && code !== deadlineExceeded)
     return { kind: 'PROTOCOL', reason: details };
-  const connection = firstVerdict(connections, code, details);
+  const connection = firstVerdict(connections, code, details, context);
   if (connection !== undefined) return connection;
   if (![unavailable, cancelled, internal, unknownStatus].includes(code))
     return { kind: 'PROTOCOL', reason: `${details} (gRPC status ${code})` };
@@ -201,9 +199,14 @@ function judge(code: number, details: string): Verdict {
   return { kind: 'UNAVAILABLE', reason, ...(reason === hungUp ? { remedy: wrongPort } : {}) };
 }
 
-function firstVerdict(rules: readonly Rule[], code: number, details: string): Verdict | undefined {
+function firstVerdict(
+  rules: readonly Rule[],
+  code: number,
+  details: string,
+  context: CallContext,
+): Verdict | undefined {
   const rule = rules.find((one) => one.code === code || one.pattern?.test(details));
-  return typeof rule?.verdict === 'function' ? rule.verdict(details) : rule?.verdict;
+  return typeof rule?.verdict === 'function' ? rule.verdict(details, context) : rule?.verdict;
 }
 
 /** The cause inside grpc-js's wrapping, without the timestamp that would make every line a different one. */

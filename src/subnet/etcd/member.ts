@@ -1,4 +1,3 @@
-import type { Etcd3 } from 'etcd3';
 import type { Clock } from '../../runtime/clock.ts';
 import { unlessAborted } from '../../runtime/wake.ts';
 import type {
@@ -12,10 +11,11 @@ import type {
 } from '../registry.ts';
 import { RegistryError } from '../registry.ts';
 import { Call } from './call.ts';
-import { CallRejected, createClient } from './client.ts';
-import { Connecting } from './connecting.ts';
+import type { EtcdServices } from './client.ts';
+import { Connection } from './connection.ts';
 import { bytes, fromHeader, fromKeyValue, keyRange, toCompare, toRequestOp } from './convert.ts';
 import { registryError } from './failure.ts';
+import type { EtcdSecurity } from './security.ts';
 import { firstAnswer } from './stream.ts';
 import { watchMember } from './watch.ts';
 
@@ -23,11 +23,21 @@ export interface MemberOptions {
   readonly clock: Clock;
   /** How long a call other than a watch may take, connecting included. Default: 5 s. */
   readonly deadlineMs?: number;
+  /** The certificates and the user; shared by all members. Default: no user, and Node's own CA certificates. */
+  readonly security?: EtcdSecurity;
+}
+
+/** What a call is for. */
+interface Purpose {
+  /** One that changes something matters even when its answer is lost. */
+  readonly kind: 'read' | 'write';
+  /** The key it is about, if the user needs permission for one. */
+  readonly key?: string | undefined;
 }
 
 /**
  * One etcd member as a {@link Registry}. Nothing is connected before the first call. `endpoint` is a normalised URL,
- * `http://host:port` (etcd3 fails on a trailing slash, on spaces and on upper-case schemes).
+ * `http://host:port` or `https://host:port` (etcd3 fails on a trailing slash, on spaces and on upper-case schemes).
  */
 export function connectMember(endpoint: string, options: MemberOptions): Registry {
   return new EtcdMember(endpoint, options);
@@ -35,30 +45,30 @@ export function connectMember(endpoint: string, options: MemberOptions): Registr
 
 class EtcdMember implements Registry {
   readonly endpoint: string;
-  readonly #client: Etcd3;
+  readonly #connection: Connection;
   readonly #clock: Clock;
   readonly #deadlineMs: number;
-  readonly #connecting = new Connecting();
   readonly #closing = new AbortController();
 
-  constructor(endpoint: string, { clock, deadlineMs = 5_000 }: MemberOptions) {
+  constructor(endpoint: string, { clock, security, deadlineMs = 5_000 }: MemberOptions) {
     this.endpoint = endpoint;
-    this.#client = createClient(endpoint);
+    this.#connection = new Connection(endpoint, { clock, security, deadlineMs });
     this.#clock = clock;
     this.#deadlineMs = deadlineMs;
   }
 
   async range(request: RangeRequest, signal?: AbortSignal): Promise<RangeResponse> {
     const { key, rangeEnd, limit = 0, revision = 0, keysOnly = false } = request;
-    const response = await this.#call('read', signal, ({ options }) =>
-      this.#client.kv.range({ ...keyRange(key, rangeEnd), limit, revision, keys_only: keysOnly }, options),
+    const response = await this.#call({ kind: 'read', key }, signal, ({ kv }, { options }) =>
+      kv.range({ ...keyRange(key, rangeEnd), limit, revision, keys_only: keysOnly }, options),
     );
     return { header: fromHeader(response.header), kvs: response.kvs.map(fromKeyValue), more: response.more };
   }
 
   async txn(request: TxnRequest, signal?: AbortSignal): Promise<TxnResponse> {
-    const response = await this.#call('write', signal, ({ options }) =>
-      this.#client.kv.txn(
+    const [first] = [...request.success, ...request.compare, ...(request.failure ?? [])];
+    const response = await this.#call({ kind: 'write', key: first?.key }, signal, ({ kv }, { options }) =>
+      kv.txn(
         {
           compare: request.compare.map(toCompare),
           success: request.success.map(toRequestOp),
@@ -79,16 +89,16 @@ class EtcdMember implements Registry {
     signal?: AbortSignal,
     id = '0',
   ): Promise<{ id: string; ttlSeconds: number }> {
-    const response = await this.#call('write', signal, ({ options }) =>
-      this.#client.leaseClient.leaseGrant({ TTL: ttlSeconds, ID: id }, options),
+    const response = await this.#call({ kind: 'write' }, signal, ({ lease }, { options }) =>
+      lease.leaseGrant({ TTL: ttlSeconds, ID: id }, options),
     );
     return { id: response.ID, ttlSeconds: Number(response.TTL) };
   }
 
   async leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ ttlSeconds: number }> {
     // etcd3's Lease cannot adopt an id; the stream underneath can, one request and one answer at a time.
-    const response = await this.#call('read', signal, async (call) =>
-      firstAnswer(await this.#client.leaseClient.leaseKeepAlive(call.options), { ID: id }),
+    const response = await this.#call({ kind: 'read' }, signal, async ({ lease }, { options }) =>
+      firstAnswer(await lease.leaseKeepAlive(options), { ID: id }),
     );
     return { ttlSeconds: Number(response.TTL) };
   }
@@ -97,23 +107,39 @@ class EtcdMember implements Registry {
     id: string,
     signal?: AbortSignal,
   ): Promise<{ ttlSeconds: number; grantedTtlSeconds: number }> {
-    const response = await this.#call('read', signal, ({ options }) =>
-      this.#client.leaseClient.leaseTimeToLive({ ID: id }, options),
+    const response = await this.#call({ kind: 'read' }, signal, ({ lease }, { options }) =>
+      lease.leaseTimeToLive({ ID: id }, options),
     );
     return { ttlSeconds: Number(response.TTL), grantedTtlSeconds: Number(response.grantedTTL) };
   }
 
   async leaseRevoke(id: string, signal?: AbortSignal): Promise<void> {
     try {
-      await this.#call('write', signal, ({ options }) =>
-        this.#client.leaseClient.leaseRevoke({ ID: id }, options),
+      await this.#call({ kind: 'write' }, signal, ({ lease }, { options }) =>
+        lease.leaseRevoke({ ID: id }, options),
       );
     } catch (error) {
       if (!(error instanceof RegistryError && error.kind === 'LEASE_NOT_FOUND')) throw error;
     }
   }
 
-  watch(request: WatchRequest, signal: AbortSignal): AsyncIterable<WatchBatch> {
+  async *watch(request: WatchRequest, signal: AbortSignal): AsyncGenerator<WatchBatch> {
+    let begun = false;
+    try {
+      for await (const batch of this.#watchOnce(request, signal)) {
+        begun = true;
+        yield batch;
+      }
+    } catch (error) {
+      if (begun || !isRefusal(error)) throw error;
+      // A stream's token may have expired, which some versions call a missing permission. A call that fails says which it is,
+      // and one that does not has seen to a new token.
+      await this.range({ ...request, limit: 1, keysOnly: true }, signal);
+    }
+    yield* this.#watchOnce(request, signal);
+  }
+
+  #watchOnce(request: WatchRequest, signal: AbortSignal): AsyncIterable<WatchBatch> {
     const create_request = {
       key: bytes(request.key),
       range_end: bytes(request.rangeEnd),
@@ -124,53 +150,55 @@ class EtcdMember implements Registry {
     };
     const call = new Call();
     const open = async () => {
-      const stream = await this.#connecting.run(() => this.#client.watchClient.watch(call.options));
+      const stream = await this.#connection.stream(({ watch }) => watch.watch(call.options));
       stream.write({ create_request });
       return stream;
     };
-    return watchMember(
-      { endpoint: this.endpoint, clock: this.#clock, open, closing: this.#closing.signal },
-      signal,
-    );
+    const { endpoint } = this;
+    const context = { endpoint, names: this.#connection.names, key: request.key };
+    return watchMember({ ...context, clock: this.#clock, open, closing: this.#closing.signal }, signal);
   }
 
   close(): void {
     this.#closing.abort(new RegistryError('UNAVAILABLE', this.endpoint, `etcd at ${this.endpoint}: closed`));
-    this.#client.close();
-    this.#connecting.close();
+    this.#connection.close();
   }
 
   /** Makes one call; an abort cancels it on the wire and rejects at once, without waiting for anybody. */
   async #call<T>(
-    kind: 'read' | 'write',
+    { kind, key }: Purpose,
     signal: AbortSignal | undefined,
-    run: (call: Call) => Promise<T>,
+    run: (services: EtcdServices, call: Call) => Promise<T>,
   ): Promise<T> {
     const stops = signal === undefined ? [this.#closing.signal] : [signal, this.#closing.signal];
     for (const stop of stops) stop.throwIfAborted();
-    const call = new Call(this.#clock.now() + this.#deadlineMs);
+    const deadline = this.#clock.now() + this.#deadlineMs;
+    let call: Call | undefined;
     const abandoned = new AbortController();
     const giveUp = () => {
-      call.cancel();
+      call?.cancel();
       abandoned.abort();
+    };
+    const newCall = () => {
+      call = new Call(deadline);
+      if (abandoned.signal.aborted) call.cancel();
+      return call;
     };
     for (const stop of stops) stop.addEventListener('abort', giveUp, { once: true });
     try {
-      return await unlessAborted(
-        this.#connecting.run(() => run(call)),
-        abandoned.signal,
-      );
+      return await unlessAborted(this.#connection.call(newCall, run), abandoned.signal);
     } catch (error) {
       for (const stop of stops) stop.throwIfAborted();
-      const cause = error instanceof CallRejected ? error.cause : error;
-      throw registryError({
-        endpoint: this.endpoint,
-        write: kind === 'write',
-        sent: call.sent,
-        error: cause,
-      });
+      const context = { endpoint: this.endpoint, names: this.#connection.names, key };
+      throw registryError({ ...context, write: kind === 'write', sent: call?.sent === true, error });
     } finally {
       for (const stop of stops) stop.removeEventListener('abort', giveUp);
     }
   }
+}
+
+function isRefusal(error: unknown): boolean {
+  return (
+    error instanceof RegistryError && (error.kind === 'UNAUTHENTICATED' || error.kind === 'PERMISSION_DENIED')
+  );
 }

@@ -16,9 +16,6 @@ export class Answers<Request, Answer> {
 
   constructor(stream: IDuplexStream<Request, Answer>) {
     this.#stream = stream;
-    // The package's own listener would close every channel of the host when this one stream fails, and with them calls
-    // that wait for a connection.
-    if (stream instanceof Duplex) stream.removeAllListeners('error');
     stream.on('data', (answer) => {
       this.#queue.push(answer);
       if (this.#queue.length >= highWater && stream instanceof Duplex) stream.pause();

@@ -1,16 +1,16 @@
 import type { IDuplexStream, IWatchRequest, IWatchResponse } from 'etcd3';
 import type { Clock } from '../../runtime/clock.ts';
+import { unlessAborted } from '../../runtime/wake.ts';
 import { RegistryError, type WatchBatch } from '../registry.ts';
-import { CallRejected } from './client.ts';
 import { fromWatchResponse } from './convert.ts';
 import { registryError, watchCanceled } from './failure.ts';
+import type { CallContext } from './refusal.ts';
 import { Answers } from './stream.ts';
 
 /** The server confirms a watch at once; without this a peer that accepts connections and stays silent would hold us. */
 const createdDeadlineMs = 10_000;
 
-export interface WatchContext {
-  readonly endpoint: string;
+export interface WatchContext extends CallContext {
   readonly clock: Clock;
   /** Opens the stream and sends the create request. */
   readonly open: () => Promise<IDuplexStream<IWatchRequest, IWatchResponse>>;
@@ -20,7 +20,7 @@ export interface WatchContext {
 
 /** One watch stream, as {@link Registry.watch} describes it. A silent peer is found by HTTP/2 keepalive. */
 export async function* watchMember(context: WatchContext, signal: AbortSignal): AsyncGenerator<WatchBatch> {
-  const { endpoint, closing } = context;
+  const { closing } = context;
   signal.throwIfAborted();
   closing.throwIfAborted();
   let answers: Answers<IWatchRequest, IWatchResponse> | undefined;
@@ -28,19 +28,18 @@ export async function* watchMember(context: WatchContext, signal: AbortSignal): 
   signal.addEventListener('abort', stop, { once: true });
   closing.addEventListener('abort', stop, { once: true });
   try {
-    answers = new Answers(await context.open());
+    answers = new Answers(await openUnlessStopped(context, signal));
     signal.throwIfAborted();
     closing.throwIfAborted();
-    yield batchOf(endpoint, await created(context, answers));
+    yield batchOf(context, await created(context, answers));
     for (;;) {
       signal.throwIfAborted();
-      yield batchOf(endpoint, await answers.next());
+      yield batchOf(context, await answers.next());
     }
   } catch (error) {
     signal.throwIfAborted();
     closing.throwIfAborted();
-    const cause = error instanceof CallRejected ? error.cause : error;
-    throw registryError({ endpoint, write: false, sent: true, error: cause });
+    throw registryError({ ...context, write: false, sent: true, error });
   } finally {
     signal.removeEventListener('abort', stop);
     closing.removeEventListener('abort', stop);
@@ -48,9 +47,26 @@ export async function* watchMember(context: WatchContext, signal: AbortSignal): 
   }
 }
 
-function batchOf(endpoint: string, response: IWatchResponse): WatchBatch {
+/** Opening may take a while: a token has to be fetched. A stream that opens too late is ended unused. */
+async function openUnlessStopped(
+  { open, closing }: WatchContext,
+  signal: AbortSignal,
+): Promise<IDuplexStream<IWatchRequest, IWatchResponse>> {
+  const opening = open();
+  try {
+    return await unlessAborted(unlessAborted(opening, signal), closing);
+  } catch (error) {
+    void opening.then(
+      (stream) => new Answers(stream).close(),
+      () => undefined,
+    );
+    throw error;
+  }
+}
+
+function batchOf(context: CallContext, response: IWatchResponse): WatchBatch {
   if (response.canceled) {
-    throw watchCanceled(endpoint, response.cancel_reason, Number(response.compact_revision));
+    throw watchCanceled(context, response.cancel_reason, Number(response.compact_revision));
   }
   return fromWatchResponse(response);
 }

@@ -1,0 +1,163 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { PerFamily } from '../../ip/ip.ts';
+import type { Kernel, KernelEvent, Link } from '../../kernel/kernel.ts';
+import type { Clock } from '../../runtime/clock.ts';
+import type { Logger } from '../../runtime/logger.ts';
+import type { TroubleLog } from '../../runtime/trouble.ts';
+import { chooseBeside, chooseInterface, type HostInterface, holdsAll } from './choose-interface.ts';
+import { followHost } from './follow-host.ts';
+import { type HostNetwork, readHostNetwork, type WantedInterface } from './host-network.ts';
+
+export interface InterfaceWatchOptions extends WantedInterface {
+  readonly kernel: Kernel;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly trouble: TroubleLog;
+  /** What was chosen at the start. */
+  readonly host: HostInterface;
+  /** Told of every change once it has settled; must not throw. */
+  onChange(next: HostInterface): void;
+}
+
+/** Containers come and go with links of their own: no hurry. */
+const spacingMs = 250;
+/** An interface that is taken down, configured anew or renewed by DHCP has its address back by then. */
+const patienceMs = 5_000;
+/** A link that is made anew, or has its address moved to a bridge, gets its settings one by one. */
+const settleMs = 1_000;
+
+/** What a look found, and since when it is so. */
+interface Finding {
+  readonly held: HostInterface | undefined;
+  readonly sinceMs: number;
+}
+
+/**
+ * Follows the interface that peers reach this host by: its MTU, name, index and addresses. An address that is there stays
+ * the chosen one, also beside a better one or on another link (a bridge that eth0 became a port of). When it has been gone
+ * for longer than a reconfiguration takes, and another one fits what was asked for, that one takes its place.
+ */
+export class InterfaceWatch {
+  readonly #options: InterfaceWatchOptions;
+  #host: HostInterface;
+  #finding: Finding;
+
+  constructor(options: InterfaceWatchOptions) {
+    this.#options = options;
+    this.#host = options.host;
+    this.#finding = { held: options.host, sinceMs: options.clock.monotonic() };
+  }
+
+  /** The interface as it was told last, or as it was chosen. */
+  get host(): HostInterface {
+    return this.#host;
+  }
+
+  /** Works until `signal` aborts; rejects only with its reason. */
+  async run(signal: AbortSignal): Promise<never> {
+    const { kernel, clock, trouble } = this.#options;
+    const matters = (event: KernelEvent) => this.#matters(event);
+    const look = (inner: AbortSignal) => this.#look(inner);
+    return await followHost<never>({ kernel, clock, trouble, spacingMs, matters, look }, signal);
+  }
+
+  /** Routes come and go by the thousand; they matter to a choice alone. */
+  #matters({ type }: KernelEvent): boolean {
+    return this.#finding.held === undefined || (type !== 'route-added' && type !== 'route-removed');
+  }
+
+  async #look(signal: AbortSignal): Promise<{ againMs?: number }> {
+    const { kernel, clock, trouble } = this.#options;
+    const links = await kernel.links(signal);
+    const network = { links, addresses: await kernel.addresses(signal), routes: {} };
+    const held = whereHeld(network, this.#host);
+    const nowMs = clock.monotonic();
+    if (!isDeepStrictEqual(held, this.#finding.held)) this.#finding = { held, sinceMs: nowMs };
+    if (held !== undefined) trouble.clear('interface', `${describe(held.addresses)} is there again`);
+    if (isDeepStrictEqual(held, this.#host)) return {};
+    const leftMs = this.#finding.sinceMs + (held === undefined ? patienceMs : settleMs) - nowMs;
+    if (leftMs > 0) return { againMs: leftMs };
+    if (held === undefined) await this.#replace(signal);
+    else this.#tell(held);
+    return {};
+  }
+
+  /** Chooses again, as at the start; what is left of the addresses stays. */
+  async #replace(signal: AbortSignal): Promise<void> {
+    const { kernel, trouble } = this.#options;
+    const network = await readHostNetwork(kernel, this.#options, signal);
+    // It may have come back while that was read: the next look tells.
+    if (whereHeld(network, this.#host) !== undefined) return;
+    const kept = whatIsLeft(network, this.#host);
+    const choice =
+      Object.keys(kept).length === 0
+        ? chooseInterface(network, this.#options)
+        : chooseBeside(network, this.#options, kept);
+    if ('chosen' in choice) {
+      trouble.clear('interface', `interface ${choice.chosen.name} can be used`);
+      return this.#tell(choice.chosen);
+    }
+    const gone = describe(without(this.#host.addresses, kept));
+    trouble.report(
+      'interface',
+      `${gone} is gone from ${this.#host.name}, and no other address can be used: ${choice.problem}`,
+    );
+  }
+
+  #tell(next: HostInterface): void {
+    const previous = this.#host;
+    this.#host = next;
+    this.#finding = { held: next, sinceMs: this.#options.clock.monotonic() };
+    const { name, mtu, addresses } = next;
+    this.#options.log.warn(
+      { event: 'interface-changed', interface: name, mtu, addresses },
+      `the interface peers reach this host by has changed: ${differences(previous, next).join(', ')}`,
+    );
+    this.#options.onChange(next);
+  }
+}
+
+/** The link that has all the addresses, as it is now; the same one if possible. */
+function whereHeld(network: HostNetwork, host: HostInterface): HostInterface | undefined {
+  const link = byLikeness(network, host).find(({ index }) => holdsAll(network, index, host.addresses));
+  return link && { name: link.name, index: link.index, mtu: link.mtu, addresses: host.addresses };
+}
+
+/** Those addresses that are still there; together on one link, so those of one link at most. */
+function whatIsLeft(network: HostNetwork, host: HostInterface): PerFamily<string> {
+  const all = byLikeness(network, host).map(({ index }) =>
+    Object.fromEntries(
+      Object.entries(host.addresses).filter(([family, text]) => holdsAll(network, index, { [family]: text })),
+    ),
+  );
+  return all.find((left) => Object.keys(left).length > 0) ?? {};
+}
+
+/** Links but loopback; first the one that was chosen, then one that has its name. */
+function byLikeness({ links }: HostNetwork, host: HostInterface): readonly Link[] {
+  const unlike = ({ index, name }: Link) => (index === host.index ? 0 : name === host.name ? 1 : 2);
+  return links.filter(({ loopback }) => !loopback).toSorted((a, b) => unlike(a) - unlike(b));
+}
+
+function without(all: PerFamily<string>, some: PerFamily<string>): PerFamily<string> {
+  return Object.fromEntries(Object.entries(all).filter(([family]) => !(family in some)));
+}
+
+function describe(addresses: PerFamily<string>): string {
+  return Object.values(addresses).join(' and ');
+}
+
+function differences(previous: HostInterface, next: HostInterface): readonly string[] {
+  const of = ({ name, index, mtu, addresses: { ipv4, ipv6 } }: HostInterface) => [
+    ['name', name],
+    ['index', index],
+    ['MTU', mtu],
+    ['IPv4 address', ipv4],
+    ['IPv6 address', ipv6],
+  ];
+  const before = of(previous);
+  return of(next).flatMap(([what, value], i) => {
+    const old = before[i]?.[1];
+    return old === value ? [] : [`${what} ${value ?? 'none'} instead of ${old ?? 'none'}`];
+  });
+}

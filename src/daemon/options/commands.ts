@@ -1,0 +1,72 @@
+import { UsageError } from './errors.ts';
+import { environmentName, type Flag } from './flag.ts';
+import { judgeOldFlags } from './old-flags.ts';
+import { type HealthzAddress, type Options, runOptions } from './run-options.ts';
+import type { Settings } from './settings.ts';
+import { flags, flagTable } from './table.ts';
+
+/** What to do. `warnings` are lines for the log about what was ignored or taken differently. */
+export type ParsedCommand =
+  | { readonly command: 'run'; readonly options: Options; readonly warnings: readonly string[] }
+  | { readonly command: 'help'; readonly text: string }
+  | { readonly command: 'version'; readonly text: string }
+  | { readonly command: 'health'; readonly options: HealthzAddress };
+
+/** What a command is read from. */
+export interface CommandInput {
+  readonly settings: Settings;
+  readonly warn: (message: string) => void;
+  /** What `warn` has been told, and will be. */
+  readonly warnings: readonly string[];
+}
+
+/** Something the program can be asked for: a row from which parsing and help follow. */
+export interface Command {
+  /** The first words of the command line that ask for it; none for the daemon. */
+  readonly words: readonly string[];
+  /** What follows them, for the usage line. */
+  readonly usage: string;
+  /** For the help text, a line or more of up to 80 columns. */
+  readonly describe: string;
+  /** The flags it takes, in the order of the help text. */
+  readonly flags: readonly Flag<unknown>[];
+  /** Throws {@link UsageError}. */
+  readonly read: (input: CommandInput) => ParsedCommand;
+}
+
+/** The daemon itself: what is asked for when no command is. */
+export const daemonCommand: Command = {
+  words: [],
+  usage: '[flags]',
+  describe: `Routes the containers of Docker hosts on one network to each other: leases a
+subnet in etcd and keeps a route to every other host's. Does the work of
+flanneld with its host-gw backend, and takes the flags below as it does.`,
+  flags: flagTable,
+  read({ settings, warn, warnings }) {
+    judgeOldFlags(settings, warn);
+    return { command: 'run', options: runOptions(settings, warn), warnings };
+  },
+};
+
+/** The commands that are asked for by name. */
+export const namedCommands: readonly Command[] = [
+  {
+    words: ['health'],
+    usage: '[--healthz-ip=IP] --healthz-port=PORT',
+    describe: `Asks a running daemon's /healthz; exits 0 when it is alive, else 1.`,
+    flags: [flags.healthzIp, flags.healthzPort, flags.help],
+    read: ({ settings }) => ({ command: 'health', options: healthOptions(settings) }),
+  },
+];
+
+function healthOptions(settings: Settings): HealthzAddress {
+  const port = settings.value(flags.healthzPort);
+  if (port === 0) {
+    const variable = environmentName(flags.healthzPort);
+    throw new UsageError(
+      'MISSING_VALUE',
+      `health needs the daemon's port: --healthz-port=PORT or ${variable}`,
+    );
+  }
+  return { ip: settings.value(flags.healthzIp), port };
+}

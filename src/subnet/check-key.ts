@@ -1,0 +1,120 @@
+import type { PerFamily } from '../ip/ip.ts';
+import type { AddressDefence } from './address-defence.ts';
+import { isOwnKey, namesAnother } from './holder.ts';
+import { keepKey, keepLease, rewrite } from './keep-key.ts';
+import { formatLeaseValue } from './lease.ts';
+import { type LeaseOptions, type OwnLease } from './own-lease.ts';
+import type { KeyValue } from './registry.ts';
+import { formatSubnetKey } from './subnet-key.ts';
+import { findOverlap, take } from './take.ts';
+
+export interface CheckOptions extends LeaseOptions {
+  /** Answers who asks for our key. */
+  readonly defence: AddressDefence;
+  /** Addresses that the value is to name from now on, when this host has got other ones. */
+  readonly moveTo?: PerFamily<string> | undefined;
+  /** Values that may have been written without our hearing of it. */
+  readonly unconfirmedValues: ReadonlySet<string>;
+  /** Another host had our subnet when we looked last. */
+  readonly contested: boolean;
+  /** Told when our key is found to be gone, before it is taken again. */
+  readonly onLost: () => void;
+}
+
+/** `again`: it changed under our hands, look once more; `contested`: another host's key has our subnet. */
+export type CheckedKey =
+  | { readonly result: 'held'; readonly lease: OwnLease }
+  | { readonly result: 'contested'; readonly by: KeyValue }
+  | { readonly result: 'again' };
+
+const again: CheckedKey = { result: 'again' };
+
+/**
+ * Reads our key and renews it, or takes it again. Whoever owns it shows in the key only, not in a lease that lives. Rejects
+ * with RegistryError.
+ */
+export async function checkKey(
+  options: CheckOptions,
+  own: OwnLease,
+  signal: AbortSignal,
+): Promise<CheckedKey> {
+  const { registry, grants, addresses } = options;
+  const kv = (await registry.range({ key: own.key }, signal)).kvs[0];
+  if (kv === undefined) return await retake(options, own, signal);
+  if (namesAnother(addresses, kv.value) && !isMoved(options, own, kv)) return { result: 'contested', by: kv };
+  // A key of ours that was never confirmed, because an answer was lost: does it overlap an older one? Then it goes.
+  const unconfirmed = grants.isUnused(kv.lease);
+  const older = unconfirmed && (await findOverlap(options, own.subnets, signal, kv.createRevision));
+  if (older) return { result: 'contested', by: older };
+  grants.use(kv.lease);
+  const kept = options.moveTo
+    ? await move(options, kv, options.moveTo, signal)
+    : await keep(options, own, kv, signal);
+  if (kept === undefined) return again;
+  noteLease(options, own, kept.leaseId);
+  await grants.revokeUnused(signal);
+  return { result: 'held', lease: { ...own, ...kept } };
+}
+
+/** Our move to other addresses whose answer was lost. */
+function isMoved({ unconfirmedValues }: CheckOptions, { leaseId }: OwnLease, kv: KeyValue): boolean {
+  return unconfirmedValues.has(kv.value) && kv.lease === leaseId;
+}
+
+async function keep(options: CheckOptions, own: OwnLease, kv: KeyValue, signal: AbortSignal) {
+  const kept = await keepKey(options, kv, signal);
+  if (kept === undefined || kept.modRevision !== kv.modRevision) return kept;
+  return { ...kept, modRevision: await options.defence.answer(options, own, kv, signal) };
+}
+
+/** Names the new addresses in the value; the subnet, the key and its lease or lack of one stay. */
+async function move(options: CheckOptions, kv: KeyValue, to: PerFamily<string>, signal: AbortSignal) {
+  const value = formatLeaseValue(to);
+  const { id: leaseId, ttlSeconds } = await keepLease(options, kv.lease, signal);
+  if (kv.value === value && kv.lease === leaseId)
+    return { value, leaseId, ttlSeconds, modRevision: kv.modRevision };
+  const modRevision = await rewrite(options, kv, { value, lease: leaseId }, signal);
+  return modRevision === undefined ? undefined : { value, leaseId, ttlSeconds, modRevision };
+}
+
+/** An operator may make a reservation of our key, or give it another lease. Both are respected. */
+function noteLease({ log, grants }: CheckOptions, { key, leaseId: before }: OwnLease, after: string): void {
+  if (after === before) return;
+  log.warn(
+    { event: 'lease-changed', key, before, after },
+    `the own lease ${key} hangs on another etcd lease now`,
+  );
+  grants.release(before);
+}
+
+/**
+ * Our key is gone (deleted, revoked, expired): the same subnets again, if nobody else has them. Routes stay as they are. The
+ * lease it had serves again when it still lives; only a dead one is replaced.
+ */
+async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal): Promise<CheckedKey> {
+  const { registry, grants, addresses, leaseTtlSeconds, subnetsPrefix } = options;
+  const { subnets } = own;
+  options.onLost();
+  // Also a key that is still on its way from an attempt before.
+  await grants.revokeUnused(signal);
+  // A look first: to put the key and give way again, at every attempt, would make all hosts change their routes.
+  const still = options.contested && (await findOverlap(options, subnets, signal));
+  if (still) return { result: 'contested', by: still };
+  const lives = own.leaseId === '0' ? 0 : (await registry.leaseKeepAlive(own.leaseId, signal)).ttlSeconds;
+  // Until the key is confirmed the lease counts as unused.
+  if (lives > 0) grants.own(own.leaseId);
+  const granted =
+    lives > 0 ? { id: own.leaseId, ttlSeconds: lives } : await grants.grant(leaseTtlSeconds, signal);
+  const outcome = await take(options, subnets, granted.id, signal);
+  if ('modRevision' in outcome) {
+    grants.use(granted.id);
+    const key = formatSubnetKey(subnetsPrefix, subnets);
+    const { id: leaseId, ttlSeconds } = granted;
+    const lease = { ...own, key, ...outcome, value: formatLeaseValue(addresses), leaseId, ttlSeconds };
+    return { result: 'held', lease: { ...lease, origin: 'retaken' } };
+  }
+  const [by] = outcome.inTheWay;
+  // Gone by now, or put by another program of this host: look again.
+  if (by === undefined || (by.key === own.key && isOwnKey(addresses, subnetsPrefix, by))) return again;
+  return { result: 'contested', by };
+}

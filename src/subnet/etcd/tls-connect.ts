@@ -1,0 +1,78 @@
+import { isIP, type Socket } from 'node:net';
+import { connect, type PeerCertificate, type SecureContext, type TLSSocket } from 'node:tls';
+import { CallCredentials, ChannelCredentials, type experimental } from '@grpc/grpc-js';
+import { excerpt } from '../../runtime/excerpt.ts';
+
+/** A peer that accepts and stays silent would be waited for without end. */
+const handshakeTimeoutMs = 4_000;
+
+/**
+ * TLS below gRPC, with what the certificate files hold when a connection is made (grpc-js' own credentials hold what they held
+ * when the client was made). Every client of a member shares one, and with it one connection.
+ */
+export class TlsCredentials extends ChannelCredentials {
+  readonly #host: string;
+  readonly #context: () => Promise<SecureContext>;
+
+  /** `host`: of the endpoint's URL, the name or address the server's certificate has to be for. */
+  constructor(host: string, context: () => Promise<SecureContext>) {
+    super();
+    this.#host = host;
+    this.#context = context;
+  }
+
+  override _isSecure(): boolean {
+    return true;
+  }
+
+  override _equals(other: ChannelCredentials): boolean {
+    return this === other;
+  }
+
+  override _createSecureConnector(): experimental.SecureConnector {
+    return {
+      waitForReady: () => Promise.resolve(),
+      connect: async (socket) => ({
+        socket: await handshake(socket, this.#host, await this.#context()),
+        secure: true,
+      }),
+      getCallCredentials: () => CallCredentials.createEmpty(),
+      destroy: () => undefined,
+    };
+  }
+}
+
+type TlsError = Error & { readonly code?: string; readonly cert?: Partial<PeerCertificate> };
+
+function describe({ code, message, cert }: TlsError): string {
+  // Node's own words leave out names when an address was asked for.
+  const names = cert && excerpt(cert.subjectaltname ?? `CN ${String(cert.subject?.CN)}`);
+  return code === undefined ? message : `${code}: ${names ?? message}`;
+}
+
+/**
+ * Rejects with what TLS calls the failure, then its message (`CERT_HAS_EXPIRED: certificate has expired`), or the names that a
+ * certificate for another name is for.
+ */
+function handshake(socket: Socket, host: string, secureContext: SecureContext): Promise<TLSSocket> {
+  return new Promise((resolve, reject) => {
+    const secured = connect({
+      socket,
+      host,
+      secureContext,
+      ALPNProtocols: ['h2'],
+      // No name is sent for an address (RFC 6066, section 3); Node checks the certificate against `host` then.
+      ...(isIP(host) === 0 ? { servername: host } : {}),
+    });
+    secured.setTimeout(handshakeTimeoutMs, () =>
+      secured.destroy(new Error(`no TLS handshake within ${handshakeTimeoutMs / 1000} s`)),
+    );
+    const onError = (error: TlsError) => reject(new Error(describe(error)));
+    secured.once('error', onError);
+    secured.once('secureConnect', () => {
+      secured.setTimeout(0);
+      secured.off('error', onError);
+      resolve(secured);
+    });
+  });
+}

@@ -1,0 +1,99 @@
+import { mkdirSync, rmdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { CONFIG, PREFIX } from '../testbed/cluster.ts';
+import { until } from '../testbed/netns.ts';
+import { type Bench, startBench } from './bench.ts';
+
+// What /healthz and /readyz say through the life of one daemon: liveness is never withdrawn, readiness tells the truth.
+
+const AT = 'http://127.0.0.1:8471';
+const PEER = '172.20.1.0/24 via 10.211.55.101';
+
+let bench: Bench;
+
+beforeAll(async () => {
+  const flags = ['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8471'];
+  bench = await startBench({ flags });
+});
+
+afterAll(() => bench?.close());
+
+/** Waits for /readyz to answer so; /healthz says 200 all the while. */
+async function readyz(status: 200 | 503, text: string | RegExp): Promise<void> {
+  let last = await bench.get(`${AT}/readyz`);
+  await until(
+    async () => {
+      last = await bench.get(`${AT}/readyz`);
+      return last.status === status && new RegExp(text).test(last.body);
+    },
+    30_000,
+    () => `wanted ${status} ${text}, got ${last.status} ${last.body}\n${bench.daemon.process.tail()}`,
+  );
+  expect(await bench.get(`${AT}/healthz`)).toEqual({ status: 200, body: 'flanneld is running' });
+}
+
+test('is served before etcd answers, and says that it waits for it', async () => {
+  await bench.etcd.first.kill();
+  bench.daemon.launch();
+  await bench.daemon.waitForLog('health-listening');
+  await readyz(503, /^flanneld is not ready yet\nwaiting for etcd: .*127\.0\.0\.1:2379/);
+  await bench.etcd.first.start();
+});
+
+test('is ready once everything is done', async () => {
+  await bench.daemon.ready();
+  await readyz(200, /^flanneld is ready$/);
+});
+
+test('names a peer whose gateway is not on a connected network, until it goes', async () => {
+  await bench.putRoutes([PEER, '172.20.2.0/24 via 192.0.2.9']);
+  await readyz(503, /172\.20\.2\.0\/24 via 192\.0\.2\.9 is parked/);
+  await bench.removeLease('172.20.2.0/24');
+  await readyz(200, /^flanneld is ready$/);
+});
+
+test('is not ready while etcd is away, and ready again', async () => {
+  await bench.etcd.first.kill();
+  await readyz(503, /cannot be watched/);
+  await bench.etcd.first.start();
+  await readyz(200, /^flanneld is ready$/);
+  await bench.haveRoutes([PEER]);
+});
+
+test('stays ready while an edited configuration waits for a restart, and tells of it', async () => {
+  const edited = { ...CONFIG, SubnetMax: '172.20.99.0' };
+  await bench.etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(edited));
+  await readyz(200, /^flanneld is ready\n.*SubnetMax 172\.20\.254\.0\/24 → 172\.20\.99\.0\/24.*restart/);
+  await bench.etcd.ctl('put', `${PREFIX}/config`, JSON.stringify({ ...CONFIG, SubnetLen: 31 }));
+  await readyz(200, /^flanneld is ready\n.*cannot be used: SubnetLen is 31/);
+  await bench.etcd.ctl('del', `${PREFIX}/config`);
+  await readyz(200, /^flanneld is ready\n.*was deleted/);
+  await bench.etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(CONFIG));
+  await readyz(200, /^flanneld is ready$/);
+  const lines = bench.daemon.logs.filter(({ msg }) => msg?.includes('the network configuration') ?? false);
+  expect(lines.map(({ level }) => level)).toEqual(['warn', 'warn', 'warn']);
+  expect(bench.daemon.logs.filter(({ event }) => event === 'file-written')).toHaveLength(2);
+});
+
+test('is not ready while a file cannot be written, and names it', async () => {
+  const other = bench.makeDaemon('blocked', {
+    prefix: '/other',
+    flags: ['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8472'],
+  });
+  await bench.etcd.ctl(
+    'put',
+    '/other/config',
+    JSON.stringify({ ...CONFIG, Network: '172.21.0.0/16', SubnetMin: undefined, SubnetMax: undefined }),
+  );
+  mkdirSync(dirname(other.subnetFile), { recursive: true });
+  // A folder in its place cannot be replaced by a file.
+  mkdirSync(other.subnetFile);
+  other.launch();
+  await other.waitForLog(({ msg }) => msg?.includes('cannot be written') ?? false);
+  const { status, body } = await bench.get('http://127.0.0.1:8472/readyz');
+  expect([status, body]).toEqual([503, expect.stringContaining('subnet.env cannot be written')]);
+  rmdirSync(other.subnetFile);
+  await other.ready();
+  expect((await bench.get('http://127.0.0.1:8472/readyz')).status).toBe(200);
+});

@@ -1,0 +1,316 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { PerFamily } from '../../src/ip/ip.ts';
+import type { LeaseSubnets } from '../../src/subnet/subnet-key.ts';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf, subnet } from './lease-host.ts';
+import { prefix, valueOf } from './lease-watch-host.ts';
+
+const ip = '10.211.0.1';
+const ip6 = 'fd00::1';
+const other = valueOf('10.211.0.2', 'fd00::2');
+const dayS = 86_400;
+const ipv4 = poolOf('10.1.0.0/24', '10.1.255.0/24');
+const ipv6 = poolOf('fc00:1::/64', 'fc00:1:0:ff::/64');
+
+type Kind = 'IPv4 alone' | 'IPv6 alone' | 'both';
+
+/** What a host is told, and what it writes. */
+const kinds: Record<Kind, LeaseHostOptions & { readonly addresses: PerFamily<string> }> = {
+  'IPv4 alone': { pools: { ipv4 }, addresses: { ipv4: ip } },
+  'IPv6 alone': { pools: { ipv6 }, addresses: { ipv6: ip6 } },
+  both: { pools: { ipv4, ipv6 }, addresses: { ipv4: ip, ipv6: ip6 } },
+};
+const values: Record<Kind, string> = {
+  'IPv4 alone': valueOf(ip),
+  'IPv6 alone': valueOf('0.0.0.0', ip6),
+  both: valueOf(ip, ip6),
+};
+const keyForms: Record<Kind, RegExp> = {
+  'IPv4 alone': /^10\.1\.\d+\.0-24$/,
+  'IPv6 alone': /^0\.0\.0\.0-0&fc00:1:[\da-f:]*:-64$/,
+  both: /^10\.1\.\d+\.0-24&fc00:1:[\da-f:]*:-64$/,
+};
+const allKinds = Object.keys(kinds) as Kind[];
+
+let world: LeaseWorld;
+
+beforeEach(() => {
+  world = new LeaseWorld();
+});
+
+afterEach(async () => {
+  expect(await world.close()).toBe(true);
+});
+
+async function acquire(kind: Kind, options: LeaseHostOptions = {}): Promise<LeaseHost> {
+  const host = world.host(ip, { watch: false, ...kinds[kind], ...options }).start();
+  await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+  return host;
+}
+
+const put = (name: string, value: string, lease = world.etcd.grant(dayS)) => {
+  world.etcd.put(prefix + name, value, lease);
+  return lease;
+};
+const keyOf = (host: LeaseHost) => host.manager.lease?.key.slice(prefix.length) ?? '';
+const subnets = (text4?: string, text6?: string): LeaseSubnets => ({
+  ...(text4 === undefined ? {} : { ipv4: subnet(text4) }),
+  ...(text6 === undefined ? {} : { ipv6: subnet(text6) }),
+});
+
+describe.each(allKinds)('a host with %s', (kind) => {
+  it('takes a subnet per family, as flanneld writes it, and goes on with it after a restart', async () => {
+    const host = await acquire(kind);
+    const { leaseId } = host.manager.lease ?? {};
+    expect(keyOf(host)).toMatch(keyForms[kind]);
+    expect(world.kvs).toMatchObject([{ key: prefix + keyOf(host), value: values[kind], lease: leaseId }]);
+    const { revision } = world.etcd;
+    await host.stop();
+    host.start();
+    await world.clock.until('the lease again', () => host.held !== undefined, 10_000);
+    expect(world.etcd.revision).toBe(revision);
+    expect(host.manager.lease).toMatchObject({ origin: 'reused', leaseId });
+  });
+
+  it('takes the same subnets again when its key is deleted', async () => {
+    const host = await acquire(kind, { watch: true });
+    const key = keyOf(host);
+    await world.clock.advance(1_000);
+    world.etcd.delete(prefix + key);
+    await world.clock.advance(1_000);
+    expect(world.keys).toEqual([key]);
+    expect(host.held).toBeDefined();
+  });
+
+  it('keeps its lease for weeks, by renewals that write nothing', async () => {
+    const host = await acquire(kind, { watch: true });
+    const { revision, leaseIds } = world.etcd;
+    await world.clock.advance(14 * dayS * 1000);
+    expect(host.held).toBeDefined();
+    expect(world.etcd.revision).toBe(revision);
+    expect(world.etcd.leaseIds).toEqual(leaseIds);
+  });
+});
+
+describe('an IPv6-only host', () => {
+  it('does not take another’s lease for its own, although all of them say PublicIP 0.0.0.0', async () => {
+    put('0.0.0.0-0&fc00:1:0:5::-64', valueOf('0.0.0.0', 'fd00::2'));
+    const host = await acquire('IPv6 alone');
+    expect(world.keys).toHaveLength(2);
+    expect(keyOf(host)).not.toContain('fc00:1:0:5:');
+  });
+
+  it('leaves the IPv4 pool as it is: 0.0.0.0-0 overlaps nothing', async () => {
+    put('0.0.0.0-0&fc00:1:0:5::-64', valueOf('0.0.0.0', 'fd00::2'));
+    const host = await acquire('IPv4 alone', { pools: { ipv4: poolOf('10.1.7.0/24', '10.1.7.0/24') } });
+    expect(host.held).toBe('10.1.7.0/24');
+  });
+});
+
+/** Families turned on and off: what the own key was, what is on now, what the key must be. */
+const turns: readonly [string, Kind, string, Kind, string | RegExp][] = [
+  ['IPv6 is turned on', 'IPv4 alone', '10.1.5.0-24', 'both', /^10\.1\.5\.0-24&fc00:1:/],
+  ['IPv6 is turned off', 'both', '10.1.5.0-24&fc00:1:0:5::-64', 'IPv4 alone', '10.1.5.0-24'],
+  ['IPv4 is turned off', 'both', '10.1.5.0-24&fc00:1:0:5::-64', 'IPv6 alone', '0.0.0.0-0&fc00:1:0:5::-64'],
+  [
+    'IPv4 is turned on',
+    'IPv6 alone',
+    '0.0.0.0-0&fc00:1:0:5::-64',
+    'both',
+    /^10\.1\.\d+\.0-24&fc00:1:0:5::-64$/,
+  ],
+  ['IPv6Network changes', 'both', '10.1.5.0-24&fc00:9::-64', 'both', /^10\.1\.5\.0-24&fc00:1:[\da-f:]*:-64$/],
+  ['Network changes', 'both', '10.9.5.0-24&fc00:1:0:5::-64', 'both', /^10\.1\.\d+\.0-24&fc00:1:0:5::-64$/],
+];
+
+describe.each(turns)('L11: when %s', (_, before, name, after, expected) => {
+  it.each([true, false])('the subnet that stays is kept, at one revision (a lease: %s)', async (leased) => {
+    const lease = put(name, values[before], leased ? world.etcd.grant(dayS) : '0');
+    const { revision } = world.etcd;
+    const host = await acquire(after);
+    if (typeof expected === 'string') expect(keyOf(host)).toBe(expected);
+    else expect(keyOf(host)).toMatch(expected);
+    // One write: whoever watches sees the old key go and the new one come in one batch.
+    expect(world.etcd.revision).toBe(revision + 1);
+    expect(world.kvs).toMatchObject([{ key: prefix + keyOf(host), value: values[after], lease }]);
+    expect(world.etcd.leaseIds).toEqual(leased ? [lease] : []);
+    expect(host.manager.lease?.origin).toBe('reused');
+  });
+
+  it.each([true, false])('a lost reply leaves one key (applied: %s)', async (applied) => {
+    put(name, values[before]);
+    world.etcd.loseNextReply({ applied });
+    const host = await acquire(after);
+    if (typeof expected === 'string') expect(keyOf(host)).toBe(expected);
+    else expect(keyOf(host)).toMatch(expected);
+    expect(world.keys).toEqual([keyOf(host)]);
+    expect(world.idleLeases).toEqual([]);
+  });
+
+  it('the key stays the host’s when its etcd lease died in the same moment', async () => {
+    const lease = put(name, values[before]);
+    const host = world.host(ip, { watch: false, ...kinds[after] });
+    host.onStart = (registry) => {
+      registry.onCall = (call) => {
+        if (call === 'leaseKeepAlive') world.etcd.revoke(lease);
+      };
+    };
+    host.start();
+    await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+    if (typeof expected === 'string') expect(keyOf(host)).toBe(expected);
+    else expect(keyOf(host)).toMatch(expected);
+    expect(world.keys).toEqual([keyOf(host)]);
+    expect(world.idleLeases).toEqual([]);
+  });
+});
+
+it('L11: IPv6 is turned on over and over, and the IPv4 subnet and the etcd lease are the same all the time', async () => {
+  const host = await acquire('IPv4 alone');
+  const [held] = (host.held ?? '').split(' and ');
+  const { leaseIds } = world.etcd;
+  for (const kind of ['both', 'IPv4 alone', 'both', 'both', 'IPv4 alone'] as const) {
+    await host.stop();
+    host.options = { watch: false, ...kinds[kind] };
+    host.start();
+    await world.clock.until('a lease', () => host.held !== undefined, 10_000);
+    expect(host.held?.split(' and ')[0]).toBe(held);
+    expect(world.keys).toHaveLength(1);
+    expect(world.etcd.leaseIds).toEqual(leaseIds);
+  }
+});
+
+describe('the value of a key found', () => {
+  it.each([
+    ['a changed PublicIPv6', valueOf(ip, 'fd00::99')],
+    ['no PublicIPv6', valueOf(ip)],
+    ['another spelling', `{"PublicIP":"${ip}","PublicIPv6":"FD00:0::1","BackendType":"host-gw"}`],
+    ['another backend', `{"PublicIP":"${ip}","PublicIPv6":"${ip6}","BackendType":"vxlan"}`],
+  ])('with %s is put right, keeping the lease', async (_, value) => {
+    const lease = put('10.1.5.0-24&fc00:1:0:5::-64', value);
+    const host = await acquire('both');
+    expect(keyOf(host)).toBe('10.1.5.0-24&fc00:1:0:5::-64');
+    expect(world.kvs).toMatchObject([{ value: values.both, lease }]);
+  });
+
+  it('is found by PublicIPv6 in any spelling while IPv4 is off', async () => {
+    put('0.0.0.0-0&fc00:1:0:5::-64', '{"PublicIP":null,"PublicIPv6":"FD00:0:0::1"}');
+    const host = await acquire('IPv6 alone');
+    expect(keyOf(host)).toBe('0.0.0.0-0&fc00:1:0:5::-64');
+    expect(world.kvs).toMatchObject([{ value: values['IPv6 alone'] }]);
+  });
+});
+
+/** L10: a hint never wins against a live lease, whichever half or length it overlaps with. */
+describe('a hint of both families', () => {
+  const hint = subnets('10.1.77.0/24', 'fc00:1:0:77::/64');
+  it.each([
+    ['is used when both subnets are free', [], '10.1.77.0-24&fc00:1:0:77::-64'],
+    ['is void when the IPv4 subnet is taken', ['10.1.77.0-24'], undefined],
+    ['is void when the IPv4 subnet is overlapped by another length', ['10.1.64.0-20'], undefined],
+    [
+      'is void when the same IPv6 subnet hangs on another IPv4 one',
+      ['10.1.9.0-24&fc00:1:0:77::-64'],
+      undefined,
+    ],
+    [
+      'is void when the IPv6 subnet is overlapped by another length',
+      ['10.1.9.0-24&fc00:1:0:70::-60'],
+      undefined,
+    ],
+    ['is void when an IPv6-only host has the IPv6 subnet', ['0.0.0.0-0&fc00:1:0:77::-64'], undefined],
+  ])('%s', async (_, taken, expected) => {
+    for (const name of taken) put(name, other);
+    const host = await acquire('both', { hint });
+    if (expected === undefined) {
+      expect(keyOf(host)).not.toContain('10.1.77.0');
+      expect(keyOf(host)).not.toContain(':77:');
+    } else expect(keyOf(host)).toBe(expected);
+    expect(host.manager.lease?.origin).toBe(expected === undefined ? 'new' : 'hint');
+  });
+
+  it.each([
+    ['IPv4 alone', '10.1.77.0-24'],
+    ['IPv6 alone', '0.0.0.0-0&fc00:1:0:77::-64'],
+  ] as const)('counts for the family that is on: %s', async (kind, expected) => {
+    expect(keyOf(await acquire(kind, { hint }))).toBe(expected);
+  });
+
+  it('of IPv4 alone is used when IPv6 is on, too', async () => {
+    const host = await acquire('both', { hint: subnets('10.1.77.0/24') });
+    expect(keyOf(host)).toMatch(/^10\.1\.77\.0-24&fc00:1:/);
+  });
+});
+
+describe('an IPv6 subnet that another host takes in the same moment', () => {
+  it.each(['10.1.9.0-24&fc00:1::-64', '0.0.0.0-0&fc00:1::-64', '10.1.9.0-24&fc00:1::-60'])(
+    'by %s: the later one chooses again',
+    async (theirs) => {
+      let races = 0;
+      const host = world.host(ip, {
+        watch: false,
+        ...kinds.both,
+        pools: { ipv4, ipv6: poolOf('fc00:1::/64', 'fc00:1:0:10::/64') },
+        hint: subnets('10.1.77.0/24', 'fc00:1::/64'),
+      });
+      host.onStart = (registry) => {
+        registry.onCall = (call) => {
+          if (call === 'txn' && races++ === 0) put(theirs, other);
+        };
+      };
+      host.start();
+      await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+      expect(keyOf(host)).not.toContain('fc00:1::');
+      expect(world.keys).toHaveLength(2);
+      expect(world.etcd.leaseIds).toHaveLength(2);
+    },
+  );
+
+  it('while IPv6 is being turned on: the IPv4 subnet stays, another IPv6 subnet is chosen', async () => {
+    let races = 0;
+    put('10.1.5.0-24', valueOf(ip));
+    const host = world.host(ip, {
+      watch: false,
+      ...kinds.both,
+      pools: { ipv4, ipv6: poolOf('fc00:1::/64', 'fc00:1:0:1::/64') },
+      hint: subnets(undefined, 'fc00:1::/64'),
+    });
+    host.onStart = (registry) => {
+      registry.onCall = (call) => {
+        if (call === 'txn' && races++ === 0) put('10.1.9.0-24&fc00:1::-64', other);
+      };
+    };
+    host.start();
+    await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+    expect(world.keys).toEqual(['10.1.5.0-24&fc00:1:0:1::-64', '10.1.9.0-24&fc00:1::-64']);
+    expect(world.idleLeases).toEqual([]);
+  });
+});
+
+describe('a dual-stack host whose pool', () => {
+  it.each([
+    ['IPv4', { ipv4: poolOf('10.1.7.0/24', '10.1.7.0/24'), ipv6 }, 'Network or SubnetMin'],
+    ['IPv6', { ipv4, ipv6: poolOf('fc00:1:0:7::/64', 'fc00:1:0:7::/64') }, 'IPv6Network or IPv6SubnetMin'],
+  ])('of %s has no free subnet waits, says which, and holds nothing meanwhile', async (_, pools, remedy) => {
+    put('10.1.7.0-24&fc00:1:0:7::-64', other);
+    const host = world.host(ip, { watch: false, ...kinds.both, pools }).start();
+    await world.clock.advance(60_000);
+    expect(host.trouble.current.join()).toContain(`no lease for ${ip} and ${ip6}`);
+    expect(host.trouble.current.join()).toContain(remedy);
+    expect(host.trouble.current.join()).toContain('the first to end does so within a day');
+    expect(world.keys).toHaveLength(1);
+    expect(world.idleLeases).toEqual([]);
+    expect(world.etcd.calls.leaseTimeToLive).toBe(1);
+  });
+});
+
+it('of several own keys a reservation is preferred, then one that needs no change; the others are reported', async () => {
+  put('10.1.4.0-24', valueOf(ip));
+  put('10.1.5.0-24&fc00:1:0:5::-64', values.both);
+  const host = await acquire('both');
+  expect(keyOf(host)).toBe('10.1.5.0-24&fc00:1:0:5::-64');
+  expect(world.log.events('other-own-leases')[0]?.message).toContain('10.1.4.0-24');
+  await host.stop();
+  put('10.1.6.0-24', valueOf(ip), '0');
+  const reserved = await acquire('both');
+  expect(keyOf(reserved)).toMatch(/^10\.1\.6\.0-24&/);
+  expect(world.etcd.get(prefix + keyOf(reserved))?.lease).toBe('0');
+});

@@ -1,0 +1,164 @@
+import { performance } from 'node:perf_hooks';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { compileGoRegexp, GoRegexpError } from '../../src/daemon/interface/go-regexp/go-regexp.ts';
+
+/** Pattern, texts it matches, texts it does not: all tried with Go 1.26's regexp.MatchString. */
+const means: readonly (readonly [pattern: string, yes: readonly string[], no: readonly string[]])[] = [
+  ['eth', ['eth0', 'veth1'], ['ens3']],
+  ['', ['', 'eth0'], []],
+  ['^eth\\d+$', ['eth0', 'eth10'], ['veth0', 'eth0.1', 'eth0\n']],
+  ['\\Aen(s|p)[[:digit:]]+\\z', ['ens3', 'enp0'], ['en3', 'ens3\n']],
+  ['10\\.(1|2)\\.', ['10.1.0.5', '110.2.3.4'], ['10.3.0.5', '10x1.']],
+  ['(?i)ETH', ['eth0', 'Eth'], ['en']],
+  ['E(?i)TH', ['Eth', 'ETH'], ['eth']],
+  ['(?i:E)th', ['eth', 'Eth'], ['ETH']],
+  ['(?i)e(?-i)th', ['Eth'], ['eTH']],
+  ['((?i)e)th', ['Eth'], ['eTh']],
+  ['(?i)[a-f]+$', ['FE'], ['g']],
+  ['(?i)[^a-f]', ['g'], ['A', 'f']],
+  ['(?i)\u212a', ['k', 'K'], ['c']],
+  ['(?i)[[:^lower:]]', ['1'], ['a', 'A']],
+  ['(?s)a.b', ['a\nb'], []],
+  ['a.b', ['a-b'], ['a\nb']],
+  ['(?m)^b$', ['a\nb\nc', 'b'], ['ab']],
+  ['(?U)a+', ['aa'], ['']],
+  ['(?P<card>e)(?<port>\\d)', ['e1'], ['e']],
+  ['\\Q10.1.\\E', ['10.1.0.5'], ['10x1.']],
+  ['\\Qa*', ['a*'], ['aa']],
+  ['\\Qab\\E+$', ['abb'], ['a']],
+  ['[[:alpha:]_]\\d', ['_1', 'a1'], ['11']],
+  ['[[:^digit:]]', ['a'], ['7']],
+  ['[]a]', [']', 'a'], ['b']],
+  ['[^]a]', ['b'], [']', 'a']],
+  ['[a\\-z]', ['-'], ['m']],
+  ['[\\d-]', ['-', '5'], ['a']],
+  ['[a-]', ['-', 'a'], ['b']],
+  ['[^a]', ['\n'], ['a']],
+  ['\\pL\\p{Nd}', ['é1'], ['1é']],
+  ['\\p{Greek}|\\p{^Lu}\\PN', ['α', 'ab'], ['A', '11']],
+  ['\\w\\W\\s\\S', ['a- b'], ['a-\u00a0b', 'é- b']],
+  ['\\D', ['٣'], ['3']],
+  ['\\bth', ['é th', 'éth'], ['eth']],
+  ['e\\Bth', ['eth'], ['e th']],
+  ['\\x41\\x{1F600}\\101\\07\\a', ['A\u{1f600}A\x07\x07'], ['A']],
+  ['\\.\\-\\/\\_', ['.-/_'], ['a']],
+  ['^.$', ['\u{1f600}'], ['ab', '']],
+  ['^a{2}$', ['aa'], ['a', 'aaa']],
+  ['^a{2,}$', ['aa', 'aaaa'], ['a']],
+  ['^a{1,2}$', ['a', 'aa'], ['', 'aaa']],
+  ['^a{0}b$', ['b'], ['ab']],
+  ['^a{,2}$', ['a{,2}'], ['aa']],
+  ['^a{01}$', ['a{01}'], ['a']],
+  ['x{}', ['x{}'], ['x']],
+  ['^(a|b)*?c??$', ['', 'abbac'], ['abd']],
+  ['(a*)*b', ['aab', 'b'], ['aac']],
+  ['^*', [''], []],
+  ['a||b', ['', 'c'], []],
+  ['(|a)+$', [''], []],
+  ['a(?i)*$', ['', 'aa', 'b'], []],
+  ['(?)a', ['a'], ['b']],
+];
+
+describe('a pattern means what it means in Go', () => {
+  it.each(means)('%s', (pattern, yes, no) => {
+    const regexp = compileGoRegexp(pattern);
+    const matched = [...yes, ...no].filter((text) => regexp.matches(text));
+    expect(matched).toEqual(yes);
+  });
+});
+
+describe('a pattern that Go refuses is refused by name', () => {
+  it.each([
+    ['(eth', 'missing closing ): (eth'],
+    ['eth)', 'unexpected ): eth)'],
+    ['eth[0', 'missing closing ]: [0'],
+    ['[]', 'missing closing ]: []'],
+    ['[a-', 'missing closing ]: [a-'],
+    ['*', 'missing argument to repetition operator: *'],
+    ['(|+?)', 'missing argument to repetition operator: +?'],
+    ['a**', 'invalid nested repetition operator: **'],
+    ['a*+', 'invalid nested repetition operator: *+'],
+    ['a{2}{3}', 'invalid nested repetition operator: {2}{3}'],
+    ['a{2,1}', 'invalid repeat count: {2,1}'],
+    ['a{1001}', 'invalid repeat count: {1001}'],
+    ['(a{100}){100}', 'invalid repeat count: {100}'],
+    ['[9-0]', 'invalid character class range: 9-0'],
+    ['[a-\\d]', 'invalid escape sequence: \\d'],
+    ['[[:number:]]', 'invalid character class range: [:number:]'],
+    ['\\p{Klingon}', 'invalid character class range: \\p{Klingon}'],
+    ['(?=a)', 'Go has no lookahead or lookbehind: (?='],
+    ['(?!a)', 'Go has no lookahead or lookbehind: (?!'],
+    ['(?<=a)', 'Go has no lookahead or lookbehind: (?<='],
+    ['(?<!a)', 'Go has no lookahead or lookbehind: (?<!'],
+    ['(a)\\1', 'invalid escape sequence (Go has no backreferences): \\1'],
+    ['(?<n>a)\\k<n>', 'invalid escape sequence (Go has no backreferences): \\k'],
+    ['a\\Z', 'invalid escape sequence (use \\z for the end of the text): \\Z'],
+    ['\\u0041', 'invalid escape sequence (use \\x{…}): \\u'],
+    ['\\x{110000}', 'invalid escape sequence: \\x{110000}'],
+    ['\\é', 'invalid escape sequence: \\é'],
+    ['a\\', 'trailing backslash at end of expression: a\\'],
+    ['(?x)a', 'invalid or unsupported Perl syntax: (?x)'],
+    ['(?>a)', 'invalid or unsupported Perl syntax: (?>a)'],
+    ['(?P<n>a)(?P<n>b)', 'duplicate capture group name: (?P<n>b)'],
+    ['(?P<a b>c)', 'invalid named capture: (?P<a b>c)'],
+    [`${'('.repeat(1_100)}a`, `expression nests too deeply: ${'('.repeat(40)}…`],
+  ])('%s', (pattern, message) => {
+    expect(refusal(pattern)).toBe(message);
+  });
+});
+
+/** The message of the error a pattern is refused with; undefined when it is not. Throws every other error. */
+function refusal(pattern: string): string | undefined {
+  try {
+    compileGoRegexp(pattern);
+    return undefined;
+  } catch (error) {
+    if (error instanceof GoRegexpError) return error.message;
+    throw error;
+  }
+}
+
+it('a pattern that is too long when its counts are written out is refused', () => {
+  expect(() => compileGoRegexp('(abcdefghij){1000}'.repeat(20))).toThrow('expression too large');
+});
+
+it('patterns that a backtracking engine never comes to an end with take no time', () => {
+  const address = '2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff';
+  const startMs = performance.now();
+  for (const pattern of [
+    '([0-9a-f:]+)+x$',
+    '((a*)*)*$x',
+    '(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)y',
+    '(a?){30}a{30}z',
+  ]) {
+    expect(compileGoRegexp(pattern).matches(address + 'a'.repeat(30))).toBe(false);
+  }
+  expect(performance.now() - startMs).toBeLessThan(5_000);
+});
+
+it('where the two dialects agree, JavaScript says the same', () => {
+  const atoms = ['a', 'b', '.', '[ab]', '[^a]', '\\d', '^', '$', '\\b', '(a|b)', '(?:ab)', '1', '|'];
+  const piece = fc.tuple(fc.constantFrom(...atoms), fc.constantFrom('', '', '*', '+', '?', '{0,2}', '*?'));
+  const pattern = fc
+    .array(piece, { maxLength: 6 })
+    .map((pieces) =>
+      pieces.map(([atom, count]) => (/^([|^$]|\\b)$/.test(atom) ? atom : atom + count)).join(''),
+    );
+  const text = fc.string({ unit: fc.constantFrom('a', 'b', '1', '-'), maxLength: 6 });
+  fc.assert(
+    fc.property(pattern, text, (source, input) => {
+      expect(compileGoRegexp(source).matches(input)).toBe(new RegExp(source, 'u').test(input));
+    }),
+  );
+});
+
+it('any text is a pattern or is refused; nothing else is thrown', () => {
+  const unit = fc.constantFrom(...'ab()[]{}?*+|^$\\.:-,0129<>=!PpQEdsxiz'.split(''));
+  fc.assert(
+    fc.property(fc.string({ unit, maxLength: 12 }), (source) => {
+      if (refusal(source) === undefined) compileGoRegexp(source).matches('eth0');
+    }),
+    { numRuns: 1_000 },
+  );
+});
