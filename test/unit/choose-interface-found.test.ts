@@ -116,6 +116,9 @@ describe('iface-can-reach', () => {
   it('does not take the temporary address that IPv6 leaves by', async () => {
     const kernel = makeHost();
     kernel.addAddress('eth1', 'fd00:7::abcd/64', { temporary: true, permanent: false });
-    expect(await choose(kernel, { ifaceCanReach: 'fd00:7::77', families: [6] })).toBe('eth1 fd00:7::1 1500');
+    const linkIndex = kernel.link('eth1').index;
+    kernel.addRoute({ dst: 'fd00:99::/64', gateway: 'fd00:7::9', linkIndex, source: 'fd00:7::abcd' });
+    const wanted = { ifaceCanReach: 'fd00:99::77', families: [6] } as const;
+    expect(await choose(kernel, wanted)).toBe('eth1 fd00:7::1 1500');
   });
 });

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { both, choose, makeHost, noNat, noInterface as none, type Row } from './interface-host.ts';
+import { chooseInterface } from '../../src/daemon/interface/choose-interface.ts';
+import { both, choose, makeHost, noNat, noInterface as none, type Row, wishes } from './interface-host.ts';
 
 const chosen100 = 'eth0 10.211.55.100 1450';
 
@@ -56,6 +57,15 @@ describe('with no iface, iface-regex, iface-can-reach', () => {
     expect(await choose(kernel)).toBe(
       none('there is no IPv4 default route to take the interface from (give --iface)'),
     );
+  });
+
+  it('… in whatever order the kernel tells them', () => {
+    const kernel = makeHost();
+    const linkIndex = kernel.link('eth1').index;
+    kernel.addRoute({ dst: '0.0.0.0/0', gateway: '192.168.7.9', linkIndex, metric: 100 });
+    const ipv4 = kernel.routes(4).toReversed();
+    const host = { links: kernel.links(), addresses: kernel.addresses(), routes: { ipv4 } };
+    expect(chooseInterface(host, wishes())).toMatchObject({ chosen: { name: 'eth0' } });
   });
 
   it('a default route that refuses, or has several ways, gives no interface', async () => {

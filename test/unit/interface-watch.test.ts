@@ -66,6 +66,16 @@ describe('a change of the link', () => {
   });
 });
 
+describe('an address on two links', () => {
+  it('stays on the chosen one', async () => {
+    const { kernel, clock, told } = await watch({ ifaces: ['eth1'] });
+    kernel.addAddress('eth0', '192.168.7.1/32');
+    kernel.createLink('br0');
+    await clock.advance(60_000);
+    expect(told).toEqual([]);
+  });
+});
+
 describe('an address that comes back', () => {
   it('is no change, however often it goes for seconds', async () => {
     const { kernel, clock, told, log } = await watch({ ifaces: ['eth1', 'eth0'] });

@@ -144,7 +144,7 @@ function byReach(host: HostNetwork, target: string): Candidate | string {
   if (reach === undefined || reach.type === 'other')
     return `there is no route to ${shown} (--iface-can-reach)`;
   const link = host.links.find(({ index }) => index === reach.linkIndex);
-  if (reach.type === 'local' || link?.loopback)
+  if (reach.type === 'local')
     return `${shown} is this host's own address, which says nothing (--iface-can-reach)`;
   if (link === undefined)
     return `the route to ${shown} (--iface-can-reach) is over an interface that is gone`;

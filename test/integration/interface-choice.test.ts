@@ -1,0 +1,101 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { DaemonProcess } from '../testbed/daemon.ts';
+import { type Bench, startBench } from './bench.ts';
+
+let bench: Bench;
+let count = 0;
+
+// eth0 has two addresses and the default route; eth1 one, and the route to 203.0.113.0/24.
+beforeAll(async () => {
+  bench = await startBench({ addresses: ['10.211.55.100/24', '10.211.55.200/24'] });
+  await bench.host.ip('link add eth1 type bridge');
+  await bench.host.ip('link set eth1 up mtu 1400');
+  await bench.host.ip('addr add 192.168.7.1/24 dev eth1');
+  await bench.host.ip('route add default via 10.211.55.1 dev eth0');
+  await bench.host.ip('route add 203.0.113.0/24 via 192.168.7.9 dev eth1');
+});
+
+afterAll(() => bench?.close());
+
+/** A daemon with a network of its own. */
+async function makeDaemon(flags: readonly string[]): Promise<DaemonProcess> {
+  const number = ++count;
+  const prefix = `/choice-${number}`;
+  const network = { Network: `172.${20 + number}.0.0/16`, Backend: { Type: 'host-gw' } };
+  await bench.etcd.ctl('put', `${prefix}/config`, JSON.stringify(network));
+  return bench.makeDaemon(`choice-${number}`, { prefix, flags });
+}
+
+/** The PublicIP of the one lease under the daemon's prefix. */
+async function leasedFor(daemon: DaemonProcess): Promise<unknown> {
+  const value = await bench.etcd.ctl(
+    'get',
+    '--prefix',
+    `${daemon.options.prefix}/subnets/`,
+    '--print-value-only',
+  );
+  const lease: { PublicIP: unknown } = JSON.parse(value);
+  return lease.PublicIP;
+}
+
+test.each([
+  ['nothing', [], '10.211.55.100', '1500'],
+  ['a name', ['--iface=eth0'], '10.211.55.100', '1500'],
+  ['the second address of an interface', ['--iface=10.211.55.200'], '10.211.55.200', '1500'],
+  ['a missing interface, then one that is there', ['--iface=eth7', '--iface=eth1'], '192.168.7.1', '1400'],
+  ['a regex on names', ['--iface-regex=(?i)^ETH[[:digit:]]\\z', '--iface=eth7'], '10.211.55.100', '1500'],
+  ['a regex on addresses', ['--iface-regex=\\.200$'], '10.211.55.200', '1500'],
+  ['a bad regex, then a good one', ['--iface-regex=eth(?=1)', '--iface-regex=eth1'], '192.168.7.1', '1400'],
+  ['an address to be reached', ['--iface-can-reach=203.0.113.5'], '192.168.7.1', '1400'],
+  ['a public address alone', ['--public-ip=10.211.55.200'], '10.211.55.200', '1500'],
+])('%s leads to the interface, its address and its MTU', async (_what, flags, publicIP, mtu) => {
+  const daemon = await makeDaemon(flags);
+  await daemon.start();
+  expect(await leasedFor(daemon)).toBe(publicIP);
+  expect(daemon.subnetEnv()['FLANNEL_MTU']).toBe(mtu);
+  expect((await daemon.stop()).code).toBe(0);
+});
+
+test.each([
+  [
+    'a regex that fits nothing',
+    ['--iface-regex=^ens'],
+    ['--iface-regex=^ens matches no address and no name'],
+  ],
+  ['a regex that JavaScript alone knows', ['--iface-regex=e(?=t)'], ['Go has no lookahead or lookbehind']],
+  [
+    'an address of its own to be reached',
+    ['--iface-can-reach=192.168.7.1'],
+    ["192.168.7.1 is this host's own address"],
+  ],
+  [
+    'a public address that is another one of the interface',
+    ['--iface=eth0', '--public-ip=10.211.55.200'],
+    ['host-gw works through no NAT', 'give --iface=10.211.55.200, or --public-ip without any --iface'],
+  ],
+  [
+    'everything in vain',
+    ['--iface=eth7', '--iface-regex=^ens', '--iface-can-reach=127.0.0.1'],
+    ['no interface eth7', '^ens', '127.0.0.1 is'],
+  ],
+])('%s is told, with what exists, and waited out', async (_what, flags, texts) => {
+  const daemon = await makeDaemon(flags);
+  daemon.launch();
+  const { msg } = await daemon.waitForLog('trouble');
+  for (const text of [...texts, 'eth0 (10.211.55.100/24 10.211.55.200/24), eth1 (192.168.7.1/24)']) {
+    expect(msg).toContain(text);
+  }
+  expect(daemon.running).toBe(true);
+  expect((await daemon.stop()).code).toBe(0);
+});
+
+test('an address that becomes reachable ends the wait', async () => {
+  await bench.host.ip('route del default');
+  const daemon = await makeDaemon(['--iface-can-reach=198.51.100.1']);
+  daemon.launch();
+  const { msg } = await daemon.waitForLog('trouble');
+  expect(msg).toContain('there is no route to 198.51.100.1');
+  await bench.host.ip('route add 198.51.100.0/24 via 192.168.7.9 dev eth1');
+  await daemon.ready(5_000);
+  expect(await leasedFor(daemon)).toBe('192.168.7.1');
+});
