@@ -1,6 +1,7 @@
-import { parseAddress, parseSubnet, type Subnet, subnetAt } from '../src/ip/ip.ts';
+import type { Subnet } from '../src/ip/ip.ts';
 import { KernelError } from '../src/kernel/errors.ts';
 import type { Link, LinkAddress, Route } from '../src/kernel/kernel.ts';
+import { parseSubnet } from './parse.ts';
 
 /** The addresses of all links, in the kernel's order. */
 export class AddressTable {
@@ -57,9 +58,10 @@ function byFamilyAndLink(a: LinkAddress, b: LinkAddress): number {
   return a.family - b.family || a.linkIndex - b.linkIndex;
 }
 
-function subnetOf(address: LinkAddress): Subnet {
-  const value = parseAddress(address.address)?.value ?? 0n;
-  return subnetAt(address.family, value, address.prefixLength);
+function subnetOf({ address, prefixLength }: LinkAddress): Subnet {
+  const subnet = parseSubnet(`${address}/${prefixLength}`);
+  if (subnet === undefined) throw new KernelError('EINVAL', `not an address: ${address}/${prefixLength}`);
+  return subnet;
 }
 
 /** The address of this CIDR on a link. Throws {@link KernelError} EINVAL. */

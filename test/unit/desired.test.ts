@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { DesiredRoutes, routeOfLease } from '../../src/backend/hostgw/desired.ts';
 import type { Lease } from '../../src/subnet/lease.ts';
-import { lease, subnet } from './reconciler-host.ts';
+import { dualLease, lease, subnet } from './reconciler-host.ts';
 
 const self = { subnet: subnet('172.20.100.0/24'), address: '10.211.55.100' };
 const dst = '172.20.1.0/24';
@@ -58,7 +58,115 @@ describe('the route a lease asks for', () => {
   });
 });
 
+describe('the route a lease asks for in IPv6', () => {
+  const self6 = { subnet: subnet('fc00:0:100::/64'), address: 'fd00:55::100' };
+  const dst6 = 'fc00:0:1::/64';
+  const peer6 = 'fd00:55::101';
+
+  it.each<[string, Lease]>([
+    ['dual', dualLease(dst, dst6, peer, peer6)],
+    ['of IPv6 alone, flanneld’s form', dualLease('0.0.0.0/0', dst6, '0.0.0.0', peer6)],
+  ])('leads to its IPv6 subnet via its PublicIPv6: %s', (_what, given) => {
+    expect(routeOfLease(given, self6)).toEqual({ route: { dst: dst6, gateway: peer6, key: given.key } });
+  });
+
+  it('a dual lease is used on a host with IPv4 alone, for what that has', () => {
+    const given = dualLease(dst, dst6, peer, peer6);
+    expect(routeOfLease(given, self)).toEqual({ route: { dst, gateway: peer, key: given.key } });
+  });
+
+  it.each<[string, Lease, typeof self]>([
+    ['of IPv4 alone', lease(dst, peer), self6],
+    ['of IPv6 alone, on a host with IPv4 alone', dualLease('0.0.0.0/0', dst6, '0.0.0.0', peer6), self],
+    ['our own', dualLease('172.20.100.0/24', self6.subnet.text, peer, self6.address), self6],
+    [
+      'of another backend',
+      { ...dualLease(dst, dst6, peer, peer6), value: { publicIPv6: peer6, backendType: '' } },
+      self6,
+    ],
+  ])('is none, and that is in order, when the lease is %s', (_what, given, on) => {
+    expect(routeOfLease(given, on)).toMatchObject({ ignore: true });
+  });
+
+  it.each<[string, string, string, string]>([
+    ['it has no PublicIPv6', dst6, '', 'it has no valid PublicIPv6'],
+    ['its PublicIPv6 is ours', dst6, self6.address, 'its PublicIPv6 fd00:55::100 is our own address'],
+    [
+      'its PublicIPv6 is link-local',
+      dst6,
+      'fe80::1',
+      'its PublicIPv6 fe80::1 lies in fe80::/10, where no gateway can be',
+    ],
+    ['its PublicIPv6 is loopback', dst6, '::1', 'its PublicIPv6 ::1 lies in ::/8, where no gateway can be'],
+    [
+      'its PublicIPv6 is multicast',
+      dst6,
+      'ff02::1',
+      'its PublicIPv6 ff02::1 lies in ff00::/8, where no gateway can be',
+    ],
+    ['it contains our subnet', 'fc00::/32', peer6, 'it overlaps our own subnet fc00:0:100::/64'],
+    ['it lies inside our subnet', 'fc00:0:100::/80', peer6, 'it overlaps our own subnet fc00:0:100::/64'],
+    ['it contains our address', 'fd00:55::/64', peer6, 'it contains our own address fd00:55::100'],
+    [
+      'it contains its own PublicIPv6',
+      'fd00:99::/64',
+      'fd00:99::1',
+      'its PublicIPv6 fd00:99::1 lies inside it',
+    ],
+    ['it is unspecified or loopback', '::/64', peer6, 'it overlaps ::/8, which is never routed'],
+    ['it is IPv4 in disguise', '64:ff9b::/96', peer6, 'it overlaps ::/8, which is never routed'],
+    ['it is link-local', 'fe80::/64', peer6, 'it overlaps fe80::/10, which is never routed'],
+    ['it is multicast', 'ff05::/64', peer6, 'it overlaps ff00::/8, which is never routed'],
+    ['it is half of all there is', '8000::/1', peer6, 'it overlaps our own subnet fc00:0:100::/64'],
+  ])('is refused, with a reason, when %s', (_what, at, gateway, reason) => {
+    expect(routeOfLease(dualLease(dst, at, peer, gateway), self6)).toEqual({ reason, ignore: false });
+  });
+
+  it('is refused for an IPv4 gateway that no host can have', () => {
+    const reason = 'its PublicIP 127.0.0.1 lies in 127.0.0.0/8, where no gateway can be';
+    expect(routeOfLease(lease(dst, '127.0.0.1'), self)).toEqual({ reason, ignore: false });
+  });
+});
+
+describe('the desired routes of a host that moves to another address', () => {
+  const moved = '10.211.55.150';
+
+  it('are as before, but for leases that name the new or the old one', () => {
+    const routes = new DesiredRoutes(self);
+    const atOld = lease('172.20.7.0/24', self.address);
+    routes.replaceAll([lease(dst, peer), atOld, lease('172.20.8.0/24', moved)]);
+    expect([...routes.dsts]).toEqual([dst, '172.20.8.0/24']);
+    expect(routes.moveTo(moved)).toEqual(['172.20.8.0/24', '172.20.7.0/24']);
+    expect([...routes.dsts]).toEqual([dst, '172.20.7.0/24']);
+    expect([...routes.refused.keys()]).toEqual(['/net/subnets/172.20.8.0-24']);
+    expect(routes.moveTo(self.address)).toEqual(['172.20.7.0/24', '172.20.8.0/24']);
+    routes.apply([], [atOld.key]);
+    expect(routes.refused.size).toBe(0);
+    expect([...routes.dsts]).toEqual([dst, '172.20.8.0/24']);
+  });
+
+  it('keep refusing what is wrong under any address', () => {
+    const routes = new DesiredRoutes(self);
+    const wrong = [lease('127.1.0.0/24', peer), lease(dst, peer, { value: { backendType: 'host-gw' } })];
+    routes.replaceAll(wrong);
+    expect(routes.moveTo(moved)).toEqual([]);
+    expect([...routes.refused.keys()].toSorted()).toEqual(wrong.map(({ key }) => key).toSorted());
+  });
+});
+
 describe('the desired routes', () => {
+  it('have no gap while a key takes an IPv6 half, in one revision or in two', () => {
+    const routes = new DesiredRoutes(self);
+    const before = lease(dst, peer);
+    const after = dualLease(dst, 'fc00:0:1::/64', peer, 'fd00:55::101');
+    routes.replaceAll([before]);
+    routes.apply([after], [before.key]);
+    expect(routes.get(dst)).toEqual({ dst, gateway: peer, key: after.key });
+    routes.apply([before], []);
+    routes.apply([], [after.key]);
+    expect(routes.get(dst)).toEqual({ dst, gateway: peer, key: before.key });
+  });
+
   const twin = (createRevision: number, gateway: string, key: string) =>
     lease(dst, gateway, { key, createRevision });
 

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { Mirror } from '../../src/backend/hostgw/mirror.ts';
 import type { KernelEvent, Link, Route } from '../../src/kernel/kernel.ts';
-import { address, dst, eth0, foreign, other, route } from './plan-table.ts';
+import { address, blackhole, dst, eth0, foreign, other, route } from './plan-table.ts';
 
 const link = (over: Partial<Link> = {}): Link => ({
   index: eth0,
@@ -124,5 +124,66 @@ describe('our interface', () => {
     const elsewhere = address('10.9.0.1', { linkIndex: 9 });
     expect(mirror.apply({ type: 'address-added', address: elsewhere }).surroundings).toBe(true);
     expect(mirror.ownAddresses).toContain('10.9.0.1');
+  });
+});
+
+describe('the mirror of IPv6', () => {
+  const at = { family: 6, dst: 'fc00:0:1::/64', metric: 1024 } as const;
+  const ours = route({ ...at, gateway: 'fd00:55::101' });
+  const boot = route({ ...at, gateway: 'fd00:55::102', protocol: 3 });
+  const dropped = blackhole(at);
+  const multipath = { ...dropped, type: 'unicast', special: true } as const;
+  const linkLocal = {
+    ...blackhole({ family: 6, dst: 'fe80::/64', metric: 256, protocol: 2 }),
+    type: 'unicast',
+  } as const;
+
+  const told = (there: readonly Route[], event: KernelEvent) => {
+    const six = new Mirror('eth0', 6);
+    six.reset({ links: [link()], addresses: [address('fd00:55::100', { family: 6 })], routes: there });
+    return { change: six.apply(event), left: [...six.dsts].flatMap((name) => six.get(name) ?? []) };
+  };
+
+  it.each<[string, readonly Route[], KernelEvent, readonly Route[]]>([
+    ['new', [], added(ours), [ours]],
+    ['in place of the only one', [boot], added(ours, { replaced: true }), [ours]],
+    ['replaced by the same', [ours], added(ours, { replaced: true }), [ours]],
+    ['several gateways at once', [], added(multipath), [multipath]],
+    ['beside one without a gateway', [dropped], added(ours), [ours, dropped]],
+    ['gone', [ours], removed(ours), []],
+    [
+      'of a container’s link',
+      [linkLocal],
+      added({ ...linkLocal, linkIndex: 9 }),
+      [{ ...linkLocal, linkIndex: 9 }, linkLocal],
+    ],
+    ['of IPv4', [ours], added(route()), [ours]],
+  ])('knows from the event alone: %s', (_what, there, event, left) => {
+    const after = told(there, event);
+    expect(after.change.stale).toBe(false);
+    expect(after.left).toEqual(left);
+  });
+
+  it.each<[string, readonly Route[], KernelEvent]>([
+    ['two merged', [ours], added(multipath, { appended: true })],
+    ['one of several gateways gone', [multipath], removed(ours)],
+    ['in place of one of two', [dropped, boot], added(ours, { replaced: true })],
+    ['gone with a source that an address took along', [{ ...ours, source: 'fd00:55::100' }], removed(ours)],
+  ])('needs a dump: %s', (_what, there, event) => {
+    expect(told(there, event).change.stale).toBe(true);
+  });
+
+  it.each<[string, KernelEvent, boolean]>([
+    ['our link down', { type: 'link-changed', link: link({ up: false }) }, true],
+    ['a global address', { type: 'address-added', address: address('fd00:56::1', { family: 6 }) }, true],
+    ['an address gone', { type: 'address-removed', address: address('fd00:55::100', { family: 6 }) }, true],
+    [
+      'a link-local one',
+      { type: 'address-added', address: address('fe80::1', { family: 6, scope: 'link' }) },
+      false,
+    ],
+    ['one of IPv4', { type: 'address-added', address: address('10.211.55.9') }, false],
+  ])('judges gateways anew after %s, without a dump: each route that goes is told', (_what, event, anew) => {
+    expect(told([ours], event).change).toEqual({ dsts: [], stale: false, surroundings: anew });
   });
 });

@@ -69,10 +69,11 @@ function input({ desired = {}, actual = [], ...over }: Case): PlanInput {
   const wanted = new Map(
     Object.entries(desired).map(([at, via]) => [at, { dst: at, gateway: via, key: at }]),
   );
-  const mirror = new Mirror('eth0', 4);
+  const family = over.ownership?.network.family ?? 4;
+  const mirror = new Mirror('eth0', family);
   mirror.reset({ links: [], addresses: [], routes: actual });
   return {
-    dsts: new Set([...wanted.keys(), ...mirror.dsts]),
+    dsts: new Set([...(over.own ? [over.own.dst] : []), ...wanted.keys(), ...mirror.dsts]),
     desired: wanted,
     actual: mirror,
     ownership: { protocol, network: subnet('172.20.0.0/16'), subnetLength: 24 },

@@ -20,17 +20,26 @@ export function subnet(text: string): Subnet {
 
 /** The lease of `dst` as etcd would hold it. */
 export function lease(dst: string, publicIP: string, over: Partial<Lease> = {}): Lease {
-  const value = JSON.stringify({ PublicIP: publicIP, PublicIPv6: null, BackendType: 'host-gw' });
-  const key = `${prefix}${dst.replace('/', '-')}`;
-  const parsed = parseLease(prefix, {
-    key,
-    value,
+  const value = { PublicIP: publicIP, PublicIPv6: null, BackendType: 'host-gw' };
+  return { ...parsed(dst.replace('/', '-'), value), ...over };
+}
+
+/** The lease of a dual-stack host; `0.0.0.0/0` and PublicIP 0.0.0.0 for one with IPv6 alone. */
+export function dualLease(dst4: string, dst6: string, publicIP: string, publicIPv6: string): Lease {
+  const value = { PublicIP: publicIP, PublicIPv6: publicIPv6 || null, BackendType: 'host-gw' };
+  return parsed(`${dst4.replace('/', '-')}&${dst6.replace('/', '-')}`, value);
+}
+
+function parsed(name: string, value: object): Lease {
+  const found = parseLease(prefix, {
+    key: prefix + name,
+    value: JSON.stringify(value),
     createRevision: 1,
     modRevision: 1,
     lease: '7',
   });
-  if (!('lease' in parsed)) throw new Error(parsed.problem);
-  return { ...parsed.lease, ...over };
+  if (!('lease' in found)) throw new Error(found.problem);
+  return found.lease;
 }
 
 export interface HostOptions {

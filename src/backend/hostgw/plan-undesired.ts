@@ -26,32 +26,24 @@ function planBlackhole(input: PlanInput, actual: readonly Route[]): Verdict {
   const wanted: BlackholeRoute = { family: network.family, type: 'blackhole', dst, metric, protocol };
   const sameKey = actual.filter((route) => route.tos === 0 && route.metric === metric);
   const there = sameKey.find((route) => isInstalled(route, wanted));
-  const stale = removeStale(
-    input,
-    dst,
-    actual.filter((route) => route !== there),
-  );
-  const legacy = removeLegacyBlackholes(
-    input,
-    actual.filter((route) => route.metric !== metric),
-  );
-  if (there !== undefined) return { state: 'installed', changes: [...stale, ...legacy] };
+  // What a REPLACE would hit: the first, in IPv6 the first of those without a gateway if there is one.
+  const bare = network.family === 6 ? sameKey.find(({ gateway }) => gateway === undefined) : undefined;
+  const target = there ?? bare ?? sameKey[0];
+  const others = actual.filter((route) => route !== target);
+  const leftovers = [...removeStale(input, dst, others), ...removeLegacyBlackholes(input, others)];
+  if (there !== undefined) return { state: 'installed', changes: leftovers };
   const hold = input.held.put(dst);
-  if (hold !== undefined) return { state: 'parked', reason: hold, changes: stale };
-  const foreign = sameKey.filter((route) => ownerOf(route, ownership, input.link.index) !== 'own');
-  const [first] = foreign;
-  if (first === undefined) {
-    return { changes: [...stale, { op: 'add', route: wanted, cause: 'missing' }, ...legacy] };
+  if (hold !== undefined) return { state: 'parked', reason: hold, changes: [] };
+  if (target === undefined) {
+    return { changes: [{ op: 'add', route: wanted, cause: 'missing' }, ...leftovers] };
   }
-  // IPv6: REPLACE takes the first of those without a gateway; alone in its key it is the one.
-  if (sameKey.length === 1 && isLegacyBlackhole(first)) {
-    return { changes: [{ op: 'replace', route: wanted, cause: 'adopt' }] };
+  const isLegacy = isLegacyBlackhole(target);
+  if (!isLegacy && ownerOf(target, ownership, input.link.index) !== 'own') {
+    const reason = `a ${describe(target)} is in the place of its blackhole`;
+    return { state: 'conflict', reason, changes: leftovers };
   }
-  return {
-    state: 'conflict',
-    reason: `a ${describe(first)} is in the place of its blackhole`,
-    changes: stale,
-  };
+  const cause = isLegacy ? 'adopt' : 'wrong';
+  return { changes: [{ op: 'replace', route: wanted, cause }, ...leftovers] };
 }
 
 function removeLegacyBlackholes({ removeLegacy }: PlanInput, actual: readonly Route[]): PlannedChange[] {

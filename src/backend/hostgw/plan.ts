@@ -89,9 +89,10 @@ function program(
   const elsewhere = there.filter((held) => !isSameKey(held));
   if (target !== undefined && isInstalled(target.route, wanted)) {
     const changes = removeOurs([...behind, ...elsewhere], 'wrong');
-    const rival = family === 6 ? there.find((held) => isRival(held, wanted)) : undefined;
+    const rival = family === 6 ? there.find((held) => held !== target && isRival(held, wanted)) : undefined;
     if (rival === undefined) return { state: 'installed', changes };
-    return { state: 'conflict', reason: `a ${describe(rival.route)} takes its packets`, changes };
+    const reason = `a ${describe(rival.route)} and metric ${rival.route.metric} takes its packets`;
+    return { state: 'conflict', reason, changes };
   }
   const hold = input.held.put(dst);
   if (hold !== undefined) return park(input.link, desired, there, hold);
@@ -120,20 +121,18 @@ function program(
  */
 function replaceTarget(wanted: RouteSpec, sameKey: readonly Held[]): Held | undefined {
   if (wanted.family === 4) return sameKey[0];
-  return (
-    sameKey.find(({ route }) => isInstalled(route, wanted)) ??
-    sameKey.find(({ route }) => route.gateway !== undefined || (route.special && route.type === 'unicast')) ??
-    sameKey[0]
-  );
+  const plain = sameKey.find(({ route }) => route.gateway !== undefined);
+  // One plain route and one of several gateways would have been merged. Without either it may be a nexthop object's.
+  const special = sameKey.filter(({ route }) => route.special && route.type === 'unicast');
+  return plain ?? special.find(({ owner }) => owner === 'foreign') ?? special[0] ?? sameKey[0];
 }
 
 /**
- * Somebody else's route that IPv6 uses before ours (a smaller metric), or as well (the same metric, and no gateway with
+ * A route we cannot remove that IPv6 uses before ours (a smaller metric), or as well (the same metric, and no gateway with
  * which it would have been merged). Our REPLACE cannot reach it.
  */
-function isRival({ route, owner }: Held, wanted: RouteSpec): boolean {
-  if (owner === 'own' || owner === 'legacy') return false;
-  return route.metric <= wanted.metric;
+function isRival(held: Held, wanted: RouteSpec): boolean {
+  return held.route.metric <= wanted.metric && removeOurs([held], 'wrong').length === 0;
 }
 
 function replaceCause({ owner, route }: Held, gateway: string): PlannedChange['cause'] {
