@@ -30,7 +30,7 @@ export async function adopt(
   const taken = subnetsOf(options.subnetsPrefix, others);
   const chosen = chooseSubnets(options, taken, wishes);
   if ('exhausted' in chosen) throw await onExhausted(chosen.exhausted);
-  return await replaceKey(options, candidate, chosen, signal);
+  return await replaceKey(options, candidate, chosen, others, signal);
 }
 
 async function adoptAsIs(
@@ -65,9 +65,10 @@ async function changeTtl(
     return own;
   }
   const { key, value, leaseId } = own;
+  // Before the answer: should that be lost, the key tells, when it is read again, which of the two leases it carries.
+  if (!kvs.some((kv) => kv.lease === leaseId && kv.key !== key)) grants.own(leaseId, key);
   const modRevision = await rewrite(options, own, { value, lease: granted.id }, signal);
   if (modRevision === undefined) return undefined;
-  if (!kvs.some((kv) => kv.lease === leaseId && kv.key !== key)) grants.own(leaseId);
   await grants.revokeUnused(signal);
   const fields = { event: 'lease-ttl-changed', key, before: own.ttlSeconds, after: granted.ttlSeconds };
   log.info(fields, `the own lease ${key} lives for ${granted.ttlSeconds} s from now on`);
@@ -86,17 +87,22 @@ async function replaceKey(
   options: AcquireOptions,
   { lease }: Candidate,
   { subnets, fresh }: Chosen,
+  others: readonly KeyValue[],
   signal: AbortSignal,
 ): Promise<OwnLease | undefined> {
   const { registry, grants, log, subnetsPrefix, addresses } = options;
   const key = formatSubnetKey(subnetsPrefix, subnets);
+  // It can only be ours: it names a subnet of ours.
+  const there = others.find((kv) => kv.key === key && isOwnKey(addresses, subnetsPrefix, kv));
   const value = formatLeaseValue(addresses);
   const { id, ttlSeconds } = await keepLease(options, lease.leaseId, signal);
+  // Should the answer be lost: the new key may hang on it.
+  if (grants.isUnused(id)) grants.own(id, key);
   const { succeeded, ranges, header } = await registry.txn(
     {
       compare: [
         { key: lease.key, target: 'mod', op: '=', value: lease.modRevision },
-        absent({ key }),
+        there === undefined ? absent({ key }) : { key, target: 'mod', op: '=', value: there.modRevision },
         ...(fresh.ipv4 === undefined ? [] : [absent(keysOf(subnetsPrefix, fresh))]),
       ],
       success: [

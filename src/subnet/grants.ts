@@ -24,6 +24,8 @@ export class Grants {
   #counter: number;
   readonly #unused = new Set<string>();
   readonly #used = new Set<string>();
+  /** Keys that may carry a lease that counts as unused. */
+  readonly #doubtfulKeys = new Set<string>();
   /** Grants that etcd has not answered yet. */
   readonly #underWay = new Set<Promise<void>>();
 
@@ -73,9 +75,13 @@ export class Grants {
     return String(BigInt(this.#identity) * BigInt(counters) + BigInt(this.#counter));
   }
 
-  /** A lease of this host, perhaps granted to an earlier run, that no key of ours is known to carry any more. */
-  own(id: string): void {
+  /**
+   * A lease of this host, perhaps granted to an earlier run, that no key of ours is known to carry any more; `key` may do so
+   * still.
+   */
+  own(id: string, key?: string): void {
     this.#unused.add(id);
+    if (key !== undefined) this.#doubtfulKeys.add(key);
   }
 
   /** A key of ours carries this lease. No matter if it was not granted here. */
@@ -104,8 +110,10 @@ export class Grants {
     if (this.#unused.size === 0) return;
     const revoke = async (signal: AbortSignal) => {
       await unlessAborted(Promise.all(this.#underWay), signal);
-      const kvs = key === undefined ? [] : (await this.#registry.range({ key }, signal)).kvs;
-      for (const kv of kvs) this.use(kv.lease);
+      for (const doubtful of new Set([...(key === undefined ? [] : [key]), ...this.#doubtfulKeys])) {
+        const { kvs } = await this.#registry.range({ key: doubtful }, signal);
+        for (const kv of kvs) this.use(kv.lease);
+      }
       await this.revokeUnused(signal);
     };
     try {

@@ -314,3 +314,11 @@ it('of several own keys a reservation is preferred, then one that needs no chang
   expect(keyOf(reserved)).toMatch(/^10\.1\.6\.0-24&/);
   expect(world.etcd.get(prefix + keyOf(reserved))?.lease).toBe('0');
 });
+
+it('L2: a reservation of both is made one of IPv4 alone also when a lease of that name is there already', async () => {
+  put('10.1.5.0-24', valueOf(ip));
+  put('10.1.5.0-24&fc00:1:0:5::-64', values.both, '0');
+  const host = await acquire('IPv4 alone');
+  expect(host.held).toBe('10.1.5.0/24');
+  expect(world.kvs).toMatchObject([{ key: `${prefix}10.1.5.0-24`, value: valueOf(ip), lease: '0' }]);
+});

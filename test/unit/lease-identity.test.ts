@@ -1,0 +1,236 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { noCalls } from '../../sim/etcd-member.ts';
+import { SeededRandom } from '../../sim/random.ts';
+import { Grants } from '../../src/subnet/grants.ts';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf, subnet } from './lease-host.ts';
+import { prefix, valueOf } from './lease-watch-host.ts';
+
+/** What VirtualBox gives every machine behind its NAT. */
+const ip = '10.0.2.15';
+const hourMs = 3_600_000;
+
+let world: LeaseWorld;
+
+beforeEach(() => {
+  world = new LeaseWorld({ latencyMs: 2 });
+});
+
+afterEach(async () => {
+  expect(await world.close()).toBe(true);
+});
+
+/** A host with this address; each has its own identity, unless one is given. */
+function host(options: LeaseHostOptions = {}): LeaseHost {
+  return world.host(ip, { hostIdentity: world.hosts.length + 1, ...options });
+}
+
+async function started(options: LeaseHostOptions = {}): Promise<LeaseHost> {
+  const one = host(options).start();
+  await world.clock.until('a lease', () => one.held !== undefined, 60_000);
+  await world.clock.advance(100);
+  return one;
+}
+
+const holders = () => world.hosts.filter((one) => one.running && one.held !== undefined);
+const probes = () => world.log.events('lease-probed').length;
+
+describe('L9: two hosts with one address', () => {
+  it('that start one after the other do not share a lease: the second refuses, and names address, key and flags', async () => {
+    const first = await started();
+    const { key = '', leaseId } = first.manager.lease ?? {};
+    const second = host().start();
+    await world.clock.advance(5_000);
+    expect(second.manager.state).toBe('acquiring');
+    const [trouble = ''] = second.trouble.current;
+    for (const part of [ip, key, '--iface', '--public-ip']) expect(trouble).toContain(part);
+    for (let hours = 0; hours < 24; hours++) {
+      await world.clock.advance(hourMs);
+      expect(second.manager.state).toBe('acquiring');
+      expect(world.kvs).toMatchObject([{ key, value: valueOf(ip), lease: leaseId }]);
+      expect(first.held).toBeDefined();
+    }
+    expect(world.idleLeases).toEqual([]);
+    // It asks every ten minutes at the most, and the holder says so, too.
+    expect(probes()).toBeLessThan(24 * 13);
+    expect(first.trouble.current.join()).toContain(`another host uses this host's address ${ip}`);
+    expect(first.trouble.current.join()).toContain('--iface');
+    expect(world.log.lines.length).toBeLessThan(1_000);
+  });
+
+  it('the second takes over when the first one stops, and not before', async () => {
+    const first = await started();
+    const { held } = first;
+    const second = host().start();
+    await world.clock.advance(hourMs);
+    await first.crash();
+    await world.clock.until('it takes over', () => second.held !== undefined, 700_000);
+    expect(second.held).toBe(held);
+    expect(second.trouble.current).toEqual([]);
+    expect(world.keys).toHaveLength(1);
+  });
+
+  it('the first is told that all is well again half an hour after the second has gone', async () => {
+    const first = await started();
+    const second = host().start();
+    await world.clock.advance(hourMs);
+    expect(first.trouble.current).toHaveLength(1);
+    await second.stop();
+    await world.clock.advance(hourMs);
+    expect(first.trouble.current).toEqual([]);
+  });
+
+  it.each([2, 3, 20])(
+    '%i that start at once on an empty etcd: one gets a subnet, the others refuse',
+    async (count) => {
+      for (let index = 0; index < count; index++) host().start();
+      await world.clock.advance(60_000);
+      expect(holders()).toHaveLength(1);
+      expect(world.keys).toHaveLength(1);
+      expect(world.idleLeases).toEqual([]);
+      await world.clock.advance(3 * hourMs);
+      expect(holders()).toHaveLength(1);
+      expect(world.keys).toHaveLength(1);
+    },
+  );
+
+  it.each([1, 2, 5, 20])('%i that start at once while one lives: all refuse', async (count) => {
+    const first = await started();
+    for (let index = 0; index < count; index++) host().start();
+    await world.clock.advance(2 * hourMs);
+    expect(holders()).toEqual([first]);
+    expect(world.keys).toHaveLength(1);
+  });
+
+  it('that start at once and find a lease left behind: one adopts it', async () => {
+    world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip), world.etcd.grant(86_400));
+    host().start();
+    host().start();
+    await world.clock.advance(60_000);
+    expect(holders()).toHaveLength(1);
+    expect(world.keys).toEqual(['10.1.5.0-24']);
+  });
+
+  it('a lease that does not fit here is not deleted while its host lives', async () => {
+    const first = await started();
+    const before = world.kvs;
+    const second = host({ pools: { ipv4: poolOf('10.2.0.0/24', '10.2.9.0/24') } }).start();
+    await world.clock.advance(hourMs);
+    expect(second.manager.state).toBe('acquiring');
+    expect(first.held).toBeDefined();
+    expect(world.kvs).toMatchObject([{ key: before[0]?.key, lease: before[0]?.lease }]);
+  });
+
+  it('a reservation that a host holds is refused as well, and stays one', async () => {
+    world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip));
+    const first = await started({ hint: { ipv4: subnet('10.1.5.0/24') } });
+    const second = host().start();
+    await world.clock.advance(hourMs);
+    expect(holders()).toEqual([first]);
+    expect(second.trouble.current.join()).toContain('another host that is running');
+    expect(world.kvs).toMatchObject([{ key: `${prefix}10.1.5.0-24`, lease: '0' }]);
+  });
+
+  it('that both think the lease theirs, because one could not answer, are told; they do not write without end', async () => {
+    const first = await started();
+    world.etcd.cut(first.name);
+    const second = await started();
+    world.etcd.heal(first.name);
+    await world.clock.advance(hourMs);
+    for (const one of [first, second])
+      expect(one.trouble.current.join()).toContain(`another host uses this host's address ${ip}`);
+    const { revision } = world.etcd;
+    await world.clock.advance(24 * hourMs);
+    expect(world.etcd.revision - revision).toBeLessThan(24 * 130);
+    expect(world.keys).toHaveLength(1);
+  }, 30_000);
+
+  it('of IPv6 alone are told apart as well', async () => {
+    const options = {
+      pools: { ipv6: poolOf('fc00:1::/64', 'fc00:1:0:9::/64') },
+      addresses: { ipv6: 'fd00::15' },
+    };
+    const first = await started(options);
+    const second = host(options).start();
+    await world.clock.advance(hourMs);
+    expect(holders()).toEqual([first]);
+    expect(second.trouble.current.join()).toContain('fd00::15');
+  });
+});
+
+describe('a lease under the own address', () => {
+  it('that nobody holds is adopted after two seconds, as it is', async () => {
+    const lease = world.etcd.grant(86_400);
+    world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip), lease);
+    const one = host().start();
+    await world.clock.advance(1_500);
+    expect(one.held).toBeUndefined();
+    await world.clock.advance(1_000);
+    expect(one.held).toBe('10.1.5.0/24');
+    expect(world.kvs).toMatchObject([{ value: valueOf(ip), lease }]);
+    expect(world.idleLeases).toEqual([]);
+  });
+
+  it('is adopted also when every reply of the probe is lost once', async () => {
+    world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip), world.etcd.grant(86_400));
+    for (const applied of [true, false]) world.etcd.loseNextReply({ applied });
+    expect((await started()).held).toBe('10.1.5.0/24');
+  });
+
+  it.each([
+    ['booted again, with subnet.env there', { hostIdentity: 77 }, true],
+    ['started again without subnet.env', { hostIdentity: 1 }, false],
+    ['started again', { hostIdentity: 1 }, true],
+  ])('costs no call and no time more when the host was %s', async (_, options, hinted) => {
+    const one = await started();
+    const { held = '' } = one;
+    await one.stop();
+    one.options = { ...options, ...(hinted ? { hint: { ipv4: subnet(held) } } : {}), watch: false };
+    const before = { ...world.etcd.calls };
+    const { revision } = world.etcd;
+    const startedMs = world.clock.now();
+    one.start();
+    await world.clock.until('the lease', () => one.held !== undefined, 1_000);
+    const made = Object.fromEntries(
+      Object.entries(world.etcd.calls).map(([call, count]) => [call, count - before[call as 'range']]),
+    );
+    // A list, and a keepalive.
+    expect(made).toEqual({ ...noCalls(), range: 1, leaseKeepAlive: 1 });
+    expect(world.clock.now() - startedMs).toBeLessThan(20);
+    expect(world.etcd.revision).toBe(revision);
+    expect(probes()).toBe(0);
+  });
+
+  it('that somebody puts again by hand, once or twice, is no trouble', async () => {
+    const one = await started();
+    const { key = '', leaseId } = one.manager.lease ?? {};
+    for (const _ of [1, 2]) {
+      const { revision } = world.etcd;
+      world.etcd.put(key, valueOf(ip), leaseId);
+      await world.clock.advance(60_000);
+      expect(world.etcd.revision).toBe(revision + 2);
+    }
+    expect(one.trouble.current).toEqual([]);
+    expect(one.held).toBeDefined();
+  });
+});
+
+describe('ids of granted etcd leases', () => {
+  it.each([0, 1, 77, 2 ** 31 - 1])('carry the host’s identity %i, and never come twice', async (identity) => {
+    const ids = new Set<string>();
+    for (let run = 0; run < 5; run++) {
+      const registry = world.etcd.member('etcd-0');
+      const grants = new Grants(registry, new SeededRandom(run), identity);
+      const other = new Grants(registry, new SeededRandom(run), identity ^ 1);
+      for (let times = 0; times < 50; times++) {
+        const granting = grants.grant(60, new AbortController().signal);
+        await world.clock.advance(10);
+        const { id } = await granting;
+        expect(BigInt(id) > 0n && BigInt(id) < 2n ** 63n).toBe(true);
+        expect([grants.isOurs(id), other.isOurs(id)]).toEqual([true, false]);
+        ids.add(id);
+      }
+      registry.close();
+    }
+    expect(ids.size).toBe(250);
+  });
+});

@@ -1,0 +1,220 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { PerFamily } from '../../src/ip/ip.ts';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf } from './lease-host.ts';
+import { prefix, valueOf } from './lease-watch-host.ts';
+
+const ip = '10.211.0.1';
+const newIp = '10.211.0.77';
+const hourMs = 3_600_000;
+const dual: LeaseHostOptions = {
+  pools: {
+    ipv4: poolOf('10.1.0.0/24', '10.1.255.0/24'),
+    ipv6: poolOf('fc00:1::/64', 'fc00:1:0:ff::/64'),
+  },
+  addresses: { ipv4: ip, ipv6: 'fd00::1' },
+};
+
+let world: LeaseWorld;
+
+beforeEach(() => {
+  world = new LeaseWorld({ latencyMs: 1 });
+});
+
+afterEach(async () => {
+  expect(await world.close()).toBe(true);
+});
+
+async function started(options: LeaseHostOptions = {}): Promise<LeaseHost> {
+  const host = world.host(ip, options).start();
+  await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+  await world.clock.advance(100);
+  return host;
+}
+
+describe('L6: when the host’s address changes', () => {
+  it.each([
+    ['IPv4', {}, { ipv4: newIp }, valueOf(newIp)],
+    ['IPv4 of both', dual, { ipv4: newIp, ipv6: 'fd00::1' }, valueOf(newIp, 'fd00::1')],
+    ['IPv6 of both', dual, { ipv4: ip, ipv6: 'fd00::77' }, valueOf(ip, 'fd00::77')],
+    [
+      'IPv6 alone',
+      { pools: { ipv6: poolOf('fc00:1::/64', 'fc00:1:0:ff::/64') }, addresses: { ipv6: 'fd00::1' } },
+      { ipv6: 'fd00::77' },
+      valueOf('0.0.0.0', 'fd00::77'),
+    ],
+  ])(
+    '(%s) the lease moves to it in one write, and key, subnet and etcd lease stay',
+    async (_, options, to, value) => {
+      const host = await started(options);
+      const { held } = host;
+      const { key = '', leaseId } = host.manager.lease ?? {};
+      const { revision } = world.etcd;
+      host.manager.moveTo(to);
+      expect(host.manager.state).toBe('moving');
+      host.manager.moveTo(to);
+      await world.clock.advance(1_000);
+      expect(host.held).toBe(held);
+      expect(host.manager.addresses).toEqual(to);
+      expect(world.kvs).toMatchObject([{ key, value, lease: leaseId }]);
+      expect(world.etcd.revision).toBe(revision + 1);
+      expect(world.idleLeases).toEqual([]);
+      expect(host.trouble.current).toEqual([]);
+      expect(world.log.events('lease-moved')).toHaveLength(1);
+      await world.clock.advance(48 * hourMs);
+      expect(world.kvs).toMatchObject([{ key, value, lease: leaseId }]);
+    },
+  );
+
+  it('a reservation moves and stays one', async () => {
+    world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip));
+    const host = await started();
+    host.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(1_000);
+    expect(world.kvs).toMatchObject([{ key: `${prefix}10.1.5.0-24`, value: valueOf(newIp), lease: '0' }]);
+  });
+
+  it('and changes back before etcd could be told, nothing is written', async () => {
+    const host = await started();
+    const { revision } = world.etcd;
+    host.manager.moveTo({ ipv4: newIp });
+    host.manager.moveTo({ ipv4: ip });
+    expect(host.manager.state).toBe('held');
+    await world.clock.advance(10_000);
+    expect(world.etcd.revision).toBe(revision);
+  });
+
+  it.each([true, false])(
+    'and the reply is lost, it ends with the new address (applied: %s)',
+    async (applied) => {
+      const host = await started();
+      const { held } = host;
+      world.etcd.loseNextReply({ applied });
+      host.manager.moveTo({ ipv4: newIp });
+      await world.clock.advance(60_000);
+      expect(host.held).toBe(held);
+      expect(world.kvs).toMatchObject([{ value: valueOf(newIp) }]);
+      expect(world.log.lines.filter(({ fields }) => fields['what'] === 'contested')).toEqual([]);
+    },
+  );
+
+  it.each([true, false])(
+    'and back again while the reply to the first move is lost, it ends with the old one (applied: %s)',
+    async (applied) => {
+      const host = await started({ watch: false });
+      world.etcd.loseNextReply({ applied });
+      host.manager.moveTo({ ipv4: newIp });
+      await world.clock.advance(3);
+      host.manager.moveTo({ ipv4: ip });
+      await world.clock.advance(60_000);
+      expect(host.held).toBeDefined();
+      expect(world.kvs).toMatchObject([{ value: valueOf(ip) }]);
+      expect(world.log.lines.filter(({ fields }) => fields['what'] === 'contested')).toEqual([]);
+    },
+  );
+
+  it('while etcd is away, it is told when etcd is back', async () => {
+    const host = await started();
+    world.etcd.cut(host.name);
+    host.manager.moveTo({ ipv4: '10.211.0.66' });
+    await world.clock.advance(60_000);
+    expect(host.manager.state).toBe('moving');
+    host.manager.moveTo({ ipv4: newIp });
+    world.etcd.heal(host.name);
+    await world.clock.until('the move', () => host.held !== undefined, 60_000);
+    expect(world.kvs).toMatchObject([{ value: valueOf(newIp) }]);
+  });
+
+  it('in the moment the key is deleted, it is taken again and moved', async () => {
+    const host = await started();
+    const { held } = host;
+    world.etcd.delete(host.manager.lease?.key ?? '');
+    host.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(5_000);
+    expect(host.held).toBe(held);
+    expect(world.kvs).toMatchObject([{ value: valueOf(newIp) }]);
+    expect(world.idleLeases).toEqual([]);
+  });
+
+  it('before there is a lease, the new one is asked for', async () => {
+    const pools = { ipv4: poolOf('10.1.7.0/24', '10.1.7.0/24') };
+    world.etcd.put(`${prefix}10.1.7.0-24`, valueOf('10.211.0.2'));
+    const host = world.host(ip, { pools }).start();
+    await world.clock.advance(5_000);
+    host.manager.moveTo({ ipv4: newIp });
+    world.etcd.delete(`${prefix}10.1.7.0-24`);
+    await world.clock.until('a lease', () => host.held !== undefined, 20_000);
+    expect(world.kvs).toMatchObject([{ value: valueOf(newIp) }]);
+  });
+
+  it('survives a stop at any moment with one key, under the old or the new address', async () => {
+    for (let ms = 0; ms < 12; ms++) {
+      const host = await started();
+      const { key = '' } = host.manager.lease ?? {};
+      host.manager.moveTo({ ipv4: newIp });
+      await world.clock.advance(ms);
+      await host.stop();
+      expect([valueOf(ip), valueOf(newIp)]).toContain(world.etcd.get(key)?.value);
+      expect(world.idleLeases).toEqual([]);
+      const [kv] = world.kvs;
+      if (kv !== undefined) world.etcd.revoke(kv.lease);
+    }
+  });
+
+  it.each<[string, PerFamily<string>]>([
+    ['gains a family', { ipv4: ip, ipv6: 'fd00::1' }],
+    ['loses all', {}],
+    ['changes its family', { ipv6: 'fd00::1' }],
+  ])('but not so that it %s', async (_, to) => {
+    const host = await started();
+    expect(() => host.manager.moveTo(to)).toThrow(RangeError);
+    expect(host.manager.state).toBe('held');
+  });
+});
+
+describe('L6: an address that another key carries', () => {
+  it.each([
+    ['PublicIP', '10.1.9.0-24', valueOf(newIp), { ipv4: newIp, ipv6: 'fd00::1' }],
+    [
+      'PublicIPv6',
+      '10.1.9.0-24&fc00:1:0:9::-64',
+      valueOf('10.211.0.2', 'fd00::77'),
+      { ipv4: ip, ipv6: 'fd00::77' },
+    ],
+  ])(
+    'as its %s: nothing is written, both are named; moved when that key goes',
+    async (_, name, value, to) => {
+      world.etcd.put(prefix + name, value, world.etcd.grant(5 * 86_400));
+      const host = await started(dual);
+      const { held } = host;
+      const before = world.kvs;
+      host.manager.moveTo(to);
+      await world.clock.advance(12 * hourMs);
+      expect(world.kvs).toEqual(before);
+      expect(host.manager.state).toBe('moving');
+      for (const part of [name, familyText(to), 'etcdctl'])
+        expect(host.trouble.current.join()).toContain(part);
+      expect(world.log.lines.filter(({ fields }) => fields['what'] === 'address').length).toBeLessThan(8);
+      world.etcd.delete(prefix + name);
+      await world.clock.until('the move', () => host.held !== undefined, 1_000);
+      expect(host.held).toBe(held);
+      expect(host.trouble.current).toEqual([]);
+      expect(world.keys).toHaveLength(1);
+    },
+  );
+
+  it('and that the host gives up again is no trouble any more', async () => {
+    world.etcd.put(`${prefix}10.1.9.0-24`, valueOf(newIp));
+    const host = await started();
+    host.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(1_000);
+    expect(host.trouble.current).toHaveLength(1);
+    host.manager.moveTo({ ipv4: ip });
+    expect(host.trouble.current).toEqual([]);
+    await world.clock.advance(1_000);
+    expect(host.held).toBeDefined();
+  });
+});
+
+function familyText({ ipv4, ipv6 }: PerFamily<string>): string {
+  return `${ipv4} and ${ipv6}`;
+}
