@@ -21,16 +21,16 @@ export function subnet(text: string): Subnet {
 /** The lease of `dst` as etcd would hold it. */
 export function lease(dst: string, publicIP: string, over: Partial<Lease> = {}): Lease {
   const value = { PublicIP: publicIP, PublicIPv6: null, BackendType: 'host-gw' };
-  return { ...parsed(dst.replace('/', '-'), value), ...over };
+  return { ...leaseAt(dst.replace('/', '-'), value), ...over };
 }
 
 /** The lease of a dual-stack host; `0.0.0.0/0` and PublicIP 0.0.0.0 for one with IPv6 alone. */
 export function dualLease(dst4: string, dst6: string, publicIP: string, publicIPv6: string): Lease {
   const value = { PublicIP: publicIP, PublicIPv6: publicIPv6 || null, BackendType: 'host-gw' };
-  return parsed(`${dst4.replace('/', '-')}&${dst6.replace('/', '-')}`, value);
+  return leaseAt(`${dst4.replace('/', '-')}&${dst6.replace('/', '-')}`, value);
 }
 
-function parsed(name: string, value: object): Lease {
+function leaseAt(name: string, value: object): Lease {
   const found = parseLease(prefix, {
     key: prefix + name,
     value: JSON.stringify(value),
