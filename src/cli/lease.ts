@@ -1,0 +1,142 @@
+import { canonicalAddress, type PerFamily, parseAddress, parseSubnet } from '../ip/ip.ts';
+import { explanationOf } from '../runtime/errors.ts';
+import { carriesAny, holderText } from '../subnet/holder.ts';
+import { parseLease } from '../subnet/lease.ts';
+import { listRange } from '../subnet/list.ts';
+import { familiesText } from '../subnet/own-lease.ts';
+import { type KeyValue, type Registry, RegistryError } from '../subnet/registry.ts';
+import { parseSubnetKey, subnetsPrefix } from '../subnet/subnet-key.ts';
+
+export interface LeaseReleaseOptions {
+  readonly registry: Registry;
+  readonly etcdPrefix: string;
+  /** Whose lease: that of a subnet (`172.20.9.0/24`, or as in the key, `172.20.9.0-24`), or of the host with these addresses. */
+  readonly target: { readonly subnet: string } | { readonly addresses: PerFamily<string> };
+  /** Release reservations, too. */
+  readonly force: boolean;
+  /** Takes lines for standard output, and for standard error. */
+  readonly out: (line: string) => void;
+  readonly err: (line: string) => void;
+}
+
+/**
+ * Gives back the lease of a host that is gone, so that its subnet is free at once: deletes its key, guarded by mod_revision,
+ * and revokes its etcd lease unless another key hangs on it.
+ *
+ * Resolves to the exit code: 0 done; 1 not done (nothing matches, a reservation without `force`, etcd, or somebody changed
+ * the key meanwhile); 2 the subnet or address is not one, and etcd was not asked. Rejects only with `signal.reason`.
+ */
+export async function runLeaseRelease(options: LeaseReleaseOptions, signal: AbortSignal): Promise<0 | 1 | 2> {
+  const matches = matcher(options);
+  if (typeof matches === 'string') {
+    options.err(matches);
+    return 2;
+  }
+  try {
+    const { kvs } = await listRange(options.registry, subnetsPrefix(options.etcdPrefix), signal);
+    const found = kvs.filter(matches);
+    const refusal = refusalOf(options, found);
+    if (refusal !== undefined) {
+      options.err(refusal);
+      return 1;
+    }
+    let code: 0 | 1 = 0;
+    for (const kv of found) if (!(await release(options, kv, kvs, signal))) code = 1;
+    return code;
+  } catch (error) {
+    signal.throwIfAborted();
+    options.err(explanationOf(error));
+    return 1;
+  }
+}
+
+/** The target of `lease release`'s argument or `--public-ip`, for messages. */
+function targetText({ target }: LeaseReleaseOptions): string {
+  return 'subnet' in target
+    ? `of the subnet ${target.subnet}`
+    : `of a host with the address ${familiesText(target.addresses)}`;
+}
+
+/** Tells the keys of the target, or says what is wrong with it. */
+function matcher({ target, etcdPrefix }: LeaseReleaseOptions): ((kv: KeyValue) => boolean) | string {
+  const prefix = subnetsPrefix(etcdPrefix);
+  if ('addresses' in target) {
+    const addresses = canonical(target.addresses);
+    if (addresses === undefined) return `${familiesText(target.addresses)} is not an address`;
+    return (kv) => {
+      const parsed = parseLease(prefix, kv);
+      return 'lease' in parsed && carriesAny(addresses, parsed.lease);
+    };
+  }
+  const text = target.subnet.replace('-', '/');
+  const subnet = parseSubnet(text);
+  if (subnet === undefined) return `${target.subnet} is not a subnet (172.20.9.0/24)`;
+  if (subnet.first !== parseAddress(text.slice(0, text.indexOf('/')))?.value)
+    return `${target.subnet} is not a subnet: it has host bits; did you mean ${subnet.text}?`;
+  return ({ key }) => {
+    const { ipv4, ipv6 } = parseSubnetKey(prefix, key) ?? {};
+    return ipv4?.text === subnet.text || ipv6?.text === subnet.text;
+  };
+}
+
+/** Undefined when there is none, or one is not an address. */
+function canonical({ ipv4, ipv6 }: PerFamily<string>): PerFamily<string> | undefined {
+  const first = ipv4 === undefined ? undefined : canonicalAddress(ipv4);
+  const second = ipv6 === undefined ? undefined : canonicalAddress(ipv6);
+  const invalid = (ipv4 !== undefined && first === undefined) || (ipv6 !== undefined && second === undefined);
+  if (invalid || (first ?? second) === undefined) return undefined;
+  return {
+    ...(first === undefined ? {} : { ipv4: first }),
+    ...(second === undefined ? {} : { ipv6: second }),
+  };
+}
+
+function refusalOf(options: LeaseReleaseOptions, found: readonly KeyValue[]): string | undefined {
+  const prefix = subnetsPrefix(options.etcdPrefix);
+  if (found.length === 0)
+    return `there is no lease ${targetText(options)} under ${prefix} at ${options.registry.endpoint}`;
+  const reservations = found.filter(({ lease }) => lease === '0').map(({ key }) => key);
+  if (reservations.length === 0 || options.force) return undefined;
+  return `${reservations.join(', ')} is a reservation, which somebody put on purpose; nothing was released (--force does it)`;
+}
+
+/** Whether the key is gone. Rejects with RegistryError. */
+async function release(
+  { registry, etcdPrefix, out, err }: LeaseReleaseOptions,
+  kv: KeyValue,
+  kvs: readonly KeyValue[],
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { key, lease } = kv;
+  if (!(await deleteKey(registry, kv, signal))) {
+    err(`${key} was changed or deleted by somebody else meanwhile; it was left alone`);
+    return false;
+  }
+  const subnets = familiesText(parseSubnetKey(subnetsPrefix(etcdPrefix), key) ?? {});
+  out(`released ${subnets} of ${holderText(kv.value)}: deleted ${key}`);
+  if (lease === '0') return true;
+  const sharers = kvs.filter((other) => other.lease === lease && other.key !== key);
+  if (sharers.length === 0) {
+    await registry.leaseRevoke(lease, signal);
+    out(
+      'revoked its etcd lease; a daemon that still runs on that host will take the subnet again: stop it first',
+    );
+  } else {
+    out(`its etcd lease stays: ${sharers.map((other) => other.key).join(', ')} hangs on it, too`);
+  }
+  return true;
+}
+
+/** Unless it was changed since it was read. */
+async function deleteKey(registry: Registry, { key, modRevision }: KeyValue, signal: AbortSignal) {
+  const compare = [{ key, target: 'mod', op: '=', value: modRevision } as const];
+  try {
+    return (await registry.txn({ compare, success: [{ op: 'delete', key }] }, signal)).succeeded;
+  } catch (error) {
+    if (!(error instanceof RegistryError) || !error.outcomeUnknown) throw error;
+    // The answer was lost: what is there now tells.
+    const { kvs } = await registry.range({ key }, signal);
+    if (kvs.length === 0) return true;
+    throw error;
+  }
+}

@@ -1,0 +1,166 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type LeaseReleaseOptions, runLeaseRelease } from '../../src/cli/lease.ts';
+import { rotate } from '../../src/subnet/rotation.ts';
+import { LeaseWorld } from './lease-host.ts';
+import { prefix, valueOf } from './lease-watch-host.ts';
+
+const ip = '10.211.0.1';
+
+let world: LeaseWorld;
+let lines: string[];
+let errors: string[];
+
+beforeEach(() => {
+  world = new LeaseWorld();
+  lines = [];
+  errors = [];
+});
+
+afterEach(async () => {
+  expect(await world.close()).toBe(true);
+});
+
+const put = (name: string, value = valueOf(ip), lease = world.etcd.grant(86_400)) => {
+  world.etcd.put(prefix + name, value, lease);
+  return lease;
+};
+
+async function run(
+  target: LeaseReleaseOptions['target'],
+  { force = false, before = () => {} }: { force?: boolean; before?: (call: string) => void } = {},
+): Promise<number> {
+  const registry = rotate(world.etcd.connect('admin'));
+  const txn = registry.txn.bind(registry);
+  registry.txn = (...args) => {
+    before('txn');
+    return txn(...args);
+  };
+  const out = (line: string) => void lines.push(line);
+  const err = (line: string) => void errors.push(line);
+  const options = { registry, etcdPrefix: '/net', target, force, out, err };
+  const running = runLeaseRelease(options, new AbortController().signal);
+  let code: number | undefined;
+  void running.then((value) => {
+    code = value;
+  });
+  await world.clock.until('it ends', () => code !== undefined, 60_000);
+  registry.close();
+  return await running;
+}
+
+describe('lease release', () => {
+  it.each<[string, LeaseReleaseOptions['target'], string]>([
+    ['of the host with an address', { addresses: { ipv4: ip } }, '10.1.5.0-24'],
+    [
+      'of a host by one of its two addresses',
+      { addresses: { ipv6: 'FD00:0::1' } },
+      '10.1.5.0-24&fc00:1::-64',
+    ],
+    ['of a subnet', { subnet: '10.1.5.0/24' }, '10.1.5.0-24'],
+    ['of a subnet as the key has it', { subnet: '10.1.5.0-24' }, '10.1.5.0-24&fc00:1::-64'],
+    ['of an IPv6 subnet', { subnet: 'fc00:1::/64' }, '10.1.5.0-24&fc00:1::-64'],
+    ['of an IPv6-only host', { subnet: 'fc00:1::/64' }, '0.0.0.0-0&fc00:1::-64'],
+  ])('%s deletes the key and revokes its etcd lease, and says so', async (_, target, name) => {
+    put(name, valueOf(ip, 'fd00::1'));
+    put('10.1.6.0-24', valueOf('10.211.0.2', 'fd00::2'));
+    expect(await run(target)).toBe(0);
+    expect(world.keys).toEqual(['10.1.6.0-24']);
+    expect(world.etcd.leaseIds).toHaveLength(1);
+    expect(errors).toEqual([]);
+    expect(lines.join('\n')).toContain(`deleted ${prefix}${name}`);
+    expect(lines.join('\n')).toContain(`of ${ip}`);
+    expect(lines.join('\n')).toContain('revoked');
+  });
+
+  it('leaves an etcd lease that another key hangs on', async () => {
+    const lease = put('10.1.5.0-24');
+    put('10.1.6.0-24', valueOf('10.211.0.2'), lease);
+    expect(await run({ subnet: '10.1.5.0/24' })).toBe(0);
+    expect(world.keys).toEqual(['10.1.6.0-24']);
+    expect(lines.join('\n')).toContain(`${prefix}10.1.6.0-24 hangs on it, too`);
+  });
+
+  it('releases a key whose value cannot be read, by its subnet', async () => {
+    put('10.1.5.0-24', 'junk');
+    expect(await run({ subnet: '10.1.5.0/24' })).toBe(0);
+    expect(world.keys).toEqual([]);
+  });
+
+  it('refuses a reservation, and what comes with it, unless forced', async () => {
+    put('10.1.5.0-24', valueOf(ip), '0');
+    put('10.1.6.0-24');
+    expect(await run({ addresses: { ipv4: ip } })).toBe(1);
+    expect(world.keys).toHaveLength(2);
+    expect(errors.join()).toContain(`${prefix}10.1.5.0-24 is a reservation`);
+    expect(await run({ addresses: { ipv4: ip } }, { force: true })).toBe(0);
+    expect(world.keys).toEqual([]);
+  });
+
+  it.each<[string, LeaseReleaseOptions['target'], string]>([
+    [
+      'no lease of that address',
+      { addresses: { ipv4: '10.211.0.9' } },
+      'no lease of a host with the address 10.211.0.9',
+    ],
+    ['no lease of that subnet', { subnet: '10.1.9.0/24' }, 'no lease of the subnet 10.1.9.0/24'],
+    ['only one of another length', { subnet: '10.1.5.0/25' }, 'no lease of the subnet'],
+  ])('with %s says where it looked, and exits 1', async (_, target, text) => {
+    put('10.1.5.0-24');
+    expect(await run(target)).toBe(1);
+    expect(errors.join()).toContain(text);
+    expect(errors.join()).toContain('/net/subnets/');
+    expect(world.keys).toHaveLength(1);
+  });
+
+  it.each<[LeaseReleaseOptions['target'], string]>([
+    [{ subnet: '10.1.5.0' }, '10.1.5.0 is not a subnet'],
+    [{ subnet: '10.1.5.7/24' }, 'did you mean 10.1.5.0/24?'],
+    [{ subnet: 'fc00:1::1/64' }, 'did you mean fc00:1::/64?'],
+    [{ subnet: '' }, 'is not a subnet'],
+    [{ addresses: { ipv4: '10.211.0' } }, '10.211.0 is not an address'],
+    [{ addresses: {} }, 'is not an address'],
+  ])('of %j is a usage error, and etcd is not asked', async (target, text) => {
+    expect(await run(target)).toBe(2);
+    expect(errors.join()).toContain(text);
+    expect(world.etcd.calls.range).toBe(0);
+  });
+
+  it('leaves a key that somebody changes in the same moment', async () => {
+    put('10.1.5.0-24');
+    const before = () => put('10.1.5.0-24', valueOf('10.211.0.2'));
+    expect(await run({ subnet: '10.1.5.0/24' }, { before })).toBe(1);
+    expect(world.kvs).toMatchObject([{ value: valueOf('10.211.0.2') }]);
+    expect(errors.join()).toContain('meanwhile');
+  });
+
+  it.each([
+    [true, 0, 0],
+    [false, 1, 1],
+  ])('reads back when the answer is lost (applied: %s)', async (applied, code, keys) => {
+    put('10.1.5.0-24');
+    const before = () => world.etcd.loseNextReply({ applied });
+    expect(await run({ subnet: '10.1.5.0/24' }, { before })).toBe(code);
+    expect(world.keys).toHaveLength(keys);
+    expect(errors).toHaveLength(code);
+  });
+
+  it('says why when etcd cannot be reached, and exits 1', async () => {
+    put('10.1.5.0-24');
+    world.etcd.stop('etcd-0');
+    expect(await run({ subnet: '10.1.5.0/24' })).toBe(1);
+    expect(errors.join()).toContain('connection refused');
+    world.etcd.start('etcd-0');
+  });
+
+  it('makes the host free its subnet for another: the daemon that is gone does not get it back', async () => {
+    const gone = world.host(ip).start();
+    await world.clock.until('a lease', () => gone.held !== undefined, 10_000);
+    const held = gone.held ?? '';
+    await gone.crash();
+    expect(await run({ addresses: { ipv4: ip } })).toBe(0);
+    expect(world.etcd.leaseIds).toEqual([]);
+    const [name] = world.keys;
+    expect(name).toBeUndefined();
+    expect(lines[0]).toContain(held);
+  });
+});
