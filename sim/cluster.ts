@@ -34,6 +34,7 @@ const daemonOptions: DaemonOptions = {
   dockerOptsFile: '/run/docker_opts.env',
   dockerOptsKey: 'DOCKER_OPTS',
   renewMarginMs: 3_600_000,
+  subnetLeaseTtlSeconds: 86_400,
   routeProtocol: 102,
 };
 
@@ -55,11 +56,13 @@ export class SimHost {
   notifier = new SimNotifier();
   readonly #cluster: SimCluster;
   readonly #random: Random;
+  readonly #identity: number;
   #run: DaemonRun | undefined;
 
   constructor(cluster: SimCluster, index: number, random: Random) {
     this.#cluster = cluster;
     this.#random = random;
+    this.#identity = index + 1;
     this.name = `h${index}`;
     this.address = `10.211.${55 + Math.floor(index / 200)}.${20 + (index % 200)}`;
     this.kernel = new SimKernel({ clock: cluster.clock });
@@ -80,7 +83,8 @@ export class SimHost {
     const kernel = this.kernel.open();
     const registry = rotate(etcd.connect(this.name));
     const { files, notifier } = this;
-    const parts = { clock, random: this.#random, registry, kernel, files, notifier, log: log.of(this.name) };
+    const outside = { clock, random: this.#random, hostIdentity: this.#identity, log: log.of(this.name) };
+    const parts = { ...outside, registry, kernel, files, notifier };
     const daemon = new Daemon(parts, { ...daemonOptions, ...options });
     const controller = new AbortController();
     const ended = daemon.run(controller.signal).catch((error: unknown) => error);

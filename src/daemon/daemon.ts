@@ -28,6 +28,8 @@ import { requireCapabilities, requireIPv4, warnUnlessForwarding } from './requir
 export interface DaemonParts {
   readonly clock: Clock;
   readonly random: Random;
+  /** A number below 2^31 that no other host has, the same until this one is booted again. */
+  readonly hostIdentity: number;
   readonly registry: Registry;
   readonly kernel: Kernel;
   readonly files: Files;
@@ -48,13 +50,12 @@ export type DaemonOptions = Pick<
   | 'dockerOptsFile'
   | 'dockerOptsKey'
   | 'renewMarginMs'
+  | 'subnetLeaseTtlSeconds'
   | 'routeProtocol'
 >;
 
 /** How often the status line is brought up to date. */
 const statusIntervalMs = 5_000;
-/** 24 hours, as flanneld's: a host may be off for a day and come back to its subnet. */
-const leaseTtlSeconds = 86_400;
 
 /** When the interface is down no peer can be routed to: a probe and a status line need not hear all their names. */
 const namedProblems = 5;
@@ -189,7 +190,7 @@ export class Daemon {
       pools: { ipv4: pool },
       addresses: { ipv4: ipv4Of(host) },
       renewMarginMs: this.#options.renewMarginMs,
-      leaseTtlSeconds,
+      leaseTtlSeconds: this.#options.subnetLeaseTtlSeconds,
       ...(hint === undefined ? {} : { hint: { ipv4: hint } }),
     });
     return this.#manager;

@@ -13,6 +13,7 @@ import { rotate } from '../subnet/rotation.ts';
 import { Daemon } from './daemon.ts';
 import { nodeFiles } from './files.ts';
 import { HealthServer } from './health.ts';
+import { hostIdentity } from './host-identity.ts';
 import { createLogger } from './logger.ts';
 import { systemdNotifier } from './notifier.ts';
 import { UsageError } from './options/errors.ts';
@@ -71,6 +72,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   const parts = {
     clock: systemClock,
     random: systemRandom,
+    hostIdentity: hostIdentity(options.etcdPrefix),
     files: nodeFiles,
     registry,
     kernel,
