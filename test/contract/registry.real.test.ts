@@ -1,6 +1,5 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
@@ -8,38 +7,14 @@ import { systemClock } from '../../src/daemon/system-clock.ts';
 import { connectMember } from '../../src/subnet/etcd/member.ts';
 import { type EtcdCluster, freePorts, startEtcd } from '../testbed/etcd.ts';
 import { registryContract } from './registry.ts';
-import { connect, temporaryFolder } from './registry-real.ts';
+import { connect, realRegistry, temporaryFolder } from './registry-real.ts';
 import { collect, put } from './registry-suite.ts';
 
 const dir = temporaryFolder();
 
 registryContract('etcd', async () => {
   const etcd = await startEtcd({ dir: join(dir, 'contract') });
-  const endpoint = etcd.first.clientUrl;
-  const registry = connectMember(endpoint, { clock: systemClock, deadlineMs: 1_000 });
-  return {
-    registry,
-    connect: () => connect(endpoint),
-    compact: async (revision) => void (await etcd.ctl('compact', '--physical', String(revision))),
-    freeze: () => etcd.first.pause(),
-    thaw: () => etcd.first.resume(),
-    async watchers() {
-      const metrics = await (await fetch(`${endpoint}/metrics`)).text();
-      return Number(/^etcd_debugging_mvcc_watcher_total (\d+)$/m.exec(metrics)?.[1]);
-    },
-    settled: (promise) => promise,
-    async until(what, condition) {
-      const deadline = performance.now() + 30_000;
-      while (!(await condition())) {
-        if (performance.now() > deadline) throw new Error(`${what}: not within 30 s`);
-        await sleep(50);
-      }
-    },
-    async close() {
-      registry.close();
-      await etcd.close();
-    },
-  };
+  return realRegistry(etcd, `${etcd.endpoints}/metrics`);
 });
 
 describe('a lot of data', () => {
@@ -135,9 +110,10 @@ describe('a process that has closed its registries ends by itself', () => {
     onTestFinished(() => Promise.all([etcd.close(), frozen.close()]).then(() => undefined));
     frozen.first.pause();
     const [port] = await freePorts(1);
-    const endpoints = [etcd.endpoints, frozen.endpoints, `http://127.0.0.1:${port}`];
+    const handshake = frozen.endpoints.replace('http:', 'https:');
+    const endpoints = [etcd.endpoints, frozen.endpoints, handshake, `http://127.0.0.1:${port}`];
     const { outcomes, lingeredMs } = await run([], endpoints);
-    const lost = Array.from({ length: 7 }, () => 'UNAVAILABLE');
+    const lost = Array.from({ length: 10 }, () => 'UNAVAILABLE');
     expect(outcomes).toEqual([...lost, 'created', 'done', 'done']);
     expect(lingeredMs).toBeLessThan(3_000);
   });

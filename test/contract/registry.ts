@@ -6,8 +6,22 @@ import { collect, put, type RegistryUnderTest, rejectionOf, type Suite } from '.
 import { txnContract } from './registry-txn.ts';
 import { watchContract } from './registry-watch.ts';
 
-/** The rules of {@link Registry}, for anything that claims to be one. */
-export function registryContract(name: string, setup: () => Promise<RegistryUnderTest>): void {
+const parts = {
+  range: rangeContract,
+  txn: txnContract,
+  leases: leaseContract,
+  watch: watchContract,
+  'aborting and failing': failureContract,
+};
+
+type Part = keyof typeof parts;
+
+/** The rules of {@link Registry}, for anything that claims to be one; all of them, or those parts that are of interest. */
+export function registryContract(
+  name: string,
+  setup: () => Promise<RegistryUnderTest>,
+  chosen: readonly Part[] = Object.keys(parts) as Part[],
+): void {
   describe(`registry: ${name}`, () => {
     let subject: RegistryUnderTest | undefined;
     let prefixes = 0;
@@ -24,11 +38,7 @@ export function registryContract(name: string, setup: () => Promise<RegistryUnde
       subject = await setup();
     });
     afterAll(() => subject?.close());
-    describe('range', () => rangeContract(suite));
-    describe('txn', () => txnContract(suite));
-    describe('leases', () => leaseContract(suite));
-    describe('watch', () => watchContract(suite));
-    describe('aborting and failing', () => failureContract(suite));
+    for (const part of chosen) describe(part, () => parts[part](suite));
   });
 }
 

@@ -2,7 +2,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { CONFIG, PREFIX } from '../testbed/cluster.ts';
 import { DaemonProcess } from '../testbed/daemon.ts';
-import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
+import { type EtcdCluster, type EtcdTls, startEtcd } from '../testbed/etcd.ts';
 import { type Host, type ListedRoute, makeNetwork, until } from '../testbed/netns.ts';
 import { runToEnd } from '../testbed/process.ts';
 import { tempDir } from '../testbed/run.ts';
@@ -21,6 +21,8 @@ export interface BenchOptions {
   readonly config?: object | null;
   readonly flags?: readonly string[];
   readonly etcdArgs?: readonly string[];
+  /** Default: etcd is asked without TLS. */
+  readonly tls?: EtcdTls;
 }
 
 /**
@@ -166,13 +168,14 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
       dir: join(dir, 'etcd'),
       members: [{ netns: host.namespace, ip: ETCD_ADDRESS }],
       args: options.etcdArgs ?? [],
+      ...(options.tls === undefined ? {} : { tls: options.tls }),
     });
     closers.push(() => etcd.close());
     const flags = options.flags ?? ['--iface=eth0'];
     const place = {
       namespace: host.namespace,
       dir: join(dir, 'host'),
-      endpoints: ENDPOINT,
+      endpoints: options.tls === undefined ? ENDPOINT : ENDPOINT.replace('http:', 'https:'),
       prefix: PREFIX,
       flags,
     };

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { run } from './commands.ts';
@@ -51,9 +52,11 @@ export class Authority implements Certificate {
       ...['-addext', `subjectAltName=${altNames.join(',')}`],
       ...['-addext', 'extendedKeyUsage=serverAuth,clientAuth'],
     ]);
+    // openssl's own count is kept in a file, which two that sign at once would spoil.
+    const serial = `0x${randomBytes(8).toString('hex')}`;
     await run('openssl', [
       ...['x509', '-req', '-in', file('.csr'), '-days', String(days), '-copy_extensions', 'copy'],
-      ...['-CA', this.certFile, '-CAkey', this.keyFile, '-CAcreateserial', '-out', file('.pem')],
+      ...['-CA', this.certFile, '-CAkey', this.keyFile, '-set_serial', serial, '-out', file('.pem')],
     ]);
     return { certFile: file('.pem'), keyFile: file('-key.pem') };
   }

@@ -132,12 +132,22 @@ export class EtcdMember {
 
   /** Runs etcdctl (v3 API) against this member, in its namespace, and resolves to its standard output. */
   async ctl(...args: string[]): Promise<string> {
+    return await this.#ctl(args);
+  }
+
+  /** Changes the password of an etcd user. */
+  async setPassword(user: string, password: string): Promise<void> {
+    await this.#ctl(['user', 'passwd', user, '--interactive=false'], `${password}\n`);
+  }
+
+  async #ctl(args: readonly string[], input = ''): Promise<string> {
     const argv = this.#inNetns(['etcdctl', '--endpoints', this.clientUrl, ...this.#access.ctlArgs, ...args]);
-    const { stdout } = await run(argv[0] ?? '', argv.slice(1), {
+    const running = run(argv[0] ?? '', argv.slice(1), {
       env: { ...plainEnvironment(), ETCDCTL_API: '3' },
       maxBuffer: 256 << 20,
     });
-    return stdout;
+    running.child.stdin?.end(input);
+    return (await running).stdout;
   }
 
   /** Writes the data of a snapshot into this stopped member's folder. `token` goes into the new cluster id. */

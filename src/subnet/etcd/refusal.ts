@@ -49,10 +49,10 @@ export function notPermitted({ names, key }: CallContext): Verdict {
   const { username, certificate, keyPrefix = '' } = names;
   const named = certificate === undefined ? 'the user' : `the user that ${certificate} names (its CN)`;
   const user = username === undefined ? named : `user ${username}`;
-  const use = key === undefined ? 'do that' : `use ${excerpt(key)}`;
+  const what = key === undefined ? 'what this call needs' : excerpt(key);
   return {
     kind: 'PERMISSION_DENIED',
-    reason: `${user} may not ${use} (permission denied)`,
+    reason: `${user} may not use ${what} (permission denied)`,
     remedy: `Grant one of its roles (etcdctl user get ${username ?? 'USER'}) the keys: etcdctl role grant-permission ROLE --prefix=true readwrite ${keyPrefix}`,
   };
 }

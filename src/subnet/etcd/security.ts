@@ -2,11 +2,11 @@ import type { Clock } from '../../runtime/clock.ts';
 import { explanationOf } from '../../runtime/errors.ts';
 import type { Logger } from '../../runtime/logger.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
-import { joinKey } from '../subnet-key.ts';
+import { configKey } from '../subnet-key.ts';
 import { type Reader, readNeeded } from './credential-files.ts';
 import { readTlsMaterial, systemCaFiles, type TlsFiles, type TlsMaterial } from './tls-material.ts';
 
-/** The etcd user: with a password, or the file that holds it (a newline at its end does not count). */
+/** The etcd user: with a password, or the file whose first line it is. */
 export type EtcdUser =
   | { readonly username: string; readonly password: string }
   | { readonly username: string; readonly passwordFile: string };
@@ -75,7 +75,7 @@ export class EtcdSecurity {
     const note = this.#validityNote();
     return {
       ...(tls.caFile === undefined ? {} : { ca: tls.caFile }),
-      keyPrefix: `${joinKey(etcdPrefix)}/`,
+      keyPrefix: configKey(etcdPrefix).slice(0, -'config'.length),
       ...(tls.certFile === undefined ? {} : { certificate: tls.certFile }),
       ...(note === undefined ? {} : { certificateNote: note }),
       ...(user === undefined ? {} : { username: user.username }),
@@ -97,7 +97,7 @@ export class EtcdSecurity {
     const what = `the password file of etcd user ${user.username}`;
     try {
       const { text } = await readNeeded(this.#options.files, what, user.passwordFile);
-      this.#password = text.replace(/\r?\n$/, '');
+      this.#password = /^[^\r\n]*/.exec(text)?.[0] ?? '';
       this.#options.trouble.clear('etcd-password', `${what} can be used again`);
     } catch (error) {
       if (this.#password === undefined) throw error;

@@ -30,14 +30,15 @@ export class TlsCredentials extends ChannelCredentials {
   }
 
   override _createSecureConnector(): experimental.SecureConnector {
+    const closing = new AbortController();
     return {
       waitForReady: () => Promise.resolve(),
       connect: async (socket) => ({
-        socket: await handshake(socket, this.#host, await this.#context()),
+        socket: await handshake(socket, this.#host, await this.#context(), closing.signal),
         secure: true,
       }),
       getCallCredentials: () => CallCredentials.createEmpty(),
-      destroy: () => undefined,
+      destroy: () => closing.abort(),
     };
   }
 }
@@ -54,7 +55,12 @@ function describe({ code, message, cert }: TlsError): string {
  * Rejects with what TLS calls the failure, then its message (`CERT_HAS_EXPIRED: certificate has expired`), or the names that a
  * certificate for another name is for.
  */
-function handshake(socket: Socket, host: string, secureContext: SecureContext): Promise<TLSSocket> {
+function handshake(
+  socket: Socket,
+  host: string,
+  secureContext: SecureContext,
+  closing: AbortSignal,
+): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const secured = connect({
       socket,
@@ -64,14 +70,20 @@ function handshake(socket: Socket, host: string, secureContext: SecureContext): 
       // No name is sent for an address (RFC 6066, section 3); Node checks the certificate against `host` then.
       ...(isIP(host) === 0 ? { servername: host } : {}),
     });
+    const giveUp = (why: string) => secured.destroy(new Error(why));
+    const onClosing = () => giveUp('closed');
+    closing.addEventListener('abort', onClosing, { once: true });
     secured.setTimeout(handshakeTimeoutMs, () =>
-      secured.destroy(new Error(`no TLS handshake within ${handshakeTimeoutMs / 1000} s`)),
+      giveUp(`no TLS handshake within ${handshakeTimeoutMs / 1000} s`),
     );
+    secured.once('close', () => closing.removeEventListener('abort', onClosing));
     const onError = (error: TlsError) => reject(new Error(describe(error)));
-    secured.once('error', onError);
+    // Stays: between the handshake and gRPC's own listener nobody else would take an error.
+    secured.on('error', onError);
+    if (closing.aborted) onClosing();
     secured.once('secureConnect', () => {
       secured.setTimeout(0);
-      secured.off('error', onError);
+      closing.removeEventListener('abort', onClosing);
       resolve(secured);
     });
   });
