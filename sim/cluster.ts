@@ -36,6 +36,7 @@ const daemonOptions: DaemonOptions = {
   renewMarginMs: 3_600_000,
   subnetLeaseTtlSeconds: 86_400,
   routeProtocol: 102,
+  setIpForward: false,
 };
 
 /** One run of a daemon on a host, from start to stop. */

@@ -33,6 +33,16 @@ export class SimFiles implements Files {
     this.writes++;
   }
 
+  async writeInPlace(path: string, content: string): Promise<void> {
+    const normal = posix.normalize(path);
+    if (this.writeError !== undefined) throw systemError(this.writeError, 'open', path);
+    if (this.#folders.has(normal)) throw systemError('EISDIR', 'open', path);
+    const entry = this.#entries.get(normal);
+    if (entry === undefined) throw systemError('ENOENT', 'open', path);
+    this.#entries.set(normal, { ...entry, content });
+    this.writes++;
+  }
+
   /** The permission bits of a file; undefined when there is none. */
   modeOf(path: string): number | undefined {
     return this.#entries.get(posix.normalize(path))?.mode;

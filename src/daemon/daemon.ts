@@ -18,11 +18,12 @@ import { familiesText, type OwnLease } from '../subnet/own-lease.ts';
 import type { Registry } from '../subnet/registry.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
 import { EnvFiles } from './env-files.ts';
+import { prepareForwarding } from './forwarding.ts';
 import type { Readiness } from './health.ts';
 import type { HostInterface } from './interface/choose-interface.ts';
 import { waitForInterface } from './interface/wait-for-interface.ts';
 import type { Options } from './options/options.ts';
-import { requireCapabilities, requireIPv4, warnUnlessForwarding } from './requirements.ts';
+import { requireCapabilities, requireIPv4 } from './requirements.ts';
 
 /** Everything the daemon touches outside itself. */
 export interface DaemonParts {
@@ -52,6 +53,7 @@ export type DaemonOptions = Pick<
   | 'renewMarginMs'
   | 'subnetLeaseTtlSeconds'
   | 'routeProtocol'
+  | 'setIpForward'
 >;
 
 /** How often the status line is brought up to date. */
@@ -245,7 +247,7 @@ export class Daemon {
       { event: 'ready', subnet: familiesText(lease.subnets), peers: peers.length, problems: problems.length },
       `ready: subnet ${familiesText(lease.subnets)}, ${peers.length} ${peers.length === 1 ? 'peer' : 'peers'}`,
     );
-    await warnUnlessForwarding(this.#parts);
+    await prepareForwarding({ ...this.#parts, ...this.#options, families: [4] });
   }
 
   /** Keeps the line true that `systemctl status` shows: where the boot stands, or how many peers are routed, and the troubles. */

@@ -1,5 +1,17 @@
 import { randomBytes } from 'node:crypto';
-import { chmod, lstat, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
+import {
+  chmod,
+  constants,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  stat,
+  unlink,
+  writeFile,
+} from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Files } from '../runtime/files.ts';
 
@@ -10,7 +22,7 @@ import type { Files } from '../runtime/files.ts';
 const LEFTOVER_AGE_MS = 10_000;
 
 /** Files on this machine's disks. */
-export const nodeFiles: Files = { readText, writeAtomic };
+export const nodeFiles: Files = { readText, writeAtomic, writeInPlace };
 
 async function readText(path: string): Promise<string | undefined> {
   try {
@@ -19,6 +31,10 @@ async function readText(path: string): Promise<string | undefined> {
     if (hasCode(error, 'ENOENT')) return undefined;
     throw error;
   }
+}
+
+async function writeInPlace(path: string, content: string): Promise<void> {
+  await writeFile(path, content, { flag: constants.O_WRONLY | constants.O_TRUNC });
 }
 
 async function writeAtomic(relativePath: string, content: string, mode: number): Promise<void> {

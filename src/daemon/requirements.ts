@@ -1,7 +1,5 @@
 import type { Kernel } from '../kernel/kernel.ts';
 import { FlannelError } from '../runtime/errors.ts';
-import type { Files } from '../runtime/files.ts';
-import type { Logger } from '../runtime/logger.ts';
 import { type NetworkConfig, NetworkConfigError, type PoolConfig } from '../subnet/config.ts';
 
 /** The host cannot do what the daemon is for. Ends it with exit code 1, before anything was touched. */
@@ -32,21 +30,5 @@ export function requireIPv4(config: NetworkConfig): NetworkConfig & { readonly i
     'EnableIPv6',
     'EnableIPv6 is true, which this version does not support',
     'Set EnableIPv6 to false and EnableIPv4 to true.',
-  );
-}
-
-/** Without forwarding all routes are in vain. Only said: it is the operator's to switch on, before Docker starts. */
-export async function warnUnlessForwarding({
-  files,
-  log,
-}: {
-  readonly files: Files;
-  readonly log: Logger;
-}): Promise<void> {
-  const forwarding = await files.readText('/proc/sys/net/ipv4/ip_forward').catch(() => undefined);
-  if (forwarding?.trim() !== '0') return;
-  log.warn(
-    { event: 'not-forwarding' },
-    'this host does not forward packets, so its containers reach no other host: sysctl -w net.ipv4.ip_forward=1',
   );
 }

@@ -9,4 +9,9 @@ export interface Files {
    * temporary file is removed and nothing has changed.
    */
   writeAtomic(path: string, content: string, mode: number): Promise<void>;
+  /**
+   * Writes to the file that is there, without replacing it and without any of the promises of `writeAtomic`: for the kernel's
+   * settings below /proc/sys, which look like files. Nothing is created: ENOENT when there is none.
+   */
+  writeInPlace(path: string, content: string): Promise<void>;
 }

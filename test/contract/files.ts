@@ -42,6 +42,17 @@ export function filesContract(name: string, setup: () => FilesUnderTest): void {
       expect(await under.files.readText(`${under.folder}/./file`)).toBe('text');
     });
 
+    it('writes in place to a file that is there, keeps its mode, and makes none', async () => {
+      const path = `${under.folder}/setting`;
+      await expect(under.files.writeInPlace(path, '1\n')).rejects.toMatchObject({ code: 'ENOENT' });
+      expect(await under.files.readText(path)).toBeUndefined();
+      await under.files.writeAtomic(path, 'long before\n', 0o600);
+      await under.files.writeInPlace(path, '1\n');
+      expect(await under.files.readText(path)).toBe('1\n');
+      expect(under.modeOf(path)).toBe(0o600);
+      await expect(under.files.writeInPlace(under.folder, 'x')).rejects.toMatchObject({ code: 'EISDIR' });
+    });
+
     it('rejects with EISDIR for a folder, and changes nothing', async () => {
       await under.files.writeAtomic(`${under.folder}/sub/file`, 'text', 0o644);
       await expect(under.files.readText(`${under.folder}/sub`)).rejects.toMatchObject({ code: 'EISDIR' });
