@@ -1,7 +1,10 @@
 import fc from 'fast-check';
 import type { SimKernel } from '../../sim/kernel.ts';
+import { metricOf } from '../../src/backend/hostgw/ownership.ts';
 import { containsAddress } from '../../src/ip/ip.ts';
 import { KernelError } from '../../src/kernel/errors.ts';
+import type { Route } from '../../src/kernel/kernel.ts';
+import { inFamily } from './family-texts.ts';
 import { protocol, type ReconcilerHost, subnet } from './reconciler-host.ts';
 
 /** What happens to a host, by its operator, other programs, etcd or bad luck. */
@@ -92,14 +95,15 @@ export const action: fc.Arbitrary<Action> = fc.oneof(
 /** Does it, to `kernel` alone or (leases, bad luck) to the host; what the kernel refuses to its operator is not done. */
 export function act(host: ReconcilerHost, kernel: SimKernel, what: Action): void {
   try {
-    actOnKernel(kernel, what);
+    actOnKernel(kernel, what, host);
   } catch (error) {
     if (!(error instanceof KernelError)) throw error;
   }
   if (kernel === host.kernel) actOnHost(host, what);
 }
 
-function actOnKernel(kernel: SimKernel, what: Action): void {
+function actOnKernel(kernel: SimKernel, what: Action, { family }: ReconcilerHost): void {
+  const at = (text: string) => inFamily(family, text);
   switch (what.type) {
     case 'down':
     case 'up':
@@ -109,19 +113,23 @@ function actOnKernel(kernel: SimKernel, what: Action): void {
     case 'create-link':
       if (kernel.links().some(({ name }) => name === 'eth0')) return undefined;
       kernel.createLink('eth0');
-      return kernel.addAddress('eth0', mainAddress);
+      return kernel.addAddress('eth0', at(mainAddress));
     case 'flush':
       return kernel.flushAddresses('eth0');
     case 'address':
-      return kernel.addAddress(what.link, what.cidr);
+      return kernel.addAddress(what.link, at(what.cidr));
     case 'no-address':
-      return kernel.removeAddress(what.link, what.cidr);
+      return kernel.removeAddress(what.link, at(what.cidr));
     case 'delete-route':
-      return kernel.deleteRoute({ dst: what.dst, protocol: what.protocol });
+      return kernel.deleteRoute({ dst: at(what.dst), protocol: what.protocol });
     case 'route': {
-      const { type: _type, mode, ...route } = what;
+      const { mode, protocol: owner } = what;
+      const [leased, gateway] = [at(what.dst), at(what.gateway)];
+      // The usual metric, or another.
+      const metric = what.metric === 0 ? metricOf(family) : what.metric;
+      const route = { dst: leased, gateway, protocol: owner, metric };
       // An operator's replacement of a connected route would hit ours where it lies before that: not comparable.
-      const isConnected = kernel.routes(4).some((there) => there.dst === what.dst && there.protocol === 2);
+      const isConnected = kernel.routes(family).some((there) => there.dst === leased && there.protocol === 2);
       const usedMode = isConnected && mode === 'replace' ? 'prepend' : mode;
       return kernel.addRoute({ ...route, linkIndex: kernel.link('eth0').index }, usedMode);
     }
@@ -145,30 +153,32 @@ function actOnHost(host: ReconcilerHost, what: Action): void {
 
 /** What is wrong with the routes of a host at rest, a line each; empty when all is as it should be. */
 export function faultsOf(host: ReconcilerHost, exempt: ReadonlySet<string> = new Set()): string[] {
-  const { kernel } = host;
-  const routes = kernel.routes(4);
+  const { kernel, family } = host;
+  const routes = kernel.routes(family);
   const eth0 = kernel.links().find(({ name }) => name === 'eth0');
   const addresses = new Set(kernel.addresses().map(({ address }) => address));
   const direct = routes.filter((route) => route.gateway === undefined && route.linkIndex === eth0?.index);
   const isReachable = (gateway: string) =>
     eth0?.up === true && direct.some((route) => containsAddress(subnet(route.dst), gateway));
+  // Ours with another program's gateway in it (IPv6): it can be replaced while the gateway is on link, never taken apart.
+  const isOurs = (route: Route) => route.protocol === protocol && !(family === 6 && route.special);
   const wrong: string[] = [];
   for (const [at, gateway] of host.wanted) {
     const there = routes.filter((route) => route.dst === at);
-    const own = there.filter((route) => route.protocol === protocol);
+    const own = there.filter(isOurs);
     const isConnected = there.some((route) => route.protocol === 2);
     const mustBeAbsent = isConnected || addresses.has(gateway);
     if (own.length > 1 || own.some((route) => route.gateway !== gateway))
       wrong.push(`${at}: not one route via ${gateway}`);
     if (mustBeAbsent && own.length > 0) wrong.push(`${at}: must not be there`);
-    const isFirst = there[0]?.protocol === protocol;
-    if (!mustBeAbsent && isReachable(gateway) && !isFirst && !exempt.has(at)) {
+    // IPv6 cannot do more than to have it there: a smaller metric of somebody else's comes first.
+    const isUsed = (family === 4 ? there[0]?.protocol : own[0]?.protocol) === protocol;
+    if (!mustBeAbsent && isReachable(gateway) && !isUsed && !exempt.has(at)) {
       wrong.push(`${at}: ${host.state(at)}, not in use, but ${gateway} is reachable`);
     }
   }
   for (const route of routes) {
-    if (route.protocol === protocol && !host.wanted.has(route.dst))
-      wrong.push(`${route.dst}: no lease asks for it`);
+    if (isOurs(route) && !host.wanted.has(route.dst)) wrong.push(`${route.dst}: no lease asks for it`);
   }
   return wrong;
 }

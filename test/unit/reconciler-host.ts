@@ -3,10 +3,11 @@ import { SimKernel } from '../../sim/kernel.ts';
 import { SimLog } from '../../sim/log.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { Reconciler } from '../../src/backend/hostgw/reconciler.ts';
-import { parseSubnet, type Subnet } from '../../src/ip/ip.ts';
+import { type Family, parseSubnet, type Subnet } from '../../src/ip/ip.ts';
 import type { Kernel, Route } from '../../src/kernel/kernel.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { type Lease, parseLease } from '../../src/subnet/lease.ts';
+import { inFamily } from './family-texts.ts';
 
 export const protocol = 102;
 const prefix = '/net/subnets/';
@@ -43,6 +44,8 @@ function leaseAt(name: string, value: object): Lease {
 }
 
 export interface HostOptions {
+  /** Default 4; what is written for IPv4 is then put into that family by {@link inFamily}. */
+  readonly family?: Family;
   readonly seed?: number;
   /** How long a batch or a dump takes in the kernel. Default 1: a loop that never waits shows in the counters. */
   readonly latencyMs?: number;
@@ -50,8 +53,12 @@ export interface HostOptions {
   readonly wrap?: (kernel: Kernel) => Kernel;
 }
 
-/** One host, 10.211.55.100/24 on eth0 with the subnet 172.20.100.0/24, its kernel, and the reconciler at work on it. */
+/**
+ * One host, 10.211.55.100/24 on eth0 with the subnet 172.20.100.0/24 (or the counterparts of another family), its kernel,
+ * and the reconciler at work on it.
+ */
 export class ReconcilerHost {
+  readonly family: Family;
   readonly clock = new VirtualClock();
   readonly kernel: SimKernel;
   readonly log = new SimLog(this.clock);
@@ -62,11 +69,13 @@ export class ReconcilerHost {
   #ended: Promise<unknown> = Promise.resolve();
   #leases = new Map<string, Lease>();
 
-  constructor({ seed = 1, latencyMs = 1, wrap = (kernel) => kernel }: HostOptions = {}) {
+  constructor({ family = 4, seed = 1, latencyMs = 1, wrap = (kernel) => kernel }: HostOptions = {}) {
+    this.family = family;
+    const own = (text: string) => inFamily(family, text);
     this.kernel = new SimKernel({ clock: this.clock, latencyMs });
     this.kernel.createLink('eth0');
-    this.kernel.addAddress('eth0', '10.211.55.100/24');
-    this.kernel.addRoute({ dst: '0.0.0.0/0', gateway: '10.211.55.1', linkIndex: this.eth0 });
+    this.kernel.addAddress('eth0', own('10.211.55.100/24'));
+    this.kernel.addRoute({ dst: own('0.0.0.0/0'), gateway: own('10.211.55.1'), linkIndex: this.eth0 });
     this.#connection = wrap(this.kernel.open());
     this.reconciler = new Reconciler({
       kernel: this.#connection,
@@ -74,8 +83,8 @@ export class ReconcilerHost {
       random: new SeededRandom(seed),
       log: this.log.of('host'),
       trouble: this.trouble,
-      self: { subnet: subnet('172.20.100.0/24'), address: '10.211.55.100' },
-      ownership: { protocol, network: subnet('172.20.0.0/16'), subnetLength: 24 },
+      self: { subnet: subnet(own('172.20.100.0/24')), address: own('10.211.55.100') },
+      ownership: { protocol, network: subnet(own('172.20.0.0/16')), subnetLength: family === 4 ? 24 : 64 },
       linkName: 'eth0',
       blackhole: false,
     });
@@ -100,25 +109,36 @@ export class ReconcilerHost {
 
   /** All leases at once, as after a list: destination → PublicIP. */
   snapshot(leases: Readonly<Record<string, string>>): void {
-    this.#leases = new Map(Object.entries(leases).map(([dst, ip]) => [dst, lease(dst, ip)]));
+    this.#leases = new Map(Object.entries(leases).map(([dst, ip]) => [this.in(dst), this.#lease(dst, ip)]));
     this.reconciler.update({ type: 'snapshot', leases: [...this.#leases.values()], revision: 1 });
   }
 
   put(dst: string, publicIP: string): void {
-    const changed = lease(dst, publicIP);
-    this.#leases.set(dst, changed);
+    const changed = this.#lease(dst, publicIP);
+    this.#leases.set(this.in(dst), changed);
     this.reconciler.update({ type: 'delta', put: [changed], removed: [], revision: 2 });
   }
 
   remove(dst: string): void {
-    const gone = this.#leases.get(dst) ?? lease(dst, '10.211.55.1');
-    this.#leases.delete(dst);
+    const gone = this.#leases.get(this.in(dst)) ?? this.#lease(dst, '10.211.55.1');
+    this.#leases.delete(this.in(dst));
     this.reconciler.update({ type: 'delta', put: [], removed: [gone.key], revision: 2 });
   }
 
   /** What the leases ask for: destination → gateway. */
   get wanted(): ReadonlyMap<string, string> {
-    return new Map([...this.#leases].map(([dst, { value }]) => [dst, value.publicIP ?? '']));
+    const gateway = ({ publicIP, publicIPv6 }: Lease['value']) => (this.family === 4 ? publicIP : publicIPv6);
+    return new Map([...this.#leases].map(([dst, { value }]) => [dst, gateway(value) ?? '']));
+  }
+
+  /** The counterpart in this host's family. */
+  in(text: string): string {
+    return inFamily(this.family, text);
+  }
+
+  #lease(dst: string, publicIP: string): Lease {
+    if (this.family === 4) return lease(dst, publicIP);
+    return dualLease('0.0.0.0/0', this.in(dst), '0.0.0.0', this.in(publicIP));
   }
 
   /** Our routes, as `dst via gateway`, sorted. */
@@ -129,7 +149,7 @@ export class ReconcilerHost {
   /** The matching routes of the kernel, as `dst via gateway`, sorted. */
   routes(matches: (route: Route) => boolean): readonly string[] {
     return this.kernel
-      .routes(4)
+      .routes(this.family)
       .filter(matches)
       .map(({ dst, gateway }) => `${dst} via ${gateway}`)
       .toSorted();
