@@ -102,32 +102,32 @@ async function readyz(status: 200 | 503): Promise<string> {
 test(`an adopted key on a lease of ${SHORT_TTL_S} s lives on by renewals that write nothing`, async () => {
   const leaseId = await grant(SHORT_TTL_S);
   await put(KEY, leaseValue(host.address), leaseId);
-  const before = await stored(KEY);
   await daemon.start();
+  const adopted = await stored(KEY);
   // Granted after the daemon has adopted its own: it is gone when nobody renews it.
   const control = leaseKey('172.20.3.0/24');
   await put(control, leaseValue(OTHER), await grant(SHORT_TTL_S));
   await sleep(2 * SHORT_TTL_S * 1000);
   expect(await stored(control)).toBeUndefined();
-  expect(await stored(KEY)).toEqual(before);
-  expect(before?.leaseId).toBe(leaseId);
+  expect(await stored(KEY)).toEqual(adopted);
+  expect(adopted).toMatchObject({ value: leaseValue(host.address), leaseId });
   expect(subnetOf(host)).toBe(SUBNET);
   expect(daemon.logs.filter(({ level }) => level === 'warn')).toEqual([]);
 });
 
-test('a reservation is taken, and after two restarts it is as it was', async () => {
+test('L2: a reservation is taken, and after two restarts it is as it was', async () => {
   await put(KEY, leaseValue(host.address));
-  const before = await stored(KEY);
-  expect(before?.leaseId).toBe('0'.repeat(16));
   const leaseIds = await etcdLeaseIds(cluster.etcd.first);
   await daemon.start();
+  const taken = await stored(KEY);
+  expect(taken).toMatchObject({ value: leaseValue(host.address), leaseId: '0'.repeat(16) });
   for (const _ of [1, 2]) {
     expect(subnetOf(host)).toBe(SUBNET);
     await daemon.restart();
   }
   await daemon.stop();
   expect(subnetOf(host)).toBe(SUBNET);
-  expect(await stored(KEY)).toEqual(before);
+  expect(await stored(KEY)).toEqual(taken);
   expect(await etcdLeaseIds(cluster.etcd.first)).toEqual(leaseIds);
 });
 
