@@ -106,6 +106,28 @@ describe('the units on a host with systemd', () => {
     expect(status).toMatch(/^Seccomp:\s2$/m);
   });
 
+  test('forwarding can be switched on, and nothing else of the kernel is open to it', async () => {
+    const forwarding = '/proc/sys/net/ipv4/ip_forward';
+    await host.sh(`mount -o remount,rw /proc/sys; echo 0 >${forwarding}`);
+    await host.sh(
+      `sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="--set-ip-forward"/' /etc/sysconfig/flanneld`,
+    );
+    await host.systemctl('restart', UNIT);
+    const on = async () => (await host.read(forwarding)) === '1';
+    await until(on, DEADLINE_MS, 'ip_forward is still 0');
+    const mounts = (await host.exec('cat', `/proc/${await mainPid(UNIT)}/mountinfo`)).split('\n');
+    const settings = mounts
+      .map((line) => line.split(' '))
+      .filter(([, , , , at = '']) => at.startsWith('/proc/sys'));
+    expect(settings.map(([, , , , at, flags = '']) => `${at} ${flags.slice(0, 2)}`).toSorted()).toEqual([
+      '/proc/sys ro',
+      '/proc/sys/net/ipv4/ip_forward rw',
+      '/proc/sys/net/ipv6/conf/all/forwarding rw',
+    ]);
+    await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS=""/' /etc/sysconfig/flanneld`);
+    await host.systemctl('restart', UNIT);
+  });
+
   test('a peer gets a route whose protocol iproute2 calls flannel', async () => {
     await host.exec('etcdctl', 'put', `${PREFIX}/subnets/172.20.9.0-24`, PEER);
     const routed = async () => (await flannelRoutes()) !== '';
