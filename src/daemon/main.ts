@@ -60,7 +60,10 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   logCrashes(log);
   const signal = untilAskedToStop(log, colors);
   const security = etcdSecurity(options, log);
-  void security.run(signal).catch(() => undefined);
+  // It ends with the signal and not before.
+  security.run(signal).catch((error: unknown) => {
+    if (!signal.aborted) throw error;
+  });
   const members = options.etcdEndpoints.map(({ url }) =>
     connectMember(url, { clock: systemClock, security }),
   );

@@ -73,32 +73,44 @@ async function denied(): Promise<number> {
   return [...counts].reduce((sum, [, count]) => sum + Number(count), 0);
 }
 
+/** The first line of the program's log with `text`, when it is started with these flags and through these commands. */
+async function firstLine(
+  text: string,
+  more: readonly string[],
+  through: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
+): Promise<string> {
+  const argv = [
+    ...through,
+    process.execPath,
+    PROGRAM,
+    '--log-format=json',
+    '--etcd-endpoints=https://127.0.0.1:2379',
+  ];
+  const place = { namespace: bench.host.namespace, dir: join(dir, 'other-host') };
+  const options = { env: { PATH: process.env['PATH'], ...env } };
+  const child = new RunningProcess(onHost(place, [...argv, ...more]), options);
+  try {
+    return await child.waitFor((lines) => lines.find((one) => one.includes(text)), 15_000, text);
+  } finally {
+    await child.stop('SIGTERM', 5_000);
+  }
+}
+
 test('a key that root may not read, without CAP_DAC_OVERRIDE: says which, and why', async () => {
   const guarded = new InstalledFiles(join(dir, 'guarded')).ca(oldCa).certificate(oldCa).key(oldCa);
   chmodSync(guarded.keyFile, 0o600);
   chownSync(guarded.keyFile, 65_534, 65_534);
+  const pair = [`--etcd-certfile=${guarded.certFile}`, `--etcd-keyfile=${guarded.keyFile}`];
   const through = ['setpriv', '--bounding-set=-dac_override,-dac_read_search', '--'];
-  const argv = [
-    ...[
-      ...through,
-      process.execPath,
-      PROGRAM,
-      '--log-format=json',
-      '--etcd-endpoints=https://127.0.0.1:2379',
-    ],
-    ...[`--etcd-certfile=${guarded.certFile}`, `--etcd-keyfile=${guarded.keyFile}`],
-  ];
-  const child = new RunningProcess(
-    onHost({ namespace: bench.host.namespace, dir: join(dir, 'other-host') }, argv),
-  );
-  const line = await child.waitFor(
-    (lines) => lines.find((one) => one.includes('cannot be read')),
-    15_000,
-    'a line',
-  );
+  const line = await firstLine('cannot be read', pair, through);
   expect(line).toContain(`the private key ${guarded.keyFile} cannot be read: permission denied`);
   expect(line).toContain('CAP_DAC_OVERRIDE');
-  await child.stop('SIGTERM', 5_000);
+});
+
+test('SSL_CERT_FILE names the CAs that the system trusts, as for flanneld', async () => {
+  await firstLine('no CA that the system trusts', []);
+  await firstLine('it wants a client certificate', [], [], { SSL_CERT_FILE: oldCa.certFile });
 });
 
 test('waits for each file and for what etcd has to grant, and says so', async () => {

@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { TlsFiles } from '../../src/subnet/etcd/tls-material.ts';
+import { rotate } from '../../src/subnet/rotation.ts';
 import { rejectionOf } from '../contract/registry-suite.ts';
 import { Authority, type Certificate, encryptKey, InstalledFiles } from '../testbed/certificates.ts';
 import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
@@ -30,7 +31,7 @@ beforeAll(async () => {
     ca.issue('client'),
     otherCa.issue('stranger'),
   ]);
-  await ca.issue('expired', { days: -1 });
+  await ca.issue('expired', { expired: true });
   await encryptKey(client, join(dir, 'encrypted.pem'));
   serverFiles = new InstalledFiles(join(dir, 'server')).certificate(server).key(server);
   [mutual, plain] = await Promise.all([
@@ -41,11 +42,9 @@ beforeAll(async () => {
 afterAll(() => Promise.all([mutual?.close(), plain?.close()]));
 
 const written = (name: string, text: string): string => {
-  const path = join(dir, name);
-  writeFileSync(path, text);
-  return path;
+  writeFileSync(join(dir, name), text);
+  return join(dir, name);
 };
-const contentOf = (file: string) => readFileSync(file, 'utf8');
 const read = (endpoint: string, tls: TlsFiles) => connectTo(endpoint, { tls }).registry.range({ key });
 
 interface Failure {
@@ -65,6 +64,12 @@ const failures: readonly Failure[] = [
     tls: () => ({ caFile: '/nowhere/ca.pem' }),
     said: () => ['the CA file /nowhere/ca.pem does not exist'],
     remedy: 'Put it there',
+  },
+  {
+    what: 'a CA file where the unit shows none',
+    tls: () => ({ caFile: '/home/nobody/ca.pem' }),
+    said: () => ['the CA file /home/nobody/ca.pem does not exist'],
+    remedy: 'The systemd unit hides /home',
   },
   {
     what: 'a certificate that does not exist',
@@ -106,7 +111,7 @@ const failures: readonly Failure[] = [
   },
   {
     what: 'a second CA that is cut off',
-    tls: () => ({ caFile: written('cut.pem', contentOf(ca.certFile).repeat(2).slice(0, -80)) }),
+    tls: () => ({ caFile: written('cut.pem', readFileSync(ca.certFile, 'utf8').repeat(2).slice(0, -80)) }),
     said: () => [`certificate 2 of 2 in ${join(dir, 'cut.pem')} is damaged or incomplete`],
     remedy: 'openssl x509 -in',
   },
@@ -126,7 +131,7 @@ const failures: readonly Failure[] = [
     what: 'a key that is cut off',
     tls: () => ({
       certFile: client.certFile,
-      keyFile: written('cut-key.pem', contentOf(client.keyFile).slice(0, 120)),
+      keyFile: written('cut-key.pem', readFileSync(client.keyFile, 'utf8').slice(0, 120)),
     }),
     said: () => [`the private key ${join(dir, 'cut-key.pem')} is damaged`],
     remedy: 'openssl pkey -in',
@@ -203,14 +208,14 @@ it.each(failures)('$what', async ({ endpoint, tls, code, said, remedy }) => {
 });
 
 it.each([
-  ['that has expired', { days: -1 }, 'the certificate it shows, or that of its CA, has expired'],
+  ['that has expired', { expired: true }, 'the certificate it shows, or that of its CA, has expired'],
   [
     'for another name',
     { altNames: ['DNS:etcd.example'] },
     'is not for this name or address, but for DNS:etcd.example',
   ],
 ])('a server’s certificate %s', async (what, options, said) => {
-  const bad = await ca.issue(what.replaceAll(' ', '-'), options);
+  const bad = await ca.issue(`server-${what.replaceAll(' ', '-')}`, options);
   serverFiles.certificate(bad).key(bad);
   try {
     const error = await rejectionOf(read(mutual.endpoints, { caFile: ca.certFile, ...client }));
@@ -227,4 +232,18 @@ it('a call that changes something certainly did not when no TLS connection was m
   const put = { op: 'put', key, value: '1', lease: '0' } as const;
   const error = await rejectionOf(registry.txn({ compare: [], success: [put] }));
   expect(error).toMatchObject({ kind: 'TLS', outcomeUnknown: false });
+});
+
+it('a file that cannot be used is said once, whatever the number of members: no other would do better', async () => {
+  const tls = { caFile: '/nowhere/ca.pem' };
+  const moves: string[] = [];
+  const members = ['https://127.0.0.1:1', mutual.endpoints].map(
+    (endpoint) => connectTo(endpoint, { tls }).registry,
+  );
+  const registry = rotate(members, { onMove: (from, to) => moves.push(`${from} → ${to}`) });
+  const error = await rejectionOf(registry.range({ key }));
+  expect(error.message).toBe(
+    'etcd at https://127.0.0.1:1 cannot be asked: the CA file /nowhere/ca.pem does not exist',
+  );
+  expect(moves).toEqual([]);
 });

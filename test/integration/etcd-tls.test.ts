@@ -1,5 +1,8 @@
+import { readFileSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createServer } from 'node:tls';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { systemClock } from '../../src/daemon/system-clock.ts';
 import type { TlsFiles } from '../../src/subnet/etcd/tls-material.ts';
@@ -66,6 +69,26 @@ describe('what works', () => {
       kvs: [],
     });
   });
+});
+
+it.each([
+  ['localhost', 'the name of the endpoint', 'localhost'],
+  ['127.0.0.1', 'none for an address', false],
+])('asks %s for a certificate by %s', async (host, _, expected) => {
+  const listener = createServer({ cert: readFileSync(server.certFile), key: readFileSync(server.keyFile) });
+  const asked = new Promise((resolve) =>
+    listener.once('secureConnection', (socket) => {
+      resolve(socket.servername);
+      socket.destroy();
+    }),
+  );
+  await new Promise<void>((resolve) => listener.listen(0, host, resolve));
+  onTestFinished(() => void listener.close());
+  const { port } = listener.address() as AddressInfo;
+  const call = connectTo(`https://${host}:${port}`, { tls: { caFile: ca.certFile } }).registry.range({ key });
+  const failure = rejectionOf(call);
+  expect(await asked).toBe(expected);
+  expect(await failure).toMatchObject({ kind: 'UNAVAILABLE' });
 });
 
 describe('files that come or change while it runs', () => {

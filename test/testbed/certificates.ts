@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { run } from './commands.ts';
 
 /** The PEM files of a certificate. */
@@ -14,8 +15,8 @@ export interface CertificateOptions {
   readonly commonName?: string;
   /** `IP:127.0.0.1`, `DNS:etcd.example`; default: both names of the loopback. */
   readonly altNames?: readonly string[];
-  /** Days from now until it ends; -1 for one that has ended. Default: 2. */
-  readonly days?: number;
+  /** One that has ended. Default: it ends in two days. */
+  readonly expired?: boolean;
 }
 
 const newKey = '-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'.split(' ');
@@ -45,7 +46,7 @@ export class Authority implements Certificate {
 
   /** Signs a new key, good for servers and clients. */
   async issue(name: string, options: CertificateOptions = {}): Promise<Certificate> {
-    const { commonName = name, altNames = ['IP:127.0.0.1', 'DNS:localhost'], days = 2 } = options;
+    const { commonName = name, altNames = ['IP:127.0.0.1', 'DNS:localhost'] } = options;
     const file = (suffix: string) => join(this.#dir, `${name}${suffix}`);
     await run('openssl', [
       ...['req', ...newKey, '-subj', `/CN=${commonName}`, '-keyout', file('-key.pem'), '-out', file('.csr')],
@@ -55,9 +56,20 @@ export class Authority implements Certificate {
     // openssl's own count is kept in a file, which two that sign at once would spoil.
     const serial = `0x${randomBytes(8).toString('hex')}`;
     await run('openssl', [
-      ...['x509', '-req', '-in', file('.csr'), '-days', String(days), '-copy_extensions', 'copy'],
+      ...[
+        'x509',
+        '-req',
+        '-in',
+        file('.csr'),
+        '-days',
+        options.expired ? '0' : '2',
+        '-copy_extensions',
+        'copy',
+      ],
       ...['-CA', this.certFile, '-CAkey', this.keyFile, '-set_serial', serial, '-out', file('.pem')],
     ]);
+    // It ended in the second in which it was made: openssl 3.5 makes none that ends before it begins.
+    if (options.expired) await sleep(1_100);
     return { certFile: file('.pem'), keyFile: file('-key.pem') };
   }
 }

@@ -13,12 +13,12 @@ export async function readNeeded(files: Reader, what: string, path: string): Pro
   } catch (cause) {
     throw new CredentialsError(`${what} ${path} cannot be read: ${why(cause)}`, {
       cause,
-      remedy: remedyOf(cause),
+      remedy: `${remedyOf(cause)}${hiddenBy(path)}`,
     });
   }
   if (text === undefined) {
     throw new CredentialsError(`${what} ${path} does not exist`, {
-      remedy: 'Put it there, or correct the flag that names it; it is looked for again all the time.',
+      remedy: `Put it there, or correct the flag that names it; it is looked for again all the time.${hiddenBy(path)}`,
     });
   }
   if (text.trim() === '') {
@@ -27,6 +27,13 @@ export async function readNeeded(files: Reader, what: string, path: string): Pro
     });
   }
   return { path, text };
+}
+
+/** Folders that the unit of this program does not show to it (ProtectHome, PrivateTmp). */
+function hiddenBy(path: string): string {
+  return /^\/(home|root|run\/user|tmp|var\/tmp)\//.test(path)
+    ? ' The systemd unit hides /home, /root and /tmp from the daemon: keep it in /etc.'
+    : '';
 }
 
 const reasons: Readonly<Record<string, readonly [reason: string, remedy: string]>> = {
