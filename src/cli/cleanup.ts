@@ -1,22 +1,48 @@
 import { cleanupTasks } from '../firewall/tasks.ts';
 import { isMissing } from '../firewall/tool.ts';
+import type { Family } from '../ip/ip.ts';
+import type { Kernel, Route, RouteSpec } from '../kernel/kernel.ts';
 import type { Commands } from '../runtime/commands.ts';
-import { explanationOf } from '../runtime/errors.ts';
+import { explanationOf, messageOf } from '../runtime/errors.ts';
 
 export interface CleanupOptions {
   readonly commands: Commands;
   /** Takes one line for the operator. */
   readonly say: (line: string) => void;
+  /** With it the routes go, too. */
+  readonly routes?: {
+    readonly kernel: Kernel;
+    /** The protocol number that marks our routes. */
+    readonly protocol: number;
+  };
+}
+
+/** What was found and removed; `failed`: not all of it. */
+interface Outcome {
+  readonly found: boolean;
+  readonly failed: boolean;
 }
 
 /**
- * Removes the firewall rules of all networks from this host, in both modes and both families; a daemon that still runs puts its own back.
+ * Removes the firewall rules of all networks from this host, in both modes and both families, and with `routes` every route of the main
+ * table with our protocol number. A daemon that still runs puts its own back.
+ *
  * Says what it did and resolves to the exit code: 0, or 1 when something could not be removed. Never rejects.
  */
-export async function runCleanup({ commands, say }: CleanupOptions): Promise<0 | 1> {
+export async function runCleanup({ commands, say, routes }: CleanupOptions): Promise<0 | 1> {
+  const outcomes = [await removeRules(commands, say)];
+  if (routes !== undefined) {
+    for (const family of [4, 6] as const) outcomes.push(await removeRoutes(routes, family, say));
+  }
+  const failed = outcomes.some((outcome) => outcome.failed);
+  if (!failed && !outcomes.some(({ found }) => found)) say('there was nothing of ours');
+  return failed ? 1 : 0;
+}
+
+async function removeRules(commands: Commands, say: (line: string) => void): Promise<Outcome> {
   const { signal } = new AbortController();
-  let exitCode: 0 | 1 = 0;
   let found = false;
+  let failed = false;
   for (const task of cleanupTasks(commands)) {
     try {
       if (!(await task.run(signal))) continue;
@@ -25,10 +51,43 @@ export async function runCleanup({ commands, say }: CleanupOptions): Promise<0 |
     } catch (error) {
       // A tool that is not there has left nothing.
       if (isMissing(error)) continue;
-      exitCode = 1;
+      failed = true;
       say(`not removed: ${task.name}: ${explanationOf(error)}`);
     }
   }
-  if (!found && exitCode === 0) say('there were no firewall rules of ours');
-  return exitCode;
+  return { found, failed };
+}
+
+async function removeRoutes(
+  { kernel, protocol }: NonNullable<CleanupOptions['routes']>,
+  family: Family,
+  say: (line: string) => void,
+): Promise<Outcome> {
+  try {
+    const ours = (await kernel.routes(family)).filter((route) => route.protocol === protocol);
+    const removable = ours.flatMap((route) => specOf(route) ?? []);
+    const results = await kernel.apply(removable.map((route) => ({ op: 'remove', route })));
+    // A route that is gone by itself is as good.
+    const left = (await kernel.routes(family)).filter((route) => route.protocol === protocol);
+    const removed = ours.length - left.length;
+    if (removed > 0) say(`removed our routes: ${removed} of IPv${family}`);
+    for (const { dst } of left) {
+      const result = results[removable.findIndex((route) => route.dst === dst)];
+      const why = result?.outcome === 'failed' ? `: ${result.message ?? result.errno}` : '';
+      say(`not removed: the route to ${dst}${why}`);
+    }
+    return { found: ours.length > 0, failed: left.length > 0 };
+  } catch (error) {
+    say(`not removed: routes of IPv${family}: ${messageOf(error)}`);
+    return { found: false, failed: true };
+  }
+}
+
+/** The route as the daemon made it; undefined for one of another kind, which only has its number. */
+function specOf({ type, special, gateway, linkIndex, ...route }: Route): RouteSpec | undefined {
+  const { family, dst, metric, protocol } = route;
+  const key = { family, dst, metric, protocol };
+  if (type === 'blackhole') return { ...key, type };
+  if (type !== 'unicast' || special || gateway === undefined || linkIndex === undefined) return undefined;
+  return { ...key, gateway, linkIndex };
 }
