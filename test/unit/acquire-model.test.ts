@@ -1,21 +1,23 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { overlaps, type Subnet } from '../../src/ip/ip.ts';
+import { overlaps, type PerFamily, type Subnet, subnetAt } from '../../src/ip/ip.ts';
+import type { PoolConfig } from '../../src/subnet/config.ts';
 import { occupiedSubnets } from '../../src/subnet/subnet-key.ts';
-import { LeaseWorld, poolOf, subnet } from './lease-host.ts';
+import { type LeaseHostOptions, LeaseWorld, poolOf, subnet } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 
 const members = ['m0', 'm1', 'm2'];
 
-/** Keys of other programs: any length, with and without an IPv6 half; each covers so many /24 of 10.1.0.0/16. */
+/** Keys of other programs: any length, with and without an IPv6 half, and IPv6 alone. */
 const foreign = fc.oneof(
   fc.integer({ min: 0, max: 255 }).map((index) => `10.1.${index}.0-24`),
   fc.integer({ min: 0, max: 255 }).map((index) => `10.1.${index}.128-25`),
   fc
     .integer({ min: 0, max: 255 })
-    .map((index) => `10.1.${index}.0-24&fc00:${index.toString(16)}::-64`.replace(':0::', '::')),
+    .map((index) => `10.1.${index}.0-24&fc00:0:0:${index.toString(16)}::-64`.replace(':0:0:0::', '::')),
   fc.integer({ min: 0, max: 63 }).map((index) => `10.1.${index * 4}.0-22`),
-  fc.constantFrom('junk', '10.1.7.1-24', '0.0.0.0-0&fc00:99::-64'),
+  fc.integer({ min: 1, max: 15 }).map((index) => `0.0.0.0-0&fc00:0:0:${index.toString(16)}0::-60`),
+  fc.constantFrom('junk', '10.1.7.1-24', '0.0.0.0-0&fc00::7:0:0:0-80'),
 );
 
 type Fault = { readonly atMs: number; readonly name: string; readonly run: (world: LeaseWorld) => void };
@@ -46,13 +48,31 @@ const fault: fc.Arbitrary<Fault> = fc
   )
   .map(([atMs, { name, run }]) => ({ atMs, name, run, toString: () => `${name} at ${atMs}` }));
 
+/** Every subnet that some key holds, of both families. */
 function subnetsIn(
   world: LeaseWorld,
 ): { readonly key: string; readonly subnet: Subnet; readonly value: string }[] {
-  return world.kvs.flatMap(({ key, value }) => {
-    const ipv4 = occupiedSubnets(prefix, key).find(({ family }) => family === 4);
-    return ipv4 === undefined ? [] : [{ key, subnet: ipv4, value }];
-  });
+  return world.kvs.flatMap(({ key, value }) =>
+    occupiedSubnets(prefix, key).map((one) => ({ key, subnet: one, value })),
+  );
+}
+
+type Kind = 'IPv4' | 'IPv6' | 'both';
+
+const on = (kind: Kind, family: 4 | 6) => kind === 'both' || kind === `IPv${family}`;
+
+/** A host of a kind, as the network configuration and its addresses make it. */
+function optionsOf(kind: Kind, index: number, pools: PerFamily<PoolConfig>): LeaseHostOptions {
+  const { ipv4, ipv6 } = pools;
+  return {
+    watch: false,
+    hostIdentity: index,
+    pools: { ...(on(kind, 4) && ipv4 ? { ipv4 } : {}), ...(on(kind, 6) && ipv6 ? { ipv6 } : {}) },
+    addresses: {
+      ...(on(kind, 4) ? { ipv4: `10.211.0.${index + 1}` } : {}),
+      ...(on(kind, 6) ? { ipv6: `fd00::${index + 1}` } : {}),
+    },
+  };
 }
 
 describe('hosts that start at once', () => {
@@ -60,7 +80,7 @@ describe('hosts that start at once', () => {
     await fc.assert(
       fc.asyncProperty(
         fc.record({
-          hosts: fc.integer({ min: 1, max: 12 }),
+          kinds: fc.array(fc.constantFrom<Kind>('IPv4', 'IPv6', 'both'), { minLength: 1, maxLength: 12 }),
           spare: fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 5 })),
           length: fc.constantFrom(24, 26),
           latencyMs: fc.constantFrom(0, 2),
@@ -68,12 +88,18 @@ describe('hosts that start at once', () => {
           faults: fc.array(fault, { maxLength: 12 }),
           seed: fc.integer({ min: 0, max: 10_000 }),
         }),
-        async ({ hosts, spare, length, latencyMs, used, faults, seed }) => {
+        async ({ kinds, spare, length, latencyMs, used, faults, seed }) => {
           const world = new LeaseWorld({ members, latencyMs });
           for (const name of used) world.etcd.put(prefix + name, valueOf('10.211.9.9'));
-          const pools = { ipv4: poolWithFree(world, hosts + spare, length) };
-          for (let index = 0; index < hosts; index++)
-            world.host(`10.211.0.${index + 1}`, { pools, watch: false }, seed).start();
+          const need = (family: 4 | 6) => kinds.filter((kind) => on(kind, family)).length + spare;
+          const first = { ipv4: subnet(`10.1.0.0/${length}`), ipv6: subnet(`fc00::/${length + 40}`) };
+          const pools = {
+            ipv4: poolWithFree(world, need(4), first.ipv4),
+            ipv6: poolWithFree(world, need(6), first.ipv6),
+          };
+          kinds.forEach((kind, index) =>
+            world.host(`10.211.0.${index + 1}`, optionsOf(kind, index, pools), seed).start(),
+          );
           let nowMs = 0;
           for (const { atMs, run } of faults.toSorted((a, b) => a.atMs - b.atMs)) {
             await world.clock.advance(atMs - nowMs);
@@ -87,9 +113,9 @@ describe('hosts that start at once', () => {
             () => world.hosts.every(({ held }) => held !== undefined),
             600_000,
           );
-          check(world, hosts);
+          check(world, kinds.length);
           await world.clock.advance(60_000);
-          check(world, hosts);
+          check(world, kinds.length);
           expect(await world.close()).toBe(true);
         },
       ),
@@ -130,23 +156,23 @@ describe('hosts that start at once', () => {
   }, 120_000);
 });
 
-/** The smallest pool from 10.1.0.0 up in which so many subnets are free. */
-function poolWithFree(world: LeaseWorld, free: number, length: number) {
-  const step = 2 ** (32 - length);
+/** The smallest pool from `first` up in which so many subnets are free, or one that is full for none. */
+function poolWithFree(world: LeaseWorld, free: number, first: Subnet): PoolConfig {
   const taken = subnetsIn(world);
   let found = 0;
-  for (let offset = 0; ; offset += step) {
-    const text = `10.${1 + (offset >> 16)}.${(offset >> 8) & 255}.${offset & 255}/${length}`;
-    if (!taken.some((other) => overlaps(other.subnet, subnet(text)))) found++;
-    if (found === free) return poolOf(`10.1.0.0/${length}`, text);
+  for (let last = first; ; last = subnetAt(last.family, last.last + 1n, last.length)) {
+    if (!taken.some((other) => overlaps(other.subnet, last))) found++;
+    if (found >= free) return poolOf(first.text, last.text);
   }
 }
 
 function check(world: LeaseWorld, hosts: number): void {
   const leases = subnetsIn(world);
   const ours = leases.filter(({ value }) => value !== valueOf('10.211.9.9'));
-  expect(ours).toHaveLength(hosts);
-  expect(new Set(world.hosts.map(({ held }) => held)).size).toBe(hosts);
+  expect(new Set(ours.map(({ key }) => key)).size).toBe(hosts);
+  const held = world.hosts.flatMap((host) => (host.held ?? 'none').split(' and '));
+  expect(new Set(held).size).toBe(held.length);
+  expect(ours.map(({ subnet: one }) => one.text).toSorted()).toEqual(held.toSorted());
   for (const one of ours)
     for (const two of leases) expect(one.key === two.key || !overlaps(one.subnet, two.subnet)).toBe(true);
   expect(world.idleLeases).toEqual([]);

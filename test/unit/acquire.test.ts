@@ -48,6 +48,7 @@ describe('a host without a lease', () => {
     ['overlapped by a longer length', '10.1.77.0/24', ['10.1.77.128-25'], undefined],
     ['of another length', '10.1.77.0/25', [], undefined],
     ['outside the pool', '10.2.77.0/24', [], undefined],
+    ['in the way of a key that names no subnet', '10.1.77.0/24', ['10.1.77.0-240'], undefined],
   ])('uses a hint that is %s only when it may', async (_, hint, taken, expected) => {
     for (const name of taken) world.etcd.put(key(name), valueOf('10.211.0.2'));
     const host = await acquire({ hint: { ipv4: subnet(hint) } });
@@ -113,6 +114,15 @@ describe('a host without a lease', () => {
     expect(world.keys).toEqual(['10.1.0.0-17', '10.1.128.0-24']);
     expect(world.etcd.leaseIds).toHaveLength(1);
   });
+});
+
+it('fifty hosts that boot together all get a subnet of a pool of fifty', async () => {
+  const pools = { ipv4: poolOf('10.1.0.0/24', '10.1.49.0/24') };
+  for (let index = 1; index <= 50; index++) world.host(`10.211.0.${index}`, { pools, watch: false }).start();
+  await world.clock.until('all', () => world.hosts.every(({ held }) => held !== undefined), 60_000);
+  expect(new Set(world.keys).size).toBe(50);
+  expect(new Set(world.hosts.map(({ held }) => held)).size).toBe(50);
+  expect(world.etcd.leaseIds).toHaveLength(50);
 });
 
 describe('a pool without a free subnet', () => {

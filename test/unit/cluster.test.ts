@@ -140,6 +140,22 @@ describe('a three-host cluster in one process', () => {
     expect(await subnetsOf(hosts)).toContain(subnet);
   });
 
+  it('is not ready, and keeps trying, when the first list fails after the lease was taken', async () => {
+    const { clock, hosts, etcd } = start({ seed: 12, hosts: 2 });
+    hosts[1]?.start();
+    await clock.until('the peer', () => hosts[1]?.readiness.ready === true, 60_000);
+    hosts[0]?.start();
+    await clock.until('a lease', () => etcd.leaseIds.length === 2);
+    etcd.cut('h0');
+    await clock.advance(3_600_000);
+    expect(hosts[0]?.notifier.isReady).toBe(false);
+    expect(hosts[0]?.readiness.ready).toBe(false);
+    expect(hosts[0]?.readiness.reasons.join()).toContain('cannot be watched');
+    etcd.heal('h0');
+    await clock.until('full mesh', () => cluster?.meshed === true, 60_000);
+    expect(etcd.leaseIds).toHaveLength(2);
+  });
+
   it('never overwrites its subnet when another host took it, and says so', async () => {
     const { clock, hosts, etcd, log } = start({ seed: 6, hosts: 3 });
     for (const host of hosts) host.start();

@@ -214,6 +214,18 @@ describe('a lease under the own address', () => {
   });
 });
 
+it('a stop at any moment of a probe leaves the lease as it was, and nothing running', async () => {
+  const lease = world.etcd.grant(86_400);
+  world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip), lease);
+  for (let ms = 0; ms < 2_200; ms += 53) {
+    const one = host().start();
+    await world.clock.advance(ms);
+    await one.stop();
+    expect(world.kvs, `stopped after ${ms} ms`).toMatchObject([{ value: valueOf(ip), lease }]);
+    expect(world.etcd.leaseIds).toEqual([lease]);
+  }
+});
+
 describe('ids of granted etcd leases', () => {
   it.each([0, 1, 77, 2 ** 31 - 1])('carry the host’s identity %i, and never come twice', async (identity) => {
     const ids = new Set<string>();

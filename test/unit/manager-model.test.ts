@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type LeaseHost, LeaseWorld, poolOf } from './lease-host.ts';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 
 const members = ['m0', 'm1', 'm2'];
@@ -9,13 +9,28 @@ const hourMs = 3_600_000;
 
 interface World {
   readonly world: LeaseWorld;
-  /** The key each host had first, for ever its own. */
-  readonly keys: ReadonlyMap<LeaseHost, string>;
+  /** The IPv4 subnet each host had first, for ever its own. */
+  readonly first: ReadonlyMap<LeaseHost, string>;
+  /** The key each host was seen with last. */
+  readonly keys: Map<LeaseHost, string>;
   /** Keys that a stranger put, with the revision at which it did. */
   readonly strangers: Map<string, number>;
 }
 
 type Step = ((state: World) => void | Promise<void>) & { toString(): string };
+
+const ipv4 = poolOf('10.1.0.0/24', '10.1.7.0/24');
+const ipv6 = poolOf('fc00:1::/64', 'fc00:1:0:7::/64');
+
+/** A host with IPv4 alone, or with both families. */
+function optionsOf(ip: string, dualStack: boolean): LeaseHostOptions {
+  return dualStack
+    ? { pools: { ipv4, ipv6 }, addresses: { ipv4: ip, ipv6: `fd00::${ip.split('.').at(-1)}` } }
+    : { pools: { ipv4 }, addresses: { ipv4: ip } };
+}
+
+const valueFor = (host: LeaseHost) => valueOf(host.ip, host.options.addresses?.ipv6);
+const ipv4Of = (text: string | undefined) => text?.split(' and ')[0];
 
 const step = (name: string, run: (state: World) => void | Promise<void>): Step =>
   Object.assign(run, { toString: () => name });
@@ -59,7 +74,7 @@ const steps: fc.Arbitrary<Step> = fc.oneof(
   {
     weight: 1,
     arbitrary: onHost('reserve', ({ world, strangers }, host, key) => {
-      if (!strangers.has(key)) world.etcd.put(key, valueOf(host.ip));
+      if (!strangers.has(key)) world.etcd.put(key, valueFor(host));
     }),
   },
   {
@@ -72,8 +87,11 @@ const steps: fc.Arbitrary<Step> = fc.oneof(
   { weight: 2, arbitrary: onHost('usurp', (state, _, key) => usurp(state, key)) },
   {
     weight: 2,
-    arbitrary: onHost('release', ({ world, strangers }, _, key) => {
-      if (strangers.delete(key)) world.etcd.delete(key);
+    arbitrary: onHost('release', ({ world, strangers }, host, key) => {
+      if (!strangers.delete(key)) return;
+      world.etcd.delete(key);
+      // It may have seen the stranger's key, and be about to take another subnet.
+      if (host.running && host.manager.lease === undefined) host.renumbered = true;
     }),
   },
   { weight: 3, arbitrary: onHost('stop', (_, host) => host.stop()) },
@@ -82,6 +100,16 @@ const steps: fc.Arbitrary<Step> = fc.oneof(
     weight: 6,
     arbitrary: onHost('start', (_, host) => {
       if (!host.running) host.start();
+    }),
+  },
+  {
+    weight: 3,
+    // IPv6 is turned on, or off.
+    arbitrary: onHost('turn', async (_, host) => {
+      await host.stop();
+      const dualStack = host.options.pools?.ipv6 === undefined;
+      host.options = { ...host.options, ...optionsOf(host.ip, dualStack) };
+      host.start();
     }),
   },
   { weight: 2, arbitrary: onHost('cut', ({ world }, host) => world.etcd.cut(host.name)) },
@@ -131,9 +159,10 @@ describe('managers that live for weeks with faults', () => {
     await fc.assert(
       fc.asyncProperty(fc.array(steps, { maxLength: 40 }), fc.constantFrom(0, 5), async (run, latencyMs) => {
         const state = await begin(latencyMs);
-        const { world, keys, strangers } = state;
+        const { world } = state;
         for (const each of run) {
           await tolerateRepeatedCompaction(each, state);
+          noteKeys(state);
           expectStrangersUntouched(state);
           for (const host of world.hosts) expectSubnetKept(state, host);
         }
@@ -144,15 +173,16 @@ describe('managers that live for weeks with faults', () => {
         }
         await world.clock.advance(120_000);
         expectStrangersUntouched(state);
-        for (const [host, key] of keys) {
-          if (strangers.has(key)) continue;
+        for (const host of world.hosts) expectSubnetKept(state, host);
+        for (const host of world.hosts) {
+          if (isUsurped(state, host) || isOvertaken(state, host)) continue;
           expect(host.held).toBeDefined();
           const own = world.etcd.get(host.manager.lease?.key ?? '');
-          expect(own).toMatchObject({ value: valueOf(host.ip), lease: host.manager.lease?.leaseId });
+          expect(own).toMatchObject({ value: valueFor(host), lease: host.manager.lease?.leaseId });
         }
         // Crashes between grant and use leave a lease, and so does a lost connection at a stop.
         expect(world.idleLeases.length).toBeLessThanOrEqual(
-          run.filter((each) => /crash|stop [01]/.test(String(each))).length +
+          run.filter((each) => /crash|stop [01]|turn/.test(String(each))).length +
             run.filter((each) => /reserve/.test(String(each))).length,
         );
         expect(await world.close()).toBe(true);
@@ -164,16 +194,32 @@ describe('managers that live for weeks with faults', () => {
 
 async function begin(latencyMs: number): Promise<World> {
   const world = new LeaseWorld({ members, latencyMs });
-  const pools = { ipv4: poolOf('10.1.0.0/24', '10.1.7.0/24') };
-  for (const ip of ['10.211.0.1', '10.211.0.2']) world.host(ip, { pools }).start();
+  ['10.211.0.1', '10.211.0.2'].forEach((ip, index) =>
+    world.host(ip, { hostIdentity: index, ...optionsOf(ip, index === 1) }).start(),
+  );
   await world.clock.until('both hold one', () => world.hosts.every(({ held }) => held !== undefined), 10_000);
-  const keys = new Map(world.hosts.map((host) => [host, host.manager.lease?.key ?? '']));
-  // As the daemon does it: the last subnet is remembered in a file.
+  const first = new Map(world.hosts.map((host) => [host, ipv4Of(host.held) ?? '']));
+  // As the daemon does it: the last subnets are remembered in a file.
   for (const host of world.hosts) {
     const hint = host.manager.lease?.subnets;
     if (hint !== undefined) host.options = { ...host.options, hint };
   }
-  return { world, keys, strangers: new Map() };
+  const state = { world, first, keys: new Map<LeaseHost, string>(), strangers: new Map<string, number>() };
+  noteKeys(state);
+  return state;
+}
+
+function noteKeys({ world, keys }: World): void {
+  for (const host of world.hosts) {
+    const key = host.running ? host.manager.lease?.key : undefined;
+    if (key !== undefined) keys.set(host, key);
+  }
+}
+
+/** A stranger has a key of this host's first IPv4 subnet, or the key it was seen with last. */
+function isUsurped({ strangers, first, keys }: World, host: LeaseHost): boolean {
+  const own = prefix + (first.get(host) ?? '').replace('/', '-');
+  return [...strangers.keys()].some((key) => key.startsWith(own) || key === keys.get(host));
 }
 
 async function tolerateRepeatedCompaction(run: Step, state: World): Promise<void> {
@@ -189,15 +235,23 @@ function expectStrangersUntouched({ world, strangers }: World): void {
     expect(world.etcd.get(key)).toMatchObject({ value: stranger, modRevision });
 }
 
-/** A running manager never changes its subnet; says contested only when somebody has it; and two never hold one. */
-function expectSubnetKept({ world, strangers }: World, host: LeaseHost): void {
+/** The key was deleted, and the other host, which had lost its own to a stranger, was faster to take that subnet. */
+function isOvertaken({ world, first }: World, host: LeaseHost): boolean {
+  const own = first.get(host);
+  return world.hosts.some((other) => other !== host && other.renumbered && ipv4Of(other.held) === own);
+}
+
+/** Never another IPv4 subnet; contested only when somebody has it; and two never hold one, of either family. */
+function expectSubnetKept(state: World, host: LeaseHost): void {
   if (!host.running) return;
-  const { lease, state } = host.manager;
-  const first = prefix + (host.options.hint?.ipv4?.text.replace('/', '-') ?? '');
-  if (state === 'contested')
-    expect(lease !== undefined && world.etcd.get(lease.key)?.value !== valueOf(host.ip)).toBe(true);
-  if (lease !== undefined && lease.key !== first) expect(host.renumbered || strangers.has(first)).toBe(true);
-  if (lease !== undefined && lease.key !== first) host.renumbered = true;
-  const holders = world.hosts.filter((other) => other.held !== undefined && other.held === host.held);
-  expect(holders.length).toBeLessThanOrEqual(1);
+  const { world, first } = state;
+  const { lease, state: leaseState } = host.manager;
+  if (leaseState === 'contested')
+    expect(lease !== undefined && !world.etcd.get(lease.key)?.value.includes(host.ip)).toBe(true);
+  if (lease !== undefined && lease.subnets.ipv4?.text !== first.get(host)) {
+    expect(host.renumbered || isUsurped(state, host) || isOvertaken(state, host)).toBe(true);
+    host.renumbered = true;
+  }
+  const held = world.hosts.flatMap((one) => one.held?.split(' and ') ?? []);
+  expect(new Set(held).size).toBe(held.length);
 }
