@@ -1,7 +1,7 @@
 import type { PerFamily } from '../ip/ip.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { LeaseUpdate } from './lease-watch.ts';
-import { parseSubnetKey } from './subnet-key.ts';
+import { type LeaseSubnets, parseSubnetKey } from './subnet-key.ts';
 
 /**
  * Warns, once, when the cluster has leases with an IPv4 subnet alone beside leases with both: an IPv4-only flanneld crashes
@@ -22,27 +22,32 @@ export class FamilyMix {
 
   /** All keys there are, except that of this host, for which the families count that are on. */
   list(keys: readonly string[], on: PerFamily<unknown> = {}): void {
-    if (this.#warned) return;
-    this.#ipv4Only.clear();
-    this.#dual.clear();
-    for (const key of keys) this.#add(key);
+    const anyDual = on.ipv6 !== undefined || keys.some((key) => key.includes('&'));
+    if (this.#warned || !anyDual) return;
+    this.#clear();
+    for (const key of keys) this.#add(key, parseSubnetKey(this.#subnetsPrefix, key));
     if (on.ipv4 !== undefined) (on.ipv6 === undefined ? this.#ipv4Only : this.#dual).add("this host's");
     this.#warnIfMixed();
   }
 
   observe(update: LeaseUpdate): void {
     if (this.#warned) return;
-    if (update.type === 'snapshot') return this.list(update.leases.map(({ key }) => key));
-    for (const key of update.removed) {
+    if (update.type === 'snapshot') this.#clear();
+    for (const key of update.type === 'snapshot' ? [] : update.removed) {
       this.#ipv4Only.delete(key);
       this.#dual.delete(key);
     }
-    for (const { key } of update.put) this.#add(key);
+    const known = update.type === 'snapshot' ? update.leases : update.put;
+    for (const { key, subnets } of known) this.#add(key, subnets);
     this.#warnIfMixed();
   }
 
-  #add(key: string): void {
-    const subnets = parseSubnetKey(this.#subnetsPrefix, key);
+  #clear(): void {
+    this.#ipv4Only.clear();
+    this.#dual.clear();
+  }
+
+  #add(key: string, subnets: LeaseSubnets | undefined): void {
     if (subnets?.ipv4 === undefined) return;
     (subnets.ipv6 === undefined ? this.#ipv4Only : this.#dual).add(key);
   }
@@ -53,8 +58,7 @@ export class FamilyMix {
     if (ipv4Only === undefined || dual === undefined) return;
     this.#warned = true;
     const fields = { event: 'mixed-families', ipv4Only: this.#ipv4Only.size, dualStack: this.#dual.size };
-    this.#ipv4Only.clear();
-    this.#dual.clear();
+    this.#clear();
     this.#log.warn(
       fields,
       `there are leases of IPv4 alone (${ipv4Only}) and of both families (${dual}): a flanneld without IPv6 crashes when it ` +

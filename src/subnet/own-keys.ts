@@ -69,12 +69,13 @@ function ownLeases({ addresses, subnetsPrefix }: OwnKeysOptions, kvs: readonly K
 
 /**
  * Parsing tens of thousands of values only to find one's own costs more than looking for the text (or an escape) first. An
- * IPv6 address has many spellings; values without any are most.
+ * IPv6 address has many spellings, but counts only where no IPv4 address does.
  */
 function mayName({ ipv4, ipv6 }: PerFamily<string>, value: string): boolean {
   if (value.includes('\\')) return true;
   if (ipv4 !== undefined && value.includes(ipv4)) return true;
-  return ipv6 !== undefined && /:[^"]*:[^"]*"\s*[,}]/.test(value);
+  if (ipv6 === undefined || (ipv4 !== undefined && /"PublicIP"\s*:\s*"[1-9]/i.test(value))) return false;
+  return /"[^"]*:[^"]*:[^"]*"/.test(value);
 }
 
 function candidate(
