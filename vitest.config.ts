@@ -17,6 +17,8 @@ export default defineConfig({
           name: 'unit',
           include: ['test/unit/**/*.test.ts', 'test/contract/**/*.memory.test.ts'],
           maxWorkers: '100%',
+          // What runs on a virtual clock or on random input takes longer on a busy machine; what hangs still ends.
+          testTimeout: 60_000,
         },
       },
       { test: { name: 'contract', include: ['test/contract/**/*.real.test.ts'], ...onRealParts } },

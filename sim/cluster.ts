@@ -9,6 +9,7 @@ import { rotate } from '../src/subnet/rotation.ts';
 import { VirtualClock } from './clock.ts';
 import { SimEtcd } from './etcd.ts';
 import { SimFiles } from './files.ts';
+import { SimFirewall } from './firewall.ts';
 import { SimKernel } from './kernel.ts';
 import { SimLog } from './log.ts';
 import { SimNotifier } from './notifier.ts';
@@ -36,7 +37,13 @@ const daemonOptions: DaemonOptions = {
   renewMarginMs: 3_600_000,
   subnetLeaseTtlSeconds: 86_400,
   routeProtocol: 102,
+  ipMasqFullyRandom: true,
+  iptablesForwardPosition: 'auto',
+  iptablesForwardRules: true,
+  iptablesResyncMs: 60_000,
   setIpForward: false,
+  ipMasq: false,
+  ipBlackholeRoute: false,
 };
 
 /** One run of a daemon on a host, from start to stop. */
@@ -54,6 +61,7 @@ export class SimHost {
   readonly address: string;
   readonly kernel: SimKernel;
   readonly files = new SimFiles();
+  readonly firewall = new SimFirewall();
   notifier = new SimNotifier();
   readonly #cluster: SimCluster;
   readonly #random: Random;
@@ -83,9 +91,9 @@ export class SimHost {
     this.notifier = new SimNotifier();
     const kernel = this.kernel.open();
     const registry = rotate(etcd.connect(this.name));
-    const { files, notifier } = this;
+    const { files, notifier, firewall } = this;
     const outside = { clock, random: this.#random, hostIdentity: this.#identity, log: log.of(this.name) };
-    const parts = { ...outside, registry, kernel, files, notifier };
+    const parts = { ...outside, registry, kernel, files, notifier, commands: firewall };
     const daemon = new Daemon(parts, { ...daemonOptions, ...options });
     const controller = new AbortController();
     const ended = daemon.run(controller.signal).catch((error: unknown) => error);
@@ -116,7 +124,7 @@ export class SimHost {
   /** The subnet in subnet.env; undefined while there is none. */
   async subnet(): Promise<Subnet | undefined> {
     const text = await this.files.readText(daemonOptions.subnetFile);
-    return text === undefined ? undefined : parseSubnetEnv(text)?.subnet;
+    return text === undefined ? undefined : parseSubnetEnv(text)?.ipv4;
   }
 
   /** The daemon's routes, as `dst via gateway`, sorted. */

@@ -1,4 +1,4 @@
-import type { Subnet } from '../ip/ip.ts';
+import type { PerFamily, Subnet } from '../ip/ip.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { messageOf } from '../runtime/errors.ts';
 import type { Files } from '../runtime/files.ts';
@@ -6,9 +6,8 @@ import type { Logger } from '../runtime/logger.ts';
 import type { Random } from '../runtime/random.ts';
 import { retryForever } from '../runtime/retry.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
-import type { PoolConfig } from '../subnet/config.ts';
 import { renderDockerOpts } from './docker-opts.ts';
-import { parseSubnetEnv, renderSubnetEnv } from './subnet-env.ts';
+import { parseSubnetEnv, renderSubnetEnv, type SubnetEnvironment } from './subnet-env.ts';
 
 export interface EnvFilesOptions {
   readonly files: Files;
@@ -20,12 +19,6 @@ export interface EnvFilesOptions {
   /** Absent: not written. */
   readonly dockerOptsFile?: string;
   readonly dockerOptsKey: string;
-}
-
-export interface HostNetworkFacts {
-  readonly pool: PoolConfig;
-  readonly subnet: Subnet;
-  readonly mtu: number;
 }
 
 const policy = { initialMs: 500, maxMs: 10_000 };
@@ -40,12 +33,12 @@ export class EnvFiles {
     this.#options = options;
   }
 
-  /** The subnet of the previous subnet.env, if there is one that can be read. A hint only, so nothing waits for it. */
-  async hint(signal: AbortSignal): Promise<Subnet | undefined> {
+  /** The subnets of the previous subnet.env, if there is one that can be read. A hint only, so nothing waits for it. */
+  async hint(signal: AbortSignal): Promise<PerFamily<Subnet> | undefined> {
     const { files, subnetFile, log } = this.#options;
     try {
       const text = await files.readText(subnetFile);
-      return text === undefined ? undefined : parseSubnetEnv(text)?.subnet;
+      return text === undefined ? undefined : parseSubnetEnv(text);
     } catch (error) {
       signal.throwIfAborted();
       log.warn(
@@ -57,17 +50,14 @@ export class EnvFiles {
   }
 
   /** Writes both files, trying for ever (a disk that is full gets emptied); rejects only with `signal.reason`. */
-  async write({ pool, subnet, mtu }: HostNetworkFacts, signal: AbortSignal): Promise<void> {
+  async write(environment: SubnetEnvironment, signal: AbortSignal): Promise<void> {
     const { subnetFile, dockerOptsFile, dockerOptsKey } = this.#options;
-    const ipMasq = false;
-    const content = renderSubnetEnv({ ipv4: { network: pool.network, subnet }, mtu, ipMasq });
-    await this.#writeOne(subnetFile, content, signal);
+    const { ipv4, mtu, ipMasq } = environment;
+    await this.#writeOne(subnetFile, renderSubnetEnv(environment), signal);
     if (dockerOptsFile === undefined) return;
-    await this.#writeOne(
-      dockerOptsFile,
-      renderDockerOpts({ subnet, mtu, ipMasq, key: dockerOptsKey }),
-      signal,
-    );
+    const subnet = ipv4 === undefined ? {} : { subnet: ipv4.subnet };
+    const dockerOpts = renderDockerOpts({ ...subnet, mtu, ipMasq, key: dockerOptsKey });
+    await this.#writeOne(dockerOptsFile, dockerOpts, signal);
   }
 
   async #writeOne(path: string, content: string, signal: AbortSignal): Promise<void> {

@@ -10,6 +10,7 @@ import { connectMember } from '../subnet/etcd/member.ts';
 import { EtcdSecurity } from '../subnet/etcd/security.ts';
 import type { RegistryError } from '../subnet/registry.ts';
 import { rotate } from '../subnet/rotation.ts';
+import { systemCommands } from './commands.ts';
 import { Daemon } from './daemon.ts';
 import { nodeFiles } from './files.ts';
 import { HealthServer } from './health.ts';
@@ -80,6 +81,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     registry,
     kernel,
     notifier,
+    commands: systemCommands(),
     log,
   };
   const daemon = new Daemon(parts, options);

@@ -1,18 +1,16 @@
-import { type Family, gatewayAddress, parseSubnet, type Subnet } from '../ip/ip.ts';
+import { type Family, gatewayAddress, type PerFamily, parseSubnet, type Subnet } from '../ip/ip.ts';
 
 /** One family's part of subnet.env. */
-interface FamilyNetwork {
+export interface FamilyNetwork {
   readonly network: Subnet;
   /** This host's part of it. */
   readonly subnet: Subnet;
 }
 
-export interface SubnetEnvironment {
-  /** Absent: IPv4 is off. */
-  readonly ipv4?: FamilyNetwork;
-  /** Absent: IPv6 is off. */
-  readonly ipv6?: FamilyNetwork;
+/** What subnet.env says; a family that is off is absent. */
+export interface SubnetEnvironment extends PerFamily<FamilyNetwork> {
   readonly mtu: number;
+  /** Whether we masquerade; docker then must not. */
   readonly ipMasq: boolean;
 }
 
@@ -31,17 +29,12 @@ function familyLines(prefix: string, { network, subnet }: FamilyNetwork): readon
   return [`${prefix}_NETWORK=${network.text}`, `${prefix}_SUBNET=${gatewayAddress(subnet)}/${subnet.length}`];
 }
 
-/** The subnets this host had according to an earlier subnet.env: a hint, to be checked against the leases of now. */
-export interface SubnetHint {
-  readonly subnet?: Subnet;
-  readonly ipv6Subnet?: Subnet;
-}
-
 /**
- * Reads an earlier subnet.env, flanneld's too, in dotenv syntax: comments, `export`, quotes, CRLF. Undefined when a line or
+ * The subnets this host had according to an earlier subnet.env, flanneld's too: a hint, to be checked against the leases of
+ * now. Read in dotenv syntax: comments, `export`, quotes, CRLF. Undefined when a line or
  * a subnet is not well formed (half a file is no hint), or when it names no subnet.
  */
-export function parseSubnetEnv(text: string): SubnetHint | undefined {
+export function parseSubnetEnv(text: string): PerFamily<Subnet> | undefined {
   const variables = new Map<string, string>();
   for (const line of text.replace(/^\ufeff/, '').split(/\r?\n|\r/)) {
     if (/^\s*(?:#.*)?$/.test(line)) continue;
@@ -49,11 +42,11 @@ export function parseSubnetEnv(text: string): SubnetHint | undefined {
     if (assignment === undefined) return undefined;
     variables.set(assignment.name, assignment.value);
   }
-  const subnet = hintOf(4, variables.get('FLANNEL_SUBNET'));
-  const ipv6Subnet = hintOf(6, variables.get('FLANNEL_IPV6_SUBNET'));
-  if (subnet === 'invalid' || ipv6Subnet === 'invalid') return undefined;
-  if (subnet === undefined && ipv6Subnet === undefined) return undefined;
-  return { ...(subnet === undefined ? {} : { subnet }), ...(ipv6Subnet === undefined ? {} : { ipv6Subnet }) };
+  const ipv4 = hintOf(4, variables.get('FLANNEL_SUBNET'));
+  const ipv6 = hintOf(6, variables.get('FLANNEL_IPV6_SUBNET'));
+  if (ipv4 === 'invalid' || ipv6 === 'invalid') return undefined;
+  if (ipv4 === undefined && ipv6 === undefined) return undefined;
+  return { ...(ipv4 === undefined ? {} : { ipv4 }), ...(ipv6 === undefined ? {} : { ipv6 }) };
 }
 
 function parseLine(line: string): { readonly name: string; readonly value: string } | undefined {

@@ -7,27 +7,25 @@ import { type NetworkConfig, NetworkConfigError, parseNetworkConfig } from './co
 import { type Registry, RegistryError } from './registry.ts';
 import { configKey } from './subnet-key.ts';
 
-export interface ConfigSourceOptions<T extends NetworkConfig> {
+export interface ConfigSourceOptions {
   readonly registry: Registry;
   readonly clock: Clock;
   readonly log: Logger;
   readonly trouble: TroubleLog;
   /** As given by the user. */
   readonly etcdPrefix: string;
-  /** Passes a valid configuration on, or throws NetworkConfigError for one that this daemon cannot serve. */
-  readonly accept: (config: NetworkConfig) => T;
 }
 
-type Reporting = Pick<ConfigSourceOptions<NetworkConfig>, 'registry' | 'trouble'>;
+type Reporting = Pick<ConfigSourceOptions, 'registry' | 'trouble'>;
 
 /** The configuration is asked for every second while it is missing or wrong, as flanneld does. */
 const retryMs = 1_000;
 
 /** Waits, for ever, until etcd holds a valid network configuration. Rejects only with `signal.reason`. */
-export async function waitForConfig<T extends NetworkConfig>(
-  options: ConfigSourceOptions<T>,
+export async function waitForConfig(
+  options: ConfigSourceOptions,
   signal: AbortSignal,
-): Promise<T> {
+): Promise<NetworkConfig> {
   const { registry, clock, trouble, log } = options;
   const key = configKey(options.etcdPrefix);
   let missing: string | undefined;
@@ -41,7 +39,7 @@ export async function waitForConfig<T extends NetworkConfig>(
         missing ??= await describeMissing(options, key, signal);
         trouble.report('config', missing, { key });
       } else {
-        const config = options.accept(parseNetworkConfig(text));
+        const config = parseNetworkConfig(text);
         trouble.clear('config', `found the network configuration at ${key}`);
         for (const warning of config.warnings)
           log.warn({ event: 'config-warning', key }, `${key}: ${warning}`);

@@ -3,7 +3,7 @@ import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
 import { SimLog } from '../../sim/log.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
-import { type NetworkConfig, NetworkConfigError } from '../../src/subnet/config.ts';
+import type { NetworkConfig } from '../../src/subnet/config.ts';
 import { waitForConfig } from '../../src/subnet/config-source.ts';
 import { RegistryError } from '../../src/subnet/registry.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
@@ -38,8 +38,8 @@ afterEach(async () => {
   expect(clock.pending).toBe(0);
 });
 
-async function wait(etcdPrefix = '/net', accept = (config: NetworkConfig) => config): Promise<void> {
-  waitForConfig({ registry, clock, log: log.of('h0'), trouble, etcdPrefix, accept }, stop.signal).then(
+async function wait(etcdPrefix = '/net'): Promise<void> {
+  waitForConfig({ registry, clock, log: log.of('h0'), trouble, etcdPrefix }, stop.signal).then(
     (config) => Object.assign(outcome, { config }),
     (error: unknown) => Object.assign(outcome, { error }),
   );
@@ -134,17 +134,6 @@ describe('waitForConfig', () => {
     await clock.advance(2_000);
     expect(trouble.current.join()).toContain('"udp"');
     expect(messages()).toHaveLength(3);
-  });
-
-  it('waits for one that this daemon can serve', async () => {
-    etcd.put('/net/config', good);
-    await wait('/net', () => {
-      throw new NetworkConfigError('FAMILY', 'EnableIPv6', 'EnableIPv6 is true', 'Set it to false.');
-    });
-    await clock.advance(60_000);
-    expect(messages()).toEqual([
-      'the network configuration at /net/config cannot be used: EnableIPv6 is true. Set it to false.',
-    ]);
   });
 
   it('waits for etcd for hours in a handful of lines that name its endpoints', async () => {

@@ -50,15 +50,15 @@ describe('reading an earlier subnet.env', () => {
     ['other variables', 'A=\nB="x # y \\" z"\nC=\'\'\nFLANNEL_SUBNET=172.20.91.1/24\n'],
     ['an empty IPv6 half', 'FLANNEL_SUBNET=172.20.91.1/24\nFLANNEL_IPV6_SUBNET=\n'],
   ])('accepts %s', (_, text) => {
-    expect(parseSubnetEnv(text)).toEqual({ subnet: ipv4.subnet });
+    expect(parseSubnetEnv(text)).toEqual({ ipv4: ipv4.subnet });
   });
 
   it('reads both halves, and IPv6 alone', () => {
     expect(parseSubnetEnv(renderSubnetEnv({ ipv6, mtu: 1500, ipMasq: false }))).toEqual({
-      ipv6Subnet: ipv6.subnet,
+      ipv6: ipv6.subnet,
     });
     const both = renderSubnetEnv({ ipv4, ipv6, mtu: 1500, ipMasq: false });
-    expect(parseSubnetEnv(both)).toEqual({ subnet: ipv4.subnet, ipv6Subnet: ipv6.subnet });
+    expect(parseSubnetEnv(both)).toEqual({ ipv4: ipv4.subnet, ipv6: ipv6.subnet });
   });
 
   it.each([
@@ -94,7 +94,7 @@ describe('reading an earlier subnet.env', () => {
           mtu,
           ipMasq,
         });
-        const expected = { ...(v4Subnet && { subnet: v4Subnet }), ...(v6Subnet && { ipv6Subnet: v6Subnet }) };
+        const expected = { ...(v4Subnet && { ipv4: v4Subnet }), ...(v6Subnet && { ipv6: v6Subnet }) };
         expect(parseSubnetEnv(text)).toEqual(v4Subnet || v6Subnet ? expected : undefined);
       }),
       { numRuns: 50 },
@@ -108,7 +108,7 @@ describe('reading an earlier subnet.env', () => {
     fc.assert(
       fc.property(fc.oneof(text, fc.string({ unit: 'binary' })), (value) => {
         const hint = parseSubnetEnv(value);
-        if (hint !== undefined) expect(hint.subnet ?? hint.ipv6Subnet).toBeDefined();
+        if (hint !== undefined) expect(hint.ipv4 ?? hint.ipv6).toBeDefined();
       }),
     );
     const startedMs = performance.now();
