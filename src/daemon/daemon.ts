@@ -112,19 +112,29 @@ export class Daemon {
   async #work(signal: AbortSignal): Promise<never> {
     const { etcdPrefix } = this.#options;
     const trouble = this.#trouble;
-    this.#enter('waiting for etcd and the network configuration');
-    const config = await waitForConfig({ ...this.#parts, etcdPrefix, trouble }, signal);
-    const watch = new ConfigWatch({ ...this.#parts, trouble, notices: this.#notices, etcdPrefix, config });
-    const membership = new Membership({
-      parts: this.#parts,
-      options: this.#options,
-      trouble,
-      config,
-      onPhase: (phase) => this.#enter(phase),
-      onReady: () => this.#noteReady(),
-    });
-    this.#membership = membership;
-    return await firstOf(signal, (inner) => [watch.run(inner), membership.run(inner)]);
+    for (;;) {
+      this.#enter('waiting for etcd and the network configuration');
+      const config = await waitForConfig({ ...this.#parts, etcdPrefix, trouble }, signal);
+      const membership = new Membership({
+        parts: this.#parts,
+        options: this.#options,
+        trouble,
+        config,
+        onPhase: (phase) => this.#enter(phase),
+        onReady: () => this.#noteReady(),
+      });
+      const watch = new ConfigWatch({
+        ...this.#parts,
+        ...{ trouble, notices: this.#notices, etcdPrefix, config },
+        isApplied: () => membership.hasLease,
+      });
+      this.#membership = membership;
+      await firstOf<void>(signal, (inner) => [watch.run(inner), membership.run(inner)]);
+      this.#parts.log.info(
+        { event: 'config-changed' },
+        'the network configuration was changed; beginning again',
+      );
+    }
   }
 
   #noteReady(): void {

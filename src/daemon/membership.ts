@@ -58,6 +58,11 @@ export class Membership {
     ];
   }
 
+  /** Whether this host has leased subnets by its configuration. */
+  get hasLease(): boolean {
+    return this.#manager?.lease !== undefined;
+  }
+
   /** `subnet … ; 3 of 4 peers routed`; undefined while the boot is not over. */
   get summary(): string | undefined {
     const subnets = this.#manager?.lease?.subnets;

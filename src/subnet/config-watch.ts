@@ -20,6 +20,8 @@ export interface ConfigWatchOptions {
   readonly etcdPrefix: string;
   /** The configuration this host works with. */
   readonly config: NetworkConfig;
+  /** Whether a subnet was leased by it. Until then nothing would be half of each. */
+  readonly isApplied: () => boolean;
 }
 
 const policy: BackoffPolicy = { initialMs: 500, maxMs: 30_000 };
@@ -27,6 +29,7 @@ const policy: BackoffPolicy = { initialMs: 500, maxMs: 30_000 };
 /**
  * Notices that the network configuration was edited while the daemon runs, checks it and says what it would change. Nothing
  * of it is applied: a network that is half the old and half the new one would cut containers off; the next start applies it.
+ * Only a host that has no subnet yet, perhaps because the pool is too small, begins again with the new one.
  */
 export class ConfigWatch {
   readonly #options: ConfigWatchOptions;
@@ -37,14 +40,14 @@ export class ConfigWatch {
     this.#key = configKey(options.etcdPrefix);
   }
 
-  /** Watches until `signal` aborts, then rejects with its reason. Nothing else ends it. */
-  async run(signal: AbortSignal): Promise<never> {
+  /** Watches until `signal` aborts, then rejects with its reason; resolves when another configuration can still be taken. */
+  async run(signal: AbortSignal): Promise<void> {
     const { clock, random, trouble, registry } = this.#options;
     for (let failures = 0; ; failures++) {
       try {
         // Without a revision, so that no compaction can come in between: what was before it is read.
         for await (const _ of registry.watch({ key: this.#key, rangeEnd: `${this.#key}\0` }, signal)) {
-          await this.#look(signal);
+          if (await this.#look(signal)) return;
           trouble.clear('config-watch', `${this.#key} can be watched again`);
           failures = 0;
         }
@@ -54,22 +57,28 @@ export class ConfigWatch {
         const message = `${this.#key} cannot be watched, an edit of it would not be noticed: ${explanationOf(error)}`;
         trouble.report('config-watch', message, { endpoint: registry.endpoint, error });
         // The answer to an expired token: only a read gets a new one.
-        if (error.kind === 'UNAUTHENTICATED') await this.#look(signal).catch(() => {});
+        if (error.kind === 'UNAUTHENTICATED')
+          await registry.range({ key: this.#key }, signal).catch(() => {});
       }
       await clock.sleep(backoffMs(policy, failures, random), signal);
     }
   }
 
-  /** Reads the key itself: events say that it changed, and only its state counts. */
-  async #look(signal: AbortSignal): Promise<void> {
-    const { registry, notices } = this.#options;
+  /**
+   * Reads the key itself: events say that it changed, and only its state counts. Resolves to whether it is to be taken
+   * instead of the one at hand.
+   */
+  async #look(signal: AbortSignal): Promise<boolean> {
+    const { registry, notices, isApplied } = this.#options;
     const { kvs } = await registry.range({ key: this.#key }, signal);
     const notice = this.#judge(kvs[0]?.value);
     if (notice === undefined) {
       notices.clear('config-changed', `${this.#key} is again what this host works with`);
-    } else {
-      notices.report('config-changed', notice, { key: this.#key });
+      return false;
     }
+    if (!isApplied()) return true;
+    notices.report('config-changed', notice, { key: this.#key });
+    return false;
   }
 
   /** What there is to say about the configuration that etcd holds; undefined when it is the one in use. */

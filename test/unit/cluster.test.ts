@@ -75,6 +75,33 @@ describe('a three-host cluster in one process', () => {
     expect(hosts.flatMap((host) => host.readiness.notices)).toEqual([]);
   });
 
+  it('takes a configuration that is mended while there is no subnet to be had', async () => {
+    const { clock, hosts, etcd } = start({
+      seed: 5,
+      hosts: 3,
+      config: '{"Network":"10.5.0.0/16","SubnetMax":"10.5.2.0","Backend":{"Type":"host-gw"}}',
+    });
+    for (const host of hosts) host.start();
+    const waiting = () => hosts.filter((host) => !host.readiness.ready);
+    await clock.until('two are served', () => waiting().length === 1, 60_000);
+    await clock.until(
+      'one waits',
+      () => waiting()[0]?.readiness.reasons.join().includes('no free subnet') ?? false,
+    );
+    const [last] = waiting();
+    etcd.put(`${prefix}/config`, '{"Network":"10.5.0.0/16","EnableIPv6":true,"Backend":{"Type":"host-gw"}}');
+    await clock.until(
+      'told why not',
+      () => last?.readiness.reasons.join().includes('IPv6Network is missing') ?? false,
+    );
+    etcd.put(`${prefix}/config`, '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}');
+    await clock.until('all are served', () => waiting().length === 0, 60_000);
+    expect(await last?.subnet()).toMatchObject({ length: 24 });
+    expect(last?.readiness).toEqual({ ready: true, reasons: [], notices: [] });
+    expect(hosts.filter((host) => host.readiness.notices.length === 1)).toHaveLength(2);
+    expect(etcd.leaseIds).toHaveLength(3);
+  });
+
   it('makes at most 10 etcd calls to start, however many peers there are', async () => {
     const { clock, hosts, etcd } = start({ seed: 2, hosts: 1 });
     for (let i = 0; i < 200; i++) {

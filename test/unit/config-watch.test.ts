@@ -73,6 +73,7 @@ describe('ConfigWatch', () => {
   let notices: TroubleLog;
   let stop: AbortController;
   let ended: Promise<unknown>;
+  let applied: boolean;
 
   beforeEach(async () => {
     clock = new VirtualClock();
@@ -81,6 +82,7 @@ describe('ConfigWatch', () => {
     trouble = new TroubleLog(clock, log.of('h0'));
     notices = new TroubleLog(clock, log.of('h0'));
     stop = new AbortController();
+    applied = true;
     etcd.put('/net/config', started);
     const watch = new ConfigWatch({
       registry: rotate(etcd.connect('h0')),
@@ -90,6 +92,7 @@ describe('ConfigWatch', () => {
       notices,
       etcdPrefix: '/net',
       config: parseNetworkConfig(started),
+      isApplied: () => applied,
     });
     ended = watch.run(stop.signal).catch((error: unknown) => error);
     await clock.advance(10);
