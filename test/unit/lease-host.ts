@@ -2,14 +2,15 @@ import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd, type SimEtcdOptions } from '../../sim/etcd.ts';
 import { SimLog } from '../../sim/log.ts';
 import { SeededRandom } from '../../sim/random.ts';
+import type { Backend } from '../../src/backend/backend.ts';
 import { parseSubnet, type Subnet } from '../../src/ip/ip.ts';
 import type { Clock } from '../../src/runtime/clock.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { firstOf } from '../../src/runtime/wake.ts';
 import type { PoolConfig } from '../../src/subnet/config.ts';
-import { LeaseWatch } from '../../src/subnet/lease-watch.ts';
+import { type LeaseUpdate, LeaseWatch } from '../../src/subnet/lease-watch.ts';
 import { LeaseManager, type LeaseManagerOptions } from '../../src/subnet/manager.ts';
-import { familiesText } from '../../src/subnet/own-lease.ts';
+import { familiesText, type OwnLease } from '../../src/subnet/own-lease.ts';
 import { type KeyValue, prefixEnd } from '../../src/subnet/registry.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
 import { LensRegistry, prefix } from './lease-watch-host.ts';
@@ -96,6 +97,8 @@ export class LeaseHost {
     | undefined;
   /** Set before a start: sees the registry of each run. */
   onStart: (registry: LensRegistry) => void = () => {};
+  /** Set before a start: makes what programs the routes of the lease. */
+  backendFor: ((lease: OwnLease) => Backend) | undefined;
 
   constructor(world: LeaseWorld, ip: string, index: number, options: LeaseHostOptions, seed: number) {
     this.#world = world;
@@ -147,11 +150,17 @@ export class LeaseHost {
     });
     const stop = new AbortController();
     const live = async (signal: AbortSignal): Promise<never> => {
-      await manager.acquire(signal);
+      const lease = await manager.acquire(signal);
+      const backend = this.backendFor?.(lease);
       const watch = new LeaseWatch(parts);
+      const onUpdate = (update: LeaseUpdate) => {
+        backend?.update(update);
+        manager.observe(update);
+      };
       return await firstOf(signal, (inner) => [
         manager.run(inner),
-        ...(this.options.watch === false ? [] : [watch.run(inner, (update) => manager.observe(update))]),
+        ...(backend === undefined ? [] : [backend.run(inner)]),
+        ...(this.options.watch === false ? [] : [watch.run(inner, onUpdate)]),
       ]);
     };
     const ended = live(stop.signal).catch((error: unknown) => error);

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { parseSubnetKey } from '../../src/subnet/subnet-key.ts';
 import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 
@@ -235,10 +236,17 @@ function expectStrangersUntouched({ world, strangers }: World): void {
     expect(world.etcd.get(key)).toMatchObject({ value: stranger, modRevision });
 }
 
-/** The key was deleted, and the other host, which had lost its own to a stranger, was faster to take that subnet. */
-function isOvertaken({ world, first }: World, host: LeaseHost): boolean {
-  const own = first.get(host);
-  return world.hosts.some((other) => other !== host && other.renumbered && ipv4Of(other.held) === own);
+/**
+ * The key was deleted, and the other host was faster to take a subnet of it: because it had lost its own to a stranger, or
+ * for its IPv6.
+ */
+function isOvertaken({ world, first, keys }: World, host: LeaseHost): boolean {
+  const ipv6Own = parseSubnetKey(prefix, keys.get(host) ?? '')?.ipv6?.text ?? 'none';
+  return world.hosts.some(
+    (other) =>
+      other !== host &&
+      ((other.renumbered && ipv4Of(other.held) === first.get(host)) || other.held?.endsWith(` ${ipv6Own}`)),
+  );
 }
 
 /** Never another IPv4 subnet; contested only when somebody has it; and two never hold one, of either family. */
