@@ -1,7 +1,6 @@
-import type { Subnet } from '../src/ip/ip.ts';
+import { parseSubnet, type Subnet } from '../src/ip/ip.ts';
 import { KernelError } from '../src/kernel/errors.ts';
 import type { Link, LinkAddress, Route } from '../src/kernel/kernel.ts';
-import { parseSubnet } from './parse.ts';
 
 /** The addresses of all links, in the kernel's order. */
 export class AddressTable {

@@ -1,8 +1,8 @@
+import { parseAddress } from '../src/ip/ip.ts';
 import { KernelError } from '../src/kernel/errors.ts';
 import type { LinkAddress, Route, RouteLookup } from '../src/kernel/kernel.ts';
 import type { AddressTable } from './kernel-addresses.ts';
 import type { RouteTable } from './kernel-table.ts';
-import { parseAddress } from './parse.ts';
 
 /** Where the lookup of one address looks. */
 interface Tables {

@@ -1,7 +1,7 @@
+import { parseAddress } from '../src/ip/ip.ts';
 import type { Link, Route } from '../src/kernel/kernel.ts';
 import type { AddressTable } from './kernel-addresses.ts';
 import type { RouteTable } from './kernel-table.ts';
-import { parseAddress } from './parse.ts';
 
 /** What a nexthop is checked against; `link` is the route's, undefined when there is none of that index. */
 interface Surroundings {

@@ -1,7 +1,6 @@
-import { addressBits, type Family, type Subnet } from '../src/ip/ip.ts';
+import { addressBits, type Family, parseSubnet, type Subnet } from '../src/ip/ip.ts';
 import type { Route, RouteChange, RouteSpec } from '../src/kernel/kernel.ts';
 import { sameRoute } from '../src/kernel/route.ts';
-import { parseSubnet } from './parse.ts';
 
 /** How a route is put into the table: the NLM_F_* flags of the request, by the words of `ip route`. */
 export type InsertMode = 'add' | 'append' | 'prepend' | 'replace';
