@@ -25,6 +25,8 @@ export interface ClusterOptions {
   readonly hosts?: number;
   /** Which members a daemon is told: its own host's, if it has one (the scenario), or all. Default: all. */
   readonly endpoints?: 'own' | 'all';
+  /** Whether the hosts have an IPv6 address as well: fd00:55::100/64 and on. */
+  readonly ipv6?: boolean;
   /** Flags of every daemon; default `--iface=eth0`. */
   readonly flags?: readonly string[];
 }
@@ -166,7 +168,7 @@ export async function makeHosts(options: ClusterOptions = {}): Promise<Cluster> 
   const network = await makeNetwork(
     Array.from({ length: count }, (_, index) => ({
       name: index === 0 ? 'master' : `node-${index}`,
-      addresses: [`10.211.55.${100 + index}/24`],
+      addresses: [`10.211.55.${100 + index}/24`, ...(options.ipv6 ? [`fd00:55::${100 + index}/64`] : [])],
     })),
   );
   const cluster = new Cluster(tempDir('cluster'), network, options);
@@ -175,6 +177,7 @@ export async function makeHosts(options: ClusterOptions = {}): Promise<Cluster> 
       mkdirSync(runFolder(host), { recursive: true });
       // Before dockerd does it: it would set FORWARD's policy to DROP along with it.
       await host.net.exec('sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward');
+      if (options.ipv6) await host.net.exec('sh', '-c', 'echo 1 >/proc/sys/net/ipv6/conf/all/forwarding');
     }
     return cluster;
   } catch (error) {

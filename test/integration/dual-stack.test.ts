@@ -1,0 +1,226 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Cluster, type ClusterHost, CONFIG, makeHosts } from '../testbed/cluster.ts';
+import { addContainer, type NamespaceContainer } from '../testbed/container-namespace.ts';
+import { DaemonProcess } from '../testbed/daemon.ts';
+import { until } from '../testbed/netns.ts';
+import { type RunningPing, startPing } from '../testbed/ping.ts';
+import { type RouteWatch, watchRoutes } from './route-watch.ts';
+
+const OURS = '102';
+const dual = { ...CONFIG, EnableIPv6: true, IPv6Network: 'fd20::/48' };
+const onlyIPv6 = { ...dual, EnableIPv4: false };
+/** What a repair may take on a loaded machine; the periodic check comes every 9 to 11 s. */
+const SOON_MS = 1_000;
+
+/**
+ * The network is turned from IPv4 to both families and to IPv6 alone while hosts run: a daemon applies the configuration at
+ * its start, so that hosts of all three kinds are in one cluster. The tests are steps, in this order.
+ */
+describe('hosts with IPv4, with IPv6 and with both', () => {
+  let cluster: Cluster;
+  let routes: RouteWatch;
+  let both: readonly [ClusterHost, ClusterHost];
+  let only4: ClusterHost;
+  let only6: ClusterHost;
+  const containers = new Map<ClusterHost, NamespaceContainer>();
+
+  beforeAll(async () => {
+    cluster = await makeHosts({ hosts: 4, ipv6: true, flags: ['--iface=eth0', '--ip-blackhole-route'] });
+    const [first, second, third, fourth] = cluster.hosts;
+    if (!first || !second || !third || !fourth) throw new Error('there are no four hosts');
+    both = [first, second];
+    [only4, only6] = [third, fourth];
+    await cluster.startEtcd();
+    await cluster.storeConfig();
+    await Promise.all([first, second, third].map(({ daemon }) => daemon.start()));
+    routes = await watchRoutes(cluster.hosts);
+  });
+
+  afterAll(async () => {
+    await routes?.stop();
+    await Promise.all([...containers.values()].map((container) => container.close()));
+    await cluster?.close();
+  });
+
+  const address6 = (host: ClusterHost) => host.net.addresses[1]?.split('/')[0] ?? '';
+  const gatewaysOf = ({ daemon }: ClusterHost) => {
+    const env = daemon.subnetEnv();
+    return [env['FLANNEL_SUBNET'], env['FLANNEL_IPV6_SUBNET']].filter((gateway) => gateway !== undefined);
+  };
+  /** `172.20.9.1/24` → `172.20.9.0/24`, `fd20:0:0:5::1/64` → `fd20:0:0:5::/64`. */
+  const subnetOf = (gateway: string) => gateway.replace('.1/', '.0/').replace('::1/', '::/');
+  const subnet4 = (host: ClusterHost) => subnetOf(gatewaysOf(host).find((text) => !text.includes(':')) ?? '');
+  const subnet6 = (host: ClusterHost) => subnetOf(gatewaysOf(host).find((text) => text.includes(':')) ?? '');
+
+  /** Our routes of both families. */
+  const ownRoutes = async ({ net }: ClusterHost) => {
+    const all = [...(await net.routes(4)), ...(await net.routes(6))];
+    const ours = all.filter(({ protocol }) => protocol === OURS);
+    return ours
+      .map(({ dst, gateway, metric }) => `${dst} ${gateway ? `via ${gateway}` : `blackhole ${metric}`}`)
+      .toSorted();
+  };
+  /** Blackholes of anybody. */
+  const blackholes = async ({ net }: ClusterHost) => {
+    const all = await Promise.all(
+      ['-4', '-6'].map((family) => net.ip(`${family} route show type blackhole`)),
+    );
+    const lines = all.flatMap((text) => text.trim().split('\n')).filter((line) => line !== '');
+    return lines
+      .map((line) => line.replace(/^blackhole (\S+) .*metric (\d+).*$/, '$1 blackhole $2'))
+      .toSorted();
+  };
+  const expectRoutes = async (host: ClusterHost, expected: readonly string[]) => {
+    let seen: readonly string[] = [];
+    const isThere = async () => {
+      seen = await ownRoutes(host);
+      return seen.join() === expected.toSorted().join();
+    };
+    const failure = () =>
+      `wanted:\n${expected.join('\n')}\nfound:\n${seen.join('\n')}\n${host.daemon.process.tail(10)}`;
+    await until(isThere, 20_000, failure);
+  };
+  const own4 = (host: ClusterHost) => `${subnet4(host)} blackhole 2147483647`;
+  const own6 = (host: ClusterHost) => `${subnet6(host)} blackhole 1024`;
+  const to4 = (host: ClusterHost) => `${subnet4(host)} via ${host.address}`;
+  const to6 = (host: ClusterHost) => `${subnet6(host)} via ${address6(host)}`;
+
+  const container = (host: ClusterHost) => {
+    const found = containers.get(host);
+    if (found === undefined) throw new Error(`no container on ${host.name}`);
+    return found;
+  };
+  const pinging = async (from: ClusterHost, to: ClusterHost, family: 4 | 6): Promise<RunningPing> => {
+    const target = container(to).addresses.find((address) => address.includes(':') === (family === 6));
+    return await startPing(container(from).where, target ?? '');
+  };
+
+  it('keeps IPv4 subnets and routes when IPv6 is turned on, host by host', async () => {
+    const before = both.map(subnet4);
+    await cluster.storeConfig(dual);
+    routes.mark();
+    for (const { daemon } of both) await daemon.restart();
+    expect(both.map(subnet4)).toEqual(before);
+    const [one, two] = both;
+    await expectRoutes(one, [own4(one), own6(one), to4(two), to4(only4), to6(two)]);
+    await expectRoutes(two, [own4(two), own6(two), to4(one), to4(only4), to6(one)]);
+    await expectRoutes(only4, [own4(only4), to4(one), to4(two)]);
+    expect(routes.deletions()).toEqual([]);
+  });
+
+  it('routes a host with IPv6 alone where there is IPv6, and disturbs nobody', async () => {
+    await cluster.storeConfig(onlyIPv6);
+    await only6.daemon.start();
+    const [one, two] = both;
+    await expectRoutes(one, [own4(one), own6(one), to4(two), to4(only4), to6(two), to6(only6)]);
+    await expectRoutes(two, [own4(two), own6(two), to4(one), to4(only4), to6(one), to6(only6)]);
+    await expectRoutes(only4, [own4(only4), to4(one), to4(two)]);
+    await expectRoutes(only6, [own6(only6), to6(one), to6(two)]);
+    expect(routes.deletions()).toEqual([]);
+    const refused = cluster.hosts
+      .flatMap(({ daemon }) => daemon.logs)
+      .filter(({ event }) => event === 'leases-not-routed');
+    expect(refused).toEqual([]);
+  });
+
+  it('sends nothing for its own subnet anywhere while there is no bridge', async () => {
+    for (const gateway of gatewaysOf(both[0])) {
+      const target = gateway.split('/')[0] ?? '';
+      await expect(both[0].net.ip(`route get ${target}`)).rejects.toThrow(/Invalid argument|unreachable/i);
+    }
+  });
+
+  it('lets containers of both families reach each other, with docker0 in front of the blackholes', async () => {
+    for (const host of cluster.hosts) containers.set(host, await addContainer(host.net, ...gatewaysOf(host)));
+    const [one, two] = both;
+    const pings = [
+      await pinging(one, two, 4),
+      await pinging(one, two, 6),
+      await pinging(one, only4, 4),
+      await pinging(only6, one, 6),
+    ];
+    try {
+      for (const ping of pings) expect((await ping.stop()).lost).toEqual([]);
+    } finally {
+      await Promise.all(pings.map((ping) => ping.close()));
+    }
+  });
+
+  it('puts routes and blackholes back that are removed, and keeps a ping alive while a route is replaced', async () => {
+    const [one, two] = both;
+    const expected = await ownRoutes(one);
+    const ping = await pinging(one, two, 6);
+    try {
+      await one.net.ip(`-6 route append ${to6(two).replace(address6(two), address6(only6))} dev eth0`);
+      await expectRoutes(one, expected);
+      await one.net.ip(`route del blackhole ${subnet4(one)}`);
+      await one.net.ip(`-6 route del blackhole ${subnet6(one)} dev lo`);
+      await one.net.ip(`-6 route del ${to6(only6)}`);
+      await expectRoutes(one, expected);
+      // While two gateways were there, the kernel may have sent a packet to the wrong one; the way is whole again.
+      await ping.stop();
+    } finally {
+      await ping.close();
+    }
+  });
+
+  it('has its IPv6 routes back at once when the addresses are back that the link took along', async () => {
+    const [one, two] = both;
+    const expected = await ownRoutes(two);
+    for (let round = 0; round < 3; round++) {
+      await two.net.linkDown();
+      await two.net.linkUp();
+      await expectRoutes(two, [own4(two), own6(two), to4(one), to4(only4)]);
+      const since = performance.now();
+      await two.net.setAddresses([two.net.addresses[1] ?? '']);
+      await expectRoutes(two, expected);
+      expect(performance.now() - since).toBeLessThan(SOON_MS);
+    }
+    const ping = await pinging(two, one, 6);
+    try {
+      await ping.stop();
+    } finally {
+      await ping.close();
+    }
+  });
+
+  it('leaves all of it when the daemons stop', async () => {
+    const before = await Promise.all(cluster.hosts.map(ownRoutes));
+    await Promise.all(cluster.hosts.map(({ daemon }) => daemon.stop()));
+    expect(await Promise.all(cluster.hosts.map(ownRoutes))).toEqual(before);
+  });
+
+  it('takes away the blackhole of flanneld that came before docker0, and adopts the one of IPv6', async () => {
+    const [one, two] = both;
+    await one.net.linkDown('docker0');
+    await one.net.ip(`route add blackhole ${subnet4(one)}`);
+    await one.net.ip(`-6 route del blackhole ${subnet6(one)} dev lo`);
+    await one.net.ip(`-6 route add blackhole ${subnet6(one)} dev lo metric 1024`);
+    await one.net.linkUp('docker0');
+    await one.net.setAddresses(gatewaysOf(one).slice(1), 'docker0');
+    // That is what it does: containers get nothing.
+    await expect(one.net.ip(`route get ${container(one).address}`)).rejects.toThrow(/Invalid argument/);
+    await cluster.storeConfig(dual);
+    await Promise.all(both.map(({ daemon }) => daemon.start()));
+    expect(await blackholes(one)).toEqual([own4(one), own6(one)]);
+    const ping = await pinging(two, one, 4);
+    try {
+      await ping.stop();
+    } finally {
+      await ping.close();
+    }
+  });
+
+  it('leaves no blackhole when that is not asked for any more', async () => {
+    const [one] = both;
+    await one.daemon.stop();
+    await one.net.ip(`-6 route change blackhole ${subnet6(one)} dev lo metric 1024 proto boot`);
+    const plain = new DaemonProcess({ ...one.daemon.options, flags: ['--iface=eth0'] });
+    try {
+      await plain.start();
+      expect(await blackholes(one)).toEqual([]);
+    } finally {
+      await plain.close();
+    }
+  });
+});
