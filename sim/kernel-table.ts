@@ -1,6 +1,6 @@
 import { addressBits, type Family, parseSubnet, type Subnet } from '../src/ip/ip.ts';
 import type { Route, RouteChange, RouteSpec } from '../src/kernel/kernel.ts';
-import { sameRoute } from '../src/kernel/route.ts';
+import { hasGateway, sameRoute } from '../src/kernel/route.ts';
 
 /** How a route is put into the table: the NLM_F_* flags of the request, by the words of `ip route`. */
 export type InsertMode = 'add' | 'append' | 'prepend' | 'replace';
@@ -127,7 +127,7 @@ export class RouteTable {
     const routes = this.#routesAt(route.dst);
     const sameMetric = routes.filter((r) => r.metric === route.metric);
     if (sameMetric.length > 0 && mode === 'add') return { errno: 'EEXIST' };
-    const peer = sameMetric.find((r) => this.#hasGateway(r) === this.#hasGateway(route));
+    const peer = sameMetric.find((r) => hasGateway(r) === hasGateway(route));
     // Without one of its kind the first goes, whatever it is.
     const replaced = mode === 'replace' ? (peer ?? sameMetric[0]) : undefined;
     if (replaced !== undefined) {
@@ -139,7 +139,7 @@ export class RouteTable {
     if (hops.some((hop) => hop.gateway === route.gateway && hop.linkIndex === route.linkIndex)) {
       return { errno: 'EEXIST' };
     }
-    if (peer !== undefined && this.#hasGateway(route)) {
+    if (peer !== undefined && hasGateway(route)) {
       const merged = this.#merge(peer, [...(this.#merged.get(peer) ?? [peer]), route]);
       return { notify: { route: merged, replaced: false, appended: mode === 'append' } };
     }
@@ -153,7 +153,8 @@ export class RouteTable {
     const [first] = hops;
     const routes = this.#routesAt(old.dst);
     const { gateway: _gateway, linkIndex: _linkIndex, ...rest } = first ?? old;
-    const route: Route = first !== undefined && hops.length === 1 ? first : { ...rest, special: true };
+    const route: Route =
+      first !== undefined && hops.length === 1 ? first : { ...rest, special: true, multipath: true };
     this.#merged.delete(old);
     if (hops.length > 1) this.#merged.set(route, hops);
     routes[routes.indexOf(old)] = route;
@@ -168,10 +169,6 @@ export class RouteTable {
       hops.filter((hop) => hop !== gone),
     );
     return gone;
-  }
-
-  #hasGateway(route: Route): boolean {
-    return route.gateway !== undefined || this.#merged.has(route);
   }
 
   #routesAt(dst: string): Route[] {

@@ -6,6 +6,9 @@ import { familyOf, RT_TABLE_MAIN, RTM_F_CLONED, RTN, RTNH_F_ONLINK } from './rtn
 
 /** struct rtmsg. */
 const HEADER_BYTES = 12;
+const RTA_MULTIPATH = 9;
+const RTA_VIA = 18;
+const RTA_NH_ID = 30;
 const UNSPECIFIED = { 4: '0.0.0.0', 6: '::' } as const;
 
 type Draft = { -readonly [K in keyof Route]: Route[K] } & { table: number };
@@ -48,22 +51,24 @@ function decodeHeader(family: Family, payload: Buffer, flags: number): Draft {
 
 /** Returns whether the nexthop is of a kind that gateway and link cannot express. */
 function decodeAttributes(attributes: Buffer, draft: Draft): boolean {
-  let ownNexthop = false;
+  const kinds = new Set<number>();
   try {
     parseAttributes(attributes, (attribute) => {
-      if (isOwnNexthop(attribute.type)) ownNexthop = true;
+      if (isOwnNexthop(attribute.type)) kinds.add(attribute.type);
       else if (!decodeAttribute(attribute, draft)) draft.special = true;
     });
   } catch {
     draft.special = true;
   }
+  const ownNexthop = kinds.size > 0;
   draft.special ||= ownNexthop;
+  // A group of nexthop objects comes with a list of its members, too.
+  if (kinds.has(RTA_MULTIPATH) && !kinds.has(RTA_NH_ID)) draft.multipath = true;
   return ownNexthop;
 }
 
-/** RTA_MULTIPATH, RTA_VIA, RTA_NH_ID. */
 function isOwnNexthop(type: number): boolean {
-  return type === 9 || type === 18 || type === 30;
+  return type === RTA_MULTIPATH || type === RTA_VIA || type === RTA_NH_ID;
 }
 
 /** Returns whether a plain route may have this attribute (RTA_* of linux/rtnetlink.h). */

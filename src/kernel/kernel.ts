@@ -104,6 +104,8 @@ export interface Route {
    * an MTU, a realm, or an attribute not known here. A route that never equals one of ours.
    */
   readonly special: boolean;
+  /** Set when it is `special` for its several nexthops, which are its own and not a nexthop object's. */
+  readonly multipath?: true;
 }
 
 /** A route this daemon programs: main table, tos 0, no source; scope universe. */

@@ -12,6 +12,12 @@ export function sameRoute(a: Route, b: Route): boolean {
     a.gateway === b.gateway &&
     a.linkIndex === b.linkIndex &&
     a.source === b.source &&
-    a.special === b.special
+    a.special === b.special &&
+    a.multipath === b.multipath
   );
+}
+
+/** Whether IPv6 counts it among those with a gateway, which a REPLACE by such a one prefers and a second one is merged with. */
+export function hasGateway(route: Route): boolean {
+  return route.gateway !== undefined || route.multipath === true;
 }

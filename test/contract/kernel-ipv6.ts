@@ -39,6 +39,9 @@ export function ipv6Contract(at: () => KernelFixture): void {
       await at().add(ours());
       await at().operator.addRoute('append', { dst: DST, gateway: OTHER, protocol: 102 });
       expect(await table()).toEqual([CONNECTED, `${DST} proto 102 metric 1024 special`]);
+      expect(await at().kernel.routes(6)).toContainEqual(
+        expect.objectContaining({ dst: DST, multipath: true }),
+      );
       expect(await at().remove(ours())).toEqual(['done']);
       expect(await table()).toEqual([CONNECTED, `${DST} via ${OTHER} proto 102 metric 1024`]);
     });

@@ -19,7 +19,7 @@ const connected6 = connected({ family: 6, dst, metric: 256 });
 
 const dropped = blackhole({ family: 6, dst, metric: 1024 });
 const multipath = (owner: number) =>
-  ({ ...dropped, type: 'unicast', special: true, protocol: owner }) as const;
+  ({ ...dropped, type: 'unicast', special: true, multipath: true, protocol: owner }) as const;
 const { source: _source, ...direct } = connected({ family: 6, dst, metric: 1024, protocol: 4 });
 
 function planned6({ desired = { [dst]: gateway }, ...rest }: Case): string[] {

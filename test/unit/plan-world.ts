@@ -48,7 +48,7 @@ export function worldOf(on: FamilyCase) {
   const operatorRoute = fc.record({
     dst: fc.constantFrom(...dsts, own),
     protocol: fc.constantFrom(protocol, protocol, 3, 3, 4, 2),
-    shape: fc.constantFrom('plain', 'plain', 'plain', 'source', 'blackhole', 'direct', 'multipath', 'onlink'),
+    shape: fc.constantFrom('plain', 'plain', 'plain', 'source', 'blackhole', 'direct', 'object', 'onlink'),
     gateway: fc.constantFrom(...gateways),
     metric: fc.constantFrom(usual, usual, usual, 100, blackholeMetricOf(family)),
     link: fc.constantFrom('eth0', 'eth0', 'eth1'),
@@ -74,7 +74,7 @@ function nexthopOf(
 ): Partial<OperatorRoute> {
   if (shape === 'blackhole') return { type: 'blackhole' };
   if (shape === 'direct') return { linkIndex };
-  if (shape === 'multipath') return { special: true };
+  if (shape === 'object') return { special: true };
   if (shape === 'source' && owner !== protocol) return { gateway, linkIndex, source };
   return { gateway, linkIndex, special: shape === 'onlink' && owner !== protocol };
 }

@@ -1,4 +1,5 @@
 import type { BlackholeRoute, Route } from '../../kernel/kernel.ts';
+import { hasGateway } from '../../kernel/route.ts';
 import { blackholeMetricOf, isInstalled, isLegacyBlackhole, isRemovable, ownerOf } from './ownership.ts';
 import type { PlanInput, PlannedChange, Verdict } from './plan-input.ts';
 import { describe, removal } from './removal.ts';
@@ -27,7 +28,7 @@ function planBlackhole(input: PlanInput, actual: readonly Route[]): Verdict {
   const sameKey = actual.filter((route) => route.tos === 0 && route.metric === metric);
   const there = sameKey.find((route) => isInstalled(route, wanted));
   // What a REPLACE would hit: the first, in IPv6 the first of those without a gateway if there is one.
-  const bare = network.family === 6 ? sameKey.find(({ gateway }) => gateway === undefined) : undefined;
+  const bare = network.family === 6 ? sameKey.find((route) => !hasGateway(route)) : undefined;
   const target = there ?? bare ?? sameKey[0];
   const others = actual.filter((route) => route !== target);
   const leftovers = [...removeStale(input, dst, others), ...removeLegacyBlackholes(input, others)];

@@ -1,4 +1,5 @@
 import type { Route, RouteSpec } from '../../kernel/kernel.ts';
+import { hasGateway } from '../../kernel/route.ts';
 import type { DesiredRoute } from './desired.ts';
 import { isInstalled, isRemovable, metricOf, type Owner, ownerOf } from './ownership.ts';
 import type { Held, LinkState, Plan, PlanInput, PlannedChange, Verdict } from './plan-input.ts';
@@ -121,10 +122,7 @@ function program(
  */
 function replaceTarget(wanted: RouteSpec, sameKey: readonly Held[]): Held | undefined {
   if (wanted.family === 4) return sameKey[0];
-  const plain = sameKey.find(({ route }) => route.gateway !== undefined);
-  // One plain route and one of several gateways would have been merged. Without either it may be a nexthop object's.
-  const special = sameKey.filter(({ route }) => route.special && route.type === 'unicast');
-  return plain ?? special.find(({ owner }) => owner === 'foreign') ?? special[0] ?? sameKey[0];
+  return sameKey.find(({ route }) => hasGateway(route)) ?? sameKey[0];
 }
 
 /**
