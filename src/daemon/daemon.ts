@@ -48,7 +48,6 @@ export type DaemonOptions = Pick<
   | 'publicIP'
   | 'publicIPv6'
   | 'renewMarginMs'
-  | 'subnetLeaseTtlSeconds'
   | 'routeProtocol'
   | 'subnetFile'
   | 'subnetLeaseTtlSeconds'
