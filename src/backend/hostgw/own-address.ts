@@ -45,8 +45,8 @@ export class OwnAddress {
     if (clock.monotonic() - this.#missingSinceMs < patienceMs) return;
     trouble.report(
       what,
-      `this host no longer has ${address}, where its peers send what is for its containers: give it back, or restart ` +
-        'the daemon to lease a subnet for the new address',
+      `this host no longer has ${address}, where its peers send what is for its containers: give it back, or ` +
+        'give the host another one that its lease can move to',
     );
   }
 }
