@@ -146,6 +146,8 @@ export class EtcdMember {
       env: { ...plainEnvironment(), ETCDCTL_API: '3' },
       maxBuffer: 256 << 20,
     });
+    // It may end without reading its input; what it says then is in its standard error.
+    running.child.stdin?.on('error', () => undefined);
     running.child.stdin?.end(input);
     return (await running).stdout;
   }
