@@ -1,7 +1,7 @@
 import { Daemon, type DaemonOptions } from '../src/daemon/daemon.ts';
 import type { Readiness } from '../src/daemon/health.ts';
 import { parseSubnetEnv } from '../src/daemon/subnet-env.ts';
-import type { Subnet } from '../src/ip/ip.ts';
+import type { Family, PerFamily, Subnet } from '../src/ip/ip.ts';
 import type { Kernel } from '../src/kernel/kernel.ts';
 import type { Random } from '../src/runtime/random.ts';
 import type { Registry } from '../src/subnet/registry.ts';
@@ -21,6 +21,8 @@ export interface ClusterOptions {
   readonly hosts: number;
   /** Text stored as the network configuration; absent: the scenario's. Null: none. */
   readonly config?: string | null;
+  /** Whether hosts have an IPv6 address, too; default false. */
+  readonly ipv6?: boolean;
 }
 
 export const prefix = '/atomic.io/network';
@@ -59,6 +61,8 @@ interface DaemonRun {
 export class SimHost {
   readonly name: string;
   readonly address: string;
+  /** On eth0 in a cluster that has IPv6. */
+  readonly addressIPv6: string;
   readonly kernel: SimKernel;
   readonly files = new SimFiles();
   readonly firewall = new SimFirewall();
@@ -68,7 +72,7 @@ export class SimHost {
   readonly #identity: number;
   #run: DaemonRun | undefined;
 
-  constructor(cluster: SimCluster, index: number, random: Random) {
+  constructor(cluster: SimCluster, index: number, random: Random, ipv6: boolean) {
     this.#cluster = cluster;
     this.#random = random;
     this.#identity = index + 1;
@@ -78,6 +82,10 @@ export class SimHost {
     const linkIndex = this.kernel.createLink('eth0');
     this.kernel.addAddress('eth0', `${this.address}/16`);
     this.kernel.addRoute({ dst: '0.0.0.0/0', gateway: '10.211.0.1', linkIndex });
+    this.addressIPv6 = `fd00:55::${20 + index}`;
+    if (!ipv6) return;
+    this.kernel.addAddress('eth0', `${this.addressIPv6}/64`);
+    this.kernel.addRoute({ dst: '::/0', gateway: 'fd00:55::1', linkIndex });
   }
 
   get running(): boolean {
@@ -121,16 +129,26 @@ export class SimHost {
     return this.#run?.daemon.readiness() ?? { ready: false, reasons: ['not running'], notices: [] };
   }
 
-  /** The subnet in subnet.env; undefined while there is none. */
+  /** The IPv4 subnet in subnet.env; undefined while there is none. */
   async subnet(): Promise<Subnet | undefined> {
-    const text = await this.files.readText(daemonOptions.subnetFile);
-    return text === undefined ? undefined : parseSubnetEnv(text)?.ipv4;
+    return (await this.subnets()).ipv4;
   }
 
-  /** The daemon's routes, as `dst via gateway`, sorted. */
+  /** The subnets in subnet.env. */
+  async subnets(): Promise<PerFamily<Subnet>> {
+    const text = await this.files.readText(daemonOptions.subnetFile);
+    return (text === undefined ? undefined : parseSubnetEnv(text)) ?? {};
+  }
+
+  /** The daemon's IPv4 routes, as `dst via gateway`, sorted. */
   get ownRoutes(): readonly string[] {
+    return this.routes(4);
+  }
+
+  /** The daemon's routes of a family, as `dst via gateway`, sorted. */
+  routes(family: Family): readonly string[] {
     return this.kernel
-      .routes(4)
+      .routes(family)
       .filter(({ protocol }) => protocol === daemonOptions.routeProtocol)
       .map(({ dst, gateway }) => `${dst} via ${gateway}`)
       .toSorted();
@@ -144,7 +162,7 @@ export class SimCluster {
   readonly log: SimLog;
   readonly hosts: readonly SimHost[];
 
-  constructor({ seed, hosts, config = scenarioConfig }: ClusterOptions) {
+  constructor({ seed, hosts, config = scenarioConfig, ipv6 = false }: ClusterOptions) {
     const random = new SeededRandom(seed);
     this.log = new SimLog(this.clock);
     this.etcd = new SimEtcd({
@@ -153,7 +171,7 @@ export class SimCluster {
       latencyMs: 1,
     });
     if (config !== null) this.etcd.put(`${prefix}/config`, config);
-    this.hosts = Array.from({ length: hosts }, (_, index) => new SimHost(this, index, random));
+    this.hosts = Array.from({ length: hosts }, (_, index) => new SimHost(this, index, random, ipv6));
   }
 
   /** Whether every running host is ready and has exactly one route to every other running host's lease. */

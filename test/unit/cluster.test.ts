@@ -237,5 +237,5 @@ describe('a three-host cluster in one process', () => {
     host.files.writeError = undefined;
     await clock.until('ready', () => host.notifier.isReady, 60_000);
     expect(etcd.get(`${prefix}/subnets/${(await host.subnet())?.text.replace('/', '-')}`)).toBeDefined();
-  });
+  }, 60_000);
 });

@@ -1,0 +1,105 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import type { PerFamily, Subnet } from '../../src/ip/ip.ts';
+import type { KernelEvents } from '../../src/kernel/kernel.ts';
+
+const ipv4 = { Network: '172.20.0.0/16', SubnetMin: '172.20.10.0', SubnetMax: '172.20.254.0' };
+const ipv6 = { EnableIPv6: true, IPv6Network: 'fc00:20::/48' };
+const Backend = { Type: 'host-gw' };
+
+/** The network configuration that makes daemons that start now hosts of a kind. */
+const configs = {
+  'IPv4 alone': { ...ipv4, Backend },
+  both: { ...ipv4, ...ipv6, Backend },
+  'IPv6 alone': { EnableIPv4: false, ...ipv6, Backend },
+} as const;
+type Kind = keyof typeof configs;
+
+let cluster: SimCluster;
+let events: KernelEvents[] = [];
+
+afterEach(async () => {
+  for (const each of events) each.close();
+  events = [];
+  await cluster.close();
+  expect(cluster.clock.pending).toBe(0);
+});
+
+function make(hosts: number, seed: number): void {
+  cluster = new SimCluster({ seed, hosts, ipv6: true });
+}
+
+async function start(host: SimHost | undefined, kind: Kind): Promise<void> {
+  cluster.etcd.put(`${prefix}/config`, JSON.stringify(configs[kind]));
+  host?.start();
+  await cluster.clock.until('ready', () => host?.notifier.isReady === true, 60_000);
+}
+
+/** Each host has one route to each other host in each family that both have. */
+async function expectMesh(): Promise<void> {
+  const running = cluster.hosts.filter((host) => host.running);
+  const subnets = new Map<SimHost, PerFamily<Subnet>>();
+  for (const host of running) subnets.set(host, await host.subnets());
+  for (const self of running) {
+    const peers = running.filter((host) => host !== self);
+    const to = (family: 'ipv4' | 'ipv6', address: (peer: SimHost) => string) =>
+      peers.flatMap((peer) => {
+        const dst = subnets.get(self)?.[family] && subnets.get(peer)?.[family]?.text;
+        return dst === undefined ? [] : [`${dst} via ${address(peer)}`];
+      });
+    expect(self.routes(4)).toEqual(to('ipv4', ({ address }) => address).toSorted());
+    expect(self.routes(6)).toEqual(to('ipv6', ({ addressIPv6 }) => addressIPv6).toSorted());
+    expect(self.readiness.reasons).toEqual([]);
+  }
+}
+
+describe('daemons of IPv4 alone, of IPv6 alone and of both', () => {
+  it('route to each other in each family that two of them have', async () => {
+    make(6, 1);
+    const kinds: Kind[] = ['IPv4 alone', 'both', 'IPv6 alone', 'both', 'IPv6 alone', 'IPv4 alone'];
+    for (const [index, kind] of kinds.entries()) await start(cluster.hosts[index], kind);
+    await cluster.clock.advance(10_000);
+    await expectMesh();
+    expect(cluster.etcd.leaseIds).toHaveLength(6);
+    expect(new Set(cluster.log.events('mixed-families').map(({ host }) => host)).size).toBeGreaterThan(0);
+  });
+
+  it('keep their IPv4 subnets, and every IPv4 route, while IPv6 is turned on host by host', async () => {
+    make(3, 2);
+    for (const host of cluster.hosts) await start(host, 'IPv4 alone');
+    await cluster.clock.advance(10_000);
+    await expectMesh();
+    const before = await Promise.all(cluster.hosts.map((host) => host.subnet()));
+    for (const host of cluster.hosts) events.push(await host.kernel.open().subscribe());
+    for (const host of cluster.hosts) {
+      await host.stop();
+      await start(host, 'both');
+      await cluster.clock.advance(5_000);
+      await expectMesh();
+    }
+    const after = await Promise.all(cluster.hosts.map((host) => host.subnets()));
+    expect(after.map((subnets) => subnets.ipv4)).toEqual(before);
+    expect(new Set(after.map((subnets) => subnets.ipv6?.text)).size).toBe(3);
+    for (const each of events) {
+      const removed = (await each.drain()).flatMap((event) =>
+        event.type === 'route-removed' && event.route.family === 4 ? [event.route.dst] : [],
+      );
+      expect(removed).toEqual([]);
+    }
+  });
+
+  it('keep their IPv4 subnets when IPv6 is turned off again', async () => {
+    make(3, 3);
+    for (const host of cluster.hosts) await start(host, 'both');
+    const before = await Promise.all(cluster.hosts.map((host) => host.subnet()));
+    for (const host of cluster.hosts) {
+      await host.stop();
+      await start(host, 'IPv4 alone');
+    }
+    await cluster.clock.advance(5_000);
+    const after = await Promise.all(cluster.hosts.map((host) => host.subnets()));
+    expect(after).toEqual(before.map((subnet) => ({ ipv4: subnet })));
+    for (const { ownRoutes } of cluster.hosts) expect(ownRoutes).toHaveLength(2);
+    expect(cluster.etcd.leaseIds).toHaveLength(3);
+  });
+});
