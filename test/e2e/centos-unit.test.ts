@@ -112,7 +112,7 @@ describe('the unit of the flannel 0.7.1 package, unchanged', () => {
       await writeFile(
         host,
         '/etc/sysconfig/flanneld',
-        `${endpoints}="http://127.0.0.1:2379"\n${prefix}="/atomic.io/network"\nFLANNEL_OPTIONS="-iface=eth0 -v 1"\n`,
+        `${endpoints}="http://127.0.0.1:2379"\n${prefix}="/atomic.io/network"\nFLANNEL_OPTIONS="-iface=eth0 -ip-masq"\n`,
       );
       await writeFile(
         host,
@@ -121,18 +121,18 @@ describe('the unit of the flannel 0.7.1 package, unchanged', () => {
       );
       hostFiles = await checksums();
       await host.systemctl('restart', 'docker.service', UNIT);
-      expect((await wordsOf(UNIT)).slice(-5)).toEqual([
+      expect((await wordsOf(UNIT)).slice(-4)).toEqual([
         '-etcd-endpoints=http://127.0.0.1:2379',
         '-etcd-prefix=/atomic.io/network',
         '-iface=eth0',
-        '-v',
-        '1',
+        '-ip-masq',
       ]);
       const address = await gateway();
       expect(address).toMatch(/^172\.21\./);
       expect(await host.read(OPTIONS_FILE)).toContain(
-        `DOCKER_NETWORK_OPTIONS="--label=from=sysconfig  --bip=${address} --ip-masq=true --mtu=1500"`,
+        `DOCKER_NETWORK_OPTIONS="--label=from=sysconfig  --bip=${address} --ip-masq=false --mtu=1500"`,
       );
+      expect(await host.exec('iptables-save', '-t', 'nat')).toContain('-j MASQUERADE --random-fully');
       const dockerd = await wordsOf('docker.service');
       expect(dockerd).toEqual(expect.arrayContaining(['--label=from=sysconfig', `--bip=${address}`]));
     },

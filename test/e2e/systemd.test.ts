@@ -106,6 +106,21 @@ describe('the units on a host with systemd', () => {
     expect(status).toMatch(/^Seccomp:\s2$/m);
   });
 
+  test('the firewall rules can be set from within the service', async () => {
+    await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="--ip-masq"/' /etc/sysconfig/flanneld`);
+    await host.systemctl('restart', UNIT);
+    let rules = '';
+    const jumps = [
+      '-A FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD',
+      '-A POSTROUTING -m comment --comment "flanneld masq" -j FLANNEL-POSTRTG',
+    ];
+    const set = async () => {
+      rules = await host.exec('iptables-save');
+      return jumps.every((jump) => rules.includes(jump));
+    };
+    await until(set, DEADLINE_MS, () => rules);
+  });
+
   test('forwarding can be switched on, and nothing else of the kernel is open to it', async () => {
     const forwarding = '/proc/sys/net/ipv4/ip_forward';
     await host.sh(`mount -o remount,rw /proc/sys; echo 0 >${forwarding}`);
