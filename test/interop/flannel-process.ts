@@ -38,14 +38,15 @@ export class FlannelHost {
     return this.#running?.flannel;
   }
 
-  /** FLANNEL_SUBNET. */
-  get gateway(): string {
+  /** FLANNEL_SUBNET or FLANNEL_IPV6_SUBNET: the first address of the subnet, with the length. */
+  gateway(family: 4 | 6): string {
     const file = readFileSync(join(runFolder(this.host), 'flannel/subnet.env'), 'utf8');
-    return /^FLANNEL_SUBNET=(.*)$/m.exec(file)?.[1] ?? '';
+    const name = family === 4 ? 'FLANNEL_SUBNET' : 'FLANNEL_IPV6_SUBNET';
+    return new RegExp(`^${name}=(.*)$`, 'm').exec(file)?.[1] ?? '';
   }
 
-  get subnet(): string {
-    return this.gateway.replace('.1/', '.0/');
+  subnet(family: 4 | 6): string {
+    return this.gateway(family).replace(/^(.*)1\//, family === 4 ? '$10/' : '$1/');
   }
 
   /** Starts a program and waits until it says READY=1, which is all that two programs say alike. */
@@ -94,9 +95,16 @@ export class FlannelHost {
     return this.#running?.process.tail() ?? 'nothing runs';
   }
 
+  /** The firewall rules of flanneld's chains and the jumps to them, in the words of iptables-save, sorted. */
+  async rules(family: 4 | 6): Promise<readonly string[]> {
+    const saved = await this.host.net.exec(family === 4 ? 'iptables-save' : 'ip6tables-save');
+    const lines = saved.split('\n').map((line) => line.trimEnd());
+    return lines.filter((line) => /^-A .*FLANNEL-/.test(line)).toSorted();
+  }
+
   /** All routes to other subnets, `dst via gateway dev`, whoever made them, in order. */
-  async routes(): Promise<readonly string[]> {
-    const routes = await this.host.net.routes();
+  async routes(family: 4 | 6): Promise<readonly string[]> {
+    const routes = await this.host.net.routes(family);
     return routes
       .filter(({ gateway }) => gateway !== undefined)
       .map(({ dst, gateway, dev }) => `${dst} via ${gateway} dev ${dev}`)
