@@ -4,6 +4,7 @@ import { parseSubnetEnv } from '../src/daemon/subnet-env.ts';
 import type { Family, PerFamily, Subnet } from '../src/ip/ip.ts';
 import type { Kernel } from '../src/kernel/kernel.ts';
 import type { Random } from '../src/runtime/random.ts';
+import { TroubleLog } from '../src/runtime/trouble.ts';
 import type { Registry } from '../src/subnet/registry.ts';
 import { rotate } from '../src/subnet/rotation.ts';
 import { VirtualClock } from './clock.ts';
@@ -100,8 +101,9 @@ export class SimHost {
     const kernel = this.kernel.open();
     const registry = rotate(etcd.connect(this.name));
     const { files, notifier, firewall } = this;
+    const trouble = new TroubleLog(clock, log.of(this.name));
     const outside = { clock, random: this.#random, hostIdentity: this.#identity, log: log.of(this.name) };
-    const parts = { ...outside, registry, kernel, files, notifier, commands: firewall };
+    const parts = { ...outside, registry, kernel, files, notifier, commands: firewall, trouble };
     const daemon = new Daemon(parts, { ...daemonOptions, ...options });
     const controller = new AbortController();
     const ended = daemon.run(controller.signal).catch((error: unknown) => error);

@@ -27,6 +27,8 @@ export interface DaemonParts {
   readonly notifier: Notifier;
   readonly commands: Commands;
   readonly log: Logger;
+  /** The troubles of the whole process: what the parts themselves have to say, too. */
+  readonly trouble: TroubleLog;
 }
 
 /** The part of the options the daemon itself needs; the rest chose its parts. */
@@ -40,15 +42,15 @@ export type DaemonOptions = Pick<
   | 'ifaces'
   | 'ipBlackholeRoute'
   | 'ipMasq'
-  | 'setIpForward'
-  | 'iptablesResyncMs'
-  | 'iptablesForwardRules'
-  | 'iptablesForwardPosition'
   | 'ipMasqFullyRandom'
+  | 'iptablesForwardPosition'
+  | 'iptablesForwardRules'
+  | 'iptablesResyncMs'
   | 'publicIP'
   | 'publicIPv6'
   | 'renewMarginMs'
   | 'routeProtocol'
+  | 'setIpForward'
   | 'subnetFile'
   | 'subnetLeaseTtlSeconds'
 >;
@@ -75,7 +77,7 @@ export class Daemon {
   constructor(parts: DaemonParts, options: DaemonOptions) {
     this.#parts = parts;
     this.#options = options;
-    this.#trouble = new TroubleLog(parts.clock, parts.log);
+    this.#trouble = parts.trouble;
     this.#notices = new TroubleLog(parts.clock, parts.log);
   }
 

@@ -6,12 +6,11 @@ import { exitNow } from '../native/exit.ts';
 import { FlannelError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
-import { connectMember } from '../subnet/etcd/member.ts';
-import { EtcdSecurity } from '../subnet/etcd/security.ts';
 import type { RegistryError } from '../subnet/registry.ts';
 import { rotate } from '../subnet/rotation.ts';
 import { systemCommands } from './commands.ts';
 import { Daemon } from './daemon.ts';
+import { etcdMembers } from './etcd-access.ts';
 import { nodeFiles } from './files.ts';
 import { HealthServer } from './health.ts';
 import { hostIdentity } from './host-identity.ts';
@@ -20,6 +19,7 @@ import { systemdNotifier } from './notifier.ts';
 import { UsageError } from './options/errors.ts';
 import { type Options, type ParsedCommand, parseOptions } from './options/options.ts';
 import { CannotRunError } from './requirements.ts';
+import { cleanUp, examine, releaseLease } from './subcommands.ts';
 import { systemClock, systemRandom } from './system-clock.ts';
 
 /** A stop has to be over within 5 s, whatever hangs. Armed before the clean-up begins. */
@@ -47,6 +47,12 @@ async function main(): Promise<number> {
       return 0;
     case 'health':
       return runHealth(parsed.options);
+    case 'cleanup':
+      return cleanUp(parsed.options);
+    case 'lease-release':
+      return releaseLease(parsed.options, parsed.warnings);
+    case 'doctor':
+      return examine(parsed.options, parsed.warnings);
     case 'run':
       return runDaemon(parsed.options, parsed.warnings);
   }
@@ -60,14 +66,12 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   for (const warning of warnings) log.warn({ event: 'options' }, warning);
   logCrashes(log);
   const signal = untilAskedToStop(log, colors);
-  const security = etcdSecurity(options, log);
+  const trouble = new TroubleLog(systemClock, log);
+  const { members, security } = etcdMembers(options, log, trouble);
   // It ends with the signal and not before.
   security.run(signal).catch((error: unknown) => {
     if (!signal.aborted) throw error;
   });
-  const members = options.etcdEndpoints.map(({ url }) =>
-    connectMember(url, { clock: systemClock, security }),
-  );
   const registry = rotate(members, { onMove: tellMoves(log) });
   const kernel = openNetlinkKernel({ clock: systemClock });
   // A thread that waits for notifications would hold up the end of the process, however that comes about.
@@ -83,6 +87,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     notifier,
     commands: systemCommands(),
     log,
+    trouble,
   };
   const daemon = new Daemon(parts, options);
   const health = serveHealth(options, daemon, log, signal);
@@ -99,21 +104,6 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     // It ends with the same signal; after a fatal error the process ends without it.
     if (signal.aborted) await health;
   }
-}
-
-function etcdSecurity({ etcdTls, etcdUser, etcdPrefix }: Options, log: Logger): EtcdSecurity {
-  // As Go's programs, flanneld among them, have it.
-  const systemCa = process.env['SSL_CERT_FILE'];
-  return new EtcdSecurity({
-    tls: etcdTls,
-    user: etcdUser,
-    etcdPrefix,
-    files: nodeFiles,
-    clock: systemClock,
-    log,
-    trouble: new TroubleLog(systemClock, log),
-    ...(systemCa === undefined || systemCa === '' ? {} : { systemCas: [systemCa] }),
-  });
 }
 
 async function serveHealth(

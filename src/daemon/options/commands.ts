@@ -1,5 +1,12 @@
+import { type CleanupOptions, cleanupFlags, cleanupOptions } from './cleanup-options.ts';
 import { UsageError } from './errors.ts';
 import { environmentName, type Flag } from './flag.ts';
+import {
+  type LeaseReleaseOptions,
+  leaseReleaseFlags,
+  leaseReleaseOptions,
+  type Operand,
+} from './lease-release-options.ts';
 import { judgeOldFlags } from './old-flags.ts';
 import { type HealthzAddress, type Options, runOptions } from './run-options.ts';
 import type { Settings } from './settings.ts';
@@ -10,7 +17,14 @@ export type ParsedCommand =
   | { readonly command: 'run'; readonly options: Options; readonly warnings: readonly string[] }
   | { readonly command: 'help'; readonly text: string }
   | { readonly command: 'version'; readonly text: string }
-  | { readonly command: 'health'; readonly options: HealthzAddress };
+  | { readonly command: 'health'; readonly options: HealthzAddress }
+  | { readonly command: 'cleanup'; readonly options: CleanupOptions }
+  | {
+      readonly command: 'lease-release';
+      readonly options: LeaseReleaseOptions;
+      readonly warnings: readonly string[];
+    }
+  | { readonly command: 'doctor'; readonly options: Options; readonly warnings: readonly string[] };
 
 /** What a command is read from. */
 export interface CommandInput {
@@ -18,6 +32,8 @@ export interface CommandInput {
   readonly warn: (message: string) => void;
   /** What `warn` has been told, and will be. */
   readonly warnings: readonly string[];
+  /** The word after the flags, where the command takes one and it is there. */
+  readonly operand?: Operand;
 }
 
 /** Something the program can be asked for: a row from which parsing and help follow. */
@@ -26,10 +42,14 @@ export interface Command {
   readonly words: readonly string[];
   /** What follows them, for the usage line. */
   readonly usage: string;
-  /** For the help text, a line or more of up to 80 columns. */
+  /** For the help text; sentences. */
   readonly describe: string;
   /** The flags it takes, in the order of the help text. */
   readonly flags: readonly Flag<unknown>[];
+  /** What one word after the flags stands for, where the command takes one: `SUBNET`. */
+  readonly operand?: string;
+  /** Takes what the daemon's unit gives it: flanneld's old flags and stray words are let pass. */
+  readonly likeDaemon?: true;
   /** Throws {@link UsageError}. */
   readonly read: (input: CommandInput) => ParsedCommand;
 }
@@ -38,10 +58,10 @@ export interface Command {
 export const daemonCommand: Command = {
   words: [],
   usage: '[flags]',
-  describe: `Routes the containers of Docker hosts on one network to each other: leases a
-subnet in etcd and keeps a route to every other host's. Does the work of
-flanneld with its host-gw backend, and takes the flags below as it does.`,
+  describe:
+    "Routes the containers of Docker hosts on one network to each other: leases a subnet in etcd and keeps a route to every other host's. Does the work of flanneld with its host-gw backend, and takes the flags below as it does.",
   flags: flagTable,
+  likeDaemon: true,
   read({ settings, warn, warnings }) {
     judgeOldFlags(settings, warn);
     return { command: 'run', options: runOptions(settings, warn), warnings };
@@ -53,9 +73,41 @@ export const namedCommands: readonly Command[] = [
   {
     words: ['health'],
     usage: '[--healthz-ip=IP] --healthz-port=PORT',
-    describe: `Asks a running daemon's /healthz; exits 0 when it is alive, else 1.`,
+    describe: "Asks a running daemon's /healthz; exits 0 when it is alive, else 1.",
     flags: [flags.healthzIp, flags.healthzPort, flags.help],
     read: ({ settings }) => ({ command: 'health', options: healthOptions(settings) }),
+  },
+  {
+    words: ['doctor'],
+    usage: '[flags]',
+    describe:
+      "Says what is wrong on this host and how to mend it; changes nothing. Takes the daemon's flags.",
+    flags: flagTable,
+    likeDaemon: true,
+    read({ settings, warn, warnings }) {
+      judgeOldFlags(settings, warn);
+      return { command: 'doctor', options: runOptions(settings, warn), warnings };
+    },
+  },
+  {
+    words: ['lease', 'release'],
+    usage: '[flags] [SUBNET]',
+    describe: 'Gives back the lease of SUBNET, of the host at --public-ip, or of this host.',
+    flags: leaseReleaseFlags,
+    operand: 'SUBNET',
+    read: (input) => ({
+      command: 'lease-release',
+      options: leaseReleaseOptions(input.settings, input.warn, input.operand),
+      warnings: input.warnings,
+    }),
+  },
+  {
+    words: ['cleanup'],
+    usage: '[--routes] [flags]',
+    describe:
+      "Removes the daemon's firewall rules, and with --routes its routes; for a host where it has been stopped for good.",
+    flags: cleanupFlags,
+    read: ({ settings }) => ({ command: 'cleanup', options: cleanupOptions(settings) }),
   },
 ];
 

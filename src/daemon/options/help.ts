@@ -3,6 +3,8 @@ import { environmentName, type Flag, flagName, GROUPS } from './flag.ts';
 import { flagTable } from './table.ts';
 import { VERSION } from './version.ts';
 
+const COLUMNS = 80;
+
 const EPILOGUE = `Flags are written --name=value, --name value, -name=value or -name value.
 Each may come from the environment instead: --etcd-prefix from
 FLANNELD_ETCD_PREFIX, or from FLANNEL_ETCD_PREFIX as in the sysconfig file
@@ -12,7 +14,7 @@ Other flags of flanneld, from Kubernetes or its old log, are let pass.
 Exit status: 0 asked to stop, 1 cannot go on, 2 wrong usage.`;
 
 /**
- * The text of --help for a command, 80 columns wide.
+ * The text of --help for a command, {@link COLUMNS} wide.
  *
  * yargs lays out the flags, and does nothing else: a command line in Go's syntax must be split before yargs could read it, and
  * once it is split nothing is left for a parser to do but to guess types, which the contract forbids. So it is loaded here,
@@ -21,7 +23,7 @@ Exit status: 0 asked to stop, 1 cannot go on, 2 wrong usage.`;
 export async function helpText(command: Command): Promise<string> {
   const isDaemon = command === daemonCommand;
   const commands = isDaemon ? [daemonCommand, ...namedCommands] : [command];
-  const parts = [usageLines(commands), command.describe];
+  const parts = [usageLines(commands), wrapped(command.describe, COLUMNS - 2).join('\n')];
   if (isDaemon) parts.push(commandList());
   parts.push(await flagList(command.flags));
   if (isDaemon) parts.push(EPILOGUE);
@@ -35,12 +37,22 @@ function usageLines(commands: readonly Command[]): string {
 
 function commandList(): string {
   const names = namedCommands.map(({ words }) => words.join(' '));
-  const width = Math.max(...names.map((name) => name.length));
-  const lines = namedCommands.map(
-    ({ describe }, index) =>
-      `  ${(names[index] ?? '').padEnd(width)}  ${describe.replaceAll('\n', `\n${' '.repeat(width + 4)}`)}`,
-  );
-  return `Commands (each has its own --help):\n${lines.join('\n')}`;
+  const column = Math.max(...names.map((name) => name.length)) + 4;
+  const rows = namedCommands.map(({ describe }, index) => {
+    const lines = wrapped(describe, COLUMNS - column).join(`\n${' '.repeat(column)}`);
+    return `  ${names[index] ?? ''}`.padEnd(column) + lines;
+  });
+  return `Commands (each has its own --help):\n${rows.join('\n')}`;
+}
+
+/** The text in lines of at most `width` columns, broken between words. */
+function wrapped(text: string, width: number): readonly string[] {
+  const lines: string[] = [];
+  for (const word of text.split(' ')) {
+    const longer = [...lines.splice(-1), word].join(' ');
+    lines.push(...(longer.length <= width ? [longer] : [longer.slice(0, -word.length - 1), word]));
+  }
+  return lines;
 }
 
 async function flagList(rows: readonly Flag<unknown>[]): Promise<string> {
@@ -52,7 +64,7 @@ async function flagList(rows: readonly Flag<unknown>[]): Promise<string> {
     .version(VERSION)
     .version(false)
     .help(false)
-    .wrap(80);
+    .wrap(COLUMNS);
   for (const flag of rows) layout.option(heading(flag), { describe: description(flag) });
   for (const group of GROUPS) {
     layout.group(rows.filter((flag) => flag.group === group).map(heading), `${group}:`);

@@ -26,8 +26,7 @@ export interface CommandLine {
  * Rejects with {@link UsageError} and nothing else.
  */
 export async function parseOptions({ argv, env }: CommandLine): Promise<ParsedCommand> {
-  const named = namedCommands.find(({ words }) => words.every((word, index) => argv[index] === word));
-  const command = named ?? daemonCommand;
+  const command = commandOf(argv);
   const { flags: given, rest } = splitFlags(argv.slice(command.words.length), (name) =>
     kindOf(name, command),
   );
@@ -38,16 +37,32 @@ export async function parseOptions({ argv, env }: CommandLine): Promise<ParsedCo
   if (settings.optional(flags.version) === true)
     return { command: 'version', text: `flanneld-ts ${VERSION}` };
   const warnings: string[] = [];
-  if (rest.length > 0) warnings.push(judgeRest(command, argv, rest));
-  if (command === daemonCommand) warnings.push(...unknownVariables(env));
-  return command.read({ settings, warnings, warn: (message) => warnings.push(message) });
+  const shown = shownRest(argv, rest, new Set(flagTable.map(({ name }) => name)));
+  const [text] = command.operand !== undefined && rest.length === 1 ? rest : [];
+  if (rest.length > 0 && text === undefined)
+    warnings.push(judgeRest(command, shown) + commandHint(argv, rest));
+  if (command.likeDaemon) warnings.push(...unknownVariables(env));
+  return command.read({
+    settings,
+    warnings,
+    warn: (message) => warnings.push(message),
+    ...(text === undefined ? {} : { operand: { text, shown } }),
+  });
+}
+
+function commandOf(argv: readonly string[]): Command {
+  const named = namedCommands.find(({ words }) => words.every((word, index) => argv[index] === word));
+  if (named !== undefined) return named;
+  const started = namedCommands.find(({ words }) => words[0] === argv[0]);
+  if (started === undefined) return daemonCommand;
+  // The daemon must not start because half a command was written.
+  throw new UsageError('SYNTAX', `${quote(argv[0] ?? '')} is no command: ${started.words.join(' ')} is`);
 }
 
 function kindOf(name: string, command: Command): 'boolean' | 'value' {
   if (name === 'h') return 'boolean';
   const known: readonly Flag<unknown>[] = command.flags;
-  const flag =
-    known.find((row) => row.name === name) ?? (command === daemonCommand ? oldFlag(name) : undefined);
+  const flag = known.find((row) => row.name === name) ?? (command.likeDaemon ? oldFlag(name) : undefined);
   if (flag !== undefined) return flag.boolean ? 'boolean' : 'value';
   const nearest = nearestName(
     name,
@@ -59,15 +74,19 @@ function kindOf(name: string, command: Command): 'boolean' | 'value' {
 }
 
 /** flanneld's rule for words after the flags is to ignore them; that is kept for the daemon, and said. */
-function judgeRest(command: Command, argv: readonly string[], rest: readonly string[]): string {
-  const shown = shownRest(argv, rest, new Set(flagTable.map(({ name }) => name)));
-  if (command !== daemonCommand) {
-    throw new UsageError('SYNTAX', `${command.words.join(' ')} takes flags only, not ${shown}`);
+function judgeRest(command: Command, shown: string): string {
+  if (!command.likeDaemon) {
+    const taken = command.operand === undefined ? 'flags only' : `flags and then one ${command.operand}`;
+    throw new UsageError('SYNTAX', `${command.words.join(' ')} takes ${taken}, not ${shown}`);
   }
+  return `ignored, because flags end at the first word that is none: ${shown}`;
+}
+
+function commandHint(argv: readonly string[], rest: readonly string[]): string {
+  if (rest.length < argv.length) return '';
   const commands = namedCommands.map(({ words }) => words.join(' '));
-  const meant = rest.length === argv.length ? nearestName(rest.join(' '), commands) : undefined;
-  const hint = meant === undefined ? '' : `; did you mean the command ${meant}?`;
-  return `ignored, because flags end at the first word that is none: ${shown}${hint}`;
+  const meant = nearestName(rest.join(' '), commands);
+  return meant === undefined ? '' : `; did you mean the command ${meant}?`;
 }
 
 /** A misspelt variable has no effect and no error: say so. */

@@ -82,7 +82,8 @@ export function runOptions(settings: Settings, warn: (message: string) => void):
   };
 }
 
-function interfaceWish(settings: Settings): InterfaceWish {
+/** Reads the flags about interface and addresses. Throws {@link UsageError}. */
+export function interfaceWish(settings: Settings): InterfaceWish {
   const ifaceCanReach = settings.optional(flags.ifaceCanReach);
   const publicIP = settings.optional(flags.publicIP);
   const publicIPv6 = settings.optional(flags.publicIPv6);

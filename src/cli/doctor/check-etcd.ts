@@ -1,0 +1,78 @@
+import { poolSize } from '../../subnet/allocate.ts';
+import {
+  type NetworkConfig,
+  NetworkConfigError,
+  type PoolConfig,
+  parseNetworkConfig,
+} from '../../subnet/config.ts';
+import type { Registry } from '../../subnet/registry.ts';
+import { configKey } from '../../subnet/subnet-key.ts';
+import { type Finding, failed, note, ok, problem } from './finding.ts';
+
+/** What etcd says, and the first member that says it. */
+export interface EtcdReport {
+  readonly findings: readonly Finding[];
+  readonly registry?: Registry;
+  readonly config?: NetworkConfig;
+}
+
+/** Asks every endpoint by itself: behind a rotation a dead one is not noticed until the others are gone. */
+export async function checkEtcd(
+  members: readonly Registry[],
+  etcdPrefix: string,
+  signal: AbortSignal,
+): Promise<EtcdReport> {
+  const findings: Finding[] = [];
+  const clusters = new Set<string>();
+  const key = configKey(etcdPrefix);
+  let found: { readonly registry: Registry; readonly text: string | undefined } | undefined;
+  for (const registry of members) {
+    try {
+      const { kvs, header } = await registry.range({ key }, signal);
+      findings.push(ok(`etcd at ${registry.endpoint} answers (revision ${header.revision})`));
+      clusters.add(header.clusterId);
+      found ??= { registry, text: kvs[0]?.value };
+    } catch (error) {
+      signal.throwIfAborted();
+      findings.push(failed('etcd', error));
+    }
+  }
+  if (clusters.size > 1)
+    findings.push(
+      problem(
+        'the etcd endpoints belong to different clusters',
+        'Give --etcd-endpoints of one cluster only.',
+      ),
+    );
+  if (found === undefined) return { findings };
+  const { registry, text } = found;
+  if (text === undefined) {
+    const remedy = `Store one: etcdctl put ${key} '{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}', or correct --etcd-prefix.`;
+    findings.push(problem(`there is no network configuration at ${key}`, remedy));
+    return { findings, registry };
+  }
+  const read = readConfig(key, text);
+  return { findings: [...findings, ...read.findings], registry, ...(read.config && { config: read.config }) };
+}
+
+function readConfig(key: string, text: string): { findings: readonly Finding[]; config?: NetworkConfig } {
+  try {
+    const config = parseNetworkConfig(text);
+    const pools = [config.ipv4, config.ipv6].filter((pool) => pool !== undefined);
+    return {
+      findings: [
+        ok(`${key}: ${pools.map(describePool).join('; ')}`),
+        ...config.warnings.map((warning) => note(`${key}: ${warning}`)),
+      ],
+      config,
+    };
+  } catch (error) {
+    if (!(error instanceof NetworkConfigError)) throw error;
+    return { findings: [failed(`the network configuration at ${key} cannot be used`, error)] };
+  }
+}
+
+function describePool(pool: PoolConfig): string {
+  const { network, min, max } = pool;
+  return `network ${network.text}, ${poolSize(pool)} subnets from ${min.text} to ${max.text}`;
+}

@@ -1,0 +1,110 @@
+import { gatewayAddress, overlaps, type PerFamily, parseSubnet, type Subnet } from '../../ip/ip.ts';
+import type { Link, LinkAddress } from '../../kernel/kernel.ts';
+import type { Files } from '../../runtime/files.ts';
+import type { NetworkConfig } from '../../subnet/config.ts';
+import { type Finding, note, ok, problem } from './finding.ts';
+
+/** What of this host is looked at beside its routes. */
+export interface HostFacts {
+  readonly files: Files;
+  readonly links: readonly Link[];
+  readonly addresses: readonly LinkAddress[];
+  readonly subnetFile: string;
+  readonly dockerOptsFile?: string;
+}
+
+const forwardingFiles = {
+  ipv4: '/proc/sys/net/ipv4/ip_forward',
+  ipv6: '/proc/sys/net/ipv6/conf/all/forwarding',
+} as const;
+
+/** Whether the kernel passes packets on at all. */
+export async function checkForwarding(files: Files, config: NetworkConfig): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  for (const family of ['ipv4', 'ipv6'] as const) {
+    if (config[family] === undefined) continue;
+    const path = forwardingFiles[family];
+    const text = await files.readText(path).catch(() => undefined);
+    const name = path.slice('/proc/sys/'.length).replaceAll('/', '.');
+    if (text?.trim() === '1') findings.push(ok(`${name} is on`));
+    else
+      findings.push(
+        problem(
+          `${name} is off: packets of containers are not passed on`,
+          `sysctl -w ${name}=1, or start with --set-ip-forward.`,
+        ),
+      );
+  }
+  return findings;
+}
+
+/** Whether subnet.env and Docker's options say what the lease says. */
+export async function checkFiles(
+  { files, subnetFile, dockerOptsFile }: HostFacts,
+  own: PerFamily<Subnet>,
+): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  const { ipv4, ipv6 } = own;
+  const lines = [
+    ...(ipv4 === undefined ? [] : [`FLANNEL_SUBNET=${bridgeAddress(ipv4)}`]),
+    ...(ipv6 === undefined ? [] : [`FLANNEL_IPV6_SUBNET=${bridgeAddress(ipv6)}`]),
+  ];
+  findings.push(await checkFile(files, subnetFile, lines));
+  if (dockerOptsFile !== undefined && ipv4 !== undefined)
+    findings.push(await checkFile(files, dockerOptsFile, [`--bip=${bridgeAddress(ipv4)}`]));
+  return findings;
+}
+
+async function checkFile(files: Files, path: string, parts: readonly string[]): Promise<Finding> {
+  const text = await files.readText(path);
+  const remedy = 'Start or restart the daemon, which writes it.';
+  if (text === undefined) return problem(`${path} is missing`, remedy);
+  const lacking = parts.filter((part) => !text.includes(part));
+  return lacking.length === 0
+    ? ok(`${path} fits the lease`)
+    : problem(`${path} does not fit the lease: it lacks ${lacking.join(' and ')}`, remedy);
+}
+
+/** Docker's bridge keeps the address it was made with until Docker is started anew (flannel #195). */
+export function checkBridge({ links, addresses }: HostFacts, subnet: Subnet): Finding {
+  const bridge = links.find(({ name }) => name === 'docker0');
+  if (bridge === undefined) return note('there is no docker0: Docker does not run, or uses another bridge');
+  const held = addresses.filter(({ family, linkIndex }) => family === 4 && linkIndex === bridge.index);
+  if (held.some(({ address, prefixLength }) => `${address}/${prefixLength}` === bridgeAddress(subnet)))
+    return ok(`docker0 has ${bridgeAddress(subnet)}`);
+  const has =
+    held.map(({ address, prefixLength }) => `${address}/${prefixLength}`).join(', ') || 'no address';
+  return problem(
+    `docker0 has ${has}, and not ${bridgeAddress(subnet)}: containers have addresses that nobody routes here`,
+    'systemctl restart docker',
+  );
+}
+
+/** A pool that overlaps a network of this host may cut it off (flannel #611); the network as a whole may. */
+export function checkPools(
+  { links, addresses }: HostFacts,
+  config: NetworkConfig,
+  own: PerFamily<Subnet>,
+): readonly Finding[] {
+  return [config.ipv4, config.ipv6].flatMap((pool): Finding[] => {
+    if (pool === undefined) return [];
+    const mine = pool.network.family === 4 ? own.ipv4 : own.ipv6;
+    return addresses.flatMap(({ family, address, prefixLength, linkIndex, scope }): Finding[] => {
+      const connected = parseSubnet(`${address}/${prefixLength}`);
+      if (family !== pool.network.family || connected === undefined || scope === 'host') return [];
+      if (mine !== undefined && overlaps(mine, connected)) return [];
+      if (connected.last < pool.min.first || connected.first > pool.max.last) return [];
+      const name = links.find(({ index }) => index === linkIndex)?.name ?? `link ${linkIndex}`;
+      return [
+        problem(
+          `${connected.text} of ${name} lies in the range that subnets are leased from, ${pool.min.text} to ${pool.max.text}`,
+          'Set SubnetMin and SubnetMax so that they leave it out, or choose another Network.',
+        ),
+      ];
+    });
+  });
+}
+
+function bridgeAddress(subnet: Subnet): string {
+  return `${gatewayAddress(subnet)}/${subnet.length}`;
+}

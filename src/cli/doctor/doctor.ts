@@ -1,0 +1,112 @@
+import type { Family, PerFamily } from '../../ip/ip.ts';
+import type { Kernel } from '../../kernel/kernel.ts';
+import type { Files } from '../../runtime/files.ts';
+import type { NetworkConfig } from '../../subnet/config.ts';
+import type { Lease } from '../../subnet/lease.ts';
+import type { Registry } from '../../subnet/registry.ts';
+import { subnetsPrefix } from '../../subnet/subnet-key.ts';
+import { checkEtcd } from './check-etcd.ts';
+import { checkBridge, checkFiles, checkForwarding, checkPools, type HostFacts } from './check-host.ts';
+import { checkLeases } from './check-leases.ts';
+import { checkRoutes } from './check-routes.ts';
+import { type Finding, failed, linesOf, note, ok, problem } from './finding.ts';
+
+/** The interface that the daemon would use, as it chooses it. */
+interface ChosenInterface {
+  readonly name: string;
+  readonly index: number;
+  readonly addresses: PerFamily<string>;
+}
+
+export interface DoctorOptions {
+  /** One for each endpoint. */
+  readonly members: readonly Registry[];
+  readonly kernel: Kernel;
+  readonly files: Files;
+  readonly etcdPrefix: string;
+  readonly subnetFile: string;
+  readonly dockerOptsFile?: string;
+  readonly routeProtocol: number;
+  /** Chooses the interface by the flags given; a text says why there is none. */
+  readonly chooseInterface: (
+    families: readonly Family[],
+    signal: AbortSignal,
+  ) => Promise<ChosenInterface | string>;
+  /** Why the firewall may keep containers' packets, one sentence each. */
+  readonly firewallObstacles: (config: NetworkConfig, signal: AbortSignal) => Promise<readonly string[]>;
+  /** Takes each line of the report. */
+  readonly write: (line: string) => void;
+}
+
+/**
+ * Looks at everything that containers on other hosts are reached by, and prints what is wrong with it and what to do: etcd,
+ * the configuration, the interface, leases, files, Docker's bridge, routes, firewall. Changes nothing. Resolves to the
+ * exit code: 0 when there is no problem, else 1.
+ */
+export async function runDoctor(options: DoctorOptions, signal: AbortSignal): Promise<0 | 1> {
+  let problems = 0;
+  const tell = (findings: readonly Finding[]) => {
+    for (const finding of findings) {
+      if (finding.level === 'problem') problems++;
+      for (const line of linesOf(finding)) options.write(line);
+    }
+  };
+  try {
+    await examine(options, tell, signal);
+  } catch (error) {
+    signal.throwIfAborted();
+    tell([failed('the rest could not be looked at', error)]);
+  }
+  options.write(
+    problems === 0
+      ? 'No problem was found.'
+      : `${problems} ${problems === 1 ? 'problem' : 'problems'} found.`,
+  );
+  return problems === 0 ? 0 : 1;
+}
+
+async function examine(
+  options: DoctorOptions,
+  tell: (findings: readonly Finding[]) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const { members, etcdPrefix, kernel, files } = options;
+  const { findings, registry, config } = await checkEtcd(members, etcdPrefix, signal);
+  tell(findings);
+  if (registry === undefined || config === undefined) return;
+  tell(await checkForwarding(files, config));
+  const families = ([4, 6] as const).filter((family) => (family === 4 ? config.ipv4 : config.ipv6));
+  const chosen = await options.chooseInterface(families, signal);
+  if (typeof chosen === 'string')
+    return tell([problem(chosen, 'Give --iface, or correct the addresses of this host.')]);
+  const { addresses } = chosen;
+  const shown = [addresses.ipv4, addresses.ipv6].filter((text) => text !== undefined).join(' and ');
+  tell([ok(`peers reach this host at ${shown} on ${chosen.name}`)]);
+  const report = await checkLeases(registry, subnetsPrefix(etcdPrefix), { config, addresses }, signal);
+  tell(report.findings);
+  const links = await kernel.links(signal);
+  const facts: HostFacts = { ...options, files, links, addresses: await kernel.addresses(signal) };
+  const own = report.own?.subnets ?? {};
+  tell(checkPools(facts, config, own));
+  if (report.own !== undefined) tell(await checkFiles(facts, own));
+  if (own.ipv4 !== undefined) tell([checkBridge(facts, own.ipv4)]);
+  tell(await routeFindings(options, report, chosen, signal));
+  tell((await options.firewallObstacles(config, signal)).map((text) => note(text)));
+}
+
+async function routeFindings(
+  { kernel, routeProtocol: protocol }: DoctorOptions,
+  { leases, own }: { readonly leases: readonly Lease[]; readonly own?: Lease },
+  { index: linkIndex, addresses }: ChosenInterface,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  for (const family of [4, 6] as const) {
+    const subnet = family === 4 ? own?.subnets.ipv4 : own?.subnets.ipv6;
+    const address = family === 4 ? addresses.ipv4 : addresses.ipv6;
+    if (subnet === undefined || address === undefined) continue;
+    const routes = await kernel.routes(family, signal);
+    findings.push(...checkRoutes(leases, { self: { subnet, address }, routes, linkIndex, protocol }));
+  }
+  return findings;
+}

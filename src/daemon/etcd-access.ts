@@ -1,0 +1,37 @@
+import process from 'node:process';
+import type { Logger } from '../runtime/logger.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
+import { connectMember } from '../subnet/etcd/member.ts';
+import { EtcdSecurity } from '../subnet/etcd/security.ts';
+import type { Registry } from '../subnet/registry.ts';
+import { nodeFiles } from './files.ts';
+import type { EtcdAccess } from './options/etcd-access.ts';
+import { systemClock } from './system-clock.ts';
+
+/** The ways to etcd, one for each endpoint, and the credentials they share. */
+export interface EtcdMembers {
+  readonly members: readonly Registry[];
+  readonly security: EtcdSecurity;
+}
+
+/** Connects nothing yet: a member is reached at its first call. */
+export function etcdMembers(
+  { etcdEndpoints, etcdTls, etcdUser, etcdPrefix }: EtcdAccess,
+  log: Logger,
+  trouble: TroubleLog,
+): EtcdMembers {
+  // As Go's programs, flanneld among them, have it.
+  const systemCa = process.env['SSL_CERT_FILE'];
+  const security = new EtcdSecurity({
+    tls: etcdTls,
+    user: etcdUser,
+    etcdPrefix,
+    files: nodeFiles,
+    clock: systemClock,
+    log,
+    trouble,
+    ...(systemCa === undefined || systemCa === '' ? {} : { systemCas: [systemCa] }),
+  });
+  const members = etcdEndpoints.map(({ url }) => connectMember(url, { clock: systemClock, security }));
+  return { members, security };
+}

@@ -1,0 +1,70 @@
+import { canonicalAddress, parseSubnet, type Subnet } from '../../ip/ip.ts';
+import { UsageError } from './errors.ts';
+import { type EtcdAccess, etcdAccess } from './etcd-access.ts';
+import { type Flag, flagName } from './flag.ts';
+import { etcdFlags } from './flags-etcd.ts';
+import { interfaceFlags } from './flags-host.ts';
+import { type InterfaceWish, interfaceWish } from './run-options.ts';
+import type { Settings } from './settings.ts';
+import { flags } from './table.ts';
+import { boolean } from './values.ts';
+
+/** `lease release`: one lease, or that of a host; this one, where `host` names none by its public address. */
+export interface LeaseReleaseOptions extends EtcdAccess {
+  readonly lease: { readonly subnet: Subnet } | { readonly host: InterfaceWish };
+  /** A reservation, too. */
+  readonly force: boolean;
+}
+
+/** The word after the flags. */
+export interface Operand {
+  readonly text: string;
+  /** For a message: without what may be a password. */
+  readonly shown: string;
+}
+
+const force = {
+  name: 'force',
+  group: 'etcd',
+  describe: 'release a reservation, too',
+  fallback: 'false',
+  parse: boolean,
+  boolean: true,
+  noEnvironment: true,
+} satisfies Flag<boolean>;
+
+/** The flags of `lease release`. */
+export const leaseReleaseFlags: readonly Flag<unknown>[] = [
+  force,
+  ...Object.values(etcdFlags),
+  ...Object.values(interfaceFlags),
+  flags.help,
+];
+
+/** Reads them, and SUBNET if it is there. Throws {@link UsageError}. */
+export function leaseReleaseOptions(
+  settings: Settings,
+  warn: (message: string) => void,
+  operand: Operand | undefined,
+): LeaseReleaseOptions {
+  const access = { ...etcdAccess(settings, warn), force: settings.value(force) };
+  const host = interfaceWish(settings);
+  if (operand === undefined) return { ...access, lease: { host } };
+  // A variable names this host for its daemon; only a flag is meant for this command.
+  const byAddress = [flags.publicIP, flags.publicIPv6].find(
+    (flag) => settings.sourceOf(flag) === flagName(flag),
+  );
+  if (byAddress !== undefined) {
+    throw new UsageError('SYNTAX', `lease release takes SUBNET or ${flagName(byAddress)}, not both`);
+  }
+  return { ...access, lease: { subnet: parseOperand(operand) } };
+}
+
+function parseOperand({ text, shown }: Operand): Subnet {
+  // As in the key, too: 10.5.1.0-24.
+  const slashed = text.replace(/-(?=\d+$)/, '/');
+  const subnet = parseSubnet(slashed);
+  const address = canonicalAddress(slashed.split('/', 1)[0] ?? '');
+  if (subnet !== undefined && subnet.text.startsWith(`${address}/`)) return subnet;
+  throw new UsageError('BAD_VALUE', `SUBNET is ${shown}: it must be a subnet like 10.5.1.0/24`);
+}

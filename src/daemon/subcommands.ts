@@ -1,0 +1,136 @@
+import process from 'node:process';
+import { runCleanup } from '../cli/cleanup.ts';
+import { runDoctor } from '../cli/doctor/doctor.ts';
+import { runLeaseRelease } from '../cli/lease.ts';
+import { readObstacles } from '../firewall/obstacles.ts';
+import type { Family, PerFamily } from '../ip/ip.ts';
+import type { Kernel } from '../kernel/kernel.ts';
+import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
+import { TroubleLog } from '../runtime/trouble.ts';
+import { rotate } from '../subnet/rotation.ts';
+import { systemCommands } from './commands.ts';
+import { etcdMembers } from './etcd-access.ts';
+import { nodeFiles } from './files.ts';
+import { chooseInterface, type HostInterface } from './interface/choose-interface.ts';
+import { readHostNetwork } from './interface/host-network.ts';
+import { createLogger } from './logger.ts';
+import type { CleanupOptions } from './options/cleanup-options.ts';
+import type { EtcdAccess } from './options/etcd-access.ts';
+import type { LeaseReleaseOptions } from './options/lease-release-options.ts';
+import type { InterfaceWish, Options } from './options/run-options.ts';
+import { systemClock } from './system-clock.ts';
+
+// The commands beside the daemon: each is given its parts, prints, and resolves to the exit code.
+
+const say = (line: string) => process.stdout.write(`${line}\n`);
+const complain = (line: string) => process.stderr.write(`${line}\n`);
+
+/** `cleanup`. */
+export function cleanUp({ routes, routeProtocol }: CleanupOptions): Promise<0 | 1> {
+  return withKernel((kernel) =>
+    runCleanup({
+      commands: systemCommands(),
+      say,
+      ...(routes ? { routes: { kernel, protocol: routeProtocol } } : {}),
+    }),
+  );
+}
+
+/** `lease release`. */
+export async function releaseLease(
+  options: LeaseReleaseOptions,
+  warnings: readonly string[],
+): Promise<0 | 1 | 2> {
+  for (const warning of warnings) complain(warning);
+  const { lease, etcdPrefix, force } = options;
+  const target =
+    'subnet' in lease
+      ? { subnet: lease.subnet.text }
+      : await withKernel((kernel) => addressesOf(kernel, lease.host));
+  if (typeof target === 'string') {
+    complain(target);
+    return 1;
+  }
+  const registry = rotate(await connect(options));
+  try {
+    return await runLeaseRelease(
+      { registry, etcdPrefix, force, target, out: say, err: complain },
+      new AbortController().signal,
+    );
+  } finally {
+    registry.close();
+  }
+}
+
+/** `doctor`. */
+export async function examine(options: Options, warnings: readonly string[]): Promise<0 | 1> {
+  for (const warning of warnings) complain(warning);
+  const members = await connect(options);
+  const commands = systemCommands();
+  try {
+    return await withKernel((kernel) =>
+      runDoctor(
+        {
+          ...options,
+          members,
+          kernel,
+          files: nodeFiles,
+          chooseInterface: (families, signal) => choose(kernel, options, families, signal),
+          firewallObstacles: async ({ ipv4, ipv6, enableNFTables }, signal) => {
+            if (!options.iptablesForwardRules) return [];
+            const families = [ipv4 && (4 as const), ipv6 && (6 as const)].filter(
+              (family) => family !== undefined,
+            );
+            const mode = enableNFTables ? 'nftables' : 'iptables';
+            const found = families.map((family) => readObstacles(commands, family, mode, signal));
+            return [...new Set((await Promise.all(found)).flat())];
+          },
+          write: say,
+        },
+        new AbortController().signal,
+      ),
+    );
+  } finally {
+    for (const member of members) member.close();
+  }
+}
+
+async function connect(options: EtcdAccess) {
+  const log = await createLogger({ level: 'error', format: 'pretty', colors: false });
+  return etcdMembers(options, log, new TroubleLog(systemClock, log)).members;
+}
+
+async function withKernel<T>(use: (kernel: Kernel) => Promise<T>): Promise<T> {
+  const kernel = openNetlinkKernel({ clock: systemClock });
+  try {
+    return await use(kernel);
+  } finally {
+    kernel.close();
+  }
+}
+
+/** Under which addresses a host's lease is looked for: those given, else those its daemon would choose. */
+async function addressesOf(
+  kernel: Kernel,
+  wish: InterfaceWish,
+): Promise<{ readonly addresses: PerFamily<string> } | string> {
+  const { publicIP, publicIPv6 } = wish;
+  if (publicIP !== undefined) return { addresses: { ipv4: publicIP } };
+  if (publicIPv6 !== undefined) return { addresses: { ipv6: publicIPv6 } };
+  const { signal } = new AbortController();
+  const choice = await choose(kernel, wish, [4], signal);
+  if (typeof choice !== 'string') return choice;
+  const second = await choose(kernel, wish, [6], signal);
+  return typeof second === 'string' ? choice : second;
+}
+
+async function choose(
+  kernel: Kernel,
+  wish: InterfaceWish,
+  families: readonly Family[],
+  signal: AbortSignal,
+): Promise<HostInterface | string> {
+  const wanted = { ...wish, families };
+  const choice = chooseInterface(await readHostNetwork(kernel, wanted, signal), wanted);
+  return 'chosen' in choice ? choice.chosen : choice.problem;
+}

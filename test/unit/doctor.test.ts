@@ -1,0 +1,201 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { runDoctor } from '../../src/cli/doctor/doctor.ts';
+import { chooseInterface } from '../../src/daemon/interface/choose-interface.ts';
+import { readHostNetwork } from '../../src/daemon/interface/host-network.ts';
+import type { Family } from '../../src/ip/ip.ts';
+import type { Kernel } from '../../src/kernel/kernel.ts';
+
+let cluster: SimCluster;
+let host: SimHost;
+let peer: SimHost;
+let kernel: Kernel;
+let obstacles: readonly string[];
+
+const leaseKeyOf = async (of: SimHost) =>
+  `${prefix}/subnets/${(await of.subnet())?.text.replace('/', '-') ?? 'none'}`;
+
+beforeEach(async () => {
+  cluster = new SimCluster({ seed: 11, hosts: 3 });
+  for (const each of cluster.hosts) {
+    await each.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '1\n', 0o644);
+    each.start();
+  }
+  await cluster.clock.until('full mesh', () => cluster.meshed, 60_000);
+  [host, peer] = cluster.hosts as [SimHost, SimHost];
+  kernel = host.kernel.open();
+  obstacles = [];
+  host.kernel.createLink('docker0');
+  host.kernel.addAddress('docker0', `${bridgeAddress(await host.subnet())}/24`);
+  await cluster.clock.advance(1_000);
+});
+
+afterEach(async () => {
+  kernel.close();
+  await cluster.close();
+  expect(cluster.clock.pending).toBe(0);
+});
+
+function bridgeAddress(subnet: { readonly text: string } | undefined): string {
+  return (subnet?.text ?? '').replace(/\.0\/24$/, '.1');
+}
+
+async function examine(): Promise<{ readonly exit: number; readonly text: string }> {
+  const lines: string[] = [];
+  const members = cluster.etcd.connect('doctor');
+  const choose = async (families: readonly Family[], signal: AbortSignal) => {
+    const wanted = { ifaces: [], ifaceRegexes: [], families };
+    const choice = chooseInterface(await readHostNetwork(kernel, wanted, signal), wanted);
+    return 'chosen' in choice ? choice.chosen : choice.problem;
+  };
+  let exit: number | undefined;
+  const run = runDoctor(
+    {
+      members,
+      kernel,
+      files: host.files,
+      etcdPrefix: prefix,
+      subnetFile: '/run/flannel/subnet.env',
+      dockerOptsFile: '/run/docker_opts.env',
+      routeProtocol: 102,
+      chooseInterface: choose,
+      firewallObstacles: () => Promise.resolve(obstacles),
+      write: (line) => lines.push(line),
+    },
+    new AbortController().signal,
+  ).then((code) => {
+    exit = code;
+  });
+  await cluster.clock.until('the doctor is done', () => exit !== undefined, 60_000);
+  await run;
+  for (const member of members) member.close();
+  return { exit: exit ?? -1, text: lines.join('\n') };
+}
+
+describe('the doctor', () => {
+  it('finds nothing wrong with a healthy host, and says what it looked at', async () => {
+    const { exit, text } = await examine();
+    expect(text).not.toMatch(/PROBLEM|^note/m);
+    for (const part of [
+      'etcd at',
+      'network 172.20.0.0/16',
+      'ip_forward is on',
+      'eth0',
+      '3 leases',
+      'subnet.env fits',
+    ])
+      expect(text).toContain(part);
+    expect(text).toContain('all 2 peers are routed');
+    expect(text).toMatch(/No problem was found\.$/);
+    expect(exit).toBe(0);
+  });
+
+  const faults: readonly (readonly [string, () => void | Promise<void>, RegExp])[] = [
+    ['an etcd member that is down', () => cluster.etcd.stop('etcd-0'), /PROBLEM {2}etcd.*etcd-0.*refused/],
+    [
+      'no configuration',
+      () => cluster.etcd.delete(`${prefix}/config`),
+      /PROBLEM {2}there is no network configuration at .*\/config\n.*etcdctl put/,
+    ],
+    [
+      'a configuration that cannot be used',
+      () => cluster.etcd.put(`${prefix}/config`, '{"Network":"10.0.0.0/30","Backend":{"Type":"host-gw"}}'),
+      /PROBLEM {2}the network configuration at .* cannot be used: Network is 10\.0\.0\.0\/30/,
+    ],
+    [
+      'forwarding switched off',
+      () => host.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '0\n', 0o644),
+      /PROBLEM {2}net\.ipv4\.ip_forward is off.*\n.*sysctl -w net\.ipv4\.ip_forward=1/,
+    ],
+    [
+      'no usable interface',
+      async () => {
+        await host.stop();
+        host.kernel.deleteLink('eth0');
+      },
+      /PROBLEM {2}no usable interface/,
+    ],
+    [
+      'no lease',
+      async () => {
+        await host.stop();
+        cluster.etcd.delete(await leaseKeyOf(host));
+      },
+      /PROBLEM {2}this host has no lease/,
+    ],
+    [
+      'two leases that overlap',
+      async () => {
+        const half = (await leaseKeyOf(peer)).replace('-24', '-25');
+        cluster.etcd.put(half, '{"PublicIP":"10.211.99.9","BackendType":"host-gw"}');
+      },
+      /PROBLEM {2}\S+-24 and \S+-25 overlap/,
+    ],
+    ['a junk key', () => cluster.etcd.put(`${prefix}/subnets/x`, '1'), /note {5}1 keys are no leases/],
+    [
+      'a subnet.env of another subnet',
+      async () => {
+        await host.stop();
+        await host.files.writeAtomic('/run/flannel/subnet.env', 'FLANNEL_SUBNET=172.20.1.1/24\n', 0o644);
+      },
+      /PROBLEM {2}\/run\/flannel\/subnet\.env does not fit the lease/,
+    ],
+    [
+      'a bridge that kept an old address (flannel #195)',
+      () => {
+        host.kernel.deleteLink('docker0');
+        host.kernel.createLink('docker0');
+        host.kernel.addAddress('docker0', '172.17.0.1/16');
+      },
+      /PROBLEM {2}docker0 has 172\.17\.0\.1\/16, and not .*\n.*systemctl restart docker/,
+    ],
+    [
+      'a peer off this link (flannel #2160)',
+      () =>
+        cluster.etcd.put(
+          `${prefix}/subnets/172.20.9.0-24`,
+          '{"PublicIP":"192.0.2.9","BackendType":"host-gw"}',
+        ),
+      /PROBLEM {2}IPv4: 1 of 3 peers are not routed: 172\.20\.9\.0\/24 via 192\.0\.2\.9 \(its gateway is not on/,
+    ],
+    [
+      'a route that is missing',
+      async () => {
+        await host.stop();
+        const dst = (await peer.subnet())?.text ?? '';
+        host.kernel.deleteRoute({ dst });
+      },
+      /PROBLEM {2}IPv4: 1 of 2 peers are not routed: .*\(missing\)/,
+    ],
+    [
+      'a pool over the network of this host (flannel #611)',
+      () => {
+        host.kernel.createLink('eth1');
+        host.kernel.addAddress('eth1', '172.20.77.5/24');
+      },
+      /PROBLEM {2}172\.20\.77\.0\/24 of eth1 lies in the range/,
+    ],
+    [
+      'a firewall in the way',
+      () => {
+        obstacles = ['FORWARD lets nothing pass'];
+      },
+      /note {5}FORWARD lets nothing pass/,
+    ],
+  ];
+
+  it.each(faults)('tells of %s', async (_, breakIt, expected) => {
+    await breakIt();
+    await cluster.clock.advance(100);
+    const { exit, text } = await examine();
+    expect(text).toMatch(expected);
+    expect(exit).toBe(/PROBLEM/.test(text) ? 1 : 0);
+  });
+
+  it('lets no value from etcd move the cursor', async () => {
+    cluster.etcd.put(`${prefix}/subnets/\u001b[2J`, 'x');
+    const { text } = await examine();
+    expect(text).toContain('1 keys are no leases');
+    expect(text.split('').every((character) => character === '\n' || character >= ' ')).toBe(true);
+  });
+});

@@ -1,0 +1,127 @@
+import { describe, expect, it } from 'vitest';
+import { type ParsedCommand, parseOptions } from '../../src/daemon/options/options.ts';
+import { type Env, run, usageError } from './options-run.ts';
+
+const parse = (argv: readonly string[], env: Env = {}) => parseOptions({ argv, env });
+
+async function help(argv: readonly string[]): Promise<string> {
+  const command = await parse(argv);
+  if (command.command !== 'help') throw new Error(`expected help, got ${command.command}`);
+  return command.text;
+}
+
+describe('commands', () => {
+  it.each<[readonly string[], ParsedCommand['command'], string]>([
+    [['cleanup'], 'cleanup', '--routes'],
+    [['lease', 'release'], 'lease-release', '--etcd-prefix=/x'],
+    [['doctor'], 'doctor', '--etcd-prefix=/x'],
+  ])('%j is one as the first words only', async (words, command, flag) => {
+    expect((await parse(words)).command).toBe(command);
+    expect((await parse([...words, flag])).command).toBe(command);
+    expect((await run(['-v=1', ...words])).warnings).toHaveLength(1);
+  });
+
+  it.each([
+    [['cleanup'], '--routes'],
+    [['lease', 'release'], '[SUBNET]'],
+    [['doctor'], '[flags]'],
+  ])('%j has its own help', async (words, usage) => {
+    const text = await help([...words, '--help']);
+    expect(text).toMatch(new RegExp(`^Usage: flanneld-ts ${words.join(' ')} `));
+    expect(text.split('\n', 1)[0]).toContain(usage);
+    expect(text.split('\n').filter((line) => line.length > 80)).toEqual([]);
+    expect(await help(['--help'])).toContain(`  ${words.join(' ')} `);
+  });
+
+  it.each([
+    [['lease'], '"lease" is no command: lease release is'],
+    [['lease', 'renew'], '"lease" is no command: lease release is'],
+    [['lease', '--help'], '"lease" is no command'],
+    [['cleanup', 'now'], 'cleanup takes flags only, not "now"'],
+    [['cleanup', '--iface=eth0'], 'unknown flag "--iface": see flanneld-ts cleanup --help'],
+    [['cleanup', '--route'], 'did you mean --routes?'],
+    [['cleanup', '--routes=yes'], '--routes is "yes": it must be true or false'],
+    [['lease', 'release', '--etcd-username=root'], '--etcd-username needs a password'],
+    [
+      ['lease', 'release', '10.5.1.0/24', '-v=1'],
+      'takes flags and then one SUBNET, not "10.5.1.0/24" "-v=1"',
+    ],
+    [['lease', 'release', '10.5.1.1/24'], 'SUBNET is "10.5.1.1/24": it must be a subnet like 10.5.1.0/24'],
+    [['lease', 'release', '10.5.1.0'], 'SUBNET is "10.5.1.0"'],
+    [['lease', 'release', '--public-ip=10.0.0.1', '10.5.1.0/24'], 'takes SUBNET or --public-ip, not both'],
+    [['lease', 'release', '--public-ipv6=fc00::1', '10.5.1.0/24'], 'takes SUBNET or --public-ipv6, not both'],
+    [['lease', 'release', '--etcd-password=', 'hunter2'], 'SUBNET is (not shown)'],
+    [['doctor', '--remote=x'], '--remote: '],
+    [['doctor', '--routes'], 'unknown flag "--routes"'],
+  ])('%j is refused', async (argv, message) => {
+    const error = await usageError(argv);
+    expect(error.message).toContain(message);
+    expect(error.message).not.toContain('hunter2');
+  });
+});
+
+describe('cleanup', () => {
+  it('needs to know nothing', async () => {
+    expect(await parse(['cleanup'], { FLANNEL_ETCD_PREFIX: '/p', FLANNELD_V: 'wrong' })).toEqual({
+      command: 'cleanup',
+      options: { routes: false, routeProtocol: 102 },
+    });
+  });
+
+  it('takes routes off when asked, which no variable can', async () => {
+    expect(await parse(['cleanup', '--routes', '--route-protocol=200'])).toMatchObject({
+      options: { routes: true, routeProtocol: 200 },
+    });
+    expect(await parse(['cleanup'], { FLANNELD_ROUTES: 'true' })).toMatchObject({
+      options: { routes: false },
+    });
+  });
+});
+
+describe('lease release', () => {
+  const lease = async (argv: readonly string[], env: Env = {}) => {
+    const parsed = await parse(['lease', 'release', ...argv], env);
+    return parsed.command === 'lease-release' ? parsed.options.lease : parsed.command;
+  };
+
+  it.each([
+    ['10.5.1.0/24', '10.5.1.0/24'],
+    ['10.5.1.0-24', '10.5.1.0/24'],
+    ['FC00:1:0::/64', 'fc00:1::/64'],
+  ])('takes the subnet %s', async (text, subnet) => {
+    expect(await lease([text])).toMatchObject({ subnet: { text: subnet } });
+    // The variable is this host's, for its daemon.
+    expect(await lease([text], { FLANNELD_PUBLIC_IP: '10.0.0.1' })).toMatchObject({
+      subnet: { text: subnet },
+    });
+  });
+
+  it('warns about a password in the process list', async () => {
+    expect(await parse(['lease', 'release', '--etcd-username=root', '--etcd-password=x'])).toMatchObject({
+      warnings: [expect.stringContaining('process list')],
+    });
+  });
+
+  it('leaves reservations alone unless told', async () => {
+    expect(await parse(['lease', 'release'])).toMatchObject({ options: { force: false } });
+    expect(await parse(['lease', 'release', '--force'])).toMatchObject({ options: { force: true } });
+  });
+
+  it('takes a host by its address, or this one by its interface', async () => {
+    expect(await lease(['--public-ip=10.0.0.1'])).toEqual({
+      host: { ifaces: [], ifaceRegexes: [], publicIP: '10.0.0.1' },
+    });
+    expect(await lease(['--iface=eth0'])).toEqual({ host: { ifaces: ['eth0'], ifaceRegexes: [] } });
+    expect(await lease([], { FLANNELD_IFACE_REGEX: 'eth.*' })).toEqual({
+      host: { ifaces: [], ifaceRegexes: ['eth.*'] },
+    });
+  });
+});
+
+describe('doctor', () => {
+  it('takes all that the daemon takes, and reads it alike', async () => {
+    const argv = ['-iface=eth0', '-ip-masq', '-logtostderr', '--healthz-port=8080', 'stray'];
+    const env = { FLANNELD_ETCD_PREFIX: '/p', FLANNELD_TYPO: 'x' };
+    expect(await parse(['doctor', ...argv], env)).toEqual({ ...(await run(argv, env)), command: 'doctor' });
+  });
+});
