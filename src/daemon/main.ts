@@ -30,6 +30,12 @@ const userSignals: readonly NodeJS.Signals[] = ['SIGUSR1', 'SIGUSR2'];
 
 const movesIntervalMs = 5 * 60_000;
 
+/**
+ * Threads of Node's pool: each stream of kernel events holds one as long as it lives (two families and the interface), and files,
+ * dumps and the resolution of names need the rest. Read by Node when the first of them starts.
+ */
+process.env['UV_THREADPOOL_SIZE'] ??= '8';
+
 /** Ends the process as a whole: after a stop nothing may keep it alive, and a log line must not be lost. */
 async function main(): Promise<number> {
   let parsed: ParsedCommand;
