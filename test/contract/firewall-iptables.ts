@@ -148,6 +148,16 @@ export function iptablesContract(at: () => FirewallWorld): void {
       ]);
     });
 
+    test('two rules that have changed places are put right', async () => {
+      const operator = new Operator(at());
+      const firewall = new CheckedFirewall(at(), { networks: { ipv4 }, masquerade: false });
+      await firewall.check();
+      const accept = `-s ${N} ${FORWARD} -j ACCEPT`;
+      await operator.change('filter', [`-D FLANNEL-FWD ${accept}`, `-A FLANNEL-FWD ${accept}`]);
+      await firewall.check();
+      expect((await operator.rules('filter', 'FLANNEL-FWD'))[0]).toBe(accept);
+    });
+
     test('rules of others stay where they are, also when they look a little like ours', async () => {
       const operator = new Operator(at());
       const theirs = {
@@ -171,9 +181,12 @@ export function iptablesContract(at: () => FirewallWorld): void {
 
     test("rules with our comment outside our chains, as flanneld's before 0.21 had them, are removed", async () => {
       const operator = new Operator(at());
-      await operator.change('filter', [`-A FORWARD -s ${N} ${FORWARD} -j ACCEPT`]);
+      const ofAnother = `-s 172.31.0.0/16 ${FORWARD} -j ACCEPT`;
+      await operator.change('filter', [`-A FORWARD ${ofAnother}`, `-A FORWARD -s ${N} ${FORWARD} -j ACCEPT`]);
       await operator.change('nat', [`-A POSTROUTING -s ${N} ! -d 224.0.0.0/4 ${MASQ} -j MASQUERADE`]);
       await new CheckedFirewall(at()).check();
+      expect(await operator.rules('filter', 'FORWARD')).toEqual([ofAnother, `${FORWARD} -j FLANNEL-FWD`]);
+      await operator.change('filter', [`-D FORWARD ${ofAnother}`]);
       await expectRows(operator, 4, rows(N, S, '224.0.0.0/4'));
     });
 

@@ -99,5 +99,15 @@ export function modeContract(at: () => FirewallWorld): void {
       expect(await clean()).toBe(0);
       expect(said).toEqual(['there was nothing of ours']);
     });
+
+    test("cleanup leaves a chain that somebody's own rule leads to, empty", async () => {
+      const operator = new Operator(at());
+      await new CheckedFirewall(at()).check();
+      await operator.change('filter', ['-A FORWARD -i lo -j FLANNEL-FWD']);
+      expect(await runCleanup({ commands: at().commands, say: () => undefined })).toBe(0);
+      expect(await operator.rules('filter')).toEqual(['-A FORWARD -i lo -j FLANNEL-FWD']);
+      expect(await operator.chains('filter')).toEqual(['FLANNEL-FWD']);
+      expect(await operator.chains('nat')).toEqual([]);
+    });
   });
 }

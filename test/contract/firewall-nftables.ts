@@ -60,6 +60,16 @@ async function rulesOf(operator: Operator, family: 4 | 6): Promise<Record<string
   return found;
 }
 
+async function expectAll(operator: Operator, family: 4 | 6): Promise<void> {
+  expect(await rulesOf(operator, family)).toEqual(expected(family));
+  const chains = (await list(operator, family)).flatMap(({ chain }) => chain ?? []);
+  const hooks = chains.map(({ name, type, hook, prio }) => [name, type, hook, prio]);
+  expect(hooks.toSorted()).toEqual([
+    ['forward', 'filter', 'forward', 0],
+    ['postrtg', 'nat', 'postrouting', 100],
+  ]);
+}
+
 const NO_FORWARD = 'flush chain ip flannel-ipv4 forward\ndelete chain ip flannel-ipv4 forward\n';
 
 type Damage = readonly [string, (operator: Operator) => Promise<string>];
@@ -91,13 +101,7 @@ export function nftablesContract(at: () => FirewallWorld): void {
       'IPv%s: exactly these chains, hooks and rules, in this order',
       async (family) => {
         await new CheckedFirewall(at(), { mode: 'nftables' }).check();
-        const operator = new Operator(at());
-        expect(await rulesOf(operator, family)).toEqual(expected(family));
-        const chains = (await list(operator, family)).flatMap(({ chain }) => chain ?? []);
-        expect(chains.map(({ name, type, hook, prio }) => [name, type, hook, prio])).toEqual([
-          ['forward', 'filter', 'forward', 0],
-          ['postrtg', 'nat', 'postrouting', 100],
-        ]);
+        await expectAll(new Operator(at()), family);
       },
     );
 
@@ -150,7 +154,7 @@ export function nftablesContract(at: () => FirewallWorld): void {
       await firewall.check();
       await damage(operator);
       await firewall.check();
-      expect(await rulesOf(operator, 4)).toEqual(expected(4));
+      await expectAll(operator, 4);
       expect(firewall.messages('firewall-repaired')[0]).toContain('nftables flannel-ipv4');
       await firewall.check();
       expect(firewall.writes).toEqual([]);

@@ -7,8 +7,12 @@ import { sharingContract } from './firewall-sharing.ts';
 import { toolsContract } from './firewall-tools.ts';
 import { type FirewallWorld, Operator, programOf } from './firewall-world.ts';
 
-/** What the daemon's firewall does with a host's tools, real or simulated. */
-export function firewallContract(name: string, makeWorld: () => Promise<FirewallWorld>): void {
+/** What the daemon's firewall does with a host's tools, real or simulated. `nft`: also what has to do with nft alone. */
+export function firewallContract(
+  name: string,
+  makeWorld: () => Promise<FirewallWorld>,
+  { nft = true } = {},
+): void {
   describe(`firewall contract: ${name}`, () => {
     let world: FirewallWorld;
     const at = () => world;
@@ -22,7 +26,7 @@ export function firewallContract(name: string, makeWorld: () => Promise<Firewall
     toolsContract(at);
     iptablesContract(at);
     forwardContract(at);
-    nftablesContract(at);
+    if (nft) nftablesContract(at);
     modeContract(at);
     sharingContract(at);
   });

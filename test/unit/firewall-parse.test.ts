@@ -1,9 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { planChain, planChainRemoval } from '../../src/firewall/chain.ts';
+import { masqueradeChain, planTable } from '../../src/firewall/iptables-plan.ts';
 import { foundRule, ruleKey, unconditionalTarget } from '../../src/firewall/iptables-rule.ts';
 import { parseSave, wordsOf } from '../../src/firewall/iptables-save.ts';
-import { nftText } from '../../src/firewall/nft-plan.ts';
+import { nftText, planNftTable } from '../../src/firewall/nft-plan.ts';
 import { parseNftTable } from '../../src/firewall/nft-ruleset.ts';
 
 describe('wordsOf', () => {
@@ -169,5 +170,26 @@ describe('planChain', () => {
         else expect(kept.filter(({ subnets }) => subnets.includes(N))).toEqual([]);
       }),
     );
+  });
+});
+
+describe('shared rules', () => {
+  const shared = [
+    { marked: true, verdict: 'return' },
+    { source: { subnet: '10.0.0.0/8' }, verdict: 'return' },
+  ] as const;
+
+  it('keep their order at the beginning, in both modes', () => {
+    const wanted = { shared, own: [] };
+    const iptables = planTable(new Map(), masqueradeChain, wanted, 'n', 'auto')?.split('\n') ?? [];
+    expect(iptables.filter((line) => line.startsWith('-I')).map((line) => line.includes('mark '))).toEqual([
+      false,
+      true,
+    ]);
+    const nft = planNftTable(undefined, { postrtg: wanted }, 4, 'n')?.split('\n') ?? [];
+    expect(nft.filter((line) => line.startsWith('insert')).map((line) => line.includes('mark '))).toEqual([
+      false,
+      true,
+    ]);
   });
 });
