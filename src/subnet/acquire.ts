@@ -9,7 +9,7 @@ import type { FamilyMix } from './family-mix.ts';
 import { isOwnKey } from './holder.ts';
 import { formatLeaseValue, type Lease } from './lease.ts';
 import { listRange } from './list.ts';
-import { findOwn } from './own-keys.ts';
+import { findOwn, isHinted } from './own-keys.ts';
 import {
   AddressInUseError,
   familiesText,
@@ -93,11 +93,8 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
  * Whether a lease that carries our address may be that of another host that was given the same one (behind NAT, or all of a
  * template's copies). What this host was granted since it was booted is ours, and so is what subnet.env says it had.
  */
-function isDoubtful({ grants, hint, hostIdentity }: AcquireOptions, { subnets, leaseId }: Lease): boolean {
-  if (hostIdentity === undefined || grants.isOurs(leaseId)) return false;
-  const { ipv4 = subnets.ipv6 } = subnets;
-  const hinted = subnets.ipv4 === undefined ? hint?.ipv6 : hint?.ipv4;
-  return ipv4?.text !== hinted?.text;
+function isDoubtful({ grants, hint, hostIdentity }: AcquireOptions, lease: Lease): boolean {
+  return hostIdentity !== undefined && !grants.isOurs(lease.leaseId) && !isHinted(hint, lease);
 }
 
 /** Throws {@link AddressInUseError} when a host that lives answers for the lease. */

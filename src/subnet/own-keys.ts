@@ -1,6 +1,7 @@
 import type { PerFamily, Subnet } from '../ip/ip.ts';
 import { fits } from './allocate.ts';
 import type { PoolConfig } from './config.ts';
+import type { Grants } from './grants.ts';
 import { isOwnLease } from './holder.ts';
 import { type Lease, parseLease } from './lease.ts';
 import type { KeyValue } from './registry.ts';
@@ -29,6 +30,8 @@ interface OwnKeysOptions {
   readonly subnetsPrefix: string;
   readonly addresses: PerFamily<string>;
   readonly pools: PerFamily<PoolConfig>;
+  readonly grants: Grants;
+  readonly hint?: LeaseSubnets;
 }
 
 /**
@@ -36,10 +39,14 @@ interface OwnKeysOptions {
  * change, then one whose IPv4 subnet can stay, then the first in byte order, as flanneld chooses. When none fits they are
  * given back, but for reservations, which are the operator's.
  *
+ * When none carries our address, that counts which this host was granted since it was booted and had when subnet.env was
+ * written: the address changed while no daemon ran. The subnet stays, as when it changes under a running one.
+ *
  * A subnet that overlaps an older key of somebody else does not fit: it is what a crash left before we could give way to it.
  */
 export function findOwn(options: OwnKeysOptions, kvs: readonly KeyValue[]): OwnLeases {
-  const own = ownLeases(options, kvs);
+  const named = ownLeases(options, kvs);
+  const own = named.length > 0 ? named : formerLeases(options, kvs);
   const ownKeys = new Set(own.map(({ key }) => key));
   const foreign = (kv: KeyValue) => !ownKeys.has(kv.key);
   const [chosen] = own
@@ -65,6 +72,19 @@ function ownLeases({ addresses, subnetsPrefix }: OwnKeysOptions, kvs: readonly K
     if ('lease' in parsed && isOwnLease(addresses, parsed.lease)) own.push(parsed.lease);
   }
   return own;
+}
+
+function formerLeases({ grants, hint, subnetsPrefix }: OwnKeysOptions, kvs: readonly KeyValue[]): Lease[] {
+  return kvs.flatMap((kv) => {
+    const parsed = grants.isOurs(kv.lease) ? parseLease(subnetsPrefix, kv) : undefined;
+    return parsed !== undefined && 'lease' in parsed && isHinted(hint, parsed.lease) ? [parsed.lease] : [];
+  });
+}
+
+/** Whether the hint names the lease's subnet: the IPv4 one, if it has any. */
+export function isHinted(hint: LeaseSubnets | undefined, { subnets }: Lease): boolean {
+  const family = subnets.ipv4 === undefined ? 'ipv6' : 'ipv4';
+  return subnets[family]?.text === hint?.[family]?.text;
 }
 
 /**

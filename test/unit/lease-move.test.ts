@@ -171,6 +171,45 @@ describe('L6: when the host’s address changes', () => {
   });
 });
 
+describe('L6: when the host’s address changes while no daemon runs', () => {
+  const restarted = async (identity: number, hinted: boolean, to: string): Promise<LeaseHost> => {
+    const host = await started({ hostIdentity: 1 });
+    const { lease } = host.manager;
+    await host.stop();
+    host.options = {
+      hostIdentity: identity,
+      addresses: { ipv4: to },
+      ...(hinted && lease ? { hint: lease.subnets } : {}),
+    };
+    host.start();
+    await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+    return host;
+  };
+
+  it('the lease that this host was granted moves at the next start, and the subnet stays', async () => {
+    const host = await restarted(1, true, newIp);
+    expect(host.manager.lease?.origin).toBe('reused');
+    expect(world.kvs).toMatchObject([{ key: host.manager.lease?.key, value: valueOf(newIp) }]);
+    expect(world.etcd.leaseIds).toHaveLength(1);
+  });
+
+  it.each([
+    ['the host was booted in between', 2, true],
+    ['subnet.env is gone', 1, false],
+  ])('but not when %s: a lease under another address may be another host’s', async (_, identity, hinted) => {
+    const host = await restarted(identity, hinted, newIp);
+    expect(host.manager.lease?.origin).toBe('new');
+    expect(world.kvs.map(({ value }) => value).toSorted()).toEqual([valueOf(ip), valueOf(newIp)].toSorted());
+  });
+
+  it('but not when another key carries the new address already', async () => {
+    world.etcd.put(`${prefix}10.1.9.0-24`, valueOf(newIp), world.etcd.grant(86_400));
+    const host = await restarted(1, true, newIp);
+    expect(host.held).toBe('10.1.9.0/24');
+    expect(world.keys).toHaveLength(2);
+  });
+});
+
 describe('L6: an address that another key carries', () => {
   it.each([
     ['PublicIP', '10.1.9.0-24', valueOf(newIp), { ipv4: newIp, ipv6: 'fd00::1' }],

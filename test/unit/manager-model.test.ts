@@ -244,8 +244,7 @@ function isOvertaken({ world, first, keys }: World, host: LeaseHost): boolean {
   const ipv6Own = parseSubnetKey(prefix, keys.get(host) ?? '')?.ipv6?.text ?? 'none';
   return world.hosts.some(
     (other) =>
-      other !== host &&
-      ((other.renumbered && ipv4Of(other.held) === first.get(host)) || other.held?.endsWith(` ${ipv6Own}`)),
+      other !== host && (ipv4Of(other.held) === first.get(host) || other.held?.endsWith(` ${ipv6Own}`)),
   );
 }
 
