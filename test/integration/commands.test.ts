@@ -1,0 +1,109 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { PREFIX } from '../testbed/cluster.ts';
+import { type Bench, ENDPOINT, leaseKey, leaseValue, startBench } from './bench.ts';
+import { runProgram } from './program.ts';
+import { etcdLeaseIds } from './route-watch.ts';
+
+// The commands beside the daemon, as the operator of a host runs them.
+
+const PEER = '172.20.1.0/24 via 10.211.55.101';
+const RESERVED = '172.20.2.0/24';
+const etcd = [`--etcd-endpoints=${ENDPOINT}`, `--etcd-prefix=${PREFIX}`];
+
+let bench: Bench;
+
+beforeAll(async () => {
+  bench = await startBench();
+  await bench.host.exec('sysctl', '-qw', 'net.ipv4.ip_forward=1');
+  await bench.putRoutes([PEER]);
+  await bench.daemon.start();
+  await bench.haveRoutes([PEER]);
+});
+
+afterAll(() => bench?.close());
+
+/** Runs the program on the host, with the daemon's /run. */
+async function run(
+  ...argv: readonly string[]
+): Promise<{ readonly code: number | null; readonly text: string }> {
+  const { code, stdout, stderr } = await runProgram({ ...bench.daemon.options, argv });
+  return { code, text: [...stdout, ...stderr].join('\n') };
+}
+
+const doctor = (...flags: readonly string[]) => run('doctor', ...etcd, '--iface=eth0', ...flags);
+const ownKey = () => leaseKey(`${bench.daemon.subnetEnv()['FLANNEL_SUBNET']?.replace(/\.1\/24$/, '.0/24')}`);
+const keys = async () =>
+  (await bench.etcd.ctl('get', '--prefix', '--keys-only', `${PREFIX}/subnets/`)).split('\n').filter(Boolean);
+
+test('doctor finds no problem on a host that has none, and changes nothing', async () => {
+  const before = [await bench.revision(), await bench.allRoutes()];
+  const { code, text } = await doctor();
+  expect(text).toMatch(/^ok +etcd at http:\/\/127\.0\.0\.1:2379 answers/m);
+  expect(text).toContain('all 1 peers are routed');
+  expect(text).toContain('No problem was found.');
+  expect(code).toBe(0);
+  expect([await bench.revision(), await bench.allRoutes()]).toEqual(before);
+});
+
+test('doctor names what is wrong, and what to do', async () => {
+  await bench.host.exec('sysctl', '-qw', 'net.ipv4.ip_forward=0');
+  await bench.putRoutes(['172.20.3.0/24 via 192.0.2.7']);
+  await bench.host.ip('link add docker0 type bridge');
+  await bench.host.ip('addr add 172.17.0.1/16 dev docker0');
+  const { code, text } = await doctor();
+  expect(text).toMatch(/PROBLEM +net\.ipv4\.ip_forward is off.*\n.*sysctl -w net\.ipv4\.ip_forward=1/);
+  expect(text).toMatch(/PROBLEM +IPv4: 1 of 2 peers are not routed: 172\.20\.3\.0\/24 via 192\.0\.2\.7/);
+  expect(text).toMatch(/PROBLEM +docker0 has 172\.17\.0\.1\/16.*\n.*systemctl restart docker/);
+  expect(text).toContain('3 problems found.');
+  expect(code).toBe(1);
+  await bench.host.ip('link del docker0');
+  await bench.removeLease('172.20.3.0/24');
+  await bench.host.exec('sysctl', '-qw', 'net.ipv4.ip_forward=1');
+});
+
+test('doctor says what it cannot reach', async () => {
+  const { code, text } = await run(
+    'doctor',
+    '--etcd-endpoints=http://127.0.0.1:1',
+    `--etcd-prefix=${PREFIX}`,
+  );
+  expect(text).toMatch(/PROBLEM +etcd: .*127\.0\.0\.1:1.*refused/);
+  expect(code).toBe(1);
+});
+
+test('lease release gives back the lease of a host that is gone, with its etcd lease, and leaves others alone', async () => {
+  await bench.daemon.stop();
+  const key = ownKey();
+  await bench.etcd.ctl('put', leaseKey(RESERVED), leaseValue('10.211.55.102'));
+  expect(await keys()).toContain(key);
+  const released = await run('lease', 'release', ...etcd, '--iface=eth0');
+  expect(released).toMatchObject({ code: 0, text: expect.stringContaining(key) });
+  expect(await keys()).toEqual([leaseKey('172.20.1.0/24'), leaseKey(RESERVED)]);
+  expect(await etcdLeaseIds(bench.etcd.first)).toEqual([]);
+  expect((await run('lease', 'release', ...etcd, '--iface=eth0')).code).toBe(1);
+});
+
+test('lease release gives back a reservation only when told', async () => {
+  const refused = await run('lease', 'release', ...etcd, RESERVED);
+  expect(refused).toMatchObject({ code: 1, text: expect.stringContaining('is a reservation') });
+  expect(await keys()).toContain(leaseKey(RESERVED));
+  expect((await run('lease', 'release', ...etcd, '--force', '--public-ip=10.211.55.102')).code).toBe(0);
+  expect(await keys()).toEqual([leaseKey('172.20.1.0/24')]);
+});
+
+test('cleanup removes the rules, and the routes when asked', async () => {
+  await bench.daemon.start();
+  await bench.haveRoutes([PEER]);
+  const rules = () => bench.host.exec('iptables-save');
+  await bench.daemon.stop();
+  expect(await rules()).toContain('FLANNEL-FWD');
+  expect((await run('cleanup')).code).toBe(0);
+  expect(await rules()).not.toContain('FLANNEL');
+  expect(await bench.ourRoutes()).toEqual([PEER]);
+  expect((await run('cleanup', '--routes')).code).toBe(0);
+  expect(await bench.ourRoutes()).toEqual([]);
+  expect(await run('cleanup', '--routes')).toMatchObject({
+    code: 0,
+    text: expect.stringContaining('nothing'),
+  });
+});
