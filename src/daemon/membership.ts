@@ -1,10 +1,8 @@
-import { HostGateway } from '../backend/hostgw/host-gateway.ts';
 import { Firewall } from '../firewall/firewall.ts';
 import type { PerFamily, Subnet } from '../ip/ip.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
-import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
+import { firstOf, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
-import { LeaseWatch } from '../subnet/lease-watch.ts';
 import { LeaseManager } from '../subnet/manager.ts';
 import { familiesText } from '../subnet/own-lease.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
@@ -15,6 +13,7 @@ import type { HostInterface } from './interface/choose-interface.ts';
 import { InterfaceWatch } from './interface/interface-watch.ts';
 import { waitForInterface } from './interface/wait-for-interface.ts';
 
+import { Routing } from './routing.ts';
 import type { FamilyNetwork } from './subnet-env.ts';
 
 export interface MembershipOptions {
@@ -27,6 +26,8 @@ export interface MembershipOptions {
   readonly onReady: () => void;
 }
 
+/** A firewall tool that hangs must not hold up the rest. */
+const firewallPatienceMs = 10_000;
 /** When the interface is down no peer can be routed to: a probe and a status line need not hear all their names. */
 const namedProblems = 5;
 
@@ -37,10 +38,8 @@ const namedProblems = 5;
 export class Membership {
   readonly #options: MembershipOptions;
   readonly #files: EnvFiles;
-  readonly #interfaceChanged = new Wake();
   #manager: LeaseManager | undefined;
-  #backend: HostGateway | undefined;
-  #watch: LeaseWatch | undefined;
+  #routing: Routing | undefined;
   #ready = false;
 
   constructor(options: MembershipOptions) {
@@ -53,7 +52,7 @@ export class Membership {
     const lease = this.#manager?.state ?? 'held';
     return [
       ...(lease === 'held' ? [] : [`the own lease is ${lease}`]),
-      ...(this.#ready && this.#watch?.watching === false ? ['the lease watch is not up'] : []),
+      ...(this.#ready && this.#routing?.watching === false ? ['the lease watch is not up'] : []),
       ...(this.#ready ? this.#routeProblems() : []),
     ];
   }
@@ -67,7 +66,7 @@ export class Membership {
   get summary(): string | undefined {
     const subnets = this.#manager?.lease?.subnets;
     if (!this.#ready || subnets === undefined) return undefined;
-    const peers = this.#backend?.status().peers ?? [];
+    const peers = this.#routing?.status().peers ?? [];
     const installed = peers.filter(({ state }) => state === 'installed').length;
     return `subnet ${familiesText(subnets)}; ${installed} of ${peers.length} peers routed`;
   }
@@ -130,20 +129,24 @@ export class Membership {
     signal: AbortSignal,
   ): Promise<never> {
     const networks = networksOf(this.#options.config, subnets);
+    const interfaceChanged = new Wake();
     const interfaces = new InterfaceWatch({
       ...this.#wantedInterface,
       host,
       onChange: (next) => {
         manager.moveTo(next.addresses);
-        this.#interfaceChanged.wake();
+        interfaceChanged.wake();
       },
     });
+    const firewall = this.#makeFirewall(networks);
+    const routing = new Routing({
+      ...this.#options,
+      ...{ networks, manager, interfaces, interfaceChanged, files: this.#files },
+      onSynced: (inner) => this.#announce(routing, firewall, inner),
+    });
+    this.#routing = routing;
     await this.#prepareHost();
-    return await firstOf(signal, (inner) => [
-      interfaces.run(inner),
-      this.#firewall(networks).run(inner),
-      this.#serveInterfaces(manager, networks, interfaces, inner),
-    ]);
+    return await firstOf(signal, (inner) => [interfaces.run(inner), firewall.run(inner), routing.run(inner)]);
   }
 
   async #prepareHost(): Promise<void> {
@@ -153,7 +156,7 @@ export class Membership {
     if (!config.enableNFTables) await reportBridgeFilter({ ...parts, families });
   }
 
-  #firewall(networks: PerFamily<FamilyNetwork>): Firewall {
+  #makeFirewall(networks: PerFamily<FamilyNetwork>): Firewall {
     const { parts, options, trouble, config } = this.#options;
     return new Firewall({
       ...parts,
@@ -168,93 +171,17 @@ export class Membership {
     });
   }
 
-  /** Routes over one interface, until the host's addresses are on another one; then over that. */
-  async #serveInterfaces(
-    manager: LeaseManager,
-    networks: PerFamily<FamilyNetwork>,
-    interfaces: InterfaceWatch,
-    signal: AbortSignal,
-  ): Promise<never> {
-    const { options, onPhase } = this.#options;
-    const text = familiesText(manager.lease?.subnets ?? {});
-    for (;;) {
-      const { host } = interfaces;
-      onPhase(`subnet ${text}; writing files`);
-      await this.#files.write({ ...networks, mtu: host.mtu, ipMasq: options.ipMasq }, signal);
-      onPhase(`subnet ${text}; syncing routes`);
-      const backend = this.#backendOver(host, networks);
-      await firstOf<unknown>(signal, (inner) => [
-        this.#serve(manager, backend, inner),
-        this.#follow(interfaces, backend, host, networks, inner),
-      ]);
-    }
-  }
-
-  /** Takes over new addresses and another MTU; resolves when the interface is another one. */
-  async #follow(
-    interfaces: InterfaceWatch,
-    backend: HostGateway,
-    first: HostInterface,
-    networks: PerFamily<FamilyNetwork>,
-    signal: AbortSignal,
-  ): Promise<void> {
-    let { mtu } = first;
-    for (let { host } = interfaces; host.name === first.name; { host } = interfaces) {
-      backend.moveTo(host.addresses);
-      if (host.mtu !== mtu) {
-        ({ mtu } = host);
-        await this.#files.write({ ...networks, mtu, ipMasq: this.#options.options.ipMasq }, signal);
-      }
-      await this.#interfaceChanged.wait(signal);
-    }
-  }
-
-  #backendOver(host: HostInterface, { ipv4, ipv6 }: PerFamily<FamilyNetwork>): HostGateway {
-    const { parts, options, trouble, config } = this.#options;
-    return new HostGateway({
-      ...parts,
-      trouble,
-      subnets: { ...(ipv4 && { ipv4: ipv4.subnet }), ...(ipv6 && { ipv6: ipv6.subnet }) },
-      addresses: host.addresses,
-      networks: config,
-      protocol: options.routeProtocol,
-      blackhole: options.ipBlackholeRoute,
-      linkName: host.name,
-    });
-  }
-
-  /**
-   * Runs watch and routes side by side; they end only with `signal`. Should one fail otherwise, which is a bug, the others
-   * end too: a daemon that is half alive is worse than one that is started again with its routes in place.
-   */
-  async #serve(manager: LeaseManager, backend: HostGateway, signal: AbortSignal): Promise<never> {
-    const { parts, options, trouble } = this.#options;
-    const watch = new LeaseWatch({
-      ...parts,
-      trouble,
-      subnetsPrefix: subnetsPrefix(options.etcdPrefix),
-    });
-    this.#backend = backend;
-    this.#watch = watch;
-    return await firstOf(signal, (inner) => [
-      backend.run(inner),
-      watch.run(inner, (update) => {
-        backend.update(update);
-        manager.observe(update);
-      }),
-      this.#announce(backend, inner).then(() => untilAborted(inner)),
-    ]);
-  }
-
   /** READY=1 once the first sync is done; then there is nothing more to announce. */
-  async #announce(backend: HostGateway, signal: AbortSignal): Promise<void> {
-    await backend.synced(signal);
+  async #announce(routing: Routing, firewall: Firewall, signal: AbortSignal): Promise<void> {
     if (this.#ready) return;
+    const { parts, onReady } = this.#options;
+    // Docker starts after this and its containers with it: a connection made before the rules are there escapes them.
+    await firstOf(signal, (inner) => [firewall.tried(inner), parts.clock.sleep(firewallPatienceMs, inner)]);
     this.#ready = true;
-    this.#options.onReady();
-    const { peers, problems } = backend.status();
+    onReady();
+    const { peers, problems } = routing.status();
     const subnet = familiesText(this.#manager?.lease?.subnets ?? {});
-    this.#options.parts.log.info(
+    parts.log.info(
       { event: 'ready', subnet, peers: peers.length, problems: problems.length },
       `ready: subnet ${subnet}, ${peers.length} ${peers.length === 1 ? 'peer' : 'peers'}`,
     );
@@ -262,7 +189,7 @@ export class Membership {
 
   /** Peers that are not routed to, the first few by name. */
   #routeProblems(): readonly string[] {
-    const problems = this.#backend?.status().problems ?? [];
+    const problems = this.#routing?.status().problems ?? [];
     const rest = problems.length - namedProblems;
     return rest > 0
       ? [...problems.slice(0, namedProblems), `${rest} more routes are not installed`]

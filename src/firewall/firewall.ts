@@ -4,6 +4,7 @@ import { explanationOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { Random } from '../runtime/random.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
+import { Wake } from '../runtime/wake.ts';
 import { forwardObstacles } from './forward.ts';
 import { type FamilyTasks, type FirewallSettings, familyTasks, type Task } from './tasks.ts';
 import { isMissing } from './tool.ts';
@@ -46,6 +47,8 @@ export class Firewall {
   readonly #repairs = new Map<Task, number>();
   /** Said already. */
   readonly #obstacles = new Set<string>();
+  readonly #triedWake = new Wake();
+  #tried = false;
 
   constructor(options: FirewallOptions) {
     this.#options = options;
@@ -66,9 +69,16 @@ export class Firewall {
     const { clock, random, resyncMs } = this.#options;
     for (;;) {
       const fine = await this.#check(signal);
+      this.#tried = true;
+      this.#triedWake.wake();
       const waitMs = fine ? resyncMs : Math.min(resyncMs, retryMs);
       await clock.sleep(waitMs * (0.9 + 0.2 * random.next()), signal);
     }
+  }
+
+  /** Resolves once everything was tried a first time, whatever came of it; rejects with `signal.reason`. */
+  async tried(signal: AbortSignal): Promise<void> {
+    while (!this.#tried) await this.#triedWake.wait(signal);
   }
 
   async #check(signal: AbortSignal): Promise<boolean> {

@@ -1,0 +1,138 @@
+import type { BackendStatus } from '../backend/backend.ts';
+import { HostGateway } from '../backend/hostgw/host-gateway.ts';
+import type { PerFamily } from '../ip/ip.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
+import { firstOf, untilAborted, type Wake } from '../runtime/wake.ts';
+import type { NetworkConfig } from '../subnet/config.ts';
+import { LeaseWatch } from '../subnet/lease-watch.ts';
+import type { LeaseManager } from '../subnet/manager.ts';
+import { familiesText } from '../subnet/own-lease.ts';
+import { subnetsPrefix } from '../subnet/subnet-key.ts';
+import type { DaemonOptions, DaemonParts } from './daemon.ts';
+import type { EnvFiles } from './env-files.ts';
+import type { HostInterface } from './interface/choose-interface.ts';
+import type { InterfaceWatch } from './interface/interface-watch.ts';
+import type { FamilyNetwork } from './subnet-env.ts';
+
+export interface RoutingOptions {
+  readonly parts: DaemonParts;
+  readonly options: DaemonOptions;
+  readonly trouble: TroubleLog;
+  readonly config: NetworkConfig;
+  readonly networks: PerFamily<FamilyNetwork>;
+  readonly manager: LeaseManager;
+  readonly interfaces: InterfaceWatch;
+  /** Woken when `interfaces` tells of a change. */
+  readonly interfaceChanged: Wake;
+  readonly files: EnvFiles;
+  readonly onPhase: (phase: string) => void;
+  /** Called at the first sync over an interface, and again when that is another one. */
+  readonly onSynced: (signal: AbortSignal) => Promise<void>;
+}
+
+/** The files and routes of this host's subnets, over the interface that its addresses are on just now. */
+export class Routing {
+  readonly #options: RoutingOptions;
+  #backend: HostGateway | undefined;
+  #watch: LeaseWatch | undefined;
+
+  constructor(options: RoutingOptions) {
+    this.#options = options;
+  }
+
+  /** Whether what is known of the leases is the newest there is. */
+  get watching(): boolean {
+    return this.#watch?.watching ?? false;
+  }
+
+  status(): BackendStatus {
+    return this.#backend?.status() ?? { peers: [], problems: [] };
+  }
+
+  /**
+   * Works until `signal` aborts, then rejects with its reason. Over one interface, until the host's addresses are on another
+   * one; then over that.
+   */
+  async run(signal: AbortSignal): Promise<never> {
+    const { interfaces, manager, onPhase } = this.#options;
+    const text = familiesText(manager.lease?.subnets ?? {});
+    for (;;) {
+      const { host } = interfaces;
+      onPhase(`subnet ${text}; writing files`);
+      await this.#writeFiles(host.mtu, signal);
+      onPhase(`subnet ${text}; syncing routes`);
+      const backend = this.#backendOver(host);
+      await firstOf<unknown>(signal, (inner) => [
+        this.#serve(backend, inner),
+        this.#follow(backend, host, inner),
+      ]);
+    }
+  }
+
+  async #writeFiles(mtu: number, signal: AbortSignal): Promise<void> {
+    const { files, networks, options } = this.#options;
+    await files.write({ ...networks, mtu, ipMasq: options.ipMasq }, signal);
+  }
+
+  /** Takes over new addresses and another MTU; resolves when the interface is another one. */
+  async #follow(backend: HostGateway, first: HostInterface, signal: AbortSignal): Promise<void> {
+    const { interfaces, interfaceChanged } = this.#options;
+    let { mtu } = first;
+    for (let { host } = interfaces; host.name === first.name; { host } = interfaces) {
+      backend.moveTo(host.addresses);
+      if (host.mtu !== mtu) {
+        ({ mtu } = host);
+        await this.#writeFiles(mtu, signal);
+      }
+      await interfaceChanged.wait(signal);
+    }
+  }
+
+  #backendOver(host: HostInterface): HostGateway {
+    const { parts, options, trouble, config, networks } = this.#options;
+    const { ipv4, ipv6 } = networks;
+    return new HostGateway({
+      ...parts,
+      trouble,
+      subnets: { ...(ipv4 && { ipv4: ipv4.subnet }), ...(ipv6 && { ipv6: ipv6.subnet }) },
+      addresses: host.addresses,
+      networks: config,
+      protocol: options.routeProtocol,
+      blackhole: options.ipBlackholeRoute,
+      linkName: host.name,
+    });
+  }
+
+  /**
+   * Runs watch and routes side by side; they end only with `signal`. Should one fail otherwise, which is a bug, the others
+   * end too: a daemon that is half alive is worse than one that is started again with its routes in place.
+   */
+  async #serve(backend: HostGateway, signal: AbortSignal): Promise<never> {
+    const { parts, options, trouble, manager, onSynced } = this.#options;
+    const watch = new LeaseWatch({
+      ...parts,
+      trouble,
+      subnetsPrefix: subnetsPrefix(options.etcdPrefix),
+    });
+    this.#backend = backend;
+    this.#watch = watch;
+    return await firstOf(signal, (inner) => [
+      backend.run(inner),
+      watch.run(inner, (update) => {
+        backend.update(update);
+        manager.observe(update);
+      }),
+      this.#untilSynced(backend, onSynced, inner),
+    ]);
+  }
+
+  async #untilSynced(
+    backend: HostGateway,
+    onSynced: RoutingOptions['onSynced'],
+    signal: AbortSignal,
+  ): Promise<never> {
+    await backend.synced(signal);
+    await onSynced(signal);
+    return await untilAborted(signal);
+  }
+}
