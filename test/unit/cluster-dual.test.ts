@@ -102,4 +102,23 @@ describe('daemons of IPv4 alone, of IPv6 alone and of both', () => {
     for (const { ownRoutes } of cluster.hosts) expect(ownRoutes).toHaveLength(2);
     expect(cluster.etcd.leaseIds).toHaveLength(3);
   });
+
+  it('reach a host that gets another IPv6 address there, with its subnets kept and no route gone', async () => {
+    make(3, 4);
+    for (const host of cluster.hosts) await start(host, 'both');
+    await cluster.clock.advance(10_000);
+    const [mover, ...others] = cluster.hosts;
+    if (mover === undefined) throw new Error('no host');
+    const before = await mover.subnets();
+    for (const host of others) events.push(await host.kernel.open().subscribe());
+    mover.kernel.addAddress('eth0', 'fd00:55::99/64');
+    mover.kernel.removeAddress('eth0', `${mover.addressIPv6}/64`);
+    const route = `${before.ipv6?.text} via fd00:55::99`;
+    await cluster.clock.until('moved', () => others.every((host) => host.routes(6).includes(route)), 60_000);
+    expect(await mover.subnets()).toEqual(before);
+    for (const each of events) {
+      const removed = (await each.drain()).filter((event) => event.type === 'route-removed');
+      expect(removed).toEqual([]);
+    }
+  });
 });
