@@ -12,7 +12,7 @@ export interface ConfigWatchOptions {
   readonly registry: Registry;
   readonly clock: Clock;
   readonly random: Random;
-  /** Where the way to etcd is reported, under `config-watch`. */
+  /** Where it is reported, under `config-watch`, that the key must not be watched. */
   readonly trouble: TroubleLog;
   /** Where an edit is reported, under `config-changed`: this host does its work all the same. */
   readonly notices: TroubleLog;
@@ -54,14 +54,21 @@ export class ConfigWatch {
       } catch (error) {
         signal.throwIfAborted();
         if (!(error instanceof RegistryError)) throw error;
-        const message = `${this.#key} cannot be watched, an edit of it would not be noticed: ${explanationOf(error)}`;
-        trouble.report('config-watch', message, { endpoint: registry.endpoint, error });
+        this.#noteFailure(error);
         // The answer to an expired token: only a read gets a new one.
         if (error.kind === 'UNAUTHENTICATED')
           await registry.range({ key: this.#key }, signal).catch(() => {});
       }
       await clock.sleep(backoffMs(policy, failures, random), signal);
     }
+  }
+
+  /** That etcd is away is told by the lease watch; here only what keeps from this key alone. */
+  #noteFailure(error: RegistryError): void {
+    if (error.kind !== 'PERMISSION_DENIED') return;
+    const { trouble, registry } = this.#options;
+    const message = `${this.#key} cannot be watched, an edit of it would not be noticed: ${explanationOf(error)}`;
+    trouble.report('config-watch', message, { endpoint: registry.endpoint, error });
   }
 
   /**

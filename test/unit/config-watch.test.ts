@@ -7,7 +7,9 @@ import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { parseNetworkConfig } from '../../src/subnet/config.ts';
 import { configChanges } from '../../src/subnet/config-change.ts';
 import { ConfigWatch } from '../../src/subnet/config-watch.ts';
+import { RegistryError } from '../../src/subnet/registry.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
+import { LensRegistry } from './lease-watch-host.ts';
 
 const backend = '"Backend":{"Type":"host-gw"}';
 const started = `{"Network":"10.5.0.0/16",${backend}}`;
@@ -71,6 +73,7 @@ describe('ConfigWatch', () => {
   let log: SimLog;
   let trouble: TroubleLog;
   let notices: TroubleLog;
+  let registry: LensRegistry;
   let stop: AbortController;
   let ended: Promise<unknown>;
   let applied: boolean;
@@ -84,8 +87,9 @@ describe('ConfigWatch', () => {
     stop = new AbortController();
     applied = true;
     etcd.put('/net/config', started);
+    registry = new LensRegistry(rotate(etcd.connect('h0')));
     const watch = new ConfigWatch({
-      registry: rotate(etcd.connect('h0')),
+      registry,
       clock,
       random: new SeededRandom(1),
       trouble,
@@ -142,6 +146,22 @@ describe('ConfigWatch', () => {
     expect(notices.current.join()).toMatch(/cannot be used: the network configuration is not a JSON object/);
   });
 
+  it('says when it may not watch, and not when etcd is away: the lease watch does', async () => {
+    registry.beforeWatch = () => {
+      throw new RegistryError('PERMISSION_DENIED', registry.endpoint, 'permission denied');
+    };
+    for (const member of etcd.members) etcd.stop(member);
+    await clock.advance(60_000);
+    expect(trouble.current.join()).toContain('/net/config cannot be watched');
+    for (const member of etcd.members) etcd.start(member);
+    registry.beforeWatch = () => {};
+    await clock.advance(60_000);
+    expect(trouble.current).toEqual([]);
+    for (const member of etcd.members) etcd.stop(member);
+    await clock.advance(3_600_000);
+    expect(trouble.current).toEqual([]);
+  });
+
   it('says that it was deleted, and notices that it is back', async () => {
     etcd.delete('/net/config');
     await clock.advance(10);
@@ -155,7 +175,6 @@ describe('ConfigWatch', () => {
     await clock.advance(60_000);
     etcd.put('/net/config', started.replace('10.5.', '10.6.'));
     etcd.compact(etcd.revision);
-    expect(trouble.current.join()).toContain('/net/config cannot be watched');
     etcd.heal('h0');
     etcd.stop('m0');
     await clock.advance(60_000);

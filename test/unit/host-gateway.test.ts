@@ -138,7 +138,7 @@ describe('IPv6 routes', () => {
 });
 
 describe('a host that moves to other addresses', () => {
-  it('keeps its routes, gives up those to itself, and is told of the new address only', async () => {
+  it('keeps its routes, and gives up those to itself', async () => {
     await start().settled(dual, lease('172.20.5.0/24', '10.211.55.150'));
     host.kernel.addAddress('eth0', '10.211.55.150/24');
     host.kernel.addAddress('eth0', 'fd00:55::150/64');
@@ -150,9 +150,6 @@ describe('a host that moves to other addresses', () => {
     expect(await host.told(dst4)).toEqual([]);
     expect(host.own).toEqual([`${dst4} via ${peer4}`, `${dst6} via ${peer6}`]);
     expect(host.trouble.current).toEqual([]);
-    host.kernel.removeAddress('eth0', 'fd00:55::150/64');
-    await host.clock.advance(30_000);
-    expect(host.trouble.current.join()).toContain('no longer has fd00:55::150');
   });
 });
 

@@ -11,7 +11,6 @@ import type { LeaseUpdate } from '../../subnet/lease-watch.ts';
 import type { Backend, BackendStatus } from '../backend.ts';
 import { DesiredRoutes, type Self } from './desired.ts';
 import { dumpKernel, Mirror } from './mirror.ts';
-import { OwnAddress } from './own-address.ts';
 import type { Ownership } from './ownership.ts';
 import { RouteStates } from './route-states.ts';
 import { RouteWriter } from './route-writer.ts';
@@ -49,7 +48,6 @@ export class Reconciler implements Backend {
   readonly #mirror: Mirror;
   readonly #states: RouteStates;
   readonly #writer: RouteWriter;
-  readonly #ownAddress: OwnAddress;
   /** What trouble with the kernel is reported as. */
   readonly #trouble: string;
   readonly #wake = new Wake();
@@ -69,8 +67,6 @@ export class Reconciler implements Backend {
     this.#options = options;
     this.#desired = new DesiredRoutes(self);
     this.#mirror = new Mirror(linkName, family);
-    const what = family === 4 ? 'address' : 'address-ipv6';
-    this.#ownAddress = new OwnAddress(self.address, { ...options, what });
     this.#trouble = family === 4 ? 'kernel' : 'kernel-ipv6';
     this.#states = new RouteStates(options.log);
     this.#writer = new RouteWriter({
@@ -97,7 +93,6 @@ export class Reconciler implements Backend {
   moveTo(addresses: PerFamily<string>): void {
     const address = this.#options.self.subnet.family === 4 ? addresses.ipv4 : addresses.ipv6;
     if (address === undefined) return;
-    this.#ownAddress.moveTo(address);
     this.#takeChanged(this.#desired.moveTo(address));
   }
 
@@ -202,7 +197,6 @@ export class Reconciler implements Backend {
     this.#nextCheckMs = this.#lastDumpMs + checkIntervalMs * (0.9 + 0.2 * random.next());
     this.#allDirty = true;
     this.#takeIn(await events.drain(signal), true);
-    this.#ownAddress.look(this.#mirror.ownAddresses);
   }
 
   /** `overlapping`: the events happened while the last dump was made. */
@@ -215,7 +209,6 @@ export class Reconciler implements Backend {
       for (const dst of change.dsts) this.#dirty.add(dst);
     }
     if (!surroundings) return;
-    this.#ownAddress.look(this.#mirror.ownAddresses);
     this.#writer.releaseAll();
     this.#allDirty = true;
   }
