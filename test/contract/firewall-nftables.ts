@@ -64,7 +64,7 @@ async function expectAll(operator: Operator, family: 4 | 6): Promise<void> {
   expect(await rulesOf(operator, family)).toEqual(expected(family));
   const chains = (await list(operator, family)).flatMap(({ chain }) => chain ?? []);
   const hooks = chains.map(({ name, type, hook, prio }) => [name, type, hook, prio]);
-  expect(hooks.toSorted()).toEqual([
+  expect(hooks.toSorted(([a], [b]) => String(a).localeCompare(String(b)))).toEqual([
     ['forward', 'filter', 'forward', 0],
     ['postrtg', 'nat', 'postrouting', 100],
   ]);
