@@ -27,6 +27,7 @@ const importerOf: Readonly<Record<string, string>> = {
   netlink: 'kernel',
   etcd3: 'subnet/etcd',
   '@grpc/grpc-js': 'subnet/etcd',
+  'ip-cidr': 'ip',
   pino: 'daemon',
   'pino-pretty': 'daemon',
   yargs: 'daemon',

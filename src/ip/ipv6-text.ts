@@ -1,5 +1,8 @@
 /** Text of IPv6 addresses, to and from. Written here because a cluster's leases hold tens of thousands of them. */
 
+/** Groups in lower case without leading zeros; of an address, what {@link ipv6Value} reads. */
+export const canonicalIPv6 = /^(?:(?:0|[1-9a-f][\da-f]{0,3})?(?::|$))*$/;
+
 /** The number of an address that is known to be one, without a zone or a dotted tail. */
 export function ipv6Value(text: string): bigint {
   const [head = '', tail] = text.split('::');
