@@ -132,8 +132,8 @@ export class Daemon {
       this.#membership = membership;
       await firstOf<void>(signal, (inner) => [watch.run(inner), membership.run(inner)]);
       this.#parts.log.info(
-        { event: 'config-changed' },
-        'the network configuration was changed; beginning again',
+        { event: 'begin-again' },
+        'configuration or interface changed before a subnet was had; beginning again',
       );
     }
   }

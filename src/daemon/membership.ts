@@ -71,19 +71,34 @@ export class Membership {
     return `subnet ${familiesText(subnets)}; ${installed} of ${peers.length} peers routed`;
   }
 
-  /** Works until `signal` aborts, then rejects with its reason. Nothing else ends it. */
-  async run(signal: AbortSignal): Promise<never> {
+  /**
+   * Works until `signal` aborts, then rejects with its reason. Resolves when it has to begin again, because the interface
+   * changed before there was a lease.
+   */
+  async run(signal: AbortSignal): Promise<void> {
     const { onPhase } = this.#options;
     onPhase('waiting for an address on the interface');
     const host = await waitForInterface(this.#wantedInterface, signal);
     this.#logChoice(host);
     onPhase('waiting for a subnet');
-    const manager = await this.#manage(host, signal);
-    const { subnets } = await manager.acquire(signal);
+    const changed = new Wake();
+    const interfaces = new InterfaceWatch({
+      ...this.#wantedInterface,
+      host,
+      onChange: () => changed.wake(),
+    });
+    await firstOf<void>(signal, (inner) => [interfaces.run(inner), this.#join(interfaces, changed, inner)]);
+  }
+
+  async #join(interfaces: InterfaceWatch, changed: Wake, signal: AbortSignal): Promise<void> {
+    const manager = await this.#manage(interfaces.host, signal);
+    await firstOf<unknown>(signal, (inner) => [manager.acquire(inner), changed.wait(inner)]);
+    const subnets = manager.lease?.subnets;
+    if (subnets === undefined) return;
     // From here on the lease is kept, however long the files or the routes take.
     return await firstOf(signal, (inner) => [
       manager.run(inner),
-      this.#useSubnets(manager, subnets, host, inner),
+      this.#useSubnets(manager, subnets, interfaces, changed, inner),
     ]);
   }
 
@@ -125,19 +140,11 @@ export class Membership {
   async #useSubnets(
     manager: LeaseManager,
     subnets: PerFamily<Subnet>,
-    host: HostInterface,
+    interfaces: InterfaceWatch,
+    interfaceChanged: Wake,
     signal: AbortSignal,
   ): Promise<never> {
     const networks = networksOf(this.#options.config, subnets);
-    const interfaceChanged = new Wake();
-    const interfaces = new InterfaceWatch({
-      ...this.#wantedInterface,
-      host,
-      onChange: (next) => {
-        manager.moveTo(next.addresses);
-        interfaceChanged.wake();
-      },
-    });
     const firewall = this.#makeFirewall(networks);
     const routing = new Routing({
       ...this.#options,
@@ -146,7 +153,7 @@ export class Membership {
     });
     this.#routing = routing;
     await this.#prepareHost();
-    return await firstOf(signal, (inner) => [interfaces.run(inner), firewall.run(inner), routing.run(inner)]);
+    return await firstOf(signal, (inner) => [firewall.run(inner), routing.run(inner)]);
   }
 
   async #prepareHost(): Promise<void> {

@@ -76,9 +76,10 @@ export class Routing {
 
   /** Takes over new addresses and another MTU; resolves when the interface is another one. */
   async #follow(backend: HostGateway, first: HostInterface, signal: AbortSignal): Promise<void> {
-    const { interfaces, interfaceChanged } = this.#options;
+    const { interfaces, interfaceChanged, manager } = this.#options;
     let { mtu } = first;
     for (let { host } = interfaces; host.name === first.name; { host } = interfaces) {
+      manager.moveTo(host.addresses);
       backend.moveTo(host.addresses);
       if (host.mtu !== mtu) {
         ({ mtu } = host);

@@ -1,5 +1,5 @@
 import { afterEach, expect, it } from 'vitest';
-import { SimCluster } from '../../sim/cluster.ts';
+import { prefix, SimCluster } from '../../sim/cluster.ts';
 
 let cluster: SimCluster | undefined;
 
@@ -35,6 +35,23 @@ it('a host that lost its address and has no other says so, until it has it again
   await clock.until('told', () => host.readiness.reasons.join().includes(`${host.address} is gone`), 30_000);
   host.kernel.addAddress('eth0', `${host.address}/16`);
   await clock.until('ready again', () => host.readiness.ready, 1_000);
+});
+
+it('a host whose address changes while it waits for a subnet leases under the new one', async () => {
+  const config = '{"Network":"10.5.0.0/16","SubnetMax":"10.5.1.0","Backend":{"Type":"host-gw"}}';
+  cluster = new SimCluster({ seed: 6, hosts: 2, config });
+  const { clock, hosts, etcd } = cluster;
+  for (const host of hosts) host.start();
+  await clock.until('one is served', () => hosts.some(({ readiness }) => readiness.ready), 60_000);
+  const [served, last] = hosts[0]?.readiness.ready ? hosts : hosts.toReversed();
+  if (served === undefined || last === undefined) throw new Error('too few hosts');
+  last.kernel.addAddress('eth0', '10.211.99.1/17');
+  last.kernel.removeAddress('eth0', `${last.address}/16`);
+  await clock.advance(20_000);
+  await served.stop();
+  etcd.delete(`${prefix}/subnets/10.5.1.0-24`);
+  await clock.until('the other is served', () => last.readiness.ready, 60_000);
+  expect(etcd.get(`${prefix}/subnets/10.5.1.0-24`)?.value).toContain('"PublicIP":"10.211.99.1"');
 });
 
 it('a new MTU goes into the files', async () => {

@@ -168,11 +168,11 @@ describe('a three-host cluster in one process', () => {
   });
 
   it('is not ready, and keeps trying, when the first list fails after the lease was taken', async () => {
-    const { clock, hosts, etcd } = start({ seed: 12, hosts: 2 });
+    const { clock, hosts, etcd, log } = start({ seed: 12, hosts: 2 });
     hosts[1]?.start();
     await clock.until('the peer', () => hosts[1]?.readiness.ready === true, 60_000);
     hosts[0]?.start();
-    await clock.until('a lease', () => etcd.leaseIds.length === 2);
+    await clock.until('a lease', () => log.events('lease-acquired').length === 2);
     etcd.cut('h0');
     await clock.advance(3_600_000);
     expect(hosts[0]?.notifier.isReady).toBe(false);
