@@ -1,5 +1,6 @@
-import { Daemon, type DaemonOptions } from '../src/daemon/daemon.ts';
+import { Daemon } from '../src/daemon/daemon.ts';
 import type { Readiness } from '../src/daemon/health.ts';
+import type { DaemonOptions } from '../src/daemon/parts.ts';
 import { parseSubnetEnv } from '../src/daemon/subnet-env.ts';
 import type { Family, PerFamily, Subnet } from '../src/ip/ip.ts';
 import type { Kernel } from '../src/kernel/kernel.ts';

@@ -6,12 +6,12 @@ import type { NetworkConfig } from '../subnet/config.ts';
 import { LeaseManager } from '../subnet/manager.ts';
 import { familiesText } from '../subnet/own-lease.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
-import type { DaemonOptions, DaemonParts } from './daemon.ts';
 import { EnvFiles } from './env-files.ts';
 import { prepareForwarding, reportBridgeFilter } from './forwarding.ts';
 import type { HostInterface } from './interface/choose-interface.ts';
 import { InterfaceWatch } from './interface/interface-watch.ts';
 import { waitForInterface } from './interface/wait-for-interface.ts';
+import type { DaemonOptions, DaemonParts } from './parts.ts';
 
 import { Routing } from './routing.ts';
 import type { FamilyNetwork } from './subnet-env.ts';

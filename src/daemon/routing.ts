@@ -8,10 +8,10 @@ import { LeaseWatch } from '../subnet/lease-watch.ts';
 import type { LeaseManager } from '../subnet/manager.ts';
 import { familiesText } from '../subnet/own-lease.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
-import type { DaemonOptions, DaemonParts } from './daemon.ts';
 import type { EnvFiles } from './env-files.ts';
 import type { HostInterface } from './interface/choose-interface.ts';
 import type { InterfaceWatch } from './interface/interface-watch.ts';
+import type { DaemonOptions, DaemonParts } from './parts.ts';
 import type { FamilyNetwork } from './subnet-env.ts';
 
 export interface RoutingOptions {

@@ -1,43 +1,17 @@
-import type { PerFamily } from '../ip/ip.ts';
-import type { Clock } from '../runtime/clock.ts';
-import type { Random } from '../runtime/random.ts';
+import type { AcquireOptions } from './acquire-options.ts';
 import { adopt } from './adopt.ts';
 import { isFree } from './allocate.ts';
 import { chooseSubnets } from './choose-subnets.ts';
 import type { PoolConfig } from './config.ts';
-import type { FamilyMix } from './family-mix.ts';
 import { isOwnKey } from './holder.ts';
 import { formatLeaseValue, type Lease } from './lease.ts';
 import { listRange } from './list.ts';
 import { findOwn, isHinted } from './own-keys.ts';
-import {
-  AddressInUseError,
-  familiesText,
-  type LeaseOptions,
-  type OwnLease,
-  RaceLostError,
-} from './own-lease.ts';
-import type { Exhaustion } from './pool-exhausted.ts';
+import { AddressInUseError, familiesText, type OwnLease, RaceLostError } from './own-lease.ts';
 import { probe } from './probe.ts';
 import type { KeyValue } from './registry.ts';
 import { formatSubnetKey, type LeaseSubnets } from './subnet-key.ts';
 import { subnetsOf, take } from './take.ts';
-
-export interface AcquireOptions extends LeaseOptions {
-  readonly clock: Clock;
-  readonly random: Random;
-  /** Where subnets come from, for each family that is on. */
-  readonly pools: PerFamily<PoolConfig>;
-  /** Subnets to prefer when nothing else speaks against them: those in the previous subnet.env. */
-  readonly hint?: LeaseSubnets;
-  /**
-   * A number below 2^31 that no other host has, the same until this one is booted again; our etcd leases carry it (see
-   * Grants). With it, a lease under our address that may be another host's is probed before it is touched.
-   */
-  readonly hostIdentity?: number;
-  readonly exhaustion: Exhaustion;
-  readonly mix: FamilyMix;
-}
 
 /** Races lost in a row before the whole list is read again, and lists read before it is left to the caller's backoff. */
 const attemptsPerList = 16;

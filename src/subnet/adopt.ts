@@ -1,4 +1,4 @@
-import type { AcquireOptions } from './acquire.ts';
+import type { AcquireOptions } from './acquire-options.ts';
 import { type ChosenSubnets, chooseSubnets } from './choose-subnets.ts';
 import { isOwnKey } from './holder.ts';
 import { keepKey, keepLease, rewrite } from './keep-key.ts';

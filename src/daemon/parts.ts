@@ -1,0 +1,50 @@
+import type { Kernel } from '../kernel/kernel.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { Commands } from '../runtime/commands.ts';
+import type { Files } from '../runtime/files.ts';
+import type { Logger } from '../runtime/logger.ts';
+import type { Notifier } from '../runtime/notifier.ts';
+import type { Random } from '../runtime/random.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
+import type { Registry } from '../subnet/registry.ts';
+import type { Options } from './options/options.ts';
+
+/** Everything the daemon touches outside itself. */
+export interface DaemonParts {
+  readonly clock: Clock;
+  readonly random: Random;
+  /** A number below 2^31 that no other host has, the same until this one is booted again. */
+  readonly hostIdentity: number;
+  readonly registry: Registry;
+  readonly kernel: Kernel;
+  readonly files: Files;
+  readonly notifier: Notifier;
+  readonly commands: Commands;
+  readonly log: Logger;
+  /** The troubles of the whole process: what the parts themselves have to say, too. */
+  readonly trouble: TroubleLog;
+}
+
+/** The part of the options the daemon itself needs; the rest chose its parts. */
+export type DaemonOptions = Pick<
+  Options,
+  | 'dockerOptsFile'
+  | 'dockerOptsKey'
+  | 'etcdPrefix'
+  | 'ifaceCanReach'
+  | 'ifaceRegexes'
+  | 'ifaces'
+  | 'ipBlackholeRoute'
+  | 'ipMasq'
+  | 'ipMasqFullyRandom'
+  | 'iptablesForwardPosition'
+  | 'iptablesForwardRules'
+  | 'iptablesResyncMs'
+  | 'publicIP'
+  | 'publicIPv6'
+  | 'renewMarginMs'
+  | 'routeProtocol'
+  | 'setIpForward'
+  | 'subnetFile'
+  | 'subnetLeaseTtlSeconds'
+>;

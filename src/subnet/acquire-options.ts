@@ -1,0 +1,25 @@
+import type { PerFamily } from '../ip/ip.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { Random } from '../runtime/random.ts';
+import type { PoolConfig } from './config.ts';
+import type { FamilyMix } from './family-mix.ts';
+import type { LeaseOptions } from './own-lease.ts';
+import type { Exhaustion } from './pool-exhausted.ts';
+import type { LeaseSubnets } from './subnet-key.ts';
+
+/** What getting a lease needs beside what keeping one does. */
+export interface AcquireOptions extends LeaseOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Where subnets come from, for each family that is on. */
+  readonly pools: PerFamily<PoolConfig>;
+  /** Subnets to prefer when nothing else speaks against them: those in the previous subnet.env. */
+  readonly hint?: LeaseSubnets;
+  /**
+   * A number below 2^31 that no other host has, the same until this one is booted again; our etcd leases carry it (see
+   * Grants). With it, a lease under our address that may be another host's is probed before it is touched.
+   */
+  readonly hostIdentity?: number;
+  readonly exhaustion: Exhaustion;
+  readonly mix: FamilyMix;
+}
