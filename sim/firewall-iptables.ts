@@ -17,6 +17,7 @@ type Table = Map<string, Chain>;
 
 /** Chains built into each table, in the order in which iptables-save prints them. */
 const builtIn: Readonly<Record<string, readonly string[]>> = {
+  raw: ['PREROUTING', 'OUTPUT'],
   filter: ['INPUT', 'FORWARD', 'OUTPUT'],
   nat: ['PREROUTING', 'INPUT', 'OUTPUT', 'POSTROUTING'],
 };

@@ -2,7 +2,6 @@ import process from 'node:process';
 import { runCleanup } from '../cli/cleanup.ts';
 import { runDoctor } from '../cli/doctor/doctor.ts';
 import { runLeaseRelease } from '../cli/lease.ts';
-import { readObstacles } from '../firewall/obstacles.ts';
 import type { Family, PerFamily } from '../ip/ip.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
@@ -66,7 +65,6 @@ export async function releaseLease(
 export async function examine(options: Options, warnings: readonly string[]): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
   const members = await connect(options);
-  const commands = systemCommands();
   try {
     return await withKernel((kernel) =>
       runDoctor(
@@ -74,17 +72,9 @@ export async function examine(options: Options, warnings: readonly string[]): Pr
           ...options,
           members,
           kernel,
+          commands: systemCommands(),
           files: nodeFiles,
           chooseInterface: (families, signal) => choose(kernel, options, families, signal),
-          firewallObstacles: async ({ ipv4, ipv6, enableNFTables }, signal) => {
-            if (!options.iptablesForwardRules) return [];
-            const families = [ipv4 && (4 as const), ipv6 && (6 as const)].filter(
-              (family) => family !== undefined,
-            );
-            const mode = enableNFTables ? 'nftables' : 'iptables';
-            const found = families.map((family) => readObstacles(commands, family, mode, signal));
-            return [...new Set((await Promise.all(found)).flat())];
-          },
           write: say,
         },
         new AbortController().signal,

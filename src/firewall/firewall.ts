@@ -166,9 +166,9 @@ export class Firewall {
   }
 
   #lookForObstacles(table: Parameters<typeof forwardObstacles>[0]): void {
-    const { forwardRules, mode, log } = this.#options;
+    const { forwardRules, forwardPosition, mode, log } = this.#options;
     if (!forwardRules) return;
-    for (const obstacle of forwardObstacles(table, mode === 'iptables')) {
+    for (const obstacle of forwardObstacles(table, mode === 'iptables' ? forwardPosition : 'none')) {
       if (this.#obstacles.has(obstacle)) continue;
       this.#obstacles.add(obstacle);
       log.warn({ event: 'firewall-obstacle' }, obstacle);

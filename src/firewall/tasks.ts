@@ -1,6 +1,6 @@
 import type { Family, PerFamily } from '../ip/ip.ts';
 import type { Commands } from '../runtime/commands.ts';
-import { converge } from './converge.ts';
+import { converge, type RuleStore } from './converge.ts';
 import type { ForwardPosition } from './forward.ts';
 import { Iptables } from './iptables.ts';
 import {
@@ -13,6 +13,7 @@ import {
 import type { SavedTable } from './iptables-save.ts';
 import { Nft } from './nft.ts';
 import { planNftTable, type WantedNftTable } from './nft-plan.ts';
+import type { NftTable } from './nft-ruleset.ts';
 import { type FirewallNetwork, forwardRules, masqueradeRules, type WantedChain } from './rules.ts';
 
 /** What this host's firewall is to do. */
@@ -33,6 +34,8 @@ export interface Task {
   readonly name: string;
   /** Resolves to whether anything had to be changed. Rejects with a FlannelError. */
   run(signal: AbortSignal): Promise<boolean>;
+  /** Resolves to whether nothing has to be changed, and changes nothing. Rejects with a FlannelError. */
+  isDone(signal: AbortSignal): Promise<boolean>;
 }
 
 /** The work for one family. */
@@ -110,35 +113,34 @@ function iptablesTask(
   planner: (signal: AbortSignal) => Promise<(saved: SavedTable) => string | undefined>,
 ): Task {
   const { table } = place;
-  return {
-    name: `${family === 4 ? 'iptables' : 'ip6tables'} ${table}`,
-    run: async (signal) =>
-      await converge(
-        {
-          read: async (inner) => {
-            const saved = await iptables.read(table, inner);
-            if (table === 'filter') onFilter?.(saved);
-            return saved;
-          },
-          plan: await planner(signal),
-          write: (input, inner) => iptables.restore(input, inner),
-        },
-        signal,
-      ),
-  };
+  return task(`${family === 4 ? 'iptables' : 'ip6tables'} ${table}`, async (signal) => ({
+    read: async (inner) => {
+      const saved = await iptables.read(table, inner);
+      if (table === 'filter') onFilter?.(saved);
+      return saved;
+    },
+    plan: await planner(signal),
+    write: (input, inner) => iptables.restore(input, inner),
+  }));
 }
 
 function nftTask(nft: Nft, family: Family, wanted: WantedNftTable, network: string | undefined): Task {
+  return task<NftTable | undefined>(`nftables flannel-ipv${family}`, () =>
+    Promise.resolve({
+      read: (inner) => nft.read(family, inner),
+      plan: (found) => planNftTable(found, wanted, family, network),
+      write: (script, inner) => nft.apply(script, inner),
+    }),
+  );
+}
+
+function task<T>(name: string, storeOf: (signal: AbortSignal) => Promise<RuleStore<T>>): Task {
   return {
-    name: `nftables flannel-ipv${family}`,
-    run: async (signal) =>
-      await converge(
-        {
-          read: (inner) => nft.read(family, inner),
-          plan: (found) => planNftTable(found, wanted, family, network),
-          write: (script, inner) => nft.apply(script, inner),
-        },
-        signal,
-      ),
+    name,
+    run: async (signal) => await converge(await storeOf(signal), signal),
+    isDone: async (signal) => {
+      const store = await storeOf(signal);
+      return store.plan(await store.read(signal)) === undefined;
+    },
   };
 }

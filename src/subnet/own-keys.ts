@@ -30,7 +30,7 @@ interface OwnKeysOptions {
   readonly subnetsPrefix: string;
   readonly addresses: PerFamily<string>;
   readonly pools: PerFamily<PoolConfig>;
-  readonly grants: Grants;
+  readonly grants: Pick<Grants, 'isOurs'>;
   readonly hint?: LeaseSubnets;
 }
 

@@ -31,6 +31,9 @@ async function run(
 }
 
 const doctor = (...flags: readonly string[]) => run('doctor', ...etcd, '--iface=eth0', ...flags);
+/** What Docker from version 28 on sets for each container. */
+const closedContainer = (action: '-A' | '-D') =>
+  `-t raw ${action} PREROUTING -d 172.20.7.2 ! -i docker0 -j DROP`.split(' ');
 const ownKey = () => leaseKey(`${bench.daemon.subnetEnv()['FLANNEL_SUBNET']?.replace(/\.1\/24$/, '.0/24')}`);
 const keys = async () =>
   (await bench.etcd.ctl('get', '--prefix', '--keys-only', `${PREFIX}/subnets/`)).split('\n').filter(Boolean);
@@ -50,12 +53,16 @@ test('doctor names what is wrong, and what to do', async () => {
   await bench.putRoutes(['172.20.3.0/24 via 192.0.2.7']);
   await bench.host.ip('link add docker0 type bridge');
   await bench.host.ip('addr add 172.17.0.1/16 dev docker0');
-  const { code, text } = await doctor();
+  await bench.host.exec('iptables', ...closedContainer('-A'));
+  const { code, text } = await doctor('--ip-masq');
   expect(text).toMatch(/PROBLEM +net\.ipv4\.ip_forward is off.*\n.*sysctl -w net\.ipv4\.ip_forward=1/);
   expect(text).toMatch(/PROBLEM +IPv4: 1 of 2 peers are not routed: 172\.20\.3\.0\/24 via 192\.0\.2\.7/);
   expect(text).toMatch(/PROBLEM +docker0 has 172\.17\.0\.1\/16.*\n.*systemctl restart docker/);
-  expect(text).toContain('3 problems found.');
+  expect(text).toMatch(/PROBLEM +Docker lets no packet of another host reach 1 of this host's containers/);
+  expect(text).toMatch(/PROBLEM +iptables nat: our rules are missing/);
+  expect(text).toContain('5 problems found.');
   expect(code).toBe(1);
+  await bench.host.exec('iptables', ...closedContainer('-D'));
   await bench.host.ip('link del docker0');
   await bench.removeLease('172.20.3.0/24');
   await bench.host.exec('sysctl', '-qw', 'net.ipv4.ip_forward=1');

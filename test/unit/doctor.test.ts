@@ -1,16 +1,11 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
-import { runDoctor } from '../../src/cli/doctor/doctor.ts';
-import { chooseInterface } from '../../src/daemon/interface/choose-interface.ts';
-import { readHostNetwork } from '../../src/daemon/interface/host-network.ts';
-import type { Family } from '../../src/ip/ip.ts';
-import type { Kernel } from '../../src/kernel/kernel.ts';
+import type { DoctorOptions } from '../../src/cli/doctor/doctor.ts';
+import { examineHost } from './doctor-run.ts';
 
 let cluster: SimCluster;
 let host: SimHost;
 let peer: SimHost;
-let kernel: Kernel;
-let obstacles: readonly string[];
 
 const leaseKeyOf = async (of: SimHost) =>
   `${prefix}/subnets/${(await of.subnet())?.text.replace('/', '-') ?? 'none'}`;
@@ -23,15 +18,12 @@ beforeEach(async () => {
   }
   await cluster.clock.until('full mesh', () => cluster.meshed, 60_000);
   [host, peer] = cluster.hosts as [SimHost, SimHost];
-  kernel = host.kernel.open();
-  obstacles = [];
   host.kernel.createLink('docker0');
   host.kernel.addAddress('docker0', `${bridgeAddress(await host.subnet())}/24`);
   await cluster.clock.advance(1_000);
 });
 
 afterEach(async () => {
-  kernel.close();
   await cluster.close();
   expect(cluster.clock.pending).toBe(0);
 });
@@ -40,37 +32,7 @@ function bridgeAddress(subnet: { readonly text: string } | undefined): string {
   return (subnet?.text ?? '').replace(/\.0\/24$/, '.1');
 }
 
-async function examine(): Promise<{ readonly exit: number; readonly text: string }> {
-  const lines: string[] = [];
-  const members = cluster.etcd.connect('doctor');
-  const choose = async (families: readonly Family[], signal: AbortSignal) => {
-    const wanted = { ifaces: [], ifaceRegexes: [], families };
-    const choice = chooseInterface(await readHostNetwork(kernel, wanted, signal), wanted);
-    return 'chosen' in choice ? choice.chosen : choice.problem;
-  };
-  let exit: number | undefined;
-  const run = runDoctor(
-    {
-      members,
-      kernel,
-      files: host.files,
-      etcdPrefix: prefix,
-      subnetFile: '/run/flannel/subnet.env',
-      dockerOptsFile: '/run/docker_opts.env',
-      routeProtocol: 102,
-      chooseInterface: choose,
-      firewallObstacles: () => Promise.resolve(obstacles),
-      write: (line) => lines.push(line),
-    },
-    new AbortController().signal,
-  ).then((code) => {
-    exit = code;
-  });
-  await cluster.clock.until('the doctor is done', () => exit !== undefined, 60_000);
-  await run;
-  for (const member of members) member.close();
-  return { exit: exit ?? -1, text: lines.join('\n') };
-}
+const examine = (options: Partial<DoctorOptions> = {}) => examineHost(cluster, host, options);
 
 describe('the doctor', () => {
   it('finds nothing wrong with a healthy host, and says what it looked at', async () => {
@@ -175,14 +137,78 @@ describe('the doctor', () => {
       },
       /PROBLEM {2}172\.20\.77\.0\/24 of eth1 lies in the range/,
     ],
+  ];
+
+  const operator = (input: string) => {
+    const { exitCode, stderr } = host.firewall.answer({
+      program: 'iptables-restore',
+      args: ['--noflush'],
+      stdin: input,
+    });
+    expect(`${exitCode}${stderr}`).toBe('0');
+  };
+
+  const firewallFaults: readonly (readonly [string, Partial<DoctorOptions>, () => void, RegExp])[] = [
     [
-      'a firewall in the way',
+      'rules that are gone',
+      {},
+      () => operator('*filter\n-F FORWARD\nCOMMIT\n'),
+      /PROBLEM {2}iptables filter: our rules are missing/,
+    ],
+    [
+      'masquerading that is not there',
+      { ipMasq: true },
+      () => {},
+      /PROBLEM {2}iptables nat: our rules are missing/,
+    ],
+    [
+      'rules that stand behind a REJECT',
+      { iptablesForwardPosition: 'last' },
+      () => operator('*filter\n-I FORWARD 1 -j REJECT --reject-with icmp-host-prohibited\nCOMMIT\n'),
+      /note {5}iptables' chain FORWARD has a rule that lets nothing pass, and ours stand behind it/,
+    ],
+    [
+      'Docker that drops what comes from other hosts',
+      {},
+      () =>
+        operator(
+          '*filter\n-N DOCKER\n-A FORWARD -j DOCKER\n-A DOCKER ! -i docker0 -o docker0 -j DROP\nCOMMIT\n',
+        ),
+      /note {5}Docker drops packets .*--iptables-forward-position=first/,
+    ],
+    [
+      'containers closed in the table raw (Docker 28)',
+      {},
       () => {
-        obstacles = ['FORWARD lets nothing pass'];
+        const raw = '-d 172.17.0.2 ! -i br-1 -j DROP\n-A PREROUTING -d 127.0.0.1 ! -i lo -j DROP';
+        operator(`*raw\n-A PREROUTING -d 172.20.20.2 ! -i docker0 -j DROP\n-A PREROUTING ${raw}\nCOMMIT\n`);
       },
-      /note {5}FORWARD lets nothing pass/,
+      /PROBLEM {2}Docker lets no packet of another host reach 1 of .*\n.*allow-direct-routing/,
+    ],
+    [
+      'iptables that fails',
+      {},
+      () => {
+        host.firewall.before = () => ({ exitCode: 4, stdout: '', stderr: 'Permission denied' });
+      },
+      /PROBLEM {2}iptables filter: .*Permission denied.*\nPROBLEM {2}the firewall could not be looked at/,
     ],
   ];
+
+  it.each(firewallFaults)('tells of %s', async (_, options, breakIt, expected) => {
+    await host.stop();
+    breakIt();
+    const { text } = await examine(options);
+    expect(text).toMatch(expected);
+    expect(text).toContain('all 2 peers are routed');
+  });
+
+  it('has nothing against Docker where our rules come first', async () => {
+    await host.stop();
+    const docker = '-N DOCKER\n-A FORWARD -j DOCKER\n-A DOCKER ! -i docker0 -o docker0 -j DROP';
+    operator(`*filter\n${docker}\nCOMMIT\n`);
+    expect(await examine({ iptablesForwardPosition: 'first' })).toMatchObject({ exit: 0 });
+  });
 
   it.each(faults)('tells of %s', async (_, breakIt, expected) => {
     await breakIt();

@@ -26,16 +26,16 @@ export async function checkEtcd(
   const clusters = new Set<string>();
   const key = configKey(etcdPrefix);
   let found: { readonly registry: Registry; readonly text: string | undefined } | undefined;
-  for (const registry of members) {
-    try {
-      const { kvs, header } = await registry.range({ key }, signal);
+  const asked = await Promise.allSettled(members.map((registry) => registry.range({ key }, signal)));
+  signal.throwIfAborted();
+  for (const [index, registry] of members.entries()) {
+    const answer = asked[index];
+    if (answer?.status === 'fulfilled') {
+      const { kvs, header } = answer.value;
       findings.push(ok(`etcd at ${registry.endpoint} answers (revision ${header.revision})`));
       clusters.add(header.clusterId);
       found ??= { registry, text: kvs[0]?.value };
-    } catch (error) {
-      signal.throwIfAborted();
-      findings.push(failed('etcd', error));
-    }
+    } else findings.push(failed('etcd', answer?.reason));
   }
   if (clusters.size > 1)
     findings.push(

@@ -2,7 +2,7 @@ import { gatewayAddress, overlaps, type PerFamily, parseSubnet, type Subnet } fr
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/files.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
-import { type Finding, note, ok, problem } from './finding.ts';
+import { type Finding, failed, note, ok, problem } from './finding.ts';
 
 /** What of this host is looked at beside its routes. */
 export interface HostFacts {
@@ -56,7 +56,12 @@ export async function checkFiles(
 }
 
 async function checkFile(files: Files, path: string, parts: readonly string[]): Promise<Finding> {
-  const text = await files.readText(path);
+  let text: string | undefined;
+  try {
+    text = await files.readText(path);
+  } catch (error) {
+    return failed(`${path} cannot be read`, error);
+  }
   const remedy = 'Start or restart the daemon, which writes it.';
   if (text === undefined) return problem(`${path} is missing`, remedy);
   const lacking = parts.filter((part) => !text.includes(part));
@@ -65,9 +70,11 @@ async function checkFile(files: Files, path: string, parts: readonly string[]): 
     : problem(`${path} does not fit the lease: it lacks ${lacking.join(' and ')}`, remedy);
 }
 
+const bridgeName = 'docker0';
+
 /** Docker's bridge keeps the address it was made with until Docker is started anew (flannel #195). */
 export function checkBridge({ links, addresses }: HostFacts, subnet: Subnet): Finding {
-  const bridge = links.find(({ name }) => name === 'docker0');
+  const bridge = links.find(({ name }) => name === bridgeName);
   if (bridge === undefined) return note('there is no docker0: Docker does not run, or uses another bridge');
   const held = addresses.filter(({ family, linkIndex }) => family === 4 && linkIndex === bridge.index);
   if (held.some(({ address, prefixLength }) => `${address}/${prefixLength}` === bridgeAddress(subnet)))
@@ -80,7 +87,10 @@ export function checkBridge({ links, addresses }: HostFacts, subnet: Subnet): Fi
   );
 }
 
-/** A pool that overlaps a network of this host may cut it off (flannel #611); the network as a whole may. */
+/**
+ * A pool that overlaps a network of this host may cut it off (flannel #611); the network as a whole may. Docker's bridge is
+ * judged by {@link checkBridge}.
+ */
 export function checkPools(
   { links, addresses }: HostFacts,
   config: NetworkConfig,
@@ -95,6 +105,7 @@ export function checkPools(
       if (mine !== undefined && overlaps(mine, connected)) return [];
       if (connected.last < pool.min.first || connected.first > pool.max.last) return [];
       const name = links.find(({ index }) => index === linkIndex)?.name ?? `link ${linkIndex}`;
+      if (name === bridgeName) return [];
       return [
         problem(
           `${connected.text} of ${name} lies in the range that subnets are leased from, ${pool.min.text} to ${pool.max.text}`,

@@ -1,10 +1,23 @@
 import { overlaps, type PerFamily, type Subnet } from '../../ip/ip.ts';
 import { fits } from '../../subnet/allocate.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
+import { isOwnLease } from '../../subnet/holder.ts';
 import { type Lease, parseLease } from '../../subnet/lease.ts';
 import { listRange } from '../../subnet/list.ts';
+import { findOwn } from '../../subnet/own-keys.ts';
 import type { Registry } from '../../subnet/registry.ts';
-import { type Finding, few, note, ok, problem } from './finding.ts';
+import { renewIntervalMs } from '../../subnet/renewal-schedule.ts';
+import { attempt, type Finding, few, note, ok, problem } from './finding.ts';
+
+/** What leases are judged by. */
+export interface LeaseFacts {
+  readonly registry: Registry;
+  readonly subnetsPrefix: string;
+  readonly config: NetworkConfig;
+  /** Of this host, as its daemon would choose them. */
+  readonly addresses: PerFamily<string>;
+  readonly renewMarginMs: number;
+}
 
 /** The leases of the cluster, and this host's among them. */
 export interface LeaseReport {
@@ -13,56 +26,52 @@ export interface LeaseReport {
   readonly own?: Lease;
 }
 
+/** So many of one kind are told one by one. */
+const mostTold = 5;
+
 /** Looks for leases that no daemon can mend by itself: overlaps, shared addresses, keys that name nothing. */
-export async function checkLeases(
-  registry: Registry,
-  subnetsPrefix: string,
-  { config, addresses }: { readonly config: NetworkConfig; readonly addresses: PerFamily<string> },
-  signal: AbortSignal,
-): Promise<LeaseReport> {
+export async function checkLeases(facts: LeaseFacts, signal: AbortSignal): Promise<LeaseReport> {
+  const { registry, subnetsPrefix, config, addresses } = facts;
   const { kvs } = await listRange(registry, subnetsPrefix, signal);
   const parsed = kvs.map((kv) => parseLease(subnetsPrefix, kv));
   const leases = parsed.flatMap((one) => ('lease' in one ? [one.lease] : []));
   const junk = parsed.flatMap((one) => ('problem' in one ? [one.problem] : []));
-  const mine = leases.filter((lease) => isOwn(lease, addresses));
-  const [own] = mine;
+  const mine = leases.filter((lease) => isOwnLease(addresses, lease));
+  const grants = { isOurs: () => false };
+  const own = findOwn({ subnetsPrefix, addresses, pools: config, grants }, kvs).chosen?.lease ?? mine[0];
+  const others = mine.filter(({ key }) => key !== own?.key).map(({ key }) => key);
   const findings = [
     ok(`${leases.length} leases under ${subnetsPrefix}`),
     ...(junk.length === 0 ? [] : [note(`${junk.length} keys are no leases: ${few(junk, 3)}`)]),
-    ...overlapping(leases).map((text) =>
-      problem(text, 'Delete the key of the host that is gone, or restart the daemon of the later one.'),
-    ),
-    ...sharedAddresses(leases),
-    ...(await ownFindings(registry, mine, config, signal)),
+    ...overlapFindings(leases),
+    ...sharedAddresses(leases.filter((lease) => !mine.includes(lease))),
+    ...(await ownFindings(facts, own, signal)),
+    ...(others.length === 0
+      ? []
+      : [
+          note(
+            `further keys carry this host's address: ${few(others)}`,
+            'Delete them (etcdctl del KEY) if no other host uses that address.',
+          ),
+        ]),
   ];
   return { findings, leases, ...(own === undefined ? {} : { own }) };
 }
 
-function isOwn({ value }: Lease, { ipv4, ipv6 }: PerFamily<string>): boolean {
-  return ipv4 === undefined ? value.publicIPv6 === ipv6 : value.publicIP === ipv4;
-}
-
 async function ownFindings(
-  registry: Registry,
-  mine: readonly Lease[],
-  config: NetworkConfig,
+  facts: LeaseFacts,
+  own: Lease | undefined,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
-  const [own] = mine;
   if (own === undefined)
     return [
       problem('this host has no lease', 'Start the daemon, and look at its log: it says what it waits for.'),
     ];
-  const findings: Finding[] = [];
-  if (own.leaseId === '0') findings.push(ok(`own lease ${own.key}, a reservation`));
-  else {
-    const { ttlSeconds } = await registry.leaseTimeToLive(own.leaseId, signal);
-    findings.push(ok(`own lease ${own.key}, ends in ${Math.round(ttlSeconds / 60)} minutes unless renewed`));
-  }
-  const { ipv4, ipv6 } = own.subnets;
+  const findings = [...(await attempt(`own lease ${own.key}`, signal, () => lifeOf(facts, own, signal)))];
+  const { ipv4, ipv6 } = facts.config;
   const unfit =
-    (config.ipv4 && !(ipv4 && fits(config.ipv4, ipv4))) ||
-    (config.ipv6 && !(ipv6 && fits(config.ipv6, ipv6)));
+    (ipv4 && !(own.subnets.ipv4 && fits(ipv4, own.subnets.ipv4))) ||
+    (ipv6 && !(own.subnets.ipv6 && fits(ipv6, own.subnets.ipv6)));
   if (unfit)
     findings.push(
       problem(
@@ -77,14 +86,38 @@ async function ownFindings(
         'Restart the daemon: it puts it right.',
       ),
     );
-  if (mine.length > 1)
-    findings.push(
-      note(
-        `further keys carry this host's address: ${few(mine.slice(1).map(({ key }) => key))}`,
-        'Delete them (etcdctl del KEY) if no other host uses that address.',
-      ),
-    );
   return findings;
+}
+
+/** How long the lease lives, and whether that shows a daemon that renews it. */
+async function lifeOf(
+  { registry, renewMarginMs }: LeaseFacts,
+  { key, leaseId }: Lease,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  if (leaseId === '0') return [ok(`own lease ${key}, a reservation`)];
+  const { ttlSeconds, grantedTtlSeconds } = await registry.leaseTimeToLive(leaseId, signal);
+  const remedy =
+    'Is the daemon running? Start it, or look at its log: it says why the lease cannot be renewed.';
+  if (ttlSeconds <= 0) return [problem(`own lease ${key} has ended`, remedy)];
+  const left = `own lease ${key}, ends in ${duration(ttlSeconds)} unless renewed`;
+  // Twice the interval: a renewal may fail, and a daemon be just starting.
+  const overdueS = grantedTtlSeconds - (2 * renewIntervalMs(grantedTtlSeconds, renewMarginMs)) / 1000;
+  return [ttlSeconds < overdueS ? problem(`${left}, and was not renewed when it was due`, remedy) : ok(left)];
+}
+
+function duration(seconds: number): string {
+  return seconds < 120 ? `${seconds} seconds` : `${Math.round(seconds / 60)} minutes`;
+}
+
+function overlapFindings(leases: readonly Lease[]): readonly Finding[] {
+  const texts = overlapping(leases);
+  const rest = texts.length - mostTold;
+  const remedy = 'Delete the key of the host that is gone, or restart the daemon of the later one.';
+  return [
+    ...texts.slice(0, mostTold).map((text) => problem(text, remedy)),
+    ...(rest > 0 ? [problem(`${rest} more leases overlap another one`)] : []),
+  ];
 }
 
 /** Pairs of leases that share addresses, both named. */
@@ -107,16 +140,22 @@ function overlapping(leases: readonly Lease[]): readonly string[] {
   return found;
 }
 
+/** Of hosts but this one: `PublicIP`, or while IPv4 is off `PublicIPv6`. */
 function sharedAddresses(leases: readonly Lease[]): readonly Finding[] {
   const keysOf = new Map<string, string[]>();
   for (const { key, value } of leases) {
-    if (value.publicIP === undefined) continue;
-    const keys = keysOf.get(value.publicIP);
-    if (keys === undefined) keysOf.set(value.publicIP, [key]);
+    const address = value.publicIP ?? value.publicIPv6;
+    if (address === undefined) continue;
+    const keys = keysOf.get(address);
+    if (keys === undefined) keysOf.set(address, [key]);
     else keys.push(key);
   }
   const shared = [...keysOf].filter(([, keys]) => keys.length > 1);
-  return shared.map(([address, keys]) =>
-    note(`${keys.length} leases name the address ${address}: ${few(keys)}`),
-  );
+  const rest = shared.length - mostTold;
+  return [
+    ...shared
+      .slice(0, mostTold)
+      .map(([address, keys]) => note(`${keys.length} leases name the address ${address}: ${few(keys)}`)),
+    ...(rest > 0 ? [note(`${rest} more addresses are named by several leases`)] : []),
+  ];
 }

@@ -1,6 +1,6 @@
-import { routeOfLease, type Self } from '../../backend/hostgw/desired.ts';
+import { DesiredRoutes, type Self } from '../../backend/hostgw/desired.ts';
 import { metricOf } from '../../backend/hostgw/ownership.ts';
-import { containsAddress, parseSubnet } from '../../ip/ip.ts';
+import { containsAddress, containsSubnet, parseSubnet, type Subnet } from '../../ip/ip.ts';
 import type { Route } from '../../kernel/kernel.ts';
 import type { Lease } from '../../subnet/lease.ts';
 import { type Finding, few, note, ok, problem } from './finding.ts';
@@ -8,6 +8,8 @@ import { type Finding, few, note, ok, problem } from './finding.ts';
 /** What the routes of one family are judged by. */
 export interface RouteFacts {
   readonly self: Self;
+  /** Of the cluster: routes beyond it are another daemon's. */
+  readonly network: Subnet;
   /** Of the main table. */
   readonly routes: readonly Route[];
   readonly linkIndex: number;
@@ -17,62 +19,67 @@ export interface RouteFacts {
 
 /** Compares the routes of one family with what the leases ask for. */
 export function checkRoutes(leases: readonly Lease[], facts: RouteFacts): readonly Finding[] {
-  const { self, routes, protocol } = facts;
-  const findings: Finding[] = [];
-  const wanted = new Set<string>();
-  let installed = 0;
-  const wrong: string[] = [];
-  for (const lease of leases) {
-    const asked = routeOfLease(lease, self);
-    if ('reason' in asked) {
-      if (!asked.ignore) findings.push(note(`${lease.key} is not routed: ${asked.reason}`));
-      continue;
-    }
-    const { dst, gateway } = asked.route;
-    wanted.add(dst);
-    const reason = whyNot(dst, gateway, facts);
-    if (reason === undefined) installed++;
-    else wrong.push(`${dst} via ${gateway} ${reason}`);
-  }
+  const { self, routes, protocol, network } = facts;
+  const desired = new DesiredRoutes(self);
+  desired.replaceAll(leases);
+  const wrong = wrongRoutes(desired, facts);
+  const wanted = new Set(desired.dsts);
   const family = `IPv${self.subnet.family}`;
-  if (wrong.length === 0) findings.push(ok(`${family}: all ${installed} peers are routed`));
-  else
-    findings.push(
-      problem(
-        `${family}: ${wrong.length} of ${wanted.size} peers are not routed: ${few(wrong)}`,
-        'The log of the daemon says what keeps it from putting them right; without a running daemon, start it.',
-      ),
-    );
-  const stale = routes.filter(
-    (route) => route.protocol === protocol && route.type === 'unicast' && !wanted.has(route.dst),
+  const refused = [...desired.refused].map(([key, reason]) => `${key}: ${reason}`);
+  const stale = routes.filter(({ dst, type, protocol: number }) => {
+    if (number !== protocol || type !== 'unicast' || wanted.has(dst)) return false;
+    const subnet = parseSubnet(dst);
+    return subnet !== undefined && containsSubnet(network, subnet);
+  });
+  return [
+    ...(refused.length === 0
+      ? []
+      : [note(`${family}: ${refused.length} leases are not routed: ${few(refused)}`)]),
+    wrong.length === 0
+      ? ok(`${family}: all ${wanted.size} peers are routed`)
+      : problem(
+          `${family}: ${wrong.length} of ${wanted.size} peers are not routed: ${few(wrong)}`,
+          'The log of the daemon says what keeps it from putting them right; without a running daemon, start it.',
+        ),
+    ...(stale.length === 0
+      ? []
+      : [
+          note(
+            `${family}: ${stale.length} routes of ours belong to no lease: ${few(stale.map(({ dst }) => dst))}`,
+          ),
+        ]),
+  ];
+}
+
+function wrongRoutes(desired: DesiredRoutes, { routes, linkIndex, self }: RouteFacts): readonly string[] {
+  const bestTo = new Map<string, Route>();
+  for (const route of routes) {
+    if (route.tos !== 0) continue;
+    const other = bestTo.get(route.dst);
+    if (other === undefined || route.metric < other.metric) bestTo.set(route.dst, route);
+  }
+  const connected = routes.flatMap(({ dst, gateway, linkIndex: link }) =>
+    gateway === undefined && link === linkIndex ? (parseSubnet(dst) ?? []) : [],
   );
-  if (stale.length > 0)
-    findings.push(
-      note(
-        `${family}: ${stale.length} routes of ours belong to no lease: ${few(stale.map(({ dst }) => dst))}`,
-      ),
-    );
-  return findings;
+  return [...desired.dsts].flatMap((dst) => {
+    const gateway = desired.get(dst)?.gateway ?? '';
+    const inUse = bestTo.get(dst);
+    const onLink = () => connected.some((network) => containsAddress(network, gateway));
+    const reason =
+      inUse === undefined
+        ? onLink()
+          ? 'missing'
+          : 'its gateway is not on a network connected to this interface'
+        : whyNot(inUse, gateway, linkIndex, metricOf(self.subnet.family));
+    return reason === undefined ? [] : [`${dst} via ${gateway} (${reason})`];
+  });
 }
 
 /** Why the route in use is not the one wanted; undefined when it is. */
-function whyNot(dst: string, gateway: string, facts: RouteFacts): string | undefined {
-  const { routes, linkIndex, self } = facts;
-  const [inUse] = routes.filter((route) => route.dst === dst).toSorted((a, b) => a.metric - b.metric);
-  if (
-    inUse?.gateway === gateway &&
-    inUse.linkIndex === linkIndex &&
-    inUse.metric <= metricOf(self.subnet.family)
-  )
-    return undefined;
-  if (inUse !== undefined) {
-    return inUse.gateway === undefined
-      ? `(the route there has no gateway, protocol ${inUse.protocol})`
-      : `(the route there goes via ${inUse.gateway})`;
-  }
-  const connected = routes.some(({ dst: network, gateway: via, linkIndex: link }) => {
-    const subnet = via === undefined && link === linkIndex ? parseSubnet(network) : undefined;
-    return subnet !== undefined && containsAddress(subnet, gateway);
-  });
-  return connected ? '(missing)' : '(its gateway is not on a network connected to this interface)';
+function whyNot(inUse: Route, gateway: string, linkIndex: number, metric: number): string | undefined {
+  if (inUse.gateway === undefined)
+    return `the route there has no gateway, type ${inUse.type}, protocol ${inUse.protocol}`;
+  if (inUse.gateway !== gateway) return `the route there goes via ${inUse.gateway}`;
+  if (inUse.linkIndex !== linkIndex) return 'the route there leaves by another interface';
+  return inUse.metric > metric ? `the route there has the metric ${inUse.metric}` : undefined;
 }

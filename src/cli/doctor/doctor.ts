@@ -6,10 +6,11 @@ import type { Lease } from '../../subnet/lease.ts';
 import type { Registry } from '../../subnet/registry.ts';
 import { subnetsPrefix } from '../../subnet/subnet-key.ts';
 import { checkEtcd } from './check-etcd.ts';
+import { checkFirewall, type FirewallFacts } from './check-firewall.ts';
 import { checkBridge, checkFiles, checkForwarding, checkPools, type HostFacts } from './check-host.ts';
 import { checkLeases } from './check-leases.ts';
 import { checkRoutes } from './check-routes.ts';
-import { type Finding, failed, linesOf, note, ok, problem } from './finding.ts';
+import { attempt, type Finding, failed, linesOf, ok, problem } from './finding.ts';
 
 /** The interface that the daemon would use, as it chooses it. */
 interface ChosenInterface {
@@ -18,7 +19,7 @@ interface ChosenInterface {
   readonly addresses: PerFamily<string>;
 }
 
-export interface DoctorOptions {
+export interface DoctorOptions extends FirewallFacts {
   /** One for each endpoint. */
   readonly members: readonly Registry[];
   readonly kernel: Kernel;
@@ -27,13 +28,12 @@ export interface DoctorOptions {
   readonly subnetFile: string;
   readonly dockerOptsFile?: string;
   readonly routeProtocol: number;
+  readonly renewMarginMs: number;
   /** Chooses the interface by the flags given; a text says why there is none. */
   readonly chooseInterface: (
     families: readonly Family[],
     signal: AbortSignal,
   ) => Promise<ChosenInterface | string>;
-  /** Why the firewall may keep containers' packets, one sentence each. */
-  readonly firewallObstacles: (config: NetworkConfig, signal: AbortSignal) => Promise<readonly string[]>;
   /** Takes each line of the report. */
   readonly write: (line: string) => void;
 }
@@ -70,7 +70,7 @@ async function examine(
   tell: (findings: readonly Finding[]) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const { members, etcdPrefix, kernel, files } = options;
+  const { members, etcdPrefix, files } = options;
   const { findings, registry, config } = await checkEtcd(members, etcdPrefix, signal);
   tell(findings);
   if (registry === undefined || config === undefined) return;
@@ -82,31 +82,48 @@ async function examine(
   const { addresses } = chosen;
   const shown = [addresses.ipv4, addresses.ipv6].filter((text) => text !== undefined).join(' and ');
   tell([ok(`peers reach this host at ${shown} on ${chosen.name}`)]);
-  const report = await checkLeases(registry, subnetsPrefix(etcdPrefix), { config, addresses }, signal);
+  const asked = { ...options, registry, subnetsPrefix: subnetsPrefix(etcdPrefix), config, addresses };
+  const report = await checkLeases(asked, signal);
   tell(report.findings);
-  const links = await kernel.links(signal);
-  const facts: HostFacts = { ...options, files, links, addresses: await kernel.addresses(signal) };
   const own = report.own?.subnets ?? {};
-  tell(checkPools(facts, config, own));
-  if (report.own !== undefined) tell(await checkFiles(facts, own));
-  if (own.ipv4 !== undefined) tell([checkBridge(facts, own.ipv4)]);
-  tell(await routeFindings(options, report, chosen, signal));
-  tell((await options.firewallObstacles(config, signal)).map((text) => note(text)));
+  const step = async (what: string, check: () => Promise<readonly Finding[]>) =>
+    tell(await attempt(what, signal, check));
+  await step('addresses of this host', () => hostFindings(options, config, report.own, signal));
+  await step('routes', () => routeFindings(options, config, report, chosen, signal));
+  await step('firewall', () => checkFirewall(options, config, own, signal));
+}
+
+async function hostFindings(
+  options: DoctorOptions,
+  config: NetworkConfig,
+  own: Lease | undefined,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  const { kernel } = options;
+  const [links, addresses] = [await kernel.links(signal), await kernel.addresses(signal)];
+  const facts: HostFacts = { ...options, links, addresses };
+  const subnets = own?.subnets ?? {};
+  return [
+    ...checkPools(facts, config, subnets),
+    ...(own === undefined ? [] : await checkFiles(facts, subnets)),
+    ...(subnets.ipv4 === undefined ? [] : [checkBridge(facts, subnets.ipv4)]),
+  ];
 }
 
 async function routeFindings(
   { kernel, routeProtocol: protocol }: DoctorOptions,
+  config: NetworkConfig,
   { leases, own }: { readonly leases: readonly Lease[]; readonly own?: Lease },
   { index: linkIndex, addresses }: ChosenInterface,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
-  for (const family of [4, 6] as const) {
-    const subnet = family === 4 ? own?.subnets.ipv4 : own?.subnets.ipv6;
-    const address = family === 4 ? addresses.ipv4 : addresses.ipv6;
-    if (subnet === undefined || address === undefined) continue;
-    const routes = await kernel.routes(family, signal);
-    findings.push(...checkRoutes(leases, { self: { subnet, address }, routes, linkIndex, protocol }));
+  for (const family of ['ipv4', 'ipv6'] as const) {
+    const [pool, subnet, address] = [config[family], own?.subnets[family], addresses[family]];
+    if (pool === undefined || subnet === undefined || address === undefined) continue;
+    const routes = await kernel.routes(subnet.family, signal);
+    const facts = { self: { subnet, address }, network: pool.network, routes, linkIndex, protocol };
+    findings.push(...checkRoutes(leases, facts));
   }
   return findings;
 }

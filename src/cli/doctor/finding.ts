@@ -22,6 +22,20 @@ export function failed(what: string, error: unknown): Finding {
   return problem(`${what}: ${explanationOf(error)}`);
 }
 
+/** What `check` finds; when it fails, that it does. Rejects only with `signal.reason`. */
+export async function attempt(
+  what: string,
+  signal: AbortSignal,
+  check: () => Promise<readonly Finding[]>,
+): Promise<readonly Finding[]> {
+  try {
+    return await check();
+  } catch (error) {
+    signal.throwIfAborted();
+    return [failed(what, error)];
+  }
+}
+
 const marks: Readonly<Record<Finding['level'], string>> = {
   ok: 'ok     ',
   note: 'note   ',

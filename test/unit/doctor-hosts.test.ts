@@ -1,0 +1,194 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { checkRoutes } from '../../src/cli/doctor/check-routes.ts';
+import { parseSubnet, type Subnet } from '../../src/ip/ip.ts';
+import type { Route } from '../../src/kernel/kernel.ts';
+import { type Lease, parseLease } from '../../src/subnet/lease.ts';
+import { examineHost } from './doctor-run.ts';
+
+// The doctor on hosts of other kinds, and with etcd's keys in disorder.
+
+const ipv4 = { Network: '172.20.0.0/16', SubnetMin: '172.20.10.0', SubnetMax: '172.20.254.0' };
+const ipv6 = { EnableIPv6: true, IPv6Network: 'fc00:20::/48' };
+const configs = {
+  'IPv4 alone': ipv4,
+  'both families': { ...ipv4, ...ipv6 },
+  'IPv6 alone': { EnableIPv4: false, ...ipv6 },
+};
+const bySubnet = (text: string) => `${prefix}/subnets/${text.replace('/', '-')}`;
+const hourMs = 3_600_000;
+
+let cluster: SimCluster | undefined;
+afterEach(() => cluster?.close());
+
+async function meshed(
+  kind: keyof typeof configs,
+): Promise<{ all: SimCluster; host: SimHost; peer: SimHost }> {
+  const config = JSON.stringify({ ...configs[kind], Backend: { Type: 'host-gw' } });
+  const all = new SimCluster({ seed: 12, hosts: 3, ipv6: true, config });
+  cluster = all;
+  for (const each of all.hosts) {
+    for (const file of ['ipv4/ip_forward', 'ipv6/conf/all/forwarding'])
+      await each.files.writeAtomic(`/proc/sys/net/${file}`, '1\n', 0o644);
+    each.start();
+  }
+  await all.clock.until('ready', () => all.hosts.every(({ readiness }) => readiness.ready), 60_000);
+  const [host, peer] = all.hosts;
+  if (host === undefined || peer === undefined) throw new Error('too few hosts');
+  return { all, host, peer };
+}
+
+const problems = (text: string) => text.split('\n').filter((line) => line.startsWith('PROBLEM'));
+const notes = (text: string) => text.split('\n').filter((line) => line.startsWith('note'));
+
+describe('the doctor', () => {
+  it.each(['IPv4 alone', 'both families', 'IPv6 alone'] as const)(
+    'finds nothing wrong with %s',
+    async (kind) => {
+      const { all, host } = await meshed(kind);
+      const { text, exit } = await examineHost(all, host);
+      expect(problems(text)).toEqual([]);
+      if (kind !== 'IPv6 alone') expect(text).toContain('IPv4: all 2 peers are routed');
+      if (kind !== 'IPv4 alone') expect(text).toContain('IPv6: all 2 peers are routed');
+      expect(notes(text).join()).not.toContain('leases name the address');
+      expect(exit).toBe(0);
+    },
+  );
+
+  it('misses an IPv6 route', async () => {
+    const { all, host, peer } = await meshed('both families');
+    await host.stop();
+    const dst = (await peer.subnets()).ipv6?.text ?? '';
+    host.kernel.deleteRoute({ dst, metric: 1024 });
+    const { text } = await examineHost(all, host);
+    expect(problems(text)).toEqual([
+      expect.stringMatching(/IPv6: 1 of 2 peers are not routed: .*\(missing\)/),
+    ]);
+  });
+
+  it('sees that nobody renews the lease any more', async () => {
+    const { all, host } = await meshed('IPv4 alone');
+    for (const each of all.hosts) await each.stop();
+    await all.clock.advance(15 * hourMs);
+    expect((await examineHost(all, host)).exit).toBe(0);
+    await all.clock.advance(2 * hourMs);
+    const { text } = await examineHost(all, host);
+    expect(text).toMatch(
+      /PROBLEM {2}own lease \S+, ends in \d+ minutes unless renewed, and was not renewed when/,
+    );
+  });
+
+  it('takes the lease for its own that the daemon takes, and names the others', async () => {
+    const { all, host } = await meshed('IPv4 alone');
+    const value = JSON.stringify({ PublicIP: host.address, BackendType: 'host-gw' });
+    all.etcd.put(bySubnet('172.20.1.0/24'), value);
+    const { text, exit } = await examineHost(all, host);
+    expect(problems(text)).toEqual([]);
+    expect(text).toMatch(/note {5}further keys carry this host's address: \S+172\.20\.1\.0-24\n/);
+    expect(exit).toBe(0);
+  });
+
+  it('says of a bridge with an old subnet of the pool only that', async () => {
+    const { all, host } = await meshed('IPv4 alone');
+    host.kernel.createLink('docker0');
+    host.kernel.addAddress('docker0', '172.20.200.1/24');
+    const { text } = await examineHost(all, host);
+    expect(problems(text)).toEqual([expect.stringContaining('docker0 has 172.20.200.1/24, and not')]);
+  });
+
+  it('goes on behind a file that cannot be read', async () => {
+    const { all, host } = await meshed('IPv4 alone');
+    const { text } = await examineHost(all, host, { subnetFile: '/run/flannel' });
+    expect(problems(text)).toEqual([expect.stringMatching(/\/run\/flannel cannot be read: EISDIR/)]);
+    expect(text).toContain('all 2 peers are routed');
+  });
+
+  it('stays short when one lease overlaps all others, and junk lies beside them', async () => {
+    const { all, host } = await meshed('IPv4 alone');
+    await host.stop();
+    for (let i = 0; i < 200; i++) {
+      all.etcd.put(bySubnet(`172.20.${10 + i}.0/24`), '{"PublicIP":"10.211.9.9","BackendType":"host-gw"}');
+      all.etcd.put(`${prefix}/subnets/junk-${i}`, 'x');
+      all.etcd.put(bySubnet(`10.9.${i}.0/24`), '{"PublicIP":"127.0.0.1","BackendType":"host-gw"}');
+    }
+    all.etcd.put(bySubnet('172.20.0.0/16'), '{"PublicIP":"10.211.9.8","BackendType":"host-gw"}');
+    const { text, exit } = await examineHost(all, host);
+    expect(text).toMatch(/PROBLEM {2}\d+ more leases overlap another one/);
+    expect(text).toContain('IPv4: 201 leases are not routed');
+    expect(text.split('\n').length).toBeLessThan(45);
+    expect(Math.max(...text.split('\n').map((line) => line.length))).toBeLessThan(1_500);
+    expect(exit).toBe(1);
+  });
+});
+
+describe('routes', () => {
+  const own = subnet('172.20.0.0/24');
+  const facts = {
+    self: { subnet: own, address: '10.211.55.100' },
+    network: subnet('172.0.0.0/8'),
+    linkIndex: 2,
+    protocol: 102,
+  };
+  const connected = route({ dst: '10.211.0.0/16', protocol: 2 });
+  const dstOf = (index: number) => `172.${100 + Math.floor(index / 256)}.${index % 256}.0/24`;
+  const leases = Array.from({ length: 10_000 }, (_, index) => lease(dstOf(index), '10.211.55.101'));
+  const routes = leases.map((_, index) => route({ dst: dstOf(index), gateway: '10.211.55.101' }));
+
+  it.each([
+    ['there', [connected, ...routes], /ok.*all 10000 peers are routed/],
+    ['missing', [connected], /problem.*10000 of 10000 peers are not routed: .*\(missing\).* and 9995 more/],
+    [
+      'of no lease',
+      [connected, ...routes, route({ dst: '172.9.9.0/24', gateway: '10.211.55.9' })],
+      /note.*1 routes/,
+    ],
+    [
+      'another daemon\u2019s',
+      [connected, ...routes, route({ dst: '192.168.9.0/24', gateway: '10.211.55.9' })],
+      /^ok/,
+    ],
+  ])('of 10,000 peers that are %s are judged in a moment', (_, found, expected) => {
+    const before = performance.now();
+    const findings = checkRoutes(leases, { ...facts, routes: found });
+    expect(performance.now() - before).toBeLessThan(2_000);
+    expect(findings.at(-1)?.level + findings.map(({ text }) => text).join()).toMatch(expected);
+  });
+
+  it.each([
+    ['of another interface', { gateway: '10.211.55.101', linkIndex: 3 }, 'leaves by another interface'],
+    ['with a metric', { gateway: '10.211.55.101', metric: 100 }, 'has the metric 100'],
+    ['to another gateway', { gateway: '10.211.55.9' }, 'goes via 10.211.55.9'],
+    ['without a gateway', {}, 'has no gateway'],
+  ])('%s are not those of a peer', (_, found, expected) => {
+    const table = [connected, route({ dst: '172.20.9.0/24', ...found })];
+    const [finding] = checkRoutes([lease('172.20.9.0/24', '10.211.55.101')], { ...facts, routes: table });
+    expect(finding).toMatchObject({ level: 'problem', text: expect.stringContaining(expected) });
+  });
+});
+
+function subnet(text: string): Subnet {
+  const parsed = parseSubnet(text);
+  if (parsed === undefined) throw new RangeError(text);
+  return parsed;
+}
+
+function lease(dst: string, publicIP: string): Lease {
+  const value = `{"PublicIP":"${publicIP}","BackendType":"host-gw"}`;
+  const kv = { key: bySubnet(dst), value, createRevision: 1, modRevision: 1, lease: '1' };
+  const parsed = parseLease(`${prefix}/subnets/`, kv);
+  if ('problem' in parsed) throw new RangeError(parsed.problem);
+  return parsed.lease;
+}
+
+function route(fields: Partial<Route> & { readonly dst: string }): Route {
+  const usual = {
+    family: 4,
+    tos: 0,
+    metric: 0,
+    protocol: 102,
+    type: 'unicast',
+    scope: 0,
+    special: false,
+  } as const;
+  return { ...usual, linkIndex: 2, ...fields };
+}

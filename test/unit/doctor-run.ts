@@ -1,0 +1,56 @@
+import type { SimCluster, SimHost } from '../../sim/cluster.ts';
+import { prefix } from '../../sim/cluster.ts';
+import { type DoctorOptions, runDoctor } from '../../src/cli/doctor/doctor.ts';
+import { chooseInterface } from '../../src/daemon/interface/choose-interface.ts';
+import { readHostNetwork } from '../../src/daemon/interface/host-network.ts';
+import type { Family } from '../../src/ip/ip.ts';
+
+export interface Examined {
+  readonly exit: number;
+  readonly text: string;
+}
+
+/** Runs the doctor on a host of the cluster, with the options its daemon has. */
+export async function examineHost(
+  cluster: SimCluster,
+  host: SimHost,
+  options: Partial<DoctorOptions> = {},
+): Promise<Examined> {
+  const lines: string[] = [];
+  const members = cluster.etcd.connect('doctor');
+  const kernel = host.kernel.open();
+  const choose = async (families: readonly Family[], signal: AbortSignal) => {
+    const wanted = { ifaces: [], ifaceRegexes: [], families };
+    const choice = chooseInterface(await readHostNetwork(kernel, wanted, signal), wanted);
+    return 'chosen' in choice ? choice.chosen : choice.problem;
+  };
+  let exit: number | undefined;
+  const run = runDoctor(
+    {
+      members,
+      kernel,
+      files: host.files,
+      commands: host.firewall,
+      etcdPrefix: prefix,
+      subnetFile: '/run/flannel/subnet.env',
+      dockerOptsFile: '/run/docker_opts.env',
+      routeProtocol: 102,
+      renewMarginMs: 3_600_000,
+      ipMasq: false,
+      ipMasqFullyRandom: true,
+      iptablesForwardRules: true,
+      iptablesForwardPosition: 'auto',
+      chooseInterface: choose,
+      write: (line) => lines.push(line),
+      ...options,
+    },
+    new AbortController().signal,
+  ).then((code) => {
+    exit = code;
+  });
+  await cluster.clock.until('the doctor is done', () => exit !== undefined, 60_000);
+  await run;
+  for (const member of members) member.close();
+  kernel.close();
+  return { exit: exit ?? -1, text: lines.join('\n') };
+}
