@@ -114,6 +114,8 @@ export class Routing {
       ...parts,
       trouble,
       subnetsPrefix: subnetsPrefix(options.etcdPrefix),
+      // A lease that a bad restore has lost is taken again at once, so that the other hosts' second list has it.
+      onDoubt: (update) => manager.observe(update),
     });
     this.#backend = backend;
     this.#watch = watch;

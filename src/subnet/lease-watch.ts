@@ -6,6 +6,7 @@ import type { Random } from '../runtime/random.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { type Lease, parseLease } from './lease.ts';
 import { listRange } from './list.ts';
+import { MassRemovals } from './mass-removal.ts';
 import {
   type KeyValue,
   prefixEnd,
@@ -16,15 +17,21 @@ import {
 } from './registry.ts';
 
 /** What a consumer of {@link LeaseWatch} sees: a snapshot, then deltas, then perhaps another snapshot. Never a gap. */
-export type LeaseUpdate =
-  | { readonly type: 'snapshot'; readonly leases: readonly Lease[]; readonly revision: number }
-  | {
-      readonly type: 'delta';
-      readonly put: readonly Lease[];
-      /** Keys that hold no usable lease any more: deleted, or overwritten by something that cannot be read. */
-      readonly removed: readonly string[];
-      readonly revision: number;
-    };
+export type LeaseUpdate = LeaseSnapshot | LeaseDelta;
+
+interface LeaseSnapshot {
+  readonly type: 'snapshot';
+  readonly leases: readonly Lease[];
+  readonly revision: number;
+}
+
+interface LeaseDelta {
+  readonly type: 'delta';
+  readonly put: readonly Lease[];
+  /** Keys that hold no usable lease any more: deleted, or overwritten by something that cannot be read. */
+  readonly removed: readonly string[];
+  readonly revision: number;
+}
 
 export interface LeaseWatchOptions {
   readonly registry: Registry;
@@ -34,8 +41,15 @@ export interface LeaseWatchOptions {
   readonly trouble: TroubleLog;
   /** `<prefix>/subnets/`, with the slash: `subnets-old/` is not ours. */
   readonly subnetsPrefix: string;
+  /**
+   * Told of an update that is held back because it removes most peers at once: who looks after a lease of his own need not
+   * wait. Must not throw.
+   */
+  readonly onDoubt?: (heldBack: LeaseUpdate) => void;
 }
 
+/** Hosts whose leases were lost by a bad restore take them again within this time, and no route goes. */
+const confirmAfterMs = 1_000;
 /** A stream that lived this long was healthy: the next failure starts a new row of attempts. */
 const healthyStreamMs = 5_000;
 const policy: BackoffPolicy = { initialMs: 100, maxMs: 3_000 };
@@ -57,6 +71,8 @@ class ListAgain extends Error {}
  *
  * Listed anew when the cursor is compacted, the cluster id changed, or the revision went backwards (a restore from a
  * backup). While etcd is away nothing is delivered: the consumer keeps what it has.
+ *
+ * An update that removes most peers at once is not delivered: what another list says a moment later takes its place.
  */
 export class LeaseWatch {
   readonly #options: LeaseWatchOptions;
@@ -65,9 +81,11 @@ export class LeaseWatch {
   #clusterId = '';
   #failures = 0;
   readonly #problemKeys = new Set<string>();
+  readonly #removals: MassRemovals;
 
   constructor(options: LeaseWatchOptions) {
     this.#options = options;
+    this.#removals = new MassRemovals(options.trouble, options.subnetsPrefix);
   }
 
   /** Whether the stream is up, i.e. what was delivered is the newest there is. */
@@ -124,12 +142,29 @@ export class LeaseWatch {
   }
 
   async #list(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<number> {
+    return this.#give(await this.#confirmed(await this.#snapshot(signal), signal), onUpdate);
+  }
+
+  async #snapshot(signal: AbortSignal): Promise<LeaseSnapshot> {
     const { registry, subnetsPrefix } = this.#options;
     const { kvs, header } = await listRange(registry, subnetsPrefix, signal);
     const leases = kvs.map((kv) => this.#parse(kv)).filter((lease) => lease !== undefined);
-    onUpdate({ type: 'snapshot', leases, revision: header.revision });
     this.#clusterId = header.clusterId;
-    this.#cursor = header.revision + 1;
+    return { type: 'snapshot', leases, revision: header.revision };
+  }
+
+  /** The update itself; of one that removes most peers at once what a linearizable list says a moment later. */
+  async #confirmed(update: LeaseUpdate, signal: AbortSignal): Promise<LeaseUpdate> {
+    if (!this.#removals.doubts(update)) return update;
+    this.#options.onDoubt?.(update);
+    await this.#options.clock.sleep(confirmAfterMs, signal);
+    return await this.#snapshot(signal);
+  }
+
+  #give(update: LeaseUpdate, onUpdate: (update: LeaseUpdate) => void): number {
+    this.#removals.take(update);
+    onUpdate(update);
+    this.#cursor = update.revision + 1;
     return this.#cursor;
   }
 
@@ -144,10 +179,13 @@ export class LeaseWatch {
     for await (const batch of registry.watch(request, signal)) {
       this.#checkHistory(batch, cursor);
       this.#noteStream();
-      for (const event of batch.events) if (revisionOf(event) >= cursor) parts.push(event);
+      for (const event of batch.events) if (revisionOf(event) >= (this.#cursor ?? cursor)) parts.push(event);
       if (batch.fragment) continue;
       if (batch.kind === 'progress') this.#cursor = Math.max(this.#cursor ?? 0, batch.header.revision + 1);
-      else if (parts.length > 0) this.#deliver(parts, onUpdate);
+      else if (parts.length > 0) {
+        this.#give(await this.#confirmed(this.#deltaOf(parts), signal), onUpdate);
+        this.#failures = 0;
+      }
       parts = [];
     }
     throw new RegistryError('UNAVAILABLE', registry.endpoint, 'the watch stream ended');
@@ -173,7 +211,7 @@ export class LeaseWatch {
     trouble.clear('lease-watch', 'the leases can be watched again', { endpoint: registry.endpoint });
   }
 
-  #deliver(events: readonly WatchEvent[], onUpdate: (update: LeaseUpdate) => void): void {
+  #deltaOf(events: readonly WatchEvent[]): LeaseDelta {
     // Several changes of one key collapse into the last: only states matter, never steps.
     const changes = new Map<string, Lease | undefined>();
     let revision = 0;
@@ -184,9 +222,7 @@ export class LeaseWatch {
     }
     const put = [...changes.values()].filter((lease) => lease !== undefined);
     const removed = [...changes].filter(([, lease]) => lease === undefined).map(([key]) => key);
-    onUpdate({ type: 'delta', put, removed, revision });
-    this.#cursor = revision + 1;
-    this.#failures = 0;
+    return { type: 'delta', put, removed, revision };
   }
 
   #parse(kv: KeyValue): Lease | undefined {

@@ -82,6 +82,7 @@ export class WatchHost {
   readonly registry: LensRegistry;
   readonly watch: LeaseWatch;
   readonly updates: LeaseUpdate[] = [];
+  onDoubt: (heldBack: LeaseUpdate) => void = () => {};
   /** What a consumer believes: raw values by key. */
   readonly believed = new Map<string, string>();
   readonly #stop = new AbortController();
@@ -97,6 +98,7 @@ export class WatchHost {
       log: this.log.of('h0'),
       trouble: this.trouble,
       subnetsPrefix: prefix,
+      onDoubt: (update) => this.onDoubt(update),
     });
     before(this);
     this.#ended = this.watch

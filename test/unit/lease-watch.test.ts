@@ -297,3 +297,108 @@ describe('the lease watch', () => {
     expect(host.snapshots).toBe(1);
   });
 });
+
+describe('a removal of most leases at once', () => {
+  const keys = Array.from({ length: 10 }, (_, i) => `${prefix}10.1.${i}.0-24`);
+  const full = ({ etcd }: WatchHost) => {
+    for (const [i, key] of keys.entries()) etcd.put(key, valueOf(`10.0.0.${i + 1}`));
+  };
+  const said = (event: string) =>
+    host.log.events(event).filter(({ fields }) => fields['what'] === 'mass-removal');
+
+  it('is delivered by a second list a moment later, and until then nothing is', async () => {
+    start({}, full);
+    await host.clock.advance(10);
+    const ranges = host.etcd.calls.range;
+    host.etcd.delete(...keys.slice(0, 6));
+    await host.clock.advance(900);
+    expect(host.updates).toHaveLength(1);
+    expect(host.etcd.calls.range).toBe(ranges);
+    expect(host.trouble.current).toEqual([
+      '6 of 10 leases under /net/subnets/ are gone at once; their routes stay until another list confirms it',
+    ]);
+    await host.clock.advance(200);
+    expect(host.updates.slice(1)).toMatchObject([{ type: 'snapshot' }]);
+    expect([...host.believed.keys()]).toEqual(keys.slice(6));
+    expect(host.etcd.calls.range).toBe(ranges + 1);
+    expect(host.trouble.current).toEqual([]);
+    expect(said('trouble-over').map(({ message }) => message)).toEqual([
+      'that most leases are gone at once is confirmed: 6 of 10 are gone',
+    ]);
+  });
+
+  it('takes nothing away when the leases are there again, and goes on with what the stream brings', async () => {
+    start({}, full);
+    await host.clock.advance(10);
+    host.etcd.delete(...keys);
+    await host.clock.advance(500);
+    full(host);
+    await host.clock.advance(600);
+    expect(host.updates.map(({ type }) => type)).toEqual(['snapshot', 'snapshot']);
+    expect(host.updates[1]).toMatchObject({ leases: keys.map((key) => ({ key })) });
+    expect(said('trouble-over').map(({ message }) => message)).toEqual([
+      'that most leases are gone at once is not confirmed',
+    ]);
+    host.etcd.put(a, valueOf('10.0.0.99'));
+    await host.clock.settle();
+    expect(host.updates).toHaveLength(3);
+    expect(host.believed).toEqual(host.listed);
+  });
+
+  it('is asked about a second time when a list shows it', async () => {
+    start({}, full);
+    await host.clock.advance(10);
+    const backup = host.etcd.snapshot();
+    host.etcd.stop('etcd-0');
+    host.etcd.delete(...keys);
+    host.etcd.compact();
+    host.etcd.start('etcd-0');
+    while (host.etcd.calls.range < 2) await host.clock.advance(10);
+    host.etcd.restore(backup);
+    await host.clock.advance(10_000);
+    expect(said('trouble')).toHaveLength(1);
+    expect(host.believed.size).toBe(10);
+    expect(host.updates.every((update) => update.type !== 'snapshot' || update.leases.length === 10)).toBe(
+      true,
+    );
+  });
+
+  it('takes nothing away as long as the second list cannot be had', async () => {
+    start({}, full);
+    await host.clock.advance(10);
+    host.etcd.delete(...keys);
+    await host.clock.advance(500);
+    host.etcd.stop('etcd-0');
+    await host.clock.advance(3_600_000);
+    expect(host.believed.size).toBe(10);
+    host.etcd.start('etcd-0');
+    await host.clock.advance(10_000);
+    expect(host.believed.size).toBe(0);
+    expect(host.trouble.current).toEqual([]);
+  });
+
+  it('tells at once, apart from the routes, who looks after the own lease', async () => {
+    const told: number[] = [];
+    start({}, full);
+    host.onDoubt = (update) => told.push(update.type === 'delta' ? update.removed.length : -1);
+    await host.clock.advance(10);
+    host.etcd.delete(...keys);
+    await host.clock.settle();
+    expect(told).toEqual([10]);
+    expect(host.updates).toHaveLength(1);
+  });
+
+  it.each([
+    ['three of three', 3, 3],
+    ['four of ten', 10, 4],
+  ])('is none when it is %s', async (_, all, gone) => {
+    start({}, ({ etcd }) => {
+      for (const key of keys.slice(0, all)) etcd.put(key, valueOf('10.0.0.1'));
+    });
+    await host.clock.advance(10);
+    host.etcd.delete(...keys.slice(0, gone));
+    await host.clock.settle();
+    expect(host.believed.size).toBe(all - gone);
+    expect(said('trouble')).toEqual([]);
+  });
+});

@@ -1,0 +1,51 @@
+import type { TroubleLog } from '../runtime/trouble.ts';
+import type { LeaseUpdate } from './lease-watch.ts';
+
+/** So few leases may go at once without a question. */
+const unquestioned = 3;
+const what = 'mass-removal';
+
+/**
+ * Knows the leases that a consumer was told of, and doubts an update that takes most of them away: more than three, and more
+ * than half of the peers'. The own lease is not told apart here: that one may be counted as a peer's costs a list at most.
+ */
+export class MassRemovals {
+  readonly #trouble: TroubleLog;
+  readonly #subnetsPrefix: string;
+  readonly #keys = new Set<string>();
+
+  constructor(trouble: TroubleLog, subnetsPrefix: string) {
+    this.#trouble = trouble;
+    this.#subnetsPrefix = subnetsPrefix;
+  }
+
+  /** Whether the update has to be confirmed before anybody is told; the operator is, then. */
+  doubts(update: LeaseUpdate): boolean {
+    const gone = this.#massOf(update);
+    if (gone === undefined) return false;
+    const known = this.#keys.size;
+    const text = `${gone} of ${known} leases under ${this.#subnetsPrefix} are gone at once`;
+    const fields = { gone, known, revision: update.revision };
+    this.#trouble.report(what, `${text}; their routes stay until another list confirms it`, fields);
+    return true;
+  }
+
+  /** Takes in what the consumer is told now. */
+  take(update: LeaseUpdate): void {
+    const gone = this.#massOf(update);
+    const verdict =
+      gone === undefined ? 'is not confirmed' : `is confirmed: ${gone} of ${this.#keys.size} are gone`;
+    this.#trouble.clear(what, `that most leases are gone at once ${verdict}`);
+    if (update.type === 'snapshot') this.#keys.clear();
+    else for (const key of update.removed) this.#keys.delete(key);
+    for (const { key } of update.type === 'snapshot' ? update.leases : update.put) this.#keys.add(key);
+  }
+
+  #massOf(update: LeaseUpdate): number | undefined {
+    const gone =
+      update.type === 'delta'
+        ? update.removed.filter((key) => this.#keys.has(key)).length
+        : this.#keys.size - update.leases.filter(({ key }) => this.#keys.has(key)).length;
+    return gone > unquestioned && 2 * gone >= this.#keys.size ? gone : undefined;
+  }
+}
