@@ -96,6 +96,11 @@ export class SimHost {
 
   /** Starts the daemon; `options` differ from the usual ones. */
   start(options: Partial<DaemonOptions> = {}): void {
+    this.startWith({ ...daemonOptions, ...options });
+  }
+
+  /** Starts the daemon with these options and no others. */
+  startWith(options: DaemonOptions): void {
     if (this.#run !== undefined) throw new Error(`${this.name} is running already`);
     const { clock, etcd, log } = this.#cluster;
     this.notifier = new SimNotifier();
@@ -105,7 +110,7 @@ export class SimHost {
     const trouble = new TroubleLog(clock, log.of(this.name));
     const outside = { clock, random: this.#random, hostIdentity: this.#identity, log: log.of(this.name) };
     const parts = { ...outside, registry, kernel, files, notifier, commands: firewall, trouble };
-    const daemon = new Daemon(parts, { ...daemonOptions, ...options });
+    const daemon = new Daemon(parts, options);
     const controller = new AbortController();
     const ended = daemon.run(controller.signal).catch((error: unknown) => error);
     this.#run = { daemon, controller, kernel, registry, ended };
