@@ -1,0 +1,71 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type LeaseHost, LeaseWorld, poolOf } from './lease-host.ts';
+import { prefix, valueOf } from './lease-watch-host.ts';
+
+// Which of the keys that carry its address a host goes on with, and what it does not do to them.
+
+const ip = '10.211.0.1';
+const ip6 = 'fd00::1';
+const theirs = valueOf('10.211.0.2');
+const pools = {
+  ipv4: poolOf('10.1.0.0/24', '10.1.255.0/24'),
+  ipv6: poolOf('fc00:1::/64', 'fc00:1:0:ff::/64'),
+};
+
+let world: LeaseWorld;
+
+beforeEach(() => {
+  world = new LeaseWorld();
+});
+
+afterEach(async () => {
+  expect(await world.close()).toBe(true);
+});
+
+async function untilHeld(host: LeaseHost): Promise<LeaseHost> {
+  host.start();
+  await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+  return host;
+}
+
+const put = (name: string, value: string, leased = true) =>
+  world.etcd.put(prefix + name, value, leased ? world.etcd.grant(86_400) : '0');
+
+describe('of several own keys', () => {
+  it('that are as good, the first in byte order is gone on with, as flanneld does', async () => {
+    for (const name of ['10.1.30.0-24', '10.1.200.0-24', '10.1.4.0-24']) put(name, valueOf(ip));
+    const host = await untilHeld(world.host(ip, { watch: false }));
+    expect(host.held).toBe('10.1.200.0/24');
+    const others = ['10.1.30.0-24', '10.1.4.0-24'].map((name) => prefix + name);
+    expect(world.log.events('other-own-leases').map(({ fields }) => fields['keys'])).toEqual([others]);
+  });
+
+  it('the one with the IPv4 subnet is gone on with, when each has one half', async () => {
+    put('0.0.0.0-0&fc00:1:0:5::-64', valueOf('0.0.0.0', ip6));
+    put('10.1.5.0-24', valueOf(ip));
+    const addresses = { ipv4: ip, ipv6: ip6 };
+    const host = await untilHeld(world.host(ip, { watch: false, pools, addresses }));
+    expect(host.held).toMatch(/^10\.1\.5\.0\/24 and fc00:1:/);
+  });
+});
+
+describe('a value that is being put right', () => {
+  const vxlan = `{"PublicIP":"${ip}","BackendType":"vxlan"}`;
+
+  it.each([
+    ['a lease', true],
+    ['a reservation', false],
+  ])('is not written over what somebody puts there in the meantime (%s)', async (_, leased) => {
+    put('10.1.5.0-24', vxlan, leased);
+    const host = world.host(ip, { watch: false });
+    let writes = 0;
+    host.onStart = (registry) => {
+      registry.onCall = (call) => {
+        if (call === 'txn' && writes++ === 0) put('10.1.5.0-24', theirs, false);
+      };
+    };
+    await untilHeld(host);
+    expect(host.held).not.toBe('10.1.5.0/24');
+    expect(world.etcd.get(`${prefix}10.1.5.0-24`)).toMatchObject({ value: theirs, lease: '0' });
+  });
+});
