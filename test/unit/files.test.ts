@@ -167,6 +167,42 @@ describe('in a process of its own', () => {
     ]);
   });
 
+  it('syncs the content before the rename, and the folder after it', async () => {
+    const path = join(folder, 'f');
+    // What the module calls goes on to the kernel; it is written down on its way.
+    const script = `
+      import { readlinkSync } from 'node:fs';
+      import promises, { open } from 'node:fs/promises';
+      import { syncBuiltinESMExports } from 'node:module';
+      const steps = [];
+      const handle = await open(${JSON.stringify(folder)});
+      const prototype = Object.getPrototypeOf(handle);
+      await handle.close();
+      const { sync } = prototype;
+      prototype.sync = async function () {
+        steps.push('sync ' + readlinkSync('/proc/self/fd/' + this.fd));
+        return sync.call(this);
+      };
+      const { rename } = promises;
+      promises.rename = async (from, to) => {
+        steps.push('rename ' + from + ' ' + to);
+        return rename(from, to);
+      };
+      syncBuiltinESMExports();
+      await nodeFiles.writeAtomic(${JSON.stringify(path)}, 'x', 0o644);
+      process.stdout.write(JSON.stringify(steps));`;
+    const child = start(script);
+    let text = '';
+    child.stdout?.on('data', (part: Buffer) => {
+      text += part.toString();
+    });
+    expect(await ended(child)).toBe(0);
+    const [, temporary = ''] = /^\["sync ([^"]*)"/.exec(text) ?? [];
+    expect(temporary).toMatch(/\/\.f\.[\da-f]{12}\.tmp$/);
+    expect(JSON.parse(text)).toEqual([`sync ${temporary}`, `rename ${temporary} ${path}`, `sync ${folder}`]);
+    expect(readFileSync(path, 'utf8')).toBe('x');
+  });
+
   it('leaves a whole file when it is killed at any moment', async () => {
     const path = join(folder, 'f');
     const script = `for (let i = 0; ; i++) {
