@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
 import { PROGRAM } from '../testbed/daemon.ts';
 import { onHost } from '../testbed/host.ts';
+import { until } from '../testbed/netns.ts';
 import { RunningProcess } from '../testbed/process.ts';
 import { type Bench, ENDPOINT, startBench } from './bench.ts';
 
@@ -41,6 +42,19 @@ test('in a pipe every line of the log is JSON, on standard error', async () => {
   for (const line of child.stderr) {
     expect(JSON.parse(line)).toMatchObject({ level: expect.any(String), msg: expect.any(String) });
   }
+});
+
+test.each([
+  ['--log-level=warn', false],
+  ['--log-level=info', true],
+])('%s decides what is said at all', async (flag, saysMore) => {
+  const flags = ['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8474', flag];
+  const daemon = bench.makeDaemon(flag.slice(2), { flags });
+  daemon.launch();
+  const isReady = async () => (await bench.get('http://127.0.0.1:8474/readyz')).status === 200;
+  await until(isReady, 30_000, () => `not ready\n${daemon.process.tail()}`);
+  expect((await daemon.stop()).code).toBe(0);
+  expect(daemon.logs.some(({ level }) => level === 'info')).toBe(saysMore);
 });
 
 test('on a terminal the log is for people', async () => {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { both, choose, makeHost, noNat, noInterface as none, type Row } from './interface-host.ts';
+import { chooseInterface } from '../../src/daemon/interface/choose-interface.ts';
+import { both, choose, makeHost, noNat, noInterface as none, type Row, wishes } from './interface-host.ts';
 
 const chosen100 = 'eth0 10.211.55.100 1450';
 
@@ -51,6 +52,15 @@ describe('iface-regex', () => {
   ])('%s', async (_what, wanted, expected) => {
     expect(await choose(makeHost(), wanted)).toBe(expected);
   });
+});
+
+it('iface-regex goes through the interfaces in index order, in whatever order the kernel tells them', () => {
+  const kernel = makeHost();
+  const host = { links: kernel.links().toReversed(), addresses: kernel.addresses(), routes: {} };
+  for (const pattern of ['\\.', '^eth']) {
+    const choice = chooseInterface(host, wishes({ ifaceRegexes: [pattern] }));
+    expect(choice).toMatchObject({ chosen: { name: 'eth0', addresses: { ipv4: '10.211.55.100' } } });
+  }
 });
 
 describe('iface-can-reach', () => {

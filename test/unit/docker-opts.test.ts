@@ -18,6 +18,12 @@ describe('rendering docker_opts.env', () => {
     );
   });
 
+  it('has no --bip while IPv4 is off, as mk-docker-opts.sh has it', () => {
+    expect(renderDockerOpts({ mtu: 1500, ipMasq: true, key: 'DOCKER_OPTS' })).toBe(
+      'DOCKER_OPTS=" --ip-masq=false --mtu=1500"\n',
+    );
+  });
+
   it('is what a shell reads back', () => {
     const script = `${renderDockerOpts({ subnet, mtu: 1500, ipMasq: false, key: 'K' })}printf '[%s]' $K`;
     expect(spawnSync('sh', ['-c', script], { encoding: 'utf8' }).stdout).toBe(

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { namedCommands } from '../../src/daemon/options/commands.ts';
-import { flagName } from '../../src/daemon/options/flag.ts';
+import { flagName, GROUPS } from '../../src/daemon/options/flag.ts';
 import { flagsMarkdown } from '../../src/daemon/options/help.ts';
 import { parseOptions } from '../../src/daemon/options/options.ts';
 import { flagTable } from '../../src/daemon/options/table.ts';
@@ -24,6 +24,22 @@ describe('help and version', () => {
       if (flag.fallback !== undefined) expect(words).toContain(`(default: ${flag.fallback})`);
     }
     expect(help.text.split('\n').filter((line) => line.length > 80)).toEqual([]);
+  });
+
+  it('has the flags in groups, each below its heading', async () => {
+    const help = await parseOptions({ argv: ['--help'], env: {} });
+    if (help.command !== 'help') throw new Error('no help');
+    const lines = help.text.split('\n');
+    const headings = lines.flatMap((line) => /^(\w.*):$/.exec(line)?.[1] ?? []);
+    expect(headings.filter((heading) => GROUPS.some((group) => group === heading))).toEqual(GROUPS);
+    const below = new Map<string, string>();
+    let heading = '';
+    for (const line of lines) {
+      heading = /^(\w.*):$/.exec(line)?.[1] ?? heading;
+      const name = /^ {2}--?([\w-]+)/.exec(line)?.[1];
+      if (name !== undefined) below.set(name, heading);
+    }
+    expect(below).toEqual(new Map(flagTable.map(({ name, group }) => [name, group])));
   });
 
   it('is short for a command: its own flags and no others', async () => {

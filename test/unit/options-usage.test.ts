@@ -56,6 +56,7 @@ describe('wrong usage', () => {
     [['-iface'], 'USAGE_MISSING_VALUE', '--iface needs a value'],
     [['-v=debug'], 'USAGE_BAD_VALUE', '-v is "debug": it must be a decimal integer'],
     [['-v='], 'USAGE_BAD_VALUE', '-v is ""'],
+    [['-v=0x1'], 'USAGE_BAD_VALUE', '-v is "0x1": it must be a decimal integer'],
     [['-v=2147483648'], 'USAGE_BAD_VALUE', '-v is "2147483648"'],
     [['--version=yes'], 'USAGE_BAD_VALUE', '--version is "yes": it must be true or false'],
     [['--subnet-lease-renew-margin=0'], 'USAGE_BAD_VALUE', 'it must be an integer from 1 to 1439'],
