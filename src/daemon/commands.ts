@@ -25,7 +25,7 @@ function runToEnd(
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
     const path = [...folders, process.env['PATH'], ...SYSTEM_FOLDERS].filter(Boolean).join(':');
-    const env = { ...process.env, PATH: path, LC_ALL: 'C' };
+    const env = { ...foreignEnvironment(), PATH: path, LC_ALL: 'C' };
     // Not execFile's own signal option: it would reject while the program is still there.
     const child = execFile(
       program,
@@ -45,6 +45,11 @@ function runToEnd(
     child.stdin?.on('error', () => undefined);
     child.stdin?.end(stdin ?? '');
   });
+}
+
+/** This process's environment without the variables that are meant for it: they may hold a password. */
+function foreignEnvironment(): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^FLANNELD?_/i.test(name)));
 }
 
 /** `error` as execFile gives it: `code` is a system error's name, or absent when a signal ended the program. */

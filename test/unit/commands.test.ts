@@ -1,6 +1,6 @@
 import { chmodSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { systemCommands } from '../../src/daemon/commands.ts';
 import { tempDir } from '../testbed/run.ts';
 
@@ -8,6 +8,7 @@ const never = new AbortController().signal;
 const folders: string[] = [];
 
 afterEach(() => {
+  vi.unstubAllEnvs();
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true });
 });
 
@@ -48,6 +49,20 @@ describe('systemCommands', () => {
 
   it('runs them in the C locale', async () => {
     expect((await sh('echo $LC_ALL')).stdout).toBe('C\n');
+  });
+
+  it('hands on none of our own variables, where a password may be', async () => {
+    const given = {
+      FLANNELD_ETCD_PASSWORD: 'hunter2',
+      FLANNELD_ETCD_PASSWORD_FILE: '/etc/hunter2',
+      FLANNELD_MY_PASSWORT: 'hunter2',
+      FLANNEL_ETCD_ENDPOINTS: 'http://root:hunter2@127.0.0.1:2379',
+      XTABLES_LOCKFILE: '/run/other.lock',
+    };
+    for (const [name, value] of Object.entries(given)) vi.stubEnv(name, value);
+    const { stdout } = await sh('env');
+    expect(stdout).toContain('XTABLES_LOCKFILE=/run/other.lock\n');
+    expect(stdout).not.toContain('hunter2');
   });
 
   it('looks in its own folders first', async () => {
