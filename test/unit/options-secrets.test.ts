@@ -55,6 +55,9 @@ describe('a password is never repeated', () => {
       {},
       'flags only, not "--etcd-password=…"',
     ],
+    [['start', `--etcd-endpoints=http://root:${SECRET}@a:1`], {}, '"--etcd-endpoints=…"'],
+    [['start', `http://root:${SECRET}@a:1`], {}, '(not shown) (not shown)'],
+    [['-v', `--etcd-endpoints=http://root:${SECRET}@a:1`], {}, '-v is (not shown): it must be'],
     // With other mistakes beside it.
     [['--etcd-username=root', `--etcd-password=${SECRET}`, '--etcd-password-file=/x'], {}, 'both give'],
     [['--etcd-username=root', `--etcd-password=${SECRET}`, '-v=x'], {}, '-v is "x"'],

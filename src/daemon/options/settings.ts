@@ -1,6 +1,7 @@
-import { InvalidValue, quote, UsageError } from './errors.ts';
+import { InvalidValue, UsageError } from './errors.ts';
 import { environmentName, flagName, type Setting } from './flag.ts';
 import type { GivenFlag } from './go-flags.ts';
+import { shownValue } from './shown.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -63,7 +64,7 @@ export class Settings {
       if (!(error instanceof InvalidValue)) throw error;
       throw new UsageError(
         'BAD_VALUE',
-        `${found.source} is ${error.shown ?? quote(found.text)}: it ${error.message}`,
+        `${found.source} is ${error.shown ?? shownValue(found.text)}: it ${error.message}`,
       );
     }
   }

@@ -3,7 +3,8 @@ import { quote } from './errors.ts';
 // What of a wrong command line may be repeated: a password may stand in any word of one that has to do with passwords.
 
 const HIDDEN = '(not shown)';
-const ABOUT_SECRETS = /pas+w|user|secret|cred|token/i;
+/** The last for a URL: it may have user and password in it. */
+const ABOUT_SECRETS = /pas+w|user|secret|cred|token|@/i;
 
 /**
  * The name of a flag that does not exist, without its value. `--etcd-passwordhunter2` and `--etcd-password:hunter2` have
@@ -20,6 +21,11 @@ export function shownName(name: string): string {
 export function shownWord(word: string): string {
   const [before = ''] = word.split('=', 1);
   return quote(before === word ? word : `${before}=…`);
+}
+
+/** A value that its flag does not allow. An endpoint that got in the place of another flag's may have a password in it. */
+export function shownValue(text: string): string {
+  return text.includes('@') ? HIDDEN : quote(text);
 }
 
 /** Whether a word looks like a flag that has a password after its equals sign. */
