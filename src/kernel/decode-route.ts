@@ -10,6 +10,7 @@ const RTA_MULTIPATH = 9;
 const RTA_VIA = 18;
 const RTA_NH_ID = 30;
 const UNSPECIFIED = { 4: '0.0.0.0', 6: '::' } as const;
+const ADDRESS_BYTES = { 4: 4, 6: 16 } as const;
 
 type Draft = { -readonly [K in keyof Route]: Route[K] } & { table: number };
 
@@ -44,7 +45,8 @@ function decodeHeader(family: Family, payload: Buffer, flags: number): Draft {
     type: type === RTN.UNICAST ? 'unicast' : type === RTN.BLACKHOLE ? 'blackhole' : 'other',
     scope: payload[6] ?? 0,
     // A source length: IPv6 routes chosen by source address.
-    special: (flags & RTNH_F_ONLINK) !== 0 || payload[2] !== 0,
+    special:
+      (flags & RTNH_F_ONLINK) !== 0 || payload[2] !== 0 || (payload[1] ?? 0) > ADDRESS_BYTES[family] * 8,
     table: payload[4] ?? 0,
   };
 }
@@ -73,7 +75,10 @@ function isOwnNexthop(type: number): boolean {
 
 /** Returns whether a plain route may have this attribute (RTA_* of linux/rtnetlink.h). */
 function decodeAttribute({ type, data }: NetlinkAttribute, draft: Draft): boolean {
-  const address = () => addressText(data) ?? UNSPECIFIED[draft.family];
+  const address = () => {
+    draft.special ||= data.length !== ADDRESS_BYTES[draft.family];
+    return addressText(data) ?? UNSPECIFIED[draft.family];
+  };
   switch (type) {
     case 1: // RTA_DST
       draft.dst = `${address()}${draft.dst.slice(draft.dst.indexOf('/'))}`;
