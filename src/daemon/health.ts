@@ -140,8 +140,14 @@ function send(request: IncomingMessage, response: ServerResponse, { status, text
     'Content-Type': asJson ? 'application/json' : 'text/plain; charset=utf-8',
     'Content-Length': Buffer.byteLength(body),
     'Cache-Control': 'no-store',
+    // A body is not waited for, however much of it is announced.
+    ...(hasBody(request) ? { Connection: 'close' } : {}),
   });
   response.end(request.method === 'HEAD' ? undefined : body);
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
 }
 
 function listen(server: Server, ip: string, port: number): Promise<AddressInfo> {
