@@ -29,6 +29,7 @@ const importerOf: Readonly<Record<string, string>> = {
   '@grpc/grpc-js': 'subnet/etcd',
   'ip-cidr': 'ip',
   pino: 'daemon',
+  'prom-client': 'daemon',
   'pino-pretty': 'daemon',
   yargs: 'daemon',
 };

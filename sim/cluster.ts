@@ -1,6 +1,7 @@
 import { Daemon } from '../src/daemon/daemon.ts';
 import type { Readiness } from '../src/daemon/health.ts';
 import type { DaemonOptions } from '../src/daemon/parts.ts';
+import type { State } from '../src/daemon/state.ts';
 import { parseSubnetEnv } from '../src/daemon/subnet-env.ts';
 import type { Family, PerFamily, Subnet } from '../src/ip/ip.ts';
 import type { Kernel } from '../src/kernel/kernel.ts';
@@ -135,6 +136,11 @@ export class SimHost {
 
   get readiness(): Readiness {
     return this.#run?.daemon.readiness() ?? { ready: false, reasons: ['not running'], notices: [] };
+  }
+
+  /** What the daemon tells of itself; undefined while none runs. */
+  get state(): State | undefined {
+    return this.#run?.daemon.state;
   }
 
   /** The IPv4 subnet in subnet.env; undefined while there is none. */

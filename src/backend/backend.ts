@@ -18,9 +18,20 @@ export interface BackendStatus {
   /** One line per thing that keeps peers from being reached; empty when all is well. */
   readonly problems: readonly string[];
   readonly peers: readonly PeerStatus[];
+  /** Leases of peers that cannot be routed to, and why. */
+  readonly refused: readonly RefusedLease[];
+  /** Wall-clock ms when the kernel was last seen to be as the leases want it; absent before the first time. */
+  readonly syncedAtMs?: number;
+}
+
+export interface RefusedLease {
+  readonly key: string;
+  readonly reason: string;
 }
 
 export interface PeerStatus {
+  /** The etcd key of its lease. */
+  readonly key: string;
   readonly dst: string;
   readonly gateway: string;
   readonly state: 'installed' | 'pending' | 'parked' | 'conflict';

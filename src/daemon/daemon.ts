@@ -1,3 +1,4 @@
+import { Activity } from '../runtime/activity.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf } from '../runtime/wake.ts';
 import { waitForConfig } from '../subnet/config-source.ts';
@@ -6,6 +7,7 @@ import type { Readiness } from './health.ts';
 import { Membership } from './membership.ts';
 import type { DaemonOptions, DaemonParts } from './parts.ts';
 import { requireCapabilities } from './requirements.ts';
+import { State } from './state.ts';
 
 /** How often the status line is brought up to date. */
 const statusIntervalMs = 5_000;
@@ -21,9 +23,9 @@ export class Daemon {
   readonly #trouble: TroubleLog;
   /** What the operator should know although this host does its work. */
   readonly #notices: TroubleLog;
-  #membership: Membership | undefined;
-  #ready = false;
-  #phase = '';
+  readonly #activity: Activity;
+  /** What there is to tell of this daemon. */
+  readonly state: State;
   #said = '';
 
   constructor(parts: DaemonParts, options: DaemonOptions) {
@@ -31,6 +33,8 @@ export class Daemon {
     this.#options = options;
     this.#trouble = parts.trouble;
     this.#notices = new TroubleLog(parts.clock, parts.log);
+    this.#activity = new Activity(parts.clock);
+    this.state = new State({ ...parts, notices: this.#notices, activity: this.#activity });
   }
 
   /**
@@ -57,9 +61,7 @@ export class Daemon {
 
   /** Whether this host does its part in the network just now, and if not, why. */
   readiness(): Readiness {
-    const reasons = [...this.#trouble.current, ...(this.#membership?.problems ?? [])];
-    if (!this.#ready && reasons.length === 0) reasons.push('starting');
-    return { ready: this.#ready && reasons.length === 0, reasons, notices: this.#notices.current };
+    return this.state.readiness();
   }
 
   async #work(signal: AbortSignal): Promise<never> {
@@ -72,6 +74,7 @@ export class Daemon {
         parts: this.#parts,
         options: this.#options,
         trouble,
+        activity: this.#activity,
         config,
         onPhase: (phase) => this.#enter(phase),
         onReady: () => this.#noteReady(),
@@ -81,7 +84,7 @@ export class Daemon {
         ...{ trouble, notices: this.#notices, etcdPrefix, config },
         isApplied: () => membership.hasLease,
       });
-      this.#membership = membership;
+      this.state.follow(membership);
       await firstOf<void>(signal, (inner) => [watch.run(inner), membership.run(inner)]);
       this.#parts.log.info(
         { event: 'begin-again' },
@@ -91,12 +94,12 @@ export class Daemon {
   }
 
   #noteReady(): void {
-    this.#ready = true;
+    this.state.noteReady();
     this.#parts.notifier.ready();
     this.#sayStatus();
   }
 
-  /** Keeps the line true that `systemctl status` shows: where the boot stands, or how many peers are routed, and the troubles. */
+  /** Keeps the line true that `systemctl status` shows. */
   async #tellStatus(signal: AbortSignal): Promise<never> {
     for (;;) {
       await this.#parts.clock.sleep(statusIntervalMs, signal);
@@ -105,18 +108,13 @@ export class Daemon {
   }
 
   #enter(phase: string): void {
-    this.#phase = phase;
+    this.state.enter(phase);
     this.#sayStatus();
   }
 
   #sayStatus(): void {
-    const status = this.#statusLine();
+    const status = this.state.statusLine();
     if (status !== this.#said) this.#parts.notifier.status(status);
     this.#said = status;
-  }
-
-  #statusLine(): string {
-    const troubles = this.#trouble.current.map((reason) => `; ${reason}`).join('');
-    return (this.#membership?.summary ?? this.#phase) + troubles;
   }
 }

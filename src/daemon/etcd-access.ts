@@ -3,6 +3,7 @@ import type { Logger } from '../runtime/logger.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { connectMember } from '../subnet/etcd/member.ts';
 import { EtcdSecurity } from '../subnet/etcd/security.ts';
+import { type MeasuredCall, measured } from '../subnet/measured.ts';
 import type { Registry } from '../subnet/registry.ts';
 import { nodeFiles } from './files.ts';
 import type { EtcdAccess } from './options/etcd-access.ts';
@@ -14,11 +15,12 @@ export interface EtcdMembers {
   readonly security: EtcdSecurity;
 }
 
-/** Connects nothing yet: a member is reached at its first call. */
+/** Connects nothing yet: a member is reached at its first call. `onCall` is told how each call ends. */
 export function etcdMembers(
   { etcdEndpoints, etcdTls, etcdUser, etcdPrefix }: EtcdAccess,
   log: Logger,
   trouble: TroubleLog,
+  onCall?: (call: MeasuredCall) => void,
 ): EtcdMembers {
   // As Go's programs, flanneld among them, have it.
   const systemCa = process.env['SSL_CERT_FILE'];
@@ -33,5 +35,6 @@ export function etcdMembers(
     ...(systemCa === undefined || systemCa === '' ? {} : { systemCas: [systemCa] }),
   });
   const members = etcdEndpoints.map(({ url }) => connectMember(url, { clock: systemClock, security }));
-  return { members, security };
+  if (onCall === undefined) return { members, security };
+  return { members: members.map((member) => measured(member, systemClock, onCall)), security };
 }

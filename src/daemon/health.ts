@@ -22,6 +22,13 @@ export interface HealthServerOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly readiness: () => Readiness;
+  /** The daemon's figures for `/metrics`; without it there is no such page. */
+  readonly metrics?: () => Promise<MetricsPage>;
+}
+
+export interface MetricsPage {
+  readonly contentType: string;
+  readonly text: string;
 }
 
 const LISTEN_BACKOFF: BackoffPolicy = { initialMs: 1_000, maxMs: 30_000 };
@@ -32,7 +39,7 @@ const MOST_CONNECTIONS = 100;
 
 /**
  * Answers probes: `/healthz` is liveness alone (a probe must not kill a daemon because etcd is away), `/readyz` tells
- * whether routes are kept up. Text as flanneld's, JSON when the client asks for it.
+ * whether routes are kept up. Text as flanneld's, JSON when the client asks for it. `/metrics` is for Prometheus.
  */
 export class HealthServer {
   readonly #options: HealthServerOptions;
@@ -92,11 +99,14 @@ export class HealthServer {
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
     const path = (request.url ?? '').split('?', 1)[0];
-    if (path !== '/healthz' && path !== '/readyz') {
+    const { metrics } = this.#options;
+    if (path !== '/healthz' && path !== '/readyz' && (path !== '/metrics' || metrics === undefined)) {
       send(request, response, { status: 404, text: 'not found', details: {} });
     } else if (request.method !== 'GET' && request.method !== 'HEAD') {
       response.setHeader('Allow', 'GET, HEAD');
       send(request, response, { status: 405, text: 'method not allowed', details: {} });
+    } else if (path === '/metrics') {
+      if (metrics) void this.#answerMetrics(request, response, metrics);
     } else if (path === '/healthz') {
       send(request, response, { status: 200, text: 'flanneld is running', details: {} });
     } else {
@@ -107,6 +117,24 @@ export class HealthServer {
         text,
         details: { ready, reasons: reasons.map(oneLine), notices: notices.map(oneLine) },
       });
+    }
+  }
+
+  /** Never rejects: nobody waits for it. */
+  async #answerMetrics(
+    request: IncomingMessage,
+    response: ServerResponse,
+    metrics: () => Promise<MetricsPage>,
+  ): Promise<void> {
+    try {
+      const { contentType, text } = await metrics();
+      sendBody(request, response, { status: 200, contentType, body: text });
+    } catch (error) {
+      this.#options.log.error(
+        { event: 'health-error', error },
+        `Metrics cannot be told: ${messageOf(error)}`,
+      );
+      send(request, response, { status: 500, text: 'metrics cannot be told', details: {} });
     }
   }
 
@@ -136,8 +164,17 @@ function send(request: IncomingMessage, response: ServerResponse, { status, text
   // flanneld ends its texts without a newline, and probes compare them.
   const lines = [text, ...(details.reasons ?? []), ...(details.notices ?? [])];
   const body = asJson ? `${JSON.stringify({ status: text, ...details })}\n` : lines.join('\n');
+  const contentType = asJson ? 'application/json' : 'text/plain; charset=utf-8';
+  sendBody(request, response, { status, contentType, body });
+}
+
+function sendBody(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { status, contentType, body }: Pick<Reply, 'status'> & { contentType: string; body: string },
+): void {
   response.writeHead(status, {
-    'Content-Type': asJson ? 'application/json' : 'text/plain; charset=utf-8',
+    'Content-Type': contentType,
     'Content-Length': Buffer.byteLength(body),
     'Cache-Control': 'no-store',
     // A body is not waited for, however much of it is announced.

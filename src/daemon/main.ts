@@ -11,10 +11,12 @@ import { rotate } from '../subnet/rotation.ts';
 import { systemCommands } from './commands.ts';
 import { Daemon } from './daemon.ts';
 import { etcdMembers } from './etcd-access.ts';
+import { EtcdCalls } from './etcd-calls.ts';
 import { nodeFiles } from './files.ts';
-import { HealthServer } from './health.ts';
+import { HealthServer, type MetricsPage } from './health.ts';
 import { hostIdentity } from './host-identity.ts';
 import { createLogger } from './logger.ts';
+import type { Metrics } from './metrics.ts';
 import { systemdNotifier } from './notifier.ts';
 import { UsageError } from './options/errors.ts';
 import { type Options, type ParsedCommand, parseOptions } from './options/options.ts';
@@ -73,7 +75,8 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   logCrashes(log);
   const signal = untilAskedToStop(log, colors);
   const trouble = new TroubleLog(systemClock, log);
-  const { members, security } = etcdMembers(options, log, trouble);
+  const calls = new EtcdCalls();
+  const { members, security } = etcdMembers(options, log, trouble, (call) => calls.add(call));
   // It ends with the signal and not before.
   security.run(signal).catch((error: unknown) => {
     if (!signal.aborted) throw error;
@@ -96,7 +99,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     trouble,
   };
   const daemon = new Daemon(parts, options);
-  const health = serveHealth(options, daemon, log, signal);
+  const health = serveHealth({ options, daemon, calls, log }, signal);
   try {
     await daemon.run(signal);
     return 0;
@@ -112,24 +115,37 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   }
 }
 
-async function serveHealth(
-  options: Options,
-  daemon: Daemon,
-  log: Logger,
-  signal: AbortSignal,
-): Promise<void> {
+interface Served {
+  readonly options: Options;
+  readonly daemon: Daemon;
+  readonly calls: EtcdCalls;
+  readonly log: Logger;
+}
+
+async function serveHealth({ options, daemon, calls, log }: Served, signal: AbortSignal): Promise<void> {
   if (options.healthz === undefined) return;
   const server = new HealthServer({
     ...options.healthz,
     clock: systemClock,
     log,
     readiness: () => daemon.readiness(),
+    metrics: metricsOf(daemon, calls),
   });
   try {
     await server.run(signal);
   } catch (error) {
     if (!signal.aborted) log.error({ event: 'health-failed', error }, 'the health server ended');
   }
+}
+
+/** The client library is loaded when metrics are asked for: whoever has no Prometheus does not pay for it. */
+function metricsOf({ state }: Daemon, calls: EtcdCalls): () => Promise<MetricsPage> {
+  let loading: Promise<Metrics> | undefined;
+  return async () => {
+    loading ??= import('./metrics.ts').then(({ Metrics }) => new Metrics(state, calls));
+    const metrics = await loading;
+    return { contentType: metrics.contentType, text: await metrics.render() };
+  };
 }
 
 /** A bug that nobody caught: one line with its stack instead of loose lines between the others, then the end. */

@@ -1,5 +1,6 @@
 import { Firewall } from '../firewall/firewall.ts';
 import type { PerFamily, Subnet } from '../ip/ip.ts';
+import type { Activity } from '../runtime/activity.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
@@ -12,14 +13,15 @@ import type { HostInterface } from './interface/choose-interface.ts';
 import { InterfaceWatch } from './interface/interface-watch.ts';
 import { waitForInterface } from './interface/wait-for-interface.ts';
 import type { DaemonOptions, DaemonParts } from './parts.ts';
-
 import { Routing } from './routing.ts';
+import type { LeaseView, Member, NetworkView } from './state.ts';
 import type { FamilyNetwork } from './subnet-env.ts';
 
 export interface MembershipOptions {
   readonly parts: DaemonParts;
   readonly options: DaemonOptions;
   readonly trouble: TroubleLog;
+  readonly activity: Activity;
   readonly config: NetworkConfig;
   /** Told what the boot is at, and once everything has been done a first time. */
   readonly onPhase: (phase: string) => void;
@@ -35,7 +37,7 @@ const namedProblems = 5;
  * This host's part in a network whose configuration is known: an address, a lease, the files, routes and rules. Everything
  * that follows from the interface is done anew when that changes; lease and routes stay while that goes on.
  */
-export class Membership {
+export class Membership implements Member {
   readonly #options: MembershipOptions;
   readonly #files: EnvFiles;
   #manager: LeaseManager | undefined;
@@ -69,6 +71,31 @@ export class Membership {
     const peers = this.#routing?.status().peers ?? [];
     const installed = peers.filter(({ state }) => state === 'installed').length;
     return `subnet ${familiesText(subnets)}; ${installed} of ${peers.length} peers routed`;
+  }
+
+  view(): NetworkView {
+    const lease = this.#leaseView();
+    const { peers, refused, syncedAtMs } = this.#routing?.status() ?? { peers: [], refused: [] };
+    return {
+      ...(lease && { lease }),
+      watching: this.#routing?.watching ?? false,
+      leases: this.#routing?.leases ?? 0,
+      peers,
+      refused,
+      ...(syncedAtMs !== undefined && { syncedAtMs }),
+    };
+  }
+
+  #leaseView(): LeaseView | undefined {
+    const { lease, addresses, state, expiresAtMs = Number.POSITIVE_INFINITY } = this.#manager ?? {};
+    if (lease === undefined || addresses === undefined || state === undefined) return undefined;
+    return {
+      key: lease.key,
+      state,
+      subnets: [lease.subnets.ipv4, lease.subnets.ipv6].flatMap((subnet) => subnet?.text ?? []),
+      addresses: [addresses.ipv4, addresses.ipv6].flatMap((address) => address ?? []),
+      ...(Number.isFinite(expiresAtMs) && { expiresAtMs }),
+    };
   }
 
   /**
@@ -121,11 +148,12 @@ export class Membership {
   }
 
   async #manage(host: HostInterface, signal: AbortSignal): Promise<LeaseManager> {
-    const { parts, options, trouble, config } = this.#options;
+    const { parts, options, trouble, activity, config } = this.#options;
     const hint = await this.#files.hint(signal);
     this.#manager = new LeaseManager({
       ...parts,
       trouble,
+      activity,
       subnetsPrefix: subnetsPrefix(options.etcdPrefix),
       pools: config,
       addresses: host.addresses,
@@ -164,10 +192,11 @@ export class Membership {
   }
 
   #makeFirewall(networks: PerFamily<FamilyNetwork>): Firewall {
-    const { parts, options, trouble, config } = this.#options;
+    const { parts, options, trouble, activity, config } = this.#options;
     return new Firewall({
       ...parts,
       trouble,
+      activity,
       networks,
       mode: config.enableNFTables ? 'nftables' : 'iptables',
       masquerade: options.ipMasq,

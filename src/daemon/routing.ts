@@ -1,10 +1,11 @@
 import type { BackendStatus } from '../backend/backend.ts';
 import { HostGateway } from '../backend/hostgw/host-gateway.ts';
 import type { PerFamily } from '../ip/ip.ts';
+import type { Activity } from '../runtime/activity.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, untilAborted, type Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
-import { LeaseWatch } from '../subnet/lease-watch.ts';
+import { type LeaseUpdate, LeaseWatch, WATCH_LOOP } from '../subnet/lease-watch.ts';
 import type { LeaseManager } from '../subnet/manager.ts';
 import { familiesText } from '../subnet/own-lease.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
@@ -18,6 +19,7 @@ export interface RoutingOptions {
   readonly parts: DaemonParts;
   readonly options: DaemonOptions;
   readonly trouble: TroubleLog;
+  readonly activity: Activity;
   readonly config: NetworkConfig;
   readonly networks: PerFamily<FamilyNetwork>;
   readonly manager: LeaseManager;
@@ -35,6 +37,7 @@ export class Routing {
   readonly #options: RoutingOptions;
   #backend: HostGateway | undefined;
   #watch: LeaseWatch | undefined;
+  readonly #keys = new Set<string>();
 
   constructor(options: RoutingOptions) {
     this.#options = options;
@@ -45,8 +48,13 @@ export class Routing {
     return this.#watch?.watching ?? false;
   }
 
+  /** How many leases there are that can be read. */
+  get leases(): number {
+    return this.#keys.size;
+  }
+
   status(): BackendStatus {
-    return this.#backend?.status() ?? { peers: [], problems: [] };
+    return this.#backend?.status() ?? { peers: [], problems: [], refused: [] };
   }
 
   /**
@@ -90,11 +98,12 @@ export class Routing {
   }
 
   #backendOver(host: HostInterface): HostGateway {
-    const { parts, options, trouble, config, networks } = this.#options;
+    const { parts, options, trouble, activity, config, networks } = this.#options;
     const { ipv4, ipv6 } = networks;
     return new HostGateway({
       ...parts,
       trouble,
+      activity,
       subnets: { ...(ipv4 && { ipv4: ipv4.subnet }), ...(ipv6 && { ipv6: ipv6.subnet }) },
       addresses: host.addresses,
       networks: config,
@@ -109,10 +118,11 @@ export class Routing {
    * end too: a daemon that is half alive is worse than one that is started again with its routes in place.
    */
   async #serve(backend: HostGateway, signal: AbortSignal): Promise<never> {
-    const { parts, options, trouble, manager, onSynced } = this.#options;
+    const { parts, options, trouble, activity, manager, onSynced } = this.#options;
     const watch = new LeaseWatch({
       ...parts,
       trouble,
+      activity,
       subnetsPrefix: subnetsPrefix(options.etcdPrefix),
       // A lease that a bad restore has lost is taken again at once, so that the other hosts' second list has it.
       onDoubt: (update) => manager.observe(update),
@@ -121,12 +131,22 @@ export class Routing {
     this.#watch = watch;
     return await firstOf(signal, (inner) => [
       backend.run(inner),
-      watch.run(inner, (update) => {
-        backend.update(update);
-        manager.observe(update);
-      }),
+      watch
+        .run(inner, (update) => {
+          this.#noteLeases(update);
+          backend.update(update);
+          manager.observe(update);
+        })
+        .finally(() => activity.end(WATCH_LOOP)),
       this.#untilSynced(backend, onSynced, inner),
     ]);
+  }
+
+  #noteLeases(update: LeaseUpdate): void {
+    const put = update.type === 'snapshot' ? update.leases : update.put;
+    if (update.type === 'snapshot') this.#keys.clear();
+    else for (const key of update.removed) this.#keys.delete(key);
+    for (const { key } of put) this.#keys.add(key);
   }
 
   async #untilSynced(

@@ -1,3 +1,4 @@
+import type { Activity } from '../runtime/activity.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Commands } from '../runtime/commands.ts';
 import { explanationOf } from '../runtime/errors.ts';
@@ -15,6 +16,8 @@ export interface FirewallOptions extends FirewallSettings {
   readonly random: Random;
   readonly log: Logger;
   readonly trouble: TroubleLog;
+  /** Told of each repair. */
+  readonly activity?: Activity;
   /** How often the rules are checked. */
   readonly resyncMs: number;
 }
@@ -131,6 +134,7 @@ export class Firewall {
     this.#checked.add(task);
     const repairs = changed && !first ? (this.#repairs.get(task) ?? 0) + 1 : 0;
     this.#repairs.set(task, repairs);
+    if (repairs > 0) this.#options.activity?.count('firewall-repair', task.name);
     const where = task.name;
     if (changed && first) {
       log.info({ event: 'firewall-set', where }, `firewall: rules put in place (${where})`);

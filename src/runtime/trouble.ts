@@ -9,8 +9,23 @@ const lastRepeatMs = 6 * 60 * minuteMs;
 /** What is new is said at once, but not without end: so many lines at a time, and one more every twenty minutes. */
 const burst = 6;
 const perLineMs = 20 * minuteMs;
+/** So many troubles that are over are remembered. */
+const remembered = 20;
+
+/** A trouble there is or was. */
+export interface TroubleRecord {
+  readonly what: string;
+  /** The newest. */
+  readonly message: string;
+  /** Wall-clock ms. */
+  readonly sinceMs: number;
+  /** Wall-clock ms; absent while it lasts. */
+  readonly overMs?: number;
+  readonly attempts: number;
+}
 
 interface Trouble {
+  readonly sinceWallMs: number;
   readonly sinceMs: number;
   /** Messages logged already. */
   readonly said: Set<string>;
@@ -31,6 +46,7 @@ export class TroubleLog {
   readonly #troubles = new Map<string, Trouble>();
   /** When the lines still to be had would all be there again, by trouble; kept when a trouble is over, as it may come back. */
   readonly #refilledAtMs = new Map<string, number>();
+  #past: readonly TroubleRecord[] = [];
   readonly #clock: Clock;
   readonly #log: Logger;
 
@@ -42,6 +58,11 @@ export class TroubleLog {
   /** The newest messages of the troubles of now, oldest trouble first: the reasons for not being ready. */
   get current(): readonly string[] {
     return [...this.#troubles.values()].map(({ message }) => message);
+  }
+
+  /** The last troubles that are over, then those of now; each oldest first. */
+  get records(): readonly TroubleRecord[] {
+    return [...this.#past, ...[...this.#troubles].map(([what, trouble]) => recordOf(what, trouble))];
   }
 
   /** Whether `what` is in trouble now. */
@@ -58,6 +79,7 @@ export class TroubleLog {
     const nowMs = this.#clock.monotonic();
     const trouble = this.#troubles.get(what) ?? {
       sinceMs: nowMs,
+      sinceWallMs: this.#clock.now(),
       said: new Set<string>(),
       bugs: new Set<string>(),
       message,
@@ -85,6 +107,8 @@ export class TroubleLog {
     const trouble = this.#troubles.get(what);
     if (trouble === undefined) return;
     this.#troubles.delete(what);
+    const over = { ...recordOf(what, trouble), overMs: this.#clock.now() };
+    this.#past = [...this.#past.slice(1 - remembered), over];
     if (trouble.said.size === 0) return;
     const lastedS = Math.round((this.#clock.monotonic() - trouble.sinceMs) / 1000);
     this.#log.info({ event: 'trouble-over', what, attempts: trouble.attempts, lastedS, ...fields }, message);
@@ -104,4 +128,8 @@ export class TroubleLog {
     this.#refilledAtMs.set(what, refilledAtMs);
     return true;
   }
+}
+
+function recordOf(what: string, { message, sinceWallMs, attempts }: Trouble): TroubleRecord {
+  return { what, message, sinceMs: sinceWallMs, attempts };
 }

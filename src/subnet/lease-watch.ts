@@ -1,3 +1,4 @@
+import type { Activity } from '../runtime/activity.ts';
 import { type BackoffPolicy, backoffMs } from '../runtime/backoff.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { explanationOf, messageOf } from '../runtime/errors.ts';
@@ -39,6 +40,8 @@ export interface LeaseWatchOptions {
   readonly random: Random;
   readonly log: Logger;
   readonly trouble: TroubleLog;
+  /** Told of each round of the loop, and of what is listed again or skipped. */
+  readonly activity?: Activity;
   /** `<prefix>/subnets/`, with the slash: `subnets-old/` is not ours. */
   readonly subnetsPrefix: string;
   /**
@@ -52,6 +55,10 @@ export interface LeaseWatchOptions {
 const confirmAfterMs = 1_000;
 /** A stream that lived this long was healthy: the next failure starts a new row of attempts. */
 const healthyStreamMs = 5_000;
+/** Calls have deadlines of seconds, but a list may take many of them. */
+const stuckMs = 600_000;
+/** What its loop is called. */
+export const WATCH_LOOP = 'lease-watch';
 const policy: BackoffPolicy = { initialMs: 100, maxMs: 3_000 };
 /** More junk keys than this are not told apart any more: memory is worth more than a log line. */
 const maxProblemKeys = 1_000;
@@ -98,6 +105,7 @@ export class LeaseWatch {
   async run(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<never> {
     for (;;) {
       signal.throwIfAborted();
+      this.#options.activity?.round(WATCH_LOOP, stuckMs);
       try {
         const cursor = this.#cursor ?? (await this.#list(signal, onUpdate));
         await this.#follow(cursor, signal, onUpdate);
@@ -117,6 +125,7 @@ export class LeaseWatch {
     const kind = error instanceof RegistryError ? error.kind : undefined;
     if (error instanceof ListAgain || kind === 'COMPACTED') {
       this.#cursor = undefined;
+      this.#options.activity?.count('relist', kind === 'COMPACTED' ? 'compacted' : 'history');
       log.info(
         { event: 'relist', reason: messageOf(error) },
         `listing all leases again: ${messageOf(error)}`,
@@ -177,6 +186,7 @@ export class LeaseWatch {
     const request = { key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix), startRevision: cursor - 1 };
     let parts: WatchEvent[] = [];
     for await (const batch of registry.watch(request, signal)) {
+      this.#options.activity?.round(WATCH_LOOP, stuckMs);
       this.#checkHistory(batch, cursor);
       this.#noteStream();
       for (const event of batch.events) if (revisionOf(event) >= (this.#cursor ?? cursor)) parts.push(event);
@@ -187,6 +197,8 @@ export class LeaseWatch {
         this.#failures = 0;
       }
       parts = [];
+      // Nothing need ever change: that the stream lives is HTTP/2's care.
+      this.#options.activity?.round(WATCH_LOOP, Number.POSITIVE_INFINITY);
     }
     throw new RegistryError('UNAVAILABLE', registry.endpoint, 'the watch stream ended');
   }
@@ -231,6 +243,7 @@ export class LeaseWatch {
       this.#problemKeys.delete(kv.key);
       return parsed.lease;
     }
+    this.#options.activity?.count('lease-skipped');
     if (!this.#problemKeys.has(kv.key) && this.#problemKeys.size < maxProblemKeys) {
       // Kept also when the key is deleted: what comes and goes all day is mentioned once.
       this.#problemKeys.add(kv.key);

@@ -1,4 +1,5 @@
 import type { PerFamily } from '../ip/ip.ts';
+import type { Activity } from '../runtime/activity.ts';
 import { type BackoffPolicy, backoffMs } from '../runtime/backoff.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import { retryForever } from '../runtime/retry.ts';
@@ -13,22 +14,18 @@ import { Grants } from './grants.ts';
 import { holderText } from './holder.ts';
 import type { LeaseUpdate } from './lease-watch.ts';
 import { Move } from './move.ts';
-import { AddressInUseError, familiesText, type OwnLease } from './own-lease.ts';
+import { AddressInUseError, familiesText, type LeaseState, type OwnLease } from './own-lease.ts';
 import { Exhaustion } from './pool-exhausted.ts';
 import type { KeyValue } from './registry.ts';
-import { type Moment, RenewalSchedule } from './renewal-schedule.ts';
+import { type Moment, RENEWAL_LOOP, RenewalSchedule, stuckMs } from './renewal-schedule.ts';
 
 export interface LeaseManagerOptions extends Omit<AcquireOptions, 'grants' | 'exhaustion' | 'mix'> {
   readonly trouble: TroubleLog;
+  /** Told of each round of the loop that renews. */
+  readonly activity?: Activity;
   /** Renew early enough that this much of the lease is always left, in milliseconds. */
   readonly renewMarginMs: number;
 }
-
-/**
- * `moving`: the lease is held, but does not carry this host's new address yet. `contested`: another host owns our subnet now;
- * never overwritten, this host goes on and the operator is told.
- */
-export type LeaseState = 'acquiring' | 'held' | 'moving' | 'lost' | 'contested';
 
 const acquirePolicy: BackoffPolicy = { initialMs: 200, maxMs: 10_000 };
 /** Every probe is a write that all hosts see, and the other host is told by it, too. */
@@ -54,7 +51,7 @@ export class LeaseManager {
       exhaustion: new Exhaustion(() => clock.monotonic()),
       mix: new FamilyMix(log, subnetsPrefix),
     };
-    this.#schedule = new RenewalSchedule(clock, options.renewMarginMs);
+    this.#schedule = new RenewalSchedule(clock, options.renewMarginMs, options.activity);
     this.#defence = new AddressDefence(clock, trouble);
     this.#move = new Move(trouble, options.addresses);
   }
@@ -66,6 +63,11 @@ export class LeaseManager {
   /** The lease, as last seen; undefined until {@link LeaseManager.acquire} has resolved. */
   get lease(): OwnLease | undefined {
     return this.#lease;
+  }
+
+  /** When the lease ends unless it is renewed: wall-clock ms; Infinity for a reservation, undefined without a lease. */
+  get expiresAtMs(): number | undefined {
+    return this.#lease && this.#schedule.expiresAtMs;
   }
 
   /** The addresses in the lease: where peers send to. */
@@ -124,10 +126,11 @@ export class LeaseManager {
 
   /** Renews and guards the lease until `signal` aborts, then rejects with its reason. Nothing else ends it. */
   async run(signal: AbortSignal): Promise<never> {
-    const { clock, random, trouble } = this.#base;
+    const { activity, clock, random, trouble } = this.#base;
     try {
       for (let failures = 0; ; ) {
         signal.throwIfAborted();
+        activity?.round(RENEWAL_LOOP, stuckMs);
         if (failures === 0) await this.#schedule.untilDue(this.#wake, this.#defence.dueMs, signal);
         if (await this.#attempt(signal)) {
           failures = 0;
@@ -139,6 +142,7 @@ export class LeaseManager {
         await this.#wake.waitAtMost(clock, waitMs, signal);
       }
     } finally {
+      activity?.end(RENEWAL_LOOP);
       await this.#tidy();
     }
   }

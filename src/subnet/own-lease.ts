@@ -35,6 +35,12 @@ export interface OwnLease {
   readonly origin: 'reused' | 'hint' | 'new' | 'retaken';
 }
 
+/**
+ * `moving`: the lease is held, but does not carry this host's new address yet. `contested`: another host owns our subnet now;
+ * never overwritten, this host goes on and the operator is told.
+ */
+export type LeaseState = 'acquiring' | 'held' | 'moving' | 'lost' | 'contested';
+
 /** A lease's subnets, or a host's addresses, for a line: `172.20.9.0/24`, or both of a dual-stack host. */
 export function familiesText({ ipv4, ipv6 }: PerFamily<string | { readonly text: string }>): string {
   return [ipv4, ipv6]

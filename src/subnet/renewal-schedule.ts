@@ -1,3 +1,4 @@
+import type { Activity } from '../runtime/activity.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { LogFields } from '../runtime/logger.ts';
 import type { Wake } from '../runtime/wake.ts';
@@ -7,6 +8,9 @@ import type { OwnLease } from './own-lease.ts';
 const wallClockCheckMs = 30_000;
 /** A reservation needs no renewal; that it is still ours is looked at now and then, beside the watch. */
 const reservationCheckMs = 3_600_000;
+/** What the loop that renews is called, and how long it never takes: its calls have deadlines of seconds. */
+export const RENEWAL_LOOP = 'lease';
+export const stuckMs = 600_000;
 /** However close the margin is, renewals keep this distance (or a third of the TTL, for the shortest leases). */
 const shortestIntervalMs = 10_000;
 
@@ -35,13 +39,20 @@ export interface Moment {
 export class RenewalSchedule {
   readonly #clock: Clock;
   readonly #renewMarginMs: number;
+  readonly #activity: Activity | undefined;
   #due: Moment = { wallMs: 0, monotonicMs: 0 };
   /** Wall-clock time, ms; Infinity for a reservation. */
   #expiresAtMs = 0;
 
-  constructor(clock: Clock, renewMarginMs: number) {
+  constructor(clock: Clock, renewMarginMs: number, activity?: Activity) {
     this.#clock = clock;
     this.#renewMarginMs = renewMarginMs;
+    this.#activity = activity;
+  }
+
+  /** When the lease ends unless it is renewed: wall-clock ms; Infinity for a reservation. */
+  get expiresAtMs(): number {
+    return this.#expiresAtMs;
   }
 
   now(): Moment {
@@ -62,6 +73,7 @@ export class RenewalSchedule {
    */
   async untilDue(wake: Wake, soonerMs: number, signal: AbortSignal): Promise<void> {
     for (;;) {
+      this.#activity?.round(RENEWAL_LOOP, stuckMs);
       const leftMs = Math.min(
         soonerMs - this.#clock.monotonic(),
         this.#due.wallMs - this.#clock.now(),

@@ -46,6 +46,21 @@ test('is ready once everything is done', async () => {
   await readyz(200, /^flanneld is ready$/);
 });
 
+test('tells its figures to Prometheus', async () => {
+  const { status, body } = await bench.get(`${AT}/metrics`);
+  expect(status).toBe(200);
+  for (const sample of ['flannel_ready 1', 'flannel_lease_watch_up 1', 'flannel_own_lease{state="held"} 1'])
+    expect(body.split('\n')).toContain(sample);
+  // The boot's calls are in it, although nobody had asked for metrics then.
+  expect(body).toMatch(/^flannel_etcd_request_duration_seconds_count\{call="txn"\} [1-9]/m);
+  expect(body).toMatch(
+    /^flannel_etcd_errors_total\{endpoint="http:\/\/127\.0\.0\.1:2379",call="range",kind="UNAVAILABLE"\}/m,
+  );
+  expect(body).toMatch(/^flannel_own_lease_remaining_seconds 8\d{4}/m);
+  expect(body).toMatch(/^flannel_build_info\{version="\d+\.\d+\.\d+"\} 1$/m);
+  expect(body).toMatch(/^process_open_fds \d+$/m);
+});
+
 test('names a peer whose gateway is not on a connected network, until it goes', async () => {
   await bench.putRoutes([PEER, '172.20.2.0/24 via 192.0.2.9']);
   await readyz(503, /172\.20\.2\.0\/24 via 192\.0\.2\.9 is parked/);

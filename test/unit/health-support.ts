@@ -1,6 +1,6 @@
 import type { Server as HttpServer } from 'node:http';
 import type { Server } from 'node:net';
-import { HealthServer, type Readiness } from '../../src/daemon/health.ts';
+import { HealthServer, type MetricsPage, type Readiness } from '../../src/daemon/health.ts';
 import { systemClock } from '../../src/daemon/system-clock.ts';
 import type { LogFields, Logger } from '../../src/runtime/logger.ts';
 
@@ -36,10 +36,12 @@ export async function waitFor<T>(what: string, probe: () => T | undefined): Prom
 export async function start(
   readiness: () => Readiness = () => ({ ready: true, reasons: [], notices: [] }),
   ip = '127.0.0.1',
+  metrics?: () => Promise<MetricsPage>,
 ) {
   const { log, entries } = recorder();
   const controller = new AbortController();
-  const run = new HealthServer({ ip, port: 0, clock: systemClock, log, readiness }).run(controller.signal);
+  const options = { ip, port: 0, clock: systemClock, log, readiness, ...(metrics && { metrics }) };
+  const run = new HealthServer(options).run(controller.signal);
   const stop = async () => {
     controller.abort();
     await run;

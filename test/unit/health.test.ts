@@ -99,6 +99,25 @@ describe('/readyz', () => {
   });
 });
 
+describe('/metrics', () => {
+  const contentType = 'text/plain; version=0.0.4; charset=utf-8';
+
+  it('is what it is given, in the type that goes with it', async () => {
+    const { port } = await start(notReady, '127.0.0.1', async () => ({ contentType, text: 'a 1\n' }));
+    const headers = { 'content-type': contentType, 'content-length': '4' };
+    expect(await ask(port, '/metrics')).toMatchObject({ status: 200, headers, body: 'a 1\n' });
+    expect(await ask(port, '/metrics', { method: 'HEAD' })).toMatchObject({ status: 200, headers, body: '' });
+    expect((await ask(port, '/metrics', { method: 'POST' })).status).toBe(405);
+  });
+
+  it('fails alone when it cannot be told', async () => {
+    const { port, entries } = await start(notReady, '127.0.0.1', () => Promise.reject(new Error('broken')));
+    expect(await ask(port, '/metrics')).toMatchObject({ status: 500, body: 'metrics cannot be told' });
+    expect(entries.at(-1)).toMatchObject({ level: 'error', message: 'Metrics cannot be told: broken' });
+    expect((await ask(port, '/healthz')).status).toBe(200);
+  });
+});
+
 describe('the health server', () => {
   it('answers HEAD without a body', async () => {
     const { port } = await start();

@@ -1,12 +1,17 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { metricsMarkdown } from '../../src/daemon/metrics.ts';
 import { flagsMarkdown } from '../../src/daemon/options/help.ts';
 
 const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
 
 it("README's table of flags is the program's own", () => {
   expect(readme).toContain(flagsMarkdown().trimEnd());
+});
+
+it("README's table of metrics is the program's own", () => {
+  expect(readme).toContain(metricsMarkdown().trimEnd());
 });
 
 describe("README's troubleshooting quotes the log as it is", () => {

@@ -27,6 +27,28 @@ async function aDayOf(everyMs: number, step: (index: number) => void): Promise<v
 }
 
 describe('TroubleLog', () => {
+  it('remembers the last troubles, those that are over among them', async () => {
+    const startMs = clock.now();
+    trouble.report('etcd', 'etcd is away');
+    await clock.advance(1_000);
+    trouble.report('files', 'the disk is full');
+    trouble.report('etcd', 'etcd refuses');
+    await clock.advance(1_000);
+    trouble.clear('etcd', 'etcd answers');
+    expect(trouble.records).toEqual([
+      { what: 'etcd', message: 'etcd refuses', sinceMs: startMs, overMs: startMs + 2_000, attempts: 2 },
+      { what: 'files', message: 'the disk is full', sinceMs: startMs + 1_000, attempts: 1 },
+    ]);
+    for (let index = 0; index < 50; index++) {
+      trouble.report('kernel', `failure ${index}`);
+      trouble.clear('kernel', 'it works');
+    }
+    expect(trouble.records.map(({ message }) => message)).toEqual([
+      ...Array.from({ length: 20 }, (_, index) => `failure ${index + 30}`),
+      'the disk is full',
+    ]);
+  });
+
   it('says when a trouble begins and when it is over, with how long it took', async () => {
     trouble.report('etcd', 'etcd is away', { endpoint: 'http://a:2379' });
     await clock.advance(5_000);

@@ -54,9 +54,12 @@ export class HostGateway implements Backend {
 
   status(): BackendStatus {
     const all = this.#reconcilers.map((reconciler) => reconciler.status());
+    const synced = all.flatMap(({ syncedAtMs }) => syncedAtMs ?? []);
     return {
       peers: all.flatMap(({ peers }) => peers),
       problems: all.flatMap(({ problems }) => problems),
+      refused: all.flatMap(({ refused }) => refused),
+      ...(synced.length === all.length && { syncedAtMs: Math.min(...synced) }),
     };
   }
 }

@@ -1,5 +1,6 @@
 import type { PerFamily } from '../../ip/ip.ts';
 import type { ChangeResult, Kernel, KernelEvent, KernelEvents } from '../../kernel/kernel.ts';
+import type { Activity } from '../../runtime/activity.ts';
 import { type BackoffPolicy, backoffMs } from '../../runtime/backoff.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { messageOf } from '../../runtime/errors.ts';
@@ -21,6 +22,8 @@ export interface ReconcilerOptions {
   readonly random: Random;
   readonly log: Logger;
   readonly trouble: TroubleLog;
+  /** Told of each round of the loop, and of what is changed. */
+  readonly activity?: Activity;
   readonly self: Self;
   readonly ownership: Ownership;
   /** Our interface, by name: when it is deleted and made again its index changes. */
@@ -36,6 +39,8 @@ const dumpSpacingMs = 50;
 /** Trouble with the kernel is over when nothing failed for so long, not at the first call that succeeds. */
 const provenMs = 1_000;
 const healthyMs = 5_000;
+/** Longer than any answer of the kernel is waited for: who takes this long will not come round any more. */
+const stuckMs = 120_000;
 const policy: BackoffPolicy = { initialMs: 100, maxMs: 10_000 };
 
 /**
@@ -48,6 +53,8 @@ export class Reconciler implements Backend {
   readonly #mirror: Mirror;
   readonly #states: RouteStates;
   readonly #writer: RouteWriter;
+  /** What its activity is reported as. */
+  readonly #loop: string;
   /** What trouble with the kernel is reported as. */
   readonly #trouble: string;
   readonly #wake = new Wake();
@@ -59,7 +66,8 @@ export class Reconciler implements Backend {
   #lastDumpMs = Number.NEGATIVE_INFINITY;
   #nextCheckMs = 0;
   #haveLeases = false;
-  #synced = false;
+  /** Wall-clock ms. */
+  #syncedAtMs: number | undefined;
 
   constructor(options: ReconcilerOptions) {
     const { self, linkName, blackhole } = options;
@@ -67,8 +75,9 @@ export class Reconciler implements Backend {
     this.#options = options;
     this.#desired = new DesiredRoutes(self);
     this.#mirror = new Mirror(linkName, family);
+    this.#loop = `routes-ipv${family}`;
     this.#trouble = family === 4 ? 'kernel' : 'kernel-ipv6';
-    this.#states = new RouteStates(options.log);
+    this.#states = new RouteStates(options.log, options.activity);
     this.#writer = new RouteWriter({
       ...options,
       own: { dst: self.subnet.text, blackhole },
@@ -97,26 +106,27 @@ export class Reconciler implements Backend {
   }
 
   async synced(signal: AbortSignal): Promise<void> {
-    while (!this.#synced) await this.#syncedWake.wait(signal);
+    while (this.#syncedAtMs === undefined) await this.#syncedWake.wait(signal);
   }
 
   status(): BackendStatus {
-    const peers = [...this.#desired.dsts].map((dst) =>
-      this.#states.peer(dst, this.#desired.get(dst)?.gateway ?? ''),
-    );
-    const problems = peers
-      .filter(({ state }) => state !== 'installed')
-      .map(
-        ({ dst, gateway, state, reason }) =>
-          `${dst} via ${gateway} is ${state}${reason ? `: ${reason}` : ''}`,
-      );
-    return { peers, problems };
+    const syncedAtMs = this.#syncedAtMs;
+    return { ...this.#states.of(this.#desired), ...(syncedAtMs !== undefined && { syncedAtMs }) };
   }
 
   async run(signal: AbortSignal): Promise<never> {
+    try {
+      return await this.#keepServing(signal);
+    } finally {
+      this.#options.activity?.end(this.#loop);
+    }
+  }
+
+  async #keepServing(signal: AbortSignal): Promise<never> {
     const { kernel, clock, random, trouble } = this.#options;
     for (let failures = 0; ; failures++) {
       signal.throwIfAborted();
+      this.#options.activity?.round(this.#loop, stuckMs);
       const startedMs = clock.monotonic();
       try {
         const events = await kernel.subscribe();
@@ -145,13 +155,14 @@ export class Reconciler implements Backend {
   }
 
   async #serve(events: KernelEvents, signal: AbortSignal): Promise<never> {
-    const { clock, trouble } = this.#options;
+    const { activity, clock, trouble } = this.#options;
     // Nobody listened since the last stream ended.
     this.#stale = true;
     this.#writer.releaseAll();
     let provenAtMs = trouble.has(this.#trouble) ? clock.monotonic() + provenMs : Number.POSITIVE_INFINITY;
     for (;;) {
       signal.throwIfAborted();
+      activity?.round(this.#loop, stuckMs);
       if (clock.monotonic() >= this.#nextCheckMs) this.#stale = true;
       if (clock.monotonic() >= provenAtMs) {
         provenAtMs = Number.POSITIVE_INFINITY;
@@ -171,9 +182,9 @@ export class Reconciler implements Backend {
   }
 
   #noteSynced(): void {
-    if (this.#synced) return;
-    this.#synced = true;
-    this.#syncedWake.wake();
+    const first = this.#syncedAtMs === undefined;
+    this.#syncedAtMs = this.#options.clock.now();
+    if (first) this.#syncedWake.wake();
   }
 
   async #waitForWork(events: KernelEvents, provenAtMs: number, signal: AbortSignal): Promise<void> {

@@ -1,6 +1,8 @@
 import type { ChangeResult } from '../../kernel/kernel.ts';
+import type { Activity } from '../../runtime/activity.ts';
 import type { Logger } from '../../runtime/logger.ts';
-import type { PeerStatus } from '../backend.ts';
+import type { BackendStatus, PeerStatus } from '../backend.ts';
+import type { DesiredRoute, DesiredRoutes } from './desired.ts';
 import type { Plan, PlannedChange } from './plan-input.ts';
 
 /** A line of log names at most this many routes; the counts tell the rest. */
@@ -25,19 +27,34 @@ const words: Readonly<Record<string, string>> = {
 /** The state of each peer's route, for status and log. It follows the plans; nothing is decided by it. */
 export class RouteStates {
   readonly #log: Logger;
+  readonly #activity: Activity | undefined;
   readonly #installed = new Set<string>();
   /** Until the route is installed: one that is only being tried again is as stuck as before. */
   readonly #stuck = new Map<string, Stuck>();
   readonly #refusedLeases = new Map<string, string>();
 
-  constructor(log: Logger) {
+  constructor(log: Logger, activity?: Activity) {
     this.#log = log;
+    this.#activity = activity;
   }
 
-  peer(dst: string, gateway: string): PeerStatus {
+  /** The states of all that is desired. */
+  of(desired: DesiredRoutes): Omit<BackendStatus, 'syncedAtMs'> {
+    const routes = [...desired.dsts].map((dst) => desired.get(dst)).filter((route) => route !== undefined);
+    const peers = routes.map((route) => this.#peer(route));
+    const problems = peers
+      .filter(({ state }) => state !== 'installed')
+      .map(
+        ({ dst, gateway, state, reason }) =>
+          `${dst} via ${gateway} is ${state}${reason ? `: ${reason}` : ''}`,
+      );
+    return { peers, problems, refused: [...desired.refused].map(([key, reason]) => ({ key, reason })) };
+  }
+
+  #peer({ dst, gateway, key }: DesiredRoute): PeerStatus {
     const stuck = this.#stuck.get(dst);
-    if (stuck !== undefined) return { dst, gateway, ...stuck };
-    return { dst, gateway, state: this.#installed.has(dst) ? 'installed' : 'pending' };
+    if (stuck !== undefined) return { key, dst, gateway, ...stuck };
+    return { key, dst, gateway, state: this.#installed.has(dst) ? 'installed' : 'pending' };
   }
 
   /** Takes in what a plan said about `dsts`; one line names those that are stuck for a new reason. */
@@ -89,6 +106,7 @@ export class RouteStates {
       const { dst, gateway } = change.route;
       if (!failed) named.push(sign + (gateway === undefined ? `blackhole ${dst}` : `${dst} via ${gateway}`));
     });
+    for (const [cause, count] of Object.entries(counts)) this.#activity?.count('route-change', cause, count);
     if (named.length === 0) return;
     const level = counts['repaired'] === undefined ? 'info' : 'warn';
     const tally = Object.entries(counts)

@@ -7,7 +7,7 @@ export const processFlags = {
     name: 'healthz-ip',
     group: 'Health',
     placeholder: 'IP',
-    describe: 'address /healthz and /readyz are served at',
+    describe: 'address /healthz, /readyz and /metrics are served at',
     fallback: '0.0.0.0',
     parse: listenAddress,
   } satisfies Flag<string>,

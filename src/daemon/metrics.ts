@@ -1,0 +1,251 @@
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { PeerStatus } from '../backend/backend.ts';
+import type { Counted } from '../runtime/activity.ts';
+import type { LeaseState } from '../subnet/own-lease.ts';
+import type { EtcdCalls } from './etcd-calls.ts';
+import { VERSION } from './options/version.ts';
+import { registerProcessMetrics } from './process-metrics.ts';
+import type { Snapshot, State } from './state.ts';
+
+type RouteState = PeerStatus['state'];
+
+/** From worst to best: a peer is as badly off as the worst of its routes. */
+const routeStates: readonly RouteState[] = ['conflict', 'parked', 'pending', 'installed'];
+const leaseStates: readonly LeaseState[] = ['acquiring', 'held', 'moving', 'lost', 'contested'];
+
+/** From a member on this host to one that is about to be given up (calls have 5 s). */
+const latencyBucketsS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
+
+/** What a gauge shows: a number, or one for each value of its labels. Nothing: the series is left out. */
+type Sample = readonly [labels: Readonly<Record<string, string>>, value: number];
+
+interface GaugeRow {
+  readonly name: string;
+  readonly help: string;
+  readonly labels?: readonly string[];
+  readonly read: (snapshot: Snapshot) => number | undefined | readonly Sample[];
+}
+
+const gauges: readonly GaugeRow[] = [
+  {
+    name: 'flannel_ready',
+    help: 'Whether this host does its part in the network: what /readyz says.',
+    read: ({ ready }) => Number(ready),
+  },
+  {
+    name: 'flannel_troubles',
+    help: 'Troubles of now: the reasons that /readyz gives.',
+    read: ({ reasons }) => reasons.length,
+  },
+  {
+    name: 'flannel_leases',
+    help: 'Leases of the cluster that can be read, the own one and reservations among them.',
+    read: ({ leases }) => leases,
+  },
+  {
+    name: 'flannel_leases_refused',
+    help: 'Leases of peers that ask for a route they cannot get.',
+    read: ({ refused }) => refused.length,
+  },
+  {
+    name: 'flannel_peers',
+    help: 'Peers, by the state of their routes; the worse one counts.',
+    labels: ['state'],
+    read: ({ peers }) => tally(routeStates, [...worstByKey(peers).values()]),
+  },
+  {
+    name: 'flannel_routes',
+    help: 'Routes to peers, by family and state.',
+    labels: ['family', 'state'],
+    read: ({ peers }) =>
+      (['ipv4', 'ipv6'] as const).flatMap((family) => {
+        const routes = peers.filter(({ dst }) => dst.includes(':') === (family === 'ipv6'));
+        const states = routes.map(({ state }) => state);
+        return tally(routeStates, states).map(([labels, value]): Sample => [{ family, ...labels }, value]);
+      }),
+  },
+  {
+    name: 'flannel_lease_watch_up',
+    help: 'Whether changes of the leases arrive.',
+    read: ({ watching }) => Number(watching),
+  },
+  {
+    name: 'flannel_own_lease',
+    help: 'The state of the own lease: 1 for the one it is in.',
+    labels: ['state'],
+    read: ({ lease }) => tally(leaseStates, [lease?.state ?? 'acquiring']),
+  },
+  {
+    name: 'flannel_own_lease_remaining_seconds',
+    help: 'How long the own lease lives unless it is renewed; +Inf for a reservation, absent without a lease.',
+    read: ({ lease, nowMs }) => lease && ((lease.expiresAtMs ?? Number.POSITIVE_INFINITY) - nowMs) / 1000,
+  },
+  {
+    name: 'flannel_last_sync_timestamp_seconds',
+    help: 'When the routes were last seen to be as the leases want them; absent before the first time.',
+    read: ({ syncedAtMs }) => (syncedAtMs === undefined ? undefined : syncedAtMs / 1000),
+  },
+];
+
+interface CounterRow {
+  readonly name: string;
+  readonly help: string;
+  readonly label?: string;
+  readonly counted: Counted;
+}
+
+const counters: readonly CounterRow[] = [
+  {
+    name: 'flannel_route_changes_total',
+    help: 'Changes of routes, by cause; repaired: one of ours was gone.',
+    label: 'cause',
+    counted: 'route-change',
+  },
+  {
+    name: 'flannel_firewall_repairs_total',
+    help: 'How often firewall rules were missing or changed and were put back, by table.',
+    label: 'table',
+    counted: 'firewall-repair',
+  },
+  {
+    name: 'flannel_relists_total',
+    help: 'How often all leases were listed again, by reason: history was compacted, or is another one.',
+    label: 'reason',
+    counted: 'relist',
+  },
+  {
+    name: 'flannel_leases_skipped_total',
+    help: 'How often a key or a value was met that is no lease.',
+    counted: 'lease-skipped',
+  },
+];
+
+/** Every metric of the daemon. Those of the process have the names that all programs give them. */
+const metricRows: readonly { readonly name: string; readonly help: string }[] = [
+  ...gauges,
+  ...counters,
+  {
+    name: 'flannel_etcd_request_duration_seconds',
+    help: 'How long etcd took to answer, by call; a histogram.',
+  },
+  {
+    name: 'flannel_etcd_errors_total',
+    help: 'Calls and watches that failed, by endpoint, call and kind.',
+  },
+  { name: 'flannel_build_info', help: 'Always 1; the version is a label.' },
+];
+
+/** The metrics as a Markdown table, for README. */
+export function metricsMarkdown(): string {
+  return [
+    '| metric | |',
+    '|---|---|',
+    ...metricRows.map(({ name, help }) => `| \`${name}\` | ${help} |`),
+  ].join('\n');
+}
+
+/** The daemon's figures in the text format of Prometheus. Loading this module loads its client library, 0.1 MB and 20 ms. */
+export class Metrics {
+  readonly #registry = new Registry();
+  readonly #state: State;
+  /** All gauges of one answer show one moment. */
+  #snapshot: Snapshot;
+
+  constructor(state: State, calls: EtcdCalls) {
+    this.#state = state;
+    this.#snapshot = state.snapshot();
+    for (const row of gauges) this.#addGauge(row);
+    for (const row of counters) this.#addCounter(row, state);
+    this.#addEtcd(calls);
+    const labelNames = ['version'];
+    const registers = [this.#registry];
+    new Gauge({ ...helpOf('flannel_build_info'), labelNames, registers }).set({ version: VERSION }, 1);
+    registerProcessMetrics(this.#registry);
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  /** All of it, as it is now. */
+  render(): Promise<string> {
+    this.#snapshot = this.#state.snapshot();
+    return this.#registry.metrics();
+  }
+
+  #addGauge({ name, help, labels = [], read }: GaugeRow): void {
+    const current = () => read(this.#snapshot);
+    const gauge = new Gauge({
+      name,
+      help,
+      labelNames: [...labels],
+      registers: [],
+      collect() {
+        const found = current();
+        // Without labels a reset would leave a 0 that nobody read.
+        if (labels.length === 0) this.remove();
+        else this.reset();
+        if (typeof found === 'number') this.set(found);
+        else for (const [sampleLabels, value] of found ?? []) this.set(sampleLabels, value);
+      },
+    });
+    this.#registry.registerMetric(gauge);
+  }
+
+  #addCounter({ name, help, label, counted }: CounterRow, { activity }: State): void {
+    const counter = new Counter({
+      name,
+      help,
+      labelNames: label === undefined ? [] : [label],
+      registers: [],
+      collect() {
+        this.reset();
+        for (const [value, count] of activity.counts(counted)) {
+          if (label === undefined) this.inc(count);
+          else this.inc({ [label]: value }, count);
+        }
+      },
+    });
+    this.#registry.registerMetric(counter);
+  }
+
+  #addEtcd(calls: EtcdCalls): void {
+    const registers = [this.#registry];
+    const duration = new Histogram({
+      ...helpOf('flannel_etcd_request_duration_seconds'),
+      labelNames: ['call'],
+      buckets: latencyBucketsS,
+      registers,
+    });
+    const errors = new Counter({
+      ...helpOf('flannel_etcd_errors_total'),
+      labelNames: ['endpoint', 'call', 'kind'],
+      registers,
+    });
+    calls.handTo(({ endpoint, call, durationMs, error }) => {
+      if (durationMs !== undefined) duration.observe({ call }, durationMs / 1000);
+      if (error !== undefined) errors.inc({ endpoint, call, kind: error });
+    });
+  }
+}
+
+function helpOf(name: string): { readonly name: string; readonly help: string } {
+  const row = metricRows.find((candidate) => candidate.name === name);
+  if (row === undefined) throw new RangeError(name);
+  return { name, help: row.help };
+}
+
+/** How many there are of each state; those without any, too: a series must not vanish when it gets to 0. */
+function tally<T extends string>(states: readonly T[], found: readonly T[]): readonly Sample[] {
+  return states.map((state): Sample => [{ state }, found.filter((one) => one === state).length]);
+}
+
+function worstByKey(peers: readonly PeerStatus[]): ReadonlyMap<string, RouteState> {
+  const worst = new Map<string, RouteState>();
+  const rank = (state: RouteState) => routeStates.indexOf(state);
+  for (const { key, state } of peers) {
+    const known = worst.get(key);
+    if (known === undefined || rank(state) < rank(known)) worst.set(key, state);
+  }
+  return worst;
+}

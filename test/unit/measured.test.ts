@@ -1,0 +1,86 @@
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { VirtualClock } from '../../sim/clock.ts';
+import { SimEtcd } from '../../sim/etcd.ts';
+import { type MeasuredCall, measured } from '../../src/subnet/measured.ts';
+import { prefixEnd, type Registry, RegistryError } from '../../src/subnet/registry.ts';
+
+let clock: VirtualClock;
+let etcd: SimEtcd;
+let calls: MeasuredCall[];
+let member: Registry;
+
+beforeEach(() => {
+  clock = new VirtualClock();
+  etcd = new SimEtcd({ clock, latencyMs: 7 });
+  calls = [];
+  const [first] = etcd.connect('host');
+  if (first === undefined) throw new Error('no member');
+  member = measured(first, clock, (call) => calls.push(call));
+});
+
+afterEach(() => {
+  member.close();
+  etcd.close();
+});
+
+function outcomeOf(call: Promise<unknown>): Promise<unknown> {
+  return call.catch((error: unknown) => error);
+}
+
+/** Resolves to what came of it, while virtual time passes. */
+async function outcome(call: Promise<unknown>): Promise<unknown> {
+  const settled = outcomeOf(call);
+  await clock.advance(20_000);
+  return await settled;
+}
+
+it('tells of each call how long it took, and hands on the answer', async () => {
+  const granted = await outcome(member.leaseGrant(3_600, undefined, '9'));
+  expect(granted).toEqual({ id: '9', ttlSeconds: 3_600 });
+  const put = { op: 'put', key: '/k', value: 'v', lease: '9' } as const;
+  expect(await outcome(member.txn({ compare: [], success: [put] }))).toMatchObject({ succeeded: true });
+  expect(await outcome(member.range({ key: '/k' }))).toMatchObject({ kvs: [{ value: 'v' }] });
+  expect(await outcome(member.leaseKeepAlive('9'))).toEqual({ ttlSeconds: 3_600 });
+  expect(await outcome(member.leaseTimeToLive('9'))).toMatchObject({ grantedTtlSeconds: 3_600 });
+  await outcome(member.leaseRevoke('9'));
+  expect(calls.map(({ call }) => call)).toEqual([
+    'grant',
+    'txn',
+    'range',
+    'keepalive',
+    'timetolive',
+    'revoke',
+  ]);
+  for (const { durationMs, error, endpoint } of calls) {
+    expect(durationMs).toBeGreaterThanOrEqual(7);
+    expect([error, endpoint]).toEqual([undefined, member.endpoint]);
+  }
+});
+
+it('tells what a call failed with, and of a watch that broke', async () => {
+  const pending = outcomeOf(consume(new AbortController().signal));
+  await clock.advance(1_000);
+  etcd.stop('etcd-0');
+  expect(await outcome(pending)).toBeInstanceOf(RegistryError);
+  expect(await outcome(member.range({ key: '/k' }))).toBeInstanceOf(RegistryError);
+  expect(calls).toMatchObject([
+    { call: 'watch', error: 'UNAVAILABLE' },
+    { call: 'range', error: 'UNAVAILABLE' },
+  ]);
+});
+
+it('does not tell of what the caller took back', async () => {
+  const controller = new AbortController();
+  const pending = outcomeOf(consume(controller.signal));
+  const range = outcomeOf(member.range({ key: '/k' }, controller.signal));
+  controller.abort(new Error('no longer wanted'));
+  expect(await outcome(pending)).toEqual(new Error('no longer wanted'));
+  expect(await outcome(range)).toEqual(new Error('no longer wanted'));
+  expect(calls).toEqual([]);
+});
+
+async function consume(signal: AbortSignal): Promise<never> {
+  for await (const batch of member.watch({ key: '/', rangeEnd: prefixEnd('/') }, signal))
+    expect(batch.events).toEqual([]);
+  throw new Error('a watch ends only by throwing');
+}

@@ -1,0 +1,153 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { EtcdCalls } from '../../src/daemon/etcd-calls.ts';
+import { Metrics } from '../../src/daemon/metrics.ts';
+
+let cluster: SimCluster | undefined;
+
+afterEach(async () => {
+  await cluster?.close();
+  cluster = undefined;
+});
+
+/** A cluster at work, and the metrics of its first host. */
+async function setup(hosts: number) {
+  cluster = new SimCluster({ seed: 5, hosts });
+  for (const host of cluster.hosts) host.start();
+  await cluster.clock.until('full mesh', () => cluster?.meshed === true, 60_000);
+  const [host] = cluster.hosts;
+  if (host?.state === undefined) throw new Error('no host');
+  const calls = new EtcdCalls();
+  const metrics = new Metrics(host.state, calls);
+  return { cluster, host, calls, metrics, read: () => read(metrics) };
+}
+
+/** The samples by series as written: `flannel_routes{family="ipv4",state="installed"}`. */
+async function read(metrics: Metrics): Promise<(series: string) => number | undefined> {
+  const lines = (await metrics.render()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+  const samples = new Map(
+    lines.map((line): [string, number] => {
+      const [, series = '', value = ''] = /^(.*) (\S+)$/.exec(line) ?? [];
+      return [series, value === '+Inf' ? Number.POSITIVE_INFINITY : Number(value)];
+    }),
+  );
+  return (series) => samples.get(series);
+}
+
+const putPeer = ({ etcd }: SimCluster, subnet: string, address: string) =>
+  etcd.put(
+    `${prefix}/subnets/${subnet}`,
+    JSON.stringify({ PublicIP: address, PublicIPv6: null, BackendType: 'host-gw' }),
+  );
+
+const reservation = (host: SimHost) => host.state?.snapshot().lease?.key ?? '';
+
+describe('metrics', () => {
+  it('show a host that does its part', async () => {
+    const { cluster: world, host, read: now } = await setup(3);
+    await world.clock.advance(3_600_000);
+    const metric = await now();
+    expect(metric('flannel_ready')).toBe(1);
+    expect(metric('flannel_troubles')).toBe(0);
+    expect(metric('flannel_leases')).toBe(3);
+    expect(metric('flannel_leases_refused')).toBe(0);
+    expect(metric('flannel_peers{state="installed"}')).toBe(2);
+    expect(metric('flannel_peers{state="parked"}')).toBe(0);
+    expect(metric('flannel_routes{family="ipv4",state="installed"}')).toBe(2);
+    expect(metric('flannel_routes{family="ipv6",state="installed"}')).toBe(0);
+    expect(metric('flannel_lease_watch_up')).toBe(1);
+    expect(metric('flannel_own_lease{state="held"}')).toBe(1);
+    expect(metric('flannel_own_lease{state="lost"}')).toBe(0);
+    expect(metric('flannel_route_changes_total{cause="missing"}')).toBe(2);
+    const leftS = metric('flannel_own_lease_remaining_seconds');
+    expect(leftS).toBeGreaterThan(86_400 - 3_700);
+    expect(leftS).toBeLessThanOrEqual(86_400);
+    const syncedS = metric('flannel_last_sync_timestamp_seconds') ?? 0;
+    expect(world.clock.now() / 1000 - syncedS).toBeLessThan(12);
+    expect(host.readiness.ready).toBe(true);
+  });
+
+  it('count repairs, relists and junk, and tell the states of routes', async () => {
+    const { cluster: world, host, read: now } = await setup(2);
+    const { clock, etcd } = world;
+    const [route] = host.ownRoutes;
+    host.kernel.deleteRoute({ dst: route?.split(' ', 1)[0] ?? '' });
+    etcd.put(`${prefix}/subnets/junk`, '{}');
+    putPeer(world, '172.20.1.0-24', '192.0.2.9');
+    putPeer(world, '172.20.2.0-24', host.address);
+    await clock.advance(30_000);
+    const metric = await now();
+    expect(metric('flannel_route_changes_total{cause="repaired"}')).toBe(1);
+    expect(metric('flannel_leases_skipped_total')).toBe(1);
+    expect(metric('flannel_leases')).toBe(4);
+    expect(metric('flannel_leases_refused')).toBe(1);
+    expect(metric('flannel_peers{state="parked"}')).toBe(1);
+    expect(metric('flannel_routes{family="ipv4",state="parked"}')).toBe(1);
+    expect(metric('flannel_ready')).toBe(0);
+    expect(metric('flannel_relists_total{reason="compacted"}')).toBeUndefined();
+  });
+
+  it('leave out what is not known, rather than tell 0', async () => {
+    cluster = new SimCluster({ seed: 5, hosts: 1, config: null });
+    const [host] = cluster.hosts;
+    host?.start();
+    await cluster.clock.advance(5_000);
+    if (host?.state === undefined) throw new Error('no host');
+    const metric = await read(new Metrics(host.state, new EtcdCalls()));
+    expect(metric('flannel_ready')).toBe(0);
+    expect(metric('flannel_troubles')).toBe(1);
+    expect(metric('flannel_own_lease_remaining_seconds')).toBeUndefined();
+    expect(metric('flannel_last_sync_timestamp_seconds')).toBeUndefined();
+    expect(metric('flannel_own_lease{state="acquiring"}')).toBe(1);
+  });
+
+  it('tell that a reservation does not end', async () => {
+    const { cluster: world, host, read: now } = await setup(1);
+    putPeer(world, reservation(host).replace(`${prefix}/subnets/`, ''), host.address);
+    await world.clock.advance(60_000);
+    expect((await now())('flannel_own_lease_remaining_seconds')).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  it('time calls to etcd, those before the first question too, and count failures by kind', async () => {
+    cluster = new SimCluster({ seed: 5, hosts: 1 });
+    const [host] = cluster.hosts;
+    host?.start();
+    if (host?.state === undefined) throw new Error('no host');
+    const calls = new EtcdCalls();
+    const endpoint = 'http://10.0.0.1:2379';
+    calls.add({ endpoint, call: 'range', durationMs: 3 });
+    const metrics = new Metrics(host.state, calls);
+    calls.add({ endpoint, call: 'range', durationMs: 5_000, error: 'UNAVAILABLE' });
+    calls.add({ endpoint, call: 'watch', error: 'UNAVAILABLE' });
+    const metric = await read(metrics);
+    const name = 'flannel_etcd_request_duration_seconds';
+    expect(metric(`${name}_bucket{le="0.0025",call="range"}`)).toBe(0);
+    expect(metric(`${name}_bucket{le="0.005",call="range"}`)).toBe(1);
+    expect(metric(`${name}_count{call="range"}`)).toBe(2);
+    expect(metric(`${name}_sum{call="range"}`)).toBeCloseTo(5.003);
+    for (const call of ['range', 'watch']) {
+      const labels = `endpoint="${endpoint}",call="${call}",kind="UNAVAILABLE"`;
+      expect(metric(`flannel_etcd_errors_total{${labels}}`)).toBe(1);
+    }
+  });
+
+  it('keep the last calls only, while nobody asks', async () => {
+    const calls = new EtcdCalls();
+    for (let index = 0; index < 5_000; index++)
+      calls.add({ endpoint: 'e', call: 'range', durationMs: index });
+    const seen: (number | undefined)[] = [];
+    calls.handTo(({ durationMs }) => seen.push(durationMs));
+    expect([seen.length, seen[0], seen.at(-1)]).toEqual([1_000, 4_000, 4_999]);
+  });
+
+  it("tell the process's own figures", async () => {
+    const { read: now } = await setup(1);
+    const metric = await now();
+    expect(metric('process_resident_memory_bytes')).toBeGreaterThan(10e6);
+    expect(metric('process_cpu_seconds_total')).toBeGreaterThan(0);
+    expect(metric('process_open_fds')).toBeGreaterThan(3);
+    expect(metric('process_max_fds')).toBeGreaterThan(100);
+    const startedS = metric('process_start_time_seconds') ?? 0;
+    expect(Math.abs(Date.now() / 1000 - process.uptime() - startedS)).toBeLessThan(2);
+  });
+});
