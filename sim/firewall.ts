@@ -21,8 +21,8 @@ export class SimFirewall implements Commands {
   /** Every program that was run, in order. */
   readonly calls: Call[] = [];
   version = '1.8.9';
-  /** Called before a program runs: may change the tables under it, answer in its place, or throw. */
-  before: ((call: Call) => Answer | undefined) | undefined;
+  /** Called before a program runs: may change the tables under it, keep it waiting, answer in its place, or throw. */
+  before: ((call: Call) => Answer | undefined | Promise<undefined>) | undefined;
   readonly #iptables = { 4: new SimIptables(4), 6: new SimIptables(6) };
   readonly #nft = new SimNft();
 
@@ -36,7 +36,7 @@ export class SimFirewall implements Commands {
     if (this.missing.has(program)) throw new CommandError('COMMAND_MISSING', `${program} is not installed`);
     const call = { program, args, stdin };
     this.calls.push(call);
-    const answer = this.before?.(call);
+    const answer = await this.before?.(call);
     return answer ?? this.answer(call);
   }
 

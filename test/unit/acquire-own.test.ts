@@ -49,6 +49,20 @@ describe('of several own keys', () => {
   });
 });
 
+it('a key that names another PublicIP, or an IPv4 subnet and none, is not told by its PublicIPv6', async () => {
+  const foreign = {
+    '0.0.0.0-0&fc00:1:0:7::-64': valueOf('10.211.0.2', ip6),
+    '10.1.5.0-24&fc00:1:0:5::-64': `{"PublicIP":null,"PublicIPv6":"${ip6}","BackendType":"host-gw"}`,
+    '10.1.6.0-24&fc00:1:0:6::-64': valueOf('10.211.0.2', ip6),
+  };
+  for (const [name, value] of Object.entries(foreign)) put(name, value);
+  const host = await untilHeld(world.host(ip, { watch: false, pools, addresses: { ipv4: ip, ipv6: ip6 } }));
+  const own = host.manager.lease?.key.slice(prefix.length) ?? '';
+  expect(world.keys.toSorted()).toEqual([...Object.keys(foreign), own].toSorted());
+  for (const [name, value] of Object.entries(foreign))
+    expect(world.etcd.get(prefix + name)?.value).toBe(value);
+});
+
 describe('a value that is being put right', () => {
   const vxlan = `{"PublicIP":"${ip}","BackendType":"vxlan"}`;
 

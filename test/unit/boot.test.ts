@@ -1,4 +1,4 @@
-import { afterEach, expect, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { SimCluster, type SimHost } from '../../sim/cluster.ts';
 
 // What a daemon has done before it says that it is ready, and what it begins with.
@@ -22,16 +22,37 @@ function make(config: object = network): { readonly cluster: SimCluster; readonl
 const untilReady = async ({ clock }: SimCluster, host: SimHost) =>
   await clock.until('ready', () => host.notifier.isReady, 60_000);
 
-it('the firewall rules are there before it says so: Docker starts next', async () => {
-  const { cluster: world, host } = make();
-  const readyAtWrite: boolean[] = [];
-  host.firewall.before = ({ program }) => {
-    if (program === 'iptables-restore') readyAtWrite.push(host.notifier.isReady);
-    return undefined;
+describe('READY=1', () => {
+  /** Starts with an iptables that takes so long to write. */
+  const readyAfter = async (takesMs: number) => {
+    const { cluster: world, host } = make();
+    host.firewall.before = async ({ program }) => {
+      if (program === 'iptables-restore') await world.clock.sleep(takesMs, new AbortController().signal);
+      return undefined;
+    };
+    const startedMs = world.clock.monotonic();
+    host.start();
+    await untilReady(world, host);
+    return world.clock.monotonic() - startedMs;
   };
+
+  it('waits for the firewall rules: Docker starts next', async () => {
+    expect(await readyAfter(7_000)).toBeGreaterThanOrEqual(7_000);
+  });
+
+  it('does not wait for ever', async () => {
+    const waitedMs = await readyAfter(40_000);
+    expect(waitedMs).toBeLessThan(15_000);
+    await cluster?.clock.advance(40_000);
+  });
+});
+
+it('both files are there for everybody to read', async () => {
+  const { cluster: world, host } = make();
   host.start();
   await untilReady(world, host);
-  expect(readyAtWrite).toEqual([false]);
+  const modes = ['/run/flannel/subnet.env', '/run/docker_opts.env'].map((path) => host.files.modeOf(path));
+  expect(modes).toEqual([0o644, 0o644]);
 });
 
 it('the subnet of an earlier subnet.env is taken again, when etcd has lost the lease', async () => {
