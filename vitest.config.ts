@@ -1,6 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
-// Files that need root (namespaces, docker) run one at a time: each owns whole processes and the machine is shared.
+// Files that need root (namespaces, docker) run one or two at a time: each owns whole processes, and everything on the machine
+// that it makes has a name of its own.
 const onRealParts = {
   pool: 'forks' as const,
   fileParallelism: false,
@@ -22,7 +23,16 @@ export default defineConfig({
         },
       },
       { test: { name: 'contract', include: ['test/contract/**/*.real.test.ts'], ...onRealParts } },
-      { test: { name: 'integration', include: ['test/integration/**/*.test.ts'], ...onRealParts } },
+      {
+        test: {
+          name: 'integration',
+          include: ['test/integration/**/*.test.ts'],
+          ...onRealParts,
+          // They mostly wait: for a frozen etcd to be found dead, for a lease to run out.
+          fileParallelism: true,
+          maxWorkers: 2,
+        },
+      },
       { test: { name: 'interop', include: ['test/interop/**/*.test.ts'], ...onRealParts } },
       {
         test: {
