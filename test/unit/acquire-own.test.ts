@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { prefixEnd } from '../../src/subnet/registry.ts';
 import { type LeaseHost, LeaseWorld, poolOf } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 
@@ -61,6 +62,26 @@ it('a key that names another PublicIP, or an IPv4 subnet and none, is not told b
   expect(world.keys.toSorted()).toEqual([...Object.keys(foreign), own].toSorted());
   for (const [name, value] of Object.entries(foreign))
     expect(world.etcd.get(prefix + name)?.value).toBe(value);
+});
+
+it('a key that gets an IPv6 half is told as gone and then as new: flanneld must end up with the route', async () => {
+  put('10.1.5.0-24', valueOf(ip));
+  const stop = new AbortController();
+  const [member] = world.etcd.connect('watcher');
+  const told: string[] = [];
+  const watching = (async () => {
+    const range = { key: prefix, rangeEnd: prefixEnd(prefix) };
+    for await (const { events } of member?.watch(range, stop.signal) ?? []) {
+      for (const event of events)
+        told.push(`${event.type} ${event.type === 'put' ? event.kv.key : event.key}`);
+    }
+  })().catch(() => {});
+  await world.clock.settle();
+  const host = await untilHeld(world.host(ip, { watch: false, pools, addresses: { ipv4: ip, ipv6: ip6 } }));
+  await world.clock.settle();
+  stop.abort(new Error('stopped'));
+  await watching;
+  expect(told).toEqual([`delete ${prefix}10.1.5.0-24`, `put ${host.manager.lease?.key}`]);
 });
 
 describe('a value that is being put right', () => {

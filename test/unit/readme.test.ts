@@ -14,6 +14,13 @@ it("README's table of metrics is the program's own", () => {
   expect(readme).toContain(metricsMarkdown().trimEnd());
 });
 
+it('README says that IPv6 must not be turned on while there is a flanneld without it', () => {
+  const [, coming = ''] = readme.split('## Coming from flanneld');
+  expect(coming.replaceAll(/\s+/g, ' ')).toMatch(
+    /Leave `EnableIPv6` as it is until no flanneld is left.*crashes/,
+  );
+});
+
 describe("README's troubleshooting quotes the log as it is", () => {
   const source = join(import.meta.dirname, '../../src');
   const code = readdirSync(source, { recursive: true, encoding: 'utf8' })
