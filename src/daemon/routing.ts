@@ -3,7 +3,7 @@ import { HostGateway } from '../backend/hostgw/host-gateway.ts';
 import type { PerFamily } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
-import { firstOf, untilAborted, type Wake } from '../runtime/wake.ts';
+import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
 import { type LeaseUpdate, LeaseWatch, WATCH_LOOP } from '../subnet/lease-watch.ts';
 import type { LeaseManager } from '../subnet/manager.ts';
@@ -28,16 +28,18 @@ export interface RoutingOptions {
   readonly interfaceChanged: Wake;
   readonly files: EnvFiles;
   readonly onPhase: (phase: string) => void;
-  /** Called at the first sync over an interface, and again when that is another one. */
+  /** Called once the files are there, at the first sync over an interface and again when that is another one. */
   readonly onSynced: (signal: AbortSignal) => Promise<void>;
 }
 
-/** The files and routes of this host's subnets, over the interface that its addresses are on just now. */
+/** Keeps the files and routes of this host's subnets, over the interface that its addresses are on just now. */
 export class Routing {
   readonly #options: RoutingOptions;
   #backend: HostGateway | undefined;
   #watch: LeaseWatch | undefined;
   readonly #keys = new Set<string>();
+  #haveFiles = false;
+  readonly #filesWake = new Wake();
 
   constructor(options: RoutingOptions) {
     this.#options = options;
@@ -62,13 +64,35 @@ export class Routing {
    * one; then over that.
    */
   async run(signal: AbortSignal): Promise<never> {
+    return await firstOf(signal, (inner) => [this.#keepFiles(inner), this.#keepRoutes(inner)]);
+  }
+
+  /** Has the files hold the MTU of now. A disk that is full holds up READY, but neither routes nor a move to another address. */
+  async #keepFiles(signal: AbortSignal): Promise<never> {
+    const { files, networks, options, interfaces, interfaceChanged } = this.#options;
+    let written: number | undefined;
+    for (;;) {
+      const { mtu } = interfaces.host;
+      const write = async (inner: AbortSignal) => {
+        // Cut off, it is to be done again, also with what was there before.
+        written = undefined;
+        await files.write({ ...networks, mtu, ipMasq: options.ipMasq }, inner);
+        written = mtu;
+        this.#haveFiles = true;
+        this.#filesWake.wake();
+      };
+      await firstOf(signal, (inner) => [
+        interfaceChanged.wait(inner),
+        ...(mtu === written ? [] : [write(inner)]),
+      ]);
+    }
+  }
+
+  async #keepRoutes(signal: AbortSignal): Promise<never> {
     const { interfaces, manager, onPhase } = this.#options;
-    const text = familiesText(manager.lease?.subnets ?? {});
+    onPhase(`subnet ${familiesText(manager.lease?.subnets ?? {})}; syncing routes`);
     for (;;) {
       const { host } = interfaces;
-      onPhase(`subnet ${text}; writing files`);
-      await this.#writeFiles(host.mtu, signal);
-      onPhase(`subnet ${text}; syncing routes`);
       const backend = this.#backendOver(host);
       await firstOf<unknown>(signal, (inner) => [
         this.#serve(backend, inner),
@@ -77,22 +101,12 @@ export class Routing {
     }
   }
 
-  async #writeFiles(mtu: number, signal: AbortSignal): Promise<void> {
-    const { files, networks, options } = this.#options;
-    await files.write({ ...networks, mtu, ipMasq: options.ipMasq }, signal);
-  }
-
-  /** Takes over new addresses and another MTU; resolves when the interface is another one. */
+  /** Takes over new addresses; resolves when the interface is another one. */
   async #follow(backend: HostGateway, first: HostInterface, signal: AbortSignal): Promise<void> {
     const { interfaces, interfaceChanged, manager } = this.#options;
-    let { mtu } = first;
     for (let { host } = interfaces; host.name === first.name; { host } = interfaces) {
       manager.moveTo(host.addresses);
       backend.moveTo(host.addresses);
-      if (host.mtu !== mtu) {
-        ({ mtu } = host);
-        await this.#writeFiles(mtu, signal);
-      }
       await interfaceChanged.wait(signal);
     }
   }
@@ -155,6 +169,7 @@ export class Routing {
     signal: AbortSignal,
   ): Promise<never> {
     await backend.synced(signal);
+    while (!this.#haveFiles) await this.#filesWake.wait(signal);
     await onSynced(signal);
     return await untilAborted(signal);
   }

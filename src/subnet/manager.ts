@@ -126,7 +126,7 @@ export class LeaseManager {
 
   /** Renews and guards the lease until `signal` aborts, then rejects with its reason. Nothing else ends it. */
   async run(signal: AbortSignal): Promise<never> {
-    const { activity, clock, random, trouble } = this.#base;
+    const { activity, clock, random } = this.#base;
     try {
       for (let failures = 0; ; ) {
         signal.throwIfAborted();
@@ -134,7 +134,6 @@ export class LeaseManager {
         if (failures === 0) await this.#schedule.untilDue(this.#wake, this.#defence.dueMs, signal);
         if (await this.#attempt(signal)) {
           failures = 0;
-          trouble.clear('renewal', 'the lease could be renewed');
           continue;
         }
         const waits = this.state === 'contested' || this.state === 'moving';
@@ -182,6 +181,9 @@ export class LeaseManager {
     );
     if (checked.result === 'contested') await this.#contested(own, checked.by, signal);
     if (checked.result === 'held') this.#hold(checked.lease, asked);
+    // Also while another trouble keeps the lease from being as it should.
+    if (checked.result !== 'again')
+      this.#base.trouble.clear('renewal', 'etcd could be asked for the lease again');
     return checked.result === 'held' && !this.#move.underWay;
   }
 

@@ -127,8 +127,8 @@ test('an interface that is missing, then without an address, is waited out; the 
   const missing = await waiting.daemon.waitForLog('trouble');
   for (const text of ['eth7', 'eth0 (10.211.55.100/24)']) expect(missing.msg).toContain(text);
   await expectPatience(waiting, 1);
-  await bench.host.ip('link add eth7 type bridge');
-  await bench.host.ip('link set eth7 up');
+  // Both at once: between two commands it would be told that the link is down.
+  await bench.host.ip('link add eth7 up type bridge');
   const bare = await waiting.daemon.waitForLog(
     ({ event, msg }) => event === 'trouble' && msg?.includes('eth7 has no usable IPv4 address') === true,
   );
