@@ -1,5 +1,5 @@
 import type { PerFamily } from '../ip/ip.ts';
-import type { LeaseUpdate } from '../subnet/lease-watch.ts';
+import type { LeaseUpdate } from '../subnet/lease-update.ts';
 
 /** Makes containers of other hosts reachable, in step with the leases. host-gw does it with one route per peer. */
 export interface Backend {

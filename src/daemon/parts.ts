@@ -47,4 +47,5 @@ export type DaemonOptions = Pick<
   | 'setIpForward'
   | 'subnetFile'
   | 'subnetLeaseTtlSeconds'
->;
+> &
+  Partial<Pick<Options, 'etcdEndpoints'>>;

@@ -1,11 +1,12 @@
 import type { BackendStatus } from '../backend/backend.ts';
 import { HostGateway } from '../backend/hostgw/host-gateway.ts';
-import type { PerFamily } from '../ip/ip.ts';
+import { canonicalAddress, type PerFamily } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
-import { type LeaseUpdate, LeaseWatch, WATCH_LOOP } from '../subnet/lease-watch.ts';
+import type { LeaseUpdate } from '../subnet/lease-update.ts';
+import { LeaseWatch, WATCH_LOOP } from '../subnet/lease-watch.ts';
 import type { LeaseManager } from '../subnet/manager.ts';
 import { familiesText } from '../subnet/own-lease.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
@@ -124,6 +125,8 @@ export class Routing {
       protocol: options.routeProtocol,
       blackhole: options.ipBlackholeRoute,
       linkName: host.name,
+      etcdAddresses:
+        options.etcdEndpoints?.flatMap(({ host: member }) => canonicalAddress(member) ?? []) ?? [],
     });
   }
 

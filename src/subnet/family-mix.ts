@@ -1,6 +1,6 @@
 import type { PerFamily } from '../ip/ip.ts';
 import type { Logger } from '../runtime/logger.ts';
-import type { LeaseUpdate } from './lease-watch.ts';
+import type { LeaseUpdate } from './lease-update.ts';
 import { type LeaseSubnets, parseSubnetKey } from './subnet-key.ts';
 
 /**

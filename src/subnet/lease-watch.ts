@@ -6,6 +6,7 @@ import type { Logger } from '../runtime/logger.ts';
 import type { Random } from '../runtime/random.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { type Lease, parseLease } from './lease.ts';
+import type { LeaseDelta, LeaseSnapshot, LeaseUpdate } from './lease-update.ts';
 import { listRange } from './list.ts';
 import { MassRemovals } from './mass-removal.ts';
 import {
@@ -16,23 +17,6 @@ import {
   type WatchBatch,
   type WatchEvent,
 } from './registry.ts';
-
-/** What a consumer of {@link LeaseWatch} sees: a snapshot, then deltas, then perhaps another snapshot. Never a gap. */
-export type LeaseUpdate = LeaseSnapshot | LeaseDelta;
-
-interface LeaseSnapshot {
-  readonly type: 'snapshot';
-  readonly leases: readonly Lease[];
-  readonly revision: number;
-}
-
-interface LeaseDelta {
-  readonly type: 'delta';
-  readonly put: readonly Lease[];
-  /** Keys that hold no usable lease any more: deleted, or overwritten by something that cannot be read. */
-  readonly removed: readonly string[];
-  readonly revision: number;
-}
 
 export interface LeaseWatchOptions {
   readonly registry: Registry;

@@ -12,7 +12,7 @@ import { checkKey } from './check-key.ts';
 import { FamilyMix } from './family-mix.ts';
 import { Grants } from './grants.ts';
 import { holderText } from './holder.ts';
-import type { LeaseUpdate } from './lease-watch.ts';
+import type { LeaseUpdate } from './lease-update.ts';
 import { Move } from './move.ts';
 import { AddressInUseError, familiesText, type LeaseState, type OwnLease } from './own-lease.ts';
 import { Exhaustion } from './pool-exhausted.ts';

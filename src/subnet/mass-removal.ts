@@ -1,5 +1,5 @@
 import type { TroubleLog } from '../runtime/trouble.ts';
-import type { LeaseUpdate } from './lease-watch.ts';
+import type { LeaseUpdate } from './lease-update.ts';
 
 /** So few leases may go at once without a question. */
 const unquestioned = 3;

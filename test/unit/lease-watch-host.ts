@@ -4,7 +4,8 @@ import { SimLog } from '../../sim/log.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { type Lease, parseLease } from '../../src/subnet/lease.ts';
-import { type LeaseUpdate, LeaseWatch } from '../../src/subnet/lease-watch.ts';
+import type { LeaseUpdate } from '../../src/subnet/lease-update.ts';
+import { LeaseWatch } from '../../src/subnet/lease-watch.ts';
 import {
   prefixEnd,
   type RangeRequest,

@@ -80,6 +80,7 @@ function input({ desired = {}, actual = [], ...over }: Case): PlanInput {
     own: { dst: '172.20.100.0/24', blackhole: false },
     link: { index: eth0 },
     ownAddresses: new Set(['10.211.55.100', '127.0.0.1']),
+    refusal: () => undefined,
     held: { put: () => undefined, removal: () => undefined },
     programmed: new Set(),
     removeLegacy: false,

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { type OperatorRoute, SimKernel } from '../../sim/kernel.ts';
+import { HostNetworks } from '../../src/backend/hostgw/host-networks.ts';
 import { Mirror } from '../../src/backend/hostgw/mirror.ts';
 import { blackholeMetricOf, metricOf, type Ownership } from '../../src/backend/hostgw/ownership.ts';
 import type { PlanInput } from '../../src/backend/hostgw/plan-input.ts';
@@ -107,6 +108,7 @@ export function inputOf(kernel: SimKernel, given: World): PlanInput {
   const { on, blackhole } = given;
   const mirror = new Mirror('eth0', on.family);
   mirror.reset({ links: kernel.links(), addresses: kernel.addresses(), routes: kernel.routes(on.family) });
+  const networks = new HostNetworks({ ...mirror.side, etcdAddresses: [] });
   const desired = new Map(
     Object.entries(given.desired).map(([dst, gateway]) => [dst, { dst, gateway, key: dst }]),
   );
@@ -118,6 +120,7 @@ export function inputOf(kernel: SimKernel, given: World): PlanInput {
     own: { dst: on.own, blackhole },
     link: mirror.link,
     ownAddresses: mirror.ownAddresses,
+    refusal: (dst) => networks.refusal(dst),
     held: { put: (dst) => (given.held.includes(dst) ? 'held' : undefined), removal: () => undefined },
     programmed: new Set(given.programmed),
     removeLegacy: given.removeLegacy,

@@ -1,13 +1,6 @@
 import { containsAddress, type Family, overlaps, parseSubnet, type Subnet } from '../../ip/ip.ts';
 import type { Lease } from '../../subnet/lease.ts';
-
-/** A route some lease asks for. */
-export interface DesiredRoute {
-  readonly dst: string;
-  readonly gateway: string;
-  /** The etcd key it comes from. */
-  readonly key: string;
-}
+import { type Claim, Claims, type DesiredRoute } from './claims.ts';
 
 /** One family's view of this host. */
 export interface Self {
@@ -15,6 +8,8 @@ export interface Self {
   readonly subnet: Subnet;
   /** The address under which peers reach it. */
   readonly address: string;
+  /** The cluster's network, when it is known: no subnet of a cluster is wider. */
+  readonly network?: Subnet;
 }
 
 /** What no lease, however well-formed, may take away from the host, and no gateway can be. */
@@ -72,6 +67,8 @@ function refusal(subnet: Subnet, gateway: string, self: Self): string | undefine
   if (overlaps(subnet, self.subnet)) return `it overlaps our own subnet ${self.subnet.text}`;
   if (containsAddress(subnet, self.address)) return `it contains our own address ${self.address}`;
   const never = neverRouted[subnet.family];
+  if (self.network !== undefined && subnet.length < self.network.length)
+    return `it is wider than the network ${self.network.text}`;
   const reserved = never.find((taken) => overlaps(taken, subnet));
   if (reserved) return `it overlaps ${reserved.text}, which is never routed`;
   if (containsAddress(subnet, gateway)) return `its ${field} ${gateway} lies inside it`;
@@ -85,11 +82,6 @@ function gatewayField(family: Family): string {
   return family === 4 ? 'PublicIP' : 'PublicIPv6';
 }
 
-interface Claim {
-  readonly route: DesiredRoute;
-  readonly createRevision: number;
-}
-
 interface Refused {
   readonly reason: string;
   /** What it asks for, if it may have that under another address of ours. */
@@ -97,117 +89,113 @@ interface Refused {
 }
 
 /**
- * The desired routes, kept in step with the leases: one map keyed by destination, so that no old gateway can linger. When two
- * keys claim one destination (`10.5.1.0-24` and `10.5.1.0-24&fc00::-64`), the older key has it.
+ * The desired routes, kept in step with the leases: one map keyed by destination, so that no old gateway can linger. Of leases
+ * that overlap (`10.5.1.0-24` and `10.5.1.0-24&fc00::-64`, or one in another's subnet) the older one has its route.
  */
 export class DesiredRoutes {
   #self: Self;
-  readonly #claims = new Map<string, Claim>();
-  readonly #byDst = new Map<string, Claim[]>();
+  readonly #claims = new Claims();
   readonly #refused = new Map<string, Refused>();
+  /** Keys of claims that an older one stands in the way of, and why that is worth a mention. */
+  readonly #outdone = new Map<string, string>();
 
   constructor(self: Self) {
     this.#self = self;
   }
 
   get size(): number {
-    return this.#byDst.size;
+    return this.#claims.size;
   }
 
   get dsts(): Iterable<string> {
-    return this.#byDst.keys();
+    return this.#claims.dsts;
   }
 
   get(dst: string): DesiredRoute | undefined {
-    return this.#byDst.get(dst)?.[0]?.route;
+    return this.#claims.granted(dst)?.route;
   }
 
   /** Leases that ask for a route they do not get, and why, by etcd key. */
   get refused(): ReadonlyMap<string, string> {
-    return new Map([...this.#refused].map(([key, { reason }]) => [key, reason]));
+    const reasons = new Map(this.#outdone);
+    for (const [key, { reason }] of this.#refused) reasons.set(key, reason);
+    return reasons;
   }
 
   /** Takes in that this host's address is another one; returns the destinations whose route is not as before. */
   moveTo(address: string): readonly string[] {
     this.#self = { ...this.#self, address };
-    const claims = [...this.#claims.values()];
+    const claims = [...this.#claims.all];
     for (const { claim } of this.#refused.values()) if (claim) claims.push(claim);
-    return this.#rebuild(() => {
-      for (const claim of claims) {
-        const subnet = parseSubnet(claim.route.dst);
-        if (subnet !== undefined) this.#claim(claim, subnet, new Set());
-      }
+    return this.#rebuild((judged, touched) => {
+      for (const claim of claims) this.#claim(claim, judged, touched);
     });
   }
 
   /** Replaces all leases; returns the destinations whose route is not as before. */
   replaceAll(leases: readonly Lease[]): readonly string[] {
     this.#refused.clear();
-    return this.#rebuild((touched) => {
-      for (const lease of leases) this.#put(lease, touched);
+    return this.#rebuild((judged, touched) => {
+      for (const lease of leases) this.#put(lease, judged, touched);
     });
   }
 
   /** Applies changed and removed leases; returns the destinations whose route may not be as before. */
   apply(put: readonly Lease[], removed: readonly string[]): readonly string[] {
     const touched = new Set<string>();
-    for (const key of removed) this.#remove(key, touched);
-    for (const lease of put) {
-      this.#remove(lease.key, touched);
-      this.#put(lease, touched);
-    }
+    const judged = new Set<string>();
+    for (const key of removed) this.#remove(key, judged, touched);
+    for (const lease of put) this.#put(lease, judged, touched);
+    this.#note(judged);
     return [...touched];
   }
 
   /** Empties the routes and has `fill` make them anew; returns the destinations whose route is not as before. */
-  #rebuild(fill: (touched: Set<string>) => void): readonly string[] {
-    const before = new Map([...this.#byDst.keys()].map((dst) => [dst, this.get(dst)?.gateway]));
+  #rebuild(fill: (judged: Set<string>, touched: Set<string>) => void): readonly string[] {
+    const before = new Map([...this.dsts].map((dst) => [dst, this.get(dst)?.gateway]));
     this.#claims.clear();
-    this.#byDst.clear();
+    this.#outdone.clear();
     const touched = new Set(before.keys());
-    fill(touched);
-    for (const dst of this.#byDst.keys()) touched.add(dst);
+    const judged = new Set<string>();
+    fill(judged, touched);
+    this.#note(judged);
     return [...touched].filter((dst) => this.get(dst)?.gateway !== before.get(dst));
   }
 
-  #put(lease: Lease, touched: Set<string>): void {
+  #put(lease: Lease, judged: Set<string>, touched: Set<string>): void {
     const asked = askedRoute(lease, this.#self.subnet);
-    if ('reason' in asked) {
-      if (!asked.ignore) this.#refused.set(lease.key, { reason: asked.reason });
+    if (!('reason' in asked)) {
+      const { route, subnet } = asked;
+      this.#claim({ route, subnet, createRevision: lease.createRevision }, judged, touched);
       return;
     }
-    this.#claim({ route: asked.route, createRevision: lease.createRevision }, asked.subnet, touched);
+    this.#remove(lease.key, judged, touched);
+    if (!asked.ignore) this.#refused.set(lease.key, { reason: asked.reason });
   }
 
-  #claim(claim: Claim, subnet: Subnet, touched: Set<string>): void {
-    const { dst, gateway, key } = claim.route;
-    const reason = refusal(subnet, gateway, this.#self);
-    if (reason !== undefined) {
-      this.#refused.set(key, { reason, claim });
-      return;
+  #claim(claim: Claim, judged: Set<string>, touched: Set<string>): void {
+    const { gateway, key } = claim.route;
+    const reason = refusal(claim.subnet, gateway, this.#self);
+    this.#refused.delete(key);
+    if (reason === undefined) return this.#claims.put(claim, judged, touched);
+    this.#remove(key, judged, touched);
+    this.#refused.set(key, { reason, claim });
+  }
+
+  #remove(key: string, judged: Set<string>, touched: Set<string>): void {
+    this.#refused.delete(key);
+    judged.add(key);
+    this.#claims.remove(key, judged, touched);
+  }
+
+  /** Two keys of one host, one of which has an IPv6 half, are in order: it has its route. */
+  #note(judged: ReadonlySet<string>): void {
+    for (const key of judged) {
+      const rival = this.#claims.rivalOf(key);
+      const own = rival && this.#claims.claimOf(key)?.route;
+      if (rival === undefined || (own?.dst === rival.route.dst && own.gateway === rival.route.gateway))
+        this.#outdone.delete(key);
+      else this.#outdone.set(key, `it overlaps ${rival.route.dst} of the older lease ${rival.route.key}`);
     }
-    this.#refused.delete(key);
-    const claims = [...(this.#byDst.get(dst) ?? []), claim];
-    if (claims.length > 1)
-      claims.sort((a, b) => a.createRevision - b.createRevision || compare(a.route.key, b.route.key));
-    this.#byDst.set(dst, claims);
-    this.#claims.set(key, claim);
-    touched.add(dst);
   }
-
-  #remove(key: string, touched: Set<string>): void {
-    this.#refused.delete(key);
-    const claim = this.#claims.get(key);
-    if (claim === undefined) return;
-    this.#claims.delete(key);
-    const { dst } = claim.route;
-    touched.add(dst);
-    const rest = (this.#byDst.get(dst) ?? []).filter((other) => other !== claim);
-    if (rest.length === 0) this.#byDst.delete(dst);
-    else this.#byDst.set(dst, rest);
-  }
-}
-
-function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
 }

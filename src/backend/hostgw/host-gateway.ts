@@ -1,6 +1,6 @@
 import type { PerFamily, Subnet } from '../../ip/ip.ts';
 import { firstOf } from '../../runtime/wake.ts';
-import type { LeaseUpdate } from '../../subnet/lease-watch.ts';
+import type { LeaseUpdate } from '../../subnet/lease-update.ts';
 import type { Backend, BackendStatus } from '../backend.ts';
 import { Reconciler, type ReconcilerOptions } from './reconciler.ts';
 

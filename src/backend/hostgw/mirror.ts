@@ -1,6 +1,8 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Family } from '../../ip/ip.ts';
 import type { Kernel, KernelEvent, Link, LinkAddress, Route } from '../../kernel/kernel.ts';
 import { sameRoute } from '../../kernel/route.ts';
+import { type ConnectedNetwork, connectedNetworks } from './host-networks.ts';
 import type { LinkState } from './plan-input.ts';
 
 /** What one event means for whoever plans. */
@@ -18,6 +20,14 @@ export interface KernelSnapshot {
   readonly links: readonly Link[];
   readonly addresses: readonly LinkAddress[];
   readonly routes: readonly Route[];
+}
+
+/** What this host has beside the cluster, in one family. */
+export interface HostSide {
+  /** Over links that are up. */
+  readonly connected: readonly ConnectedNetwork[];
+  /** Those of the default routes. */
+  readonly gateways: readonly string[];
 }
 
 /** Dumps what a {@link Mirror} holds. Subscribe before, and apply the events since then after. */
@@ -46,6 +56,9 @@ export class Mirror {
   #links = new Map<number, Link>();
   #addresses: LinkAddress[] = [];
   readonly #routes = new Map<string, Route[]>();
+  #side: HostSide | undefined;
+  /** It may be another one by now. */
+  #sideDoubtful = true;
 
   /** `linkName`: our interface. */
   constructor(linkName: string, family: Family) {
@@ -76,8 +89,25 @@ export class Mirror {
     return new Set(this.#addresses.map(({ address }) => address));
   }
 
+  /** The same object as long as nothing of it changes. */
+  get side(): HostSide {
+    if (this.#side !== undefined && !this.#sideDoubtful) return this.#side;
+    this.#sideDoubtful = false;
+    const isUp = ({ linkIndex }: { readonly linkIndex: number }) => this.#links.get(linkIndex)?.up === true;
+    const connected = connectedNetworks(this.#family, this.#links.values(), this.#addresses).filter(isUp);
+    const now = { connected, gateways: this.#defaultGateways };
+    if (!isDeepStrictEqual(now, this.#side)) this.#side = now;
+    return this.#side ?? now;
+  }
+
+  get #defaultGateways(): readonly string[] {
+    const routes = this.#routes.get(this.#family === 4 ? '0.0.0.0/0' : '::/0') ?? [];
+    return routes.flatMap(({ gateway }) => gateway ?? []);
+  }
+
   /** Replaces everything by a dump. */
   reset(snapshot: KernelSnapshot): void {
+    this.#sideDoubtful = true;
     this.#links = new Map(snapshot.links.map((link) => [link.index, link]));
     this.#addresses = [...snapshot.addresses];
     this.#routes.clear();
@@ -93,6 +123,15 @@ export class Mirror {
    * cannot be told from both is reported as stale.
    */
   apply(event: KernelEvent, overlapping = false): MirrorChange {
+    const before = this.side;
+    const told = this.#take(event, overlapping);
+    // Routes come by the thousand, and only the default ones matter.
+    if (told.dsts.every((dst) => !dst.endsWith('/0')) && told.dsts.length > 0) return told;
+    this.#sideDoubtful = true;
+    return this.side === before ? told : { ...told, surroundings: true };
+  }
+
+  #take(event: KernelEvent, overlapping: boolean): MirrorChange {
     switch (event.type) {
       case 'route-added':
         return this.#routeAdded(event, overlapping);

@@ -1,5 +1,5 @@
 import type { Route, RouteChange } from '../../kernel/kernel.ts';
-import type { DesiredRoute } from './desired.ts';
+import type { DesiredRoute } from './claims.ts';
 import type { Owner, Ownership } from './ownership.ts';
 
 /** Everything a plan depends on. Nothing in here is changed by planning. */
@@ -14,6 +14,8 @@ export interface PlanInput {
   readonly link: LinkState;
   /** Addresses of this host: as a gateway the kernel would accept one, and loop. */
   readonly ownAddresses: ReadonlySet<string>;
+  /** Why no route may lead to a destination, whatever its lease says: it would cut this host off from something of its own. */
+  readonly refusal: (dst: string) => string | undefined;
   /** Why no route may be put to (`put`) or removed from (`removal`) a destination just now; undefined when it may. */
   readonly held: Readonly<Record<'put' | 'removal', (dst: string) => string | undefined>>;
   /** Destinations this process has programmed: its routes there are its own wherever they lie. */

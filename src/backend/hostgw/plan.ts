@@ -1,6 +1,6 @@
 import type { Route, RouteSpec } from '../../kernel/kernel.ts';
 import { hasGateway } from '../../kernel/route.ts';
-import type { DesiredRoute } from './desired.ts';
+import type { DesiredRoute } from './claims.ts';
 import { isInstalled, isRemovable, metricOf, type Owner, ownerOf } from './ownership.ts';
 import type { Held, LinkState, Plan, PlanInput, PlannedChange, Verdict } from './plan-input.ts';
 import { planUndesired } from './plan-undesired.ts';
@@ -42,6 +42,10 @@ function planDesired(input: PlanInput, desired: DesiredRoute, actual: readonly R
   if (there.some(({ owner }) => owner === 'kernel')) {
     const reason = 'the kernel routes it as a network connected to this host';
     return { state: 'conflict', reason, changes: removeOurs(there, 'shadowed') };
+  }
+  const refusal = input.refusal(desired.dst);
+  if (refusal !== undefined) {
+    return { state: 'conflict', reason: refusal, changes: removeOurs(there, 'shadowed') };
   }
   if (link.problem !== undefined) return park(link, desired, there, link.problem);
   if (input.ownAddresses.has(desired.gateway)) {

@@ -8,7 +8,7 @@ import type { Logger } from '../../runtime/logger.ts';
 import type { Random } from '../../runtime/random.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 import { firstOf, Wake } from '../../runtime/wake.ts';
-import type { LeaseUpdate } from '../../subnet/lease-watch.ts';
+import type { LeaseUpdate } from '../../subnet/lease-update.ts';
 import type { Backend, BackendStatus } from '../backend.ts';
 import { DesiredRoutes, type Self } from './desired.ts';
 import { dumpKernel, Mirror } from './mirror.ts';
@@ -30,6 +30,8 @@ export interface ReconcilerOptions {
   readonly linkName: string;
   /** Whether what is sent to our own subnet is dropped while no bridge has it (`--ip-blackhole-route`). */
   readonly blackhole: boolean;
+  /** Addresses of etcd's members, of either family: no lease may take the way to them. Default: none is known. */
+  readonly etcdAddresses?: readonly string[];
 }
 
 /** The safety net beside events: everything is dumped and compared this often, ± 10 %. */
@@ -70,16 +72,17 @@ export class Reconciler implements Backend {
   #syncedAtMs: number | undefined;
 
   constructor(options: ReconcilerOptions) {
-    const { self, linkName, blackhole } = options;
+    const { self, linkName, blackhole, ownership, etcdAddresses = [] } = options;
     const { family } = self.subnet;
     this.#options = options;
-    this.#desired = new DesiredRoutes(self);
+    this.#desired = new DesiredRoutes({ ...self, network: ownership.network });
     this.#mirror = new Mirror(linkName, family);
     this.#loop = `routes-ipv${family}`;
     this.#trouble = family === 4 ? 'kernel' : 'kernel-ipv6';
     this.#states = new RouteStates(options.log, options.activity);
     this.#writer = new RouteWriter({
       ...options,
+      etcdAddresses,
       own: { dst: self.subnet.text, blackhole },
       desired: this.#desired,
       mirror: this.#mirror,
@@ -88,15 +91,10 @@ export class Reconciler implements Backend {
   }
 
   update(update: LeaseUpdate): void {
-    const isSnapshot = update.type === 'snapshot';
-    const changed = isSnapshot
-      ? this.#desired.replaceAll(update.leases)
-      : this.#desired.apply(update.put, update.removed);
-    if (isSnapshot) {
-      this.#haveLeases = true;
-      this.#allDirty = true;
-    }
-    this.#takeChanged(changed);
+    if (update.type === 'delta') return this.#takeChanged(this.#desired.apply(update.put, update.removed));
+    this.#haveLeases = true;
+    this.#allDirty = true;
+    this.#takeChanged(this.#desired.replaceAll(update.leases));
   }
 
   moveTo(addresses: PerFamily<string>): void {

@@ -2,7 +2,8 @@ import type { ChangeResult } from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
 import type { Logger } from '../../runtime/logger.ts';
 import type { BackendStatus, PeerStatus } from '../backend.ts';
-import type { DesiredRoute, DesiredRoutes } from './desired.ts';
+import type { DesiredRoute } from './claims.ts';
+import type { DesiredRoutes } from './desired.ts';
 import type { Plan, PlannedChange } from './plan-input.ts';
 
 /** A line of log names at most this many routes; the counts tell the rest. */

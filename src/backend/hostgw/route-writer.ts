@@ -4,7 +4,8 @@ import type { Random } from '../../runtime/random.ts';
 import type { DesiredRoutes } from './desired.ts';
 import { ForeignLimit } from './foreign-limit.ts';
 import { Holds } from './holds.ts';
-import type { Mirror } from './mirror.ts';
+import { HostNetworks } from './host-networks.ts';
+import type { HostSide, Mirror } from './mirror.ts';
 import { type Ownership, ownerOf } from './ownership.ts';
 import { plan } from './plan.ts';
 import type { OwnSubnet, PlannedChange } from './plan-input.ts';
@@ -19,6 +20,8 @@ export interface RouteWriterOptions {
   readonly desired: DesiredRoutes;
   readonly mirror: Mirror;
   readonly states: RouteStates;
+  /** Addresses of etcd's members: no lease may take the way to them. */
+  readonly etcdAddresses: readonly string[];
 }
 
 /** Nothing tells when a gateway beyond our view becomes reachable, so it is tried again now and then. */
@@ -42,6 +45,7 @@ export class RouteWriter {
   /** Destinations whose route was accepted and not seen since. */
   readonly #unseen = new Set<string>();
   #legacyRemoved = false;
+  #guarded: { readonly side: HostSide; readonly networks: HostNetworks } | undefined;
 
   constructor(options: RouteWriterOptions) {
     this.#options = options;
@@ -76,6 +80,7 @@ export class RouteWriter {
   plan(dsts: ReadonlySet<string>, all: boolean): readonly PlannedChange[] {
     const { desired, mirror, ownership, own, states } = this.#options;
     const removeLegacy = all && !this.#legacyRemoved;
+    const networks = this.#hostNetworks();
     const planned = plan({
       dsts,
       desired,
@@ -84,6 +89,7 @@ export class RouteWriter {
       own,
       link: mirror.link,
       ownAddresses: mirror.ownAddresses,
+      refusal: (dst) => networks.refusal(dst),
       held: { put: (dst) => this.#puts.reason(dst), removal: (dst) => this.#removals.reason(dst) },
       programmed: this.#programmed,
       removeLegacy,
@@ -161,6 +167,16 @@ export class RouteWriter {
   #isWanted(dst: string): boolean {
     const { desired, own } = this.#options;
     return desired.get(dst) !== undefined || (own.blackhole && dst === own.dst);
+  }
+
+  /** With what it has judged already, as long as it looks the same from here. */
+  #hostNetworks(): HostNetworks {
+    const { mirror, etcdAddresses } = this.#options;
+    const { side } = mirror;
+    if (this.#guarded?.side !== side) {
+      this.#guarded = { side, networks: new HostNetworks({ ...side, etcdAddresses }) };
+    }
+    return this.#guarded.networks;
   }
 
   /** Where neither a lease nor a route of ours is left, another daemon with our protocol may settle. */

@@ -20,7 +20,7 @@ export interface RouteFacts {
 /** Compares the routes of one family with what the leases ask for. */
 export function checkRoutes(leases: readonly Lease[], facts: RouteFacts): readonly Finding[] {
   const { self, routes, protocol, network } = facts;
-  const desired = new DesiredRoutes(self);
+  const desired = new DesiredRoutes({ ...self, network });
   desired.replaceAll(leases);
   const wrong = wrongRoutes(desired, facts);
   const wanted = new Set(desired.dsts);

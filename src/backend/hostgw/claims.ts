@@ -1,0 +1,191 @@
+import { addressBits, containsSubnet, type Subnet, subnetAt } from '../../ip/ip.ts';
+
+/** A route that some lease asks for. */
+export interface DesiredRoute {
+  readonly dst: string;
+  readonly gateway: string;
+  /** The etcd key it comes from. */
+  readonly key: string;
+}
+
+/** What a lease asks for that this host could do. */
+export interface Claim {
+  readonly route: DesiredRoute;
+  readonly subnet: Subnet;
+  readonly createRevision: number;
+}
+
+/** The claims to one destination, the oldest first. */
+interface Place {
+  readonly subnet: Subnet;
+  readonly claims: Claim[];
+}
+
+/**
+ * Which of the claims are granted: in the order of their age each that overlaps none granted before it. So no lease takes a
+ * part of an older one's subnet, and what a refused one would have taken is free for others.
+ *
+ * A change costs a look-up for each prefix length in use, and more only where leases do overlap.
+ */
+export class Claims {
+  readonly #byKey = new Map<string, Claim>();
+  /** By prefix length, then destination. */
+  readonly #places = new Map<number, Map<string, Place>>();
+  /** The granted claim of each destination that has one. */
+  readonly #granted = new Map<string, Claim>();
+
+  /** Destinations with a granted claim. */
+  get dsts(): Iterable<string> {
+    return this.#granted.keys();
+  }
+
+  get size(): number {
+    return this.#granted.size;
+  }
+
+  /** All claims, granted or not. */
+  get all(): Iterable<Claim> {
+    return this.#byKey.values();
+  }
+
+  granted(dst: string): Claim | undefined {
+    return this.#granted.get(dst);
+  }
+
+  /** The claim from this etcd key, granted or not. */
+  claimOf(key: string): Claim | undefined {
+    return this.#byKey.get(key);
+  }
+
+  /** The oldest claim that stands in the way of the one from this etcd key; undefined when that is granted. */
+  rivalOf(key: string): Claim | undefined {
+    const claim = this.#byKey.get(key);
+    return claim === undefined || this.#isGranted(claim)
+      ? undefined
+      : [...this.#rivals(claim)].toSorted(byAge)[0];
+  }
+
+  clear(): void {
+    this.#byKey.clear();
+    this.#places.clear();
+    this.#granted.clear();
+  }
+
+  /** Puts the claim in the place of the one its key had; adds keys of claims to `judged` and destinations to `touched`. */
+  put(claim: Claim, judged: Set<string>, touched: Set<string>): void {
+    const { key, dst } = claim.route;
+    const before = this.#byKey.get(key);
+    if (before?.route.dst === dst && before.createRevision === claim.createRevision) {
+      const place = this.#places.get(claim.subnet.length)?.get(dst);
+      place?.claims.splice(place.claims.indexOf(before), 1, claim);
+      if (this.#isGranted(before)) this.#granted.set(dst, claim);
+      this.#byKey.set(key, claim);
+      touched.add(dst);
+      for (const { route } of place?.claims ?? []) judged.add(route.key);
+      return;
+    }
+    if (before !== undefined) this.remove(key, judged, touched);
+    this.#byKey.set(key, claim);
+    const { claims } = this.#placeOf(claim.subnet);
+    claims.push(claim);
+    claims.sort(byAge);
+    this.#settle([claim], judged, touched);
+  }
+
+  remove(key: string, judged: Set<string>, touched: Set<string>): void {
+    const claim = this.#byKey.get(key);
+    if (claim === undefined) return;
+    this.#byKey.delete(key);
+    const { dst } = claim.route;
+    const { length } = claim.subnet;
+    const place = this.#placeOf(claim.subnet);
+    place.claims.splice(place.claims.indexOf(claim), 1);
+    const wasGranted = this.#revoke(claim);
+    touched.add(dst);
+    if (wasGranted) this.#settle(this.#younger(claim), judged, touched);
+    if (place.claims.length > 0) return;
+    this.#places.get(length)?.delete(dst);
+    if (this.#places.get(length)?.size === 0) this.#places.delete(length);
+  }
+
+  /** Judges these claims anew, the oldest first, and all that depend on them. */
+  #settle(claims: readonly Claim[], judged: Set<string>, touched: Set<string>): void {
+    let queue = [...claims].toSorted(byAge);
+    const queued = new Set(queue);
+    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+      queued.delete(next);
+      judged.add(next.route.key);
+      const may = this.#rivals(next).next().done === true;
+      if (may === this.#isGranted(next)) continue;
+      touched.add(next.route.dst);
+      if (may) this.#granted.set(next.route.dst, next);
+      else this.#revoke(next);
+      // Only younger ones can depend on it: none is judged twice for one change.
+      const more = this.#younger(next).filter((claim) => !queued.has(claim));
+      for (const claim of more) queued.add(claim);
+      if (more.length > 0) queue = [...queue, ...more].toSorted(byAge);
+    }
+  }
+
+  #isGranted(claim: Claim): boolean {
+    return this.#granted.get(claim.route.dst) === claim;
+  }
+
+  #revoke(claim: Claim): boolean {
+    return this.#isGranted(claim) && this.#granted.delete(claim.route.dst);
+  }
+
+  /** Granted claims that are older and overlap it. */
+  *#rivals(claim: Claim): Generator<Claim, void> {
+    for (const { subnet } of this.#overlapping(claim.subnet)) {
+      const granted = this.#granted.get(subnet.text);
+      if (granted !== undefined && byAge(granted, claim) < 0) yield granted;
+    }
+  }
+
+  #younger(claim: Claim): Claim[] {
+    return [...this.#overlapping(claim.subnet)].flatMap(({ claims }) =>
+      claims.filter((other) => byAge(other, claim) > 0),
+    );
+  }
+
+  #placeOf(subnet: Subnet): Place {
+    const places = this.#places.get(subnet.length) ?? new Map<string, Place>();
+    this.#places.set(subnet.length, places);
+    const place = places.get(subnet.text) ?? { subnet, claims: [] };
+    places.set(subnet.text, place);
+    return place;
+  }
+
+  /** Blocks either contain one another or have nothing in common. */
+  *#overlapping(subnet: Subnet): Iterable<Place> {
+    for (const [length, places] of this.#places) {
+      if (length > subnet.length) {
+        yield* inside(subnet, length, places);
+        continue;
+      }
+      const place = places.get(subnetAt(subnet.family, subnet.first, length).text);
+      if (place !== undefined) yield place;
+    }
+  }
+}
+
+/** Those of the places of one length that lie in `outer`: by name, or one by one when these are fewer. */
+function* inside(outer: Subnet, length: number, places: ReadonlyMap<string, Place>): Iterable<Place> {
+  const count = 2 ** (length - outer.length);
+  if (count > places.size) {
+    for (const place of places.values()) if (containsSubnet(outer, place.subnet)) yield place;
+    return;
+  }
+  const step = 1n << BigInt(addressBits(outer.family) - length);
+  for (let first = outer.first; first <= outer.last; first += step) {
+    const place = places.get(subnetAt(outer.family, first, length).text);
+    if (place !== undefined) yield place;
+  }
+}
+
+/** By create_revision, then by key. */
+function byAge(a: Claim, b: Claim): number {
+  const [keyA, keyB] = [a.route.key, b.route.key];
+  return a.createRevision - b.createRevision || (keyA < keyB ? -1 : keyA > keyB ? 1 : 0);
+}

@@ -1,0 +1,90 @@
+import {
+  addressBits,
+  containsAddress,
+  containsSubnet,
+  type Family,
+  overlaps,
+  parseSubnet,
+  type Subnet,
+} from '../../ip/ip.ts';
+import type { Link, LinkAddress } from '../../kernel/kernel.ts';
+
+/** A network that this host has an address in. */
+export interface ConnectedNetwork {
+  readonly subnet: Subnet;
+  /** With its length, e.g. `10.211.55.100/24`. */
+  readonly address: string;
+  readonly linkIndex: number;
+  readonly linkName: string;
+}
+
+/**
+ * The networks of one family that the host has addresses in, over whatever link, up or down; not loopback's own, nor IPv6's
+ * link-local one, which every link has.
+ */
+export function connectedNetworks(
+  family: Family,
+  links: Iterable<Link>,
+  addresses: readonly LinkAddress[],
+): readonly ConnectedNetwork[] {
+  const names = new Map([...links].map(({ index, name }) => [index, name]));
+  return addresses.flatMap(({ family: its, address, prefixLength, linkIndex, scope }) => {
+    const text = `${address}/${prefixLength}`;
+    const isOwn = its === family && scope !== 'host' && (family === 4 || scope !== 'link');
+    const subnet = isOwn ? parseSubnet(text) : undefined;
+    const linkName = names.get(linkIndex) ?? `link ${linkIndex}`;
+    return subnet === undefined ? [] : [{ subnet, address: text, linkIndex, linkName }];
+  });
+}
+
+/** So many judgements are remembered at most. */
+const maxRemembered = 100_000;
+
+export interface HostNetworksOptions {
+  /** Over links that are up. */
+  readonly connected: readonly ConnectedNetwork[];
+  /** Those of the default routes. */
+  readonly gateways: readonly string[];
+  /** Addresses of etcd's members, as far as they are known. */
+  readonly etcdAddresses: readonly string[];
+}
+
+/**
+ * What of this host no peer's lease may take away: the networks it is connected to, the way to everywhere else, the way to
+ * etcd. A route for a part of one of these would win over the kernel's own.
+ */
+export class HostNetworks {
+  readonly #options: HostNetworksOptions;
+  readonly #judged = new Map<string, string | undefined>();
+
+  constructor(options: HostNetworksOptions) {
+    this.#options = options;
+  }
+
+  /** Why no route may lead to `dst` (a CIDR); undefined when one may. */
+  refusal(dst: string): string | undefined {
+    const known = this.#judged.get(dst);
+    if (known !== undefined || this.#judged.has(dst)) return known;
+    const subnet = parseSubnet(dst);
+    const reason = subnet && this.#judge(subnet);
+    if (this.#judged.size >= maxRemembered) this.#judged.clear();
+    this.#judged.set(dst, reason);
+    return reason;
+  }
+
+  #judge(subnet: Subnet): string | undefined {
+    const { connected, gateways, etcdAddresses } = this.#options;
+    const taken = connected.find(({ subnet: own }) => overlaps(own, subnet) && !isOneInside(own, subnet));
+    if (taken) return `it overlaps ${taken.subnet.text}, the network ${taken.linkName} is connected to`;
+    const gateway = gateways.find((address) => containsAddress(subnet, address));
+    if (gateway !== undefined) return `it contains ${gateway}, the gateway of the default route`;
+    const member = etcdAddresses.find((address) => containsAddress(subnet, address));
+    if (member !== undefined) return `it contains ${member}, the address of an etcd endpoint`;
+    return undefined;
+  }
+}
+
+/** A single address of this host, of which the kernel takes care whatever is routed around it. */
+function isOneInside(own: Subnet, subnet: Subnet): boolean {
+  return own.length === addressBits(own.family) && subnet.length < own.length && containsSubnet(subnet, own);
+}
