@@ -44,6 +44,15 @@ test('in a pipe every line of the log is JSON, on standard error', async () => {
   }
 });
 
+test('with --log-format=pretty it is for people in a pipe, too, and without colour', async () => {
+  const child = await start([...COMMAND, '--log-format=pretty']);
+  expect(await child.stop('SIGTERM', 5_000)).toEqual({ code: 0, signal: null });
+  expect(child.stderr.filter((line) => line.includes('ready: subnet 172.20.'))).toEqual([
+    expect.stringContaining(' INFO: ready'),
+  ]);
+  expect(child.stderr.filter((line) => line.startsWith('{') || line.includes('\u001b'))).toEqual([]);
+});
+
 test.each([
   ['--log-level=warn', false],
   ['--log-level=info', true],

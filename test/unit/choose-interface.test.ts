@@ -26,6 +26,13 @@ describe('with no iface, iface-regex, iface-can-reach', () => {
       'eth0 10.211.55.200 fd00:55::200 1450',
     ],
     [
+      'public-ip before public-ipv6 on another interface, which then does not do',
+      { publicIP: '192.168.7.1', publicIPv6: 'fd00:55::200', families: both },
+      'no usable interface: --public-ipv6=fd00:55::200 is not the address of eth1 (fd00:7::1), and host-gw works through no NAT: ' +
+        'eth0 has it, so give --iface=fd00:55::200, or --public-ipv6 without any --iface. There are: ' +
+        'eth0 (10.211.55.100/24 10.211.55.200/24 fd00:55::100/64 fd00:55::200/64), eth1 (192.168.7.1/24 fd00:7::1/64), eth2 (no address, down)',
+    ],
+    [
       'public-ipv6 alone, both families',
       { publicIPv6: 'fd00:7::1', families: both },
       'eth1 192.168.7.1 fd00:7::1 1500',

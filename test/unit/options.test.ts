@@ -233,6 +233,13 @@ describe('precedence', () => {
     expect([urls(options), options.etcdPrefix]).toEqual([['http://a:1'], '/p']);
   });
 
+  it('takes a value that FLANNEL_OPTIONS gives after the empty one of flanneld-start', async () => {
+    const argv = ['-etcd-endpoints=', '-etcd-prefix=', '-etcd-prefix=/p', '-etcd-endpoints', 'a:1'];
+    const { options } = await run(argv, { FLANNEL_ETCD_PREFIX: '/sysconfig' });
+    expect([urls(options), options.etcdPrefix]).toEqual([['http://a:1'], '/p']);
+    expect((await run(['-etcd-prefix=/p', '-etcd-prefix='])).options.etcdPrefix).toBe('/coreos.com/network');
+  });
+
   it('does not use the variable when the flag is given empty', async () => {
     const env = { FLANNELD_DOCKER_OPTS_FILE: '/tmp/x' };
     expect((await run(['-docker-opts-file='], env)).options).not.toHaveProperty('dockerOptsFile');
