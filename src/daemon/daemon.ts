@@ -1,6 +1,6 @@
 import { Activity } from '../runtime/activity.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
-import { firstOf } from '../runtime/wake.ts';
+import { firstOf, Wake } from '../runtime/wake.ts';
 import { waitForConfig } from '../subnet/config-source.ts';
 import { ConfigWatch } from '../subnet/config-watch.ts';
 import type { Readiness } from './health.ts';
@@ -26,6 +26,8 @@ export class Daemon {
   readonly #activity: Activity;
   /** What there is to tell of this daemon. */
   readonly state: State;
+  readonly #allowedWake = new Wake();
+  #isAllowed = false;
   #said = '';
 
   constructor(parts: DaemonParts, options: DaemonOptions) {
@@ -51,12 +53,19 @@ export class Daemon {
     signal.addEventListener('abort', onAbort, { once: true });
     try {
       await requireCapabilities(kernel);
+      this.#isAllowed = true;
+      this.#allowedWake.wake();
       await firstOf(signal, (inner) => [this.#work(inner), this.#tellStatus(inner)]);
     } catch (error) {
       if (!signal.aborted) throw error;
     } finally {
       signal.removeEventListener('abort', onAbort);
     }
+  }
+
+  /** Resolves once `run` has found that the process has the rights it needs; rejects with `signal.reason`. */
+  async allowed(signal: AbortSignal): Promise<void> {
+    while (!this.#isAllowed) await this.#allowedWake.wait(signal);
   }
 
   /** Whether this host does its part in the network just now, and if not, why. */

@@ -1,11 +1,11 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { type BackoffPolicy, backoffCeilingMs } from '../runtime/backoff.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { messageOf } from '../runtime/errors.ts';
 import { oneLine } from '../runtime/escape.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { untilAborted } from '../runtime/wake.ts';
+import { closeServer, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
 
 /** Whether the daemon does its work; the reasons why not, one line each. */
 export interface Readiness {
@@ -31,12 +31,6 @@ export interface MetricsPage {
   readonly text: string;
 }
 
-const LISTEN_BACKOFF: BackoffPolicy = { initialMs: 1_000, maxMs: 30_000 };
-/** A probe is one small request. Whoever needs longer, sends more or opens more connections is none. */
-const REQUEST_TIMEOUT_MS = 5_000;
-const LONGEST_HEADERS_BYTES = 8_192;
-const MOST_CONNECTIONS = 100;
-
 /**
  * Answers probes: `/healthz` is liveness alone (a probe must not kill a daemon because etcd is away), `/readyz` tells
  * whether routes are kept up. Text as flanneld's, JSON when the client asks for it. `/metrics` is for Prometheus.
@@ -54,34 +48,18 @@ export class HealthServer {
    */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, log, ip, port } = this.#options;
-    let lastCode: string | undefined;
-    for (let attempt = 0; !signal.aborted; attempt++) {
-      try {
-        await this.#serve(signal);
-      } catch (error) {
-        const code = codeOf(error);
-        const message = `Health checks cannot be served at ${ip} port ${port}: ${whyNot(code, error)}`;
-        if (code !== lastCode) log.warn({ event: 'health-not-listening', ip, port, error }, message);
-        lastCode = code;
-        await clock.sleep(backoffCeilingMs(LISTEN_BACKOFF, attempt), signal).catch(() => {});
-      }
-    }
+    const onFailure = (error: unknown, code: string | undefined) =>
+      log.warn(
+        { event: 'health-not-listening', ip, port, error },
+        `Health checks cannot be served at ${ip} port ${port}: ${whyNot(code, error)}`,
+      );
+    await keepServing(clock, signal, () => this.#serve(signal), onFailure);
   }
 
   /** Rejects when the port cannot be had; resolves when it was served until the signal. */
   async #serve(signal: AbortSignal): Promise<void> {
     const { ip, port, log } = this.#options;
-    const server = createServer(
-      {
-        maxHeaderSize: LONGEST_HEADERS_BYTES,
-        headersTimeout: REQUEST_TIMEOUT_MS,
-        requestTimeout: REQUEST_TIMEOUT_MS,
-        keepAliveTimeout: REQUEST_TIMEOUT_MS,
-        connectionsCheckingInterval: 1_000,
-      },
-      (request, response) => this.#answer(request, response),
-    );
-    server.maxConnections = MOST_CONNECTIONS;
+    const server = limitedServer((request, response) => this.#answer(request, response));
     try {
       const address = await listen(server, ip, port);
       log.info(
@@ -93,7 +71,7 @@ export class HealthServer {
       );
       await untilAborted(signal).catch(() => {});
     } finally {
-      await close(server);
+      await closeServer(server);
     }
   }
 
@@ -102,8 +80,7 @@ export class HealthServer {
     const { metrics } = this.#options;
     if (path !== '/healthz' && path !== '/readyz' && (path !== '/metrics' || metrics === undefined)) {
       send(request, response, { status: 404, text: 'not found', details: {} });
-    } else if (request.method !== 'GET' && request.method !== 'HEAD') {
-      response.setHeader('Allow', 'GET, HEAD');
+    } else if (refusesMethod(request, response)) {
       send(request, response, { status: 405, text: 'method not allowed', details: {} });
     } else if (path === '/metrics') {
       if (metrics) void this.#answerMetrics(request, response, metrics);
@@ -128,7 +105,7 @@ export class HealthServer {
   ): Promise<void> {
     try {
       const { contentType, text } = await metrics();
-      sendBody(request, response, { status: 200, contentType, body: text });
+      sendBody(request, response, { status: 200, contentType, text });
     } catch (error) {
       this.#options.log.error(
         { event: 'health-error', error },
@@ -165,26 +142,7 @@ function send(request: IncomingMessage, response: ServerResponse, { status, text
   const lines = [text, ...(details.reasons ?? []), ...(details.notices ?? [])];
   const body = asJson ? `${JSON.stringify({ status: text, ...details })}\n` : lines.join('\n');
   const contentType = asJson ? 'application/json' : 'text/plain; charset=utf-8';
-  sendBody(request, response, { status, contentType, body });
-}
-
-function sendBody(
-  request: IncomingMessage,
-  response: ServerResponse,
-  { status, contentType, body }: Pick<Reply, 'status'> & { contentType: string; body: string },
-): void {
-  response.writeHead(status, {
-    'Content-Type': contentType,
-    'Content-Length': Buffer.byteLength(body),
-    'Cache-Control': 'no-store',
-    // A body is not waited for, however much of it is announced.
-    ...(hasBody(request) ? { Connection: 'close' } : {}),
-  });
-  response.end(request.method === 'HEAD' ? undefined : body);
-}
-
-function hasBody({ headers }: IncomingMessage): boolean {
-  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
+  sendBody(request, response, { status, contentType, text: body });
 }
 
 function listen(server: Server, ip: string, port: number): Promise<AddressInfo> {
@@ -198,18 +156,6 @@ function listen(server: Server, ip: string, port: number): Promise<AddressInfo> 
       else resolve(address);
     });
   });
-}
-
-function close(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    // The callback also comes, with an error, when the server never listened.
-    server.close(() => resolve());
-    server.closeAllConnections();
-  });
-}
-
-function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error ? String(error.code) : undefined;
 }
 
 function whyNot(code: string | undefined, error: unknown): string {

@@ -21,7 +21,8 @@ import { systemdNotifier } from './notifier.ts';
 import { UsageError } from './options/errors.ts';
 import { type Options, type ParsedCommand, parseOptions } from './options/options.ts';
 import { CannotRunError } from './requirements.ts';
-import { cleanUp, examine, releaseLease } from './subcommands.ts';
+import { StatusServer } from './status-server.ts';
+import { cleanUp, examine, releaseLease, showStatus } from './subcommands.ts';
 import { systemClock, systemRandom } from './system-clock.ts';
 
 /** A stop has to be over within 5 s, whatever hangs. Armed before the clean-up begins. */
@@ -55,6 +56,8 @@ async function main(): Promise<number> {
       return 0;
     case 'health':
       return runHealth(parsed.options);
+    case 'status':
+      return showStatus(parsed.options);
     case 'cleanup':
       return cleanUp(parsed.options);
     case 'lease-release':
@@ -100,6 +103,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   };
   const daemon = new Daemon(parts, options);
   const health = serveHealth({ options, daemon, calls, log }, signal);
+  const status = serveStatus({ options, daemon, log }, signal);
   try {
     await daemon.run(signal);
     return 0;
@@ -111,7 +115,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   } finally {
     registry.close();
     // It ends with the same signal; after a fatal error the process ends without it.
-    if (signal.aborted) await health;
+    if (signal.aborted) await Promise.all([health, status]);
   }
 }
 
@@ -135,6 +139,23 @@ async function serveHealth({ options, daemon, calls, log }: Served, signal: Abor
     await server.run(signal);
   } catch (error) {
     if (!signal.aborted) log.error({ event: 'health-failed', error }, 'the health server ended');
+  }
+}
+
+async function serveStatus(
+  { options, daemon, log }: Omit<Served, 'calls'>,
+  signal: AbortSignal,
+): Promise<void> {
+  const { statusSocket: path } = options;
+  if (path === undefined) return;
+  try {
+    // A process without the rights it needs leaves nothing behind.
+    await daemon.allowed(signal);
+    await new StatusServer({ path, clock: systemClock, log, snapshot: () => daemon.state.snapshot() }).run(
+      signal,
+    );
+  } catch (error) {
+    if (!signal.aborted) log.error({ event: 'status-failed', error }, 'the status server ended');
   }
 }
 

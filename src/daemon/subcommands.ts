@@ -2,6 +2,7 @@ import process from 'node:process';
 import { runCleanup } from '../cli/cleanup.ts';
 import { runDoctor } from '../cli/doctor/doctor.ts';
 import { runLeaseRelease } from '../cli/lease.ts';
+import { runStatus } from '../cli/status.ts';
 import type { Family, PerFamily } from '../ip/ip.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
@@ -17,6 +18,7 @@ import type { CleanupOptions } from './options/cleanup-options.ts';
 import type { EtcdAccess } from './options/etcd-access.ts';
 import type { LeaseReleaseOptions } from './options/lease-release-options.ts';
 import type { InterfaceWish, Options } from './options/run-options.ts';
+import type { StatusOptions } from './options/status-options.ts';
 import { systemClock } from './system-clock.ts';
 
 // The commands beside the daemon: each is given its parts, prints, and resolves to the exit code.
@@ -33,6 +35,16 @@ export function cleanUp({ routes, routeProtocol }: CleanupOptions): Promise<0 | 
       ...(routes ? { routes: { kernel, protocol: routeProtocol } } : {}),
     }),
   );
+}
+
+/** `status`. */
+export function showStatus(options: StatusOptions): Promise<0 | 1> {
+  const out = (text: string) => process.stdout.write(text);
+  // `status --watch | head` is over when head is.
+  process.stdout.on('error', () => process.exit(0));
+  const onTerminal = process.stdout.isTTY;
+  const parts = { ...options, clock: systemClock, onTerminal, out, err: complain };
+  return runStatus(parts, new AbortController().signal);
 }
 
 /** `lease release`. */

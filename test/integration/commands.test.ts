@@ -1,5 +1,8 @@
+import { statSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { StatusView } from '../../src/cli/status-view.ts';
 import { PREFIX } from '../testbed/cluster.ts';
+import { until } from '../testbed/netns.ts';
 import { type Bench, ENDPOINT, leaseKey, leaseValue, startBench } from './bench.ts';
 import { runProgram } from './program.ts';
 import { etcdLeaseIds } from './route-watch.ts';
@@ -7,6 +10,7 @@ import { etcdLeaseIds } from './route-watch.ts';
 // The commands beside the daemon, as the operator of a host runs them.
 
 const PEER = '172.20.1.0/24 via 10.211.55.101';
+const FAR = '172.20.4.0/24 via 192.0.2.9';
 const RESERVED = '172.20.2.0/24';
 const etcd = [`--etcd-endpoints=${ENDPOINT}`, `--etcd-prefix=${PREFIX}`];
 
@@ -37,6 +41,39 @@ const closedContainer = (action: '-A' | '-D') =>
 const ownKey = () => leaseKey(`${bench.daemon.subnetEnv()['FLANNEL_SUBNET']?.replace(/\.1\/24$/, '.0/24')}`);
 const keys = async () =>
   (await bench.etcd.ctl('get', '--prefix', '--keys-only', `${PREFIX}/subnets/`)).split('\n').filter(Boolean);
+
+test('status asks the daemon for its lease, its peers and its errors', async () => {
+  const address = bench.daemon.subnetEnv()['FLANNEL_SUBNET']?.replace('.1/24', '.0/24') ?? '';
+  const { code, text } = await run('status');
+  expect(text).toMatch(/^flanneld-ts \d+\.\d+\.\d+, up .*: ready$/m);
+  expect(text).toMatch(
+    new RegExp(`^own lease +${address} at 10\\.211\\.55\\.100: held, (1 d|23 h 59 min) left$`, 'm'),
+  );
+  expect(text).toMatch(/^ {2}172\.20\.1\.0\/24 +10\.211\.55\.101 +installed$/m);
+  expect(code).toBe(0);
+  await bench.putRoutes([FAR]);
+  const json = async (): Promise<StatusView> => JSON.parse((await run('status', '--json')).text);
+  const state = async () => (await json()).peers.find(({ subnet }) => subnet === FAR.split(' ', 1)[0]);
+  await until(async () => (await state()) !== undefined, 10_000, 'the new peer is not told of');
+  expect(await state()).toMatchObject({
+    gateway: '192.0.2.9',
+    state: 'parked',
+    reason: 'unreachable: gateway 192.0.2.9 is not on link',
+  });
+  expect(await json()).toMatchObject({ ready: false, watching: true, leases: 3, lease: { state: 'held' } });
+  await bench.removeLease('172.20.4.0/24');
+  await until(async () => (await json()).ready, 10_000, 'the peer that is gone is still told of');
+});
+
+test('only root may ask for the status, and a daemon that was killed is no obstacle', async () => {
+  const path = bench.daemon.subnetFile.replace('.env', '.sock');
+  expect(statSync(path).mode & 0o777).toBe(0o600);
+  await bench.daemon.kill9();
+  expect(await run('status')).toEqual({ code: 1, text: expect.stringMatching(/no answer .*no daemon runs/) });
+  await bench.daemon.start();
+  expect((await run('status')).code).toBe(0);
+  expect(statSync(path).mode & 0o777).toBe(0o600);
+});
 
 test('doctor finds no problem on a host that has none, and changes nothing', async () => {
   const before = [await bench.revision(), await bench.allRoutes()];

@@ -15,6 +15,7 @@ describe('commands', () => {
     [['cleanup'], 'cleanup', '--routes'],
     [['lease', 'release'], 'lease-release', '--etcd-prefix=/x'],
     [['doctor'], 'doctor', '--etcd-prefix=/x'],
+    [['status'], 'status', '--json'],
   ])('%j is one as the first words only', async (words, command, flag) => {
     expect((await parse(words)).command).toBe(command);
     expect((await parse([...words, flag])).command).toBe(command);
@@ -25,6 +26,7 @@ describe('commands', () => {
     [['cleanup'], '--routes'],
     [['lease', 'release'], '[SUBNET]'],
     [['doctor'], '[flags]'],
+    [['status'], '[--json] [--watch]'],
   ])('%j has its own help', async (words, usage) => {
     const text = await help([...words, '--help']);
     expect(text).toMatch(new RegExp(`^Usage: flanneld-ts ${words.join(' ')} `));
@@ -52,6 +54,8 @@ describe('commands', () => {
     [['lease', 'release', '--public-ipv6=fc00::1', '10.5.1.0/24'], 'takes SUBNET or --public-ipv6, not both'],
     [['lease', 'release', '--etcd-password=', 'hunter2'], 'SUBNET is (not shown)'],
     [['doctor', '--remote=x'], '--remote: '],
+    [['status', '--iface=eth0'], 'unknown flag "--iface": see flanneld-ts status --help'],
+    [['status', '--status-socket='], 'status needs a --status-socket'],
     [['doctor', '--routes'], 'unknown flag "--routes"'],
   ])('%j is refused', async (argv, message) => {
     const error = await usageError(argv);
@@ -74,6 +78,38 @@ describe('cleanup', () => {
     });
     expect(await parse(['cleanup'], { FLANNELD_ROUTES: 'true' })).toMatchObject({
       options: { routes: false },
+    });
+  });
+});
+
+describe('status', () => {
+  const socket = async (argv: readonly string[], env: Env = {}) => {
+    const parsed = await parse(['status', ...argv], env);
+    return parsed.command === 'status' ? parsed.options.socketPath : parsed.command;
+  };
+
+  it.each<[readonly string[], Env, string | undefined]>([
+    [[], {}, '/run/flannel/subnet.sock'],
+    [['--subnet-file=/run/second/subnet.env'], {}, '/run/second/subnet.sock'],
+    [['--subnet-file=/run/flannel/b.env'], {}, '/run/flannel/b.sock'],
+    [['--subnet-file=/run/b'], {}, '/run/b.sock'],
+    [['--subnet-file=b.env'], {}, 'b.sock'],
+    [[], { FLANNELD_SUBNET_FILE: '/run/x/subnet.env' }, '/run/x/subnet.sock'],
+    [['--status-socket=/run/s', '--subnet-file=/run/x/subnet.env'], {}, '/run/s'],
+    [[], { FLANNELD_STATUS_SOCKET: '/run/s' }, '/run/s'],
+  ])('%j and %j find the daemon that was given the same', async (argv, env, path) => {
+    expect(await socket(argv, env)).toBe(path);
+    expect((await run(argv, env)).options.statusSocket).toBe(path);
+  });
+
+  it('can be switched off', async () => {
+    expect((await run(['--status-socket='])).options.statusSocket).toBeUndefined();
+  });
+
+  it('prints text once, unless told otherwise', async () => {
+    expect(await parse(['status'])).toMatchObject({ options: { json: false, watch: false } });
+    expect(await parse(['status', '-json', '--watch=true'])).toMatchObject({
+      options: { json: true, watch: true },
     });
   });
 });

@@ -177,7 +177,7 @@ it('EnableNFTables in the network configuration puts the rules into nftables, an
 
 it('is looked at here for every flag but those of the process itself', () => {
   const elsewhere =
-    /^(etcd-(endpoints|\w+file|username|password)|etcd-password-file|healthz-\w+|v|log-\w+|help|version)$/;
+    /^(etcd-(endpoints|\w+file|username|password)|etcd-password-file|healthz-\w+|status-socket|v|log-\w+|help|version)$/;
   const seen = [...EFFECTS.map(([flags]) => flags), '--iptables-resync'].join(' ');
   const missing = flagTable.filter(({ name }) => !new RegExp(`--${name}(=| |$)`).test(seen));
   expect(missing.map(({ name }) => name).filter((name) => !elsewhere.test(name))).toEqual([]);

@@ -33,6 +33,7 @@ const OURS: readonly Row[] = [
   ['route-protocol', '102'],
   ['set-ip-forward', 'false'],
   ['iptables-forward-position', 'auto'],
+  ['status-socket', undefined],
   ['help, version', undefined],
 ];
 

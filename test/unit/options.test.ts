@@ -28,6 +28,7 @@ describe('options without flags and environment', () => {
       renewMarginMs: 3_600_000,
       routeProtocol: 102,
       logLevel: 'info',
+      statusSocket: '/run/flannel/subnet.sock',
     });
     expect(warnings).toEqual([]);
   });
@@ -40,6 +41,7 @@ describe('each flag', () => {
     ['subnet-file', '/tmp/s.env', { subnetFile: '/tmp/s.env' }],
     ['subnet-file', 'relative.env', { subnetFile: 'relative.env' }],
     ['docker-opts-file', '/tmp/d.env', { dockerOptsFile: '/tmp/d.env' }],
+    ['status-socket', '/tmp/s.sock', { statusSocket: '/tmp/s.sock' }],
     ['docker-opts-key', 'DOCKER_NETWORK_OPTIONS', { dockerOptsKey: 'DOCKER_NETWORK_OPTIONS' }],
     ['subnet-lease-renew-margin', '1', { renewMarginMs: 60_000 }],
     ['subnet-lease-renew-margin', '1439', { renewMarginMs: 86_340_000 }],

@@ -10,6 +10,7 @@ import {
 import { judgeOldFlags } from './old-flags.ts';
 import { type HealthzAddress, type Options, runOptions } from './run-options.ts';
 import type { Settings } from './settings.ts';
+import { type StatusOptions, statusFlags, statusOptions } from './status-options.ts';
 import { flags, flagTable } from './table.ts';
 
 /** What to do. `warnings` are lines for the log about what was ignored or taken differently. */
@@ -19,6 +20,7 @@ export type ParsedCommand =
   | { readonly command: 'version'; readonly text: string }
   | { readonly command: 'health'; readonly options: HealthzAddress }
   | { readonly command: 'cleanup'; readonly options: CleanupOptions }
+  | { readonly command: 'status'; readonly options: StatusOptions }
   | {
       readonly command: 'lease-release';
       readonly options: LeaseReleaseOptions;
@@ -76,6 +78,14 @@ export const namedCommands: readonly Command[] = [
     describe: "Asks a running daemon's /healthz; exits 0 when it is alive, else 1.",
     flags: [flags.healthzIp, flags.healthzPort, flags.help],
     read: ({ settings }) => ({ command: 'health', options: healthOptions(settings) }),
+  },
+  {
+    words: ['status'],
+    usage: '[--json] [--watch] [flags]',
+    describe:
+      'Asks the running daemon for its lease, its peers and what is wrong with them; exits 1 when none answers.',
+    flags: statusFlags,
+    read: ({ settings }) => ({ command: 'status', options: statusOptions(settings) }),
   },
   {
     words: ['doctor'],

@@ -1,5 +1,5 @@
 import type { Flag } from './flag.ts';
-import { boolean, choice, listenAddress, portOrOff, verbosity } from './values.ts';
+import { boolean, choice, filePathOrNone, listenAddress, portOrOff, verbosity } from './values.ts';
 
 /** The process itself: health, log, help. */
 export const processFlags = {
@@ -19,6 +19,14 @@ export const processFlags = {
     fallback: '0',
     parse: portOrOff,
   } satisfies Flag<number>,
+  statusSocket: {
+    name: 'status-socket',
+    group: 'Health',
+    placeholder: 'PATH',
+    describe:
+      'unix socket at which status is answered; empty: none (default: beside --subnet-file, .sock for .env)',
+    parse: filePathOrNone,
+  } satisfies Flag<string | undefined>,
   verbosity: {
     name: 'v',
     group: 'Log',

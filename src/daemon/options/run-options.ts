@@ -1,6 +1,7 @@
 import { quote, UsageError } from './errors.ts';
 import { type EtcdAccess, etcdAccess } from './etcd-access.ts';
 import type { Settings } from './settings.ts';
+import { statusSocket } from './status-options.ts';
 import { flags } from './table.ts';
 
 /** What a run of the daemon was asked for; checked, typed, with defaults filled in. */
@@ -21,6 +22,8 @@ export interface Options extends EtcdAccess, InterfaceWish, FirewallOptions {
   readonly logFormat?: LogFormat;
   /** Absent: switched off. */
   readonly healthz?: HealthzAddress;
+  /** Where `status` is answered; absent: nowhere. */
+  readonly statusSocket?: string;
 }
 
 /** Which interface and addresses of this host the others are to use. */
@@ -61,6 +64,7 @@ export function runOptions(settings: Settings, warn: (message: string) => void):
       'BAD_VALUE',
       `--subnet-file and --docker-opts-file are one file: ${quote(subnetFile)}`,
     );
+  const socket = statusSocket(settings);
   const verbosity = settings.value(flags.verbosity);
   const logFormat = settings.optional(flags.logFormat);
   const healthz = { ip: settings.value(flags.healthzIp), port: settings.value(flags.healthzPort) };
@@ -79,6 +83,7 @@ export function runOptions(settings: Settings, warn: (message: string) => void):
     logLevel: settings.optional(flags.logLevel) ?? (verbosity > 0 ? 'debug' : 'info'),
     ...(logFormat === undefined ? {} : { logFormat }),
     ...(healthz.port === 0 ? {} : { healthz }),
+    ...(socket === undefined ? {} : { statusSocket: socket }),
   };
 }
 

@@ -1,0 +1,86 @@
+import { request } from 'node:http';
+import type { Clock } from '../runtime/clock.ts';
+import { messageOf } from '../runtime/errors.ts';
+import { escapeControls, oneLine } from '../runtime/escape.ts';
+import { statusText } from './status-text.ts';
+import type { StatusView } from './status-view.ts';
+
+export interface StatusParts {
+  /** Where the daemon listens. */
+  readonly socketPath: string;
+  readonly json: boolean;
+  /** Ask again and again. */
+  readonly watch: boolean;
+  readonly clock: Clock;
+  readonly out: (text: string) => void;
+  readonly err: (line: string) => void;
+  /** Whether what was shown before is to be wiped off. */
+  readonly onTerminal: boolean;
+}
+
+const timeoutMs = 3_000;
+const watchIntervalMs = 2_000;
+/** Ten thousand peers are three megabytes. */
+const longestAnswer = 64 << 20;
+const wipe = '\u001b[H\u001b[2J\u001b[3J';
+
+/**
+ * Asks the daemon of this host how it does, prints the answer, and resolves to the exit code: 0 it answered, 1 it did not. With
+ * `watch` until `signal` aborts, then rejects with its reason.
+ */
+export async function runStatus(parts: StatusParts, signal: AbortSignal): Promise<0 | 1> {
+  if (!parts.watch) return await showOnce(parts, '');
+  for (;;) {
+    await showOnce(parts, parts.onTerminal && !parts.json ? wipe : '');
+    await parts.clock.sleep(watchIntervalMs, signal);
+  }
+}
+
+async function showOnce({ socketPath, json, out, err }: StatusParts, before: string): Promise<0 | 1> {
+  try {
+    const view = parseView(await ask(socketPath));
+    out(`${before}${json ? escapeControls(JSON.stringify(view)) : statusText(view)}\n`);
+    return 0;
+  } catch (error) {
+    err(`${before}no answer at ${socketPath}: ${whyNot(error)}`);
+    return 1;
+  }
+}
+
+/** The daemon may be of another version: what is no answer of any is told from one. */
+function parseView(text: string): StatusView {
+  const view: unknown = JSON.parse(text);
+  if (typeof view !== 'object' || view === null || !('peers' in view) || !Array.isArray(view.peers))
+    throw new Error('what listens there is no flanneld-ts');
+  return view as StatusView;
+}
+
+function ask(socketPath: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const signal = AbortSignal.timeout(timeoutMs);
+    // Not the global agent: it would keep the connection, and with it this process, open.
+    const asked = request({ socketPath, path: '/status', agent: false, signal }, (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (part: string) => {
+        text += part;
+        if (text.length > longestAnswer) asked.destroy(new Error('its answer has no end'));
+      });
+      response.once('end', () => resolve(text));
+      response.once('error', reject);
+    });
+    asked.once('error', (error) =>
+      reject(signal.aborted ? new Error(`it did not answer within ${timeoutMs / 1000} s`) : error),
+    );
+    asked.end();
+  });
+}
+
+function whyNot(error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  if (code === 'EACCES') return 'only root may ask';
+  if (code === 'ENOENT' || code === 'ECONNREFUSED')
+    return 'no daemon runs, or it has another --subnet-file or --status-socket: give the same ones here';
+  if (error instanceof SyntaxError) return 'what listens there is no flanneld-ts';
+  return oneLine(messageOf(error));
+}

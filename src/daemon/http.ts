@@ -1,0 +1,97 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { type BackoffPolicy, backoffCeilingMs } from '../runtime/backoff.ts';
+import type { Clock } from '../runtime/clock.ts';
+
+// What the two servers have in common: the one for probes, and the one for `flanneld-ts status`.
+
+const listenBackoff: BackoffPolicy = { initialMs: 1_000, maxMs: 30_000 };
+/** What is asked here is one small request. Whoever needs longer, sends more or opens more connections asks for something else. */
+const requestTimeoutMs = 5_000;
+const longestHeadersBytes = 8_192;
+const mostConnections = 100;
+
+/** Not listening yet; nobody can hold it up, nor fill it. */
+export function limitedServer(answer: (request: IncomingMessage, response: ServerResponse) => void): Server {
+  const server = createServer(
+    {
+      maxHeaderSize: longestHeadersBytes,
+      headersTimeout: requestTimeoutMs,
+      requestTimeout: requestTimeoutMs,
+      keepAliveTimeout: requestTimeoutMs,
+      connectionsCheckingInterval: 1_000,
+    },
+    answer,
+  );
+  server.maxConnections = mostConnections;
+  return server;
+}
+
+/**
+ * Serves until `signal` aborts, then resolves. `serve` rejects when the address cannot be had: `onFailure` is told when the reason is
+ * a new one, and it is tried again for ever. Never rejects.
+ */
+export async function keepServing(
+  clock: Clock,
+  signal: AbortSignal,
+  serve: () => Promise<void>,
+  onFailure: (error: unknown, code: string | undefined) => void,
+): Promise<void> {
+  let lastCode: string | undefined;
+  for (let attempt = 0; !signal.aborted; attempt++) {
+    try {
+      await serve();
+    } catch (error) {
+      const code = codeOf(error);
+      if (attempt === 0 || code !== lastCode) onFailure(error, code);
+      lastCode = code;
+      await clock.sleep(backoffCeilingMs(listenBackoff, attempt), signal).catch(() => {});
+    }
+  }
+}
+
+/** Resolves with every socket closed. */
+export function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    // The callback also comes, with an error, when the server never listened.
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}
+
+/** Whether it is GET or HEAD; else it is answered. */
+export function refusesMethod(request: IncomingMessage, response: ServerResponse): boolean {
+  if (request.method === 'GET' || request.method === 'HEAD') return false;
+  response.setHeader('Allow', 'GET, HEAD');
+  return true;
+}
+
+export interface Body {
+  readonly status: number;
+  readonly contentType: string;
+  readonly text: string;
+}
+
+/** Answers; without the text when only its head was asked for. */
+export function sendBody(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { status, contentType, text }: Body,
+): void {
+  response.writeHead(status, {
+    'Content-Type': contentType,
+    'Content-Length': Buffer.byteLength(text),
+    'Cache-Control': 'no-store',
+    // A body is not waited for, however much of it is announced.
+    ...(hasBody(request) ? { Connection: 'close' } : {}),
+  });
+  response.end(request.method === 'HEAD' ? undefined : text);
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
+}
+
+/** A system error's name. */
+export function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error ? String(error.code) : undefined;
+}

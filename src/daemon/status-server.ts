@@ -1,0 +1,162 @@
+import { chmodSync } from 'node:fs';
+import { lstat, unlink } from 'node:fs/promises';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { connect } from 'node:net';
+import { dirname } from 'node:path';
+import type { PeerStatus, StatusView } from '../cli/status-view.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { FlannelError, messageOf } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
+import { untilAborted } from '../runtime/wake.ts';
+import { makeFolders } from './files.ts';
+import { closeServer, codeOf, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
+import { VERSION } from './options/version.ts';
+import type { Snapshot } from './state.ts';
+
+export interface StatusServerOptions {
+  readonly path: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly snapshot: () => Snapshot;
+}
+
+/** What struct sockaddr_un holds; a longer path may be cut off in silence. */
+const longestPathBytes = 107;
+
+/** Why the socket cannot be had, when it is not the system that says so. */
+class SocketError extends FlannelError {}
+
+/**
+ * Answers `flanneld-ts status` on a unix socket that nobody but root (the daemon's own user, that is) can open. What a daemon that was
+ * killed has left there is replaced; the socket of one that lives, and a file that is no socket, are left alone.
+ */
+export class StatusServer {
+  readonly #options: StatusServerOptions;
+
+  constructor(options: StatusServerOptions) {
+    this.#options = options;
+  }
+
+  /** Serves until `signal` aborts, then resolves with the socket removed. What fails is logged and tried again. Never rejects. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, log, path } = this.#options;
+    const onFailure = (error: unknown) =>
+      log.warn(
+        { event: 'status-not-listening', path, error },
+        `flanneld-ts status cannot be answered at ${path}: ${messageOf(error)}`,
+      );
+    await keepServing(clock, signal, () => this.#serve(signal), onFailure);
+  }
+
+  async #serve(signal: AbortSignal): Promise<void> {
+    const { log, path } = this.#options;
+    await makeRoom(path);
+    const server = limitedServer((request, response) => this.#answer(request, response));
+    try {
+      await listen(server, path);
+      server.on('error', (error) =>
+        log.warn({ event: 'status-error', error }, `Status server: ${messageOf(error)}`),
+      );
+      await untilAborted(signal).catch(() => {});
+    } finally {
+      await closeServer(server);
+    }
+  }
+
+  #answer(request: IncomingMessage, response: ServerResponse): void {
+    const contentType = 'application/json';
+    if (refusesMethod(request, response)) {
+      sendBody(request, response, { status: 405, contentType, text: '{}\n' });
+    } else if (request.url === '/status') {
+      const view = statusView(this.#options.snapshot());
+      sendBody(request, response, { status: 200, contentType, text: `${JSON.stringify(view)}\n` });
+    } else {
+      sendBody(request, response, { status: 404, contentType, text: '{}\n' });
+    }
+  }
+}
+
+/** The state as `flanneld-ts status` shows it. */
+export function statusView(snapshot: Snapshot): StatusView {
+  const { lease, nowMs, startedAtMs, syncedAtMs, troubles, reasons, ready, notices } = snapshot;
+  const { summary, watching, leases, refused } = snapshot;
+  const peers = snapshot.peers.map(
+    ({ dst, gateway, state, reason = null, key }): PeerStatus => ({
+      ...{ subnet: dst, gateway, state, reason, key },
+    }),
+  );
+  return {
+    version: VERSION,
+    startedAt: iso(startedAtMs),
+    now: iso(nowMs),
+    ...{ ready, summary, reasons, notices },
+    lease: lease === undefined ? null : leaseStatus(lease, nowMs),
+    ...{ watching, leases },
+    lastSync: syncedAtMs === undefined ? null : iso(syncedAtMs),
+    peers,
+    conflicts: peers.filter(({ state }) => state === 'conflict'),
+    refused,
+    errors: troubles.map(({ what, message, sinceMs, overMs, attempts }) => ({
+      ...{ what, message, since: iso(sinceMs) },
+      over: overMs === undefined ? null : iso(overMs),
+      attempts,
+    })),
+  };
+}
+
+function leaseStatus(
+  { key, state, subnets, addresses, expiresAtMs }: NonNullable<Snapshot['lease']>,
+  nowMs: number,
+) {
+  const secondsLeft = expiresAtMs === undefined ? null : Math.round((expiresAtMs - nowMs) / 1000);
+  return { key, state, subnets, addresses, secondsLeft };
+}
+
+function iso(wallMs: number): string {
+  return new Date(wallMs).toISOString();
+}
+
+/** Makes the folder, and takes away a socket that nobody listens at any more. */
+async function makeRoom(path: string): Promise<void> {
+  if (Buffer.byteLength(path) > longestPathBytes) {
+    const message = `the path is longer than ${longestPathBytes} bytes; choose another --status-socket`;
+    throw new SocketError('SOCKET_PATH', message);
+  }
+  await makeFolders(dirname(path));
+  const there = await lstat(path).catch((error: unknown) => {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw error;
+  });
+  if (there === undefined) return;
+  if (!there.isSocket())
+    throw new SocketError('SOCKET_PATH', 'a file lies there; choose another --status-socket');
+  if (await isServed(path)) {
+    const message = 'another program answers there, perhaps a daemon with the same --subnet-file';
+    throw new SocketError('SOCKET_TAKEN', message);
+  }
+  await unlink(path);
+}
+
+function isServed(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    const is = (served: boolean) => {
+      socket.destroy();
+      resolve(served);
+    };
+    socket.once('connect', () => is(true));
+    socket.once('error', () => is(false));
+  });
+}
+
+function listen(server: Server, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, () => {
+      server.off('error', reject);
+      resolve();
+    });
+    // Bound by the call itself; until the next line the umask has kept others from writing to it, without which none connects.
+    if (server.listening) chmodSync(path, 0o600);
+  });
+}

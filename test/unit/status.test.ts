@@ -1,0 +1,286 @@
+import { existsSync, lstatSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { createServer, type Server } from 'node:net';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { runStatus } from '../../src/cli/status.ts';
+import type { StatusView } from '../../src/cli/status-view.ts';
+import type { Snapshot } from '../../src/daemon/state.ts';
+import { StatusServer } from '../../src/daemon/status-server.ts';
+import { systemClock } from '../../src/daemon/system-clock.ts';
+import { tempDir } from '../testbed/run.ts';
+import { cleanUp, cleanups, recorder, waitFor } from './health-support.ts';
+
+// The two ends of `flanneld-ts status`, over real sockets.
+
+let dir: string;
+let path: string;
+
+beforeEach(() => {
+  dir = tempDir('status');
+  path = join(dir, 'run/flannel/subnet.sock');
+});
+
+afterEach(async () => {
+  await cleanUp();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+const startedAtMs = Date.UTC(2026, 10, 23, 12);
+const nowMs = startedAtMs + (26 * 3_600 + 5 * 60) * 1000;
+const snapshot: Snapshot = {
+  nowMs,
+  startedAtMs,
+  ready: false,
+  summary: 'subnet 172.20.9.0/24; 1 of 3 peers routed',
+  reasons: ['etcd is away'],
+  notices: ['the network configuration was changed'],
+  lease: {
+    key: '/net/subnets/172.20.9.0-24',
+    state: 'held',
+    subnets: ['172.20.9.0/24'],
+    addresses: ['10.211.55.100'],
+    expiresAtMs: nowMs + 3_600_000,
+  },
+  watching: false,
+  leases: 5,
+  peers: [
+    { key: 'k1', dst: '172.20.10.0/24', gateway: '10.211.55.101', state: 'installed' },
+    { key: 'k2', dst: '172.20.11.0/24', gateway: '192.0.2.9', state: 'parked', reason: 'not on link' },
+    {
+      key: 'k3',
+      dst: '172.20.12.0/24',
+      gateway: '10.211.55.103',
+      state: 'conflict',
+      reason: 'evil\u001b[2J\nx',
+    },
+  ],
+  refused: [{ key: 'k4', reason: 'its PublicIP 10.211.55.100 is our own address' }],
+  syncedAtMs: nowMs - 2_000,
+  troubles: [
+    {
+      what: 'files',
+      message: 'the disk is full',
+      sinceMs: nowMs - 90_000,
+      overMs: nowMs - 60_000,
+      attempts: 7,
+    },
+    { what: 'etcd', message: 'etcd is away', sinceMs: nowMs - 5_000, attempts: 1 },
+  ],
+};
+
+const text = `flanneld-ts development, up 1 d 2 h: not ready: subnet 172.20.9.0/24; 1 of 3 peers routed
+own lease    172.20.9.0/24 at 10.211.55.100: held, 1 h left
+cluster      5 leases, not watched now
+routes       1 of 3 installed, in step 2 s ago
+
+not ready:
+  etcd is away
+
+notices:
+  the network configuration was changed
+
+peers:
+  SUBNET          GATEWAY        STATE      REASON
+  172.20.11.0/24  192.0.2.9      parked     not on link
+  172.20.12.0/24  10.211.55.103  conflict   evil [2J x
+  172.20.10.0/24  10.211.55.101  installed
+
+leases that cannot be routed:
+  k4: its PublicIP 10.211.55.100 is our own address
+
+last errors:
+  2026-11-24T14:03:30.000Z  over after 30 s, 7 times: the disk is full
+  2026-11-24T14:04:55.000Z  lasts (5 s): etcd is away
+`;
+
+/** A daemon's end; resolves once it answers, or has said that it cannot. */
+async function serve(at = path, answer: () => Snapshot = () => snapshot) {
+  const { log, entries } = recorder();
+  const controller = new AbortController();
+  const server = new StatusServer({ path: at, clock: systemClock, log, snapshot: answer });
+  const run = server.run(controller.signal);
+  const stop = async () => {
+    controller.abort();
+    await run;
+  };
+  cleanups.push(stop);
+  // The mode is set before the socket can be seen to be there for long.
+  await waitFor('the socket', () => {
+    const there = existsSync(at) && lstatSync(at).isSocket() && (statSync(at).mode & 0o777) === 0o600;
+    return there || entries.length > 0 || undefined;
+  });
+  return { entries, stop };
+}
+
+async function ask({ json = false, at = path } = {}) {
+  const said = { out: '', err: '' };
+  const parts = {
+    ...{ socketPath: at, json, watch: false, clock: systemClock, onTerminal: false },
+    out: (part: string) => {
+      said.out += part;
+    },
+    err: (line: string) => {
+      said.err += line;
+    },
+  };
+  const code = await runStatus(parts, new AbortController().signal);
+  return { code, ...said };
+}
+
+/** Another program's server at that path. */
+async function other(at: string): Promise<Server> {
+  mkdirSync(join(at, '..'), { recursive: true });
+  const server = createServer((socket) => socket.resume().end('HTTP/1.1 200 OK\r\n\r\n["no"]'));
+  cleanups.push(() => new Promise<void>((resolve) => server.close(() => resolve())));
+  await new Promise<void>((resolve) => server.listen(at, resolve));
+  return server;
+}
+
+describe('flanneld-ts status', () => {
+  it('shows what the daemon tells, in lines of its own making', async () => {
+    await serve();
+    expect(await ask()).toEqual({ code: 0, out: text, err: '' });
+  });
+
+  it('shows the same as JSON', async () => {
+    await serve();
+    const { code, out } = await ask({ json: true });
+    expect([code, out.split('\n').length]).toEqual([0, 2]);
+    const view: StatusView = JSON.parse(out);
+    expect(view).toMatchObject({
+      ready: false,
+      now: '2026-11-24T14:05:00.000Z',
+      lastSync: '2026-11-24T14:04:58.000Z',
+      lease: { subnets: ['172.20.9.0/24'], secondsLeft: 3_600 },
+      errors: [{ over: '2026-11-24T14:04:00.000Z' }, { over: null }],
+    });
+    expect(view.peers.map(({ state }) => state)).toEqual(['installed', 'parked', 'conflict']);
+    expect(view.conflicts.map(({ subnet }) => subnet)).toEqual(['172.20.12.0/24']);
+    expect(view.peers[0]?.reason).toBeNull();
+  });
+
+  it('tells of a reservation, of a time that is over, and of a boot that goes on', async () => {
+    const { lease, syncedAtMs: _, ...rest } = snapshot;
+    if (lease === undefined) throw new Error('no lease');
+    const { expiresAtMs: __, ...reservation } = lease;
+    let now: Snapshot = { ...snapshot, ready: true, lease: reservation };
+    await serve(path, () => now);
+    expect((await ask()).out).toMatch(/up 1 d 2 h: ready\nown lease .*: held, a reservation\n/);
+    now = { ...snapshot, lease: { ...lease, expiresAtMs: nowMs - 61_000 } };
+    expect((await ask()).out).toContain('held, its time was over 1 min 1 s ago\n');
+    now = { ...rest, leases: 0, peers: [], refused: [], troubles: [], notices: [] };
+    expect((await ask()).out).toMatch(/own lease +none yet\n.*\nroutes +0 of 0 installed, not in step yet\n/);
+  });
+
+  it('exits 1 with a line when no daemon answers', async () => {
+    expect(await ask()).toEqual({ code: 1, out: '', err: expect.stringContaining('no daemon runs, or') });
+    await other(path);
+    expect(await ask()).toEqual({
+      code: 1,
+      out: '',
+      err: `no answer at ${path}: what listens there is no flanneld-ts`,
+    });
+  });
+
+  it('asks again and again when told to watch, also after a daemon that is away for a moment', async () => {
+    const { stop } = await serve();
+    const shown: string[] = [];
+    const controller = new AbortController();
+    const clock = { ...systemClock, sleep: () => Promise.resolve() };
+    const parts = { socketPath: path, json: false, watch: true, clock, onTerminal: true };
+    const show = async (line: string) => {
+      shown.push(line);
+      if (shown.length === 4) controller.abort(new Error('enough'));
+    };
+    const sleep = async (_ms: number, signal?: AbortSignal) => {
+      signal?.throwIfAborted();
+      if (shown.length === 2) await stop();
+    };
+    const watching = runStatus(
+      {
+        ...parts,
+        clock: { ...clock, sleep },
+        out: (part) => void show(part),
+        err: (line) => void show(line),
+      },
+      controller.signal,
+    );
+    await expect(watching).rejects.toThrow('enough');
+    const wipe = '\u001b[H\u001b[2J\u001b[3J';
+    expect(shown.slice(0, 2)).toEqual([wipe + text, wipe + text]);
+    expect(shown.slice(2)).toEqual([
+      expect.stringContaining('no answer'),
+      expect.stringContaining('no answer'),
+    ]);
+  });
+});
+
+describe('the status socket', () => {
+  it('is open to its owner alone, and goes when the daemon stops', async () => {
+    const { entries, stop } = await serve();
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    expect(statSync(join(dir, 'run/flannel')).mode & 0o777).toBe(0o755);
+    await stop();
+    expect([existsSync(path), entries]).toEqual([false, []]);
+  });
+
+  it('takes the place of one that nobody listens at', async () => {
+    mkdirSync(join(dir, 'run/flannel'), { recursive: true });
+    const { spawnSync } = await import('node:child_process');
+    // Ended before it could clean up.
+    const code = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`;
+    spawnSync(process.execPath, ['-e', code]);
+    expect(lstatSync(path).isSocket()).toBe(true);
+    const { entries } = await serve();
+    expect(entries).toEqual([]);
+    expect((await ask()).code).toBe(0);
+  });
+
+  it('is left to another daemon that lives, and had when that is gone', async () => {
+    const first = await serve();
+    const { entries } = await serve();
+    await waitFor('the warning', () => entries[0]);
+    expect(entries).toEqual([
+      expect.objectContaining({
+        level: 'warn',
+        message: expect.stringContaining('another program answers there'),
+      }),
+    ]);
+    expect((await ask()).code).toBe(0);
+    await first.stop();
+    await waitFor('the socket', () => existsSync(path) || undefined);
+    expect((await ask()).code).toBe(0);
+  });
+
+  it('never replaces a file', async () => {
+    mkdirSync(join(dir, 'run/flannel'), { recursive: true });
+    writeFileSync(path, 'mine');
+    const { entries } = await serve();
+    expect(entries[0]?.message).toContain('a file lies there; choose another --status-socket');
+    expect(lstatSync(path).isFile()).toBe(true);
+  });
+
+  it('needs a path that the kernel can hold', async () => {
+    const { entries } = await serve(join(dir, 'x'.repeat(108)));
+    expect(entries[0]?.message).toContain('longer than 107 bytes');
+  });
+
+  it.each([
+    ['POST', '/status', 405],
+    ['DELETE', '/', 405],
+    ['GET', '/', 404],
+    ['GET', '/../status', 404],
+    ['HEAD', '/status', 200],
+  ])('answers %s %s with %i', async (method, target, expected) => {
+    await serve();
+    const status = await new Promise((resolve, reject) => {
+      const asked = request({ socketPath: path, method, path: target, agent: false }, (response) => {
+        response.resume();
+        response.once('end', () => resolve(response.statusCode));
+      });
+      asked.once('error', reject).end();
+    });
+    expect(status).toBe(expected);
+  });
+});
