@@ -70,6 +70,11 @@ export class DaemonProcess {
     return parseLogs(this.process.lines);
   }
 
+  /** What all of its processes have logged. */
+  history(): readonly LogRecord[] {
+    return parseLogs(readFileSync(this.logFile, 'utf8').split('\n'));
+  }
+
   /** Starts the process without waiting for anything. */
   launch(): void {
     if (this.running) throw new Error('the daemon is running already');

@@ -1,0 +1,104 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { SeededRandom } from '../../sim/random.ts';
+import { type Cluster, type ClusterHost, makeHosts, PREFIX } from '../testbed/cluster.ts';
+import type { EtcdMember } from '../testbed/etcd.ts';
+
+/** Short, so that every lease is renewed many times; longer than any outage here. */
+const LEASE_TTL_SECONDS = 60;
+export const HEALTHZ_PORT = 8471;
+const STORE_DEADLINE_MS = 30_000;
+/** Below SubnetMin: no daemon takes these itself. */
+const PEERS = Array.from({ length: 9 }, (_, index) => index + 1);
+
+/** A running cluster, and what was done to it that is still to be seen: what the invariants are held to. */
+export class SoakWorld {
+  readonly cluster: Cluster;
+  readonly #random: SeededRandom;
+  /** Gateways of the peers that are leases alone, by subnet. */
+  readonly peers = new Map<string, string>();
+  /** Destinations of somebody else's routes, by host. They have to stay. */
+  readonly foreign = new Map<ClusterHost, Set<string>>();
+  /** How often each fault was made. */
+  readonly made = new Map<string, number>();
+
+  constructor(cluster: Cluster, seed: number) {
+    this.cluster = cluster;
+    this.#random = new SeededRandom(seed);
+    for (const host of cluster.hosts) this.foreign.set(host, new Set());
+  }
+
+  /** The host whose daemon is never ended, so that what it holds can be followed. */
+  get veteran(): ClusterHost {
+    return at(this.cluster.hosts, this.cluster.hosts.length - 1);
+  }
+
+  get members(): readonly EtcdMember[] {
+    return this.cluster.etcd.members;
+  }
+
+  /** One of them, by the seed's chance. */
+  pick<T>(items: readonly T[]): T {
+    return at(items, Math.floor(this.#random.next() * items.length));
+  }
+
+  /** A time from `fromMs` to `toMs`. */
+  between(fromMs: number, toMs: number): number {
+    return fromMs + this.#random.next() * (toMs - fromMs);
+  }
+
+  /** Waits so long: how long a fault lasts is part of it. */
+  async hold(fromMs: number, toMs: number): Promise<void> {
+    await sleep(this.between(fromMs, toMs));
+  }
+
+  /**
+   * etcdctl by the first member that does it. When an answer is lost it is done again: `done` is what etcd then says to a command that
+   * cannot be done twice.
+   */
+  async store(args: readonly string[], done?: string): Promise<string> {
+    const deadline = performance.now() + STORE_DEADLINE_MS;
+    for (let turn = 0; ; turn++) {
+      const member = at(this.members, turn % this.members.length);
+      try {
+        return await member.ctl('--command-timeout=3s', '--dial-timeout=2s', ...args);
+      } catch (error) {
+        if (done !== undefined && String(error).includes(done)) return '';
+        if (performance.now() > deadline) throw error;
+      }
+    }
+  }
+
+  /** The key of a peer's subnet; a peer that is there already is not given. */
+  newPeer(): { readonly subnet: string; readonly gateway: string } | undefined {
+    const free = PEERS.filter((peer) => !this.peers.has(`172.20.${peer}.0/24`));
+    if (free.length === 0) return undefined;
+    const peer = this.pick(free);
+    return { subnet: `172.20.${peer}.0/24`, gateway: `10.211.55.${200 + peer}` };
+  }
+}
+
+/** The etcd key of a subnet's lease. */
+export function keyOf(subnet: string): string {
+  return `${PREFIX}/subnets/${subnet.replace('/', '-')}`;
+}
+
+/** Four hosts, three of them with a member of etcd, and a daemon on each. On failure nothing is left. */
+export async function makeSoakWorld(seed: number): Promise<SoakWorld> {
+  const flags = ['--iface=eth0', `--subnet-lease-ttl=${LEASE_TTL_SECONDS}`, `--healthz-port=${HEALTHZ_PORT}`];
+  const cluster = await makeHosts({ hosts: 4, flags });
+  try {
+    await cluster.startEtcd();
+    await cluster.storeConfig();
+    await cluster.startDaemons();
+    return new SoakWorld(cluster, seed);
+  } catch (error) {
+    await cluster.close();
+    throw error;
+  }
+}
+
+function at<T>(items: readonly T[], index: number): T {
+  const item = items[index];
+  if (item === undefined) throw new RangeError(`there is no item ${index}`);
+  return item;
+}
