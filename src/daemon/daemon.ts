@@ -3,6 +3,7 @@ import { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
 import { waitForConfig } from '../subnet/config-source.ts';
 import { ConfigWatch } from '../subnet/config-watch.ts';
+import { Grants } from '../subnet/grants.ts';
 import type { Readiness } from './health.ts';
 import { Membership } from './membership.ts';
 import type { DaemonOptions, DaemonParts } from './parts.ts';
@@ -76,6 +77,8 @@ export class Daemon {
   async #work(signal: AbortSignal): Promise<never> {
     const { etcdPrefix } = this.#options;
     const trouble = this.#trouble;
+    const { registry, random, hostIdentity } = this.#parts;
+    const grants = new Grants(registry, random, hostIdentity);
     for (;;) {
       this.#enter('waiting for etcd and the network configuration');
       const config = await waitForConfig({ ...this.#parts, etcdPrefix, trouble }, signal);
@@ -85,6 +88,7 @@ export class Daemon {
         trouble,
         activity: this.#activity,
         config,
+        grants,
         onPhase: (phase) => this.#enter(phase),
         onReady: () => this.#noteReady(),
       });

@@ -4,6 +4,7 @@ import type { Activity } from '../runtime/activity.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
+import type { Grants } from '../subnet/grants.ts';
 import { LeaseManager } from '../subnet/manager.ts';
 import { familiesText } from '../subnet/own-lease.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
@@ -23,6 +24,7 @@ export interface MembershipOptions {
   readonly trouble: TroubleLog;
   readonly activity: Activity;
   readonly config: NetworkConfig;
+  readonly grants: Grants;
   /** Told what the boot is at, and once everything has been done a first time. */
   readonly onPhase: (phase: string) => void;
   readonly onReady: () => void;
@@ -148,12 +150,13 @@ export class Membership implements Member {
   }
 
   async #manage(host: HostInterface, signal: AbortSignal): Promise<LeaseManager> {
-    const { parts, options, trouble, activity, config } = this.#options;
+    const { parts, options, trouble, activity, config, grants } = this.#options;
     const hint = await this.#files.hint(signal);
     this.#manager = new LeaseManager({
       ...parts,
       trouble,
       activity,
+      grants,
       subnetsPrefix: subnetsPrefix(options.etcdPrefix),
       pools: config,
       addresses: host.addresses,

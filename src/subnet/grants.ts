@@ -109,7 +109,9 @@ export class Grants {
   async tidy(clock: Clock, log: Logger, key?: string): Promise<void> {
     if (this.#unused.size === 0) return;
     const revoke = async (signal: AbortSignal) => {
-      await unlessAborted(Promise.all(this.#underWay), signal);
+      // A grant whose answer is lost is revoked all the same, after the time in which one comes.
+      const answered = Promise.all(this.#underWay).then(() => undefined);
+      await firstOf(signal, (inner) => [unlessAborted(answered, inner), clock.sleep(tidyLimitMs / 2, inner)]);
       for (const doubtful of new Set([...(key === undefined ? [] : [key]), ...this.#doubtfulKeys])) {
         const { kvs } = await this.#registry.range({ key: doubtful }, signal);
         for (const kv of kvs) this.use(kv.lease);

@@ -20,6 +20,8 @@ import type { KeyValue } from './registry.ts';
 import { type Moment, RENEWAL_LOOP, RenewalSchedule, stuckMs } from './renewal-schedule.ts';
 
 export interface LeaseManagerOptions extends Omit<AcquireOptions, 'grants' | 'exhaustion' | 'mix'> {
+  /** Those of a manager before this one, so that none is forgotten; absent: new ones. */
+  readonly grants?: Grants;
   readonly trouble: TroubleLog;
   /** Told of each round of the loop that renews. */
   readonly activity?: Activity;
@@ -47,7 +49,7 @@ export class LeaseManager {
     const { registry, random, clock, trouble, log, hostIdentity, subnetsPrefix } = options;
     this.#base = {
       ...options,
-      grants: new Grants(registry, random, hostIdentity),
+      grants: options.grants ?? new Grants(registry, random, hostIdentity),
       exhaustion: new Exhaustion(() => clock.monotonic()),
       mix: new FamilyMix(log, subnetsPrefix),
     };
@@ -211,15 +213,12 @@ export class LeaseManager {
 
   /** When stopping. We may be stopped with the key just taken again: peers' routes to our containers hang on it. */
   async #tidy(): Promise<void> {
-    const { clock, grants, log } = this.#base;
-    await grants.tidy(clock, log, this.#lease?.key);
+    await this.#base.grants.tidy(this.#base.clock, this.#base.log, this.#lease?.key);
   }
 
   #reportWaiting(error: unknown): void {
-    const { subnetsPrefix, trouble } = this.#base;
-    const address = familiesText(this.#move.addresses);
-    const text = `no lease for ${address} under ${subnetsPrefix} yet: ${explanationOf(error)}`;
-    trouble.report('lease', text, { error });
+    const host = `${familiesText(this.#move.addresses)} under ${this.#base.subnetsPrefix}`;
+    this.#base.trouble.report('lease', `no lease for ${host} yet: ${explanationOf(error)}`, { error });
   }
 
   #logAcquired({ subnets, origin, leaseId, ttlSeconds }: OwnLease): void {
@@ -236,9 +235,8 @@ export class LeaseManager {
   #hold(lease: OwnLease, asked: Moment): void {
     const { trouble, log } = this.#base;
     const subnet = familiesText(lease.subnets);
-    if (this.#state === 'lost') {
+    if (this.#state === 'lost')
       log.info({ event: 'lease-held', key: lease.key }, `subnet ${subnet} is ours again`);
-    }
     trouble.clear('contested', `subnet ${subnet} is ours again`);
     this.#lease = lease;
     this.#state = 'held';
