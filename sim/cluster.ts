@@ -1,6 +1,6 @@
 import { Daemon } from '../src/daemon/daemon.ts';
 import type { Readiness } from '../src/daemon/health.ts';
-import type { DaemonOptions } from '../src/daemon/parts.ts';
+import type { DaemonOptions, DaemonParts } from '../src/daemon/parts.ts';
 import type { State } from '../src/daemon/state.ts';
 import { parseSubnetEnv } from '../src/daemon/subnet-env.ts';
 import type { Family, PerFamily, Subnet } from '../src/ip/ip.ts';
@@ -60,6 +60,9 @@ interface DaemonRun {
   readonly ended: Promise<unknown>;
 }
 
+/** A daemon's parts, and the service manager it is watched by. */
+export type SimParts = DaemonParts & { readonly notifier: SimNotifier };
+
 /** A host that can be rebooted: its kernel and disk outlive the daemon. */
 export class SimHost {
   readonly name: string;
@@ -95,13 +98,13 @@ export class SimHost {
     return this.#run !== undefined;
   }
 
-  /** Starts the daemon; `options` differ from the usual ones. */
-  start(options: Partial<DaemonOptions> = {}): void {
-    this.startWith({ ...daemonOptions, ...options });
+  /** Starts the daemon; `options` differ from the usual ones, `change` may put something between it and its parts. */
+  start(options: Partial<DaemonOptions> = {}, change?: (parts: SimParts) => DaemonParts): void {
+    this.startWith({ ...daemonOptions, ...options }, change);
   }
 
   /** Starts the daemon with these options and no others. */
-  startWith(options: DaemonOptions): void {
+  startWith(options: DaemonOptions, change: (parts: SimParts) => DaemonParts = (parts) => parts): void {
     if (this.#run !== undefined) throw new Error(`${this.name} is running already`);
     const { clock, etcd, log } = this.#cluster;
     this.notifier = new SimNotifier();
@@ -111,7 +114,7 @@ export class SimHost {
     const trouble = new TroubleLog(clock, log.of(this.name));
     const outside = { clock, random: this.#random, hostIdentity: this.#identity, log: log.of(this.name) };
     const parts = { ...outside, registry, kernel, files, notifier, commands: firewall, trouble };
-    const daemon = new Daemon(parts, options);
+    const daemon = new Daemon(change(parts), options);
     const controller = new AbortController();
     const ended = daemon.run(controller.signal).catch((error: unknown) => error);
     this.#run = { daemon, controller, kernel, registry, ended };

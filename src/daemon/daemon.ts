@@ -9,6 +9,7 @@ import { Membership } from './membership.ts';
 import type { DaemonOptions, DaemonParts } from './parts.ts';
 import { requireCapabilities } from './requirements.ts';
 import { State } from './state.ts';
+import { watchLoops } from './watchdog.ts';
 
 /** How often the status line is brought up to date. */
 const statusIntervalMs = 5_000;
@@ -56,7 +57,11 @@ export class Daemon {
       await requireCapabilities(kernel);
       this.#isAllowed = true;
       this.#allowedWake.wake();
-      await firstOf(signal, (inner) => [this.#work(inner), this.#tellStatus(inner)]);
+      await firstOf(signal, (inner) => [
+        this.#work(inner),
+        this.#tellStatus(inner),
+        watchLoops({ ...this.#parts, activity: this.#activity }, inner),
+      ]);
     } catch (error) {
       if (!signal.aborted) throw error;
     } finally {

@@ -1,3 +1,4 @@
+import process from 'node:process';
 import { sendDatagram } from '../native/datagram.ts';
 import { messageOf } from '../runtime/errors.ts';
 import { oneLine } from '../runtime/escape.ts';
@@ -33,11 +34,21 @@ export function systemdNotifier(
       );
     }
   };
+  const watchdogMs = watchdogOf(env);
   return {
+    ...(watchdogMs !== undefined && { watchdogMs }),
+    alive: () => notify('WATCHDOG=1'),
     ready: () => notify('READY=1'),
     status: (text) => notify(`STATUS=${statusText(text)}`),
     stopping: () => notify('STOPPING=1'),
   };
+}
+
+/** WATCHDOG_USEC, unless it is meant for another process than this. */
+function watchdogOf(env: Readonly<Record<string, string | undefined>>): number | undefined {
+  const { WATCHDOG_USEC: usec = '', WATCHDOG_PID: pid } = env;
+  if (!/^[1-9]\d*$/.test(usec) || (pid !== undefined && pid !== String(process.pid))) return undefined;
+  return Number(usec) / 1000;
 }
 
 /** A newline would begin another assignment. */

@@ -7,6 +7,10 @@ export interface Notifier {
   ready(): void;
   /** STATUS=…: one line for `systemctl status`; newlines are flattened. */
   status(text: string): void;
+  /** How long the service manager waits for the next `alive` before it starts the process anew; absent: for ever. */
+  readonly watchdogMs?: number;
+  /** WATCHDOG=1. */
+  alive(): void;
   /** STOPPING=1. */
   stopping(): void;
 }

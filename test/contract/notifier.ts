@@ -14,8 +14,10 @@ export function notifierContract(name: string, setup: () => Promise<NotifierUnde
       const { notifier, received } = await setup();
       notifier.status('waiting for etcd');
       notifier.ready();
+      notifier.alive();
       notifier.stopping();
-      expect(await received(3)).toEqual(['STATUS=waiting for etcd', 'READY=1', 'STOPPING=1']);
+      const sent = ['STATUS=waiting for etcd', 'READY=1', 'WATCHDOG=1', 'STOPPING=1'];
+      expect(await received(4)).toEqual(sent);
     });
 
     it('flattens a status to one line', async () => {

@@ -181,6 +181,37 @@ describe('the units on a host with systemd', () => {
     expect(await flannelRoutes()).toContain('172.20.9.0/24');
   });
 
+  test('a daemon that hangs is started again by the watchdog, with the same subnet', async () => {
+    expect(await host.property(UNIT, 'WatchdogUSec')).toBe('1min');
+    const dropIn = `/run/systemd/system/${UNIT}.d`;
+    await host.sh(`mkdir -p ${dropIn}; printf '[Service]\nWatchdogSec=4\n' >${dropIn}/watchdog.conf`);
+    await host.systemctl('daemon-reload');
+    await host.systemctl('restart', UNIT);
+    const before = { address: await gateway(), routes: await flannelRoutes() };
+    const pid = await mainPid(UNIT);
+    const fedAt = new Set<string>();
+    const fedAgain = async () => fedAt.add(await host.property(UNIT, 'WatchdogTimestampMonotonic')).size > 3;
+    await until(fedAgain, DEADLINE_MS, 'the watchdog is not fed');
+    expect(await mainPid(UNIT)).toBe(pid);
+
+    await host.systemctl('kill', '--signal=STOP', '--kill-who=main', UNIT);
+    await reach('NRestarts', '1');
+    await reach('ActiveState', 'active');
+    expect(await host.journal(UNIT)).toMatch(/Watchdog timeout \(limit 4s\)/);
+    expect(await mainPid(UNIT)).not.toBe(pid);
+    expect({ address: await gateway(), routes: await flannelRoutes() }).toEqual(before);
+    await host.sh(`rm -r ${dropIn}; systemctl daemon-reload`);
+  });
+
+  test('flanneld-ts status asks the daemon within its unit, and nobody but root may', async () => {
+    expect(await host.exec('flanneld-ts', 'status')).toContain(
+      `own lease    ${(await gateway())?.replace('.1/', '.0/')}`,
+    );
+    expect(await host.sh('stat -c %a /run/flannel/subnet.sock')).toBe('600');
+    const asNobody = host.sh('setpriv --reuid=65534 --clear-groups flanneld-ts status 2>&1');
+    await expect(asNobody).rejects.toThrow(/only root may ask/);
+  });
+
   test('a wrong flag fails at once, is not tried again, and leaves routes and Docker alone', async () => {
     const dockerPid = await mainPid('docker.service');
     await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="--no-such-flag"/' /etc/sysconfig/flanneld`);

@@ -36,6 +36,22 @@ describe('notifying systemd', () => {
     },
   );
 
+  it.each([
+    [{ WATCHDOG_USEC: '60000000' }, 60_000],
+    [{ WATCHDOG_USEC: '60000000', WATCHDOG_PID: String(process.pid) }, 60_000],
+    [{ WATCHDOG_USEC: '60000000', WATCHDOG_PID: '1' }, undefined],
+    [{ WATCHDOG_USEC: '0' }, undefined],
+    [{ WATCHDOG_USEC: '-1' }, undefined],
+    [{ WATCHDOG_USEC: 'soon' }, undefined],
+    [{}, undefined],
+  ])('takes the watchdog of %j as %j ms', (env, expected) => {
+    const { log, send, sent } = setup('/s');
+    const notifier = systemdNotifier({ NOTIFY_SOCKET: '/s', ...env }, log, send);
+    expect(notifier.watchdogMs).toBe(expected);
+    notifier.alive();
+    expect(sent).toEqual(['/s WATCHDOG=1']);
+  });
+
   it('flattens a status, so that it cannot hold another assignment', () => {
     const { env, log, send, sent } = setup('/s');
     systemdNotifier(env, log, send).status('a\nREADY=1\r\n\tb\u2028c ');
