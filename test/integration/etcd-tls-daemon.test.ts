@@ -10,6 +10,7 @@ import { RunningProcess } from '../testbed/process.ts';
 import { type Bench, httpGet, leaseKey, startBench } from './bench.ts';
 import { temporaryFolder } from './etcd-access.ts';
 import { addUser } from './etcd-user.ts';
+import { runProgram } from './program.ts';
 
 const dir = temporaryFolder();
 const METRICS = 'http://127.0.0.3:2381';
@@ -150,6 +151,36 @@ test('needs no other permission than these two', async () => {
   // The one look around.
   expect(before).toBe(1);
 });
+
+test('doctor has what the daemon has, needs no other permission, and names what it lacks', async () => {
+  const { daemon } = bench;
+  const doctor = async (...more: readonly string[]) => {
+    const access = ['--etcd-endpoints=https://127.0.0.1:2379', `--etcd-prefix=${PREFIX}`, ...flags];
+    const argv = ['doctor', ...access, ...more];
+    const { code, stdout, stderr } = await runProgram({ ...daemon.options, argv });
+    return { code, text: [...stdout, ...stderr].join('\n') };
+  };
+  const before = await denied();
+  const { text } = await doctor();
+  expect(text).toContain('ok       etcd at https://127.0.0.1:2379 answers');
+  expect(text).toMatch(/^ok +own lease \S+, ends in 14\d\d minutes/m);
+  expect(text).not.toMatch(/PROBLEM +(?!net\.ipv4\.ip_forward)/);
+  expect(await denied()).toBe(before);
+  const wrong = join(dir, 'wrong-password');
+  writeFileSync(wrong, `${WRONG_PASSWORD}\n`);
+  const cases = [
+    [`--etcd-password-file=${wrong}`, `does not accept user ${USER}`],
+    [`--etcd-password-file=${wrong}.none`, 'does not exist'],
+    [`--etcd-cafile=${newCa.certFile}`, 'no TLS connection'],
+  ] as const;
+  for (const [flag, expected] of cases) {
+    const refused = await doctor(flag);
+    expect(refused.text).toMatch(/^PROBLEM +etcd/m);
+    expect(refused.text).toContain(expected);
+    expect(refused.text).not.toContain(WRONG_PASSWORD);
+    expect(refused.code).toBe(1);
+  }
+}, 60_000);
 
 test('goes over to another CA while it runs; half of a new pair changes nothing', async () => {
   const { daemon, etcd } = bench;
