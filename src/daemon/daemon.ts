@@ -91,6 +91,7 @@ export class Daemon {
         parts: this.#parts,
         options: this.#options,
         trouble,
+        notices: this.#notices,
         activity: this.#activity,
         config,
         grants,

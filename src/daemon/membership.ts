@@ -8,20 +8,24 @@ import type { Grants } from '../subnet/grants.ts';
 import { LeaseManager } from '../subnet/manager.ts';
 import { familiesText } from '../subnet/own-lease.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
+import { BridgeNotice } from './bridge-notice.ts';
 import { EnvFiles } from './env-files.ts';
 import { prepareForwarding, reportBridgeFilter } from './forwarding.ts';
 import type { HostInterface } from './interface/choose-interface.ts';
 import { InterfaceWatch } from './interface/interface-watch.ts';
 import { waitForInterface } from './interface/wait-for-interface.ts';
+import { waitForPool } from './interface/wait-for-pool.ts';
 import type { DaemonOptions, DaemonParts } from './parts.ts';
 import { Routing } from './routing.ts';
 import type { LeaseView, Member, NetworkView } from './state.ts';
-import type { FamilyNetwork } from './subnet-env.ts';
+import { type FamilyNetwork, networksOf } from './subnet-env.ts';
 
 export interface MembershipOptions {
   readonly parts: DaemonParts;
   readonly options: DaemonOptions;
   readonly trouble: TroubleLog;
+  /** What the operator should know although this host does its work. */
+  readonly notices: TroubleLog;
   readonly activity: Activity;
   readonly config: NetworkConfig;
   readonly grants: Grants;
@@ -44,11 +48,13 @@ export class Membership implements Member {
   readonly #files: EnvFiles;
   #manager: LeaseManager | undefined;
   #routing: Routing | undefined;
+  readonly #bridge: BridgeNotice;
   #ready = false;
 
   constructor(options: MembershipOptions) {
     this.#options = options;
     this.#files = new EnvFiles({ ...options.parts, ...options.options, trouble: options.trouble });
+    this.#bridge = new BridgeNotice({ ...options.parts, notices: options.notices });
   }
 
   /** Why this host does not do its part just now; troubles that are logged are not among it. */
@@ -115,13 +121,21 @@ export class Membership implements Member {
       ...this.#wantedInterface,
       host,
       onChange: () => changed.wake(),
+      onLook: (links, addresses) => this.#bridge.look(links, addresses),
     });
     await firstOf<void>(signal, (inner) => [interfaces.run(inner), this.#join(interfaces, changed, inner)]);
   }
 
   async #join(interfaces: InterfaceWatch, changed: Wake, signal: AbortSignal): Promise<void> {
-    const manager = await this.#manage(interfaces.host, signal);
-    await firstOf<unknown>(signal, (inner) => [manager.acquire(inner), changed.wait(inner)]);
+    const { host } = interfaces;
+    const hint = await this.#files.hint(signal);
+    const { parts, options } = this.#options;
+    const wait = { ...this.#options, ...parts, host, hint, subnetsPrefix: subnetsPrefix(options.etcdPrefix) };
+    const manager = this.#manage(host, hint);
+    await firstOf<unknown>(signal, (inner) => [
+      waitForPool(wait, inner).then(() => manager.acquire(inner)),
+      changed.wait(inner),
+    ]);
     const subnets = manager.lease?.subnets;
     if (subnets === undefined) return;
     // From here on the lease is kept, however long the files or the routes take.
@@ -149,9 +163,8 @@ export class Membership implements Member {
     );
   }
 
-  async #manage(host: HostInterface, signal: AbortSignal): Promise<LeaseManager> {
+  #manage(host: HostInterface, hint: PerFamily<Subnet> | undefined): LeaseManager {
     const { parts, options, trouble, activity, config, grants } = this.#options;
-    const hint = await this.#files.hint(signal);
     this.#manager = new LeaseManager({
       ...parts,
       trouble,
@@ -176,6 +189,7 @@ export class Membership implements Member {
     signal: AbortSignal,
   ): Promise<never> {
     const networks = networksOf(this.#options.config, subnets);
+    this.#bridge.expect(networks.ipv4);
     const firewall = this.#makeFirewall(networks);
     const routing = new Routing({
       ...this.#options,
@@ -234,11 +248,4 @@ export class Membership implements Member {
       ? [...problems.slice(0, namedProblems), `${rest} more routes are not installed`]
       : problems;
   }
-}
-
-function networksOf({ ipv4, ipv6 }: NetworkConfig, subnets: PerFamily<Subnet>): PerFamily<FamilyNetwork> {
-  return {
-    ...(ipv4 && subnets.ipv4 && { ipv4: { network: ipv4.network, subnet: subnets.ipv4 } }),
-    ...(ipv6 && subnets.ipv6 && { ipv6: { network: ipv6.network, subnet: subnets.ipv6 } }),
-  };
 }

@@ -1,10 +1,22 @@
 import { type Family, gatewayAddress, type PerFamily, parseSubnet, type Subnet } from '../ip/ip.ts';
+import type { NetworkConfig } from '../subnet/config.ts';
 
 /** One family's part of subnet.env. */
 export interface FamilyNetwork {
   readonly network: Subnet;
   /** This host's part of it. */
   readonly subnet: Subnet;
+}
+
+/** The networks of a configuration with this host's subnets in them. */
+export function networksOf(
+  { ipv4, ipv6 }: NetworkConfig,
+  subnets: PerFamily<Subnet>,
+): PerFamily<FamilyNetwork> {
+  return {
+    ...(ipv4 && subnets.ipv4 && { ipv4: { network: ipv4.network, subnet: subnets.ipv4 } }),
+    ...(ipv6 && subnets.ipv6 && { ipv6: { network: ipv6.network, subnet: subnets.ipv6 } }),
+  };
 }
 
 /** What subnet.env says; a family that is off is absent. */

@@ -1,4 +1,5 @@
-import { gatewayAddress, overlaps, type PerFamily, parseSubnet, type Subnet } from '../../ip/ip.ts';
+import { bridgeAddress, bridgeName, poolOverlaps } from '../../backend/hostgw/pool-overlap.ts';
+import type { PerFamily, Subnet } from '../../ip/ip.ts';
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/files.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
@@ -70,8 +71,6 @@ async function checkFile(files: Files, path: string, parts: readonly string[]): 
     : problem(`${path} does not fit the lease: it lacks ${lacking.join(' and ')}`, remedy);
 }
 
-const bridgeName = 'docker0';
-
 /** Docker's bridge keeps the address it was made with until Docker is started anew (flannel #195). */
 export function checkBridge({ links, addresses }: HostFacts, subnet: Subnet): Finding {
   const bridge = links.find(({ name }) => name === bridgeName);
@@ -87,35 +86,14 @@ export function checkBridge({ links, addresses }: HostFacts, subnet: Subnet): Fi
   );
 }
 
-/**
- * A pool that overlaps a network of this host may cut it off (flannel #611); the network as a whole may. Docker's bridge is
- * judged by {@link checkBridge}.
- */
+/** A pool that overlaps a network of this host may cut it off, and keeps the daemon from starting. */
 export function checkPools(
-  { links, addresses }: HostFacts,
+  facts: HostFacts,
   config: NetworkConfig,
   own: PerFamily<Subnet>,
+  interfaceIndex: number,
 ): readonly Finding[] {
-  return [config.ipv4, config.ipv6].flatMap((pool): Finding[] => {
-    if (pool === undefined) return [];
-    const mine = pool.network.family === 4 ? own.ipv4 : own.ipv6;
-    return addresses.flatMap(({ family, address, prefixLength, linkIndex, scope }): Finding[] => {
-      const connected = parseSubnet(`${address}/${prefixLength}`);
-      if (family !== pool.network.family || connected === undefined || scope === 'host') return [];
-      if (mine !== undefined && overlaps(mine, connected)) return [];
-      if (connected.last < pool.min.first || connected.first > pool.max.last) return [];
-      const name = links.find(({ index }) => index === linkIndex)?.name ?? `link ${linkIndex}`;
-      if (name === bridgeName) return [];
-      return [
-        problem(
-          `${connected.text} of ${name} lies in the range that subnets are leased from, ${pool.min.text} to ${pool.max.text}`,
-          'Set SubnetMin and SubnetMax so that they leave it out, or choose another Network.',
-        ),
-      ];
-    });
-  });
-}
-
-function bridgeAddress(subnet: Subnet): string {
-  return `${gatewayAddress(subnet)}/${subnet.length}`;
+  return poolOverlaps({ ...facts, own: [own], interfaceIndex }, config).map((overlap) =>
+    problem(overlap.problem, overlap.remedy),
+  );
 }

@@ -88,7 +88,7 @@ async function examine(
   const own = report.own?.subnets ?? {};
   const step = async (what: string, check: () => Promise<readonly Finding[]>) =>
     tell(await attempt(what, signal, check));
-  await step('addresses of this host', () => hostFindings(options, config, report.own, signal));
+  await step('addresses of this host', () => hostFindings(options, config, report.own, chosen, signal));
   await step('routes', () => routeFindings(options, config, report, chosen, signal));
   await step('firewall', () => checkFirewall(options, config, own, signal));
 }
@@ -97,6 +97,7 @@ async function hostFindings(
   options: DoctorOptions,
   config: NetworkConfig,
   own: Lease | undefined,
+  { index: interfaceIndex }: ChosenInterface,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   const { kernel } = options;
@@ -104,7 +105,7 @@ async function hostFindings(
   const facts: HostFacts = { ...options, links, addresses };
   const subnets = own?.subnets ?? {};
   return [
-    ...checkPools(facts, config, subnets),
+    ...checkPools(facts, config, subnets, interfaceIndex),
     ...(own === undefined ? [] : await checkFiles(facts, subnets)),
     ...(subnets.ipv4 === undefined ? [] : [checkBridge(facts, subnets.ipv4)]),
   ];

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { PerFamily } from '../../ip/ip.ts';
-import type { Kernel, KernelEvent, Link } from '../../kernel/kernel.ts';
+import type { Kernel, KernelEvent, Link, LinkAddress } from '../../kernel/kernel.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Logger } from '../../runtime/logger.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
@@ -17,6 +17,8 @@ export interface InterfaceWatchOptions extends WantedInterface {
   readonly host: HostInterface;
   /** Told of every change once it has settled; must not throw. */
   onChange(next: HostInterface): void;
+  /** Told of all links and addresses at each look; must not throw. */
+  onLook?(links: readonly Link[], addresses: readonly LinkAddress[]): void;
 }
 
 /** Containers come and go with links of their own: no hurry. */
@@ -70,6 +72,7 @@ export class InterfaceWatch {
     const { kernel, clock, trouble } = this.#options;
     const links = await kernel.links(signal);
     const network = { links, addresses: await kernel.addresses(signal), routes: {} };
+    this.#options.onLook?.(links, network.addresses);
     const held = whereHeld(network, this.#host);
     const nowMs = clock.monotonic();
     if (!isDeepStrictEqual(held, this.#finding.held)) this.#finding = { held, sinceMs: nowMs };
