@@ -1,91 +1,13 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { PeerStatus } from '../backend/backend.ts';
 import type { Counted } from '../runtime/activity.ts';
-import type { LeaseState } from '../subnet/own-lease.ts';
 import type { EtcdCalls } from './etcd-calls.ts';
+import { type GaugeRow, gauges } from './gauges.ts';
 import { VERSION } from './options/version.ts';
 import { registerProcessMetrics } from './process-metrics.ts';
 import type { Snapshot, State } from './state.ts';
 
-type RouteState = PeerStatus['state'];
-
-/** From worst to best: a peer is as badly off as the worst of its routes. */
-const routeStates: readonly RouteState[] = ['conflict', 'parked', 'pending', 'installed'];
-const leaseStates: readonly LeaseState[] = ['acquiring', 'held', 'moving', 'lost', 'contested'];
-
 /** From a member on this host to one that is about to be given up (calls have 5 s). */
 const latencyBucketsS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
-
-/** What a gauge shows: a number, or one for each value of its labels. Nothing: the series is left out. */
-type Sample = readonly [labels: Readonly<Record<string, string>>, value: number];
-
-interface GaugeRow {
-  readonly name: string;
-  readonly help: string;
-  readonly labels?: readonly string[];
-  readonly read: (snapshot: Snapshot) => number | undefined | readonly Sample[];
-}
-
-const gauges: readonly GaugeRow[] = [
-  {
-    name: 'flannel_ready',
-    help: 'Whether this host does its part in the network: what /readyz says.',
-    read: ({ ready }) => Number(ready),
-  },
-  {
-    name: 'flannel_troubles',
-    help: 'Troubles of now: the reasons that /readyz gives.',
-    read: ({ reasons }) => reasons.length,
-  },
-  {
-    name: 'flannel_leases',
-    help: 'Leases of the cluster that can be read, the own one and reservations among them.',
-    read: ({ leases }) => leases,
-  },
-  {
-    name: 'flannel_leases_refused',
-    help: 'Leases of peers that ask for a route they cannot get.',
-    read: ({ refused }) => refused.length,
-  },
-  {
-    name: 'flannel_peers',
-    help: 'Peers, by the state of their routes; the worse one counts.',
-    labels: ['state'],
-    read: ({ peers }) => tally(routeStates, [...worstByKey(peers).values()]),
-  },
-  {
-    name: 'flannel_routes',
-    help: 'Routes to peers, by family and state.',
-    labels: ['family', 'state'],
-    read: ({ peers }) =>
-      (['ipv4', 'ipv6'] as const).flatMap((family) => {
-        const routes = peers.filter(({ dst }) => dst.includes(':') === (family === 'ipv6'));
-        const states = routes.map(({ state }) => state);
-        return tally(routeStates, states).map(([labels, value]): Sample => [{ family, ...labels }, value]);
-      }),
-  },
-  {
-    name: 'flannel_lease_watch_up',
-    help: 'Whether changes of the leases arrive.',
-    read: ({ watching }) => Number(watching),
-  },
-  {
-    name: 'flannel_own_lease',
-    help: 'The state of the own lease: 1 for the one it is in.',
-    labels: ['state'],
-    read: ({ lease }) => tally(leaseStates, [lease?.state ?? 'acquiring']),
-  },
-  {
-    name: 'flannel_own_lease_remaining_seconds',
-    help: 'How long the own lease lives unless it is renewed; +Inf for a reservation, absent without a lease.',
-    read: ({ lease, nowMs }) => lease && ((lease.expiresAtMs ?? Number.POSITIVE_INFINITY) - nowMs) / 1000,
-  },
-  {
-    name: 'flannel_last_sync_timestamp_seconds',
-    help: 'When the routes were last seen to be as the leases want them; absent before the first time.',
-    read: ({ syncedAtMs }) => (syncedAtMs === undefined ? undefined : syncedAtMs / 1000),
-  },
-];
 
 interface CounterRow {
   readonly name: string;
@@ -233,19 +155,4 @@ function helpOf(name: string): { readonly name: string; readonly help: string } 
   const row = metricRows.find((candidate) => candidate.name === name);
   if (row === undefined) throw new RangeError(name);
   return { name, help: row.help };
-}
-
-/** How many there are of each state; those without any, too: a series must not vanish when it gets to 0. */
-function tally<T extends string>(states: readonly T[], found: readonly T[]): readonly Sample[] {
-  return states.map((state): Sample => [{ state }, found.filter((one) => one === state).length]);
-}
-
-function worstByKey(peers: readonly PeerStatus[]): ReadonlyMap<string, RouteState> {
-  const worst = new Map<string, RouteState>();
-  const rank = (state: RouteState) => routeStates.indexOf(state);
-  for (const { key, state } of peers) {
-    const known = worst.get(key);
-    if (known === undefined || rank(state) < rank(known)) worst.set(key, state);
-  }
-  return worst;
 }

@@ -1,7 +1,13 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { VirtualClock } from '../../sim/clock.ts';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { SimLog } from '../../sim/log.ts';
+import type { PeerStatus } from '../../src/backend/backend.ts';
 import { EtcdCalls } from '../../src/daemon/etcd-calls.ts';
 import { Metrics } from '../../src/daemon/metrics.ts';
+import { State } from '../../src/daemon/state.ts';
+import { Activity } from '../../src/runtime/activity.ts';
+import { TroubleLog } from '../../src/runtime/trouble.ts';
 
 let cluster: SimCluster | undefined;
 
@@ -32,6 +38,16 @@ async function read(metrics: Metrics): Promise<(series: string) => number | unde
     }),
   );
   return (series) => samples.get(series);
+}
+
+/** The metrics of a daemon with these routes. */
+function metricsOf(peers: readonly PeerStatus[]): Metrics {
+  const clock = new VirtualClock();
+  const trouble = new TroubleLog(clock, new SimLog(clock).of('h0'));
+  const state = new State({ clock, trouble, notices: trouble, activity: new Activity(clock) });
+  const view = { watching: true, leases: 0, peers, refused: [] };
+  state.follow({ problems: [], summary: undefined, view: () => view });
+  return new Metrics(state, new EtcdCalls());
 }
 
 const putPeer = ({ etcd }: SimCluster, subnet: string, address: string) =>
@@ -85,6 +101,43 @@ describe('metrics', () => {
     expect(metric('flannel_routes{family="ipv4",state="parked"}')).toBe(1);
     expect(metric('flannel_ready')).toBe(0);
     expect(metric('flannel_relists_total{reason="compacted"}')).toBeUndefined();
+  });
+
+  it('count a peer of two families by the worse of its routes', async () => {
+    const route = (key: string, dst: string, state: 'installed' | 'parked' | 'pending') => ({
+      ...{ key, dst, gateway: '10.0.0.1', state },
+    });
+    const metric = await read(
+      metricsOf([
+        route('a', '172.20.1.0/24', 'installed'),
+        route('a', 'fc00:1::/64', 'parked'),
+        route('b', '172.20.2.0/24', 'pending'),
+        route('b', 'fc00:2::/64', 'installed'),
+        route('c', '172.20.3.0/24', 'installed'),
+        route('c', 'fc00:3::/64', 'installed'),
+      ]),
+    );
+    expect(metric('flannel_peers{state="installed"}')).toBe(1);
+    expect(metric('flannel_peers{state="pending"}')).toBe(1);
+    expect(metric('flannel_peers{state="parked"}')).toBe(1);
+    expect(metric('flannel_peers{state="conflict"}')).toBe(0);
+    expect(metric('flannel_routes{family="ipv4",state="installed"}')).toBe(2);
+    expect(metric('flannel_routes{family="ipv6",state="installed"}')).toBe(2);
+    expect(metric('flannel_routes{family="ipv6",state="parked"}')).toBe(1);
+  });
+
+  it('name the routes that are not installed, but not a whole cluster of them', async () => {
+    const parked = (index: number) => ({
+      ...{ key: `k${index}`, dst: `172.20.${index}.0/24`, gateway: '192.0.2.9', state: 'parked' as const },
+    });
+    const peers = Array.from({ length: 200 }, (_, index) => parked(index));
+    const named = async (metrics: Metrics) =>
+      (await metrics.render()).split('\n').filter((line) => line.startsWith('flannel_route_problem{'));
+    expect(await named(metricsOf(peers.slice(0, 1)))).toEqual([
+      'flannel_route_problem{dst="172.20.0.0/24",gateway="192.0.2.9",state="parked"} 1',
+    ]);
+    expect(await named(metricsOf(peers))).toHaveLength(50);
+    expect(await named(metricsOf([]))).toEqual([]);
   });
 
   it('leave out what is not known, rather than tell 0', async () => {
