@@ -151,6 +151,7 @@ export class Routing {
       watch
         .run(inner, (update) => {
           this.#noteLeases(update);
+          this.#logUpdate(update);
           backend.update(update);
           manager.observe(update);
         })
@@ -164,6 +165,14 @@ export class Routing {
     if (update.type === 'snapshot') this.#keys.clear();
     else for (const key of update.removed) this.#keys.delete(key);
     for (const { key } of put) this.#keys.add(key);
+  }
+
+  #logUpdate(update: LeaseUpdate): void {
+    const { type, revision } = update;
+    const [put, removed] =
+      type === 'snapshot' ? [update.leases.length, 0] : [update.put.length, update.removed.length];
+    const fields = { event: 'leases', type, revision, put, removed };
+    this.#options.parts.log.debug(fields, `etcd told of ${put} leases put and ${removed} removed`);
   }
 
   async #untilSynced(
