@@ -41,13 +41,12 @@ export async function keepKey(
  * RegistryError.
  */
 export async function keepLease(
-  { registry, grants, log, leaseTtlSeconds }: LeaseOptions,
+  { registry, grants, leaseTtlSeconds }: LeaseOptions,
   id: string,
   signal: AbortSignal,
 ): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
   if (id === '0') return { id, ttlSeconds: 0 };
   const { ttlSeconds } = await registry.leaseKeepAlive(id, signal);
-  log.debug({ event: 'lease-renewed', leaseId: id, ttlSeconds }, `etcd lease ${id} was renewed`);
   return ttlSeconds > 0 ? { id, ttlSeconds } : await grants.grant(leaseTtlSeconds, signal);
 }
 
