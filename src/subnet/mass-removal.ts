@@ -1,4 +1,5 @@
 import type { TroubleLog } from '../runtime/trouble.ts';
+import type { Lease } from './lease.ts';
 import type { LeaseUpdate } from './lease-update.ts';
 
 /** So few leases may go at once without a question. */
@@ -6,8 +7,9 @@ const unquestioned = 3;
 const what = 'mass-removal';
 
 /**
- * Knows the leases that a consumer was told of, and doubts an update that takes most of them away: more than three, and more
- * than half of the peers'. The own lease is not told apart here: that one may be counted as a peer's costs a list at most.
+ * Knows the leases that a consumer was told of and that a route can come of, and doubts an update that takes most of them
+ * away: more than three, and more than half of the peers'. The own lease is not told apart here: that one may be counted as
+ * a peer's costs a list at most.
  */
 export class MassRemovals {
   readonly #trouble: TroubleLog;
@@ -38,14 +40,23 @@ export class MassRemovals {
     this.#trouble.clear(what, `that most leases are gone at once ${verdict}`);
     if (update.type === 'snapshot') this.#keys.clear();
     else for (const key of update.removed) this.#keys.delete(key);
-    for (const { key } of update.type === 'snapshot' ? update.leases : update.put) this.#keys.add(key);
+    for (const lease of update.type === 'snapshot' ? update.leases : update.put) {
+      if (isPeer(lease)) this.#keys.add(lease.key);
+      else this.#keys.delete(lease.key);
+    }
   }
 
   #massOf(update: LeaseUpdate): number | undefined {
+    const isKnown = (key: string) => this.#keys.has(key);
+    const isSpoilt = (lease: Lease) => isKnown(lease.key) && !isPeer(lease);
     const gone =
       update.type === 'delta'
-        ? update.removed.filter((key) => this.#keys.has(key)).length
-        : this.#keys.size - update.leases.filter(({ key }) => this.#keys.has(key)).length;
+        ? update.removed.filter(isKnown).length + update.put.filter(isSpoilt).length
+        : this.#keys.size - update.leases.filter((lease) => isKnown(lease.key) && isPeer(lease)).length;
     return gone > unquestioned && 2 * gone >= this.#keys.size ? gone : undefined;
   }
+}
+
+function isPeer({ value: { backendType, publicIP, publicIPv6 } }: Lease): boolean {
+  return backendType === 'host-gw' && (publicIP ?? publicIPv6) !== undefined;
 }

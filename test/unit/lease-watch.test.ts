@@ -388,6 +388,25 @@ describe('a removal of most leases at once', () => {
     expect(host.updates).toHaveLength(1);
   });
 
+  it('is one when the leases are spoilt, and none when no route could come of them', async () => {
+    start({}, ({ etcd }) => {
+      for (const key of keys) etcd.put(key, '{"PublicIP":"10.0.0.1","BackendType":"vxlan"}');
+    });
+    await host.clock.advance(10);
+    host.etcd.delete(...keys);
+    await host.clock.settle();
+    expect(host.believed.size).toBe(0);
+    full(host);
+    await host.clock.settle();
+    expect(said('trouble')).toEqual([]);
+    host.etcd.stop('etcd-0');
+    for (const key of keys) host.etcd.put(key, '{"BackendType":"host-gw"}');
+    host.etcd.start('etcd-0');
+    await host.clock.advance(10_000);
+    expect(said('trouble')).toHaveLength(1);
+    expect(host.believed).toEqual(host.listed);
+  });
+
   it.each([
     ['three of three', 3, 3],
     ['four of ten', 10, 4],
