@@ -22,6 +22,15 @@ export default defineConfig({
           testTimeout: 60_000,
         },
       },
+      // It starts a process for each core by itself.
+      {
+        test: {
+          name: 'simulation',
+          include: ['test/simulation/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: 180_000,
+        },
+      },
       { test: { name: 'contract', include: ['test/contract/**/*.real.test.ts'], ...onRealParts } },
       {
         test: {

@@ -64,6 +64,7 @@ const steps: readonly Step[] = [
   // Not while a demo of the same folder looks whether it has to build.
   { name: 'build', command: ['flock', root, ...npm('build')] },
   { name: 'unit', command: npm('test:unit'), suite: true },
+  { name: 'simulation', command: npm('test:simulation'), suite: true },
   { name: 'contract', command: npm('test:contract'), suite: true },
   { name: 'integration', command: npm('test:integration'), suite: true },
   { name: 'interop', command: npm('test:interop'), suite: true },

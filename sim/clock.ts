@@ -49,7 +49,8 @@ export class VirtualClock implements Clock {
         reject(signal?.reason as Error);
       };
       const timer: Timer = {
-        atMs: this.#monotonicMs + Math.max(0, ms),
+        // Time that has to pass does pass: of a wait below what a double can tell there would be no end.
+        atMs: this.#monotonicMs + (ms > 0 ? Math.max(ms, 0.001) : 0),
         sequence: this.#sequence++,
         fire: () => {
           signal?.removeEventListener('abort', onAbort);

@@ -12,7 +12,7 @@ interface SimLease {
 /** The leases of a simulated cluster; they expire on the given clock while the cluster has a leader. */
 export class LeaseTable {
   readonly #clock: Clock;
-  readonly #onEnd: (id: string) => void;
+  readonly #onEnd: (id: string, expired: boolean) => void;
   #leases = new Map<string, SimLease>();
   #nextId = 7_587_870_000_000_000_001n;
   #timer = new AbortController();
@@ -20,7 +20,7 @@ export class LeaseTable {
   #paused = false;
 
   /** `onEnd` deletes the keys of a lease that expired or was revoked. */
-  constructor(clock: Clock, onEnd: (id: string) => void) {
+  constructor(clock: Clock, onEnd: (id: string, expired: boolean) => void) {
     this.#clock = clock;
     this.#onEnd = onEnd;
   }
@@ -63,7 +63,7 @@ export class LeaseTable {
   revoke(id: string): boolean {
     if (!this.#leases.delete(id)) return false;
     if (this.#leases.size === 0) this.#disarm();
-    this.#onEnd(id);
+    this.#onEnd(id, false);
     return true;
   }
 
@@ -120,7 +120,7 @@ export class LeaseTable {
     for (const [id, lease] of this.#leases) {
       if (lease.expiresMs > nowMs) continue;
       this.#leases.delete(id);
-      this.#onEnd(id);
+      this.#onEnd(id, true);
     }
     this.#armAll();
   }

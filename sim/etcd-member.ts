@@ -37,7 +37,12 @@ export interface ClusterAccess {
   /** All calls of all members. */
   readonly calls: Calls;
   header(): ResponseHeader;
+  /** Does what a host asked for. */
+  as<T>(host: string, write: () => T): T;
   link(host: string, member: string): Link;
+  /** Whether what a member sends to the host arrives. */
+  answers(host: string, member: string): boolean;
+  streamDelayMs(host: string): number;
   takeCut(): number;
   /** Whether the reply to this write is to be lost, and if so whether the write still takes effect. */
   takeLostReply(host: string): { readonly applied: boolean } | undefined;
@@ -120,7 +125,8 @@ export class SimMember implements Registry {
       progressIntervalMs: cluster.progressIntervalMs,
       fragmentEvents: cluster.fragmentEvents,
       streams: cluster.streams,
-      link: () => cluster.link(this.#host, this.#name),
+      link: () => this.#linkBack(),
+      delayMs: () => cluster.streamDelayMs(this.#host),
       header: () => cluster.header(),
       since: (startRevision) => cluster.store.since(startRevision),
       takeCut: () => cluster.takeCut(),
@@ -136,12 +142,13 @@ export class SimMember implements Registry {
     const either =
       signal === undefined ? this.#closing.signal : AbortSignal.any([signal, this.#closing.signal]);
     await this.#travel(either);
-    await this.#throwUnlessLinked(write, false, either);
+    await this.#throwUnlessLinked(write, this.#cluster.link(this.#host, this.#name), false, either);
     const lost = write ? this.#cluster.takeLostReply(this.#host) : undefined;
-    const result = lost?.applied === false ? undefined : this.#answer(answer);
+    const result =
+      lost?.applied === false ? undefined : this.#answer(() => this.#cluster.as(this.#host, answer));
     if (lost !== undefined) throw this.#error('UNAVAILABLE', 'Connection dropped', true);
     await this.#travel(either);
-    await this.#throwUnlessLinked(write, write, either);
+    await this.#throwUnlessLinked(write, this.#linkBack(), write, either);
     return result as T;
   }
 
@@ -156,11 +163,15 @@ export class SimMember implements Registry {
   }
 
   /** `applied`: the request has been carried out, and only its answer is on the way. */
-  async #throwUnlessLinked(write: boolean, applied: boolean, signal: AbortSignal): Promise<void> {
-    const link = this.#cluster.link(this.#host, this.#name);
+  async #throwUnlessLinked(write: boolean, link: Link, applied: boolean, signal: AbortSignal): Promise<void> {
     if (link === 'ok') return;
     if (link === 'silent') await this.#cluster.clock.sleep(this.#cluster.deadlineMs, signal);
     throw this.#error('UNAVAILABLE', reasons[link], applied || (write && link === 'silent'));
+  }
+
+  #linkBack(): Link {
+    const link = this.#cluster.link(this.#host, this.#name);
+    return link === 'ok' && !this.#cluster.answers(this.#host, this.#name) ? 'silent' : link;
   }
 
   async #travel(signal: AbortSignal): Promise<void> {

@@ -25,6 +25,8 @@ export interface WatchSource {
   /** Events per message; more are cut into fragments. */
   readonly fragmentEvents: number;
   link(): Link;
+  /** How long every message takes beyond the usual. */
+  delayMs(): number;
   header(): ResponseHeader;
   since(startRevision: number): readonly Commit[];
   /** Streams that are told of commits and of changes of the links. */
@@ -114,7 +116,12 @@ export class SimStream {
     for (;;) {
       await this.#linked(undefined, signal);
       const events = this.#queue.shift();
-      if (events !== undefined) return this.#fragments(events);
+      if (events !== undefined) {
+        const delayMs = this.#source.delayMs();
+        if (delayMs > 0) await clock.sleep(delayMs, signal);
+        this.#throwIfCut();
+        return this.#fragments(events);
+      }
       const leftMs = idleSinceMs + progressIntervalMs - clock.monotonic();
       if (leftMs <= 0) return this.#progress();
       await this.#wake.waitAtMost(clock, leftMs, signal);

@@ -2,8 +2,11 @@ import type { Clock } from '../src/runtime/clock.ts';
 import type { KeyValue, ResponseHeader } from '../src/subnet/registry.ts';
 import { LeaseTable } from './etcd-leases.ts';
 import { type Calls, type ClusterAccess, noCalls, SimMember } from './etcd-member.ts';
-import { EtcdStore, type StoreData } from './etcd-store.ts';
+import { type Commit, EtcdStore, type StoreData } from './etcd-store.ts';
 import type { Link, SimStream } from './etcd-watch.ts';
+
+/** Who changes keys: a host's daemon by its name, an operator, or the end of a lease. */
+export type Writer = { readonly host: string } | 'operator' | 'expiry';
 
 export interface SimEtcdOptions {
   readonly clock: Clock;
@@ -40,6 +43,12 @@ export class SimEtcd {
   readonly #streams = new Set<SimStream>();
   readonly #members = new Map<string, MemberState>();
   readonly #cutLinks = new Set<string>();
+  /** Links on which requests arrive and answers do not. */
+  readonly #deafLinks = new Set<string>();
+  readonly #streamDelaysMs = new Map<string, number>();
+  #writer: Writer = 'operator';
+  /** Called at every change of keys, before anybody else hears of it. */
+  onCommit: (commit: Commit, writer: Writer) => void = () => {};
   readonly #access: ClusterAccess;
   readonly #streamCuts: number[] = [];
   readonly #lostReplies: { readonly applied: boolean; readonly host: string | undefined }[] = [];
@@ -48,8 +57,13 @@ export class SimEtcd {
 
   constructor(options: SimEtcdOptions) {
     for (const name of options.members ?? ['etcd-0']) this.#members.set(name, 'running');
-    this.#leases = new LeaseTable(options.clock, (id) => this.#store.deleteLease(id));
+    this.#leases = new LeaseTable(options.clock, (id, expired) => {
+      const forget = () => this.#store.deleteLease(id);
+      if (expired) this.#as('expiry', forget);
+      else forget();
+    });
     this.#store.onCommit = (commit) => {
+      this.onCommit(commit, this.#writer);
       for (const stream of this.#streams) stream.deliver(commit);
     };
     this.#access = {
@@ -63,7 +77,10 @@ export class SimEtcd {
       streams: this.#streams,
       calls: this.calls,
       header: () => this.#header(),
+      as: (host, write) => this.#as({ host }, write),
       link: (host, member) => this.#link(host, member),
+      answers: (host, member) => !this.#deafLinks.has(`${host} ${member}`),
+      streamDelayMs: (host) => this.#streamDelaysMs.get(host) ?? 0,
       takeCut: () => this.#streamCuts.shift() ?? Number.POSITIVE_INFINITY,
       takeLostReply: (host) => this.#takeLostReply(host),
     };
@@ -75,6 +92,10 @@ export class SimEtcd {
 
   get revision(): number {
     return this.#store.revision;
+  }
+
+  get compactRevision(): number {
+    return this.#store.compactRevision;
   }
 
   /** Ids of the leases that exist. */
@@ -104,6 +125,12 @@ export class SimEtcd {
     this.#store.txn({ compare: [], success: [{ op: 'put', key, value, lease }] }, (id) =>
       this.#leases.has(id),
     );
+  }
+
+  /** Puts all at one revision. */
+  putAll(entries: ReadonlyMap<string, string>): void {
+    const success = [...entries].map(([key, value]) => ({ op: 'put', key, value, lease: '0' }) as const);
+    this.#store.txn({ compare: [], success }, () => true);
   }
 
   delete(...keys: readonly string[]): void {
@@ -180,9 +207,23 @@ export class SimEtcd {
     this.#nudge();
   }
 
+  /** One way: requests arrive and take effect, answers and watch messages do not. */
+  cutAnswers(host: string, member?: string): void {
+    for (const name of member === undefined ? this.members : [member]) this.#deafLinks.add(`${host} ${name}`);
+    this.#nudge();
+  }
+
+  /** Every watch message to this host takes so long; 0 ends it. */
+  slowWatches(host: string, ms: number): void {
+    this.#streamDelaysMs.set(host, ms);
+  }
+
+  /** Ends all cuts, both ways and one way. */
   heal(host: string, member?: string): void {
-    for (const name of member === undefined ? this.members : [member])
+    for (const name of member === undefined ? this.members : [member]) {
       this.#cutLinks.delete(`${host} ${name}`);
+      this.#deafLinks.delete(`${host} ${name}`);
+    }
     this.#nudge();
   }
 
@@ -199,6 +240,23 @@ export class SimEtcd {
   /** The next write (of `host`, if given) is applied, or not, and its answer lost. */
   loseNextReply(options: { readonly applied: boolean; readonly host?: string }): void {
     this.#lostReplies.push({ applied: options.applied, host: options.host });
+  }
+
+  /** No more answers to a host's writes are lost. */
+  keepReplies(host: string): void {
+    for (let index = this.#lostReplies.length - 1; index >= 0; index--) {
+      if (this.#lostReplies[index]?.host === host) this.#lostReplies.splice(index, 1);
+    }
+  }
+
+  #as<T>(writer: Writer, write: () => T): T {
+    const before = this.#writer;
+    this.#writer = writer;
+    try {
+      return write();
+    } finally {
+      this.#writer = before;
+    }
   }
 
   #takeLostReply(host: string): { readonly applied: boolean } | undefined {

@@ -43,6 +43,17 @@ export class SimFiles implements Files {
     this.writes++;
   }
 
+  /** A file's text, at once; undefined when there is none. */
+  peek(path: string): string | undefined {
+    return this.#entries.get(posix.normalize(path))?.content;
+  }
+
+  /** Leaves `content` of a file: what a crash of the whole machine does to one that was not synced. */
+  spoil(path: string, content: string): void {
+    const entry = this.#entries.get(posix.normalize(path));
+    if (entry !== undefined) this.#entries.set(posix.normalize(path), { ...entry, content });
+  }
+
   /** The permission bits of a file; undefined when there is none. */
   modeOf(path: string): number | undefined {
     return this.#entries.get(posix.normalize(path))?.mode;

@@ -34,6 +34,13 @@ export class KernelFaults {
     this.#dumpErrnos.push(errno);
   }
 
+  /** Nothing more goes wrong. */
+  clear(): void {
+    for (const planned of [this.#applyErrnos, this.#repliesKept, this.#slowDumpsMs, this.#dumpErrnos])
+      planned.length = 0;
+    this.#interruptions = 0;
+  }
+
   /** Names of the planned faults that have not happened yet. */
   get pending(): readonly string[] {
     return [

@@ -50,6 +50,11 @@ export class RouteTable {
     return buckets.flatMap((bucket) => bucket.routes);
   }
 
+  /** The routes of one destination, in the kernel's order. */
+  at(dst: string): readonly Route[] {
+    return [...(this.#buckets.get(dst)?.routes ?? [])];
+  }
+
   insert(route: Route, mode: InsertMode): TableResult {
     const hadDirect = this.#buckets.get(route.dst)?.routes.some((r) => r.gateway === undefined) ?? false;
     if (hadDirect || route.gateway === undefined) this.#direct = undefined;

@@ -26,6 +26,14 @@ export interface OperatorRoute extends RouteMatch {
   readonly special?: boolean;
 }
 
+/** What a daemon's message did to the routes of one destination. */
+export interface DaemonChange {
+  readonly family: Family;
+  readonly dst: string;
+  readonly before: readonly Route[];
+  readonly after: readonly Route[];
+}
+
 /** Requests that have reached the kernel, by all connections. */
 export interface KernelCounters {
   dumps: number;
@@ -45,6 +53,8 @@ export class SimKernel {
   readonly latencyMs: number;
   /** Whether the daemon has CAP_NET_ADMIN. */
   capable = true;
+  /** Told of every message of a daemon's that was carried out. */
+  onDaemonChange: (change: DaemonChange) => void = () => {};
   readonly #tables = { 4: new RouteTable(4), 6: new RouteTable(6) } as const;
   readonly #links = new Map<number, Link>();
   readonly #addresses = new AddressTable();
@@ -195,9 +205,12 @@ export class SimKernel {
     const link = this.#links.get(route.linkIndex ?? 0);
     const errno = refusal(route, { link, addresses: this.#addresses, table: this.#tables[route.family] });
     if (errno !== undefined) return errno;
-    const result = this.#tables[route.family].insert({ ...route, dst }, mode);
+    const table = this.#tables[route.family];
+    const before = table.at(dst);
+    const result = table.insert({ ...route, dst }, mode);
     if ('errno' in result) return result.errno;
     if (result.notify) this.#emit({ type: 'route-added', ...result.notify, own: false }, origin);
+    if (origin) this.onDaemonChange({ family: route.family, dst, before, after: table.at(dst) });
     return undefined;
   }
 
@@ -205,9 +218,11 @@ export class SimKernel {
   remove(family: Family, match: RouteMatch, origin: object | undefined): string | undefined {
     const dst = destination(family, match.dst);
     if (dst === undefined || (family === 4 && dst !== match.dst)) return 'EINVAL';
+    const before = this.#tables[family].at(dst);
     const route = this.#tables[family].remove({ ...match, dst });
     if (route === undefined) return 'ESRCH';
     this.#emit({ type: 'route-removed', route, own: false }, origin);
+    if (origin) this.onDaemonChange({ family, dst, before, after: this.#tables[family].at(dst) });
     return undefined;
   }
 

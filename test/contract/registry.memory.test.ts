@@ -41,6 +41,45 @@ registryContract('in memory', async () => {
   };
 });
 
+describe('one-way and slow links of the simulated cluster', () => {
+  it('carries out what it is asked while answers and watch messages are lost', async () => {
+    const clock = new VirtualClock();
+    const etcd = new SimEtcd({ clock, deadlineMs: 1_000 });
+    const member = etcd.member('etcd-0', 'h0');
+    etcd.cutAnswers('h0');
+    const lost = rejectionOf(member.txn({ compare: [], success: [put('a', '1')] }));
+    await clock.advance(1_000);
+    expect(await lost).toMatchObject({ kind: 'UNAVAILABLE', outcomeUnknown: true });
+    expect(etcd.get('a')?.value).toBe('1');
+    etcd.heal('h0');
+    expect((await member.range({ key: 'a' })).kvs).toHaveLength(1);
+    etcd.close();
+  });
+
+  it('delivers late what a slow link carries', async () => {
+    const clock = new VirtualClock();
+    const etcd = new SimEtcd({ clock });
+    etcd.slowWatches('h0', 500);
+    const seen: WatchBatch[] = [];
+    const controller = new AbortController();
+    const watch = async () => {
+      const request = { key: 'a', rangeEnd: 'b' };
+      for await (const batch of etcd.member('etcd-0', 'h0').watch(request, controller.signal))
+        seen.push(batch);
+    };
+    const ended = watch().catch(() => undefined);
+    await clock.advance(1);
+    etcd.put('a', '1');
+    await clock.advance(499);
+    expect(seen.map(({ kind }) => kind)).toEqual(['created']);
+    await clock.advance(1);
+    expect(seen.map(({ kind }) => kind)).toEqual(['created', 'events']);
+    controller.abort(new Error('enough'));
+    await ended;
+    etcd.close();
+  });
+});
+
 describe('faults of the simulated cluster', () => {
   let clock: VirtualClock;
   let etcd: SimEtcd;

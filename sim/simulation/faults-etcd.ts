@@ -1,0 +1,96 @@
+import { prefix } from '../host.ts';
+import type { Fault } from './faults.ts';
+import { subnetsPrefix } from './oracle.ts';
+import type { World } from './world.ts';
+
+const peer = (dice: number) => `{"PublicIP":"10.211.5.${1 + (dice % 200)}","BackendType":"host-gw"}`;
+
+/** Puts a peer's key that is not there, deletes it when it is. */
+function toggle({ cluster: { etcd }, keys }: World, name: string): void {
+  const key = subnetsPrefix + name;
+  if (keys.has(key)) etcd.delete(key);
+  else etcd.put(key, peer(name.length));
+}
+
+/** What happens to etcd's data. */
+export const etcdFaults: Readonly<Record<string, Fault>> = {
+  compact: {
+    weight: 4,
+    lastsMs: [1, 2],
+    whom: 'all',
+    apply: ({ cluster: { etcd } }, { dice }) => {
+      const revision = etcd.revision - (dice % 3);
+      if (revision > etcd.compactRevision) etcd.compact(revision);
+      return undefined;
+    },
+  },
+  'cut watches and compact': {
+    weight: 3,
+    lastsMs: [1, 20_000],
+    whom: 'all',
+    apply: (world, { host, dice }) => {
+      const { etcd } = world.cluster;
+      const { name } = world.host(host);
+      etcd.cut(name);
+      etcd.cutWatches(name);
+      return () => {
+        // Something that is not written again is in what is compacted.
+        toggle(world, `10.44.${dice % 5}.0-24`);
+        etcd.put(`${prefix}/unrelated`, '');
+        if (etcd.revision > etcd.compactRevision) etcd.compact(etcd.revision);
+        etcd.heal(name);
+      };
+    },
+  },
+  // All that was written after the backup is lost when it is over.
+  'restore an older backup': {
+    weight: 3,
+    lastsMs: [10, 120_000],
+    whom: 'all',
+    apply: (world) => {
+      const { etcd } = world.cluster;
+      const backup = etcd.snapshot();
+      return () => {
+        etcd.restore(backup);
+        world.relearn();
+      };
+    },
+  },
+  'revoke a lease': {
+    weight: 2,
+    lastsMs: [1, 2],
+    whom: 'all',
+    apply: ({ cluster: { etcd } }, { dice }) => {
+      const ids = etcd.leaseIds;
+      const id = ids[dice % Math.max(1, ids.length)];
+      if (id !== undefined) etcd.revoke(id);
+      return undefined;
+    },
+  },
+  // One revision's events in several messages, of which not all arrive.
+  'many peers at one revision': {
+    weight: 3,
+    lastsMs: [1, 20_000],
+    whom: 'all',
+    apply: (world, { host, dice }) => {
+      const { etcd } = world.cluster;
+      const { name } = world.host(host);
+      etcd.cutWatches(name);
+      const keys = Array.from({ length: 5 }, (_, i) => `${subnetsPrefix}10.33.${(dice % 3) * 5 + i}.0-24`);
+      if (keys.every((key) => world.keys.has(key))) etcd.delete(...keys);
+      else etcd.putAll(new Map(keys.map((key) => [key, peer(dice)])));
+      for (let i = 0; i < world.hosts.length; i++) etcd.cutNextWatchAfter(1 + ((dice >> i) % 5));
+      return undefined;
+    },
+  },
+  'hundred writes at once': {
+    weight: 1,
+    lastsMs: [1, 60_000],
+    whom: 'all',
+    apply: ({ cluster: { etcd } }, { dice }) => {
+      const key = `${subnetsPrefix}10.77.${dice % 200}.0-24`;
+      for (let i = 0; i < 40; i++) etcd.put(key, `{"PublicIP":"10.211.9.${i + 1}","BackendType":"host-gw"}`);
+      return () => etcd.delete(key);
+    },
+  },
+};

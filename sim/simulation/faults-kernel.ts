@@ -1,0 +1,245 @@
+import { routeProtocol, type SimHost } from '../host.ts';
+import { SeededRandom } from '../random.ts';
+import type { Fault } from './faults.ts';
+import { actualRoutes } from './oracle.ts';
+import type { World } from './world.ts';
+
+const short = [1, 20_000] as const;
+const hasNic = (host: SimHost): boolean => host.kernel.links().some(({ name }) => name === 'eth0');
+
+/** A destination some host routes or leases, and its gateway. */
+function somePeer({ hosts }: World, host: SimHost, dice: number): string | undefined {
+  const routes = [host, ...hosts].flatMap((one) => actualRoutes(one, 4));
+  return routes[dice % Math.max(1, routes.length)]?.split(' ')[0];
+}
+
+/** What happens to a host's links, addresses and routes, and to the daemon's sockets. */
+export const kernelFaults: Readonly<Record<string, Fault>> = {
+  'link flap': {
+    weight: 4,
+    lastsMs: short,
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index }) => {
+      const host = world.host(index);
+      if (!hasNic(host)) return undefined;
+      const isBack = world.watchRepair(host);
+      host.kernel.setLinkUp('eth0', false);
+      return () => {
+        world.plug(host);
+        isBack();
+      };
+    },
+  },
+  'carrier lost': {
+    weight: 1,
+    lastsMs: short,
+    whom: 'host',
+    apply: (world, { host: index }) => {
+      const host = world.host(index);
+      if (!hasNic(host)) return undefined;
+      host.kernel.setCarrier('eth0', false);
+      return () => {
+        if (hasNic(host) && host.kernel.link('eth0').up) host.kernel.setCarrier('eth0', true);
+      };
+    },
+  },
+  'NIC made anew': {
+    weight: 2,
+    lastsMs: short,
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index }) => {
+      const host = world.host(index);
+      world.unplug(host);
+      return () => world.plug(host);
+    },
+  },
+  'another address': {
+    weight: 2,
+    lastsMs: short,
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index, dice }) => {
+      const host = world.host(index);
+      world.unplug(host);
+      // Its own every time: two hosts with one address are another story.
+      world.readdress(host, `10.211.${100 + index}.${1 + (dice % 250)}`);
+      return () => world.plug(host);
+    },
+  },
+  'second address': {
+    weight: 1,
+    lastsMs: short,
+    whom: 'host',
+    apply: (world, { host: index, dice }) => {
+      const host = world.host(index);
+      if (!hasNic(host)) return undefined;
+      const cidr = `10.211.${200 + index}.${1 + (dice % 250)}/16`;
+      if (!host.kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`))) {
+        host.kernel.addAddress('eth0', cidr);
+      }
+      return () => {
+        const there = host.kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`));
+        if (hasNic(host) && there) host.kernel.removeAddress('eth0', cidr);
+      };
+    },
+  },
+  MTU: {
+    weight: 1,
+    lastsMs: [1, 2],
+    whom: 'host',
+    apply: (world, { host: index, dice }) => {
+      const host = world.host(index);
+      if (hasNic(host)) host.kernel.setMtu('eth0', 1_400 + (dice % 100));
+      return undefined;
+    },
+  },
+  'foreign routes elsewhere': {
+    weight: 2,
+    lastsMs: short,
+    whom: 'host',
+    apply: (world, { host: index, dice }) => {
+      const { kernel } = world.host(index);
+      if (!hasNic(world.host(index)) || !kernel.link('eth0').up) return undefined;
+      const linkIndex = kernel.link('eth0').index;
+      const dst = `${dice % 2 ? '192.168' : '172.20'}.${dice % 9}.0/${dice % 3 ? 24 : 25}`;
+      const protocol = [3, 4, 16, 186, 102][dice % 5] as number;
+      // With our number, or in our network, only where it cannot be ours.
+      if ((protocol === 102 || protocol === 3) && dst.startsWith('172.20')) return undefined;
+      const route = { dst, gateway: '10.211.0.1', linkIndex, protocol, metric: dice % 4 };
+      quietly(() => kernel.addRoute(route, 'append'));
+      return () => quietly(() => kernel.deleteRoute(route));
+    },
+  },
+  "foreign route in a peer's place": {
+    weight: 2,
+    lastsMs: short,
+    whom: 'host',
+    // Ours behind a foreign one can only be brought forward by being removed first.
+    kernel: true,
+    apply: (world, { host: index, dice }) => {
+      const host = world.host(index);
+      const dst = somePeer(world, host, dice);
+      if (dst === undefined || !hasNic(host) || !host.kernel.link('eth0').up) return undefined;
+      const linkIndex = host.kernel.link('eth0').index;
+      const mode = (['append', 'prepend', 'replace'] as const)[dice % 3] as 'append' | 'prepend' | 'replace';
+      const route = { dst, gateway: '10.211.0.1', linkIndex, protocol: 4 };
+      quietly(() => host.kernel.addRoute(route, mode));
+      return () => quietly(() => host.kernel.deleteRoute(route));
+    },
+  },
+  "bridge in a peer's subnet": {
+    weight: 3,
+    lastsMs: short,
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index, dice }) => {
+      const host = world.host(index);
+      const dst = somePeer(world, host, dice);
+      if (dst === undefined || host.kernel.links().some(({ name }) => name === 'br0')) return undefined;
+      // Every other time it comes while the peer's route is away.
+      if (dice & 8) quietly(() => host.kernel.deleteRoute({ dst, protocol: routeProtocol }));
+      host.kernel.createLink('br0');
+      host.kernel.addAddress('br0', dst.replace('.0/', '.1/'));
+      return () => host.kernel.deleteLink('br0');
+    },
+  },
+  'operator deletes routes': {
+    weight: 3,
+    lastsMs: [1, 2],
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index, dice }) => {
+      const host = world.host(index);
+      const { kernel } = host;
+      const isBack = world.watchRepair(host);
+      const random = new SeededRandom(dice);
+      for (const { dst, protocol } of kernel.routes(4)) {
+        if (protocol === 102 && random.next() < 0.5) kernel.deleteRoute({ dst, protocol });
+      }
+      isBack();
+      return undefined;
+    },
+  },
+  'stale routes of a dead daemon': {
+    weight: 2,
+    lastsMs: short,
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index, dice }) => {
+      const host = world.host(index);
+      if (!hasNic(host) || !host.kernel.link('eth0').up) return undefined;
+      const linkIndex = host.kernel.link('eth0').index;
+      const dst = `172.20.${10 + (dice % 200)}.0/24`;
+      const protocol = dice % 2 ? 102 : 3;
+      if (protocol === 3) world.crash(host);
+      quietly(() =>
+        host.kernel.addRoute({ dst, gateway: `10.211.8.${1 + (dice % 200)}`, linkIndex, protocol }),
+      );
+      return () => world.up(host);
+    },
+  },
+  'kernel events lost': {
+    weight: 4,
+    lastsMs: [1, 2],
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index, dice }) => {
+      const host = world.host(index);
+      const { kernel } = host;
+      const isBack = world.watchRepair(host);
+      for (const { dst, protocol } of kernel.routes(4)) {
+        if (protocol === 102 && dice % 2) kernel.deleteRoute({ dst, protocol });
+      }
+      kernel.overflowEvents();
+      isBack();
+      return undefined;
+    },
+  },
+  'kernel answers lost': {
+    weight: 2,
+    lastsMs: short,
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index, dice }) => {
+      world.host(index).kernel.faults.loseNextReplies(dice % 3);
+      return () => world.host(index).kernel.faults.clear();
+    },
+  },
+  'kernel refuses': {
+    weight: 1,
+    lastsMs: short,
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index, dice }) => {
+      const { faults } = world.host(index).kernel;
+      for (let i = 0; i <= dice % 3; i++)
+        faults.failNextApply(['ENOBUFS', 'ENETUNREACH', 'EPERM'][dice % 3] as string);
+      return () => faults.clear();
+    },
+  },
+  'dumps disturbed': {
+    weight: 2,
+    lastsMs: short,
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index, dice }) => {
+      const { faults } = world.host(index).kernel;
+      if (dice % 4 === 0) faults.failNextDump('ENOBUFS');
+      if (dice % 4 === 1) faults.interruptNextDump(1 + (dice % 12));
+      if (dice % 4 === 2) faults.slowNextDump(1 + (dice % 2_000));
+      world.host(index).kernel.overflowEvents();
+      return () => faults.clear();
+    },
+  },
+};
+
+/** Does what another program does; that it may be refused is its own affair. */
+function quietly(change: () => void): void {
+  try {
+    change();
+  } catch {
+    // Refused: there already, or the link is gone.
+  }
+}

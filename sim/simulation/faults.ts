@@ -1,0 +1,30 @@
+import { etcdFaults } from './faults-etcd.ts';
+import { hostFaults } from './faults-host.ts';
+import { kernelFaults } from './faults-kernel.ts';
+import { networkFaults } from './faults-network.ts';
+import { operatorFaults } from './faults-operator.ts';
+import type { FaultEvent } from './scenario.ts';
+import type { World } from './world.ts';
+
+/** One kind of thing that goes wrong. */
+export interface Fault {
+  /** How often, beside the others. */
+  readonly weight: number;
+  /** Shortest and longest time until it is over. */
+  readonly lastsMs: readonly [number, number];
+  /** Whom it disturbs: the host of the event, or all. */
+  readonly whom: 'host' | 'all';
+  /** Whether it plays with the host's kernel. */
+  readonly kernel?: true;
+  /** Put right only after a first look at the healed cluster: it must do with it. */
+  readonly lingers?: true;
+  /** Makes it happen; returns what puts it right again. */
+  readonly apply: (world: World, event: FaultEvent) => Promise<Undo> | Undo;
+}
+
+type Undo = (() => void | Promise<void>) | undefined;
+
+/** Every kind by its name. */
+export const faults: ReadonlyMap<string, Fault> = new Map(
+  Object.entries({ ...networkFaults, ...etcdFaults, ...hostFaults, ...kernelFaults, ...operatorFaults }),
+);

@@ -1,0 +1,91 @@
+import { overlaps, type Subnet } from '../../src/ip/ip.ts';
+import { occupiedSubnets } from '../../src/subnet/subnet-key.ts';
+import type { Writer } from '../etcd.ts';
+import type { Commit } from '../etcd-store.ts';
+import type { SimHost } from '../host.ts';
+import { holderOf, selfOf, subnetsPrefix } from './oracle.ts';
+import type { World } from './world.ts';
+
+/** Invariant 8 and what else holds of leases, at each change of the keys; to be called before the change is taken in. */
+export function checkCommit(world: World, commit: Commit, writer: Writer): void {
+  for (const event of commit.events) {
+    const key = event.type === 'put' ? event.kv.key : event.key;
+    const before = world.keys.get(key)?.kv;
+    if (before === undefined || writer === 'operator') continue;
+    const holder = holderOf(before);
+    if (writer === 'expiry') checkExpiry(world, key, holder);
+    else {
+      const host = world.hosts.find(({ name }) => name === writer.host) as SimHost;
+      if (holder !== undefined && !world.hasBeen(host, holder)) {
+        world.violate(
+          "8 another host's lease is never touched",
+          `${host.name} ${event.type} ${key} of ${holder}`,
+        );
+      }
+      if (event.type === 'put' && before.lease === '0' && event.kv.lease !== '0') {
+        world.violate('a reservation stays one', `${host.name} gave ${key} a lease`);
+      }
+    }
+  }
+}
+
+/** A lease must not end while its host is up and etcd within reach. */
+function checkExpiry(world: World, key: string, holder: string | undefined): void {
+  const host = world.hosts.find(({ address }) => address === holder);
+  if (host === undefined || !host.running || host.ended) return;
+  const self = selfOf(host, 4)?.subnet.text.replace('/', '-');
+  const healthy = world.calmMs(host) > 2_000 * world.scenario.leaseTtlSeconds;
+  if (healthy && self !== undefined && key.startsWith(subnetsPrefix + self)) {
+    world.violate('a lease is renewed', `${key} of ${host.name} has ended`);
+  }
+}
+
+/** What is not as it has to be with the leases, at rest. */
+export function leaseProblems(world: World): readonly string[] {
+  const problems: string[] = [];
+  const held = new Map<string, { readonly host: SimHost; readonly subnets: readonly Subnet[] }>();
+  for (const kv of world.kvs) {
+    const host = world.hosts.find(({ address }) => address === holderOf(kv));
+    if (host) held.set(kv.key, { host, subnets: occupiedSubnets(subnetsPrefix, kv.key) });
+  }
+  for (const [key, { host, subnets }] of held) {
+    for (const [otherKey, other] of held) {
+      const both = subnets.some((a) => other.subnets.some((b) => overlaps(a, b)));
+      if (key < otherKey && both)
+        problems.push(`${key} of ${host.name} overlaps ${otherKey} of ${other.host.name}`);
+    }
+  }
+  for (const host of world.hosts) problems.push(...ownLeaseProblems(world, host));
+  return [...problems, ...leaks(world)];
+}
+
+function ownLeaseProblems(world: World, host: SimHost): readonly string[] {
+  const self = selfOf(host, 4);
+  const mine = world.kvs.filter((kv) => holderOf(kv) === host.address).map(({ key }) => key);
+  if (self === undefined || mine.length === 0) {
+    return isExhausted(world) ? [] : [`${host.name} has no subnet, and there are free ones`];
+  }
+  const name = subnetsPrefix + self.subnet.text.replace('/', '-');
+  const found = mine.some((key) => key === name || key.startsWith(`${name}&`));
+  return found ? [] : [`${host.name} works with ${self.subnet.text}, and etcd has ${mine.join(' and ')}`];
+}
+
+/** Whether all subnets of the pool are taken. */
+export function isExhausted({ kvs, scenario }: World): boolean {
+  const taken = kvs.flatMap(({ key }) => occupiedSubnets(subnetsPrefix, key));
+  for (let i = 0; i < scenario.pool; i++) {
+    const name = `172.20.${10 + i}.0-24`;
+    const [subnet] = occupiedSubnets(subnetsPrefix, subnetsPrefix + name);
+    if (subnet && !taken.some((other) => overlaps(other, subnet))) return false;
+  }
+  return true;
+}
+
+/** etcd leases that no key carries are left only by daemons that were ended in the middle of something. */
+function leaks({ cluster: { etcd }, kvs, crashes }: World): readonly string[] {
+  const used = new Set(kvs.map(({ lease }) => lease));
+  const unused = etcd.leaseIds.filter((id) => !used.has(id));
+  return unused.length > crashes
+    ? [`${unused.length} etcd leases that no key carries, after ${crashes} ends`]
+    : [];
+}

@@ -1,0 +1,88 @@
+import { parseSubnet } from '../../src/ip/ip.ts';
+import type { Route } from '../../src/kernel/kernel.ts';
+import { routeProtocol, type SimHost } from '../host.ts';
+import type { DaemonChange } from '../kernel.ts';
+import { actualRoutes, forbidden, isConnected, isInNetwork, isReachable, wantedRoutes } from './oracle.ts';
+import type { World } from './world.ts';
+
+/** A route is missed only when it has been asked for so long: a host that hears late may still act on what was before. */
+const settledMs = 60_000;
+
+/** Invariants 2 to 6, at each message that a daemon's kernel has carried out. */
+export function checkRouteChange(world: World, host: SimHost, change: DaemonChange): void {
+  const { before, after, dst } = change;
+  const gone = before.filter((route) => !after.includes(route));
+  const come = after.filter((route) => !before.includes(route));
+  const ours = come.some(({ protocol }) => protocol === routeProtocol);
+  for (const route of gone) {
+    const why = notOurs(route, ours);
+    if (why) world.violate('5 foreign routes are untouched', `${host.name}: ${text(route)} ${why}`);
+  }
+  for (const route of come) checkNewRoute(world, host, route);
+  if (after.length > 0 || gone.length === 0) return;
+  const why = missed(world, host, change);
+  if (why) world.violate('2, 3 a desired destination is never absent', `${host.name} removed ${dst}: ${why}`);
+}
+
+/** Why a route should have been left alone. */
+function notOurs(
+  { protocol, dst, gateway, metric, family }: Route,
+  replacedByOurs: boolean,
+): string | undefined {
+  if (protocol === routeProtocol) return undefined;
+  if (protocol === 2) return 'belongs to the kernel';
+  if (replacedByOurs) return undefined;
+  const legacy = protocol === 3 && gateway !== undefined && metric === (family === 4 ? 0 : 1024);
+  return legacy && isInNetwork(dst) ? undefined : 'was removed';
+}
+
+function checkNewRoute(world: World, host: SimHost, route: Route): void {
+  const { dst, gateway, protocol } = route;
+  const subnet = parseSubnet(dst);
+  if (protocol !== routeProtocol || route.type !== 'unicast' || subnet === undefined) return;
+  const why = forbidden(host, subnet, gateway ?? '');
+  if (why) world.violate('6 never programmed', `${host.name} has ${text(route)}, which ${why}`);
+  if (!world.everAsked.has(`${dst} via ${gateway}`)) {
+    world.violate(
+      '4 only leases make routes',
+      `${host.name} has ${text(route)}, which no lease ever asked for`,
+    );
+  }
+}
+
+/** Why a destination should still be there. */
+function missed(world: World, host: SimHost, { dst, family, before }: DaemonChange): string | undefined {
+  const subnet = parseSubnet(dst);
+  const asked = world.askedSinceMs(dst, family);
+  if (asked === undefined || subnet === undefined || !before.some((r) => r.protocol === routeProtocol))
+    return undefined;
+  const { sinceMs, gateway } = asked;
+  if (world.nowMs - sinceMs < settledMs || world.hearsLate(host)) return undefined;
+  if (world.untouchedMs(host) < settledMs || !isReachable(host, gateway)) return undefined;
+  if (isConnected(host, subnet) || forbidden(host, subnet, gateway) !== undefined) return undefined;
+  return `${gateway} has leased it for ${Math.round((world.nowMs - sinceMs) / 1000)} s`;
+}
+
+/** What is not as it has to be with a host's routes, at rest (invariant 1). */
+export function routeProblems(world: World, host: SimHost): readonly string[] {
+  return ([4, 6] as const).flatMap((family) => {
+    if (family === 6 && !world.scenario.ipv6) return [];
+    const wanted = wantedRoutes(host, family, world.kvs);
+    const actual = actualRoutes(host, family);
+    const missing = wanted.filter((one) => !actual.includes(one));
+    const extra = actual.filter((one) => !wanted.includes(one) && isInNetwork(one.split(' ')[0] ?? ''));
+    const stale = host.kernel
+      .routes(family)
+      .filter((route) => route.protocol === 3 && route.gateway !== undefined && isInNetwork(route.dst))
+      .filter(({ dst }) => dst.endsWith('/24') || dst.endsWith('/64'));
+    return [
+      ...missing.map((one) => `${host.name} lacks ${one}`),
+      ...extra.map((one) => `${host.name} has ${one} too many`),
+      ...stale.map((route) => `${host.name} still has ${text(route)}`),
+    ];
+  });
+}
+
+function text({ dst, gateway, protocol }: Route): string {
+  return `${dst}${gateway === undefined ? '' : ` via ${gateway}`} (protocol ${protocol})`;
+}

@@ -1,0 +1,158 @@
+import type { Family } from '../../src/ip/ip.ts';
+import type { KeyValue } from '../../src/subnet/registry.ts';
+import { SimCluster } from '../cluster.ts';
+import type { Commit } from '../etcd-store.ts';
+import { type SimHost, type Wrappers } from '../host.ts';
+import { claimOf, configText, subnetsPrefix } from './oracle.ts';
+import type { Scenario } from './scenario.ts';
+
+/** An invariant that did not hold. */
+export interface Violation {
+  /** Its name: the number in the design and what it says. */
+  readonly invariant: string;
+  readonly atMs: number;
+  readonly text: string;
+}
+
+/** A key as it is, and since when it asks for a route. */
+export interface Known {
+  readonly kv: KeyValue;
+  readonly sinceMs: number;
+}
+
+/** A cluster under test with what is remembered of it, so that each step can be judged by what was before. */
+export class Memory {
+  readonly scenario: Scenario;
+  readonly cluster: SimCluster;
+  readonly violations: Violation[] = [];
+  /** The keys of all leases. */
+  readonly keys = new Map<string, Known>();
+  /** `dst via gateway` of every route that any key has ever asked for. */
+  readonly everAsked = new Set<string>();
+  /** Every address a host has had, by host. */
+  readonly addressesOf = new Map<SimHost, Set<string>>();
+  /** Until when something is wrong, by host; faults of the whole cluster count for every host. Infinity: still. */
+  readonly #disturbedUntilMs = new Map<SimHost, number>();
+  /** Until when a host's own kernel is being played with. */
+  readonly #touchedUntilMs = new Map<SimHost, number>();
+  readonly #active = new Map<SimHost, number>();
+  readonly #lateUntilMs = new Map<SimHost, number>();
+  /** How often keys went because their lease ended. */
+  expired = 0;
+  /** Log lines that were looked at. */
+  linesSeen = 0;
+
+  constructor(scenario: Scenario, wrappers: Wrappers = {}) {
+    this.scenario = scenario;
+    const { seed, hosts, ipv6, pool, leaseTtlSeconds, fragmentEvents, kernelLatencyMs } = scenario;
+    this.cluster = new SimCluster({
+      ...{ seed, hosts, ipv6, kernelLatencyMs, wrappers },
+      config: configText(pool, ipv6),
+      options: {
+        subnetLeaseTtlSeconds: leaseTtlSeconds,
+        renewMarginMs: Math.min(3_600_000, leaseTtlSeconds * 200),
+      },
+      etcd: fragmentEvents > 0 ? { fragmentEvents } : {},
+    });
+    for (const host of this.hosts) this.addressesOf.set(host, new Set([host.address]));
+  }
+
+  get hosts(): readonly SimHost[] {
+    return this.cluster.hosts;
+  }
+
+  get nowMs(): number {
+    return this.cluster.clock.monotonic();
+  }
+
+  get kvs(): readonly KeyValue[] {
+    return [...this.keys.values()].map(({ kv }) => kv);
+  }
+
+  host(index: number): SimHost {
+    return this.hosts[index % this.hosts.length] as SimHost;
+  }
+
+  hasBeen(host: SimHost, address: string | undefined): boolean {
+    return address !== undefined && this.addressesOf.get(host)?.has(address) === true;
+  }
+
+  violate(invariant: string, text: string): void {
+    this.violations.push({ invariant, atMs: this.nowMs, text });
+  }
+
+  /** Something begins to be wrong with these hosts; call the result when it is over. */
+  disturb(hosts: readonly SimHost[]): () => void {
+    for (const host of hosts) this.#active.set(host, (this.#active.get(host) ?? 0) + 1);
+    return () => {
+      for (const host of hosts) {
+        this.#active.set(host, (this.#active.get(host) ?? 1) - 1);
+        this.#disturbedUntilMs.set(host, this.nowMs);
+      }
+    };
+  }
+
+  /** How long nothing has been done to a host or to etcd. */
+  calmMs(host: SimHost): number {
+    return (this.#active.get(host) ?? 0) > 0 ? 0 : this.nowMs - (this.#disturbedUntilMs.get(host) ?? 0);
+  }
+
+  /** Notes that a host hears of changes late, until `untilMs`. */
+  delay(host: SimHost, untilMs: number): void {
+    this.#lateUntilMs.set(host, untilMs);
+  }
+
+  hearsLate(host: SimHost): boolean {
+    return this.nowMs < (this.#lateUntilMs.get(host) ?? 0);
+  }
+
+  /** Notes that a host's kernel is played with. */
+  touch(host: SimHost): void {
+    this.#touchedUntilMs.set(host, this.nowMs);
+  }
+
+  untouchedMs(host: SimHost): number {
+    return this.nowMs - (this.#touchedUntilMs.get(host) ?? Number.NEGATIVE_INFINITY);
+  }
+
+  /** Takes in a change of the keys. */
+  note(commit: Commit): void {
+    for (const event of commit.events) {
+      if (event.type === 'delete') this.keys.delete(event.key);
+      else if (event.kv.key.startsWith(subnetsPrefix)) this.#put(event.kv);
+    }
+  }
+
+  /** All keys may be others: etcd was restored from a backup. */
+  relearn(): void {
+    const kvs = this.cluster.etcd.list(subnetsPrefix, `${subnetsPrefix.slice(0, -1)}0`);
+    this.keys.clear();
+    for (const kv of kvs) this.#put(kv);
+  }
+
+  /** Since when some key asks for this destination without a break, and over which gateway; undefined: none does. */
+  askedSinceMs(
+    dst: string,
+    family: Family,
+  ): { readonly sinceMs: number; readonly gateway: string } | undefined {
+    let oldest: { readonly sinceMs: number; readonly gateway: string; readonly revision: number } | undefined;
+    for (const { kv, sinceMs } of this.keys.values()) {
+      const claim = claimOf(kv, family);
+      if (claim?.dst.text !== dst) continue;
+      const { gateway, createRevision: revision } = claim;
+      if (oldest === undefined || revision < oldest.revision) oldest = { sinceMs, gateway, revision };
+    }
+    return oldest;
+  }
+
+  #put(kv: KeyValue): void {
+    const before = this.keys.get(kv.key);
+    const routed = (one: KeyValue) => claimOf(one, 4) !== undefined || claimOf(one, 6) !== undefined;
+    const same = before !== undefined && routed(before.kv) && routed(kv);
+    this.keys.set(kv.key, { kv, sinceMs: same ? before.sinceMs : this.nowMs });
+    for (const family of [4, 6] as const) {
+      const claim = claimOf(kv, family);
+      if (claim) this.everAsked.add(`${claim.dst.text} via ${claim.gateway}`);
+    }
+  }
+}

@@ -1,0 +1,147 @@
+import type { Wrappers } from '../host.ts';
+import { SeededRandom } from '../random.ts';
+import { faults } from './faults.ts';
+import { checkDaemons, daemonProblems, isStarved } from './invariants-daemons.ts';
+import { checkCommit, leaseProblems } from './invariants-leases.ts';
+import { checkRouteChange, routeProblems } from './invariants-routes.ts';
+import type { Violation } from './memory.ts';
+import type { FaultEvent, Scenario } from './scenario.ts';
+import { World } from './world.ts';
+
+/** How a run went. */
+export interface Outcome {
+  readonly scenario: Scenario;
+  /** The first invariant that did not hold; undefined: all did. */
+  readonly violation?: Violation;
+  /** All log lines, for the trace. */
+  readonly log: string;
+}
+
+/** How often what holds at any time is looked at. */
+const lookMs = 5_000;
+/** By then everything is as it should be after all faults are over: the longest backoff is a minute. */
+const settleLimitMs = 25 * 60_000;
+const quietMs = 60_000;
+
+type Undo = () => Promise<void>;
+
+/** Runs a scenario to its end or to the first invariant that does not hold. `wrappers` break a part on purpose. */
+export async function simulate(scenario: Scenario, wrappers: Wrappers = {}): Promise<Outcome> {
+  const world = new World(scenario, wrappers);
+  const onRejection = (error: unknown) =>
+    world.violate('no promise is left alone', String((error as Error)?.stack));
+  process.on('unhandledRejection', onRejection);
+  try {
+    await run(world);
+  } catch (error) {
+    world.violate('the simulation goes on', String((error as Error)?.stack));
+  } finally {
+    for (const host of world.hosts) host.crash();
+    world.cluster.etcd.close();
+    await world.cluster.clock.settle();
+    process.off('unhandledRejection', onRejection);
+  }
+  const [violation] = world.violations;
+  return { scenario, ...(violation && { violation }), log: world.cluster.log.toString() };
+}
+
+async function run(world: World): Promise<void> {
+  watchOver(world);
+  const { scenario } = world;
+  const random = new SeededRandom(scenario.seed);
+  // Every other cluster starts all its hosts at the same moment.
+  for (const host of world.hosts)
+    world.later(scenario.seed % 2 ? 0 : random.next() * 3_000, () => world.up(host));
+  const undos = new Map<Undo, boolean>();
+  for (const event of scenario.events) world.later(event.atMs, () => happen(world, event, undos));
+  await world.passUntil(scenario.minutes * 60_000);
+  await undoAll(undos, false);
+  world.healAll();
+  await settle(world, () => healed(world));
+  await undoAll(undos, true);
+  await settle(world, () => atRest(world));
+  await beQuiet(world);
+}
+
+/** Has every step judged as it is taken. */
+function watchOver(world: World): void {
+  const { etcd } = world.cluster;
+  etcd.onCommit = (commit, writer) => {
+    checkCommit(world, commit, writer);
+    if (writer === 'expiry') world.expired++;
+    world.note(commit);
+  };
+  for (const host of world.hosts)
+    host.kernel.onDaemonChange = (change) => checkRouteChange(world, host, change);
+  const look = () => {
+    checkDaemons(world);
+    world.later(lookMs, look);
+  };
+  look();
+}
+
+async function happen(world: World, event: FaultEvent, undos: Map<Undo, boolean>): Promise<void> {
+  const fault = faults.get(event.kind);
+  if (fault === undefined) throw new RangeError(`no fault is called ${event.kind}`);
+  const host = world.host(event.host);
+  const calm = world.disturb(fault.whom === 'host' ? [host] : world.hosts);
+  const undo = await fault.apply(world, event);
+  if (fault.kernel) world.touch(host);
+  const over: Undo = async () => {
+    if (!undos.delete(over)) return;
+    await undo?.();
+    if (fault.kernel && undo) world.touch(host);
+    calm();
+  };
+  undos.set(over, fault.lingers === true);
+  if (!fault.lingers) world.later(event.forMs, over);
+  else if (event.dice % 2) world.later(event.forMs, over);
+}
+
+async function undoAll(undos: ReadonlyMap<Undo, boolean>, lingering: boolean): Promise<void> {
+  for (const [undo, lingers] of undos) if (lingering || !lingers) await undo();
+}
+
+/** Waits until all is as it should be. */
+async function settle(world: World, problems: () => readonly string[]): Promise<void> {
+  const endMs = world.nowMs + settleLimitMs;
+  while (world.violations.length === 0) {
+    await world.passUntil(world.nowMs + 10_000);
+    const left = problems();
+    if (left.length === 0) return;
+    if (world.nowMs >= endMs)
+      return world.violate('1, 7, 8, 9 all is well in the end', left.slice(0, 8).join('\n  '));
+  }
+}
+
+function healed(world: World): readonly string[] {
+  const served = world.hosts.filter((host) => !isStarved(world, host));
+  return [...leaseProblems(world), ...served.flatMap((host) => routeProblems(world, host))];
+}
+
+function atRest(world: World): readonly string[] {
+  return [...healed(world), ...daemonProblems(world)];
+}
+
+/** At rest nothing is sent to the kernels, nothing written to etcd, and little asked. */
+async function beQuiet(world: World): Promise<void> {
+  const { etcd } = world.cluster;
+  const messages = () => world.hosts.reduce((sum, { kernel }) => sum + kernel.counters.messages, 0);
+  const calls = () => Object.values(etcd.calls).reduce((sum, count) => sum + count, 0);
+  // A key whose lease ends meanwhile (one too many, of a host that got another) makes peers change their routes.
+  let before = { messages: 0, calls: 0, revision: 0 };
+  for (let expired = -1; expired !== world.expired; ) {
+    ({ expired } = world);
+    before = { messages: messages(), calls: calls(), revision: etcd.revision };
+    await world.passUntil(world.nowMs + quietMs);
+  }
+  if (world.violations.length > 0) return;
+  const sent = messages() - before.messages;
+  if (sent > 0) world.violate('1 a second pass sends no message', `${sent} messages at rest`);
+  const writes = etcd.revision - before.revision;
+  if (writes > 0) world.violate('nothing is written at rest', `${writes} revisions`);
+  const asked = calls() - before.calls;
+  if (asked > 20 * world.hosts.length) world.violate('little is asked at rest', `${asked} calls in a minute`);
+  const wrong = atRest(world);
+  if (wrong.length > 0) world.violate('1 rest lasts', wrong.join('\n  '));
+}

@@ -1,0 +1,148 @@
+import type { Family } from '../../src/ip/ip.ts';
+import { messageOf } from '../../src/runtime/errors.ts';
+import { prefix, type SimHost } from '../host.ts';
+import { Memory } from './memory.ts';
+import { actualRoutes, configText } from './oracle.ts';
+
+/** How soon after a link is back its routes are (invariant 10). */
+const repairMs = 250;
+/** A destination that was changed again and again just before may be waited with. */
+const restedMs = 21_000;
+
+interface Item {
+  readonly atMs: number;
+  readonly run: () => void | Promise<void>;
+}
+
+/** The cluster with what can be done to its hosts, and what is to happen when. */
+export class World extends Memory {
+  readonly #agenda: Item[] = [];
+  /** Daemons that ended other than by being told to stop and finishing in time. */
+  crashes = 0;
+
+  /** Has `run` called after `ms`. */
+  later(ms: number, run: () => void | Promise<void>): void {
+    const item = { atMs: this.nowMs + ms, run };
+    const index = this.#agenda.findIndex(({ atMs }) => atMs > item.atMs);
+    this.#agenda.splice(index < 0 ? this.#agenda.length : index, 0, item);
+  }
+
+  /** Lets time pass until `endMs`, with all that is to happen until then, or until an invariant is broken. */
+  async passUntil(endMs: number): Promise<void> {
+    const { clock } = this.cluster;
+    while (this.violations.length === 0) {
+      const [next] = this.#agenda;
+      if (next === undefined || next.atMs > endMs) break;
+      this.#agenda.shift();
+      await clock.advance(Math.max(0, next.atMs - this.nowMs));
+      await next.run();
+    }
+    if (this.violations.length === 0) await clock.advance(Math.max(0, endMs - this.nowMs));
+  }
+
+  up(host: SimHost): void {
+    if (!host.running) host.start();
+  }
+
+  crash(host: SimHost): void {
+    this.crashes++;
+    host.clock.resume();
+    host.crash();
+  }
+
+  /** Stops a daemon as a signal does; it must end well and soon. */
+  async down(host: SimHost): Promise<void> {
+    if (!host.running || host.ended) return;
+    this.crashes++;
+    const startedMs = this.nowMs;
+    const failure = await host.stop();
+    if (failure !== undefined) this.violate('a stop is clean', `${host.name}: ${messageOf(failure)}`);
+    if (this.nowMs - startedMs > 5_000) this.violate('a stop takes 5 s at most', host.name);
+  }
+
+  /** The NIC is gone. */
+  unplug({ kernel }: SimHost): void {
+    if (kernel.links().some(({ name }) => name === 'eth0')) kernel.deleteLink('eth0');
+  }
+
+  /** The NIC is there, up, with its addresses and the default routes. */
+  plug(host: SimHost): void {
+    const { kernel, address, addressIPv6 } = host;
+    const { ipv6 } = this.scenario;
+    if (!kernel.links().some(({ name }) => name === 'eth0')) kernel.createLink('eth0');
+    kernel.setLinkUp('eth0', true);
+    kernel.setCarrier('eth0', true);
+    const { index: linkIndex } = kernel.link('eth0');
+    for (const cidr of [`${address}/16`, ...(ipv6 ? [`${addressIPv6}/64`] : [])]) {
+      const there = kernel.addresses().some((one) => cidr.startsWith(`${one.address}/`));
+      if (!there) kernel.addAddress('eth0', cidr);
+    }
+    const defaults = [
+      ['0.0.0.0/0', '10.211.0.1'] as const,
+      ...(ipv6 ? [['::/0', 'fd00:55::1'] as const] : []),
+    ];
+    for (const [dst, gateway] of defaults) {
+      const family: Family = dst.includes(':') ? 6 : 4;
+      if (!kernel.routes(family).some((route) => route.dst === dst))
+        kernel.addRoute({ dst, gateway, linkIndex });
+    }
+  }
+
+  /** The host's address will be another one; the NIC must be unplugged. */
+  readdress(host: SimHost, address: string): void {
+    host.address = address;
+    this.addressesOf.get(host)?.add(address);
+  }
+
+  /** Everything that is wrong with hosts and network is put right. */
+  healAll(): void {
+    const { etcd } = this.cluster;
+    for (const member of etcd.members) etcd.start(member);
+    // A backup may have been made while there was none.
+    const config = configText(this.scenario.pool, this.scenario.ipv6);
+    if (etcd.get(`${prefix}/config`)?.value !== config) etcd.put(`${prefix}/config`, config);
+    for (const host of this.hosts) {
+      etcd.heal(host.name);
+      etcd.slowWatches(host.name, 0);
+      etcd.keepReplies(host.name);
+      host.clock.resume();
+      host.kernel.faults.clear();
+      host.files.writeError = undefined;
+      this.plug(host);
+      this.up(host);
+    }
+  }
+
+  /**
+   * To be called when a link goes down: what is returned is to be called when it is back, and sees to it that the routes
+   * follow in time, if nothing else is in the way.
+   */
+  watchRepair(host: SimHost): () => void {
+    const { notifier } = host;
+    const rested = this.untouchedMs(host) > restedMs && notifier.isReady;
+    const before = ([4, 6] as const).flatMap((family) =>
+      actualRoutes(host, family).map((text) => ({ family, text })),
+    );
+    const wentDownMs = this.nowMs;
+    return () => {
+      const backMs = this.nowMs;
+      if (!rested) return;
+      this.later(repairMs, () => {
+        const disturbed = host.notifier !== notifier || !host.running || host.clock.suspended;
+        if (disturbed || this.untouchedMs(host) < this.nowMs - backMs) return;
+        for (const { family, text } of before) this.#expectBack(host, family, text, wentDownMs);
+      });
+    };
+  }
+
+  #expectBack(host: SimHost, family: Family, text: string, sinceMs: number): void {
+    const [dst = '', , gateway] = text.split(' ');
+    const asked = this.askedSinceMs(dst, family);
+    if (asked === undefined || asked.gateway !== gateway || asked.sinceMs > sinceMs) return;
+    if (host.kernel.routes(family).some((route) => route.dst === dst)) return;
+    this.violate(
+      '10 silent flushes are repaired within 250 ms',
+      `${host.name} has no ${text} since its link is back`,
+    );
+  }
+}

@@ -1,0 +1,73 @@
+import { describe, expect, it } from 'vitest';
+import { mutants } from '../../sim/simulation/mutants.ts';
+import { scenarioOf } from '../../sim/simulation/scenario.ts';
+import { shrink } from '../../sim/simulation/shrink.ts';
+import { type Outcome, simulate } from '../../sim/simulation/simulate.ts';
+import { describeFailure } from '../../sim/simulation/trace.ts';
+
+/** How many seeds a mutant may survive. */
+const seeds = 100;
+
+/** The first of the seeds under which the broken part is noticed, tried from `guess` on. */
+async function find(name: string, guess: number): Promise<Outcome | undefined> {
+  const others = Array.from({ length: seeds }, (_, i) => 1 + i).filter((seed) => seed !== guess);
+  for (const seed of [guess, ...others]) {
+    const outcome = await simulate(scenarioOf(seed), mutants.get(name)?.());
+    if (outcome.violation !== undefined) return outcome;
+  }
+  return undefined;
+}
+
+/** Which seed noticed each when this was written, so as not to try all that do not: the invariants are what counts. */
+const table: readonly (readonly [mutant: string, seed: number, invariant: RegExp])[] = [
+  ['the watch loses an event', 2, /^1, 7, 8, 9 all is well/],
+  ['the watch does not tell of deletions', 5, /^1, 7, 8, 9 all is well/],
+  ['a fragment is taken for the whole', 16, /^1, 7, 8, 9 all is well/],
+  ['the watch goes on after the newest header', 16, /^1, 7, 8, 9 all is well/],
+  ['a stream that ended is not opened again', 1, /^1, 7, 8, 9 all is well/],
+  ['a compaction is passed over', 4, /^1, 7, 8, 9 all is well/],
+  ['a restore is not noticed', 49, /^1, 7, 8, 9 all is well/],
+  ['a list is cut short', 1, /^1, 7, 8, 9 all is well/],
+  ['a junk key empties the list', 6, /^(?:1, 7, 8, 9 all is well|2, 3 a desired destination)/],
+  ['an error is an empty list', 3, /^1, 7, 8, 9 all is well/],
+  ['another backend is routed to', 6, /^4 only leases make routes/],
+  ['a subnet is taken without a condition', 7, /^8 another host's lease/],
+  ['a renewal puts the key without a condition', 1, /^(?:1, 7, 8, 9 all is well|8 another host's lease)/],
+  ['a renewal is not sent', 1, /^1, 7, 8, 9 all is well/],
+  ['a renewal grants another lease', 1, /^1, 7, 8, 9 all is well/],
+  ['a reservation gets a lease', 1, /^a reservation stays one/],
+  ['a replacement is a removal and an addition', 10, /^2, 3 a desired destination/],
+  ['nothing is ever removed', 1, /^1, 7, 8, 9 all is well/],
+  ['a removal names the destination alone', 11, /^5 foreign routes/],
+  ['a route of the kernel counts as any other', 1, /^5 foreign routes/],
+  ['lost events are not noticed', 6, /^10 silent flushes/],
+  ['links and addresses are not heard of', 3, /^10 silent flushes/],
+  ['removed routes are not heard of', 5, /^10 silent flushes/],
+  ['dumps are cut short', 1, /^1, 7, 8, 9 all is well/],
+  ['routes go when the daemon ends', 1, /^2, 3 a desired destination/],
+];
+
+describe('the simulation finds what is broken on purpose', () => {
+  it('knows all mutants', () => {
+    expect(table.map(([mutant]) => mutant).toSorted()).toEqual([...mutants.keys()].toSorted());
+    expect(mutants.size).toBeGreaterThanOrEqual(15);
+  });
+
+  it.each(table)('%s', async (mutant, guess, invariant) => {
+    const outcome = await find(mutant, guess);
+    expect(outcome?.violation?.invariant).toMatch(invariant);
+  });
+
+  it('makes the schedule of a failure short, and tells it', async () => {
+    const mutant = mutants.get('a restore is not noticed')?.();
+    const found = await find('a restore is not noticed', 49);
+    if (found === undefined) throw new Error('not found');
+    const short = await shrink(found, mutant);
+    expect(short.violation?.invariant).toBe(found.violation?.invariant);
+    expect(short.scenario.events.length).toBeLessThanOrEqual(6);
+    const text = describeFailure(short);
+    expect(text).toContain(`seed ${found.scenario.seed}: `);
+    expect(text).toContain('restore an older backup');
+    expect(text.split('\n').length).toBeLessThan(80);
+  });
+});

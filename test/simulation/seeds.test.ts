@@ -1,0 +1,34 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { runMany } from '../../sim/simulation/many.ts';
+import { type Scenario, scenarioOf } from '../../sim/simulation/scenario.ts';
+import { simulate } from '../../sim/simulation/simulate.ts';
+
+/** Every schedule that a bug was found by, as short as it could be made. */
+const failed = JSON.parse(
+  readFileSync(new URL('../../sim/simulation/failed.json', import.meta.url), 'utf8'),
+) as readonly Scenario[];
+
+describe('whole clusters under faults', () => {
+  it('keeps every invariant in 200 seeded schedules, and in every one that ever failed', async () => {
+    const seeds = Array.from({ length: 200 }, (_, i) => 1 + i);
+    const failures: string[] = [];
+    await runMany({ scenarios: [...failed, ...seeds.map((seed) => scenarioOf(seed))] }, (seed, failure) => {
+      failures.push(`npm run sim -- --seed ${seed}   # ${failure}`);
+    });
+    expect(failures).toEqual([]);
+  });
+
+  it('keeps them in a big cluster', async () => {
+    const { violation } = await simulate(scenarioOf(7, { hosts: 12, minutes: 10 }));
+    expect(violation).toBeUndefined();
+  });
+
+  it('takes the same steps on every run of a seed, and others for another', async () => {
+    const log = async (seed: number) => (await simulate(scenarioOf(seed))).log;
+    const first = await log(11);
+    expect(first).toContain('ready: subnet');
+    expect(await log(11)).toBe(first);
+    expect(await log(12)).not.toBe(first);
+  });
+});
