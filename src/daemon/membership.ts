@@ -127,9 +127,9 @@ export class Membership implements Member {
   }
 
   async #join(interfaces: InterfaceWatch, changed: Wake, signal: AbortSignal): Promise<void> {
+    const { parts, options } = this.#options;
     const { host } = interfaces;
     const hint = await this.#files.hint(signal);
-    const { parts, options } = this.#options;
     const wait = { ...this.#options, ...parts, host, hint, subnetsPrefix: subnetsPrefix(options.etcdPrefix) };
     const manager = this.#manage(host, hint);
     await firstOf<unknown>(signal, (inner) => [
@@ -244,8 +244,7 @@ export class Membership implements Member {
   #routeProblems(): readonly string[] {
     const problems = this.#routing?.status().problems ?? [];
     const rest = problems.length - namedProblems;
-    return rest > 0
-      ? [...problems.slice(0, namedProblems), `${rest} more routes are not installed`]
-      : problems;
+    if (rest <= 0) return problems;
+    return [...problems.slice(0, namedProblems), `${rest} more routes are not installed`];
   }
 }
