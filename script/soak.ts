@@ -7,6 +7,9 @@ import { median, type SoakFigures, soak } from '../test/soak/soak.ts';
 import { describeLeftovers, sweep } from '../test/testbed/leftovers.ts';
 import { newRunId, RUN_VARIABLE, runId } from '../test/testbed/run.ts';
 
+/** As shells have it for SIGINT. */
+const STOPPED = 130;
+
 process.exitCode = await main();
 
 async function main(): Promise<number> {
@@ -25,6 +28,8 @@ async function main(): Promise<number> {
   const elapsed = () => `${((performance.now() - startedMs) / 1_000).toFixed(0).padStart(5)} s  `;
   const say = (line: string) => console.log(elapsed() + line);
   const code = await soak({ minutes, seed, say, signal: stop.signal }).then(report, (error: unknown) => {
+    // Ctrl-C comes to the members of etcd as well.
+    if (stop.signal.aborted) return STOPPED;
     console.error(
       `${elapsed()}${error instanceof Error ? error.stack : String(error)}\nsoak: failed with seed ${seed}`,
     );

@@ -1,6 +1,9 @@
 import { ownRoutes, subnetOf } from '../integration/route-watch.ts';
 import type { ClusterHost } from '../testbed/cluster.ts';
+import type { EtcdMember } from '../testbed/etcd.ts';
 import { keyOf, type SoakWorld } from './soak-world.ts';
+
+const START_DEADLINE_MS = 60_000;
 
 /** Something that happens to a host or to etcd. When it resolves it is over: what it took away is back. */
 export interface Fault {
@@ -80,7 +83,7 @@ export const etcdFaults: readonly Fault[] = [
       const member = world.pick(world.members);
       await member.kill();
       await world.hold(0, 2_000);
-      await member.start();
+      await startAgain(world, member);
     },
   },
   {
@@ -98,8 +101,7 @@ export const etcdFaults: readonly Fault[] = [
     async run(world) {
       await Promise.all(world.members.map((member) => member.kill()));
       await world.hold(0, 2_000);
-      for (const member of world.members) member.launch();
-      await Promise.all(world.members.map((member) => member.healthy()));
+      await Promise.all(world.members.map((member) => startAgain(world, member)));
     },
   },
 ];
@@ -144,6 +146,20 @@ export const changes: readonly Fault[] = [
     },
   },
 ];
+
+/** Starts a member as its unit does: again, as long as its host has no address to listen on. */
+async function startAgain(world: SoakWorld, member: EtcdMember): Promise<void> {
+  const deadline = performance.now() + START_DEADLINE_MS;
+  for (;;) {
+    try {
+      if (!member.running) member.launch();
+      return await member.healthy();
+    } catch (error) {
+      if (member.running || performance.now() > deadline) throw error;
+      await world.hold(100, 300);
+    }
+  }
+}
 
 async function join(world: SoakWorld): Promise<void> {
   const peer = world.newPeer();
