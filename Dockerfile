@@ -1,7 +1,7 @@
 # flanneld-ts as an image, for one container on each host:
 #
 #   docker run -d --name flanneld --restart=always --net=host --cap-drop=ALL --cap-add=NET_ADMIN --cap-add=NET_RAW \
-#     -v /run:/run flanneld-ts --etcd-endpoints=http://10.0.0.1:2379
+#     --security-opt=no-new-privileges --read-only -v /run:/run flanneld-ts --etcd-endpoints=http://10.0.0.1:2379
 #
 # The daemon writes /run/flannel/subnet.env and /run/docker_opts.env for the Docker it runs under or another one.
 

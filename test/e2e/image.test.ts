@@ -57,7 +57,8 @@ describe('the image', () => {
   test('runs with two capabilities, leases a subnet and writes the files on the host', async () => {
     await docker.docker(
       ...['run', '--detach', '--name', 'flanneld', '--net=host', '--cap-drop=ALL'],
-      ...['--cap-add=NET_ADMIN', '--cap-add=NET_RAW', '--volume=/run:/run', '--health-interval=1s'],
+      ...['--cap-add=NET_ADMIN', '--cap-add=NET_RAW', '--security-opt=no-new-privileges', '--read-only'],
+      ...['--volume=/run:/run', '--health-interval=1s'],
       // Takes the shells away: everything below has to work without.
       ...['--volume=/dev/null:/usr/bin/dash:ro', '--volume=/dev/null:/usr/bin/bash:ro'],
       ...['--env', `${RUN_VARIABLE}=${runId()}`, 'flanneld-ts'],
@@ -88,8 +89,10 @@ describe('the image', () => {
   test('its process holds no other capability, and no shell started it', async () => {
     const pid = await inspect('{{.State.Pid}}');
     const status = readFileSync(`/proc/${docker.pid}/root/proc/${pid}/status`, 'utf8');
-    expect(status).toMatch(/^CapEff:\s0000000000003000$/m);
-    expect(status).toMatch(/^CapBnd:\s0000000000003000$/m);
+    for (const set of ['CapEff', 'CapPrm', 'CapBnd']) expect(status).toMatch(`${set}:\t0000000000003000\n`);
+    expect(status).toMatch('CapAmb:\t0000000000000000\n');
+    expect(status).toMatch('NoNewPrivs:\t1\n');
+    expect(status).toMatch(/^Seccomp:\s2$/m);
     const [first] = readFileSync(`/proc/${docker.pid}/root/proc/${pid}/cmdline`, 'utf8').split('\0');
     expect(first).toMatch(/node$/);
     await expect(docker.exec('flanneld', 'sh', '-c', 'true')).rejects.toThrow();
@@ -97,10 +100,16 @@ describe('the image', () => {
     expect(await inspect('{{json .Config.Healthcheck.Test}}')).toBe('["CMD","flanneld-ts","health"]');
   });
 
-  test('has iptables and nft for the firewall rules', async () => {
+  test('has iptables and nft for the firewall rules, and sets them', async () => {
     expect(await docker.exec('flanneld', 'iptables', '--version')).toContain('nf_tables');
     expect(await docker.exec('flanneld', 'iptables-legacy', '--version')).toContain('legacy');
     expect(await docker.exec('flanneld', 'nft', '--version')).toContain('nftables');
+    let rules = '';
+    const set = async () => {
+      rules = (await network.hosts[0]?.exec('iptables-save')) ?? '';
+      return rules.includes('-A FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD');
+    };
+    await until(set, DEADLINE_MS, () => rules);
   });
 
   test('docker stop ends it in time with 0, and routes, lease and files stay', async () => {
