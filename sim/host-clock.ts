@@ -28,13 +28,12 @@ export class HostClock implements Clock {
   }
 
   async sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    let leftMs = ms;
-    for (;;) {
+    const untilMs = this.monotonic() + ms;
+    for (let leftMs = ms; ; leftMs = untilMs - this.monotonic()) {
       const sleptMs = this.#suspendedMs;
       await this.#base.sleep(leftMs, signal);
       if (this.suspended) await this.resumed();
-      if (this.#suspendedMs === sleptMs) return;
-      leftMs = this.#suspendedMs - sleptMs;
+      if (this.#suspendedMs === sleptMs || this.monotonic() >= untilMs) return;
     }
   }
 

@@ -1,6 +1,6 @@
 import { isBug } from '../../src/runtime/errors.ts';
 import type { SimHost } from '../host.ts';
-import { isExhausted } from './invariants-leases.ts';
+import { isContested, isExhausted } from './invariants-leases.ts';
 import { holderOf } from './oracle.ts';
 import type { World } from './world.ts';
 
@@ -33,7 +33,7 @@ export function daemonProblems(world: World): readonly string[] {
   return world.hosts.flatMap((host) => {
     if (!host.running) return [`${host.name} is not running`];
     const { ready, reasons } = host.readiness;
-    if (ready || isStarved(world, host)) return [];
+    if (ready || isStarved(world, host) || isContested(world, host)) return [];
     return [`${host.name} is not ready: ${reasons.join('; ')}`];
   });
 }

@@ -63,11 +63,26 @@ function ownLeaseProblems(world: World, host: SimHost): readonly string[] {
   const self = selfOf(host, 4);
   const mine = world.kvs.filter((kv) => holderOf(kv) === host.address).map(({ key }) => key);
   if (self === undefined || mine.length === 0) {
-    return isExhausted(world) ? [] : [`${host.name} has no subnet, and there are free ones`];
+    return isExhausted(world) || isContested(world, host)
+      ? []
+      : [`${host.name} has no subnet, and there are free ones`];
   }
   const name = subnetsPrefix + self.subnet.text.replace('/', '-');
   const found = mine.some((key) => key === name || key.startsWith(`${name}&`));
   return found ? [] : [`${host.name} works with ${self.subnet.text}, and etcd has ${mine.join(' and ')}`];
+}
+
+/**
+ * Whether another host has the subnet that this one works with. It was away until its lease had ended, and came too late: it
+ * does not take another one, because its containers are in this one, but says so.
+ */
+export function isContested(world: World, host: SimHost): boolean {
+  const subnet = selfOf(host, 4)?.subnet;
+  if (subnet === undefined || host.readiness.ready) return false;
+  return world.kvs.some((kv) => {
+    const occupied = occupiedSubnets(subnetsPrefix, kv.key);
+    return holderOf(kv) !== host.address && occupied.some((other) => overlaps(other, subnet));
+  });
 }
 
 /** Whether all subnets of the pool are taken. */
