@@ -9,6 +9,8 @@ const onRealParts = {
   hookTimeout: 120_000,
 };
 
+const crowd = 'test/integration/race.test.ts';
+
 export default defineConfig({
   test: {
     projects: [
@@ -37,11 +39,14 @@ export default defineConfig({
           name: 'integration',
           include: ['test/integration/**/*.test.ts'],
           ...onRealParts,
+          exclude: [crowd],
           // They mostly wait: for a frozen etcd to be found dead, for a lease to run out.
           fileParallelism: true,
           maxWorkers: 2,
         },
       },
+      // After the others: forty daemons at once leave nothing of the machine to anybody else.
+      { test: { name: 'crowd', include: [crowd], ...onRealParts, sequence: { groupOrder: 1 } } },
       { test: { name: 'interop', include: ['test/interop/**/*.test.ts'], ...onRealParts } },
       {
         test: {
