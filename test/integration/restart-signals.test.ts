@@ -6,9 +6,8 @@ import { type Cluster, type ClusterHost, CONFIG, makeHosts, PREFIX } from '../te
 import { DaemonProcess } from '../testbed/daemon.ts';
 import { until } from '../testbed/netns.ts';
 import type { Exit } from '../testbed/process.ts';
+import { startLongWay } from './slow-proxy.ts';
 
-/** The last file that is written before the first sync. */
-const DOCKER_OPTS_FILE = '/run/docker_opts.env';
 const CLEAN: Exit = { code: 0, signal: null };
 
 describe('a daemon that is told to stop', () => {
@@ -101,19 +100,19 @@ describe('a daemon that is told to stop', () => {
 
   it('while the first sync waits for an etcd that does not answer, exits with 0', async () => {
     await store(CONFIG);
-    blockFiles();
-    daemon = new DaemonProcess({ ...host.daemon.options, endpoints: cluster.etcd.first.clientUrl });
+    // From the answer that gives the lease to the request for the list, and from there to etcd, is half a second each.
+    const way = await startLongWay(host, cluster.etcd.first.clientUrl, 500);
+    daemon = new DaemonProcess({ ...host.daemon.options, endpoints: way.url });
     daemon.launch();
-    await daemon.waitForLog(({ event, path }) => event === 'trouble' && path !== undefined);
-    for (const member of cluster.etcd.members) member.pause();
     try {
-      unblockFiles();
-      await daemon.waitForLog(({ event, path }) => event === 'file-written' && path === DOCKER_OPTS_FILE);
+      await daemon.waitForLog('lease-acquired');
+      for (const member of cluster.etcd.members) member.pause();
       await until(requestIsUnread, 10_000, 'the list of leases was not asked for');
       await expectCleanStop();
       expect(daemon.logs.filter(({ event }) => event === 'ready')).toEqual([]);
     } finally {
       for (const member of cluster.etcd.members) member.resume();
+      await way.close();
     }
     await Promise.all(cluster.etcd.members.map((member) => member.healthy()));
   });
