@@ -33,10 +33,16 @@ export class TlsCredentials extends ChannelCredentials {
     const closing = new AbortController();
     return {
       waitForReady: () => Promise.resolve(),
-      connect: async (socket) => ({
-        socket: await handshake(socket, this.#host, await this.#context(), closing.signal),
-        secure: true,
-      }),
+      connect: async (socket) => {
+        // The files are read meanwhile: a connection that is lost then has no other listener, and would end the process.
+        let lost: TlsError | undefined;
+        socket.on('error', (error) => {
+          lost ??= error;
+        });
+        const context = await this.#context();
+        if (lost !== undefined) throw new Error(describe(lost));
+        return { socket: await handshake(socket, this.#host, context, closing.signal), secure: true };
+      },
       getCallCredentials: () => CallCredentials.createEmpty(),
       destroy: () => closing.abort(),
     };
@@ -48,7 +54,9 @@ type TlsError = Error & { readonly code?: string; readonly cert?: Partial<PeerCe
 function describe({ code, message, cert }: TlsError): string {
   // Node's own words leave out names when an address was asked for.
   const names = cert && excerpt(cert.subjectaltname ?? `CN ${String(cert.subject?.CN)}`);
-  return code === undefined ? message : `${code}: ${names ?? message}`;
+  if (code === undefined) return message;
+  // The name of a system call's failure alone does not tell that it was the handshake that failed.
+  return `${/^E[A-Z]+$/.test(code) ? 'TLS handshake: ' : ''}${code}: ${names ?? message}`;
 }
 
 /**
