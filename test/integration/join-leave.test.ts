@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Cluster, type ClusterHost, makeHosts } from '../testbed/cluster.ts';
+import { until } from '../testbed/netns.ts';
 import { RunningProcess } from '../testbed/process.ts';
 import {
   etcdLeaseIds,
@@ -166,7 +167,7 @@ describe('a host that is taken for gone while its daemon runs', () => {
   afterAll(remove);
 
   it.each(['key is deleted', 'lease is revoked'])(
-    'has its subnet again, and is routed to, within a second after its %s, and no lease is left over',
+    'has its subnet again at once, and is routed to, after its %s, and no lease is left over',
     async (what) => {
       const [host, ...others] = cluster.hosts;
       if (host === undefined) throw new Error('there are no hosts');
@@ -176,8 +177,19 @@ describe('a host that is taken for gone while its daemon runs', () => {
       const startMs = performance.now();
       if (what === 'key is deleted') await cluster.etcd.ctl('del', lease.key);
       else await cluster.etcd.ctl('lease', 'revoke', lease.leaseId);
-      await routes.left(others, subnet);
-      expect((await routes.arrived(others, subnet, host.address)) - startMs).toBeLessThan(1_000);
+      const isBack = async () =>
+        (await storedLeases(cluster.etcd.first)).some(
+          ({ key, modRevision }) => key === lease.key && modRevision > lease.modRevision,
+        );
+      await until(isBack, 10_000, 'the key is not back');
+      // A peer that hears of both at once never lets go of its route.
+      const isRouted = async () => {
+        const tables = await Promise.all(others.map((other) => ownRoutes(other)));
+        return tables.every((table) => table.includes(`${subnet} via ${host.address} dev eth0`));
+      };
+      await until(isRouted, 10_000, 'not every peer routes to it');
+      // Long before any renewal or check would have found out.
+      expect(performance.now() - startMs).toBeLessThan(5_000);
       const again = await storedLease(cluster, host);
       expect(again).toMatchObject({ key: lease.key, value: lease.value });
       expect(routes.changes([host])).toEqual([]);
