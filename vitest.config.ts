@@ -20,8 +20,6 @@ export default defineConfig({
           name: 'unit',
           include: ['test/unit/**/*.test.ts', 'test/contract/**/*.memory.test.ts'],
           maxWorkers: '100%',
-          // What runs on a virtual clock or on random input takes longer on a busy machine; what hangs still ends.
-          testTimeout: 60_000,
         },
       },
       // It starts a process for each core by itself.
