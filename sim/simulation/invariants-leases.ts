@@ -69,7 +69,9 @@ function ownLeaseProblems(world: World, host: SimHost): readonly string[] {
   }
   const name = subnetsPrefix + self.subnet.text.replace('/', '-');
   const found = mine.some((key) => key === name || key.startsWith(`${name}&`));
-  return found ? [] : [`${host.name} works with ${self.subnet.text}, and etcd has ${mine.join(' and ')}`];
+  return found || isAddressDisputed(world, host)
+    ? []
+    : [`${host.name} works with ${self.subnet.text}, and etcd has ${mine.join(' and ')}`];
 }
 
 /**
@@ -81,8 +83,21 @@ export function isContested(world: World, host: SimHost): boolean {
   if (subnet === undefined || host.readiness.ready) return false;
   return world.kvs.some((kv) => {
     const occupied = occupiedSubnets(subnetsPrefix, kv.key);
-    return holderOf(kv) !== host.address && occupied.some((other) => overlaps(other, subnet));
+    return !world.hasBeen(host, holderOf(kv)) && occupied.some((other) => overlaps(other, subnet));
   });
+}
+
+/**
+ * Whether a lease of another subnet carries the address that this host has got, as that of another host would. This host's own lease
+ * keeps the address from before, and it says so.
+ */
+function isAddressDisputed(world: World, host: SimHost): boolean {
+  const subnet = selfOf(host, 4)?.subnet;
+  if (subnet === undefined || host.readiness.ready) return false;
+  const own = world.kvs.filter(({ key }) =>
+    occupiedSubnets(subnetsPrefix, key).some(({ text }) => text === subnet.text),
+  );
+  return own.some((kv) => holderOf(kv) !== host.address && world.hasBeen(host, holderOf(kv)));
 }
 
 /** Whether all subnets of the pool are taken. */
