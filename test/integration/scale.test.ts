@@ -1,8 +1,6 @@
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
-import { type Bench, ENDPOINT, leaseValue, startBench } from './bench.ts';
+import { type Bench, leaseValue, startBench } from './bench.ts';
 
 const LEASES = 12_000;
 /** So many fit into one request of etcd's 1.5 MiB. */
@@ -45,11 +43,7 @@ async function putLeases(): Promise<void> {
         ({ subnet, gateway }) =>
           `put ${PREFIX}/subnets/${subnet} ${JSON.stringify(leaseValue(gateway, padding))}`,
       );
-    const file = join(bench.dir, 'txn');
-    // Compares, requests on success, requests on failure, each ended by an empty line.
-    writeFileSync(file, `\n${puts.join('\n')}\n\n\n`);
-    const command = `ETCDCTL_API=3 exec etcdctl --endpoints=${ENDPOINT} txn <"$0"`;
-    await bench.host.exec('sh', '-c', command, file);
+    await bench.etcd.first.txn([], puts);
   }
 }
 

@@ -15,7 +15,8 @@ test(
       say: (line) => lines.push(line),
       signal,
     }).catch((error: unknown) => {
-      throw new Error(`seed ${seed}:\n${lines.join('\n')}`, { cause: error });
+      // Reports leave causes out.
+      throw new Error(`seed ${seed}: ${String(error)}\n${lines.join('\n')}`, { cause: error });
     });
     expect(rounds).toBeGreaterThan(2);
     expect([...made.values()].reduce((sum, count) => sum + count, 0)).toBeGreaterThan(rounds);

@@ -7,6 +7,9 @@ import type { EtcdMember } from '../testbed/etcd.ts';
 const LEASE_TTL_SECONDS = 60;
 export const HEALTHZ_PORT = 8471;
 const STORE_DEADLINE_MS = 30_000;
+const CTL_FLAGS = ['--command-timeout=3s', '--dial-timeout=2s'];
+/** Its version is the number of writes; no daemon looks there. */
+const WRITES_KEY = '/soak/writes';
 /** Below SubnetMin: no daemon takes these itself. */
 const PEERS = Array.from({ length: 9 }, (_, index) => index + 1);
 
@@ -20,6 +23,7 @@ export class SoakWorld {
   readonly foreign = new Map<ClusterHost, Set<string>>();
   /** How often each fault was made. */
   readonly made = new Map<string, number>();
+  #writes = 0;
 
   constructor(cluster: Cluster, seed: number) {
     this.cluster = cluster;
@@ -51,18 +55,37 @@ export class SoakWorld {
     await sleep(this.between(fromMs, toMs));
   }
 
+  /** Stores a value. */
+  async put(key: string, value: string): Promise<void> {
+    await this.#write(`put ${JSON.stringify(key)} ${JSON.stringify(value)}`);
+  }
+
+  /** Deletes a key. */
+  async delete(key: string): Promise<void> {
+    await this.#write(`del ${JSON.stringify(key)}`);
+  }
+
+  /** Runs etcdctl against one member after the other until it has done `command`. */
+  async etcdctl(command: (ctl: (...args: string[]) => Promise<string>) => Promise<string>): Promise<string> {
+    return await this.#byAny((member) => command((...args) => member.ctl(...CTL_FLAGS, ...args)));
+  }
+
   /**
-   * etcdctl by the first member that does it. When an answer is lost it is done again: `done` is what etcd then says to a command that
-   * cannot be done twice.
+   * Changes the store once, however often it has to be tried: a write whose answer was lost may be made long afterwards, when the member
+   * that has it reaches its leader again, and would undo what was done since. So each write wants to be the next one.
    */
-  async store(args: readonly string[], done?: string): Promise<string> {
+  async #write(request: string): Promise<void> {
+    const next = [`version("${WRITES_KEY}") = "${this.#writes}"`];
+    this.#writes += 1;
+    await this.#byAny((member) => member.txn(next, [request, `put ${WRITES_KEY} x`], ...CTL_FLAGS));
+  }
+
+  async #byAny(run: (member: EtcdMember) => Promise<string>): Promise<string> {
     const deadline = performance.now() + STORE_DEADLINE_MS;
     for (let turn = 0; ; turn++) {
-      const member = at(this.members, turn % this.members.length);
       try {
-        return await member.ctl('--command-timeout=3s', '--dial-timeout=2s', ...args);
+        return await run(at(this.members, turn % this.members.length));
       } catch (error) {
-        if (done !== undefined && String(error).includes(done)) return '';
         if (performance.now() > deadline) throw error;
       }
     }

@@ -135,6 +135,13 @@ export class EtcdMember {
     return await this.#ctl(args);
   }
 
+  /** Runs `etcdctl txn` with these lines of compares and of what is then done; resolves to `SUCCESS` or `FAILURE` and the answers. */
+  async txn(compares: readonly string[], requests: readonly string[], ...flags: string[]): Promise<string> {
+    // Compares, requests on success, requests on failure, each ended by an empty line.
+    const lines = [...compares, '', ...requests, '', '', ''];
+    return await this.#ctl([...flags, 'txn'], lines.join('\n'));
+  }
+
   /** Changes the password of an etcd user. */
   async setPassword(user: string, password: string): Promise<void> {
     await this.#ctl(['user', 'passwd', user, '--interactive=false'], `${password}\n`);
