@@ -1,0 +1,55 @@
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { Networkd } from '../testbed/networkd.ts';
+import type { RouteMonitor } from '../testbed/route-monitor.ts';
+import { type Bench, startBench } from './bench.ts';
+
+const DROP_IN = join(import.meta.dirname, '../../systemd/networkd.conf.d/flannel.conf');
+const PEERS = [
+  '172.20.1.0/24 via 10.211.55.101',
+  '172.20.2.0/24 via 10.211.55.102',
+  '172.20.3.0/24 via 10.211.55.103',
+];
+
+let bench: Bench;
+let monitor: RouteMonitor;
+
+beforeAll(async () => {
+  bench = await startBench();
+  await bench.putRoutes(PEERS);
+  await bench.daemon.start();
+  await bench.haveRoutes(PEERS);
+  monitor = await bench.host.monitorRoutes();
+  bench.onClose(() => monitor.stop());
+});
+
+afterAll(() => bench?.close());
+
+/** Restarts networkd once; resolves to what happened to the peers' routes as it came. */
+async function restarted(name: string, dropIn?: string): Promise<readonly string[]> {
+  const networkd = await Networkd.prepare(bench.host, join(bench.dir, name), dropIn);
+  bench.onClose(() => networkd.stop());
+  await networkd.start();
+  await networkd.stop();
+  await bench.haveRoutes(PEERS);
+  const mark = monitor.lines.length;
+  await networkd.start();
+  // A change of somebody else's: what was before it has been printed by then.
+  await bench.host.ip(`route add blackhole 198.18.7.0/24 proto static`);
+  await monitor.waitFor((lines) => lines.slice(mark).some((line) => line.includes('198.18.7.0/24')));
+  await bench.host.ip(`route del blackhole 198.18.7.0/24 proto static`);
+  await networkd.stop();
+  return monitor.lines.slice(mark).filter((line) => /\b172\.20\.[123]\.0\/24 /.test(line));
+}
+
+test('R7: routes that systemd-networkd deletes when it is restarted are put back', async () => {
+  const changes = await restarted('networkd');
+  for (const peer of PEERS) expect(changes.join('\n')).toContain(`Deleted ${peer} dev eth0`);
+  await bench.haveRoutes(PEERS);
+  expect(bench.daemon.running).toBe(true);
+});
+
+test('R7: with the drop-in that ships systemd-networkd touches none of them', async () => {
+  expect(await restarted('networkd-drop-in', DROP_IN)).toEqual([]);
+  await bench.haveRoutes(PEERS);
+});
