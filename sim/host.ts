@@ -18,6 +18,7 @@ import { HostClock } from './host-clock.ts';
 import { SimKernel } from './kernel.ts';
 import type { SimLog } from './log.ts';
 import { SimNotifier } from './notifier.ts';
+import { SimOldStore } from './old-store.ts';
 import { SimProcess } from './process.ts';
 
 export const prefix = '/atomic.io/network';
@@ -145,6 +146,7 @@ export class SimHost {
       hostIdentity: this.#identity,
       log,
       registry,
+      oldStore: new SimOldStore(),
       kernel,
       files,
     };

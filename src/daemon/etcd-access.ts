@@ -3,7 +3,9 @@ import type { Logger } from '../runtime/logger.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { connectMember } from '../subnet/etcd/member.ts';
 import { EtcdSecurity } from '../subnet/etcd/security.ts';
+import { EtcdV2Store } from '../subnet/etcd/v2-store.ts';
 import { type MeasuredCall, measured } from '../subnet/measured.ts';
+import type { OldStore } from '../subnet/old-store.ts';
 import type { Registry } from '../subnet/registry.ts';
 import { nodeFiles } from './files.ts';
 import type { EtcdAccess } from './options/etcd-access.ts';
@@ -13,6 +15,7 @@ import { systemClock } from './system-clock.ts';
 export interface EtcdMembers {
   readonly members: readonly Registry[];
   readonly security: EtcdSecurity;
+  readonly oldStore: OldStore;
 }
 
 /** Connects nothing yet: a member is reached at its first call. `onCall` is told how each call ends. */
@@ -35,6 +38,8 @@ export function etcdMembers(
     ...(systemCa === undefined || systemCa === '' ? {} : { systemCas: [systemCa] }),
   });
   const members = etcdEndpoints.map(({ url }) => connectMember(url, { clock: systemClock, security }));
-  if (onCall === undefined) return { members, security };
-  return { members: members.map((member) => measured(member, systemClock, onCall)), security };
+  const urls = etcdEndpoints.map(({ url }) => url);
+  const oldStore = new EtcdV2Store(urls, security);
+  if (onCall === undefined) return { members, security, oldStore };
+  return { members: members.map((member) => measured(member, systemClock, onCall)), security, oldStore };
 }

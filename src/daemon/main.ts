@@ -79,7 +79,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   const signal = untilAskedToStop(log, colors);
   const trouble = new TroubleLog(systemClock, log);
   const calls = new EtcdCalls();
-  const { members, security } = etcdMembers(options, log, trouble, (call) => calls.add(call));
+  const { members, security, oldStore } = etcdMembers(options, log, trouble, (call) => calls.add(call));
   // It ends with the signal and not before.
   security.run(signal).catch((error: unknown) => {
     if (!signal.aborted) throw error;
@@ -95,6 +95,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     hostIdentity: hostIdentity(options.etcdPrefix),
     files: nodeFiles,
     registry,
+    oldStore,
     kernel,
     notifier,
     commands: systemCommands(),

@@ -6,6 +6,7 @@ import type { Logger } from '../runtime/logger.ts';
 import type { Notifier } from '../runtime/notifier.ts';
 import type { Random } from '../runtime/random.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
+import type { OldStore } from '../subnet/old-store.ts';
 import type { Registry } from '../subnet/registry.ts';
 import type { Options } from './options/options.ts';
 
@@ -16,6 +17,7 @@ export interface DaemonParts {
   /** A number below 2^31 that no other host has, the same until this one is booted again. */
   readonly hostIdentity: number;
   readonly registry: Registry;
+  readonly oldStore: OldStore;
   readonly kernel: Kernel;
   readonly files: Files;
   readonly notifier: Notifier;

@@ -9,7 +9,7 @@ import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
 import { rotate } from '../subnet/rotation.ts';
 import { systemCommands } from './commands.ts';
-import { etcdMembers } from './etcd-access.ts';
+import { type EtcdMembers, etcdMembers } from './etcd-access.ts';
 import { nodeFiles } from './files.ts';
 import { chooseInterface, type HostInterface } from './interface/choose-interface.ts';
 import { readHostNetwork } from './interface/host-network.ts';
@@ -62,7 +62,7 @@ export async function releaseLease(
     complain(target);
     return 1;
   }
-  const registry = rotate(await connect(options));
+  const registry = rotate((await connect(options)).members);
   try {
     return await runLeaseRelease(
       { registry, etcdPrefix, force, target, out: say, err: complain },
@@ -76,13 +76,14 @@ export async function releaseLease(
 /** `doctor`. */
 export async function examine(options: Options, warnings: readonly string[]): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
-  const members = await connect(options);
+  const { members, oldStore } = await connect(options);
   try {
     return await withKernel((kernel) =>
       runDoctor(
         {
           ...options,
           members,
+          oldStore,
           kernel,
           commands: systemCommands(),
           files: nodeFiles,
@@ -97,9 +98,9 @@ export async function examine(options: Options, warnings: readonly string[]): Pr
   }
 }
 
-async function connect(options: EtcdAccess) {
+async function connect(options: EtcdAccess): Promise<EtcdMembers> {
   const log = await createLogger({ level: 'error', format: 'pretty', colors: false });
-  return etcdMembers(options, log, new TroubleLog(systemClock, log)).members;
+  return etcdMembers(options, log, new TroubleLog(systemClock, log));
 }
 
 async function withKernel<T>(use: (kernel: Kernel) => Promise<T>): Promise<T> {

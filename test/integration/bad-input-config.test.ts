@@ -66,7 +66,7 @@ const RULES: Readonly<Record<string, readonly Wrong[]>> = {
 let bench: Bench;
 
 beforeAll(async () => {
-  bench = await startBench({ config: null });
+  bench = await startBench({ config: null, etcdArgs: ['--enable-v2'] });
 });
 
 afterAll(() => bench?.close());
@@ -122,6 +122,17 @@ test('no configuration at all is waited out: one line with the key, the place an
   expect(troubles(daemon)).toHaveLength(1);
   await put('/none', JSON.stringify(CONFIG));
   await expectServing(daemon, /^172\.20\./);
+});
+
+test('a configuration in the v2 store is told of', async () => {
+  await bench.etcd.first.ctlV2('set', '/old/network/config', JSON.stringify(CONFIG));
+  const daemon = daemonAt('/old/network');
+  daemon.launch();
+  const line = await daemon.waitForLog('trouble');
+  for (const text of ['/old/network/config', 'v3 API', 'The v2 store', 'ETCDCTL_API=2 etcdctl get']) {
+    expect(line.msg).toContain(text);
+  }
+  expect((await daemon.stop()).code).toBe(0);
 });
 
 test('a wrong prefix is told together with the one that lies near', async () => {

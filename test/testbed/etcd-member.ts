@@ -147,10 +147,23 @@ export class EtcdMember {
     await this.#ctl(['user', 'passwd', user, '--interactive=false'], `${password}\n`);
   }
 
+  /** Runs etcdctl with the v2 API (for etcd's `--enable-v2`), whose flags have other names. */
+  async ctlV2(...args: string[]): Promise<string> {
+    const names = { cacert: 'ca-file', cert: 'cert-file', key: 'key-file' };
+    const access = this.#access.ctlArgs.map((arg) =>
+      arg.replace(/^--(cacert|cert|key)=/, (_, name: keyof typeof names) => `--${names[name]}=`),
+    );
+    return await this.#run(['--endpoints', this.clientUrl, ...access, ...args], '2');
+  }
+
   async #ctl(args: readonly string[], input = ''): Promise<string> {
-    const argv = this.#inNetns(['etcdctl', '--endpoints', this.clientUrl, ...this.#access.ctlArgs, ...args]);
+    return await this.#run(['--endpoints', this.clientUrl, ...this.#access.ctlArgs, ...args], '3', input);
+  }
+
+  async #run(args: readonly string[], version: '2' | '3', input = ''): Promise<string> {
+    const argv = this.#inNetns(['etcdctl', ...args]);
     const running = run(argv[0] ?? '', argv.slice(1), {
-      env: { ...plainEnvironment(), ETCDCTL_API: '3' },
+      env: { ...plainEnvironment(), ETCDCTL_API: version },
       maxBuffer: 256 << 20,
     });
     // It may end without reading its input; what it says then is in its standard error.

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
 import { SimLog } from '../../sim/log.ts';
+import { SimOldStore } from '../../sim/old-store.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import type { NetworkConfig } from '../../src/subnet/config.ts';
 import { waitForConfig } from '../../src/subnet/config-source.ts';
@@ -16,6 +17,7 @@ let etcd: SimEtcd;
 let log: SimLog;
 let trouble: TroubleLog;
 let registry: LensRegistry;
+let oldStore: SimOldStore;
 let stop: AbortController;
 let outcome: { config?: NetworkConfig; error?: unknown };
 
@@ -25,6 +27,7 @@ beforeEach(() => {
   log = new SimLog(clock);
   trouble = new TroubleLog(clock, log.of('h0'));
   registry = new LensRegistry(rotate(etcd.connect('h0')));
+  oldStore = new SimOldStore();
   stop = new AbortController();
   outcome = {};
 });
@@ -39,7 +42,7 @@ afterEach(async () => {
 });
 
 async function wait(etcdPrefix = '/net'): Promise<void> {
-  waitForConfig({ registry, clock, log: log.of('h0'), trouble, etcdPrefix }, stop.signal).then(
+  waitForConfig({ registry, oldStore, clock, log: log.of('h0'), trouble, etcdPrefix }, stop.signal).then(
     (config) => Object.assign(outcome, { config }),
     (error: unknown) => Object.assign(outcome, { error }),
   );
@@ -88,6 +91,19 @@ describe('waitForConfig', () => {
     etcd.put(key, good);
     await wait();
     expect(messages()[0]).toContain(`A network is configured under ${prefix}: is --etcd-prefix right?`);
+  });
+
+  it.each([
+    [
+      'has it',
+      new Set(['/net/config']),
+      /v3 API\)\. The v2 store, .*, has one there: ETCDCTL_API=2 etcdctl get \/net\/config Store/,
+    ],
+    ['has another', new Set(['/nets/config']), /No other configuration was found in it\. Store/],
+  ])('tells whether the v2 store %s', async (_what, keys, message) => {
+    oldStore.keys = keys;
+    await wait();
+    expect(messages()[0]).toMatch(message);
   });
 
   it('does not name its own prefix when only leases are there', async () => {
@@ -154,6 +170,7 @@ describe('waitForConfig', () => {
   it('ends with the reason of its signal, in a call and in a wait', async () => {
     for (const advanceMs of [0, 10]) {
       etcd.cut('h0');
+      oldStore = new SimOldStore();
       stop = new AbortController();
       outcome = {};
       void wait();

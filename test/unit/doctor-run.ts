@@ -1,5 +1,6 @@
 import type { SimCluster, SimHost } from '../../sim/cluster.ts';
 import { prefix } from '../../sim/cluster.ts';
+import { SimOldStore } from '../../sim/old-store.ts';
 import { type DoctorOptions, runDoctor } from '../../src/cli/doctor/doctor.ts';
 import { chooseInterface } from '../../src/daemon/interface/choose-interface.ts';
 import { readHostNetwork } from '../../src/daemon/interface/host-network.ts';
@@ -28,6 +29,7 @@ export async function examineHost(
   const run = runDoctor(
     {
       members,
+      oldStore: new SimOldStore(),
       kernel,
       files: host.files,
       commands: host.firewall,

@@ -57,7 +57,7 @@ describe('the doctor', () => {
     [
       'no configuration',
       () => cluster.etcd.delete(`${prefix}/config`),
-      /PROBLEM {2}there is no network configuration at .*\/config\n.*etcdctl put/,
+      /PROBLEM {2}no network configuration at .*\/config .*\n.*etcdctl put/,
     ],
     [
       'a configuration that cannot be used',

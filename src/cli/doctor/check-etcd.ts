@@ -5,6 +5,8 @@ import {
   type PoolConfig,
   parseNetworkConfig,
 } from '../../subnet/config.ts';
+import { describeMissing } from '../../subnet/config-missing.ts';
+import type { OldStore } from '../../subnet/old-store.ts';
 import type { Registry } from '../../subnet/registry.ts';
 import { configKey } from '../../subnet/subnet-key.ts';
 import { type Finding, failed, note, ok, problem } from './finding.ts';
@@ -16,10 +18,16 @@ export interface EtcdReport {
   readonly config?: NetworkConfig;
 }
 
+export interface EtcdFacts {
+  /** One for each endpoint. */
+  readonly members: readonly Registry[];
+  readonly oldStore: OldStore;
+  readonly etcdPrefix: string;
+}
+
 /** Asks every endpoint by itself: behind a rotation a dead one is not noticed until the others are gone. */
 export async function checkEtcd(
-  members: readonly Registry[],
-  etcdPrefix: string,
+  { members, oldStore, etcdPrefix }: EtcdFacts,
   signal: AbortSignal,
 ): Promise<EtcdReport> {
   const findings: Finding[] = [];
@@ -47,8 +55,8 @@ export async function checkEtcd(
   if (found === undefined) return { findings };
   const { registry, text } = found;
   if (text === undefined) {
-    const remedy = `Store one: etcdctl put ${key} '{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}', or correct --etcd-prefix.`;
-    findings.push(problem(`there is no network configuration at ${key}`, remedy));
+    const missing = await describeMissing({ registry, oldStore }, key, signal);
+    findings.push(problem(missing.problem, missing.remedy));
     return { findings, registry };
   }
   const read = readConfig(key, text);

@@ -3,9 +3,8 @@ import type { Kernel } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/files.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
 import type { Lease } from '../../subnet/lease.ts';
-import type { Registry } from '../../subnet/registry.ts';
 import { subnetsPrefix } from '../../subnet/subnet-key.ts';
-import { checkEtcd } from './check-etcd.ts';
+import { checkEtcd, type EtcdFacts } from './check-etcd.ts';
 import { checkFirewall, type FirewallFacts } from './check-firewall.ts';
 import { checkBridge, checkFiles, checkForwarding, checkPools, type HostFacts } from './check-host.ts';
 import { checkLeases } from './check-leases.ts';
@@ -19,12 +18,9 @@ interface ChosenInterface {
   readonly addresses: PerFamily<string>;
 }
 
-export interface DoctorOptions extends FirewallFacts {
-  /** One for each endpoint. */
-  readonly members: readonly Registry[];
+export interface DoctorOptions extends EtcdFacts, FirewallFacts {
   readonly kernel: Kernel;
   readonly files: Files;
-  readonly etcdPrefix: string;
   readonly subnetFile: string;
   readonly dockerOptsFile?: string;
   readonly routeProtocol: number;
@@ -70,8 +66,8 @@ async function examine(
   tell: (findings: readonly Finding[]) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const { members, etcdPrefix, files } = options;
-  const { findings, registry, config } = await checkEtcd(members, etcdPrefix, signal);
+  const { etcdPrefix, files } = options;
+  const { findings, registry, config } = await checkEtcd(options, signal);
   tell(findings);
   if (registry === undefined || config === undefined) return;
   tell(await checkForwarding(files, config));
