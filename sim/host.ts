@@ -139,7 +139,6 @@ export class SimHost {
     const rawKernel = this.kernel.open();
     const kernel = process.kernel(wrappers.kernel?.(rawKernel, this) ?? rawKernel);
     const files = process.files(wrappers.files?.(this.files, this) ?? this.files);
-    const trouble = new TroubleLog(clock, log);
     const outside = {
       clock,
       random: this.#random,
@@ -149,9 +148,11 @@ export class SimHost {
       oldStore: new SimOldStore(),
       kernel,
       files,
+      trouble: new TroubleLog(clock, log),
+      notices: new TroubleLog(clock, log),
     };
     const notifier = process.notifier(this.notifier);
-    const parts = { ...outside, notifier, commands: process.commands(this.firewall), trouble };
+    const parts = { ...outside, notifier, commands: process.commands(this.firewall) };
     const daemon = new Daemon(change?.({ ...parts, notifier: this.notifier }) ?? parts, options);
     const controller = new AbortController();
     const ended = daemon.run(controller.signal).then(

@@ -1,5 +1,5 @@
 import { Activity } from '../runtime/activity.ts';
-import { TroubleLog } from '../runtime/trouble.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
 import { waitForConfig } from '../subnet/config-source.ts';
 import { ConfigWatch } from '../subnet/config-watch.ts';
@@ -23,8 +23,6 @@ export class Daemon {
   readonly #parts: DaemonParts;
   readonly #options: DaemonOptions;
   readonly #trouble: TroubleLog;
-  /** What the operator should know although this host does its work. */
-  readonly #notices: TroubleLog;
   readonly #activity: Activity;
   /** What there is to tell of this daemon. */
   readonly state: State;
@@ -36,9 +34,8 @@ export class Daemon {
     this.#parts = parts;
     this.#options = options;
     this.#trouble = parts.trouble;
-    this.#notices = new TroubleLog(parts.clock, parts.log);
     this.#activity = new Activity(parts.clock);
-    this.state = new State({ ...parts, notices: this.#notices, activity: this.#activity });
+    this.state = new State({ ...parts, activity: this.#activity });
   }
 
   /**
@@ -91,7 +88,7 @@ export class Daemon {
         parts: this.#parts,
         options: this.#options,
         trouble,
-        notices: this.#notices,
+        notices: this.#parts.notices,
         activity: this.#activity,
         config,
         grants,
@@ -100,7 +97,8 @@ export class Daemon {
       });
       const watch = new ConfigWatch({
         ...this.#parts,
-        ...{ trouble, notices: this.#notices, etcdPrefix, config },
+        etcdPrefix,
+        config,
         isApplied: () => membership.hasLease,
       });
       this.state.follow(membership);

@@ -22,7 +22,7 @@ export interface EtcdMembers {
 export function etcdMembers(
   { etcdEndpoints, etcdTls, etcdUser, etcdPrefix }: EtcdAccess,
   log: Logger,
-  trouble: TroubleLog,
+  notices: TroubleLog,
   onCall?: (call: MeasuredCall) => void,
 ): EtcdMembers {
   // As Go's programs, flanneld among them, have it.
@@ -34,7 +34,7 @@ export function etcdMembers(
     files: nodeFiles,
     clock: systemClock,
     log,
-    trouble,
+    notices,
     ...(systemCa === undefined || systemCa === '' ? {} : { systemCas: [systemCa] }),
   });
   const members = etcdEndpoints.map(({ url }) => connectMember(url, { clock: systemClock, security }));

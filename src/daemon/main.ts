@@ -78,8 +78,9 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   logCrashes(log);
   const signal = untilAskedToStop(log, colors);
   const trouble = new TroubleLog(systemClock, log);
+  const notices = new TroubleLog(systemClock, log);
   const calls = new EtcdCalls();
-  const { members, security, oldStore } = etcdMembers(options, log, trouble, (call) => calls.add(call));
+  const { members, security, oldStore } = etcdMembers(options, log, notices, (call) => calls.add(call));
   // It ends with the signal and not before.
   security.run(signal).catch((error: unknown) => {
     if (!signal.aborted) throw error;
@@ -101,6 +102,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     commands: systemCommands(),
     log,
     trouble,
+    notices,
   };
   const daemon = new Daemon(parts, options);
   const health = serveHealth({ options, daemon, calls, log }, signal);

@@ -25,6 +25,8 @@ export interface DaemonParts {
   readonly log: Logger;
   /** The troubles of the whole process: what the parts themselves have to say, too. */
   readonly trouble: TroubleLog;
+  /** What the operator should know although this host does its work; of the parts, too. */
+  readonly notices: TroubleLog;
 }
 
 /** The part of the options the daemon itself needs; the rest chose its parts. */

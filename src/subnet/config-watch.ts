@@ -12,9 +12,7 @@ export interface ConfigWatchOptions {
   readonly registry: Registry;
   readonly clock: Clock;
   readonly random: Random;
-  /** Where it is reported, under `config-watch`, that the key must not be watched. */
-  readonly trouble: TroubleLog;
-  /** Where an edit is reported, under `config-changed`: this host does its work all the same. */
+  /** Where an edit is reported, under `config-changed`, and under `config-watch` that none would be noticed. */
   readonly notices: TroubleLog;
   /** As given by the user. */
   readonly etcdPrefix: string;
@@ -42,13 +40,13 @@ export class ConfigWatch {
 
   /** Watches until `signal` aborts, then rejects with its reason; resolves when another configuration can still be taken. */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, random, trouble, registry } = this.#options;
+    const { clock, random, notices, registry } = this.#options;
     for (let failures = 0; ; failures++) {
       try {
         // Without a revision, so that no compaction can come in between: what was before it is read.
         for await (const _ of registry.watch({ key: this.#key, rangeEnd: `${this.#key}\0` }, signal)) {
           if (await this.#look(signal)) return;
-          trouble.clear('config-watch', `${this.#key} can be watched again`);
+          notices.clear('config-watch', `${this.#key} can be watched again`);
           failures = 0;
         }
       } catch (error) {
@@ -66,9 +64,9 @@ export class ConfigWatch {
   /** That etcd is away is told by the lease watch; here only what keeps from this key alone. */
   #noteFailure(error: RegistryError): void {
     if (error.kind !== 'PERMISSION_DENIED') return;
-    const { trouble, registry } = this.#options;
+    const { notices, registry } = this.#options;
     const message = `${this.#key} cannot be watched, an edit of it would not be noticed: ${explanationOf(error)}`;
-    trouble.report('config-watch', message, { endpoint: registry.endpoint, error });
+    notices.report('config-watch', message, { endpoint: registry.endpoint, error });
   }
 
   /**

@@ -40,8 +40,8 @@ afterAll(async () => {
 
 function storeAt(endpoints: string, files: TlsFiles = {}): EtcdV2Store {
   const log = new SimLog(new VirtualClock()).of('host');
-  const trouble = new TroubleLog(systemClock, log);
-  const more = { etcdPrefix: '/net', files: nodeFiles, clock: systemClock, log, trouble };
+  const notices = new TroubleLog(systemClock, log);
+  const more = { etcdPrefix: '/net', files: nodeFiles, clock: systemClock, log, notices };
   return new EtcdV2Store(endpoints.split(','), new EtcdSecurity({ tls: files, ...more }));
 }
 

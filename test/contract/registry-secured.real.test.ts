@@ -35,7 +35,7 @@ registryContract(
       files: nodeFiles,
       clock: systemClock,
       log,
-      trouble: new TroubleLog(systemClock, log),
+      notices: new TroubleLog(systemClock, log),
     });
     return realRegistry(etcd, `${metrics}/metrics`, security);
   },

@@ -35,14 +35,14 @@ export function connectTo(
   clock: Clock = systemClock,
 ): Client {
   const log = new SimLog(new VirtualClock());
-  const trouble = new TroubleLog(clock, log.of('host'));
+  const notices = new TroubleLog(clock, log.of('host'));
   const security = new EtcdSecurity({
     ...options,
     etcdPrefix: PREFIX,
     files: nodeFiles,
     clock,
     log: log.of('host'),
-    trouble,
+    notices,
   });
   const registry = connectMember(endpoint, { clock: systemClock, security });
   onTestFinished(() => registry.close());

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { CONFIG, PREFIX } from '../testbed/cluster.ts';
 import { until } from '../testbed/netns.ts';
 import { type Bench, startBench } from './bench.ts';
+import { runProgram } from './program.ts';
 
 // What /healthz and /readyz say through the life of one daemon: liveness is never withdrawn, readiness tells the truth.
 
@@ -111,4 +112,24 @@ test('is not ready while a file cannot be written, and names it', async () => {
   rmdirSync(other.subnetFile);
   await other.ready();
   expect((await bench.get('http://127.0.0.1:8472/readyz')).status).toBe(200);
+});
+
+test('stays ready with what an operator should mend and keeps nothing from working, and tells of it', async () => {
+  const advised = bench.makeDaemon('advised', {
+    prefix: '/advised',
+    flags: [
+      ...['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8473'],
+      ...['--etcd-username=flannel', '--etcd-password=hunter2'],
+    ],
+  });
+  const config = { ...CONFIG, Network: '172.22.0.0/16', SubnetMin: undefined, SubnetMax: undefined };
+  await bench.etcd.ctl('put', '/advised/config', JSON.stringify(config));
+  await advised.start();
+  const { status, body } = await bench.get('http://127.0.0.1:8473/readyz');
+  expect([status, body]).toEqual([
+    200,
+    expect.stringMatching(/^flanneld is ready\n.*authentication disabled: user flannel/),
+  ]);
+  const { stdout } = await runProgram({ ...advised.options, argv: ['status'] });
+  expect(stdout.join('\n')).toMatch(/: ready\n[^]*\nnotices:\n {2}.*authentication disabled/);
 });

@@ -1,5 +1,9 @@
+import { rootCertificates } from 'node:tls';
 import { afterEach, expect, it } from 'vitest';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { SimFiles } from '../../sim/files.ts';
+import type { DaemonParts } from '../../src/daemon/parts.ts';
+import { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
 import { formatLeaseValue } from '../../src/subnet/lease.ts';
 
 // What /readyz says while lease, watch, routes or files are not as they should be, and that it stops saying so.
@@ -91,4 +95,71 @@ it.each(TROUBLES)('tells of %s', async (_, act, reason, undo) => {
   undo(world);
   await clock.until('ready again', () => host.readiness.ready, 120_000);
   expect(host.readiness.reasons).toEqual([]);
+});
+
+const user = { username: 'flannel', passwordFile: '/etc/etcd/password' };
+const tls = { caFile: '/etc/etcd/ca.pem' };
+
+/** What is wrong on the way to etcd and keeps nothing from working. */
+const NOTICES: readonly (readonly [
+  string,
+  (security: EtcdSecurity, files: SimFiles) => Promise<void>,
+  RegExp,
+  (security: EtcdSecurity, files: SimFiles) => Promise<void>,
+])[] = [
+  [
+    'an etcd that asks for no user',
+    async (security) => security.noteAuthentication(false, 'http://m0:2379'),
+    /authentication disabled: user flannel/,
+    async (security) => security.noteAuthentication(true, 'http://m0:2379'),
+  ],
+  [
+    'a password file that is gone',
+    async (security, files) => {
+      await security.password(user);
+      files.clear();
+      await security.password(user);
+    },
+    /^going on with the password read before: .*\/etc\/etcd\/password does not exist/,
+    async (security, files) => {
+      await files.writeAtomic(user.passwordFile, 'another', 0o600);
+      await security.password(user);
+    },
+  ],
+  [
+    'a CA file that is no CA any more',
+    async (security, files) => {
+      await security.refresh();
+      await files.writeAtomic(tls.caFile, 'no certificate', 0o600);
+      await security.refresh();
+    },
+    /^going on with the certificates read before: .*\/etc\/etcd\/ca.pem/,
+    async (security, files) => {
+      await files.writeAtomic(tls.caFile, rootCertificates[1] ?? '', 0o600);
+      await security.refresh();
+    },
+  ],
+];
+
+it.each(NOTICES)('is ready in spite of %s, which is a notice', async (_, act, notice, undo) => {
+  cluster = new SimCluster({ seed: 1, hosts: 1 });
+  const [host] = cluster.hosts;
+  if (host === undefined) throw new Error('no host');
+  const files = new SimFiles();
+  await files.writeAtomic(user.passwordFile, 'password', 0o600);
+  await files.writeAtomic(tls.caFile, rootCertificates[0] ?? '', 0o600);
+  let security: EtcdSecurity | undefined;
+  const securedBy = (parts: DaemonParts) => {
+    const { clock, log, notices } = parts;
+    security = new EtcdSecurity({ tls, user, etcdPrefix: prefix, files, clock, log, notices });
+    return parts;
+  };
+  host.start({}, securedBy);
+  await cluster.clock.until('ready', () => host.readiness.ready, 60_000);
+  if (security === undefined) throw new Error('no security');
+  await act(security, files);
+  expect(host.readiness).toEqual({ ready: true, reasons: [], notices: [expect.stringMatching(notice)] });
+  expect(host.state?.statusLine()).toMatch(/peers routed$/);
+  await undo(security, files);
+  expect(host.readiness).toEqual({ ready: true, reasons: [], notices: [] });
 });

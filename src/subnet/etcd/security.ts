@@ -20,8 +20,8 @@ export interface SecurityOptions {
   readonly files: Reader;
   readonly clock: Clock;
   readonly log: Logger;
-  /** Told of files that can no longer be used; what was read before stays in use. */
-  readonly trouble: TroubleLog;
+  /** Told of what the operator should mend although everything works: no call fails for it as yet. */
+  readonly notices: TroubleLog;
   /** Where the system's CA certificates may lie, instead of the usual places. */
   readonly systemCas?: readonly string[];
 }
@@ -98,7 +98,7 @@ export class EtcdSecurity {
     try {
       const { text } = await readNeeded(this.#options.files, what, user.passwordFile);
       this.#password = /^[^\r\n]*/.exec(text)?.[0] ?? '';
-      this.#options.trouble.clear('etcd-password', `${what} can be used again`);
+      this.#options.notices.clear('etcd-password', `${what} can be used again`);
     } catch (error) {
       if (this.#password === undefined) throw error;
       this.#goOn('etcd-password', 'the password', error);
@@ -116,16 +116,16 @@ export class EtcdSecurity {
 
   /** Says that etcd asks for no user, although one is given; and that it does again. */
   noteAuthentication(enabled: boolean, endpoint: string): void {
-    const { trouble, user } = this.#options;
-    if (enabled) trouble.clear('etcd-auth', 'etcd has authentication enabled now', { endpoint });
+    const { notices, user } = this.#options;
+    if (enabled) notices.clear('etcd-auth', 'etcd has authentication enabled now', { endpoint });
     else {
       const text = `etcd at ${endpoint} has authentication disabled: user ${user?.username} and its password are not used`;
-      trouble.report('etcd-auth', `${text}. Enable it with: etcdctl auth enable`);
+      notices.report('etcd-auth', `${text}. Enable it with: etcdctl auth enable`);
     }
   }
 
   async #read(): Promise<TlsMaterial> {
-    const { files, tls, systemCas = systemCaFiles, log, trouble } = this.#options;
+    const { files, tls, systemCas = systemCaFiles, log, notices } = this.#options;
     const before = this.#material;
     let read: TlsMaterial;
     try {
@@ -135,7 +135,7 @@ export class EtcdSecurity {
       this.#goOn('etcd-certificates', 'the certificates', error);
       return before;
     }
-    trouble.clear('etcd-certificates', 'the certificate files can be used again');
+    notices.clear('etcd-certificates', 'the certificate files can be used again');
     if (read.texts === before?.texts) return before;
     this.#material = read;
     if (before !== undefined) {
@@ -150,14 +150,14 @@ export class EtcdSecurity {
 
   #goOn(what: string, things: string, error: unknown): void {
     const message = `going on with ${things} read before: ${explanationOf(error)}`;
-    this.#options.trouble.report(what, message, { error });
+    this.#options.notices.report(what, message, { error });
   }
 
   #warnOfEnd(): void {
     const note = this.#validityNote();
-    const { tls, trouble } = this.#options;
-    if (note === undefined) trouble.clear('etcd-certificate-end', 'the client certificate was renewed');
-    else trouble.report('etcd-certificate-end', `the client certificate ${tls.certFile} ${note}. Renew it.`);
+    const { tls, notices } = this.#options;
+    if (note === undefined) notices.clear('etcd-certificate-end', 'the client certificate was renewed');
+    else notices.report('etcd-certificate-end', `the client certificate ${tls.certFile} ${note}. Renew it.`);
   }
 
   #validityNote(): string | undefined {
