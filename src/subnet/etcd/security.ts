@@ -136,7 +136,10 @@ export class EtcdSecurity {
       return before;
     }
     notices.clear('etcd-certificates', 'the certificate files can be used again');
-    if (read.texts === before?.texts) return before;
+    if (read.texts === before?.texts) {
+      this.#warnOfEnd();
+      return before;
+    }
     this.#material = read;
     if (before !== undefined) {
       log.info(
