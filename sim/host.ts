@@ -8,6 +8,7 @@ import type { Kernel } from '../src/kernel/kernel.ts';
 import type { Files } from '../src/runtime/files.ts';
 import type { Random } from '../src/runtime/random.ts';
 import { TroubleLog } from '../src/runtime/trouble.ts';
+import { EtcdAddresses } from '../src/subnet/etcd-addresses.ts';
 import type { Registry } from '../src/subnet/registry.ts';
 import { rotate } from '../src/subnet/rotation.ts';
 import type { VirtualClock } from './clock.ts';
@@ -93,6 +94,8 @@ export class SimHost {
   readonly files = new SimFiles();
   readonly firewall = new SimFirewall();
   notifier = new SimNotifier();
+  /** Where its daemon reaches etcd; the one in memory is nowhere. */
+  readonly etcdAddresses = new EtcdAddresses();
   readonly #cluster: Surroundings;
   readonly #random: Random;
   #identity: number;
@@ -146,6 +149,7 @@ export class SimHost {
       log,
       registry,
       oldStore: new SimOldStore(),
+      etcdAddresses: this.etcdAddresses,
       kernel,
       files,
       trouble: new TroubleLog(clock, log),

@@ -11,6 +11,8 @@ export interface Backend {
   synced(signal: AbortSignal): Promise<void>;
   /** Takes over that this host's peers reach it at other addresses now. Never throws, never waits. */
   moveTo(addresses: PerFamily<string>): void;
+  /** Takes over the addresses of etcd, of either family: no route may lead to them. Never throws, never waits. */
+  protect(addresses: readonly string[]): void;
   status(): BackendStatus;
 }
 

@@ -4,6 +4,7 @@ import type { TroubleLog } from '../runtime/trouble.ts';
 import { connectMember } from '../subnet/etcd/member.ts';
 import { EtcdSecurity } from '../subnet/etcd/security.ts';
 import { EtcdV2Store } from '../subnet/etcd/v2-store.ts';
+import { EtcdAddresses } from '../subnet/etcd-addresses.ts';
 import { type MeasuredCall, measured } from '../subnet/measured.ts';
 import type { OldStore } from '../subnet/old-store.ts';
 import type { Registry } from '../subnet/registry.ts';
@@ -16,6 +17,7 @@ export interface EtcdMembers {
   readonly members: readonly Registry[];
   readonly security: EtcdSecurity;
   readonly oldStore: OldStore;
+  readonly addresses: EtcdAddresses;
 }
 
 /** Connects nothing yet: a member is reached at its first call. `onCall` is told how each call ends. */
@@ -37,9 +39,11 @@ export function etcdMembers(
     notices,
     ...(systemCa === undefined || systemCa === '' ? {} : { systemCas: [systemCa] }),
   });
-  const members = etcdEndpoints.map(({ url }) => connectMember(url, { clock: systemClock, security }));
+  const addresses = new EtcdAddresses(etcdEndpoints.map(({ host }) => host));
+  const options = { clock: systemClock, security, addresses };
+  const members = etcdEndpoints.map(({ url }) => connectMember(url, options));
   const urls = etcdEndpoints.map(({ url }) => url);
-  const oldStore = new EtcdV2Store(urls, security);
-  if (onCall === undefined) return { members, security, oldStore };
-  return { members: members.map((member) => measured(member, systemClock, onCall)), security, oldStore };
+  const common = { security, oldStore: new EtcdV2Store(urls, security), addresses };
+  if (onCall === undefined) return { ...common, members };
+  return { ...common, members: members.map((member) => measured(member, systemClock, onCall)) };
 }

@@ -80,7 +80,9 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   const trouble = new TroubleLog(systemClock, log);
   const notices = new TroubleLog(systemClock, log);
   const calls = new EtcdCalls();
-  const { members, security, oldStore } = etcdMembers(options, log, notices, (call) => calls.add(call));
+  const { members, security, oldStore, addresses } = etcdMembers(options, log, notices, (call) =>
+    calls.add(call),
+  );
   // It ends with the signal and not before.
   security.run(signal).catch((error: unknown) => {
     if (!signal.aborted) throw error;
@@ -97,6 +99,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     files: nodeFiles,
     registry,
     oldStore,
+    etcdAddresses: addresses,
     kernel,
     notifier,
     commands: systemCommands(),

@@ -6,6 +6,7 @@ import type { Logger } from '../runtime/logger.ts';
 import type { Notifier } from '../runtime/notifier.ts';
 import type { Random } from '../runtime/random.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
+import type { EtcdAddresses } from '../subnet/etcd-addresses.ts';
 import type { OldStore } from '../subnet/old-store.ts';
 import type { Registry } from '../subnet/registry.ts';
 import type { Options } from './options/options.ts';
@@ -18,6 +19,8 @@ export interface DaemonParts {
   readonly hostIdentity: number;
   readonly registry: Registry;
   readonly oldStore: OldStore;
+  /** Where etcd is. */
+  readonly etcdAddresses: EtcdAddresses;
   readonly kernel: Kernel;
   readonly files: Files;
   readonly notifier: Notifier;
@@ -51,5 +54,4 @@ export type DaemonOptions = Pick<
   | 'setIpForward'
   | 'subnetFile'
   | 'subnetLeaseTtlSeconds'
-> &
-  Partial<Pick<Options, 'etcdEndpoints'>>;
+>;

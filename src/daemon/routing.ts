@@ -1,6 +1,6 @@
 import type { BackendStatus } from '../backend/backend.ts';
 import { HostGateway } from '../backend/hostgw/host-gateway.ts';
-import { canonicalAddress, type PerFamily } from '../ip/ip.ts';
+import type { PerFamily } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
@@ -125,8 +125,6 @@ export class Routing {
       protocol: options.routeProtocol,
       blackhole: options.ipBlackholeRoute,
       linkName: host.name,
-      etcdAddresses:
-        options.etcdEndpoints?.flatMap(({ host: member }) => canonicalAddress(member) ?? []) ?? [],
     });
   }
 
@@ -147,6 +145,7 @@ export class Routing {
     this.#backend = backend;
     this.#watch = watch;
     return await firstOf(signal, (inner) => [
+      this.#keepWayToEtcd(backend, inner),
       backend.run(inner),
       watch
         .run(inner, (update) => {
@@ -158,6 +157,14 @@ export class Routing {
         .finally(() => activity.end(WATCH_LOOP)),
       this.#untilSynced(backend, onSynced, inner),
     ]);
+  }
+
+  async #keepWayToEtcd(backend: HostGateway, signal: AbortSignal): Promise<never> {
+    const { etcdAddresses } = this.#options.parts;
+    for (;;) {
+      backend.protect(etcdAddresses.current);
+      await etcdAddresses.changed(signal);
+    }
   }
 
   #noteLeases(update: LeaseUpdate): void {

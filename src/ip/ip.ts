@@ -52,6 +52,18 @@ export function canonicalAddress(text: string): string | undefined {
   return parsed && formatAddress(parsed.family, parsed.value);
 }
 
+/**
+ * Canonical text of the address that packets to `text` go to: of IPv4-mapped IPv6 (`::ffff:10.0.0.1`) the IPv4 one, of one
+ * with a zone the address alone; undefined when it is not an address.
+ */
+export function destinationAddress(text: string): string | undefined {
+  const address = text.split('%', 1)[0] ?? '';
+  if (isIPv4(address)) return address;
+  if (!isIPv6(address)) return undefined;
+  const value = ipv6Value(address.replace(/[\d.]+$/, (tail) => (isIPv4(tail) ? asGroups(tail) : tail)));
+  return value >> 32n === 0xffffn ? ipv4Text(Number(value & 0xffffffffn)) : ipv6Text(ipv6Groups(value));
+}
+
 /** Canonical text of the address with this number. */
 export function formatAddress(family: Family, value: bigint): string {
   return family === 4 ? ipv4Text(Number(value)) : ipv6Text(ipv6Groups(value));
@@ -108,6 +120,12 @@ function ipv4Number(text: string): number {
   let value = 0;
   for (const part of text.split('.')) value = value * 256 + Number(part);
   return value;
+}
+
+/** The two groups that stand for an IPv4 address at the end of an IPv6 one. */
+function asGroups(text: string): string {
+  const value = ipv4Number(text);
+  return `${Math.floor(value / 65_536).toString(16)}:${(value % 65_536).toString(16)}`;
 }
 
 function ipv4Text(value: number): string {

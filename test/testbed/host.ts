@@ -9,6 +9,8 @@ export interface HostPlace {
   readonly hostname?: string;
   /** Its folder: `dir/run` is the host's /run, so that the real paths can be used and nothing meets. */
   readonly dir: string;
+  /** A file that its processes see as /etc/hosts; default: the machine's. */
+  readonly hostsFile?: string;
 }
 
 /** The host's /run as this process sees it. */
@@ -37,6 +39,7 @@ export function onHost(
     'sh',
     runFolder(place),
     place.hostname ?? '',
+    place.hostsFile ?? '',
     ...argv,
   ];
 }
@@ -44,5 +47,6 @@ export function onHost(
 const ENTER = `
 mount --bind "$1" /run
 [ -z "$2" ] || hostname "$2"
-shift 2
+[ -z "$3" ] || mount --bind "$3" /etc/hosts
+shift 3
 exec "$@"`;

@@ -118,6 +118,24 @@ describe.each([4, 6] as const)('leases that ask for the host’s own networks, I
     expect(ours()).toEqual([good]);
   });
 
+  it('are not routed over an address of etcd, as soon as that is known and as long as it is one', async () => {
+    host = new ReconcilerHost({ family });
+    const { clock, reconciler } = host;
+    const [etcd, around] = family === 4 ? ['10.77.0.5', '10.77.0.0/24'] : ['fd77::5', 'fd77::/64'];
+    host.start();
+    const leases = [leaseOf(around, own('10.211.55.101'), 'around')];
+    reconciler.update({ type: 'snapshot', leases, revision: 1 });
+    await clock.advance(1_000);
+    expect(ours()).toEqual([around]);
+    reconciler.protect([etcd]);
+    await clock.advance(100);
+    expect(ours()).toEqual([]);
+    expect(host.state(around)).toContain(`it contains ${etcd}, the address of an etcd endpoint`);
+    reconciler.protect([]);
+    await clock.advance(100);
+    expect(ours()).toEqual([around]);
+  });
+
   it('are not routed over the gateway of the default route, also when that comes later', async () => {
     host = new ReconcilerHost({ family });
     const { kernel, clock } = host;

@@ -44,6 +44,10 @@ export class HostGateway implements Backend {
     for (const reconciler of this.#reconcilers) reconciler.moveTo(addresses);
   }
 
+  protect(addresses: readonly string[]): void {
+    for (const reconciler of this.#reconcilers) reconciler.protect(addresses);
+  }
+
   run(signal: AbortSignal): Promise<never> {
     return firstOf(signal, (inner) => this.#reconcilers.map((reconciler) => reconciler.run(inner)));
   }

@@ -45,7 +45,7 @@ export interface HostNetworksOptions {
   readonly connected: readonly ConnectedNetwork[];
   /** Those of the default routes. */
   readonly gateways: readonly string[];
-  /** Addresses of etcd's members, as far as they are known. */
+  /** Where etcd is, as far as that is known. */
   readonly etcdAddresses: readonly string[];
 }
 

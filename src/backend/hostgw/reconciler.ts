@@ -30,8 +30,6 @@ export interface ReconcilerOptions {
   readonly linkName: string;
   /** Whether what is sent to our own subnet is dropped while no bridge has it (`--ip-blackhole-route`). */
   readonly blackhole: boolean;
-  /** Addresses of etcd's members, of either family: no lease may take the way to them. Default: none is known. */
-  readonly etcdAddresses?: readonly string[];
 }
 
 /** The safety net beside events: everything is dumped and compared this often, ± 10 %. */
@@ -72,7 +70,7 @@ export class Reconciler implements Backend {
   #syncedAtMs: number | undefined;
 
   constructor(options: ReconcilerOptions) {
-    const { self, linkName, blackhole, ownership, etcdAddresses = [] } = options;
+    const { self, linkName, blackhole, ownership } = options;
     const { family } = self.subnet;
     this.#options = options;
     this.#desired = new DesiredRoutes({ ...self, network: ownership.network });
@@ -82,7 +80,6 @@ export class Reconciler implements Backend {
     this.#states = new RouteStates(options.log, options.activity);
     this.#writer = new RouteWriter({
       ...options,
-      etcdAddresses,
       own: { dst: self.subnet.text, blackhole },
       desired: this.#desired,
       mirror: this.#mirror,
@@ -99,8 +96,13 @@ export class Reconciler implements Backend {
 
   moveTo(addresses: PerFamily<string>): void {
     const address = this.#options.self.subnet.family === 4 ? addresses.ipv4 : addresses.ipv6;
-    if (address === undefined) return;
-    this.#takeChanged(this.#desired.moveTo(address));
+    if (address !== undefined) this.#takeChanged(this.#desired.moveTo(address));
+  }
+
+  protect(addresses: readonly string[]): void {
+    this.#writer.protect(addresses);
+    this.#allDirty = true;
+    this.#wake.wake();
   }
 
   async synced(signal: AbortSignal): Promise<void> {

@@ -20,8 +20,6 @@ export interface RouteWriterOptions {
   readonly desired: DesiredRoutes;
   readonly mirror: Mirror;
   readonly states: RouteStates;
-  /** Addresses of etcd's members: no lease may take the way to them. */
-  readonly etcdAddresses: readonly string[];
 }
 
 /** Nothing tells when a gateway beyond our view becomes reachable, so it is tried again now and then. */
@@ -45,6 +43,7 @@ export class RouteWriter {
   /** Destinations whose route was accepted and not seen since. */
   readonly #unseen = new Set<string>();
   #legacyRemoved = false;
+  #etcdAddresses: readonly string[] = [];
   #guarded: { readonly side: HostSide; readonly networks: HostNetworks } | undefined;
 
   constructor(options: RouteWriterOptions) {
@@ -52,6 +51,12 @@ export class RouteWriter {
     this.#foreign = new ForeignLimit(options.clock);
     this.#puts = new Holds(options.clock, options.random);
     this.#removals = new Holds(options.clock, options.random);
+  }
+
+  /** Takes over the addresses of etcd: no lease may take the way to them. */
+  protect(etcdAddresses: readonly string[]): void {
+    this.#etcdAddresses = etcdAddresses;
+    this.#guarded = undefined;
   }
 
   /** Lets one destination be tried again. */
@@ -171,10 +176,10 @@ export class RouteWriter {
 
   /** With what it has judged already, as long as it looks the same from here. */
   #hostNetworks(): HostNetworks {
-    const { mirror, etcdAddresses } = this.#options;
+    const { mirror } = this.#options;
     const { side } = mirror;
     if (this.#guarded?.side !== side) {
-      this.#guarded = { side, networks: new HostNetworks({ ...side, etcdAddresses }) };
+      this.#guarded = { side, networks: new HostNetworks({ ...side, etcdAddresses: this.#etcdAddresses }) };
     }
     return this.#guarded.networks;
   }

@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import { Socket } from 'node:net';
+import type { EtcdAddresses } from '../etcd-addresses.ts';
 
 /** SYNs go out after 0, 1 and 3 s; the fourth would come after the deadline of the call that waits. */
 const connectTimeoutMs = 4_000;
@@ -13,8 +14,16 @@ const connectTimeoutMs = 4_000;
  * Sockets are told from those of others by the asynchronous context in which they are made.
  */
 export class Connecting {
+  readonly #endpoint: string;
+  readonly #addresses: EtcdAddresses | undefined;
   readonly #sockets = new Set<Socket>();
   #closed = false;
+
+  /** `addresses` is told where connections to the endpoint are tried and made. */
+  constructor(endpoint: string, addresses?: EtcdAddresses) {
+    this.#endpoint = endpoint;
+    this.#addresses = addresses;
+  }
 
   /** Runs what may open a connection. */
   run<T>(open: () => T): T {
@@ -39,6 +48,18 @@ export class Connecting {
     socket.setTimeout(this.#closed ? 1 : connectTimeoutMs, giveUp);
     socket.once('connect', done);
     socket.once('close', done);
+    this.#follow(socket);
+  }
+
+  #follow(socket: Socket): void {
+    const addresses = this.#addresses;
+    if (addresses === undefined) return;
+    const endpoint = this.#endpoint;
+    socket.on('connectionAttempt', (address) => {
+      addresses.tried(endpoint, address);
+      socket.once('close', () => addresses.ended(endpoint, address));
+    });
+    socket.once('connect', () => addresses.made(endpoint, socket.remoteAddress ?? ''));
   }
 }
 

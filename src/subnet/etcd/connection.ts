@@ -1,5 +1,6 @@
 import { createSecureContext } from 'node:tls';
 import type { Clock } from '../../runtime/clock.ts';
+import type { EtcdAddresses } from '../etcd-addresses.ts';
 import { Call } from './call.ts';
 import { type EtcdServices, MemberClient } from './client.ts';
 import { Connecting } from './connecting.ts';
@@ -13,6 +14,7 @@ export interface ConnectionOptions {
   readonly clock: Clock;
   readonly security: EtcdSecurity | undefined;
   readonly deadlineMs: number;
+  readonly addresses: EtcdAddresses | undefined;
 }
 
 /** The way to one member, with the certificates and the token that calls need. Nothing is connected before the first call. */
@@ -21,7 +23,7 @@ export class Connection {
   readonly #options: ConnectionOptions;
   readonly #client: MemberClient;
   readonly #session: Session;
-  readonly #connecting = new Connecting();
+  readonly #connecting: Connecting;
   /** What the connection in use was made with. */
   #madeWith: TlsMaterial | undefined;
   #authenticating: Call | undefined;
@@ -29,6 +31,7 @@ export class Connection {
   constructor(endpoint: string, options: ConnectionOptions) {
     this.#endpoint = endpoint;
     this.#options = options;
+    this.#connecting = new Connecting(endpoint, options.addresses);
     this.#client = new MemberClient(
       endpoint,
       isTls(endpoint) ? this.#credentials(options.security) : undefined,

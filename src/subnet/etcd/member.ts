@@ -1,5 +1,6 @@
 import type { Clock } from '../../runtime/clock.ts';
 import { unlessAborted } from '../../runtime/wake.ts';
+import type { EtcdAddresses } from '../etcd-addresses.ts';
 import type {
   RangeRequest,
   RangeResponse,
@@ -25,6 +26,8 @@ export interface MemberOptions {
   readonly deadlineMs?: number;
   /** The certificates and the user; shared by all members. Default: no user, and Node's own CA certificates. */
   readonly security?: EtcdSecurity;
+  /** Told where connections are tried and made. */
+  readonly addresses?: EtcdAddresses;
 }
 
 /** What a call is for. */
@@ -50,9 +53,9 @@ class EtcdMember implements Registry {
   readonly #deadlineMs: number;
   readonly #closing = new AbortController();
 
-  constructor(endpoint: string, { clock, security, deadlineMs = 5_000 }: MemberOptions) {
+  constructor(endpoint: string, { clock, security, addresses, deadlineMs = 5_000 }: MemberOptions) {
     this.endpoint = endpoint;
-    this.#connection = new Connection(endpoint, { clock, security, deadlineMs });
+    this.#connection = new Connection(endpoint, { clock, security, addresses, deadlineMs });
     this.#clock = clock;
     this.#deadlineMs = deadlineMs;
   }
