@@ -4,8 +4,9 @@ import type { Clock } from '../runtime/clock.ts';
 import { messageOf } from '../runtime/errors.ts';
 import { oneLine } from '../runtime/escape.ts';
 import type { Logger } from '../runtime/logger.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
 import { untilAborted } from '../runtime/wake.ts';
-import { closeServer, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
+import { closeServer, codeOf, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
 
 /** Whether the daemon does its work; the reasons why not, one line each. */
 export interface Readiness {
@@ -21,6 +22,8 @@ export interface HealthServerOptions {
   readonly port: number;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Told of a port that cannot be had. */
+  readonly notices: TroubleLog;
   readonly readiness: () => Readiness;
   /** The daemon's figures for `/metrics`; without it there is no such page. */
   readonly metrics?: () => Promise<MetricsPage>;
@@ -43,21 +46,19 @@ export class HealthServer {
   }
 
   /**
-   * Serves until `signal` aborts, then resolves with every socket closed. A port that cannot be had is logged once, with
-   * the remedy, and tried again for ever. Never rejects.
+   * Serves until `signal` aborts, then resolves with every socket closed. A port that cannot be had is a notice, with the
+   * remedy, and tried again for ever. Never rejects.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, log, ip, port } = this.#options;
-    const onFailure = (error: unknown, code: string | undefined) =>
-      log.warn(
-        { event: 'health-not-listening', ip, port, error },
-        `Health checks cannot be served at ${ip} port ${port}: ${whyNot(code, error)}`,
-      );
-    await keepServing(clock, signal, () => this.#serve(signal), onFailure);
+    const { clock, notices, ip, port } = this.#options;
+    const text = `health checks at ${ip} port ${port}`;
+    await keepServing({ clock, notices, what: 'health-port', text, whyNot }, signal, (onListening) =>
+      this.#serve(onListening, signal),
+    );
   }
 
   /** Rejects when the port cannot be had; resolves when it was served until the signal. */
-  async #serve(signal: AbortSignal): Promise<void> {
+  async #serve(onListening: () => void, signal: AbortSignal): Promise<void> {
     const { ip, port, log } = this.#options;
     const server = limitedServer((request, response) => this.#answer(request, response));
     try {
@@ -66,6 +67,7 @@ export class HealthServer {
         { event: 'health-listening', ip: address.address, port: address.port },
         'Health checks are served',
       );
+      onListening();
       server.on('error', (error) =>
         log.warn({ event: 'health-error', error }, `Health server: ${messageOf(error)}`),
       );
@@ -158,7 +160,8 @@ function listen(server: Server, ip: string, port: number): Promise<AddressInfo> 
   });
 }
 
-function whyNot(code: string | undefined, error: unknown): string {
+function whyNot(error: unknown): string {
+  const code = codeOf(error);
   if (code === 'EADDRINUSE') return 'another program has this port; stop it or choose another --healthz-port';
   if (code === 'EADDRNOTAVAIL')
     return 'this host does not have that address; correct --healthz-ip or add the address';

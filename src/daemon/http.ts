@@ -1,6 +1,8 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type BackoffPolicy, backoffCeilingMs } from '../runtime/backoff.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { messageOf } from '../runtime/errors.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
 
 // What the two servers have in common: the one for probes, and the one for `flanneld-ts status`.
 
@@ -26,24 +28,32 @@ export function limitedServer(answer: (request: IncomingMessage, response: Serve
   return server;
 }
 
+export interface Served {
+  readonly clock: Clock;
+  /** Told when the address cannot be had: the host does its work all the same. */
+  readonly notices: TroubleLog;
+  /** A stable name of what is served, for the notices. */
+  readonly what: string;
+  /** The same for people, with the address: `health checks at 127.0.0.1 port 8471`. */
+  readonly text: string;
+  /** Why the address cannot be had, and what to do; default: the error's message. */
+  readonly whyNot?: (error: unknown) => string;
+}
+
 /**
- * Serves until `signal` aborts, then resolves. `serve` rejects when the address cannot be had: `onFailure` is told when the reason is
- * a new one, and it is tried again for ever. Never rejects.
+ * Serves until `signal` aborts, then resolves. `serve` calls `onListening` once the address is had, resolves at the end, and rejects
+ * when it cannot be had: that is a notice, and it is tried again for ever. Never rejects.
  */
 export async function keepServing(
-  clock: Clock,
+  { clock, notices, what, text, whyNot = messageOf }: Served,
   signal: AbortSignal,
-  serve: () => Promise<void>,
-  onFailure: (error: unknown, code: string | undefined) => void,
+  serve: (onListening: () => void) => Promise<void>,
 ): Promise<void> {
-  let lastCode: string | undefined;
   for (let attempt = 0; !signal.aborted; attempt++) {
     try {
-      await serve();
+      await serve(() => notices.clear(what, `${text} can be served now`));
     } catch (error) {
-      const code = codeOf(error);
-      if (attempt === 0 || code !== lastCode) onFailure(error, code);
-      lastCode = code;
+      notices.report(what, `${text} cannot be served: ${whyNot(error)}`, { error });
       await clock.sleep(backoffCeilingMs(listenBackoff, attempt), signal).catch(() => {});
     }
   }
@@ -58,7 +68,7 @@ export function closeServer(server: Server): Promise<void> {
   });
 }
 
-/** Whether it is GET or HEAD; else it is answered. */
+/** Whether it is neither GET nor HEAD; then the header for the answer, which is left to the caller, is set. */
 export function refusesMethod(request: IncomingMessage, response: ServerResponse): boolean {
   if (request.method === 'GET' || request.method === 'HEAD') return false;
   response.setHeader('Allow', 'GET, HEAD');

@@ -108,8 +108,8 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     notices,
   };
   const daemon = new Daemon(parts, options);
-  const health = serveHealth({ options, daemon, calls, log }, signal);
-  const status = serveStatus({ options, daemon, log }, signal);
+  const health = serveHealth({ options, daemon, calls, log, notices }, signal);
+  const status = serveStatus({ options, daemon, log, notices }, signal);
   try {
     await daemon.run(signal);
     return 0;
@@ -130,14 +130,19 @@ interface Served {
   readonly daemon: Daemon;
   readonly calls: EtcdCalls;
   readonly log: Logger;
+  readonly notices: TroubleLog;
 }
 
-async function serveHealth({ options, daemon, calls, log }: Served, signal: AbortSignal): Promise<void> {
+async function serveHealth(
+  { options, daemon, calls, log, notices }: Served,
+  signal: AbortSignal,
+): Promise<void> {
   if (options.healthz === undefined) return;
   const server = new HealthServer({
     ...options.healthz,
     clock: systemClock,
     log,
+    notices,
     readiness: () => daemon.readiness(),
     metrics: metricsOf(daemon, calls),
   });
@@ -149,7 +154,7 @@ async function serveHealth({ options, daemon, calls, log }: Served, signal: Abor
 }
 
 async function serveStatus(
-  { options, daemon, log }: Omit<Served, 'calls'>,
+  { options, daemon, log, notices }: Omit<Served, 'calls'>,
   signal: AbortSignal,
 ): Promise<void> {
   const { statusSocket: path } = options;
@@ -157,9 +162,13 @@ async function serveStatus(
   try {
     // A process without the rights it needs leaves nothing behind.
     await daemon.allowed(signal);
-    await new StatusServer({ path, clock: systemClock, log, snapshot: () => daemon.state.snapshot() }).run(
-      signal,
-    );
+    await new StatusServer({
+      path,
+      clock: systemClock,
+      log,
+      notices,
+      snapshot: () => daemon.state.snapshot(),
+    }).run(signal);
   } catch (error) {
     if (!signal.aborted) log.error({ event: 'status-failed', error }, 'the status server ended');
   }

@@ -102,9 +102,10 @@ export class State {
     return { ready: this.#ready && reasons.length === 0, reasons, notices: notices.current };
   }
 
-  /** For `systemctl status`: where the boot stands, or how many peers are routed, and the troubles. */
+  /** For `systemctl status`: where the boot stands, or how many peers are routed, the troubles, and the notices. */
   statusLine(): string {
-    return this.#summary + this.#options.trouble.current.map((reason) => `; ${reason}`).join('');
+    const { trouble, notices } = this.#options;
+    return [this.#summary, ...trouble.current, ...notices.current].join('; ');
   }
 
   snapshot(): Snapshot {

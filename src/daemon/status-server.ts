@@ -7,6 +7,7 @@ import type { PeerStatus, StatusView } from '../cli/status-view.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { FlannelError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
 import { untilAborted } from '../runtime/wake.ts';
 import { makeFolders } from './files.ts';
 import { closeServer, codeOf, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
@@ -17,6 +18,8 @@ export interface StatusServerOptions {
   readonly path: string;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Told of a socket that cannot be had. */
+  readonly notices: TroubleLog;
   readonly snapshot: () => Snapshot;
 }
 
@@ -37,23 +40,25 @@ export class StatusServer {
     this.#options = options;
   }
 
-  /** Serves until `signal` aborts, then resolves with the socket removed. What fails is logged and tried again. Never rejects. */
+  /**
+   * Serves until `signal` aborts, then resolves with the socket removed. One that cannot be had is a notice, and tried
+   * again for ever. Never rejects.
+   */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, log, path } = this.#options;
-    const onFailure = (error: unknown) =>
-      log.warn(
-        { event: 'status-not-listening', path, error },
-        `flanneld-ts status cannot be answered at ${path}: ${messageOf(error)}`,
-      );
-    await keepServing(clock, signal, () => this.#serve(signal), onFailure);
+    const { clock, notices, path } = this.#options;
+    const text = `flanneld-ts status at ${path}`;
+    await keepServing({ clock, notices, what: 'status-socket', text }, signal, (onListening) =>
+      this.#serve(onListening, signal),
+    );
   }
 
-  async #serve(signal: AbortSignal): Promise<void> {
+  async #serve(onListening: () => void, signal: AbortSignal): Promise<void> {
     const { log, path } = this.#options;
     await makeRoom(path);
     const server = limitedServer((request, response) => this.#answer(request, response));
     try {
       await listen(server, path);
+      onListening();
       server.on('error', (error) =>
         log.warn({ event: 'status-error', error }, `Status server: ${messageOf(error)}`),
       );

@@ -2,11 +2,13 @@ import { mkdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { StatusView } from '../../src/cli/status-view.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import type { DaemonProcess, LogRecord } from '../testbed/daemon.ts';
 import { NotifySocket } from '../testbed/notify-socket.ts';
 import { RunningProcess, runToEnd } from '../testbed/process.ts';
 import { type Bench, leaseKey, leaseValue, startBench } from './bench.ts';
+import { runProgram } from './program.ts';
 
 const HEALTHZ_PORT = 8472;
 
@@ -78,7 +80,11 @@ test.each([
 test('a read-only file system under the subnet-file is waited out', async () => {
   const folder = join(bench.dir, 'read-only');
   mkdirSync(folder);
-  const waiting = await makeWaiting(['--iface=eth0', `--subnet-file=${folder}/subnet.env`]);
+  // The socket lies elsewhere, so that the file is all there is to say.
+  const socket = join(bench.dir, 'elsewhere.sock');
+  const waiting = await makeWaiting([
+    ...['--iface=eth0', `--subnet-file=${folder}/subnet.env`, `--status-socket=${socket}`],
+  ]);
   const mount = async (...argv: string[]) => {
     const { exit, output } = await runToEnd(argv);
     expect(exit.code, output).toBe(0);
@@ -96,7 +102,7 @@ test('a read-only file system under the subnet-file is waited out', async () => 
   await expectGoesOn(waiting);
 });
 
-test('a health port in use costs one warning; the daemon works, and serves the port once it is free', async () => {
+test('a health port in use costs one warning and leaves the host ready; the daemon works, and serves the port once it is free', async () => {
   const server =
     "require('http').createServer((q, r) => r.end('another')).listen(PORT, '127.0.0.1', () => console.log('up'))";
   const code = server.replace('PORT', String(HEALTHZ_PORT));
@@ -109,13 +115,19 @@ test('a health port in use costs one warning; the daemon works, and serves the p
   await waiting.daemon.start();
   expect(isReady(waiting)).toBe(true);
   await sleep(3_000);
-  const warnings = waiting.daemon.logs.filter(({ event }) => event === 'health-not-listening');
+  const warnings = waiting.daemon.logs.filter(({ what }) => what === 'health-port');
   expect(warnings).toHaveLength(1);
   for (const text of ['127.0.0.1', String(HEALTHZ_PORT), '--healthz-port']) {
     expect(warnings[0]?.msg).toContain(text);
   }
+  const view = async (): Promise<StatusView> => {
+    const { stdout } = await runProgram({ ...waiting.daemon.options, argv: ['status', '--json'] });
+    return JSON.parse(stdout.join(''));
+  };
+  expect(await view()).toMatchObject({ ready: true, reasons: [], notices: [warnings[0]?.msg] });
   await other.stop('SIGKILL');
   await waiting.daemon.waitForLog('health-listening', 40_000);
+  expect(await view()).toMatchObject({ ready: true, notices: [] });
   const { status, body } = await bench.get(`http://127.0.0.1:${HEALTHZ_PORT}/healthz`);
   expect([status, body.trim()]).toEqual([200, 'flanneld is running']);
   expect((await waiting.daemon.stop()).code).toBe(0);

@@ -30,6 +30,8 @@ describe('what the service manager is told', () => {
     const { options } = host.daemon;
     daemon = new DaemonProcess({
       ...options,
+      // Elsewhere than the files, so that nothing is wrong but these.
+      flags: [...(options.flags ?? []), `--status-socket=${join(host.dir, 'status.sock')}`],
       env: { ...options.env, NOTIFY_SOCKET: socket.path },
     });
   });

@@ -2,7 +2,9 @@ import type { Server as HttpServer } from 'node:http';
 import type { Server } from 'node:net';
 import { HealthServer, type MetricsPage, type Readiness } from '../../src/daemon/health.ts';
 import { systemClock } from '../../src/daemon/system-clock.ts';
+import type { Clock } from '../../src/runtime/clock.ts';
 import type { LogFields, Logger } from '../../src/runtime/logger.ts';
+import { TroubleLog } from '../../src/runtime/trouble.ts';
 
 interface Entry {
   readonly level: string;
@@ -17,7 +19,7 @@ export async function cleanUp(): Promise<void> {
   for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
 }
 
-export function recorder(): { log: Logger; entries: Entry[] } {
+function recorder(): { log: Logger; entries: Entry[] } {
   const entries: Entry[] = [];
   const at = (level: string) => (fields: LogFields, message: string) =>
     void entries.push({ level, fields, message });
@@ -33,14 +35,21 @@ export async function waitFor<T>(what: string, probe: () => T | undefined): Prom
   }
 }
 
+/** What a server is given beside its address; `entries` is what it logs, its notices among it. */
+export function serving(clock: Clock = systemClock) {
+  const { log, entries } = recorder();
+  const notices = new TroubleLog(clock, log);
+  return { clock, log, notices, entries };
+}
+
 export async function start(
   readiness: () => Readiness = () => ({ ready: true, reasons: [], notices: [] }),
   ip = '127.0.0.1',
   metrics?: () => Promise<MetricsPage>,
 ) {
-  const { log, entries } = recorder();
+  const { entries, ...parts } = serving();
   const controller = new AbortController();
-  const options = { ip, port: 0, clock: systemClock, log, readiness, ...(metrics && { metrics }) };
+  const options = { ip, port: 0, ...parts, readiness, ...(metrics && { metrics }) };
   const run = new HealthServer(options).run(controller.signal);
   const stop = async () => {
     controller.abort();

@@ -3,8 +3,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { HealthServer } from '../../src/daemon/health.ts';
-import { systemClock } from '../../src/daemon/system-clock.ts';
-import { cleanUp, cleanups, close, listen, notReady, recorder, start, waitFor } from './health-support.ts';
+import { cleanUp, cleanups, close, listen, notReady, serving, start, waitFor } from './health-support.ts';
 
 afterEach(cleanUp);
 
@@ -160,12 +159,11 @@ describe('the health server', () => {
   });
 
   it('ends at once when it is stopped before it began', async () => {
-    const { log, entries } = recorder();
+    const { entries, ...parts } = serving();
     const server = new HealthServer({
       ip: '127.0.0.1',
       port: 0,
-      clock: systemClock,
-      log,
+      ...parts,
       readiness: notReady,
     });
     await server.run(AbortSignal.abort());
@@ -174,13 +172,14 @@ describe('the health server', () => {
 });
 
 describe('a port that cannot be had', () => {
-  it('is warned about once, tried again for ever, and served when it is free', async () => {
+  it('is a notice, tried again for ever, and served when it is free', async () => {
     const blocker = await listen(createServer());
     const { port } = blocker.address() as AddressInfo;
     const clock = new VirtualClock();
-    const { log, entries } = recorder();
+    const { entries, ...parts } = serving(clock);
+    const { notices } = parts;
     const controller = new AbortController();
-    const run = new HealthServer({ ip: '127.0.0.1', port, clock, log, readiness: notReady }).run(
+    const run = new HealthServer({ ip: '127.0.0.1', port, ...parts, readiness: notReady }).run(
       controller.signal,
     );
     cleanups.push(async () => {
@@ -200,21 +199,32 @@ describe('a port that cannot be had', () => {
         message: expect.stringContaining('another program has this port; stop it'),
       }),
     ]);
+    expect(notices.current).toEqual([expect.stringContaining(`127.0.0.1 port ${port} cannot be served`)]);
+    // Said again now and then, as all that lasts.
+    await clock.advance(600_000);
+    await waitFor('a wait', () => clock.pending === 1 || undefined);
+    expect(entries.slice(1)).toEqual([
+      expect.objectContaining({ level: 'warn', message: entries[0]?.message }),
+    ]);
     await close(blocker);
     await clock.advance(30_000);
     await waitFor('the port', () => entries.find(({ fields }) => fields['event'] === 'health-listening'));
+    await waitFor('the end of it', () => notices.current.length === 0 || undefined);
+    expect(entries.at(-1)).toMatchObject({
+      level: 'info',
+      fields: { event: 'trouble-over', what: 'health-port' },
+    });
     expect((await ask(port, '/healthz')).status).toBe(200);
   });
 
   it('is given up when the daemon stops', async () => {
-    const { log, entries } = recorder();
+    const { entries, ...parts } = serving();
     const controller = new AbortController();
     // An address of the documentation's range: no host has it.
     const server = new HealthServer({
       ip: '192.0.2.1',
       port: 0,
-      clock: systemClock,
-      log,
+      ...parts,
       readiness: notReady,
     });
     const run = server.run(controller.signal);

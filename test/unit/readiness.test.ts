@@ -159,7 +159,7 @@ it.each(NOTICES)('is ready in spite of %s, which is a notice', async (_, act, no
   if (security === undefined) throw new Error('no security');
   await act(security, files);
   expect(host.readiness).toEqual({ ready: true, reasons: [], notices: [expect.stringMatching(notice)] });
-  expect(host.state?.statusLine()).toMatch(/peers routed$/);
+  expect(host.state?.statusLine()).toMatch(/^subnet .* peers routed; \S/);
   await undo(security, files);
   expect(host.readiness).toEqual({ ready: true, reasons: [], notices: [] });
 });

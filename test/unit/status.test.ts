@@ -9,7 +9,7 @@ import type { Snapshot } from '../../src/daemon/state.ts';
 import { StatusServer } from '../../src/daemon/status-server.ts';
 import { systemClock } from '../../src/daemon/system-clock.ts';
 import { tempDir } from '../testbed/run.ts';
-import { cleanUp, cleanups, recorder, waitFor } from './health-support.ts';
+import { cleanUp, cleanups, serving, waitFor } from './health-support.ts';
 
 // The two ends of `flanneld-ts status`, over real sockets.
 
@@ -96,9 +96,10 @@ last errors:
 
 /** A daemon's end; resolves once it answers, or has said that it cannot. */
 async function serve(at = path, answer: () => Snapshot = () => snapshot) {
-  const { log, entries } = recorder();
+  const { entries, ...parts } = serving();
+  const { notices } = parts;
   const controller = new AbortController();
-  const server = new StatusServer({ path: at, clock: systemClock, log, snapshot: answer });
+  const server = new StatusServer({ path: at, ...parts, snapshot: answer });
   const run = server.run(controller.signal);
   const stop = async () => {
     controller.abort();
@@ -110,7 +111,7 @@ async function serve(at = path, answer: () => Snapshot = () => snapshot) {
     const there = existsSync(at) && lstatSync(at).isSocket() && (statSync(at).mode & 0o777) === 0o600;
     return there || entries.length > 0 || undefined;
   });
-  return { entries, stop };
+  return { entries, notices, stop };
 }
 
 async function ask({ json = false, at = path } = {}) {
@@ -239,7 +240,7 @@ describe('the status socket', () => {
 
   it('is left to another daemon that lives, and had when that is gone', async () => {
     const first = await serve();
-    const { entries } = await serve();
+    const { entries, notices } = await serve();
     await waitFor('the warning', () => entries[0]);
     expect(entries).toEqual([
       expect.objectContaining({
@@ -247,10 +248,12 @@ describe('the status socket', () => {
         message: expect.stringContaining('another program answers there'),
       }),
     ]);
+    expect(notices.current).toEqual([entries[0]?.message]);
     expect((await ask()).code).toBe(0);
     await first.stop();
     await waitFor('the socket', () => existsSync(path) || undefined);
     expect((await ask()).code).toBe(0);
+    expect(notices.current).toEqual([]);
   });
 
   it('never replaces a file', async () => {
