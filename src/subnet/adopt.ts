@@ -103,7 +103,7 @@ async function replaceKey(
       compare: [
         { key: lease.key, target: 'mod', op: '=', value: lease.modRevision },
         there === undefined ? absent({ key }) : { key, target: 'mod', op: '=', value: there.modRevision },
-        ...(fresh.ipv4 === undefined ? [] : [absent(keysOf(subnetsPrefix, fresh))]),
+        ...(fresh.ipv4 === undefined ? [] : keysOf(subnetsPrefix, fresh).map(absent)),
       ],
       success: [
         { op: 'delete', key: lease.key },

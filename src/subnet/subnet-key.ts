@@ -5,6 +5,12 @@ import { prefixEnd } from './registry.ts';
 /** The subnets one key stands for: an IPv4 one, an IPv6 one, or both of one host. Never neither. */
 export type LeaseSubnets = PerFamily<Subnet>;
 
+/** One key, or those of [key, rangeEnd). */
+export interface KeyRange {
+  readonly key: string;
+  readonly rangeEnd?: string;
+}
+
 /** flanneld's stand-in for "no IPv4 half" in the key of an IPv6-only host. It is not a subnet: it would overlap every other. */
 const noIPv4 = '0.0.0.0-0';
 
@@ -65,12 +71,13 @@ export function formatSubnetKey(leasesPrefix: string, subnets: LeaseSubnets): st
 }
 
 /**
- * The range of the keys of this IPv4 subnet, with any IPv6 half and without. A compare of CREATE = 0 over it keeps two
- * hosts from taking one subnet, and disturbs nobody who takes another.
+ * The keys of this IPv4 subnet, without an IPv6 half and with any. Compares of CREATE = 0 over them keep two hosts from taking one
+ * subnet, and disturb nobody who takes another; nor is anybody disturbed by keys that only begin alike, as `10.1.7.0-240`.
  */
-export function subnetKeyRange(leasesPrefix: string, ipv4: Subnet): { key: string; rangeEnd: string } {
+export function subnetKeyRanges(leasesPrefix: string, ipv4: Subnet): readonly KeyRange[] {
   const key = leasesPrefix + formatPart(ipv4);
-  return { key, rangeEnd: prefixEnd(key) };
+  const withIPv6 = `${key}&`;
+  return [{ key }, { key: withIPv6, rangeEnd: prefixEnd(withIPv6) }];
 }
 
 function parsePart(text: string, family: 4 | 6): Subnet | undefined {

@@ -3,7 +3,13 @@ import { formatLeaseValue } from './lease.ts';
 import { listRange } from './list.ts';
 import type { LeaseOptions } from './own-lease.ts';
 import { type Compare, type KeyValue, prefixEnd, type TxnRequest } from './registry.ts';
-import { formatSubnetKey, type LeaseSubnets, occupiedSubnets, subnetKeyRange } from './subnet-key.ts';
+import {
+  formatSubnetKey,
+  type KeyRange,
+  type LeaseSubnets,
+  occupiedSubnets,
+  subnetKeyRanges,
+} from './subnet-key.ts';
 
 /** The revision of the key that was put, or else the keys that are in the way. */
 export type Taken = { readonly modRevision: number } | { readonly inTheWay: readonly KeyValue[] };
@@ -11,7 +17,7 @@ export type Taken = { readonly modRevision: number } | { readonly inTheWay: read
 /**
  * Creates the key of `subnets` with the lease `leaseId`, unless someone was faster: then resolves to the keys in the way.
  *
- * The range compare covers the IPv4 subnet with and without an IPv6 half, and lets any number of joiners proceed side by
+ * The compares cover the IPv4 subnet with and without an IPv6 half, and lets any number of joiners proceed side by
  * side. What it cannot see (a key of another length that overlaps, the same IPv6 subnet in another key) shows in the list
  * read by the same transaction: whoever has the later create_revision gives way, and that can only be the one who sees the
  * other. `isInTheWay` adds to that what else must not be there.
@@ -30,14 +36,13 @@ export async function take(
   const guard = keysOf(subnetsPrefix, subnets);
   const key = formatSubnetKey(subnetsPrefix, subnets);
   const request: TxnRequest = {
-    compare: [absent(guard)],
+    compare: guard.map(absent),
     success: [{ op: 'put', key, value: formatLeaseValue(addresses), lease: leaseId }, listOf(subnetsPrefix)],
-    failure: [{ op: 'range', ...guard }],
+    failure: guard.map((keys) => ({ op: 'range', ...keys })),
   };
   const { succeeded, ranges, header } = await registry.txn(request, signal);
-  const kvs = ranges[0] ?? [];
-  if (!succeeded) return { inTheWay: kvs };
-  const inTheWay = kvs.filter(
+  if (!succeeded) return { inTheWay: ranges.flat() };
+  const inTheWay = (ranges[0] ?? []).filter(
     (kv) => kv.key !== key && (overlapsKey(subnetsPrefix, kv, subnets) || isInTheWay(kv)),
   );
   if (inTheWay.length === 0) return { modRevision: header.revision };
@@ -49,17 +54,14 @@ export async function take(
 }
 
 /** The keys that nobody but the holder of these subnets may put: all of the IPv4 subnet, else that of the IPv6 one. */
-export function keysOf(
-  subnetsPrefix: string,
-  subnets: LeaseSubnets,
-): { readonly key: string; readonly rangeEnd?: string } {
+export function keysOf(subnetsPrefix: string, subnets: LeaseSubnets): readonly KeyRange[] {
   return subnets.ipv4 === undefined
-    ? { key: formatSubnetKey(subnetsPrefix, subnets) }
-    : subnetKeyRange(subnetsPrefix, subnets.ipv4);
+    ? [{ key: formatSubnetKey(subnetsPrefix, subnets) }]
+    : subnetKeyRanges(subnetsPrefix, subnets.ipv4);
 }
 
-/** Holds when there is no such key. */
-export function absent(keys: { readonly key: string; readonly rangeEnd?: string }): Compare {
+/** Holds when there is no key of these. */
+export function absent(keys: KeyRange): Compare {
   return { ...keys, target: 'create', op: '=', value: 0 };
 }
 

@@ -48,7 +48,7 @@ describe('a host without a lease', () => {
     ['overlapped by a longer length', '10.1.77.0/24', ['10.1.77.128-25'], undefined],
     ['of another length', '10.1.77.0/25', [], undefined],
     ['outside the pool', '10.2.77.0/24', [], undefined],
-    ['in the way of a key that names no subnet', '10.1.77.0/24', ['10.1.77.0-240'], undefined],
+    ['beside a key that names no subnet', '10.1.77.0/24', ['10.1.77.0-240'], '10.1.77.0/24'],
   ])('uses a hint that is %s only when it may', async (_, hint, taken, expected) => {
     for (const name of taken) world.etcd.put(key(name), valueOf('10.211.0.2'));
     const host = await acquire({ hint: { ipv4: subnet(hint) } });

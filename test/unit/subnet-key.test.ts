@@ -7,7 +7,7 @@ import {
   joinKey,
   occupiedSubnets,
   parseSubnetKey,
-  subnetKeyRange,
+  subnetKeyRanges,
   subnetsPrefix,
 } from '../../src/subnet/subnet-key.ts';
 
@@ -181,23 +181,34 @@ describe('a lease key', () => {
   });
 });
 
-describe('the range of a subnet’s keys', () => {
-  it('ends before the next length', () => {
-    expect(subnetKeyRange(prefix, subnet('172.20.9.0/24'))).toEqual({
-      key: `${prefix}172.20.9.0-24`,
-      rangeEnd: `${prefix}172.20.9.0-25`,
-    });
+describe('the keys of a subnet', () => {
+  const holds = (ipv4: Subnet, candidate: string): boolean =>
+    subnetKeyRanges(prefix, ipv4).some(({ key, rangeEnd }) =>
+      rangeEnd === undefined ? candidate === key : key <= candidate && candidate < rangeEnd,
+    );
+
+  it('are the one without and those with an IPv6 half, and none that only begins alike', () => {
+    const ipv4 = subnet('172.20.9.0/24');
+    const holding = (name: string) => holds(ipv4, prefix + name);
+    for (const name of ['172.20.9.0-24', '172.20.9.0-24&fc00:1::-64', '172.20.9.0-24&junk'])
+      expect(holding(name), name).toBe(true);
+    for (const name of [
+      '172.20.9.0-240',
+      '172.20.9.0-24x',
+      '172.20.9.0-24 ',
+      '172.20.9.0-25',
+      '172.20.9.0-2',
+    ])
+      expect(holding(name), name).toBe(false);
   });
 
-  it('holds the subnet with any IPv6 half, and no other subnet of its length', () => {
+  it('are those with any IPv6 half, and of no other subnet of its length', () => {
     fc.assert(
       fc.property(subnets(4, 32), subnets(4, 32), subnets(6, 128), (ipv4, other, ipv6) => {
-        const { key, rangeEnd } = subnetKeyRange(prefix, ipv4);
-        const holds = (candidate: string): boolean => key <= candidate && candidate < rangeEnd;
-        expect(holds(formatSubnetKey(prefix, { ipv4 }))).toBe(true);
-        expect(holds(formatSubnetKey(prefix, { ipv4, ipv6 }))).toBe(true);
+        expect(holds(ipv4, formatSubnetKey(prefix, { ipv4 }))).toBe(true);
+        expect(holds(ipv4, formatSubnetKey(prefix, { ipv4, ipv6 }))).toBe(true);
         const neighbour = subnetAt(4, other.first, ipv4.length);
-        expect(holds(formatSubnetKey(prefix, { ipv4: neighbour }))).toBe(neighbour.text === ipv4.text);
+        expect(holds(ipv4, formatSubnetKey(prefix, { ipv4: neighbour }))).toBe(neighbour.text === ipv4.text);
       }),
     );
   });
