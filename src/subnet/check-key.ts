@@ -13,8 +13,8 @@ export interface CheckOptions extends LeaseOptions {
   readonly defence: AddressDefence;
   /** Addresses that the value is to name from now on, when this host has got other ones. */
   readonly moveTo?: PerFamily<string> | undefined;
-  /** Values that may have been written without our hearing of it. */
-  readonly unconfirmedValues: ReadonlySet<string>;
+  /** Values that this host has written, or may have without hearing of it. */
+  readonly written: ReadonlySet<string>;
   /** Another host had our subnet when we looked last. */
   readonly contested: boolean;
   /** Told when our key is found to be gone, before it is taken again. */
@@ -41,7 +41,8 @@ export async function checkKey(
   const { registry, grants, addresses } = options;
   const kv = (await registry.range({ key: own.key }, signal)).kvs[0];
   if (kv === undefined) return await retake(options, own, signal);
-  if (namesAnother(addresses, kv.value) && !isMoved(options, own, kv)) return { result: 'contested', by: kv };
+  if (namesAnother(addresses, kv.value) && !isOwnWrite(options, own, kv))
+    return { result: 'contested', by: kv };
   // A key of ours that was never confirmed, because an answer was lost: does it overlap an older one? Then it goes.
   const unconfirmed = grants.isUnused(kv.lease);
   const older = unconfirmed && (await findOverlap(options, own.subnets, signal, kv.createRevision));
@@ -56,9 +57,9 @@ export async function checkKey(
   return { result: 'held', lease: { ...own, ...kept } };
 }
 
-/** Our move to other addresses whose answer was lost. */
-function isMoved({ unconfirmedValues }: CheckOptions, { leaseId }: OwnLease, kv: KeyValue): boolean {
-  return unconfirmedValues.has(kv.value) && kv.lease === leaseId;
+/** Our own doing although it names other addresses, those before or after a move: nobody else puts a key on our lease. */
+function isOwnWrite({ written, grants }: CheckOptions, { leaseId }: OwnLease, kv: KeyValue): boolean {
+  return written.has(kv.value) && (kv.lease === leaseId || grants.isOurs(kv.lease));
 }
 
 async function keep(options: CheckOptions, own: OwnLease, kv: KeyValue, signal: AbortSignal) {
@@ -89,7 +90,8 @@ function noteLease({ log, grants }: CheckOptions, { key, leaseId: before }: OwnL
 
 /**
  * Our key is gone (deleted, revoked, expired): the same subnets again, if nobody else has them. Routes stay as they are. The
- * lease it had serves again when it still lives; only a dead one is replaced.
+ * lease it had serves again when it still lives and was granted to this host. Another's, flanneld's for one, is left to expire: what
+ * is never confirmed goes with its lease, and so would all that others have put on it.
  */
 async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal): Promise<CheckedKey> {
   const { registry, grants, addresses, leaseTtlSeconds, subnetsPrefix } = options;
@@ -100,7 +102,9 @@ async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal)
   // A look first: to put the key and give way again, at every attempt, would make all hosts change their routes.
   const still = options.contested && (await findOverlap(options, subnets, signal));
   if (still) return { result: 'contested', by: still };
-  const lives = own.leaseId === '0' ? 0 : (await registry.leaseKeepAlive(own.leaseId, signal)).ttlSeconds;
+  const lives = grants.isOurs(own.leaseId)
+    ? (await registry.leaseKeepAlive(own.leaseId, signal)).ttlSeconds
+    : 0;
   // Until the key is confirmed the lease counts as unused.
   if (lives > 0) grants.own(own.leaseId);
   const granted =

@@ -1,6 +1,10 @@
+import { excerpt } from '../runtime/excerpt.ts';
 import { formatLeaseValue } from './lease.ts';
 import type { LeaseOptions } from './own-lease.ts';
 import type { KeyValue } from './registry.ts';
+
+/** More of a value that somebody put into our key is not logged. */
+const longestValue = 200;
 
 /** What a key of ours carries now. */
 export interface KeptKey {
@@ -31,7 +35,12 @@ export async function keepKey(
   if (kv.value === value && kv.lease === leaseId) return { ...kept, modRevision: kv.modRevision };
   const modRevision = await rewrite(options, kv, { value, lease: leaseId }, signal);
   if (modRevision === undefined) return undefined;
-  const fields = { key: kv.key, before: kv.value, leaseBefore: kv.lease, lease: leaseId };
+  const fields = {
+    key: kv.key,
+    before: excerpt(kv.value, longestValue),
+    leaseBefore: kv.lease,
+    lease: leaseId,
+  };
   options.log.warn({ event: 'lease-rewritten', ...fields }, `the own lease ${kv.key} was put right`);
   return { ...kept, modRevision };
 }

@@ -9,9 +9,9 @@ import { acquireLease } from './acquire.ts';
 import type { AcquireOptions } from './acquire-options.ts';
 import { AddressDefence } from './address-defence.ts';
 import { checkKey } from './check-key.ts';
+import { contestedReport } from './contested.ts';
 import { FamilyMix } from './family-mix.ts';
 import { Grants } from './grants.ts';
-import { holderText } from './holder.ts';
 import type { LeaseUpdate } from './lease-update.ts';
 import { Move } from './move.ts';
 import { AddressInUseError, familiesText, type LeaseState, type OwnLease } from './own-lease.ts';
@@ -134,12 +134,14 @@ export class LeaseManager {
         signal.throwIfAborted();
         activity?.round(RENEWAL_LOOP, stuckMs);
         if (failures === 0) await this.#schedule.untilDue(this.#wake, this.#defence.dueMs, signal);
-        if (await this.#attempt(signal)) {
+        const outcome = await this.#attempt(signal);
+        if (outcome === 'well') {
           failures = 0;
           continue;
         }
-        const waits = this.state === 'contested' || this.state === 'moving';
-        const waitMs = backoffMs(waits ? contestedPolicy : renewPolicy, failures++, random);
+        // What another host does is looked at rarely; an etcd that is back is not to be waited for long.
+        const policy = outcome === 'waits' ? contestedPolicy : renewPolicy;
+        const waitMs = backoffMs(policy, failures++, random);
         await this.#wake.waitAtMost(clock, waitMs, signal);
       }
     } finally {
@@ -148,12 +150,13 @@ export class LeaseManager {
     }
   }
 
-  /** Whether all is well with our key. */
-  async #attempt(signal: AbortSignal): Promise<boolean> {
+  /** `waits`: for what another host has; `failed`: etcd could not be asked, or the key changed under our hands. */
+  async #attempt(signal: AbortSignal): Promise<'well' | 'waits' | 'failed'> {
     const own = this.#lease;
     if (own === undefined) throw new RangeError('acquire comes before run');
     try {
-      return await this.#check(own, signal);
+      if (await this.#check(own, signal)) return 'well';
+      return this.state === 'contested' || this.state === 'moving' ? 'waits' : 'failed';
     } catch (error) {
       signal.throwIfAborted();
       const { text, fields } = this.#schedule.timeLeft();
@@ -162,10 +165,11 @@ export class LeaseManager {
         `the lease ${own.key} could not be renewed; ${text}: ${explanationOf(error)}`,
         { key: own.key, ...fields, error },
       );
-      return false;
+      return 'failed';
     }
   }
 
+  /** Whether all is well with our key. */
   async #check(own: OwnLease, signal: AbortSignal): Promise<boolean> {
     const asked = this.#schedule.now();
     const moveTo = await this.#move.next(this.#options, own, signal);
@@ -174,7 +178,7 @@ export class LeaseManager {
         ...this.#options,
         defence: this.#defence,
         moveTo,
-        unconfirmedValues: this.#move.values,
+        written: this.#move.written,
         contested: this.#state === 'contested',
         onLost: () => this.#lost(own),
       },
@@ -198,15 +202,10 @@ export class LeaseManager {
 
   /** Notes that `kv`, another host's key, has our subnet, and gives back the lease we had for it. */
   async #contested(own: OwnLease, kv: KeyValue, signal: AbortSignal): Promise<void> {
-    const { trouble, grants, registry } = this.#base;
+    const { trouble, grants } = this.#base;
     this.#state = 'contested';
-    const holder = holderText(kv.value);
-    trouble.report(
-      'contested',
-      `subnet ${familiesText(own.subnets)} of this host now belongs to ${holder} (${kv.key}): peers route it there. ` +
-        `Stop one of the two hosts, or: etcdctl --endpoints=${registry.endpoint} del '${kv.key}'. It is never overwritten here`,
-      { key: kv.key, holder, endpoint: registry.endpoint },
-    );
+    const { message, fields } = contestedReport(this.#base, own, kv);
+    trouble.report('contested', message, fields);
     if (kv.lease !== own.leaseId) grants.release(own.leaseId);
     await grants.revokeUnused(signal);
   }

@@ -10,12 +10,16 @@ export class Move {
   readonly #trouble: TroubleLog;
   #addresses: PerFamily<string>;
   #target: PerFamily<string> | undefined;
-  /** What may have been written, until something is confirmed. */
-  readonly values = new Set<string>();
+  /**
+   * Every value that this host has written, or may have: an unanswered write can take effect long after another one, and an etcd that
+   * is restored has an old one again.
+   */
+  readonly written = new Set<string>();
 
   constructor(trouble: TroubleLog, addresses: PerFamily<string>) {
     this.#trouble = trouble;
     this.#addresses = addresses;
+    this.written.add(formatLeaseValue(addresses));
   }
 
   /** The addresses in use: those that etcd is known to hold. */
@@ -45,6 +49,7 @@ export class Move {
   settle(): void {
     this.#addresses = this.#target ?? this.#addresses;
     this.#target = undefined;
+    this.written.add(formatLeaseValue(this.#addresses));
   }
 
   /** The target, unless another key carries one of its addresses: that is reported. Rejects with RegistryError. */
@@ -67,7 +72,7 @@ export class Move {
       return parsed !== undefined && 'lease' in parsed && carriesAny(changed, parsed.lease);
     });
     if (other === undefined) {
-      this.values.add(formatLeaseValue(target));
+      this.written.add(formatLeaseValue(target));
       return target;
     }
     this.#trouble.report(
@@ -82,7 +87,6 @@ export class Move {
 
   /** The key holds `value`, as etcd confirmed; returns the addresses before when that ends a move. */
   confirmed(value: string): PerFamily<string> | undefined {
-    this.values.clear();
     if (this.#target === undefined || value !== formatLeaseValue(this.#target)) return undefined;
     const before = this.#addresses;
     this.settle();

@@ -257,3 +257,13 @@ describe('L6: an address that another key carries', () => {
 function familyText({ ipv4, ipv6 }: PerFamily<string>): string {
   return `${ipv4} and ${ipv6}`;
 }
+
+it('L6: a move that etcd was away for is made soon after etcd is back', async () => {
+  const host = await started();
+  world.etcd.cut(host.name);
+  host.manager.moveTo({ ipv4: newIp });
+  await world.clock.advance(600_000);
+  world.etcd.heal(host.name);
+  await world.clock.until('the move', () => host.held !== undefined, 16_000);
+  expect(world.kvs).toMatchObject([{ value: valueOf(newIp) }]);
+});

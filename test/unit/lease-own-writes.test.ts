@@ -1,0 +1,144 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf } from './lease-host.ts';
+import { type LensRegistry, prefix, valueOf } from './lease-watch-host.ts';
+
+const ip = '10.211.0.1';
+const newIp = '10.211.0.77';
+
+let world: LeaseWorld;
+let host: LeaseHost;
+
+beforeEach(() => {
+  world = new LeaseWorld({ latencyMs: 1 });
+});
+
+afterEach(async () => {
+  expect(await world.close()).toBe(true);
+});
+
+async function hold(options: LeaseHostOptions = {}): Promise<{ key: string; leaseId: string }> {
+  host = world.host(ip, options).start();
+  await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+  await world.clock.advance(100);
+  const { key = '', leaseId = '' } = host.manager.lease ?? {};
+  return { key, leaseId };
+}
+
+const alarms = () => world.log.lines.filter(({ fields }) => fields['what'] === 'contested');
+
+describe('a value that this host has written itself', () => {
+  it('is put right when a move that was given up takes effect late', async () => {
+    const { key, leaseId } = await hold();
+    world.etcd.loseNextReply({ applied: false });
+    host.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(3);
+    host.manager.moveTo({ ipv4: ip });
+    await world.clock.advance(60_000);
+    world.etcd.put(key, valueOf(newIp), leaseId);
+    await world.clock.advance(60_000);
+    expect(world.etcd.get(key)).toMatchObject({ value: valueOf(ip), lease: leaseId });
+    expect(host.held).toBeDefined();
+    expect(alarms()).toEqual([]);
+  });
+
+  it('is put right when an etcd from before a move is restored', async () => {
+    const { key, leaseId } = await hold();
+    const backup = world.etcd.snapshot();
+    host.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(1_000);
+    expect(world.etcd.get(key)?.value).toBe(valueOf(newIp));
+    world.etcd.restore(backup);
+    await world.clock.advance(60_000);
+    expect(world.etcd.get(key)).toMatchObject({ value: valueOf(newIp), lease: leaseId });
+    expect(host.held).toBeDefined();
+    expect(alarms()).toEqual([]);
+  });
+
+  it('on another etcd lease is another host’s, which got the address', async () => {
+    const { key } = await hold();
+    host.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(1_000);
+    world.etcd.put(key, valueOf(ip), world.etcd.grant(900));
+    await world.clock.advance(60_000);
+    expect(host.manager.state).toBe('contested');
+    expect(world.etcd.get(key)?.value).toBe(valueOf(ip));
+  });
+
+  it('is ours on the lease that replaced a dead one, although the answer was lost', async () => {
+    host = world.host(ip, { watch: false });
+    const started: LensRegistry[] = [];
+    host.onStart = (registry) => void started.push(registry);
+    host.start();
+    await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+    const before = host.manager.lease;
+    const [lens] = started;
+    if (lens === undefined) throw new Error('not started');
+    const keepAlive = lens.leaseKeepAlive;
+    lens.leaseKeepAlive = () => Promise.resolve({ ttlSeconds: 0 });
+    lens.onCall = (call) => {
+      if (call !== 'txn') return;
+      lens.leaseKeepAlive = keepAlive;
+      world.etcd.loseNextReply({ applied: true });
+      lens.onCall = () => {};
+    };
+    host.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(60_000);
+    expect(host.held).toBeDefined();
+    expect(host.manager.lease?.leaseId).not.toBe(before?.leaseId);
+    expect(world.etcd.get(before?.key ?? '')?.value).toBe(valueOf(newIp));
+    expect(alarms()).toEqual([]);
+  });
+});
+
+it('L4: a key that stands for no subnet does not keep a host from its own', async () => {
+  const { key } = await hold({ pools: { ipv4: poolOf('10.1.7.0/24', '10.1.7.0/24') } });
+  for (const odd of ['0', '0&x', 'x', ' '])
+    world.etcd.put(`${prefix}10.1.7.0-24${odd}`, valueOf('10.211.0.2'));
+  world.etcd.delete(key);
+  await world.clock.advance(5_000);
+  expect(host.held).toBe('10.1.7.0/24');
+  expect(world.etcd.get(key)?.value).toBe(valueOf(ip));
+  expect(alarms()).toEqual([]);
+});
+
+it('L4: nor does it keep one from a free subnet', async () => {
+  world.etcd.put(`${prefix}10.1.7.0-240`, valueOf('10.211.0.2'));
+  await hold({ pools: { ipv4: poolOf('10.1.7.0/24', '10.1.7.0/24') } });
+  expect(host.held).toBe('10.1.7.0/24');
+});
+
+it('a lease that another key hangs on is not revoked when the own subnet is lost', async () => {
+  const theirs = world.etcd.grant(900);
+  world.etcd.put(`${prefix}10.1.7.0-24`, valueOf(ip), theirs);
+  world.etcd.put('/elsewhere', 'an operator’s', theirs);
+  const { key } = await hold();
+  expect(key).toBe(`${prefix}10.1.7.0-24`);
+  world.etcd.delete(key);
+  world.etcd.put(`${prefix}10.1.0.0-16`, valueOf('10.211.0.2'));
+  await world.clock.advance(60_000);
+  expect(host.manager.state).toBe('contested');
+  expect(world.etcd.get('/elsewhere')?.value).toBe('an operator’s');
+});
+
+it('a hostile key that has our subnet is told of without a command to paste, and cut', async () => {
+  const { key } = await hold();
+  world.etcd.delete(key);
+  const hostile = `${key}&';touch /tmp/x;'${'y'.repeat(100_000)}`;
+  world.etcd.put(hostile, valueOf('10.211.0.2'));
+  await world.clock.advance(1_000);
+  expect(host.manager.state).toBe('contested');
+  const [line] = alarms();
+  expect(line?.message).toContain('now belongs to 10.211.0.2');
+  expect(line?.message).not.toContain('etcdctl');
+  expect(JSON.stringify(line).length).toBeLessThan(1_000);
+});
+
+it('junk that was put into the own key is cut when it is logged', async () => {
+  const { key, leaseId } = await hold();
+  world.etcd.put(key, 'x'.repeat(1_000_000), leaseId);
+  await world.clock.advance(1_000);
+  expect(world.etcd.get(key)?.value).toBe(valueOf(ip));
+  const lines = world.log.events('lease-rewritten');
+  expect(lines).toHaveLength(1);
+  expect(JSON.stringify(lines).length).toBeLessThan(1_000);
+});
