@@ -60,7 +60,7 @@ export class HealthServer {
   /** Rejects when the port cannot be had; resolves when it was served until the signal. */
   async #serve(onListening: () => void, signal: AbortSignal): Promise<void> {
     const { ip, port, log } = this.#options;
-    const server = limitedServer((request, response) => this.#answer(request, response));
+    const server = limitedServer(log, (request, response) => this.#answer(request, response));
     try {
       const address = await listen(server, ip, port);
       log.info(
@@ -77,7 +77,7 @@ export class HealthServer {
     }
   }
 
-  #answer(request: IncomingMessage, response: ServerResponse): void {
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const path = (request.url ?? '').split('?', 1)[0];
     const { metrics } = this.#options;
     if (path !== '/healthz' && path !== '/readyz' && (path !== '/metrics' || metrics === undefined)) {
@@ -85,48 +85,17 @@ export class HealthServer {
     } else if (refusesMethod(request, response)) {
       send(request, response, { status: 405, text: 'method not allowed', details: {} });
     } else if (path === '/metrics') {
-      if (metrics) void this.#answerMetrics(request, response, metrics);
+      if (metrics) sendBody(request, response, { status: 200, ...(await metrics()) });
     } else if (path === '/healthz') {
       send(request, response, { status: 200, text: 'flanneld is running', details: {} });
     } else {
-      const { ready, reasons, notices } = this.#readiness();
+      const { ready, reasons, notices } = this.#options.readiness();
       const text = ready ? 'flanneld is ready' : 'flanneld is not ready yet';
       send(request, response, {
         status: ready ? 200 : 503,
         text,
         details: { ready, reasons: reasons.map(oneLine), notices: notices.map(oneLine) },
       });
-    }
-  }
-
-  /** Never rejects: nobody waits for it. */
-  async #answerMetrics(
-    request: IncomingMessage,
-    response: ServerResponse,
-    metrics: () => Promise<MetricsPage>,
-  ): Promise<void> {
-    try {
-      const { contentType, text } = await metrics();
-      sendBody(request, response, { status: 200, contentType, text });
-    } catch (error) {
-      this.#options.log.error(
-        { event: 'health-error', error },
-        `Metrics cannot be told: ${messageOf(error)}`,
-      );
-      send(request, response, { status: 500, text: 'metrics cannot be told', details: {} });
-    }
-  }
-
-  /** A request handler that throws would end the process. */
-  #readiness(): Readiness {
-    try {
-      return this.#options.readiness();
-    } catch (error) {
-      this.#options.log.error(
-        { event: 'health-error', error },
-        `Readiness cannot be told: ${messageOf(error)}`,
-      );
-      return { ready: false, reasons: [`readiness cannot be told: ${messageOf(error)}`], notices: [] };
     }
   }
 }

@@ -2,6 +2,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { type BackoffPolicy, backoffCeilingMs } from '../runtime/backoff.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { messageOf } from '../runtime/errors.ts';
+import { oneLine } from '../runtime/escape.ts';
+import type { Logger } from '../runtime/logger.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 
 // What the two servers have in common: the one for probes, and the one for `flanneld-ts status`.
@@ -12,8 +14,10 @@ const requestTimeoutMs = 5_000;
 const longestHeadersBytes = 8_192;
 const mostConnections = 100;
 
-/** Not listening yet; nobody can hold it up, nor fill it. */
-export function limitedServer(answer: (request: IncomingMessage, response: ServerResponse) => void): Server {
+export type Answer = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
+
+/** Not listening yet; nobody can hold it up, nor fill it. What `answer` fails with is logged and answered with a 500. */
+export function limitedServer(log: Logger, answer: Answer): Server {
   const server = createServer(
     {
       maxHeaderSize: longestHeadersBytes,
@@ -22,10 +26,38 @@ export function limitedServer(answer: (request: IncomingMessage, response: Serve
       keepAliveTimeout: requestTimeoutMs,
       connectionsCheckingInterval: 1_000,
     },
-    answer,
+    (request, response) => void answerSafely(log, answer, request, response),
   );
   server.maxConnections = mostConnections;
   return server;
+}
+
+/** Never rejects: a handler that did, or threw, would end the process. */
+async function answerSafely(
+  log: Logger,
+  answer: Answer,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  try {
+    await answer(request, response);
+  } catch (error) {
+    const path = oneLine(`${request.url}`);
+    log.error(
+      { event: 'answer-failed', error },
+      `a request for ${path} cannot be answered: ${messageOf(error)}`,
+    );
+    if (response.headersSent) response.destroy();
+    else sendBody(request, response, failed(error));
+  }
+}
+
+function failed(error: unknown): Body {
+  return {
+    status: 500,
+    contentType: 'text/plain; charset=utf-8',
+    text: `cannot be answered: ${messageOf(error)}`,
+  };
 }
 
 export interface Served {

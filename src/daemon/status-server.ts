@@ -55,7 +55,7 @@ export class StatusServer {
   async #serve(onListening: () => void, signal: AbortSignal): Promise<void> {
     const { log, path } = this.#options;
     await makeRoom(path);
-    const server = limitedServer((request, response) => this.#answer(request, response));
+    const server = limitedServer(log, (request, response) => this.#answer(request, response));
     try {
       await listen(server, path);
       onListening();

@@ -87,13 +87,12 @@ describe('/readyz', () => {
   });
 
   it('outlives a readiness that throws', async () => {
-    const { port } = await start(() => {
+    const { port, entries } = await start(() => {
       throw new Error('broken');
     });
-    expect(await ask(port, '/readyz')).toMatchObject({
-      status: 503,
-      body: expect.stringContaining('broken'),
-    });
+    const body = expect.stringContaining('broken');
+    expect(await ask(port, '/readyz')).toMatchObject({ status: 500, body });
+    expect(entries.at(-1)).toMatchObject({ level: 'error', message: expect.stringContaining('/readyz') });
     expect(await ask(port, '/healthz')).toMatchObject({ status: 200 });
   });
 });
@@ -111,8 +110,11 @@ describe('/metrics', () => {
 
   it('fails alone when it cannot be told', async () => {
     const { port, entries } = await start(notReady, '127.0.0.1', () => Promise.reject(new Error('broken')));
-    expect(await ask(port, '/metrics')).toMatchObject({ status: 500, body: 'metrics cannot be told' });
-    expect(entries.at(-1)).toMatchObject({ level: 'error', message: 'Metrics cannot be told: broken' });
+    expect(await ask(port, '/metrics')).toMatchObject({ status: 500, body: 'cannot be answered: broken' });
+    expect(entries.at(-1)).toMatchObject({
+      level: 'error',
+      message: 'a request for /metrics cannot be answered: broken',
+    });
     expect((await ask(port, '/healthz')).status).toBe(200);
   });
 });

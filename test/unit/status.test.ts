@@ -269,6 +269,23 @@ describe('the status socket', () => {
     expect(entries[0]?.message).toContain('longer than 107 bytes');
   });
 
+  it('outlives a state that cannot be told', async () => {
+    let broken = true;
+    const { entries } = await serve(path, () => {
+      if (broken) throw new Error('broken');
+      return snapshot;
+    });
+    expect(await ask()).toMatchObject({ code: 1, err: expect.stringContaining('no answer at') });
+    expect(entries).toEqual([
+      expect.objectContaining({
+        level: 'error',
+        message: 'a request for /status cannot be answered: broken',
+      }),
+    ]);
+    broken = false;
+    expect((await ask()).code).toBe(0);
+  });
+
   it.each([
     ['POST', '/status', 405],
     ['DELETE', '/', 405],
