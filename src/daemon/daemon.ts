@@ -1,5 +1,4 @@
 import { Activity } from '../runtime/activity.ts';
-import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
 import { waitForConfig } from '../subnet/config-source.ts';
 import { ConfigWatch } from '../subnet/config-watch.ts';
@@ -22,7 +21,6 @@ const statusIntervalMs = 5_000;
 export class Daemon {
   readonly #parts: DaemonParts;
   readonly #options: DaemonOptions;
-  readonly #trouble: TroubleLog;
   readonly #activity: Activity;
   /** What there is to tell of this daemon. */
   readonly state: State;
@@ -33,7 +31,6 @@ export class Daemon {
   constructor(parts: DaemonParts, options: DaemonOptions) {
     this.#parts = parts;
     this.#options = options;
-    this.#trouble = parts.trouble;
     this.#activity = new Activity(parts.clock);
     this.state = new State({ ...parts, activity: this.#activity });
   }
@@ -78,17 +75,14 @@ export class Daemon {
 
   async #work(signal: AbortSignal): Promise<never> {
     const { etcdPrefix } = this.#options;
-    const trouble = this.#trouble;
     const { registry, random, hostIdentity } = this.#parts;
     const grants = new Grants(registry, random, hostIdentity);
     for (;;) {
       this.#enter('waiting for etcd and the network configuration');
-      const config = await waitForConfig({ ...this.#parts, etcdPrefix, trouble }, signal);
+      const config = await waitForConfig({ ...this.#parts, etcdPrefix }, signal);
       const membership = new Membership({
         parts: this.#parts,
         options: this.#options,
-        trouble,
-        notices: this.#parts.notices,
         activity: this.#activity,
         config,
         grants,

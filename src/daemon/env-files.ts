@@ -16,8 +16,8 @@ export interface EnvFilesOptions {
   readonly log: Logger;
   readonly trouble: TroubleLog;
   readonly subnetFile: string;
-  /** Absent: not written. */
-  readonly dockerOptsFile?: string;
+  /** Undefined: not written. */
+  readonly dockerOptsFile: string | undefined;
   readonly dockerOptsKey: string;
 }
 

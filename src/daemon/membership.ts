@@ -1,7 +1,6 @@
 import { Firewall } from '../firewall/firewall.ts';
 import type { PerFamily, Subnet } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
-import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
 import type { Grants } from '../subnet/grants.ts';
@@ -23,9 +22,6 @@ import { type FamilyNetwork, networksOf } from './subnet-env.ts';
 export interface MembershipOptions {
   readonly parts: DaemonParts;
   readonly options: DaemonOptions;
-  readonly trouble: TroubleLog;
-  /** What the operator should know although this host does its work. */
-  readonly notices: TroubleLog;
   readonly activity: Activity;
   readonly config: NetworkConfig;
   readonly grants: Grants;
@@ -53,8 +49,9 @@ export class Membership implements Member {
 
   constructor(options: MembershipOptions) {
     this.#options = options;
-    this.#files = new EnvFiles({ ...options.parts, ...options.options, trouble: options.trouble });
-    this.#bridge = new BridgeNotice({ ...options.parts, notices: options.notices });
+    const { subnetFile, dockerOptsFile, dockerOptsKey } = options.options;
+    this.#files = new EnvFiles({ ...options.parts, subnetFile, dockerOptsFile, dockerOptsKey });
+    this.#bridge = new BridgeNotice(options.parts);
   }
 
   /** Why this host does not do its part just now; troubles that are logged are not among it. */
@@ -127,10 +124,10 @@ export class Membership implements Member {
   }
 
   async #join(interfaces: InterfaceWatch, changed: Wake, signal: AbortSignal): Promise<void> {
-    const { parts, options } = this.#options;
+    const { parts, options, config } = this.#options;
     const { host } = interfaces;
     const hint = await this.#files.hint(signal);
-    const wait = { ...this.#options, ...parts, host, hint, subnetsPrefix: subnetsPrefix(options.etcdPrefix) };
+    const wait = { ...parts, config, host, hint, subnetsPrefix: subnetsPrefix(options.etcdPrefix) };
     const manager = this.#manage(host, hint);
     await firstOf<unknown>(signal, (inner) => [
       waitForPool(wait, inner).then(() => manager.acquire(inner)),
@@ -146,11 +143,14 @@ export class Membership implements Member {
   }
 
   get #wantedInterface() {
-    const { parts, options, trouble, config } = this.#options;
+    const { parts, options, config } = this.#options;
+    const { kernel, clock, log, trouble } = parts;
+    const { ifaces, ifaceRegexes, ifaceCanReach, publicIP, publicIPv6 } = options;
     const families = [config.ipv4 && (4 as const), config.ipv6 && (6 as const)].filter(
       (family) => family !== undefined,
     );
-    return { ...parts, ...options, trouble, families };
+    const wish = { ifaces, ifaceRegexes, ifaceCanReach, publicIP, publicIPv6, families };
+    return { kernel, clock, log, trouble, ...wish };
   }
 
   #logChoice({ name, addresses, mtu }: HostInterface): void {
@@ -164,10 +164,9 @@ export class Membership implements Member {
   }
 
   #manage(host: HostInterface, hint: PerFamily<Subnet> | undefined): LeaseManager {
-    const { parts, options, trouble, activity, config, grants } = this.#options;
+    const { parts, options, activity, config, grants } = this.#options;
     this.#manager = new LeaseManager({
       ...parts,
-      trouble,
       activity,
       grants,
       subnetsPrefix: subnetsPrefix(options.etcdPrefix),
@@ -175,7 +174,6 @@ export class Membership implements Member {
       addresses: host.addresses,
       renewMarginMs: options.renewMarginMs,
       leaseTtlSeconds: options.subnetLeaseTtlSeconds,
-      hostIdentity: parts.hostIdentity,
       ...(hint === undefined ? {} : { hint }),
     });
     return this.#manager;
@@ -209,10 +207,9 @@ export class Membership implements Member {
   }
 
   #makeFirewall(networks: PerFamily<FamilyNetwork>): Firewall {
-    const { parts, options, trouble, activity, config } = this.#options;
+    const { parts, options, activity, config } = this.#options;
     return new Firewall({
       ...parts,
-      trouble,
       activity,
       networks,
       mode: config.enableNFTables ? 'nftables' : 'iptables',

@@ -2,7 +2,6 @@ import type { BackendStatus } from '../backend/backend.ts';
 import { HostGateway } from '../backend/hostgw/host-gateway.ts';
 import type { PerFamily } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
-import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
 import type { LeaseUpdate } from '../subnet/lease-update.ts';
@@ -19,7 +18,6 @@ import type { FamilyNetwork } from './subnet-env.ts';
 export interface RoutingOptions {
   readonly parts: DaemonParts;
   readonly options: DaemonOptions;
-  readonly trouble: TroubleLog;
   readonly activity: Activity;
   readonly config: NetworkConfig;
   readonly networks: PerFamily<FamilyNetwork>;
@@ -113,11 +111,10 @@ export class Routing {
   }
 
   #backendOver(host: HostInterface): HostGateway {
-    const { parts, options, trouble, activity, config, networks } = this.#options;
+    const { parts, options, activity, config, networks } = this.#options;
     const { ipv4, ipv6 } = networks;
     return new HostGateway({
       ...parts,
-      trouble,
       activity,
       subnets: { ...(ipv4 && { ipv4: ipv4.subnet }), ...(ipv6 && { ipv6: ipv6.subnet }) },
       addresses: host.addresses,
@@ -133,10 +130,9 @@ export class Routing {
    * end too: a daemon that is half alive is worse than one that is started again with its routes in place.
    */
   async #serve(backend: HostGateway, signal: AbortSignal): Promise<never> {
-    const { parts, options, trouble, activity, manager, onSynced } = this.#options;
+    const { parts, options, activity, manager, onSynced } = this.#options;
     const watch = new LeaseWatch({
       ...parts,
-      trouble,
       activity,
       subnetsPrefix: subnetsPrefix(options.etcdPrefix),
       // A lease that a bad restore has lost is taken again at once, so that the other hosts' second list has it.

@@ -17,9 +17,9 @@ export interface WantedInterface {
   readonly ifaces: readonly string[];
   /** Go's syntax, in order; '' as for names. */
   readonly ifaceRegexes: readonly string[];
-  readonly ifaceCanReach?: string;
-  readonly publicIP?: string;
-  readonly publicIPv6?: string;
+  readonly ifaceCanReach?: string | undefined;
+  readonly publicIP?: string | undefined;
+  readonly publicIPv6?: string | undefined;
   /** The families that the network configuration has on; at least one. An address of each is needed, and of no other. */
   readonly families: readonly Family[];
 }
