@@ -1,4 +1,4 @@
-import { canonicalAddress, type PerFamily, parseAddress, parseSubnet } from '../ip/ip.ts';
+import type { PerFamily, Subnet } from '../ip/ip.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import { carriesAny, holderText } from '../subnet/holder.ts';
 import { parseLease } from '../subnet/lease.ts';
@@ -10,8 +10,8 @@ import { parseSubnetKey, subnetsPrefix } from '../subnet/subnet-key.ts';
 export interface LeaseReleaseOptions {
   readonly registry: Registry;
   readonly etcdPrefix: string;
-  /** Whose lease: that of a subnet (`172.20.9.0/24`, or as in the key, `172.20.9.0-24`), or of the host with these addresses. */
-  readonly target: { readonly subnet: string } | { readonly addresses: PerFamily<string> };
+  /** Whose lease: that of a subnet, or of the host with these addresses, in canonical form. */
+  readonly target: { readonly subnet: Subnet } | { readonly addresses: PerFamily<string> };
   /** Release reservations, too. */
   readonly force: boolean;
   /** Takes lines for standard output, and for standard error. */
@@ -24,17 +24,12 @@ export interface LeaseReleaseOptions {
  * and revokes its etcd lease unless another key hangs on it.
  *
  * Resolves to the exit code: 0 done; 1 not done (nothing matches, a reservation without `force`, etcd, or somebody changed
- * the key meanwhile); 2 the subnet or address is not one, and etcd was not asked. Rejects only with `signal.reason`.
+ * the key meanwhile). Rejects only with `signal.reason`.
  */
-export async function runLeaseRelease(options: LeaseReleaseOptions, signal: AbortSignal): Promise<0 | 1 | 2> {
-  const matches = matcher(options);
-  if (typeof matches === 'string') {
-    options.err(matches);
-    return 2;
-  }
+export async function runLeaseRelease(options: LeaseReleaseOptions, signal: AbortSignal): Promise<0 | 1> {
   try {
     const { kvs } = await listRange(options.registry, subnetsPrefix(options.etcdPrefix), signal);
-    const found = kvs.filter(matches);
+    const found = kvs.filter(matcher(options));
     const refusal = refusalOf(options, found);
     if (refusal !== undefined) {
       options.err(refusal);
@@ -53,41 +48,23 @@ export async function runLeaseRelease(options: LeaseReleaseOptions, signal: Abor
 /** The target of `lease release`'s argument or `--public-ip`, for messages. */
 function targetText({ target }: LeaseReleaseOptions): string {
   return 'subnet' in target
-    ? `of the subnet ${target.subnet}`
+    ? `of the subnet ${target.subnet.text}`
     : `of a host with the address ${familiesText(target.addresses)}`;
 }
 
-/** Tells the keys of the target, or says what is wrong with it. */
-function matcher({ target, etcdPrefix }: LeaseReleaseOptions): ((kv: KeyValue) => boolean) | string {
+/** Tells the keys of the target. */
+function matcher({ target, etcdPrefix }: LeaseReleaseOptions): (kv: KeyValue) => boolean {
   const prefix = subnetsPrefix(etcdPrefix);
   if ('addresses' in target) {
-    const addresses = canonical(target.addresses);
-    if (addresses === undefined) return `${familiesText(target.addresses)} is not an address`;
     return (kv) => {
       const parsed = parseLease(prefix, kv);
-      return 'lease' in parsed && carriesAny(addresses, parsed.lease);
+      return 'lease' in parsed && carriesAny(target.addresses, parsed.lease);
     };
   }
-  const text = target.subnet.replace('-', '/');
-  const subnet = parseSubnet(text);
-  if (subnet === undefined) return `${target.subnet} is not a subnet (172.20.9.0/24)`;
-  if (subnet.first !== parseAddress(text.slice(0, text.indexOf('/')))?.value)
-    return `${target.subnet} is not a subnet: it has host bits; did you mean ${subnet.text}?`;
+  const { text } = target.subnet;
   return ({ key }) => {
     const { ipv4, ipv6 } = parseSubnetKey(prefix, key) ?? {};
-    return ipv4?.text === subnet.text || ipv6?.text === subnet.text;
-  };
-}
-
-/** Undefined when there is none, or one is not an address. */
-function canonical({ ipv4, ipv6 }: PerFamily<string>): PerFamily<string> | undefined {
-  const first = ipv4 === undefined ? undefined : canonicalAddress(ipv4);
-  const second = ipv6 === undefined ? undefined : canonicalAddress(ipv6);
-  const invalid = (ipv4 !== undefined && first === undefined) || (ipv6 !== undefined && second === undefined);
-  if (invalid || (first ?? second) === undefined) return undefined;
-  return {
-    ...(first === undefined ? {} : { ipv4: first }),
-    ...(second === undefined ? {} : { ipv6: second }),
+    return ipv4?.text === text || ipv6?.text === text;
   };
 }
 

@@ -51,12 +51,12 @@ export function showStatus(options: StatusOptions): Promise<0 | 1> {
 export async function releaseLease(
   options: LeaseReleaseOptions,
   warnings: readonly string[],
-): Promise<0 | 1 | 2> {
+): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
   const { lease, etcdPrefix, force } = options;
   const target =
     'subnet' in lease
-      ? { subnet: lease.subnet.text }
+      ? { subnet: lease.subnet }
       : await withKernel((kernel) => addressesOf(kernel, lease.host));
   if (typeof target === 'string') {
     complain(target);

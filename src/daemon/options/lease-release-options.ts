@@ -1,5 +1,5 @@
 import { canonicalAddress, parseSubnet, type Subnet } from '../../ip/ip.ts';
-import { UsageError } from './errors.ts';
+import { quote, UsageError } from './errors.ts';
 import { type EtcdAccess, etcdAccess } from './etcd-access.ts';
 import { type Flag, flagName } from './flag.ts';
 import { etcdFlags } from './flags-etcd.ts';
@@ -66,5 +66,11 @@ function parseOperand({ text, shown }: Operand): Subnet {
   const subnet = parseSubnet(slashed);
   const address = canonicalAddress(slashed.split('/', 1)[0] ?? '');
   if (subnet !== undefined && subnet.text.startsWith(`${address}/`)) return subnet;
-  throw new UsageError('BAD_VALUE', `SUBNET is ${shown}: it must be a subnet like 10.5.1.0/24`);
+  const mayBeNamed = shown === quote(text);
+  throw new UsageError(
+    'BAD_VALUE',
+    subnet !== undefined && mayBeNamed
+      ? `SUBNET is ${shown}: it has host bits; did you mean ${subnet.text}?`
+      : `SUBNET is ${shown}: it must be a subnet like 10.5.1.0/24`,
+  );
 }
