@@ -1,6 +1,6 @@
 import type { PerFamily, Subnet } from '../ip/ip.ts';
 import { explanationOf } from '../runtime/errors.ts';
-import { carriesAny, holderText } from '../subnet/holder.ts';
+import { holderText, isOwnLease } from '../subnet/holder.ts';
 import { parseLease } from '../subnet/lease.ts';
 import { listRange } from '../subnet/list.ts';
 import { familiesText } from '../subnet/own-lease.ts';
@@ -58,7 +58,7 @@ function matcher({ target, etcdPrefix }: LeaseReleaseOptions): (kv: KeyValue) =>
   if ('addresses' in target) {
     return (kv) => {
       const parsed = parseLease(prefix, kv);
-      return 'lease' in parsed && carriesAny(target.addresses, parsed.lease);
+      return 'lease' in parsed && isOwnLease(target.addresses, parsed.lease);
     };
   }
   const { text } = target.subnet;

@@ -3,6 +3,7 @@ import { runCleanup } from '../cli/cleanup.ts';
 import { runDoctor } from '../cli/doctor/doctor.ts';
 import { runLeaseRelease } from '../cli/lease.ts';
 import { runStatus } from '../cli/status.ts';
+import { addressesOfThisHost, type ThisHost } from '../cli/this-host.ts';
 import type { Family, PerFamily } from '../ip/ip.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
@@ -54,23 +55,40 @@ export async function releaseLease(
 ): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
   const { lease, etcdPrefix, force } = options;
-  const target =
-    'subnet' in lease
-      ? { subnet: lease.subnet }
-      : await withKernel((kernel) => addressesOf(kernel, lease.host));
-  if (typeof target === 'string') {
-    complain(target);
-    return 1;
-  }
-  const registry = rotate((await connect(options)).members);
+  const { members, oldStore } = await connect(options);
+  const registry = rotate(members);
+  const { signal } = new AbortController();
   try {
-    return await runLeaseRelease(
-      { registry, etcdPrefix, force, target, out: say, err: complain },
-      new AbortController().signal,
-    );
+    const target =
+      'subnet' in lease ? lease : await hostTarget({ registry, oldStore, etcdPrefix }, lease.host, signal);
+    if (typeof target === 'string') {
+      complain(target);
+      complain('A lease can be named, too: lease release SUBNET, or --public-ip=ADDRESS');
+      return 1;
+    }
+    return await runLeaseRelease({ registry, etcdPrefix, force, target, out: say, err: complain }, signal);
   } finally {
     registry.close();
   }
+}
+
+/** By which addresses a host's lease is known: those given, else those its daemon would choose. */
+async function hostTarget(
+  etcd: Omit<ThisHost, 'chooseInterface'>,
+  wish: InterfaceWish,
+  signal: AbortSignal,
+): Promise<{ readonly addresses: PerFamily<string> } | string> {
+  const { publicIP: ipv4, publicIPv6: ipv6 } = wish;
+  if (ipv4 !== undefined || ipv6 !== undefined) {
+    return { addresses: { ...(ipv4 !== undefined && { ipv4 }), ...(ipv6 !== undefined && { ipv6 }) } };
+  }
+  const addresses = await withKernel((kernel) =>
+    addressesOfThisHost(
+      { ...etcd, chooseInterface: (families, inner) => choose(kernel, wish, families, inner) },
+      signal,
+    ),
+  );
+  return typeof addresses === 'string' ? addresses : { addresses };
 }
 
 /** `doctor`. */
@@ -110,21 +128,6 @@ async function withKernel<T>(use: (kernel: Kernel) => Promise<T>): Promise<T> {
   } finally {
     kernel.close();
   }
-}
-
-/** Under which addresses a host's lease is looked for: those given, else those its daemon would choose. */
-async function addressesOf(
-  kernel: Kernel,
-  wish: InterfaceWish,
-): Promise<{ readonly addresses: PerFamily<string> } | string> {
-  const { publicIP, publicIPv6 } = wish;
-  if (publicIP !== undefined) return { addresses: { ipv4: publicIP } };
-  if (publicIPv6 !== undefined) return { addresses: { ipv6: publicIPv6 } };
-  const { signal } = new AbortController();
-  const choice = await choose(kernel, wish, [4], signal);
-  if (typeof choice !== 'string') return choice;
-  const second = await choose(kernel, wish, [6], signal);
-  return typeof second === 'string' ? choice : second;
 }
 
 async function choose(

@@ -17,6 +17,11 @@ export interface PerFamily<T> {
   readonly ipv6?: T;
 }
 
+/** Those that have one. */
+export function familiesOf({ ipv4, ipv6 }: PerFamily<unknown>): readonly Family[] {
+  return [...(ipv4 === undefined ? [] : [4 as const]), ...(ipv6 === undefined ? [] : [6 as const])];
+}
+
 /** An aligned block of addresses. Made only by the functions here; `text` is canonical and identifies it. */
 export interface Subnet {
   readonly family: Family;

@@ -135,6 +135,14 @@ test('lease release gives back a reservation only when told', async () => {
   expect(await keys()).toEqual([leaseKey('172.20.1.0/24')]);
 });
 
+test('lease release knows a host with IPv6 alone among two addresses', async () => {
+  const key = leaseKey('0.0.0.0/0&fd20:0:0:7::/64').replaceAll('/64', '-64');
+  await bench.etcd.ctl('put', key, leaseValue('0.0.0.0', { PublicIPv6: 'fd00:55::107' }));
+  const addresses = ['--public-ip=10.211.55.107', '--public-ipv6=fd00:55::107'];
+  expect((await run('lease', 'release', ...etcd, '--force', ...addresses)).code).toBe(0);
+  expect(await keys()).toEqual([leaseKey('172.20.1.0/24')]);
+});
+
 test('cleanup removes the rules, and the routes when asked', async () => {
   await bench.daemon.start();
   await bench.haveRoutes([PEER]);

@@ -1,12 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Cluster, type ClusterHost, CONFIG, makeHosts } from '../testbed/cluster.ts';
+import { type Cluster, type ClusterHost, CONFIG, makeHosts, PREFIX } from '../testbed/cluster.ts';
 import { addContainer, type NamespaceContainer } from '../testbed/container-namespace.ts';
 import { DaemonProcess } from '../testbed/daemon.ts';
 import { until } from '../testbed/netns.ts';
 import { type RunningPing, startPing } from '../testbed/ping.ts';
+import { runProgram } from './program.ts';
 import { type RouteWatch, watchRoutes } from './route-watch.ts';
 
 const OURS = '102';
+const SUBNETS = `${PREFIX}/subnets/`;
 const dual = { ...CONFIG, EnableIPv6: true, IPv6Network: 'fd20::/48' };
 const onlyIPv6 = { ...dual, EnableIPv4: false };
 /** What a repair may take on a loaded machine; the periodic check comes every 9 to 11 s. */
@@ -188,6 +190,19 @@ describe('hosts with IPv4, with IPv6 and with both', () => {
     const before = await Promise.all(cluster.hosts.map(ownRoutes));
     await Promise.all(cluster.hosts.map(({ daemon }) => daemon.stop()));
     expect(await Promise.all(cluster.hosts.map(ownRoutes))).toEqual(before);
+  });
+
+  it('gives back the lease of a host with IPv6 alone, and no other', async () => {
+    const keys = async () => (await cluster.etcd.ctl('get', '--prefix', '--keys-only', SUBNETS)).split(/\n+/);
+    const before = await keys();
+    const own = before.filter((key) => key.endsWith(`&${subnet6(only6).replace('/', '-')}`));
+    expect(own).toHaveLength(1);
+    const { namespace, dir, env = {} } = only6.daemon.options;
+    const place = { dir, ...(namespace !== undefined && { namespace }) };
+    const argv = ['lease', 'release', '--iface=eth0'];
+    const { code, stderr } = await runProgram({ ...place, env, argv });
+    expect({ code, stderr }).toEqual({ code: 0, stderr: [] });
+    expect(await keys()).toEqual(before.filter((key) => key !== own[0]));
   });
 
   it('takes away the blackhole of flanneld that came before docker0, and adopts the one of IPv6', async () => {

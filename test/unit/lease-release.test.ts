@@ -69,6 +69,13 @@ describe('lease release', () => {
     expect(lines.join('\n')).toContain('revoked');
   });
 
+  it('leaves the lease of another host that carries one of its addresses beside its own', async () => {
+    put('10.1.5.0-24&fc00:1::-64', valueOf(ip, 'fd00::1'));
+    put('10.1.6.0-24&fc00:2::-64', valueOf('10.211.0.2', 'fd00::1'));
+    expect(await run({ addresses: { ipv4: ip, ipv6: 'fd00::1' } })).toBe(0);
+    expect(world.keys).toEqual(['10.1.6.0-24&fc00:2::-64']);
+  });
+
   it('leaves an etcd lease that another key hangs on', async () => {
     const lease = put('10.1.5.0-24');
     put('10.1.6.0-24', valueOf('10.211.0.2'), lease);

@@ -1,22 +1,16 @@
-import type { Family, PerFamily } from '../../ip/ip.ts';
+import { familiesOf } from '../../ip/ip.ts';
 import type { Kernel } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/files.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
 import type { Lease } from '../../subnet/lease.ts';
 import { subnetsPrefix } from '../../subnet/subnet-key.ts';
+import type { ChooseInterface, ChosenInterface } from '../this-host.ts';
 import { checkEtcd, type EtcdFacts } from './check-etcd.ts';
 import { checkFirewall, type FirewallFacts } from './check-firewall.ts';
 import { checkBridge, checkFiles, checkForwarding, checkPools, type HostFacts } from './check-host.ts';
 import { checkLeases } from './check-leases.ts';
 import { checkRoutes } from './check-routes.ts';
 import { attempt, type Finding, failed, linesOf, ok, problem } from './finding.ts';
-
-/** The interface that the daemon would use, as it chooses it. */
-interface ChosenInterface {
-  readonly name: string;
-  readonly index: number;
-  readonly addresses: PerFamily<string>;
-}
 
 export interface DoctorOptions extends EtcdFacts, FirewallFacts {
   readonly kernel: Kernel;
@@ -25,11 +19,7 @@ export interface DoctorOptions extends EtcdFacts, FirewallFacts {
   readonly dockerOptsFile?: string;
   readonly routeProtocol: number;
   readonly renewMarginMs: number;
-  /** Chooses the interface by the flags given; a text says why there is none. */
-  readonly chooseInterface: (
-    families: readonly Family[],
-    signal: AbortSignal,
-  ) => Promise<ChosenInterface | string>;
+  readonly chooseInterface: ChooseInterface;
   /** Takes each line of the report. */
   readonly write: (line: string) => void;
 }
@@ -71,8 +61,7 @@ async function examine(
   tell(findings);
   if (registry === undefined || config === undefined) return;
   tell(await checkForwarding(files, config));
-  const families = ([4, 6] as const).filter((family) => (family === 4 ? config.ipv4 : config.ipv6));
-  const chosen = await options.chooseInterface(families, signal);
+  const chosen = await options.chooseInterface(familiesOf(config), signal);
   if (typeof chosen === 'string')
     return tell([problem(chosen, 'Give --iface, or correct the addresses of this host.')]);
   const { addresses } = chosen;
