@@ -75,6 +75,25 @@ describe('the first sync', () => {
     expect(host.routes(({ dst }) => dst === stale)).toEqual([]);
     expect(host.own).toEqual(meshed);
   });
+
+  it.each([10, 30, 50, 70, 90])(
+    'tries to remove them again although all is looked at meanwhile, %i ms after the refusal',
+    async (ms) => {
+      host = new ReconcilerHost();
+      const { kernel, eth0, clock } = host;
+      const linkIndex = kernel.createLink('veth0');
+      kernel.addRoute({ dst: '192.168.77.0/24', linkIndex });
+      kernel.addRoute({ dst: stale, gateway: '10.211.55.150', linkIndex: eth0 });
+      kernel.faults.failNextApply('ENOBUFS');
+      host.start();
+      host.snapshot(peers);
+      await clock.until('a refusal', () => kernel.counters.messages > 0, 1_000);
+      await clock.advance(ms);
+      kernel.setLinkUp('veth0', false);
+      await clock.advance(15_000);
+      expect(host.routes(({ dst }) => dst === stale)).toEqual([]);
+    },
+  );
 });
 
 describe('at rest', () => {
@@ -175,6 +194,27 @@ describe('a foreign route with a peer’s destination', () => {
     kernel.removeAddress('docker0', '172.20.1.1/24');
     await clock.advance(250);
     expect(host.own).toEqual(meshed);
+  });
+});
+
+describe('a lease that goes while its route cannot be programmed', () => {
+  it.each(['by itself', 'with everything else listed again'])('is forgotten, %s', async (how) => {
+    host = new ReconcilerHost();
+    const far = '172.20.9.0/24';
+    await host.settled(peers);
+    host.put(far, '192.0.2.9');
+    await host.clock.advance(1_000);
+    const { problems } = host.reconciler.status();
+    expect(problems.join()).toContain(far);
+    const said = () => host.log.lines.filter(({ message }) => message.includes(far)).length;
+    const before = said();
+    expect(before).toBeGreaterThan(0);
+    if (how === 'by itself') host.remove(far);
+    else host.snapshot(peers);
+    await host.clock.advance(1_000);
+    host.put(far, '192.0.2.9');
+    await host.clock.advance(1_000);
+    expect(said()).toBeGreaterThan(before);
   });
 });
 

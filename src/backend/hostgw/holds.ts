@@ -15,8 +15,8 @@ interface Row {
 
 /**
  * Which destinations wait before anything is sent for them again, and why: those that the kernel refused, and those for
- * which one message follows another. Whatever answers the kernel gives and whatever other programs do, no destination is
- * sent more than a dozen messages in the first minute and one a minute after that.
+ * which one message follows another. Whatever answers the kernel gives and whatever other programs do to a route, its destination is
+ * sent no more than a dozen messages in the first minute and one a minute after that; what changes on the interface starts it anew.
  */
 export class Holds {
   readonly #clock: Clock;

@@ -126,7 +126,7 @@ export class Mirror {
     const before = this.side;
     const told = this.#take(event, overlapping);
     // Routes come by the thousand, and only the default ones matter.
-    if (told.dsts.every((dst) => !dst.endsWith('/0')) && told.dsts.length > 0) return told;
+    if ('route' in event && !event.route.dst.endsWith('/0')) return told;
     this.#sideDoubtful = true;
     return this.side === before ? told : { ...told, surroundings: true };
   }

@@ -51,6 +51,8 @@ export interface Plan {
   readonly parked: ReadonlyMap<string, string>;
   /** Desired destinations where a route lies that we may not touch. */
   readonly conflicts: ReadonlyMap<string, string>;
+  /** A stale route of flanneld's stays for now, because its removal is put off. */
+  readonly legacyHeld: boolean;
 }
 
 /** What to do for one destination, and the state it is in; none while its route is being put there. */

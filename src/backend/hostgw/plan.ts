@@ -18,6 +18,7 @@ export function plan(input: PlanInput): Plan {
   const installed: string[] = [];
   const parked = new Map<string, string>();
   const conflicts = new Map<string, string>();
+  let legacyHeld = false;
   for (const dst of input.dsts) {
     const desired = input.desired.get(dst);
     const actual = input.actual.get(dst) ?? [];
@@ -28,11 +29,11 @@ export function plan(input: PlanInput): Plan {
     else if (verdict.state === 'conflict') conflicts.set(dst, verdict.reason ?? '');
     for (const change of verdict.changes) {
       if (change.op !== 'remove') changes.push(change);
-      else if (input.held.removal(dst) === undefined && isExact(change.route, verdict.changes, actual))
-        changes.push(change);
+      else if (input.held.removal(dst) !== undefined) legacyHeld ||= change.cause === 'stale-legacy';
+      else if (isExact(change.route, verdict.changes, actual)) changes.push(change);
     }
   }
-  return { changes, installed, parked, conflicts };
+  return { changes, installed, parked, conflicts, legacyHeld };
 }
 
 function planDesired(input: PlanInput, desired: DesiredRoute, actual: readonly Route[]): Verdict {

@@ -227,7 +227,10 @@ export class Reconciler implements Backend {
   async #pass(events: KernelEvents, signal: AbortSignal): Promise<void> {
     const all = this.#allDirty;
     const own = this.#options.self.subnet.text;
-    const dsts = all ? new Set([own, ...this.#desired.dsts, ...this.#mirror.dsts]) : this.#dirty;
+    // The dirty ones too: one that is neither desired nor there any more has to be forgotten.
+    const dsts = all
+      ? new Set([own, ...this.#desired.dsts, ...this.#mirror.dsts, ...this.#dirty])
+      : this.#dirty;
     this.#allDirty = false;
     this.#dirty = new Set();
     const changes = this.#writer.plan(dsts, all);

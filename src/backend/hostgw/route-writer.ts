@@ -43,6 +43,8 @@ export class RouteWriter {
   /** Destinations whose route was accepted and not seen since. */
   readonly #unseen = new Set<string>();
   #legacyRemoved = false;
+  /** The removal of one of flanneld's is put off. */
+  #legacyHeld = false;
   #etcdAddresses: readonly string[] = [];
   #guarded: { readonly side: HostSide; readonly networks: HostNetworks } | undefined;
 
@@ -108,7 +110,11 @@ export class RouteWriter {
     }
     for (const dst of dsts) this.#forgetGone(dst);
     states.notePlan(dsts, planned, (dst) => this.#isWanted(dst));
-    if (removeLegacy) this.#legacyRemoved = !planned.changes.some(({ cause }) => cause === 'stale-legacy');
+    if (removeLegacy) {
+      this.#legacyHeld = planned.legacyHeld;
+      this.#legacyRemoved =
+        !planned.legacyHeld && !planned.changes.some(({ cause }) => cause === 'stale-legacy');
+    }
     return planned.changes;
   }
 
@@ -130,7 +136,8 @@ export class RouteWriter {
     this.#options.states.logChanges(changes, results);
     const verdicts = changes.map((change, i) => this.#judge(change, results[i] ?? { outcome: 'unknown' }));
     const legacy = results.filter((_, i) => changes[i]?.cause === 'stale-legacy');
-    if (legacy.length > 0) this.#legacyRemoved = legacy.every(({ outcome }) => outcome === 'done');
+    if (legacy.length > 0)
+      this.#legacyRemoved = !this.#legacyHeld && legacy.every(({ outcome }) => outcome === 'done');
     return verdicts.includes('look-again') ? 'look-again' : 'fine';
   }
 
