@@ -15,7 +15,8 @@ export class Nft {
   /** What our table holds, undefined when there is none; one process. Rejects with a FlannelError. */
   async read(family: Family, signal: AbortSignal): Promise<NftTable | undefined> {
     const args = ['-j', 'list', 'table', ...nftTableName(family).split(' ')];
-    const tolerated = /No such file or directory/;
+    // Of the table; the dynamic loader says the same of a library.
+    const tolerated = /^Error: No such file or directory/m;
     const { exitCode, stdout } = await runTool(this.#commands, 'nft', args, signal, { tolerated });
     return exitCode === 0 ? parseNftTable(stdout) : undefined;
   }

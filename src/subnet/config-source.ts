@@ -23,6 +23,8 @@ type Reporting = Pick<ConfigSourceOptions, 'registry' | 'trouble'>;
 
 /** The configuration is asked for every second while it is missing or wrong, as flanneld does. */
 const retryMs = 1_000;
+/** How often it is looked what there is instead of it. */
+const describeEveryMs = 60_000;
 
 /** Waits, for ever, until etcd holds a valid network configuration. Rejects only with `signal.reason`. */
 export async function waitForConfig(
@@ -32,14 +34,18 @@ export async function waitForConfig(
   const { registry, clock, trouble, log } = options;
   const key = configKey(options.etcdPrefix);
   let missing: string | undefined;
+  let describedAtMs = Number.NEGATIVE_INFINITY;
   for (;;) {
     try {
       const { kvs } = await registry.range({ key }, signal);
       trouble.clear('etcd', 'etcd answers', { endpoint: registry.endpoint });
       const text = kvs[0]?.value;
       if (text === undefined) {
-        // Looking for what lies near costs a call: once.
-        missing ??= await missingText(options, key, signal);
+        // Looking for what lies near costs calls.
+        if (missing === undefined || clock.monotonic() - describedAtMs >= describeEveryMs) {
+          missing = await missingText(options, key, signal);
+          describedAtMs = clock.monotonic();
+        }
         trouble.report('config', missing, { key });
       } else {
         const config = parseNetworkConfig(text);

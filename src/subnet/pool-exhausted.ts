@@ -35,7 +35,7 @@ export class PoolExhaustedError extends FlannelError {
   }
 }
 
-/** Says how a pool without a free subnet stands. One per process: it remembers what etcd said of the leases' expiry. */
+/** Says how a pool without a free subnet stands. It remembers what etcd said of the leases' expiry. */
 export class Exhaustion {
   readonly #monotonicMs: () => number;
   #expiry = '';

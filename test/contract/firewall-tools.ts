@@ -64,7 +64,7 @@ export function toolsContract(at: () => FirewallWorld): void {
     test('says that a table is not there', async () => {
       const { exitCode, stderr } = await new Operator(at()).try('nft -j list table ip flannel-ipv4');
       expect(exitCode).toBe(1);
-      expect(stderr).toContain('No such file or directory');
+      expect(stderr).toMatch(/^Error: No such file or directory/m);
     });
 
     test.each([

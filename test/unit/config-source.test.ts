@@ -93,6 +93,15 @@ describe('waitForConfig', () => {
     expect(messages()[0]).toContain(`A network is configured under ${prefix}: is --etcd-prefix right?`);
   });
 
+  it('looks again now and then at what lies near', async () => {
+    await wait();
+    expect(trouble.current.join()).toContain('No other configuration was found');
+    etcd.put('/nets/config', good);
+    await clock.advance(62_000);
+    expect(trouble.current.join()).toContain('A network is configured under /nets');
+    expect(messages().at(-1)).toContain('A network is configured under /nets');
+  });
+
   it.each([
     [
       'has it',

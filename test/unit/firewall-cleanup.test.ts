@@ -77,6 +77,14 @@ describe('cleanup', () => {
     expect(said).toContain('removed our routes: 2 of IPv4');
   });
 
+  it('does not take a tool that cannot start for one that found nothing', async () => {
+    const { tools, said, say } = host();
+    const text = 'nft: error while loading shared libraries: libnftables.so.1: No such file or directory';
+    tools.before = ({ program }) => (program === 'nft' ? failed(127, text) : undefined);
+    expect(await runCleanup({ commands: tools, say })).toBe(1);
+    expect(said.join()).toMatch(/not removed: .*nft.*libnftables/);
+  });
+
   it('does not mind tools that are not installed', async () => {
     const { tools, said, say } = host();
     for (const program of ['nft', 'iptables-save', 'ip6tables-save']) tools.missing.add(program);
