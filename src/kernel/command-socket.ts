@@ -1,11 +1,12 @@
 import { errorCode } from '../native/errors.ts';
 import { NetlinkSocket } from '../native/netlink-socket.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { abortable, Queue } from './abortable.ts';
+import { unlessAborted } from '../runtime/wake.ts';
 import { decodeAnswer, messagesOf, READ_BUFFER_BYTES } from './answers.ts';
 import { encodeChange } from './encode.ts';
 import { KernelError } from './errors.ts';
 import type { ChangeResult, RouteChange } from './kernel.ts';
+import { Queue } from './queue.ts';
 import { NLMSG } from './rtnetlink.ts';
 
 /** Larger writes gain nothing, and a write is what a deadline and a shutdown wait for. */
@@ -54,7 +55,7 @@ export class CommandSocket {
 
   /** See Kernel.apply. */
   apply(changes: readonly RouteChange[], signal: AbortSignal | undefined): Promise<readonly ChangeResult[]> {
-    return abortable(
+    return unlessAborted(
       this.#queue.run(() => this.#apply(changes, signal)),
       signal,
     );

@@ -2,9 +2,10 @@ import type { NetlinkMessage } from 'netlink/dist/structs.js';
 import { errorCode } from '../native/errors.ts';
 import { NetlinkSocket } from '../native/netlink-socket.ts';
 import { messageOf } from '../runtime/errors.ts';
-import { abortable, Queue } from './abortable.ts';
+import { unlessAborted } from '../runtime/wake.ts';
 import { decodeAnswer, decodeDone, messagesOf, READ_BUFFER_BYTES } from './answers.ts';
 import { KernelError } from './errors.ts';
+import { Queue } from './queue.ts';
 import { NLM_F, NLMSG } from './rtnetlink.ts';
 
 /** A table that changes during every one of so many dumps is not going to hold still for the next. */
@@ -35,7 +36,7 @@ export class DumpSocket {
 
   /** All entries of a consistent dump, in the kernel's order. Rejects with {@link KernelError} or `signal.reason`. */
   dump<T>(request: DumpRequest<T>, signal: AbortSignal | undefined): Promise<readonly T[]> {
-    return abortable(
+    return unlessAborted(
       this.#queue.run(() => this.#dump(request, signal)),
       signal,
     );

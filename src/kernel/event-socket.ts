@@ -1,7 +1,8 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import { errorCode } from '../native/errors.ts';
 import { NetlinkSocket } from '../native/netlink-socket.ts';
 import { messageOf } from '../runtime/errors.ts';
-import { abortable } from './abortable.ts';
+import { unlessAborted } from '../runtime/wake.ts';
 import { messagesOf, READ_BUFFER_BYTES } from './answers.ts';
 import { decodeEvent } from './decode.ts';
 import { KernelError } from './errors.ts';
@@ -21,6 +22,7 @@ const IDLE_READ_MS = 60_000;
 export class EventSocket implements KernelEvents {
   readonly #socket: NetlinkSocket;
   readonly #ownPortId: number;
+  readonly #onClose: () => void;
   readonly #buffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
   #received: KernelEvent[] = [];
   /** The read under way; it may outlive the call that started it, and what it brings is kept. Never rejects. */
@@ -33,20 +35,21 @@ export class EventSocket implements KernelEvents {
   #closed = false;
 
   /** `ownPortId`: port of the socket whose requests count as our own. */
-  constructor(options: { ownPortId: number; receiveBufferBytes: number }) {
-    const { receiveBufferBytes, ownPortId } = options;
+  constructor(options: { ownPortId: number; receiveBufferBytes: number; onClose: () => void }) {
+    const { receiveBufferBytes, ownPortId, onClose } = options;
     const groups = Object.values(RTNLGRP);
     this.#socket = new NetlinkSocket({ groups, receiveBufferBytes, receiveTimeoutMs: IDLE_READ_MS });
     this.#ownPortId = ownPortId;
+    this.#onClose = onClose;
   }
 
   async next(signal: AbortSignal): Promise<readonly KernelEvent[]> {
     signal.throwIfAborted();
     for (;;) {
       this.#receiveWaiting(() => false);
-      const events = this.#take();
+      const events = await this.#take();
       if (events.length > 0) return events;
-      await abortable(this.#readOne(), signal);
+      await unlessAborted(this.#readOne(), signal);
     }
   }
 
@@ -57,22 +60,23 @@ export class EventSocket implements KernelEvents {
     // barrier marks the end of what was there, and makes a read return that an aborted next() has left behind.
     const barrier = ++this.#barrier;
     this.#socket.wake(barrier);
-    if (this.#reading !== undefined) await abortable(this.#reading, signal);
-    while (!this.#receiveWaiting(() => this.#barrierSeen === barrier));
-    return this.#take();
+    if (this.#reading !== undefined) await unlessAborted(this.#reading, signal);
+    while (!this.#receiveWaiting(() => this.#barrierSeen === barrier)) await turn();
+    return await this.#take();
   }
 
   close(): void {
     this.#closed = true;
     this.#socket.close();
+    this.#onClose();
   }
 
-  #take(): readonly KernelEvent[] {
+  async #take(): Promise<readonly KernelEvent[]> {
     this.#throwIfUnusable();
     if (this.#lost) {
       // After an overflow the kernel drops everything until the buffer has been empty once, and does not say so again:
       // a dump made before that could be outdated without notice. What was received is older than any later dump.
-      while (!this.#receiveWaiting(() => false));
+      while (!this.#receiveWaiting(() => false)) await turn();
       this.#lost = false;
       this.#received = [];
       return [{ type: 'overflow' }];

@@ -70,8 +70,15 @@ class NetlinkKernel implements Kernel {
 
   async subscribe(): Promise<KernelEvents> {
     if (this.#closed) throw new KernelError('CLOSED', 'the kernel connection is closed');
-    const options = { ownPortId: this.#commands.portId, receiveBufferBytes: this.#receiveBufferBytes };
-    const events = orKernelError('subscribe to notifications', () => new EventSocket(options));
+    const events = orKernelError(
+      'subscribe to notifications',
+      () =>
+        new EventSocket({
+          ownPortId: this.#commands.portId,
+          receiveBufferBytes: this.#receiveBufferBytes,
+          onClose: () => this.#events.delete(events),
+        }),
+    );
     this.#events.add(events);
     return events;
   }

@@ -85,8 +85,9 @@ export function untilAborted(signal: AbortSignal): Promise<never> {
   });
 }
 
-/** As `promise`, but rejects with the signal's reason as soon as it aborts; `promise` itself goes on. */
-export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+/** As `promise`, but rejects with the signal's reason as soon as it aborts, if there is one; `promise` itself goes on. */
+export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return await promise;
   let onAbort = () => {};
   const aborted = new Promise<never>((_, reject) => {
     onAbort = () => reject(signal.reason as Error);
