@@ -91,7 +91,6 @@ export default defineConfig({
     'no-underscore-dangle': 'off',
     'import/no-named-as-default': 'off',
     'import/no-named-as-default-member': 'off',
-    'unicorn/no-useless-spread': 'off',
     'unicorn/consistent-function-scoping': 'off',
     'promise/always-return': 'off',
   },

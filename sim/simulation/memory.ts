@@ -46,7 +46,11 @@ export class Memory {
     this.scenario = scenario;
     const { seed, hosts, ipv6, pool, leaseTtlSeconds, fragmentEvents, kernelLatencyMs } = scenario;
     this.cluster = new SimCluster({
-      ...{ seed, hosts, ipv6, kernelLatencyMs, wrappers },
+      seed,
+      hosts,
+      ipv6,
+      kernelLatencyMs,
+      wrappers,
       config: configText(pool, ipv6),
       options: {
         subnetLeaseTtlSeconds: leaseTtlSeconds,

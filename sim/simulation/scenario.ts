@@ -44,7 +44,9 @@ export function scenarioOf(seed: number, size: Size = {}): Scenario {
   const hosts = size.hosts ?? drawn.hosts;
   const minutes = size.minutes ?? drawn.minutes;
   const settings = {
-    ...{ seed, hosts, minutes },
+    seed,
+    hosts,
+    minutes,
     ipv6: random.next() < 0.25,
     pool: pick(hosts, hosts + 2, 200),
     leaseTtlSeconds: pick(120, 300, 300, 86_400),

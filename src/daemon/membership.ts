@@ -32,8 +32,6 @@ export interface MembershipOptions {
 
 /** A firewall tool that hangs must not hold up the rest. */
 const firewallPatienceMs = 10_000;
-/** When the interface is down no peer can be routed to: a probe and a status line need not hear all their names. */
-const namedProblems = 5;
 
 /**
  * This host's part in a network whose configuration is known: an address, a lease, the files, routes and rules. Everything
@@ -60,7 +58,7 @@ export class Membership implements Member {
     return [
       ...(lease === 'held' ? [] : [`the own lease is ${lease}`]),
       ...(this.#ready && this.#routing?.watching === false ? ['the lease watch is not up'] : []),
-      ...(this.#ready ? this.#routeProblems() : []),
+      ...(this.#ready ? (this.#routing?.problems ?? []) : []),
     ];
   }
 
@@ -186,12 +184,21 @@ export class Membership implements Member {
     interfaceChanged: Wake,
     signal: AbortSignal,
   ): Promise<never> {
-    const networks = networksOf(this.#options.config, subnets);
+    const { parts, options, activity, config, onPhase } = this.#options;
+    const networks = networksOf(config, subnets);
     this.#bridge.expect(networks.ipv4);
     const firewall = this.#makeFirewall(networks);
     const routing = new Routing({
-      ...this.#options,
-      ...{ networks, manager, interfaces, interfaceChanged, files: this.#files },
+      parts,
+      options,
+      activity,
+      config,
+      onPhase,
+      networks,
+      manager,
+      interfaces,
+      interfaceChanged,
+      files: this.#files,
       onSynced: (inner) => this.#announce(routing, firewall, inner),
     });
     this.#routing = routing;
@@ -235,13 +242,5 @@ export class Membership implements Member {
       { event: 'ready', subnet, peers: peers.length, problems: problems.length },
       `ready: subnet ${subnet}, ${peers.length} ${peers.length === 1 ? 'peer' : 'peers'}`,
     );
-  }
-
-  /** Peers that are not routed to, the first few by name. */
-  #routeProblems(): readonly string[] {
-    const problems = this.#routing?.status().problems ?? [];
-    const rest = problems.length - namedProblems;
-    if (rest <= 0) return problems;
-    return [...problems.slice(0, namedProblems), `${rest} more routes are not installed`];
   }
 }

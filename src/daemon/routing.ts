@@ -31,6 +31,9 @@ export interface RoutingOptions {
   readonly onSynced: (signal: AbortSignal) => Promise<void>;
 }
 
+/** When the interface is down no peer can be routed to: a probe and a status line need not hear all their names. */
+const namedProblems = 5;
+
 /** Keeps the files and routes of this host's subnets, over the interface that its addresses are on just now. */
 export class Routing {
   readonly #options: RoutingOptions;
@@ -52,6 +55,14 @@ export class Routing {
   /** How many leases there are that can be read. */
   get leases(): number {
     return this.#keys.size;
+  }
+
+  /** Peers that are not routed to, the first few by name. */
+  get problems(): readonly string[] {
+    const { problems } = this.status();
+    const rest = problems.length - namedProblems;
+    if (rest <= 0) return problems;
+    return [...problems.slice(0, namedProblems), `${rest} more routes are not installed`];
   }
 
   status(): BackendStatus {

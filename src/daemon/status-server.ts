@@ -87,22 +87,32 @@ export function statusView(snapshot: Snapshot): StatusView {
   const { summary, watching, leases, refused } = snapshot;
   const peers = snapshot.peers.map(
     ({ dst, gateway, state, reason = null, key }): PeerStatus => ({
-      ...{ subnet: dst, gateway, state, reason, key },
+      subnet: dst,
+      gateway,
+      state,
+      reason,
+      key,
     }),
   );
   return {
     version: VERSION,
     startedAt: iso(startedAtMs),
     now: iso(nowMs),
-    ...{ ready, summary, reasons, notices },
+    ready,
+    summary,
+    reasons,
+    notices,
     lease: lease === undefined ? null : leaseStatus(lease, nowMs),
-    ...{ watching, leases },
+    watching,
+    leases,
     lastSync: syncedAtMs === undefined ? null : iso(syncedAtMs),
     peers,
     conflicts: peers.filter(({ state }) => state === 'conflict'),
     refused,
     errors: troubles.map(({ what, message, sinceMs, overMs, attempts }) => ({
-      ...{ what, message, since: iso(sinceMs) },
+      what,
+      message,
+      since: iso(sinceMs),
       over: overMs === undefined ? null : iso(overMs),
       attempts,
     })),

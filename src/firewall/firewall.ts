@@ -93,7 +93,7 @@ export class Firewall {
       }
       // What a former mode left still does its work while ours cannot.
       if (!applied) continue;
-      for (const task of [...unwanted]) {
+      for (const task of unwanted.slice()) {
         if (await this.#remove(task, failures, signal)) unwanted.splice(unwanted.indexOf(task), 1);
       }
     }

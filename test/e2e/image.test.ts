@@ -56,13 +56,27 @@ describe('the image', () => {
 
   test('runs with two capabilities, leases a subnet and writes the files on the host', async () => {
     await docker.docker(
-      ...['run', '--detach', '--name', 'flanneld', '--net=host', '--cap-drop=ALL'],
-      ...['--cap-add=NET_ADMIN', '--cap-add=NET_RAW', '--security-opt=no-new-privileges', '--read-only'],
-      ...['--volume=/run:/run', '--health-interval=1s'],
+      'run',
+      '--detach',
+      '--name',
+      'flanneld',
+      '--net=host',
+      '--cap-drop=ALL',
+      '--cap-add=NET_ADMIN',
+      '--cap-add=NET_RAW',
+      '--security-opt=no-new-privileges',
+      '--read-only',
+      '--volume=/run:/run',
+      '--health-interval=1s',
       // Takes the shells away: everything below has to work without.
-      ...['--volume=/dev/null:/usr/bin/dash:ro', '--volume=/dev/null:/usr/bin/bash:ro'],
-      ...['--env', `${RUN_VARIABLE}=${runId()}`, 'flanneld-ts'],
-      ...['--etcd-endpoints=http://10.211.55.101:2379', `--etcd-prefix=${PREFIX}`, '--iface=eth0'],
+      '--volume=/dev/null:/usr/bin/dash:ro',
+      '--volume=/dev/null:/usr/bin/bash:ro',
+      '--env',
+      `${RUN_VARIABLE}=${runId()}`,
+      'flanneld-ts',
+      '--etcd-endpoints=http://10.211.55.101:2379',
+      `--etcd-prefix=${PREFIX}`,
+      '--iface=eth0',
     );
     const written = () => existsSync(subnetFile) && existsSync(dockerOptsFile);
     await until(written, DEADLINE_MS, 'no files');

@@ -83,7 +83,9 @@ test('a read-only file system under the subnet-file is waited out', async () => 
   // The socket lies elsewhere, so that the file is all there is to say.
   const socket = join(bench.dir, 'elsewhere.sock');
   const waiting = await makeWaiting([
-    ...['--iface=eth0', `--subnet-file=${folder}/subnet.env`, `--status-socket=${socket}`],
+    '--iface=eth0',
+    `--subnet-file=${folder}/subnet.env`,
+    `--status-socket=${socket}`,
   ]);
   const mount = async (...argv: string[]) => {
     const { exit, output } = await runToEnd(argv);
@@ -110,7 +112,9 @@ test('a health port in use costs one warning and leaves the host ready; the daem
   const other = new RunningProcess([...inHost, process.execPath, '-e', code]);
   await other.waitFor((lines) => lines[0], 10_000, 'listening');
   const waiting = await makeWaiting([
-    ...['--iface=eth0', '--healthz-ip=127.0.0.1', `--healthz-port=${HEALTHZ_PORT}`],
+    '--iface=eth0',
+    '--healthz-ip=127.0.0.1',
+    `--healthz-port=${HEALTHZ_PORT}`,
   ]);
   await waiting.daemon.start();
   expect(isReady(waiting)).toBe(true);

@@ -24,8 +24,10 @@ test.each([
   const routes = await bench.allRoutes();
   const calls = await bench.etcdCalls();
   const argv = [
-    ...[`--etcd-endpoints=${ENDPOINT}`, `--etcd-prefix=${PREFIX}`],
-    ...['--iface=eth0', '--log-format=json'],
+    `--etcd-endpoints=${ENDPOINT}`,
+    `--etcd-prefix=${PREFIX}`,
+    '--iface=eth0',
+    '--log-format=json',
   ];
   const { code, stdout, stderr } = await runProgram({ ...place, argv, through });
   expect(code, stderr.join('\n')).toBe(1);

@@ -24,13 +24,13 @@ const etcdFiles = new InstalledFiles(join(dir, 'etcd'));
 const ctlFiles = new InstalledFiles(join(dir, 'ctl'));
 const passwordFile = join(dir, 'password');
 const flags = [
-  ...['--iface=eth0', '--log-level=debug'],
-  ...[
-    `--etcd-cafile=${files.caFile}`,
-    `--etcd-certfile=${files.certFile}`,
-    `--etcd-keyfile=${files.keyFile}`,
-  ],
-  ...[`--etcd-username=${USER}`, `--etcd-password-file=${passwordFile}`],
+  '--iface=eth0',
+  '--log-level=debug',
+  `--etcd-cafile=${files.caFile}`,
+  `--etcd-certfile=${files.certFile}`,
+  `--etcd-keyfile=${files.keyFile}`,
+  `--etcd-username=${USER}`,
+  `--etcd-password-file=${passwordFile}`,
 ];
 const altNames = ['IP:127.0.0.1', 'IP:127.0.0.2'];
 

@@ -118,8 +118,11 @@ test('stays ready with what an operator should mend and keeps nothing from worki
   const advised = bench.makeDaemon('advised', {
     prefix: '/advised',
     flags: [
-      ...['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8473'],
-      ...['--etcd-username=flannel', '--etcd-password=hunter2'],
+      '--iface=eth0',
+      '--healthz-ip=127.0.0.1',
+      '--healthz-port=8473',
+      '--etcd-username=flannel',
+      '--etcd-password=hunter2',
     ],
   });
   const config = { ...CONFIG, Network: '172.22.0.0/16', SubnetMin: undefined, SubnetMax: undefined };

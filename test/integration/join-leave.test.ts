@@ -129,9 +129,16 @@ describe('a host that leaves', () => {
     const { modRevision } = await storedLease(cluster, leaver);
     const witness = new RunningProcess(
       [
-        ...['nsenter', `--net=/run/netns/${cluster.hosts[0]?.net.namespace}`, '--'],
-        ...['etcdctl', '--endpoints', cluster.etcd.first.clientUrl],
-        ...['watch', '--rev', String(modRevision), lease.key],
+        'nsenter',
+        `--net=/run/netns/${cluster.hosts[0]?.net.namespace}`,
+        '--',
+        'etcdctl',
+        '--endpoints',
+        cluster.etcd.first.clientUrl,
+        'watch',
+        '--rev',
+        String(modRevision),
+        lease.key,
       ],
       { env: { ...process.env, ETCDCTL_API: '3' } },
     );

@@ -106,8 +106,11 @@ describe('a cluster of hosts that flanneld has run on', () => {
     // Destination, gateway and interface are what flanneld compares; more must not be in the way.
     const [route] = (await host.net.routes()).filter(({ dst }) => dst === '172.20.88.0/24');
     expect(route).toEqual({
-      ...{ dst: '172.20.88.0/24', gateway: '10.211.55.101', dev: 'eth0' },
-      ...{ protocol: OURS, flags: [] },
+      dst: '172.20.88.0/24',
+      gateway: '10.211.55.101',
+      dev: 'eth0',
+      protocol: OURS,
+      flags: [],
     });
   });
 

@@ -19,8 +19,16 @@ class Pinger {
     const [source = '', target = ''] = [from, to].map((host) => gatewayOf(host).split('/')[0]);
     this.#name = `${from.name} to ${to.name}`;
     this.#process = new RunningProcess([
-      ...['nsenter', `--net=/run/netns/${from.net.namespace}`, '--'],
-      ...['ping', '-n', '-i', '0.01', '-I', source, target],
+      'nsenter',
+      `--net=/run/netns/${from.net.namespace}`,
+      '--',
+      'ping',
+      '-n',
+      '-i',
+      '0.01',
+      '-I',
+      source,
+      target,
     ]);
   }
 

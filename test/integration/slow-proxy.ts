@@ -13,8 +13,13 @@ export async function startLongWay(
   delayMs: number,
 ): Promise<{ readonly url: string; close(): Promise<void> }> {
   const proxy = new RunningProcess([
-    ...['nsenter', `--net=/run/netns/${host.net.namespace}`, '--', process.execPath, import.meta.filename],
-    ...[new URL(targetUrl).host, String(delayMs)],
+    'nsenter',
+    `--net=/run/netns/${host.net.namespace}`,
+    '--',
+    process.execPath,
+    import.meta.filename,
+    new URL(targetUrl).host,
+    String(delayMs),
   ]);
   const find = (lines: readonly string[]) => lines.find((line) => line.startsWith('http://'));
   const url = await proxy.waitFor(find, 10_000, 'the proxy');

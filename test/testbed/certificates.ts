@@ -38,8 +38,17 @@ export class Authority implements Certificate {
     mkdirSync(dir, { recursive: true });
     const authority = new Authority(dir);
     await run('openssl', [
-      ...['req', '-x509', ...newKey, '-days', '2', '-subj', `/CN=${name}`],
-      ...['-keyout', authority.keyFile, '-out', authority.certFile],
+      'req',
+      '-x509',
+      ...newKey,
+      '-days',
+      '2',
+      '-subj',
+      `/CN=${name}`,
+      '-keyout',
+      authority.keyFile,
+      '-out',
+      authority.certFile,
     ]);
     return authority;
   }
@@ -49,24 +58,38 @@ export class Authority implements Certificate {
     const { commonName = name, altNames = ['IP:127.0.0.1', 'DNS:localhost'] } = options;
     const file = (suffix: string) => join(this.#dir, `${name}${suffix}`);
     await run('openssl', [
-      ...['req', ...newKey, '-subj', `/CN=${commonName}`, '-keyout', file('-key.pem'), '-out', file('.csr')],
-      ...['-addext', `subjectAltName=${altNames.join(',')}`],
-      ...['-addext', 'extendedKeyUsage=serverAuth,clientAuth'],
+      'req',
+      ...newKey,
+      '-subj',
+      `/CN=${commonName}`,
+      '-keyout',
+      file('-key.pem'),
+      '-out',
+      file('.csr'),
+      '-addext',
+      `subjectAltName=${altNames.join(',')}`,
+      '-addext',
+      'extendedKeyUsage=serverAuth,clientAuth',
     ]);
     // openssl's own count is kept in a file, which two that sign at once would spoil.
     const serial = `0x${randomBytes(8).toString('hex')}`;
     await run('openssl', [
-      ...[
-        'x509',
-        '-req',
-        '-in',
-        file('.csr'),
-        '-days',
-        options.expired ? '0' : '2',
-        '-copy_extensions',
-        'copy',
-      ],
-      ...['-CA', this.certFile, '-CAkey', this.keyFile, '-set_serial', serial, '-out', file('.pem')],
+      'x509',
+      '-req',
+      '-in',
+      file('.csr'),
+      '-days',
+      options.expired ? '0' : '2',
+      '-copy_extensions',
+      'copy',
+      '-CA',
+      this.certFile,
+      '-CAkey',
+      this.keyFile,
+      '-set_serial',
+      serial,
+      '-out',
+      file('.pem'),
     ]);
     // It ended in the second in which it was made: openssl 3.5 makes none that ends before it begins.
     if (options.expired) await sleep(1_100);

@@ -13,10 +13,18 @@ const BOOT_DEADLINE_MS = 60_000;
  * may have; /var/lib/docker is a volume because overlays do not stack.
  */
 const BOOTABLE = [
-  ...['--cap-add=SYS_ADMIN', '--cap-add=NET_ADMIN', '--cap-add=NET_RAW', '--cap-add=NET_BROADCAST'],
-  ...['--security-opt=seccomp=unconfined', '--security-opt=apparmor=unconfined'],
-  ...['--cgroupns=host', '--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw'],
-  ...['--tmpfs=/run', '--tmpfs=/tmp', '--env=container=docker', '--volume=/var/lib/docker'],
+  '--cap-add=SYS_ADMIN',
+  '--cap-add=NET_ADMIN',
+  '--cap-add=NET_RAW',
+  '--cap-add=NET_BROADCAST',
+  '--security-opt=seccomp=unconfined',
+  '--security-opt=apparmor=unconfined',
+  '--cgroupns=host',
+  '--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw',
+  '--tmpfs=/run',
+  '--tmpfs=/tmp',
+  '--env=container=docker',
+  '--volume=/var/lib/docker',
 ];
 
 /** A Debian server in a container: systemd is its first process, etcd and Docker run as after `apt-get install`. */
@@ -71,8 +79,19 @@ export async function bootSystemdContainer(docker: Docker): Promise<SystemdConta
   await importRoot(docker, SYSTEMD_HOST, IMAGE);
   const name = 'host';
   await docker.docker(
-    ...['run', '--detach', '--name', name, '--hostname', name, '--network=none', ...BOOTABLE],
-    ...[`--volume=${PROJECT}:/src:ro`, '--env', `${RUN_VARIABLE}=${runId()}`, IMAGE, '/lib/systemd/systemd'],
+    'run',
+    '--detach',
+    '--name',
+    name,
+    '--hostname',
+    name,
+    '--network=none',
+    ...BOOTABLE,
+    `--volume=${PROJECT}:/src:ro`,
+    '--env',
+    `${RUN_VARIABLE}=${runId()}`,
+    IMAGE,
+    '/lib/systemd/systemd',
   );
   const host = new SystemdContainer(docker, name);
   let state = '';

@@ -105,7 +105,10 @@ describe('metrics', () => {
 
   it('count a peer of two families by the worse of its routes', async () => {
     const route = (key: string, dst: string, state: 'installed' | 'parked' | 'pending') => ({
-      ...{ key, dst, gateway: '10.0.0.1', state },
+      key,
+      dst,
+      gateway: '10.0.0.1',
+      state,
     });
     const metric = await read(
       metricsOf([
@@ -128,7 +131,10 @@ describe('metrics', () => {
 
   it('name the routes that are not installed, but not a whole cluster of them', async () => {
     const parked = (index: number) => ({
-      ...{ key: `k${index}`, dst: `172.20.${index}.0/24`, gateway: '192.0.2.9', state: 'parked' as const },
+      key: `k${index}`,
+      dst: `172.20.${index}.0/24`,
+      gateway: '192.0.2.9',
+      state: 'parked' as const,
     });
     const peers = Array.from({ length: 200 }, (_, index) => parked(index));
     const named = async (metrics: Metrics) =>

@@ -117,7 +117,11 @@ async function serve(at = path, answer: () => Snapshot = () => snapshot) {
 async function ask({ json = false, at = path } = {}) {
   const said = { out: '', err: '' };
   const parts = {
-    ...{ socketPath: at, json, watch: false, clock: systemClock, onTerminal: false },
+    socketPath: at,
+    json,
+    watch: false,
+    clock: systemClock,
+    onTerminal: false,
     out: (part: string) => {
       said.out += part;
     },
