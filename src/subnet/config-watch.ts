@@ -53,9 +53,6 @@ export class ConfigWatch {
         signal.throwIfAborted();
         if (!(error instanceof RegistryError)) throw error;
         this.#noteFailure(error);
-        // The answer to an expired token: only a read gets a new one.
-        if (error.kind === 'UNAUTHENTICATED')
-          await registry.range({ key: this.#key }, signal).catch(() => {});
       }
       await clock.sleep(backoffMs(policy, failures, random), signal);
     }

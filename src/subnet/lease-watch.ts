@@ -95,13 +95,13 @@ export class LeaseWatch {
         await this.#follow(cursor, signal, onUpdate);
       } catch (error) {
         signal.throwIfAborted();
-        await this.#noteFailure(error, signal);
+        this.#noteFailure(error);
       }
       await this.#options.clock.sleep(backoffMs(policy, this.#failures++, this.#options.random), signal);
     }
   }
 
-  async #noteFailure(error: unknown, signal: AbortSignal): Promise<void> {
+  #noteFailure(error: unknown): void {
     const { log, trouble, registry, clock, subnetsPrefix } = this.#options;
     const sinceMs = this.#watchingSinceMs ?? Number.POSITIVE_INFINITY;
     this.#watchingSinceMs = undefined;
@@ -121,17 +121,6 @@ export class LeaseWatch {
       `the leases under ${subnetsPrefix} cannot be watched, routes stay as they are meanwhile: ${explanationOf(error)}`,
       { endpoint: registry.endpoint, error },
     );
-    if (kind === 'UNAUTHENTICATED') await this.#renewToken(signal);
-  }
-
-  /** etcd answers a watch with an expired token by refusing that one watch; the client gets a new token only with a read. */
-  async #renewToken(signal: AbortSignal): Promise<void> {
-    try {
-      await this.#options.registry.range({ key: this.#options.subnetsPrefix, keysOnly: true }, signal);
-    } catch {
-      // The next watch fails for the same reason, and says so.
-      signal.throwIfAborted();
-    }
   }
 
   async #list(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<number> {

@@ -40,7 +40,8 @@ export interface Registry {
   /**
    * Opens one watch over [key, rangeEnd) from `startRevision` on (inclusive). The iteration yields batches in order and
    * ends only by throwing: {@link RegistryError} when the stream is lost (code COMPACTED with `compactRevision` when
-   * `startRevision` is compacted), or `signal.reason`. The stream is closed when the iteration ends for any reason.
+   * `startRevision` is compacted), or `signal.reason`. The stream is closed when the iteration ends for any reason. An expired token is
+   * renewed before a watch is given up as UNAUTHENTICATED.
    *
    * A start that is the compacted revision itself is accepted, but etcd (3.4.23; etcd-io/etcd issue 18089) then leaves out
    * the deletes of that very revision. Who must miss nothing starts at the last revision seen, not at the one after it: what

@@ -1,6 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import type { SimEtcdOptions } from '../../sim/etcd.ts';
-import { RegistryError } from '../../src/subnet/registry.ts';
 import { prefix, valueOf, WatchHost } from './lease-watch-host.ts';
 
 const a = `${prefix}10.1.1.0-24`;
@@ -260,24 +259,6 @@ describe('the lease watch', () => {
     expect(host.log.lines.length).toBeLessThan(70);
     expect(host.etcd.calls.watch).toBeLessThan(15_000);
   }, 60_000);
-
-  it('reads once when its watch is refused for its credentials, because only reads renew an expired token', async () => {
-    let tokenValid = true;
-    start({}, ({ registry }) => {
-      registry.beforeWatch = () => {
-        if (!tokenValid) throw new RegistryError('UNAUTHENTICATED', registry.endpoint, 'invalid auth token');
-      };
-      registry.onRange = () => {
-        tokenValid = true;
-      };
-    });
-    await host.clock.advance(10);
-    tokenValid = false;
-    host.etcd.cutWatches();
-    await host.clock.advance(10_000);
-    expect(host.watch.watching).toBe(true);
-    expect(host.snapshots).toBe(1);
-  });
 
   it('finds a frozen member and goes on with another', async () => {
     start({ members: ['m0', 'm1', 'm2'] });
