@@ -1,4 +1,5 @@
-import { rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Docker, startDocker, withoutNetwork } from '../testbed/docker.ts';
 import { until } from '../testbed/netns.ts';
@@ -210,6 +211,23 @@ describe('the units on a host with systemd', () => {
     expect(await host.sh('stat -c %a /run/flannel/subnet.sock')).toBe('600');
     const asNobody = host.sh('setpriv --reuid=65534 --clear-groups flanneld-ts status 2>&1');
     await expect(asNobody).rejects.toThrow(/only root may ask/);
+  });
+
+  test("README's command has doctor look where the service does", async () => {
+    const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
+    const command = /^sudo (sh -c '.* flanneld-ts doctor .*')$/m.exec(readme)?.[1] ?? '';
+    await host.sh(
+      `sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="--iface=eth0 --ip-masq"/' /etc/sysconfig/flanneld`,
+    );
+    await host.systemctl('restart', UNIT);
+    const said = await host.sh(`${command} 2>&1`);
+    expect(said).toContain(`${PREFIX}/config: network 172.20.0.0/16`);
+    expect(said).toContain('all 1 peers are routed');
+    expect(said).toContain('No problem was found.');
+    const other = await host.sh('flanneld-ts doctor 2>&1 || :');
+    expect(other).toContain(command);
+    expect(other).toContain(`A network is configured under ${PREFIX}`);
+    await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS=""/' /etc/sysconfig/flanneld`);
   });
 
   test('a wrong flag fails at once, is not tried again, and leaves routes and Docker alone', async () => {

@@ -71,6 +71,29 @@ describe('commands', () => {
   });
 });
 
+describe.each(['doctor', 'lease release'])('%s', (name) => {
+  const warnings = async (argv: readonly string[], env: Env = {}) => {
+    const parsed = await parse([...name.split(' '), ...argv], env);
+    return 'warnings' in parsed ? parsed.warnings : [parsed.command];
+  };
+
+  it('says where it looks, and what the service has, when it is told nothing', async () => {
+    const [warning, ...others] = await warnings(['--etcd-prefix=', '--iface=eth0']);
+    expect(others).toEqual([]);
+    expect(warning).toContain('http://127.0.0.1:2379 under /coreos.com/network');
+    expect(warning).toMatch(new RegExp(`set -a; \\. /etc/sysconfig/flanneld; flanneld-ts ${name}`));
+  });
+
+  it.each<[readonly string[], Env]>([
+    [['--etcd-prefix=/p'], {}],
+    [['--etcd-endpoints=http://10.0.0.1:2379'], {}],
+    [[], { FLANNELD_ETCD_PREFIX: '/p' }],
+    [[], { FLANNEL_ETCD_ENDPOINTS: 'http://127.0.0.1:2379' }],
+  ])('says nothing of it with %j and %j', async (argv, env) => {
+    expect(await warnings(argv, env)).toEqual([]);
+  });
+});
+
 describe('cleanup', () => {
   it('needs to know nothing', async () => {
     expect(await parse(['cleanup'], { FLANNEL_ETCD_PREFIX: '/p', FLANNELD_V: 'wrong' })).toEqual({
@@ -140,7 +163,8 @@ describe('lease release', () => {
   });
 
   it('warns about a password in the process list', async () => {
-    expect(await parse(['lease', 'release', '--etcd-username=root', '--etcd-password=x'])).toMatchObject({
+    const user = ['--etcd-prefix=/p', '--etcd-username=root', '--etcd-password=x'];
+    expect(await parse(['lease', 'release', ...user])).toMatchObject({
       warnings: [expect.stringContaining('process list')],
     });
   });

@@ -96,6 +96,7 @@ export const namedCommands: readonly Command[] = [
     likeDaemon: true,
     read({ settings, warn, warnings }) {
       judgeOldFlags(settings, warn);
+      tellWhere('doctor $FLANNEL_OPTIONS', settings, warn);
       return { command: 'doctor', options: runOptions(settings, warn), warnings };
     },
   },
@@ -105,11 +106,10 @@ export const namedCommands: readonly Command[] = [
     describe: 'Gives back the lease of SUBNET, of the host at --public-ip, or of this host.',
     flags: leaseReleaseFlags,
     operand: 'SUBNET',
-    read: (input) => ({
-      command: 'lease-release',
-      options: leaseReleaseOptions(input.settings, input.warn, input.operand),
-      warnings: input.warnings,
-    }),
+    read({ settings, warn, warnings, operand }) {
+      tellWhere('lease release', settings, warn);
+      return { command: 'lease-release', options: leaseReleaseOptions(settings, warn, operand), warnings };
+    },
   },
   {
     words: ['cleanup'],
@@ -120,6 +120,16 @@ export const namedCommands: readonly Command[] = [
     read: ({ settings }) => ({ command: 'cleanup', options: cleanupOptions(settings) }),
   },
 ];
+
+/** Run by hand a command does not see what systemd gives the daemon; it would look beside it, and find nothing there. */
+function tellWhere(command: string, settings: Settings, warn: (message: string) => void): void {
+  const { etcdEndpoints, etcdPrefix } = flags;
+  if ([etcdEndpoints, etcdPrefix].some((flag) => settings.sourceOf(flag) !== undefined)) return;
+  warn(
+    `looking at ${etcdEndpoints.fallback} under ${etcdPrefix.fallback}, because nothing else is given; with what the service is given: ` +
+      `sudo sh -c 'set -a; . /etc/sysconfig/flanneld; flanneld-ts ${command}'`,
+  );
+}
 
 function healthOptions(settings: Settings): HealthzAddress {
   const port = settings.value(flags.healthzPort);
