@@ -1,6 +1,7 @@
 import { Daemon } from '../src/daemon/daemon.ts';
 import type { Readiness } from '../src/daemon/health.ts';
 import type { DaemonOptions, DaemonParts } from '../src/daemon/parts.ts';
+import { requireCapabilities } from '../src/daemon/requirements.ts';
 import type { State } from '../src/daemon/state.ts';
 import { parseSubnetEnv } from '../src/daemon/subnet-env.ts';
 import type { Family, PerFamily, Subnet } from '../src/ip/ip.ts';
@@ -159,10 +160,12 @@ export class SimHost {
     const parts = { ...outside, notifier, commands: process.commands(this.firewall) };
     const daemon = new Daemon(change?.({ ...parts, notifier: this.notifier }) ?? parts, options);
     const controller = new AbortController();
-    const ended = daemon.run(controller.signal).then(
-      () => undefined,
-      (error: unknown) => error,
-    );
+    const ended = requireCapabilities(kernel)
+      .then(() => daemon.run(controller.signal))
+      .then(
+        () => undefined,
+        (error: unknown) => error,
+      );
     const run = { daemon, process, controller, kernel, registry, ended };
     this.#run = run;
     void ended.then((error) => {
@@ -212,7 +215,7 @@ export class SimHost {
   }
 
   get readiness(): Readiness {
-    return this.#run?.daemon.readiness() ?? { ready: false, reasons: ['not running'], notices: [] };
+    return this.#run?.daemon.state.readiness() ?? { ready: false, reasons: ['not running'], notices: [] };
   }
 
   /** What the daemon tells of itself; undefined while none runs. */

@@ -1,12 +1,10 @@
 import { Activity } from '../runtime/activity.ts';
-import { firstOf, Wake } from '../runtime/wake.ts';
+import { firstOf } from '../runtime/wake.ts';
 import { waitForConfig } from '../subnet/config-source.ts';
 import { ConfigWatch } from '../subnet/config-watch.ts';
 import { Grants } from '../subnet/grants.ts';
-import type { Readiness } from './health.ts';
 import { Membership } from './membership.ts';
 import type { DaemonOptions, DaemonParts } from './parts.ts';
-import { requireCapabilities } from './requirements.ts';
 import { State } from './state.ts';
 import { watchLoops } from './watchdog.ts';
 
@@ -24,8 +22,6 @@ export class Daemon {
   readonly #activity: Activity;
   /** What there is to tell of this daemon. */
   readonly state: State;
-  readonly #allowedWake = new Wake();
-  #isAllowed = false;
   #said = '';
 
   constructor(parts: DaemonParts, options: DaemonOptions) {
@@ -36,21 +32,19 @@ export class Daemon {
   }
 
   /**
-   * Works until `signal` aborts, then resolves; routes, lease and files stay. Rejects with {@link CannotRunError} when the
-   * process lacks what it needs, before anything is touched.
+   * Works until `signal` aborts, then resolves; routes, lease and files stay. Whether the process has the rights that this takes
+   * is for the caller to find out before.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { kernel, notifier, log } = this.#parts;
+    const { notifier, log } = this.#parts;
     // Said at once: what the work under way still needs to come to an end is part of the stop.
     const onAbort = () => {
       notifier.stopping();
       log.info({ event: 'stopping' }, 'stopping as asked; routes, lease and files stay');
     };
-    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true });
     try {
-      await requireCapabilities(kernel);
-      this.#isAllowed = true;
-      this.#allowedWake.wake();
       await firstOf(signal, (inner) => [
         this.#work(inner),
         this.#tellStatus(inner),
@@ -61,16 +55,6 @@ export class Daemon {
     } finally {
       signal.removeEventListener('abort', onAbort);
     }
-  }
-
-  /** Resolves once `run` has found that the process has the rights it needs; rejects with `signal.reason`. */
-  async allowed(signal: AbortSignal): Promise<void> {
-    while (!this.#isAllowed) await this.#allowedWake.wait(signal);
-  }
-
-  /** Whether this host does its part in the network just now, and if not, why. */
-  readiness(): Readiness {
-    return this.state.readiness();
   }
 
   async #work(signal: AbortSignal): Promise<never> {

@@ -20,7 +20,7 @@ import type { Metrics } from './metrics.ts';
 import { systemdNotifier } from './notifier.ts';
 import { UsageError } from './options/errors.ts';
 import { type Options, type ParsedCommand, parseOptions } from './options/options.ts';
-import { CannotRunError } from './requirements.ts';
+import { CannotRunError, requireCapabilities } from './requirements.ts';
 import { StatusServer } from './status-server.ts';
 import { cleanUp, examine, releaseLease, showStatus } from './subcommands.ts';
 import { systemClock, systemRandom } from './system-clock.ts';
@@ -108,9 +108,12 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     notices,
   };
   const daemon = new Daemon(parts, options);
-  const health = serveHealth({ options, daemon, calls, log, notices }, signal);
-  const status = serveStatus({ options, daemon, log, notices }, signal);
+  let servers: readonly Promise<void>[] = [];
   try {
+    // A process without the rights it needs leaves nothing behind.
+    await requireCapabilities(kernel);
+    const served = { options, daemon, calls, log, notices };
+    servers = [serveHealth(served, signal), serveStatus(served, signal)];
     await daemon.run(signal);
     return 0;
   } catch (error) {
@@ -120,8 +123,8 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     return 1;
   } finally {
     registry.close();
-    // It ends with the same signal; after a fatal error the process ends without it.
-    if (signal.aborted) await Promise.all([health, status]);
+    // They end with the same signal; after a fatal error the process ends without them.
+    if (signal.aborted) await Promise.all(servers);
   }
 }
 
@@ -143,35 +146,17 @@ async function serveHealth(
     clock: systemClock,
     log,
     notices,
-    readiness: () => daemon.readiness(),
+    readiness: () => daemon.state.readiness(),
     metrics: metricsOf(daemon, calls),
   });
-  try {
-    await server.run(signal);
-  } catch (error) {
-    if (!signal.aborted) log.error({ event: 'health-failed', error }, 'the health server ended');
-  }
+  await server.run(signal);
 }
 
-async function serveStatus(
-  { options, daemon, log, notices }: Omit<Served, 'calls'>,
-  signal: AbortSignal,
-): Promise<void> {
+async function serveStatus({ options, daemon, log, notices }: Served, signal: AbortSignal): Promise<void> {
   const { statusSocket: path } = options;
   if (path === undefined) return;
-  try {
-    // A process without the rights it needs leaves nothing behind.
-    await daemon.allowed(signal);
-    await new StatusServer({
-      path,
-      clock: systemClock,
-      log,
-      notices,
-      snapshot: () => daemon.state.snapshot(),
-    }).run(signal);
-  } catch (error) {
-    if (!signal.aborted) log.error({ event: 'status-failed', error }, 'the status server ended');
-  }
+  const snapshot = () => daemon.state.snapshot();
+  await new StatusServer({ path, clock: systemClock, log, notices, snapshot }).run(signal);
 }
 
 /** The client library is loaded when metrics are asked for: whoever has no Prometheus does not pay for it. */
