@@ -1,25 +1,28 @@
 import { once } from 'node:events';
-import { type AddressInfo, connect, createServer } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { createSecureContext } from 'node:tls';
 import { expect, it, onTestFinished } from 'vitest';
 import { TlsCredentials } from '../../src/subnet/etcd/tls-connect.ts';
 
 it('a connection that is reset while the certificate files are read fails its handshake, and nothing else', async () => {
-  const server = createServer((socket) => void setTimeout(() => socket.resetAndDestroy(), 50)).listen(
-    0,
-    '127.0.0.1',
-  );
+  const server = createServer().listen(0, '127.0.0.1');
   onTestFinished(() => void server.close());
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
+  const socket = connect(port, '127.0.0.1');
+  const [[accepted]] = (await Promise.all([once(server, 'connection'), once(socket, 'connect')])) as [
+    [Socket],
+    unknown,
+  ];
+  // Not once(), which listens for errors too: nobody but the code under test may.
+  const lost = new Promise((resolve) => socket.once('close', resolve));
   const credentials = new TlsCredentials('127.0.0.1', async () => {
-    await sleep(200);
+    // The files are being read; they have been once the connection is gone.
+    accepted.resetAndDestroy();
+    await lost;
     return createSecureContext();
   });
   const connector = credentials._createSecureConnector();
   onTestFinished(() => connector.destroy());
-  const socket = connect(port, '127.0.0.1');
-  await once(socket, 'connect');
   await expect(connector.connect(socket)).rejects.toThrow('TLS handshake: ECONNRESET');
 });
