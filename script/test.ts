@@ -1,6 +1,6 @@
 /**
  * Runs every check and every test and counts them. Each static check counts as one test. All steps run, whatever failed
- * before; what a step leaves behind on the machine is removed, and is a failure of its own.
+ * before; what a step leaves behind on the machine is removed, and is a failure of its own. A test that is skipped fails the run.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -103,7 +103,7 @@ function summarize(results: readonly Result[]): number {
   const width = Math.max(...results.map(({ name }) => name.length));
   console.log('\nsummary');
   for (const { name, seconds, passed, failed, skipped } of results) {
-    const verdict = failed === 0 ? 'ok  ' : 'FAIL';
+    const verdict = failed + skipped === 0 ? 'ok  ' : 'FAIL';
     const counts = `${passed} passed, ${failed} failed, ${skipped} skipped`;
     console.log(`  ${verdict}  ${name.padEnd(width)}  ${seconds.toFixed(1).padStart(6)} s  ${counts}`);
   }
@@ -113,7 +113,8 @@ function summarize(results: readonly Result[]): number {
   console.log(`${total('passed')} passed, ${total('failed')} failed, ${total('skipped')} skipped`);
   if (stoppedBy === 'SIGINT') return 130;
   if (stoppedBy === 'SIGTERM') return 143;
-  return stoppedBy === undefined && total('failed') === 0 ? 0 : 1;
+  // What does not run holds nobody to anything.
+  return stoppedBy === undefined && total('failed') + total('skipped') === 0 ? 0 : 1;
 }
 
 /** Runs one step in a process group of its own, then looks for what it has left on the machine. */
@@ -171,7 +172,11 @@ function failuresOf({ testResults }: VitestReport): string[] {
   return testResults.flatMap(({ name, status, message, assertionResults }) => {
     const failed = assertionResults.filter((test) => test.status === 'failed');
     const where = relative(root, name);
-    if (failed.length === 0) return status === 'failed' ? [`${where}: ${firstLines(message)}`] : [];
+    if (failed.length === 0) {
+      const notRun = assertionResults.filter((test) => test.status !== 'passed');
+      const skipped = notRun.map(({ fullName }) => `${where}: ${fullName.trim()}: skipped`);
+      return status === 'failed' ? [`${where}: ${firstLines(message)}`] : skipped;
+    }
     return failed.map(
       ({ fullName, failureMessages }) =>
         `${where}: ${fullName.trim()}: ${firstLines(failureMessages[0] ?? '')}`,

@@ -26,10 +26,20 @@ const lines = [...text.matchAll(/^\| ([A-Z]\d+) \| .+? \| (.*) \|$/gm)].map(
   }),
 );
 
+/** What stands before a title: `it(`, `describe.each(…)(`; before a case's name: it opens a row of a table, or is its `verb`. */
+const BEFORE_TITLE = /(?:\b(?:it|test|describe)(?:\.\w+)*|[)`])\(\s*$/;
+const BEFORE_CASE = /(?:\[|\bverb:)\s*$/;
+const NOT_RUN = /\b(?:it|test|describe)(?:\.\w+)*\.(?:skip|skipIf|runIf|todo|fails|only)\b/;
+
 /** Whether the file has a test, or a case of one, whose title is written so: a whole literal, in whatever quotes. */
 function hasTitle(source: string, name: string): boolean {
   const plain = source.replaceAll("\\'", "'");
-  return ["'", '"', '`'].some((quote) => plain.includes(quote + name + quote));
+  return ["'", '"', '`'].some((quote) =>
+    plain
+      .split(quote + name + quote)
+      .slice(0, -1)
+      .some((before) => BEFORE_TITLE.test(before) || BEFORE_CASE.test(before)),
+  );
 }
 
 describe('the list of pitfalls', () => {
@@ -43,7 +53,8 @@ describe('the list of pitfalls', () => {
       expect(existsSync(join(root, file)), file).toBe(true);
       const source = readFileSync(join(root, file), 'utf8');
       expect(hasTitle(source, name), `${file}: ${name}`).toBe(true);
-      expect(source).toMatch(/\b(it|test|describe)\w*(\.\w+)*\(/);
+      // Which of its tests would not run is not looked at: none may.
+      expect(source, file).not.toMatch(NOT_RUN);
     }
   });
 
@@ -51,8 +62,22 @@ describe('the list of pitfalls', () => {
     ["it('a name', () => {", 'a name', true],
     ["it('it\\'s a name', () => {", "it's a name", true],
     ["it('a name and more', () => {", 'a name', false],
+    ["it.each([\n  [1],\n])(\n  'a name',\n", 'a name', true],
+    ["describe.each`a`('a name', () => {", 'a name', true],
+    ["it.each([\n  [\n    'a name', 1],\n])('%s',\n", 'a name', true],
+    ["describeOutage({\n  verb: 'a name',", 'a name', true],
     ['// a name', 'a name', false],
+    ["const text = 'a name';", 'a name', false],
+    ["expect(text).toContain('a name')", 'a name', false],
+    ["expect(text).toBe(list[1], 'a name')", 'a name', false],
   ])('finds whole titles only: %s', (source, name, expected) => {
     expect(hasTitle(source, name)).toBe(expected);
   });
+
+  it.each(['it.skip(', 'describe.skip.each([', 'test.concurrent.skipIf(', 'it.todo(', 'it.fails('])(
+    'takes %s for a test that does not run',
+    (head) => {
+      expect(head).toMatch(NOT_RUN);
+    },
+  );
 });
