@@ -9,7 +9,7 @@ import { Queue } from './queue.ts';
 import { NLM_F, NLMSG } from './rtnetlink.ts';
 
 /** A table that changes during every one of so many dumps is not going to hold still for the next. */
-const MAX_ATTEMPTS = 10;
+export const MAX_DUMP_ATTEMPTS = 10;
 
 export interface DumpRequest<T> {
   /** What is dumped, for error messages. */
@@ -49,11 +49,11 @@ export class DumpSocket {
 
   async #dump<T>(request: DumpRequest<T>, signal: AbortSignal | undefined): Promise<readonly T[]> {
     try {
-      for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+      for (let attempt = 0; attempt < MAX_DUMP_ATTEMPTS; attempt++) {
         const entries = await this.#attempt(request, signal);
         if (entries !== undefined) return entries;
       }
-      throw new KernelError('EINTR', `${request.what} changed during each of ${MAX_ATTEMPTS} dumps`);
+      throw new KernelError('EINTR', `${request.what} changed during each of ${MAX_DUMP_ATTEMPTS} dumps`);
     } catch (error) {
       // A dump that was not read to its end would block the next one on this socket (EBUSY).
       this.#reset();
