@@ -5,9 +5,10 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { StatusView } from '../../src/cli/status-view.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import type { DaemonProcess, LogRecord } from '../testbed/daemon.ts';
+import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { NotifySocket } from '../testbed/notify-socket.ts';
 import { RunningProcess, runToEnd } from '../testbed/process.ts';
-import { type Bench, leaseKey, leaseValue, startBench } from './bench.ts';
+import { type Bench, startBench } from './bench.ts';
 import { runProgram } from './program.ts';
 
 const HEALTHZ_PORT = 8472;

@@ -1,14 +1,13 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { CONFIG, PREFIX } from '../testbed/cluster.ts';
-import { DaemonProcess } from '../testbed/daemon.ts';
+import { DaemonProcess, OUR_PROTOCOL } from '../testbed/daemon.ts';
 import { type EtcdCluster, type EtcdTls, startEtcd } from '../testbed/etcd.ts';
+import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { type Host, type ListedRoute, makeNetwork, until } from '../testbed/netns.ts';
 import { runToEnd } from '../testbed/process.ts';
 import { tempDir } from '../testbed/run.ts';
 
-/** The protocol number that marks the daemon's routes. */
-const OUR_PROTOCOL = '102';
 /** Where etcd listens beside 127.0.0.1, which is left to the daemon: so one of the two ways can be cut. */
 const ETCD_ADDRESS = '127.0.0.2';
 /** The etcd endpoint of the daemon. */
@@ -189,14 +188,6 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
     rmSync(dir, { recursive: true, force: true });
     throw error;
   }
-}
-
-export function leaseKey(subnet: string): string {
-  return `${PREFIX}/subnets/${subnet.replace('/', '-')}`;
-}
-
-export function leaseValue(publicIP: string, more: object = {}): string {
-  return JSON.stringify({ PublicIP: publicIP, PublicIPv6: null, BackendType: 'host-gw', ...more });
 }
 
 /** `dst via gateway`, or `dst dev link` of a route without a gateway. */

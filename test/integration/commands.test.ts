@@ -2,8 +2,9 @@ import { statSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { StatusView } from '../../src/cli/status-view.ts';
 import { PREFIX } from '../testbed/cluster.ts';
+import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
-import { type Bench, ENDPOINT, leaseKey, leaseValue, startBench } from './bench.ts';
+import { type Bench, ENDPOINT, startBench } from './bench.ts';
 import { runProgram } from './program.ts';
 import { etcdLeaseIds } from './route-watch.ts';
 

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import type { KernelMonitor } from '../testbed/kernel-monitor.ts';
 import { type Bench, startBench } from './bench.ts';
-import { type KernelMonitor, monitorKernel } from './kernel-monitor.ts';
 
 /** Keepalive finds a dead connection after 10 s of silence and 5 s without an answer; then comes the way back. */
 const FOUND_MS = 40_000;
@@ -14,9 +14,9 @@ let monitor: KernelMonitor;
 
 beforeAll(async () => {
   bench = await startBench();
-  monitor = await monitorKernel(bench.host.namespace);
+  monitor = await bench.host.monitor();
   bench.onClose(() => monitor.stop());
-  await putLeases(BEFORE);
+  await bench.putRoutes(BEFORE);
   await bench.daemon.start();
 });
 
@@ -24,21 +24,14 @@ afterAll(() => bench?.close());
 
 beforeEach(async () => {
   await bench.removeLease('172.20.4.0/24');
-  await putLeases(BEFORE);
+  await bench.putRoutes(BEFORE);
   await bench.haveRoutes(BEFORE);
 });
-
-async function putLeases(routes: readonly string[]): Promise<void> {
-  for (const route of routes) {
-    const [subnet = '', , publicIP = ''] = route.split(' ');
-    await bench.putLease(subnet, publicIP);
-  }
-}
 
 /** Makes the changes and forgets how they came about. */
 async function changeAndCompact(): Promise<void> {
   await bench.removeLease('172.20.2.0/24');
-  await putLeases(AFTER.slice(1));
+  await bench.putRoutes(AFTER.slice(1));
   await bench.etcd.ctl('compact', String(await bench.revision()));
 }
 

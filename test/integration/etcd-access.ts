@@ -9,10 +9,8 @@ import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { connectMember } from '../../src/subnet/etcd/member.ts';
 import { EtcdSecurity, type SecurityOptions } from '../../src/subnet/etcd/security.ts';
 import type { Registry } from '../../src/subnet/registry.ts';
+import { PREFIX } from '../testbed/cluster.ts';
 import { tempDir } from '../testbed/run.ts';
-
-/** The prefix of the keys that users of these tests may touch. */
-export const PREFIX = '/atomic.io/network';
 
 /** A folder for the test file that calls this, removed when the file is done. */
 export function temporaryFolder(): string {

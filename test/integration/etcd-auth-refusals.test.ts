@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Registry } from '../../src/subnet/registry.ts';
 import { collect, rejectionOf } from '../contract/registry-suite.ts';
+import { PREFIX } from '../testbed/cluster.ts';
 import type { EtcdCluster } from '../testbed/etcd.ts';
-import { connectTo, PREFIX, temporaryFolder } from './etcd-access.ts';
+import { connectTo, temporaryFolder } from './etcd-access.ts';
 import { authentications, configKey, put, startWithUser, user } from './etcd-user.ts';
 
 const dir = temporaryFolder();

@@ -5,8 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import type { Registry } from '../../src/subnet/registry.ts';
 import { Authority } from '../testbed/certificates.ts';
+import { PREFIX } from '../testbed/cluster.ts';
 import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
-import { connectTo, PREFIX, temporaryFolder } from './etcd-access.ts';
+import { connectTo, temporaryFolder } from './etcd-access.ts';
 import { addUser, authentications, configKey, leaseKey, put, startWithUser, user } from './etcd-user.ts';
 
 const dir = temporaryFolder();

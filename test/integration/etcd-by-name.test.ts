@@ -4,9 +4,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { CONFIG, PREFIX } from '../testbed/cluster.ts';
 import { DaemonProcess } from '../testbed/daemon.ts';
 import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
+import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { type Host, makeNetwork, type Network, until } from '../testbed/netns.ts';
 import { tempDir } from '../testbed/run.ts';
-import { leaseKey, leaseValue } from './bench.ts';
 
 const NAME = 'etcd.flannel.test';
 const PEER = '10.211.55.102';

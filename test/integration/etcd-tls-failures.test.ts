@@ -5,8 +5,9 @@ import type { TlsFiles } from '../../src/subnet/etcd/tls-material.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
 import { rejectionOf } from '../contract/registry-suite.ts';
 import { Authority, type Certificate, encryptKey, InstalledFiles } from '../testbed/certificates.ts';
+import { PREFIX } from '../testbed/cluster.ts';
 import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
-import { connectTo, PREFIX, temporaryFolder } from './etcd-access.ts';
+import { connectTo, temporaryFolder } from './etcd-access.ts';
 
 const dir = temporaryFolder();
 const key = `${PREFIX}/config`;

@@ -1,5 +1,5 @@
+import { PREFIX } from '../testbed/cluster.ts';
 import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
-import { PREFIX } from './etcd-access.ts';
 
 export const configKey = `${PREFIX}/config`;
 export const leaseKey = `${PREFIX}/subnets/172.20.9.0-24`;

@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type Cluster, type ClusterHost, PREFIX } from '../testbed/cluster.ts';
 import { run } from '../testbed/commands.ts';
-import { leaseValue } from './route-watch.ts';
+import { leaseValue } from '../testbed/lease-keys.ts';
 
 /** A host that flanneld has run on, and the third number of its subnet 172.20.x.0/24. */
 export interface FormerHost {

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { LogRecord } from '../testbed/daemon.ts';
+import type { KernelMonitor } from '../testbed/kernel-monitor.ts';
 import { type Bench, startBench } from './bench.ts';
-import { type KernelMonitor, monitorKernel } from './kernel-monitor.ts';
 
 const HEALTHZ_PORT = 8471;
 const ADOPTABLE = [
@@ -39,7 +39,7 @@ beforeAll(async () => {
   await bench.host.ip('link add eth1 type veth peer name eth1p');
   await bench.host.ip('link set eth1 up');
   await bench.host.ip('addr add 10.98.0.1/24 dev eth1');
-  monitor = await monitorKernel(bench.host.namespace);
+  monitor = await bench.host.monitor();
   bench.onClose(() => monitor.stop());
 });
 

@@ -2,8 +2,9 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
-import { type Bench, ENDPOINT, leaseValue, startBench } from './bench.ts';
-import { type KernelMonitor, monitorKernel } from './kernel-monitor.ts';
+import type { KernelMonitor } from '../testbed/kernel-monitor.ts';
+import { leaseValue } from '../testbed/lease-keys.ts';
+import { type Bench, ENDPOINT, startBench } from './bench.ts';
 
 const PEERS = ['172.20.1.0/24 via 10.211.55.101', '172.20.2.0/24 via 10.211.55.102'];
 const VALID = leaseValue('10.211.55.150');
@@ -94,7 +95,7 @@ beforeAll(async () => {
   await bench.putRoutes(PEERS);
   await bench.daemon.start();
   await bench.haveRoutes(PEERS);
-  monitor = await monitorKernel(bench.host.namespace);
+  monitor = await bench.host.monitor();
   bench.onClose(() => monitor.stop());
 });
 

@@ -4,16 +4,10 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest
 import { type Cluster, type ClusterHost, CONFIG, makeHosts, PREFIX } from '../testbed/cluster.ts';
 import { DaemonProcess } from '../testbed/daemon.ts';
 import { runFolder } from '../testbed/host.ts';
+import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
-import { leaseKey } from './bench.ts';
-import {
-  etcdLeaseIds,
-  leaseValue,
-  ownRoutes,
-  type StoredLease,
-  storedLeases,
-  subnetOf,
-} from './route-watch.ts';
+
+import { etcdLeaseIds, ownRoutes, type StoredLease, storedLeases, subnetOf } from './route-watch.ts';
 
 /** The address that VirtualBox gives every machine behind its NAT. */
 const SHARED = '10.0.2.15';

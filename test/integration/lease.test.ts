@@ -4,11 +4,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { type Cluster, type ClusterHost, makeHosts, PREFIX } from '../testbed/cluster.ts';
 import type { DaemonProcess } from '../testbed/daemon.ts';
+import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
-import { httpGet, leaseKey } from './bench.ts';
+import { httpGet } from './bench.ts';
 import {
   etcdLeaseIds,
-  leaseValue,
   ownRoutes,
   type StoredLease,
   storedLease,
@@ -39,6 +39,8 @@ beforeAll(async () => {
   host = first;
   daemon = host.daemon;
   peer = second;
+  // Reserved: by chance it would be the subnet of these tests once in a while.
+  await put(leaseKey('172.20.30.0/24'), leaseValue(peer.address));
   await peer.daemon.start();
 });
 
@@ -187,10 +189,30 @@ test('an own key outside SubnetMin and SubnetMax is given back with its lease, a
   expect((await storedLease(cluster, host)).key).toBe(leaseKey(subnetOf(host)));
 });
 
-test('the subnet of a previous subnet.env is taken while it is free, and another one when it is not', async () => {
-  const previous = 'FLANNEL_NETWORK=172.20.0.0/16\nFLANNEL_SUBNET=172.20.40.1/24\n';
+/** Leaves a subnet.env as from a run before, with {@link SUBNET} in it. */
+function leaveSubnetFile(): void {
   mkdirSync(dirname(daemon.subnetFile), { recursive: true });
-  writeFileSync(daemon.subnetFile, previous);
+  writeFileSync(daemon.subnetFile, 'FLANNEL_NETWORK=172.20.0.0/16\nFLANNEL_SUBNET=172.20.40.1/24\n');
+}
+
+test.each([
+  ['another length', '172.20.40.0-23'],
+  ['an IPv6 half', '172.20.40.0-24&fd20:0:0:40::-64'],
+])('L10: the subnet of a previous subnet.env never wins against a live lease with %s', async (_, name) => {
+  const theirs = `${PREFIX}/subnets/${name}`;
+  const both = name.includes('&') ? { PublicIPv6: 'fd00:55::199' } : {};
+  await put(theirs, leaseValue(OTHER, both), await grant(3_600));
+  const before = await stored(theirs);
+  leaveSubnetFile();
+  await daemon.start();
+  expect(subnetOf(host)).not.toBe(SUBNET);
+  expect(await stored(KEY)).toBeUndefined();
+  expect(await stored(theirs)).toEqual(before);
+  expect(await daemon.waitForLog('lease-acquired')).not.toMatchObject({ origin: 'hint' });
+});
+
+test('the subnet of a previous subnet.env is taken while it is free, and another one when it is not', async () => {
+  leaveSubnetFile();
   await daemon.start();
   expect(subnetOf(host)).toBe(SUBNET);
   expect(await daemon.waitForLog('lease-acquired')).toMatchObject({ origin: 'hint' });

@@ -42,7 +42,7 @@ describe('a daemon that was restarted a hundred times', () => {
     await host.daemon.start();
     const bootMs = performance.now() - startMs;
     const subnet = subnetOf(host);
-    routes.mark();
+    await routes.mark();
 
     let killedAtMs = 0;
     for (let restart = 0; restart < RESTARTS; restart++) {
@@ -62,7 +62,7 @@ describe('a daemon that was restarted a hundred times', () => {
     await host.daemon.restart();
     await host.daemon.stop();
 
-    expect(routes.changes()).toEqual([]);
+    expect(await routes.changes()).toEqual([]);
     expect(subnetOf(host)).toBe(subnet);
     expect(await traces()).toEqual(before);
   }, 240_000);

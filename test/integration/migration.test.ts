@@ -2,12 +2,11 @@ import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Cluster, type ClusterHost, makeHosts } from '../testbed/cluster.ts';
 import { addContainer, type NamespaceContainer } from '../testbed/container-namespace.ts';
+import { OUR_PROTOCOL } from '../testbed/daemon.ts';
 import { startPing } from '../testbed/ping.ts';
 import { type FormerHost, leaveAsFlanneld, subnetEnvOf } from './flanneld-leavings.ts';
 import { etcdLeaseIds, type RouteWatch, storedLeases, watchRoutes } from './route-watch.ts';
 
-/** rtm_protocol as `ip -N` prints it; it prints none for 3, which a program that names none gets. */
-const OURS = '102';
 const SUBNETS = [14, 88, 200] as const;
 
 /** Two hosts change from flanneld to this program and back; the third never does. The tests are steps, in this order. */
@@ -60,7 +59,7 @@ describe('a cluster of hosts that flanneld has run on', () => {
   const routesTo = (...thirds: readonly number[]) =>
     thirds.map((third) => {
       const gateway = former.find((each) => each.third === third)?.host.address;
-      return `172.20.${third}.0/24 via ${gateway} ${OURS}`;
+      return `172.20.${third}.0/24 via ${gateway} ${OUR_PROTOCOL}`;
     });
 
   /** Pings both ways between the containers of the two hosts while `act` runs, and expects no packet to be lost. */
@@ -88,7 +87,7 @@ describe('a cluster of hosts that flanneld has run on', () => {
   });
 
   it('has made the routes its own without a gap, and has removed the one of a peer that is gone', async () => {
-    expect(routes.deletions().map(({ dst }) => dst)).toEqual(['172.20.77.0/24']);
+    expect((await routes.deletions()).map(({ dst }) => dst)).toEqual(['172.20.77.0/24']);
     const operators = ['10.99.0.0/16 via 10.211.55.102', '172.20.96.0/20 via 10.211.55.102'];
     expect(await routesOf(host)).toEqual([...operators, ...routesTo(200, 88)].toSorted());
     expect(await routesOf(other)).toEqual(routesTo(14, 200));
@@ -96,20 +95,20 @@ describe('a cluster of hosts that flanneld has run on', () => {
 
   it('leaves all of that in place when it stops, for flanneld to find', async () => {
     const before = { ...(await visible()), routes: await Promise.all(cluster.hosts.map(routesOf)) };
-    routes.mark();
+    await routes.mark();
     await expectNoPacketLost(async () => {
       expect(await host.daemon.stop()).toEqual({ code: 0, signal: null });
       expect(await other.daemon.stop()).toEqual({ code: 0, signal: null });
     });
     expect({ ...(await visible()), routes: await Promise.all(cluster.hosts.map(routesOf)) }).toEqual(before);
-    expect(routes.changes()).toEqual([]);
+    expect(await routes.changes()).toEqual([]);
     // Destination, gateway and interface are what flanneld compares; more must not be in the way.
     const [route] = (await host.net.routes()).filter(({ dst }) => dst === '172.20.88.0/24');
     expect(route).toEqual({
       dst: '172.20.88.0/24',
       gateway: '10.211.55.101',
       dev: 'eth0',
-      protocol: OURS,
+      protocol: OUR_PROTOCOL,
       flags: [],
     });
   });

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { KernelMonitor } from '../testbed/kernel-monitor.ts';
 import { Networkd } from '../testbed/networkd.ts';
-import type { RouteMonitor } from '../testbed/route-monitor.ts';
 import { type Bench, startBench } from './bench.ts';
 
 const DROP_IN = join(import.meta.dirname, '../../systemd/networkd.conf.d/flannel.conf');
@@ -12,14 +12,14 @@ const PEERS = [
 ];
 
 let bench: Bench;
-let monitor: RouteMonitor;
+let monitor: KernelMonitor;
 
 beforeAll(async () => {
   bench = await startBench();
   await bench.putRoutes(PEERS);
   await bench.daemon.start();
   await bench.haveRoutes(PEERS);
-  monitor = await bench.host.monitorRoutes();
+  monitor = await bench.host.monitor();
   bench.onClose(() => monitor.stop());
 });
 
@@ -32,14 +32,11 @@ async function restarted(name: string, dropIn?: string): Promise<readonly string
   await networkd.start();
   await networkd.stop();
   await bench.haveRoutes(PEERS);
-  const mark = monitor.lines.length;
+  const { mark } = monitor;
   await networkd.start();
-  // A change of somebody else's: what was before it has been printed by then.
-  await bench.host.ip(`route add blackhole 198.18.7.0/24 proto static`);
-  await monitor.waitFor((lines) => lines.slice(mark).some((line) => line.includes('198.18.7.0/24')));
-  await bench.host.ip(`route del blackhole 198.18.7.0/24 proto static`);
+  const changes = await monitor.routesSince(mark);
   await networkd.stop();
-  return monitor.lines.slice(mark).filter((line) => /\b172\.20\.[123]\.0\/24 /.test(line));
+  return changes.filter((line) => /\b172\.20\.[123]\.0\/24 /.test(line));
 }
 
 test('R7: routes that systemd-networkd deletes when it is restarted are put back', async () => {

@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Cluster, type ClusterHost, startCluster } from '../testbed/cluster.ts';
+import { leaseValue } from '../testbed/lease-keys.ts';
+import { until } from '../testbed/netns.ts';
 import { addDocker0, whilePinging } from './pings.ts';
 import {
-  leaseValue,
   ownRoutes,
   type RouteWatch,
   routesTo,
@@ -53,15 +54,15 @@ describe('a peer whose address changes', () => {
   }
 
   it('is routed to by its new address on every other host within a second, without a gap', async () => {
-    routes.mark();
+    await routes.mark();
     const lost = await whilePinging(pairs(), async () => {
-      const startMs = performance.now();
       await rewrite('10.211.55.201');
+      const rewrittenMs = Date.now();
       const routedMs = await routes.arrived(others, subnetOf(peer), '10.211.55.201');
-      expect(routedMs - startMs).toBeLessThan(1_000);
+      expect(routedMs - rewrittenMs).toBeLessThan(1_000);
     });
     expect(lost).toEqual([]);
-    expect(routes.changes()).toEqual(
+    expect(await routes.changes()).toEqual(
       others.map(({ name }) => {
         return { host: name, deleted: false, dst: subnetOf(peer), gateway: '10.211.55.201' };
       }),
@@ -70,34 +71,59 @@ describe('a peer whose address changes', () => {
   });
 
   it('twenty times in a row is routed to by the last address, and a route is there all the time', async () => {
-    routes.mark();
+    await routes.mark();
     const lost = await whilePinging(pairs(), async () => {
       for (let round = 0; round < 10; round++) {
         await rewrite('10.211.55.202');
         await rewrite('10.211.55.201');
       }
       await rewrite('10.211.55.202');
-      const startMs = performance.now();
       await rewrite(peer.address);
+      const rewrittenMs = Date.now();
       const routedMs = await routes.arrived(others, subnetOf(peer), peer.address);
-      expect(routedMs - startMs).toBeLessThan(1_000);
+      expect(routedMs - rewrittenMs).toBeLessThan(1_000);
     });
     expect(lost).toEqual([]);
-    expect(routes.deletions()).toEqual([]);
+    expect(await routes.deletions()).toEqual([]);
     await expectOnlyTheGatewayChanged(peer.address);
+  });
+
+  it('is routed to by its new address, not by the old one, when the link comes back after the change', async () => {
+    const [first] = others;
+    if (first === undefined) throw new Error('there are no others');
+    const subnet = subnetOf(peer);
+    // The old one has been in the table, and in what the daemon wants, until just now.
+    await rewrite('10.211.55.202');
+    await routes.arrived(others, subnet, '10.211.55.202');
+    for (let flap = 0; flap < 3; flap++) {
+      await first.net.linkDown();
+      // The kernel takes them away without a word.
+      await until(async () => (await ownRoutes(first)).length === 0, 10_000, 'routes without a link');
+      await routes.mark();
+      await first.net.linkUp();
+      await routes.arrived([first], subnet, '10.211.55.202');
+      const told = (await routes.changes([first])).filter(({ dst }) => dst === subnet);
+      expect(told.map(({ gateway }) => gateway)).toEqual(['10.211.55.202']);
+    }
+    await expectOnlyTheGatewayChanged('10.211.55.202');
+    // The link was also the way of a member to the others.
+    await Promise.all(cluster.etcd.members.map((member) => member.healthy()));
+    await routes.mark();
+    await rewrite(peer.address);
+    await routes.arrived(others, subnet, peer.address);
   });
 
   it('is routed to by its new address when the change was missed, and read from a whole list only', async () => {
     const [first] = others;
     if (first === undefined) throw new Error('there are no others');
-    routes.mark();
+    await routes.mark();
     const lost = await whilePinging([[first, peer]], async () => {
       await first.daemon.stop();
       await rewrite('10.211.55.202');
       await first.daemon.start();
     });
     expect(lost).toEqual([]);
-    expect(routes.deletions()).toEqual([]);
+    expect(await routes.deletions()).toEqual([]);
     await routes.arrived(others, subnetOf(peer), '10.211.55.202');
     await expectOnlyTheGatewayChanged('10.211.55.202');
   });

@@ -37,9 +37,9 @@ describe('a daemon that ends and starts again', () => {
   async function expectUnnoticed(restart: () => Promise<void>): Promise<void> {
     const subnet = subnetOf(host);
     const lease = await storedLease(cluster, host);
-    routes.mark();
+    await routes.mark();
     expect(await whilePinging(pairs(), restart)).toEqual([]);
-    expect(routes.changes()).toEqual([]);
+    expect(await routes.changes()).toEqual([]);
     expect(subnetOf(host)).toBe(subnet);
     expect(await storedLease(cluster, host)).toEqual(lease);
     expect(await storedLeases(cluster.etcd.first)).toHaveLength(3);

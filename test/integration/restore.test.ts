@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { KernelMonitor } from '../testbed/kernel-monitor.ts';
 import { until } from '../testbed/netns.ts';
 import { type Bench, startBench } from './bench.ts';
-import { type KernelMonitor, monitorKernel } from './kernel-monitor.ts';
 import { etcdLeaseIds, type StoredLease, storedLeases } from './route-watch.ts';
 
 const PUBLIC_IP = '10.211.55.100';
@@ -23,21 +23,14 @@ beforeAll(async () => {
   bench = await startBench({
     flags: ['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8471'],
   });
-  monitor = await monitorKernel(bench.host.namespace);
+  monitor = await bench.host.monitor();
   bench.onClose(() => monitor.stop());
-  await putLeases(IN_SNAPSHOT);
+  await bench.putRoutes(IN_SNAPSHOT);
   early = await saveSnapshot('early');
   await bench.daemon.start();
 });
 
 afterAll(() => bench?.close());
-
-async function putLeases(routes: readonly string[]): Promise<void> {
-  for (const route of routes) {
-    const [subnet = '', , publicIP = ''] = route.split(' ');
-    await bench.putLease(subnet, publicIP);
-  }
-}
 
 async function saveSnapshot(name: string): Promise<string> {
   const file = join(bench.dir, `${name}.snapshot`);
@@ -52,7 +45,7 @@ async function ownLease(): Promise<StoredLease | undefined> {
 /** Makes the changes, restores the snapshot under the running daemon, and expects the routes of the restored list. */
 async function changeAndRestore(snapshot: string): Promise<void> {
   await bench.removeLease('172.20.2.0/24');
-  await putLeases(SINCE.slice(1));
+  await bench.putRoutes(SINCE.slice(1));
   await bench.haveRoutes(SINCE);
   const { pid } = bench.daemon;
   const mark = monitor.mark;

@@ -1,12 +1,11 @@
 import { expect } from 'vitest';
 import { type Cluster, type ClusterHost, PREFIX } from '../testbed/cluster.ts';
+import { OUR_PROTOCOL } from '../testbed/daemon.ts';
 import type { EtcdMember } from '../testbed/etcd.ts';
-import { type RouteMonitor, until } from '../testbed/netns.ts';
+import { type KernelEventLine, type KernelMonitor, routeOf } from '../testbed/kernel-monitor.ts';
+import { until } from '../testbed/netns.ts';
 
-/** The protocol number of the daemon's routes. */
-const PROTOCOL = '102';
-
-/** One line of `ip monitor route` about a route with a gateway. */
+/** What the kernel told of a route with a gateway. */
 export interface RouteChange {
   readonly host: string;
   readonly deleted: boolean;
@@ -16,31 +15,33 @@ export interface RouteChange {
 
 /** What happens to the gateway routes of several hosts, as the kernel tells it. */
 export class RouteWatch {
-  readonly #monitors: ReadonlyMap<ClusterHost, RouteMonitor>;
+  readonly #monitors: ReadonlyMap<ClusterHost, KernelMonitor>;
   readonly #marks = new Map<ClusterHost, number>();
 
-  constructor(monitors: ReadonlyMap<ClusterHost, RouteMonitor>) {
+  constructor(monitors: ReadonlyMap<ClusterHost, KernelMonitor>) {
     this.#monitors = monitors;
   }
 
   /** Forgets what has happened so far. */
-  mark(): void {
-    for (const [host, { lines }] of this.#monitors) this.#marks.set(host, lines.length);
+  async mark(): Promise<void> {
+    await this.#fence([...this.#monitors.keys()]);
+    for (const [host, { mark }] of this.#monitors) this.#marks.set(host, mark);
   }
 
-  /** Everything that happened on these hosts since the last mark; default: on all. */
-  changes(hosts: Iterable<ClusterHost> = this.#monitors.keys()): readonly RouteChange[] {
-    return [...hosts].flatMap((host) => {
-      const lines = this.#monitors.get(host)?.lines.slice(this.#marks.get(host) ?? 0) ?? [];
-      return lines.flatMap((line) => parseChange(host.name, line) ?? []);
-    });
+  /** Everything that happened on these hosts from the last mark to this moment; default: on all. */
+  async changes(hosts: readonly ClusterHost[] = [...this.#monitors.keys()]): Promise<readonly RouteChange[]> {
+    await this.#fence(hosts);
+    return hosts.flatMap((host) => this.#seen(host).map(({ change }) => change));
   }
 
-  deletions(): readonly RouteChange[] {
-    return this.changes().filter(({ deleted }) => deleted);
+  async deletions(): Promise<readonly RouteChange[]> {
+    return (await this.changes()).filter(({ deleted }) => deleted);
   }
 
-  /** Waits until each of the hosts was given a route to `dst` via `gateway` since the last mark; resolves to the time now. */
+  /**
+   * Waits until each of the hosts was given a route to `dst` via `gateway` since the last mark; resolves to the time when
+   * the last of them was, in milliseconds since the epoch.
+   */
   async arrived(
     hosts: readonly ClusterHost[],
     dst: string,
@@ -52,15 +53,32 @@ export class RouteWatch {
     });
   }
 
-  /** Waits until the route to `dst` was deleted on each of the hosts since the last mark; resolves to the time now. */
+  /** Waits until the route to `dst` was deleted on each of the hosts since the last mark; resolves to the time of the last one. */
   async left(hosts: readonly ClusterHost[], dst: string, timeoutMs = 10_000): Promise<number> {
     return await this.#everywhere(hosts, timeoutMs, `no ${dst}`, (change) => {
       return change.deleted && change.dst === dst;
     });
   }
 
+  /** When the last change since the mark happened on these hosts; undefined when there was none. */
+  async lastChangeMs(hosts: readonly ClusterHost[]): Promise<number | undefined> {
+    await this.#fence(hosts);
+    const times = hosts.flatMap((host) => this.#seen(host).map(({ atMs }) => atMs));
+    return times.length === 0 ? undefined : Math.max(...times);
+  }
+
   async stop(): Promise<void> {
     await Promise.all([...this.#monitors.values()].map((monitor) => monitor.stop()));
+  }
+
+  async #fence(hosts: readonly ClusterHost[]): Promise<void> {
+    const monitors = hosts.flatMap((host) => this.#monitors.get(host) ?? []);
+    await Promise.all(monitors.map((monitor) => monitor.fence()));
+  }
+
+  #seen(host: ClusterHost): readonly SeenChange[] {
+    const events = this.#monitors.get(host)?.events.slice(this.#marks.get(host) ?? 0) ?? [];
+    return events.flatMap((event) => seenChange(host.name, event) ?? []);
   }
 
   async #everywhere(
@@ -69,7 +87,8 @@ export class RouteWatch {
     what: string,
     matches: (change: RouteChange) => boolean,
   ): Promise<number> {
-    const missing = () => hosts.filter((host) => !this.changes([host]).some(matches));
+    const first = (host: ClusterHost) => this.#seen(host).find(({ change }) => matches(change));
+    const missing = () => hosts.filter((host) => first(host) === undefined);
     await until(
       () => missing().length === 0,
       timeoutMs,
@@ -78,28 +97,32 @@ export class RouteWatch {
           .map(({ name, daemon }) => `${name} has not got: ${what}\n${daemon.process.tail(10)}`)
           .join('\n'),
     );
-    return performance.now();
+    return Math.max(...hosts.map((host) => first(host)?.atMs ?? 0));
   }
 }
 
 export async function watchRoutes(hosts: readonly ClusterHost[]): Promise<RouteWatch> {
-  const monitors = await Promise.all(
-    hosts.map(async (host) => [host, await host.net.monitorRoutes()] as const),
-  );
+  const monitors = await Promise.all(hosts.map(async (host) => [host, await host.net.monitor()] as const));
   return new RouteWatch(new Map(monitors));
 }
 
-function parseChange(host: string, line: string): RouteChange | undefined {
-  const found = /^(Deleted )?(?:unicast )?(\S+) via (\S+) /.exec(line);
+interface SeenChange {
+  readonly atMs: number;
+  readonly change: RouteChange;
+}
+
+function seenChange(host: string, { atMs, text }: KernelEventLine): SeenChange | undefined {
+  const found = /^(Deleted )?(?:replace )?(?:unicast )?(\S+) via (\S+) /.exec(routeOf(text) ?? '');
   if (found === null) return undefined;
-  return { host, deleted: found[1] !== undefined, dst: found[2] ?? '', gateway: found[3] ?? '' };
+  const [, deleted, dst = '', gateway = ''] = found;
+  return { atMs, change: { host, deleted: deleted !== undefined, dst, gateway } };
 }
 
 /** The daemon's routes on a host, `dst via gateway`, in order. */
 export async function ownRoutes(host: ClusterHost): Promise<readonly string[]> {
   const routes = await host.net.routes();
   return routes
-    .filter(({ protocol }) => protocol === PROTOCOL)
+    .filter(({ protocol }) => protocol === OUR_PROTOCOL)
     .map(({ dst, gateway, dev }) => `${dst} via ${gateway} dev ${dev}`)
     .toSorted();
 }
@@ -163,11 +186,6 @@ export async function storedLease(cluster: Cluster, host: ClusterHost): Promise<
   );
   if (found === undefined) throw new Error(`etcd has no lease of ${host.name}`);
   return found;
-}
-
-/** The value of a lease. */
-export function leaseValue(publicIP: string): string {
-  return JSON.stringify({ PublicIP: publicIP, PublicIPv6: null, BackendType: 'host-gw' });
 }
 
 /** The ids of all leases etcd holds, attached to a key or not. */

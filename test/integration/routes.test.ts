@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import type { KernelMonitor } from '../testbed/kernel-monitor.ts';
 import { type Bench, startBench } from './bench.ts';
-import { type KernelMonitor, monitorKernel } from './kernel-monitor.ts';
 
 const PEERS = [
   '172.20.1.0/24 via 10.211.55.101',
@@ -20,7 +20,7 @@ beforeAll(async () => {
   bench = await startBench();
   await bench.putRoutes(PEERS);
   await bench.daemon.start();
-  monitor = await monitorKernel(bench.host.namespace);
+  monitor = await bench.host.monitor();
   bench.onClose(() => monitor.stop());
 });
 

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
-import { type Bench, leaseValue, startBench } from './bench.ts';
+import { leaseValue } from '../testbed/lease-keys.ts';
+import { type Bench, startBench } from './bench.ts';
 
 const LEASES = 12_000;
 /** So many fit into one request of etcd's 1.5 MiB. */
@@ -74,24 +75,24 @@ test('then one change among them arrives within a second', async () => {
   const [first] = peers;
   if (first === undefined) throw new Error('no peers');
   const dst = first.subnet.replace('-', '/');
-  const monitor = await bench.host.monitorRoutes();
+  const monitor = await bench.host.monitor();
   await bench.etcd.ctl('put', `${PREFIX}/subnets/${first.subnet}`, leaseValue('10.211.199.9'));
-  await monitor.waitFor((lines) => lines.some((line) => line.startsWith(`${dst} via 10.211.199.9 `)), 1_000);
+  await monitor.waitFor(new RegExp(`^\\[ROUTE\\](?:replace )?${dst} via 10\\.211\\.199\\.9 `), 0, 1_000);
   await bench.etcd.ctl('del', `${PREFIX}/subnets/${first.subnet}`);
-  await monitor.waitFor((lines) => lines.some((line) => line.startsWith(`Deleted ${dst} `)), 1_000);
-  await monitor.stop();
+  await monitor.waitFor(new RegExp(`^\\[ROUTE\\]Deleted ${dst} `), 0, 1_000);
   // Nothing else was touched on the way.
-  expect(monitor.lines.filter((line) => !line.includes(dst))).toEqual([]);
+  expect((await monitor.routesSince(0)).filter((line) => !line.includes(dst))).toEqual([]);
+  await monitor.stop();
 });
 
 test('a restart with all routes in place changes none and again needs at most 10 calls', async () => {
   await bench.daemon.stop();
-  const monitor = await bench.host.monitorRoutes();
+  const monitor = await bench.host.monitor();
   const before = await bench.etcdCalls();
   await bench.daemon.start(INSTALLED_MS);
   const after = await bench.etcdCalls();
+  expect(await monitor.routesSince(0)).toEqual([]);
   await monitor.stop();
-  expect(monitor.lines).toEqual([]);
   const total = (calls: ReadonlyMap<string, number>) =>
     [...calls.values()].reduce((sum, count) => sum + count, 0);
   expect(total(after) - total(before)).toBeLessThanOrEqual(10);

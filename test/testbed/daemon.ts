@@ -6,6 +6,9 @@ import { type Exit, RunningProcess } from './process.ts';
 /** The program under test, as `npm run build` makes it. */
 export const PROGRAM = join(import.meta.dirname, '../../dist/flanneld-ts.cjs');
 
+/** The protocol number that marks the daemon's routes, as `ip -N` writes it. */
+export const OUR_PROTOCOL = '102';
+
 const READY_DEADLINE_MS = 30_000;
 
 export interface DaemonOptions extends HostPlace {
@@ -147,6 +150,13 @@ export class DaemonProcess {
   async close(): Promise<void> {
     if (this.running) await this.kill9();
   }
+}
+
+/** When a line was logged, in milliseconds since the epoch. */
+export function loggedAtMs(record: LogRecord): number {
+  const atMs = Date.parse(String(record['time']));
+  if (Number.isNaN(atMs)) throw new Error(`a log line without its time: ${JSON.stringify(record)}`);
+  return atMs;
 }
 
 function parseLogs(lines: readonly string[]): readonly LogRecord[] {

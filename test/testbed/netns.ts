@@ -3,11 +3,10 @@ import { execFileSync } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import koffi from 'koffi';
 import { exec, run } from './commands.ts';
-import { monitorRoutes, type RouteMonitor } from './route-monitor.ts';
+import { type KernelMonitor, monitorKernel } from './kernel-monitor.ts';
 import { uniqueName } from './run.ts';
 
-export { exec, ipBatch, until } from './commands.ts';
-export type { RouteMonitor } from './route-monitor.ts';
+export { ipBatch, until } from './commands.ts';
 
 /**
  * Hosts on one Ethernet segment, made of network namespaces: a "switch" namespace holds a bridge, each host namespace
@@ -129,8 +128,9 @@ export class Host {
     return listed;
   }
 
-  monitorRoutes(): Promise<RouteMonitor> {
-    return monitorRoutes(this.namespace);
+  /** What the kernel tells in the host from now on. */
+  monitor(): Promise<KernelMonitor> {
+    return monitorKernel(this.namespace);
   }
 }
 

@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
-import { exec, until } from '../testbed/netns.ts';
-import { RunningProcess } from '../testbed/process.ts';
+import { exec, until } from './commands.ts';
+import { RunningProcess } from './process.ts';
 
 /** One notification of the kernel, as `ip monitor` printed it: `[ROUTE]172.20.1.0/24 via … `, `[ROUTE]Deleted …`, `[LINK]…`. */
 export interface KernelEventLine {
-  /** When it was read, in milliseconds since the epoch. */
+  /** When `ip monitor` read it, in milliseconds since the epoch. */
   readonly atMs: number;
   readonly text: string;
 }
@@ -13,6 +13,8 @@ export interface KernelEventLine {
 export class KernelMonitor {
   readonly #namespace: string;
   readonly #process: RunningProcess;
+  readonly #events: KernelEventLine[] = [];
+  #linesRead = 0;
   #fences = 0;
 
   constructor(namespace: string, process: RunningProcess) {
@@ -20,8 +22,11 @@ export class KernelMonitor {
     this.#process = process;
   }
 
+  /** All that has been read. What the kernel tells at this moment may be missing: {@link since} waits for it. */
   get events(): readonly KernelEventLine[] {
-    return parse(this.#process.stdout);
+    const lines = this.#process.stdout;
+    while (this.#linesRead < lines.length) this.#events.push(...parse(lines[this.#linesRead++] ?? ''));
+    return this.#events;
   }
 
   /** Where the stream is now: {@link since} and {@link waitFor} look at what comes after it. */
@@ -35,26 +40,29 @@ export class KernelMonitor {
     return this.events.slice(mark).filter(({ text }) => !isFence(text));
   }
 
+  /** What {@link since} tells of routes, without the label: `172.20.1.0/24 via …`, `Deleted 172.20.1.0/24 via …`. */
+  async routesSince(mark: number): Promise<readonly string[]> {
+    return (await this.since(mark)).flatMap(({ text }) => routeOf(text) ?? []);
+  }
+
   /** The first event after `mark` that matches; rejects after `timeoutMs`. */
   async waitFor(pattern: RegExp, mark = 0, timeoutMs = 20_000): Promise<KernelEventLine> {
-    return await this.#process.waitFor(
-      (lines) =>
-        parse(lines)
-          .slice(mark)
-          .find(({ text }) => pattern.test(text)),
-      timeoutMs,
-      `waiting for ${String(pattern)} from ip monitor`,
-    );
+    let next = mark;
+    const find = () => {
+      const found = this.events.slice(next).find(({ text }) => pattern.test(text));
+      next = this.events.length;
+      return found;
+    };
+    return await this.#process.waitFor(find, timeoutMs, `waiting for ${String(pattern)} from ip monitor`);
   }
 
   /** Makes a harmless change in a table of its own and waits for it: what happened before has been read then. */
   async fence(): Promise<void> {
-    const number = ++this.#fences;
-    const address = `192.0.2.${number}`;
+    const { mark } = this;
+    const address = `192.0.2.${(this.#fences++ % 254) + 1}`;
     await exec(this.#namespace, 'ip', 'route', 'add', 'blackhole', address, 'table', '999');
-    await this.waitFor(new RegExp(`^\\[ROUTE\\]\\S+ ${address} .*table 999`));
     await exec(this.#namespace, 'ip', 'route', 'del', 'blackhole', address, 'table', '999');
-    await this.waitFor(new RegExp(`^\\[ROUTE\\]Deleted \\S+ ${address} .*table 999`));
+    await this.waitFor(new RegExp(`^\\[ROUTE\\]Deleted \\S+ ${address} .*table 999`), mark);
   }
 
   async stop(): Promise<void> {
@@ -66,7 +74,10 @@ export class KernelMonitor {
 export async function monitorKernel(namespace: string): Promise<KernelMonitor> {
   const inNamespace = ['nsenter', `--net=/run/netns/${namespace}`, '--'];
   const ip = ['ip', '-N', '-ts', '-o', '-rcvbuf', '16777216', 'monitor', 'label', 'link', 'address', 'route'];
-  const process = new RunningProcess([...inNamespace, ...ip]);
+  // Its times are local ones, without a zone.
+  const process = new RunningProcess([...inNamespace, ...ip], {
+    env: { ...globalThis.process.env, TZ: 'UTC' },
+  });
   await until(
     () => isSubscribed(process.pid),
     10_000,
@@ -75,11 +86,14 @@ export async function monitorKernel(namespace: string): Promise<KernelMonitor> {
   return new KernelMonitor(namespace, process);
 }
 
-function parse(lines: readonly string[]): readonly KernelEventLine[] {
-  return lines.flatMap((line) => {
-    const [, time = '', text = ''] = /^\[(\d{4}-\d\d-\d\dT[\d:.]+)\] (.*)$/.exec(line) ?? [];
-    return text === '' ? [] : [{ atMs: Date.parse(`${time.slice(0, 23)}Z`), text }];
-  });
+/** What an event tells of a route, without the label; undefined when it is about something else. */
+export function routeOf(text: string): string | undefined {
+  return /^\[ROUTE\](.*)$/.exec(text)?.[1];
+}
+
+function parse(line: string): readonly KernelEventLine[] {
+  const [, time = '', text = ''] = /^\[(\d{4}-\d\d-\d\dT[\d:.]+)\] (.*)$/.exec(line) ?? [];
+  return text === '' ? [] : [{ atMs: Date.parse(`${time.slice(0, 23)}Z`), text }];
 }
 
 function isFence(text: string): boolean {
