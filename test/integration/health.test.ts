@@ -69,6 +69,19 @@ test('names a peer whose gateway is not on a connected network, until it goes', 
   await readyz(200, /^flanneld is ready$/);
 });
 
+test('names a peer whose gateway is not on a connected network, and routes to it once one is', async () => {
+  const parked = '172.20.2.0/24 via 192.0.2.9';
+  await bench.putRoutes([PEER, parked]);
+  await readyz(503, /172\.20\.2\.0\/24 via 192\.0\.2\.9 is parked/);
+  expect(await bench.ourRoutes()).toEqual([PEER]);
+  await bench.host.ip('addr add 192.0.2.1/24 dev eth0');
+  await bench.haveRoutes([PEER, parked]);
+  await readyz(200, /^flanneld is ready$/);
+  await bench.removeLease('172.20.2.0/24');
+  await bench.haveRoutes([PEER]);
+  await bench.host.ip('addr del 192.0.2.1/24 dev eth0');
+});
+
 test('is not ready while etcd is away, and ready again', async () => {
   await bench.etcd.first.kill();
   await readyz(503, /cannot be watched/);

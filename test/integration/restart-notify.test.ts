@@ -6,6 +6,7 @@ import { DaemonProcess } from '../testbed/daemon.ts';
 import { until } from '../testbed/netns.ts';
 import { NotifySocket } from '../testbed/notify-socket.ts';
 import { ownRoutes, routesTo, subnetOf } from './route-watch.ts';
+import { requestIsUnread, startLongWay } from './slow-proxy.ts';
 
 describe('what the service manager is told', () => {
   let cluster: Cluster;
@@ -22,18 +23,10 @@ describe('what the service manager is told', () => {
     others = rest;
     // As after the boot of a machine: nothing of the last run is left on it but its lease in etcd.
     await host.daemon.stop();
-    for (const { dst } of await host.net.routes())
-      if (dst.startsWith('172.20.')) await host.net.ip(`route del ${dst}`);
+    await removeRoutes();
     rmSync(dirname(host.daemon.subnetFile), { recursive: true });
     rmSync(host.daemon.dockerOptsFile);
-    socket = new NotifySocket(join(host.dir, 'notify'));
-    const { options } = host.daemon;
-    daemon = new DaemonProcess({
-      ...options,
-      // Elsewhere than the files, so that nothing is wrong but these.
-      flags: [...(options.flags ?? []), `--status-socket=${join(host.dir, 'status.sock')}`],
-      env: { ...options.env, NOTIFY_SOCKET: socket.path },
-    });
+    [daemon, socket] = notifying('notify');
   });
 
   afterAll(async () => {
@@ -41,6 +34,21 @@ describe('what the service manager is told', () => {
     socket?.close();
     await cluster?.close();
   });
+
+  async function removeRoutes(): Promise<void> {
+    for (const { dst } of await host.net.routes())
+      if (dst.startsWith('172.20.')) await host.net.ip(`route del ${dst}`);
+  }
+
+  /** A daemon on the host, not started, and what it tells. */
+  function notifying(name: string, more: { endpoints?: string } = {}): [DaemonProcess, NotifySocket] {
+    const to = new NotifySocket(join(host.dir, name));
+    const { options } = host.daemon;
+    // Elsewhere than the files, so that nothing is wrong but these.
+    const flags = [...(options.flags ?? []), `--status-socket=${join(host.dir, 'status.sock')}`];
+    const env = { ...options.env, NOTIFY_SOCKET: to.path };
+    return [new DaemonProcess({ ...options, ...more, flags, env }), to];
+  }
 
   const told = (what: string) =>
     until(
@@ -71,6 +79,34 @@ describe('what the service manager is told', () => {
     const { messages } = socket;
     expect(messages.at(-1)).toBe('STOPPING=1');
     expect(messages.filter((message) => !message.startsWith('STATUS='))).toEqual(['READY=1', 'STOPPING=1']);
+  });
+
+  it('is READY=1 only after a list of the leases, which is asked for until it is answered', async () => {
+    socket.close();
+    await removeRoutes();
+    // From the answer that gives the lease to the request for the list, and from there to etcd, is half a second each.
+    const way = await startLongWay(host, cluster.etcd.first.clientUrl, 500);
+    [daemon, socket] = notifying('notify-list', { endpoints: way.url });
+    try {
+      daemon.launch();
+      const { subnet } = await daemon.waitForLog('lease-acquired');
+      for (const member of cluster.etcd.members) member.pause();
+      try {
+        await until(() => requestIsUnread(host), 10_000, 'the list of leases was not asked for');
+        await daemon.waitForLog(({ event, what }) => event === 'trouble' && what === 'lease-watch', 40_000);
+        await told(`STATUS=subnet ${String(subnet)}; syncing routes`);
+        expect(socket.messages).not.toContain('READY=1');
+        expect(await ownRoutes(host)).toEqual([]);
+      } finally {
+        for (const member of cluster.etcd.members) member.resume();
+      }
+      await daemon.waitForLog('ready');
+      await told('READY=1');
+      expect(await ownRoutes(host)).toEqual(routesTo(host, others));
+    } finally {
+      await daemon.close();
+      await way.close();
+    }
   });
 
   async function leasedSubnet(): Promise<string> {

@@ -6,7 +6,7 @@ import { type Cluster, type ClusterHost, CONFIG, makeHosts, PREFIX } from '../te
 import { DaemonProcess } from '../testbed/daemon.ts';
 import { until } from '../testbed/netns.ts';
 import type { Exit } from '../testbed/process.ts';
-import { startLongWay } from './slow-proxy.ts';
+import { requestIsUnread, startLongWay } from './slow-proxy.ts';
 
 const CLEAN: Exit = { code: 0, signal: null };
 
@@ -107,7 +107,7 @@ describe('a daemon that is told to stop', () => {
     try {
       await daemon.waitForLog('lease-acquired');
       for (const member of cluster.etcd.members) member.pause();
-      await until(requestIsUnread, 10_000, 'the list of leases was not asked for');
+      await until(() => requestIsUnread(host), 10_000, 'the list of leases was not asked for');
       await expectCleanStop();
       expect(daemon.logs.filter(({ event }) => event === 'ready')).toEqual([]);
     } finally {
@@ -134,12 +134,6 @@ describe('a daemon that is told to stop', () => {
     // Not the same one: of two equal signals that wait to be taken the kernel keeps one.
     await expectCleanStop(1_000, 'SIGINT');
   });
-
-  /** Whether the frozen member of the host has been sent something: the second column is what waits to be read. */
-  async function requestIsUnread(): Promise<boolean> {
-    const sockets = await host.net.exec('ss', '-Htn', 'sport = :2379');
-    return sockets.split('\n').some((line) => Number(line.trim().split(/\s+/)[1]) > 0);
-  }
 
   /** A file lies where the folder of subnet.env has to be. */
   function blockFiles(): void {

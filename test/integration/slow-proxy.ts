@@ -26,6 +26,12 @@ export async function startLongWay(
   return { url, close: async () => void (await proxy.stop('SIGKILL')) };
 }
 
+/** Whether the frozen member of etcd on the host has been sent something: the second column is what waits to be read. */
+export async function requestIsUnread(host: ClusterHost): Promise<boolean> {
+  const sockets = await host.net.exec('ss', '-Htn', 'sport = :2379');
+  return sockets.split('\n').some((line) => Number(line.trim().split(/\s+/)[1]) > 0);
+}
+
 function relay(from: Socket, to: Socket, delayMs: number): void {
   from.on('data', (bytes) => setTimeout(() => to.write(bytes), delayMs));
   from.on('close', () => setTimeout(() => to.destroy(), delayMs));
