@@ -12,7 +12,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { tempDir } from '../testbed/run.ts';
 import { INSTALL, listInstalled, runInstall } from './installer.ts';
@@ -148,6 +148,39 @@ describe('script/install', () => {
     expect(list()).toEqual(before);
     install(['--uninstall'], { PREFIX: '/usr' });
     expect(list()).toEqual(before);
+  });
+
+  const DEBIAN =
+    'ExecStart=/usr/sbin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock $DOCKER_OPTS';
+  const MORE = 'ExecStart=/usr/bin/dockerd -H fd:// --insecure-registry=10.0.0.9 $DOCKER_OPTS';
+  const PLAIN = 'ExecStart=/usr/bin/dockerd --live-restore';
+  const LOST = /note: \/(\S+) starts Docker by another command, whose flags it loses .*: (.*)/;
+  const WINS = /note: \/(\S+) wins over \/usr\/local\/lib\/systemd\/system\/docker.service.d\/flannel.conf/;
+  const unit = 'lib/systemd/system/docker.service';
+  const etc = 'etc/systemd/system/docker.service';
+  test.each<[string, Record<string, string>, RegExp | undefined, string]>([
+    ['no Docker', {}, undefined, ''],
+    ["Debian's unit", { [`usr/${unit}`]: DEBIAN }, undefined, ''],
+    ["docker-ce's", { [unit]: DEBIAN.replace(' $DOCKER_OPTS', '') }, undefined, ''],
+    ['a unit with other flags', { [unit]: MORE }, LOST, unit],
+    ["the operator's unit before the package's", { [etc]: MORE, [`usr/${unit}`]: DEBIAN }, LOST, etc],
+    ["the package's unit behind the operator's", { [etc]: DEBIAN, [`usr/${unit}`]: MORE }, undefined, ''],
+    ['a drop-in that sorts before', { [`${etc}.d/10-flags.conf`]: PLAIN }, LOST, `${etc}.d/10-flags.conf`],
+    ['one that sorts behind', { [`${etc}.d/override.conf`]: PLAIN }, WINS, `${etc}.d/override.conf`],
+    ['one behind that takes the options', { [`${etc}.d/override.conf`]: MORE }, undefined, ''],
+    ['one without a command', { [`${etc}.d/override.conf`]: 'LimitNOFILE=9' }, undefined, ''],
+  ])('tells of a Docker that is started by another command: %s', (_, files, note, path) => {
+    for (const [name, line] of Object.entries(files)) {
+      mkdirSync(join(destdir, dirname(name)), { recursive: true });
+      const reset = name.endsWith('.conf') ? 'ExecStart=\n' : '';
+      writeFileSync(join(destdir, name), `[Service]\n${reset}${line}\n`);
+    }
+    for (const { stdout } of [install(), install()]) {
+      if (note === undefined) expect(stdout).not.toContain('note:');
+      else expect(note.exec(stdout)?.[1]).toBe(path);
+      expect(stdout.match(/note:/g)?.length ?? 0).toBe(note === undefined ? 0 : 1);
+      if (note === LOST) expect(stdout).toContain(files[path]?.replace('ExecStart=', ': ') ?? '');
+    }
   });
 
   test('a Node that the service cannot see is copied', () => {
