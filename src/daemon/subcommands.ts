@@ -94,7 +94,7 @@ async function hostTarget(
 /** `doctor`. */
 export async function examine(options: Options, warnings: readonly string[]): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
-  const { members, oldStore } = await connect(options);
+  const { members, oldStore, notices } = await connect(options);
   try {
     return await withKernel((kernel) =>
       runDoctor(
@@ -102,6 +102,7 @@ export async function examine(options: Options, warnings: readonly string[]): Pr
           ...options,
           members,
           oldStore,
+          notices,
           kernel,
           commands: systemCommands(),
           files: nodeFiles,
@@ -116,9 +117,10 @@ export async function examine(options: Options, warnings: readonly string[]): Pr
   }
 }
 
-async function connect(options: EtcdAccess): Promise<EtcdMembers> {
+async function connect(options: EtcdAccess): Promise<EtcdMembers & { readonly notices: TroubleLog }> {
   const log = await createLogger({ level: 'error', format: 'pretty', colors: false });
-  return etcdMembers(options, log, new TroubleLog(systemClock, log));
+  const notices = new TroubleLog(systemClock, log);
+  return { ...etcdMembers(options, log, notices), notices };
 }
 
 async function withKernel<T>(use: (kernel: Kernel) => Promise<T>): Promise<T> {

@@ -86,6 +86,13 @@ test('doctor finds no problem on a host that has none, and changes nothing', asy
   expect([await bench.revision(), await bench.allRoutes()]).toEqual(before);
 });
 
+test('doctor tells of a user that etcd does not ask for', async () => {
+  const { code, text } = await doctor('--etcd-username=flannel', '--etcd-password=hunter2');
+  expect(text).toMatch(/^note +etcd at .* has authentication disabled: user flannel .*etcdctl auth enable$/m);
+  expect(text).not.toContain('hunter2');
+  expect(code).toBe(0);
+});
+
 test('doctor names what is wrong, and what to do', async () => {
   await bench.host.exec('sysctl', '-qw', 'net.ipv4.ip_forward=0');
   await bench.putRoutes(['172.20.3.0/24 via 192.0.2.7']);

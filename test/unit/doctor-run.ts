@@ -30,6 +30,7 @@ export async function examineHost(
     {
       members,
       oldStore: new SimOldStore(),
+      notices: { current: [] },
       kernel,
       files: host.files,
       commands: host.firewall,

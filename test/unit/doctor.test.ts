@@ -52,6 +52,14 @@ describe('the doctor', () => {
     expect(exit).toBe(0);
   });
 
+  it('passes on what was noticed on the way to etcd; it works, so it is no problem', async () => {
+    const { exit, text } = await examine({ notices: { current: ['the certificate ends\nsoon'] } });
+    expect(text.split('\n').filter((line) => line.startsWith('note'))).toEqual([
+      'note     the certificate ends soon',
+    ]);
+    expect(exit).toBe(0);
+  });
+
   const faults: readonly (readonly [string, () => void | Promise<void>, RegExp])[] = [
     ['an etcd member that is down', () => cluster.etcd.stop('etcd-0'), /PROBLEM {2}etcd.*etcd-0.*refused/],
     [

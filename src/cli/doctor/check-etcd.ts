@@ -1,3 +1,4 @@
+import type { TroubleLog } from '../../runtime/trouble.ts';
 import { poolSize } from '../../subnet/allocate.ts';
 import {
   type NetworkConfig,
@@ -23,11 +24,13 @@ export interface EtcdFacts {
   readonly members: readonly Registry[];
   readonly oldStore: OldStore;
   readonly etcdPrefix: string;
+  /** What was noticed on the way to etcd. */
+  readonly notices: Pick<TroubleLog, 'current'>;
 }
 
 /** Asks every endpoint by itself: behind a rotation a dead one is not noticed until the others are gone. */
 export async function checkEtcd(
-  { members, oldStore, etcdPrefix }: EtcdFacts,
+  { members, oldStore, etcdPrefix, notices }: EtcdFacts,
   signal: AbortSignal,
 ): Promise<EtcdReport> {
   const findings: Finding[] = [];
@@ -45,6 +48,7 @@ export async function checkEtcd(
       found ??= { registry, text: kvs[0]?.value };
     } else findings.push(failed('etcd', answer?.reason));
   }
+  findings.push(...notices.current.map((text) => note(text)));
   if (clusters.size > 1)
     findings.push(
       problem(
