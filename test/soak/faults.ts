@@ -1,14 +1,16 @@
 import { ownRoutes, subnetOf } from '../integration/route-watch.ts';
 import type { ClusterHost } from '../testbed/cluster.ts';
 import type { EtcdMember } from '../testbed/etcd.ts';
-import { keyOf, type SoakWorld } from './soak-world.ts';
+import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
+import type { Chance } from './chance.ts';
+import type { SoakWorld } from './soak-world.ts';
 
 const START_DEADLINE_MS = 60_000;
 
 /** Something that happens to a host or to etcd. When it resolves it is over: what it took away is back. */
 export interface Fault {
   readonly name: string;
-  readonly run: (world: SoakWorld) => Promise<void>;
+  readonly run: (world: SoakWorld, chance: Chance) => Promise<void>;
 }
 
 /** A fault of one host. */
@@ -16,60 +18,60 @@ interface HostFault {
   readonly name: string;
   /** Ends the daemon: not for the veteran. */
   readonly endsDaemon?: true;
-  readonly run: (world: SoakWorld, host: ClusterHost) => Promise<void>;
+  readonly run: (host: ClusterHost, chance: Chance) => Promise<void>;
 }
 
 export const hostFaults: readonly HostFault[] = [
   {
     name: 'daemon restarted',
     endsDaemon: true,
-    run: async (_world, { daemon }) => void (await daemon.restart()),
+    run: async ({ daemon }) => void (await daemon.restart()),
   },
   {
     name: 'daemon killed',
     endsDaemon: true,
-    async run(world, { daemon }) {
+    async run({ daemon }, chance) {
       await daemon.kill9();
-      await world.hold(0, 500);
+      await chance.hold(0, 500);
       await daemon.start();
     },
   },
   {
     name: 'daemon frozen',
-    async run(world, { daemon }) {
+    async run({ daemon }, chance) {
       daemon.process.signal('SIGSTOP');
-      await world.hold(500, 4_000);
+      await chance.hold(500, 4_000);
       daemon.process.signal('SIGCONT');
     },
   },
   {
     name: 'link down',
-    async run(world, { net }) {
+    async run({ net }, chance) {
       await net.linkDown();
-      await world.hold(0, 2_000);
+      await chance.hold(0, 2_000);
       await net.linkUp();
     },
   },
   {
     name: 'cable pulled',
-    async run(world, { net }) {
+    async run({ net }, chance) {
       await net.setCarrier(false);
-      await world.hold(200, 3_000);
+      await chance.hold(200, 3_000);
       await net.setCarrier(true);
     },
   },
   {
     name: 'addresses flushed',
-    async run(world, { net }) {
+    async run({ net }, chance) {
       await net.flushAddresses();
-      await world.hold(0, 1_000);
+      await chance.hold(0, 1_000);
       await net.setAddresses();
     },
   },
-  { name: 'card exchanged', run: async (_world, { net }) => await net.recreateEth0() },
+  { name: 'card exchanged', run: async ({ net }) => await net.recreateEth0() },
   {
     name: 'routes deleted',
-    async run(_world, host) {
+    async run(host) {
       for (const route of await ownRoutes(host)) await host.net.ip(`route del ${route}`).catch(gone);
     },
   },
@@ -79,29 +81,29 @@ export const hostFaults: readonly HostFault[] = [
 export const etcdFaults: readonly Fault[] = [
   {
     name: 'etcd member killed',
-    async run(world) {
-      const member = world.pick(world.members);
+    async run(world, chance) {
+      const member = chance.pick(world.members);
       await member.kill();
-      await world.hold(0, 2_000);
-      await startAgain(world, member);
+      await chance.hold(0, 2_000);
+      await startAgain(chance, member);
     },
   },
   {
     name: 'etcd member frozen',
-    async run(world) {
-      const member = world.pick(world.members);
+    async run(world, chance) {
+      const member = chance.pick(world.members);
       member.pause();
-      await world.hold(1_000, 5_000);
+      await chance.hold(1_000, 5_000);
       member.resume();
       await member.healthy();
     },
   },
   {
     name: 'etcd killed whole',
-    async run(world) {
+    async run(world, chance) {
       await Promise.all(world.members.map((member) => member.kill()));
-      await world.hold(0, 2_000);
-      await Promise.all(world.members.map((member) => startAgain(world, member)));
+      await chance.hold(0, 2_000);
+      await Promise.all(world.members.map((member) => startAgain(chance, member)));
     },
   },
 ];
@@ -110,22 +112,23 @@ export const etcdFaults: readonly Fault[] = [
 export const changes: readonly Fault[] = [
   {
     name: 'peers came and went',
-    async run(world) {
-      for (let turn = 0; turn < 4; turn++) await (world.between(0, 1) < 0.5 ? join(world) : leave(world));
+    async run(world, chance) {
+      for (let turn = 0; turn < 4; turn++)
+        await (chance.between(0, 1) < 0.5 ? join(world, chance) : leave(world, chance));
     },
   },
   {
     name: 'junk stored',
-    async run(world) {
-      const key = keyOf(world.pick(['junk', '172.20.8.0-24-x', '172.20.300.0/24', '\u001b[2J']));
-      await world.put(key, world.pick(['', '{"__proto__":', 'x'.repeat(10_000)]));
-      await world.hold(0, 300);
+    async run(world, chance) {
+      const key = leaseKey(chance.pick(['junk', '172.20.8.0-24-x', '172.20.300.0/24', '\u001b[2J']));
+      await world.put(key, chance.pick(['', '{"__proto__":', 'x'.repeat(10_000)]));
+      await chance.hold(0, 300);
       await world.delete(key);
     },
   },
   {
     name: 'own lease deleted',
-    run: async (world) => await world.delete(keyOf(subnetOf(world.pick(world.cluster.hosts)))),
+    run: async (world, chance) => await world.delete(leaseKey(subnetOf(chance.pick(world.cluster.hosts)))),
   },
   {
     name: 'history compacted',
@@ -139,10 +142,10 @@ export const changes: readonly Fault[] = [
   },
   {
     name: 'foreign route added',
-    async run(world) {
-      const host = world.pick(world.cluster.hosts);
+    async run(world, chance) {
+      const host = chance.pick(world.cluster.hosts);
       // Without a link, so that no fault of a link takes it away.
-      const dst = `198.18.${Math.floor(world.between(0, 255))}.0/24`;
+      const dst = `198.18.${Math.floor(chance.between(0, 255))}.0/24`;
       await host.net.ip(`route replace blackhole ${dst} proto static`);
       world.foreign.get(host)?.add(dst);
     },
@@ -150,7 +153,7 @@ export const changes: readonly Fault[] = [
 ];
 
 /** Starts a member as its unit does: again, as long as its host has no address to listen on. */
-async function startAgain(world: SoakWorld, member: EtcdMember): Promise<void> {
+async function startAgain(chance: Chance, member: EtcdMember): Promise<void> {
   const deadline = performance.now() + START_DEADLINE_MS;
   for (;;) {
     try {
@@ -158,24 +161,23 @@ async function startAgain(world: SoakWorld, member: EtcdMember): Promise<void> {
       return await member.healthy();
     } catch (error) {
       if (member.running || performance.now() > deadline) throw error;
-      await world.hold(100, 300);
+      await chance.hold(100, 300);
     }
   }
 }
 
-async function join(world: SoakWorld): Promise<void> {
-  const peer = world.newPeer();
+async function join(world: SoakWorld, chance: Chance): Promise<void> {
+  const peer = world.newPeer(chance);
   if (peer === undefined) return;
-  const value = JSON.stringify({ PublicIP: peer.gateway, PublicIPv6: null, BackendType: 'host-gw' });
   world.peers.set(peer.subnet, peer.gateway);
-  await world.put(keyOf(peer.subnet), value);
+  await world.put(leaseKey(peer.subnet), leaseValue(peer.gateway));
 }
 
-async function leave(world: SoakWorld): Promise<void> {
+async function leave(world: SoakWorld, chance: Chance): Promise<void> {
   if (world.peers.size === 0) return;
-  const subnet = world.pick([...world.peers.keys()]);
+  const subnet = chance.pick([...world.peers.keys()]);
   world.peers.delete(subnet);
-  await world.delete(keyOf(subnet));
+  await world.delete(leaseKey(subnet));
 }
 
 /** The link or the route is away at the moment; that is another fault's doing. */

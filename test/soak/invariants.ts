@@ -1,7 +1,8 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { etcdLeaseIds, ownRoutes, routesTo, storedLeases, subnetOf } from '../integration/route-watch.ts';
 import type { ClusterHost } from '../testbed/cluster.ts';
-import { keyOf, type SoakWorld } from './soak-world.ts';
+import { leaseKey } from '../testbed/lease-keys.ts';
+import type { SoakWorld } from './soak-world.ts';
 
 /** What a daemon's process holds. */
 export interface Holdings {
@@ -71,12 +72,12 @@ async function storeViolations(
   const found: string[] = [];
   const stored = await storedLeases(member);
   const keys = stored.map(({ key }) => key).toSorted();
-  const wanted = [...subnets.values(), ...world.peers.keys()].map(keyOf).toSorted();
+  const wanted = [...subnets.values(), ...world.peers.keys()].map(leaseKey).toSorted();
   if (keys.join('\n') !== wanted.join('\n'))
     found.push(`etcd: keys ${list(keys)} instead of ${list(wanted)}`);
   for (const [{ name, address }, subnet] of subnets) {
     const own = stored.filter(({ value }) => value.includes(`"${address}"`));
-    if (own.length !== 1 || own[0]?.key !== keyOf(subnet))
+    if (own.length !== 1 || own[0]?.key !== leaseKey(subnet))
       found.push(`etcd: ${name} has ${list(own.map(({ key }) => key))}`);
   }
   const attached = stored.map(({ leaseId }) => leaseId).filter((id) => !/^0+$/.test(id));

@@ -1,7 +1,6 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { SeededRandom } from '../../sim/random.ts';
-import { type Cluster, type ClusterHost, makeHosts, PREFIX } from '../testbed/cluster.ts';
+import { type Cluster, type ClusterHost, makeHosts } from '../testbed/cluster.ts';
 import type { EtcdMember } from '../testbed/etcd.ts';
+import type { Chance } from './chance.ts';
 
 /** Short, so that every lease is renewed many times; longer than any outage here. */
 const LEASE_TTL_SECONDS = 60;
@@ -16,7 +15,6 @@ const PEERS = Array.from({ length: 9 }, (_, index) => index + 1);
 /** A running cluster, and what was done to it that is still to be seen: what the invariants are held to. */
 export class SoakWorld {
   readonly cluster: Cluster;
-  readonly #random: SeededRandom;
   /** Gateways of the peers that are leases alone, by subnet. */
   readonly peers = new Map<string, string>();
   /** Destinations of somebody else's routes, by host. They have to stay. */
@@ -25,9 +23,8 @@ export class SoakWorld {
   readonly made = new Map<string, number>();
   #writes = 0;
 
-  constructor(cluster: Cluster, seed: number) {
+  constructor(cluster: Cluster) {
     this.cluster = cluster;
-    this.#random = new SeededRandom(seed);
     for (const host of cluster.hosts) this.foreign.set(host, new Set());
   }
 
@@ -38,21 +35,6 @@ export class SoakWorld {
 
   get members(): readonly EtcdMember[] {
     return this.cluster.etcd.members;
-  }
-
-  /** One of them, by the seed's chance. */
-  pick<T>(items: readonly T[]): T {
-    return at(items, Math.floor(this.#random.next() * items.length));
-  }
-
-  /** A time from `fromMs` to `toMs`. */
-  between(fromMs: number, toMs: number): number {
-    return fromMs + this.#random.next() * (toMs - fromMs);
-  }
-
-  /** Waits so long: how long a fault lasts is part of it. */
-  async hold(fromMs: number, toMs: number): Promise<void> {
-    await sleep(this.between(fromMs, toMs));
   }
 
   /** Stores a value. */
@@ -92,28 +74,23 @@ export class SoakWorld {
   }
 
   /** The key of a peer's subnet; a peer that is there already is not given. */
-  newPeer(): { readonly subnet: string; readonly gateway: string } | undefined {
+  newPeer(chance: Chance): { readonly subnet: string; readonly gateway: string } | undefined {
     const free = PEERS.filter((peer) => !this.peers.has(`172.20.${peer}.0/24`));
     if (free.length === 0) return undefined;
-    const peer = this.pick(free);
+    const peer = chance.pick(free);
     return { subnet: `172.20.${peer}.0/24`, gateway: `10.211.55.${200 + peer}` };
   }
 }
 
-/** The etcd key of a subnet's lease. */
-export function keyOf(subnet: string): string {
-  return `${PREFIX}/subnets/${subnet.replace('/', '-')}`;
-}
-
 /** Four hosts, three of them with a member of etcd, and a daemon on each. On failure nothing is left. */
-export async function makeSoakWorld(seed: number): Promise<SoakWorld> {
+export async function makeSoakWorld(): Promise<SoakWorld> {
   const flags = ['--iface=eth0', `--subnet-lease-ttl=${LEASE_TTL_SECONDS}`, `--healthz-port=${HEALTHZ_PORT}`];
   const cluster = await makeHosts({ hosts: 4, flags });
   try {
     await cluster.startEtcd();
     await cluster.storeConfig();
     await cluster.startDaemons();
-    return new SoakWorld(cluster, seed);
+    return new SoakWorld(cluster);
   } catch (error) {
     await cluster.close();
     throw error;

@@ -2,6 +2,7 @@ import { httpGet } from '../integration/bench.ts';
 import { subnetOf } from '../integration/route-watch.ts';
 import type { ClusterHost } from '../testbed/cluster.ts';
 import { until } from '../testbed/netns.ts';
+import { Chance } from './chance.ts';
 import { changes, etcdFaults, hostFaults } from './faults.ts';
 import { type Holdings, holdingsOf, violations } from './invariants.ts';
 import { HEALTHZ_PORT, makeSoakWorld, type SoakWorld } from './soak-world.ts';
@@ -14,9 +15,14 @@ const MORE_FDS = 8;
 const SETTLED_MS = 400;
 /** A daemon has some 90 MiB; one that grew by so much does so for ever. */
 const MOST_RSS_MIB = 200;
-/** How much larger than in the first quiet moments the veteran may be in the last ones, and from how many of them on that means something. */
-const MOST_GROWTH = 1.25;
-const ROUNDS_FOR_GROWTH = 30;
+/**
+ * How much more than in the first third of the quiet moments the veteran may hold in the last, by the medians, and from how
+ * many moments on that means something. Memory goes up and down by itself; files and sockets hardly do.
+ */
+const MOST_RSS_GROWTH = 1.25;
+const MOMENTS_FOR_RSS = 30;
+const MORE_DESCRIPTORS = 2;
+const MOMENTS_FOR_DESCRIPTORS = 9;
 
 export interface SoakOptions {
   /** How long new faults are made. */
@@ -47,7 +53,7 @@ export interface SoakFigures {
  * Rejects with the first violation; the cluster is gone in any case.
  */
 export async function soak(options: SoakOptions): Promise<SoakFigures> {
-  const world = await makeSoakWorld(options.seed);
+  const world = await makeSoakWorld();
   try {
     return await new Soak(world, options).run();
   } finally {
@@ -74,7 +80,6 @@ class Soak {
     const endMs = performance.now() + minutes * 60_000;
     await this.#quiet('the start');
     while (performance.now() < endMs && !signal.aborted) await this.#round();
-    await this.#checkReady();
     this.#checkGrowth();
     return {
       rounds: this.#recoveriesMs.length - 1,
@@ -91,22 +96,24 @@ class Soak {
     const world = this.#world;
     const names: string[] = [];
     const running: Promise<void>[] = [];
-    const make = (name: string, run: () => Promise<void>) => {
+    const chanceOf = (fault: number) => new Chance(this.#options.seed, this.#recoveriesMs.length, fault);
+    const choice = chanceOf(0);
+    const make = (name: string, run: (chance: Chance) => Promise<void>) => {
       names.push(name);
       world.made.set(name, (world.made.get(name) ?? 0) + 1);
-      running.push(run());
+      running.push(run(chanceOf(names.length)));
     };
-    const hosts = world.cluster.hosts.filter(() => world.between(0, 1) < 0.4);
+    const hosts = world.cluster.hosts.filter(() => choice.between(0, 1) < 0.4);
     for (const host of hosts) {
-      const fault = world.pick(hostFaults.filter(({ endsDaemon }) => !endsDaemon || host !== world.veteran));
-      make(fault.name, () => fault.run(world, host));
+      const fault = choice.pick(hostFaults.filter(({ endsDaemon }) => !endsDaemon || host !== world.veteran));
+      make(fault.name, (chance) => fault.run(host, chance));
     }
-    if (world.between(0, 1) < 0.4) {
-      const fault = world.pick(etcdFaults);
-      make(fault.name, () => fault.run(world));
+    if (choice.between(0, 1) < 0.4) {
+      const fault = choice.pick(etcdFaults);
+      make(fault.name, (chance) => fault.run(world, chance));
     }
-    const change = world.pick(changes);
-    make(change.name, () => change.run(world));
+    const change = choice.pick(changes);
+    make(change.name, (chance) => change.run(world, chance));
     await Promise.all(running);
     await this.#quiet(names.join(', '));
   }
@@ -124,6 +131,7 @@ class Soak {
     await until(well, QUIET_DEADLINE_MS, () => `after ${after}:\n${found.join('\n')}`);
     const tookMs = (wellSinceMs ?? startMs) - startMs;
     this.#recoveriesMs.push(tookMs);
+    await this.#checkReady(after);
     this.#checkHoldings(after);
     this.#options.say(`${after}: all is well after ${(tookMs / 1_000).toFixed(1)} s`);
   }
@@ -145,24 +153,34 @@ class Soak {
     }
   }
 
-  async #checkReady(): Promise<void> {
-    for (const { name, net } of this.#world.cluster.hosts) {
+  async #checkReady(after: string): Promise<void> {
+    const ready = async ({ name, net }: ClusterHost) => {
       let answer = '';
-      const ready = async () => {
+      const isReady = async () => {
         const { status, body } = await httpGet(net.namespace, `http://127.0.0.1:${HEALTHZ_PORT}/readyz`);
         answer = body;
         return status === 200;
       };
-      await until(ready, QUIET_DEADLINE_MS, () => `${name} is not ready: ${answer}`);
-    }
+      await until(isReady, QUIET_DEADLINE_MS, () => `after ${after}: ${name} is not ready: ${answer}`);
+    };
+    await Promise.all(this.#world.cluster.hosts.map(ready));
   }
 
   #checkGrowth(): void {
-    if (this.#veteran.length < ROUNDS_FOR_GROWTH) return;
-    const third = Math.floor(this.#veteran.length / 3);
-    const rss = this.#veteran.map(({ rssMiB }) => rssMiB);
-    const [early, late] = [median(rss.slice(0, third)), median(rss.slice(-third))];
-    if (late > early * MOST_GROWTH) throw new Error(`the veteran grew from ${early} to ${late} MiB`);
+    const moments = this.#veteran.length;
+    const third = Math.floor(moments / 3);
+    const thirds = (what: keyof Holdings): readonly [number, number] => {
+      const all = this.#veteran.map((holdings) => holdings[what]);
+      return [median(all.slice(0, third)), median(all.slice(-third))];
+    };
+    for (const what of ['fds', 'sockets'] as const) {
+      const [early, late] = thirds(what);
+      if (moments >= MOMENTS_FOR_DESCRIPTORS && late > early + MORE_DESCRIPTORS)
+        throw new Error(`the veteran went from ${early} to ${late} ${what}`);
+    }
+    const [early, late] = thirds('rssMiB');
+    if (moments >= MOMENTS_FOR_RSS && late > early * MOST_RSS_GROWTH)
+      throw new Error(`the veteran grew from ${early} to ${late} MiB`);
   }
 
   #logLines(): ReadonlyMap<string, number> {
