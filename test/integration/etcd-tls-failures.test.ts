@@ -4,7 +4,13 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { TlsFiles } from '../../src/subnet/etcd/tls-material.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
 import { rejectionOf } from '../contract/registry-suite.ts';
-import { Authority, type Certificate, encryptKey, InstalledFiles } from '../testbed/certificates.ts';
+import {
+  type Authority,
+  type Certificate,
+  encryptKey,
+  InstalledFiles,
+  makeParties,
+} from '../testbed/certificates.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
 import { connectTo, temporaryFolder } from './etcd-access.ts';
@@ -23,15 +29,7 @@ let serverFiles: InstalledFiles;
 let plain: EtcdCluster;
 
 beforeAll(async () => {
-  [ca, otherCa] = await Promise.all([
-    Authority.create(join(dir, 'ca'), 'the cluster’s CA'),
-    Authority.create(join(dir, 'other'), 'another CA'),
-  ]);
-  [server, client, stranger] = await Promise.all([
-    ca.issue('server'),
-    ca.issue('client'),
-    otherCa.issue('stranger'),
-  ]);
+  ({ ca, otherCa, server, client, stranger } = await makeParties(dir));
   await ca.issue('expired', { expired: true });
   await encryptKey(client, join(dir, 'encrypted.pem'));
   serverFiles = new InstalledFiles(join(dir, 'server')).certificate(server).key(server);

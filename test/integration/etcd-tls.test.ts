@@ -8,7 +8,7 @@ import { systemClock } from '../../src/daemon/system-clock.ts';
 import type { TlsFiles } from '../../src/subnet/etcd/tls-material.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
 import { rejectionOf } from '../contract/registry-suite.ts';
-import { Authority, type Certificate, InstalledFiles } from '../testbed/certificates.ts';
+import { type Authority, type Certificate, InstalledFiles, makeParties } from '../testbed/certificates.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
 import { connectTo, temporaryFolder } from './etcd-access.ts';
@@ -27,15 +27,7 @@ let open: EtcdCluster;
 let mutual: EtcdCluster;
 
 beforeAll(async () => {
-  [ca, otherCa] = await Promise.all([
-    Authority.create(join(dir, 'ca'), 'the cluster’s CA'),
-    Authority.create(join(dir, 'other'), 'another CA'),
-  ]);
-  [server, client, stranger] = await Promise.all([
-    ca.issue('server'),
-    ca.issue('client'),
-    otherCa.issue('stranger'),
-  ]);
+  ({ ca, otherCa, server, client, stranger } = await makeParties(dir));
   [open, mutual] = await Promise.all([
     startEtcd({ dir: join(dir, 'open'), tls: { server, ca } }),
     startEtcd({ dir: join(dir, 'mutual'), tls: { server, ca, client } }),

@@ -131,3 +131,26 @@ export class InstalledFiles implements Certificate {
 export async function encryptKey({ keyFile }: Certificate, to: string): Promise<void> {
   await run('openssl', ['pkey', '-in', keyFile, '-aes256', '-passout', 'pass:secret', '-out', to]);
 }
+
+/** A cluster with its CA, and somebody whom another CA vouches for. */
+export interface Parties {
+  readonly ca: Authority;
+  readonly otherCa: Authority;
+  readonly server: Certificate;
+  readonly client: Certificate;
+  readonly stranger: Certificate;
+}
+
+/** Makes their certificates in folders of their own under `dir`. */
+export async function makeParties(dir: string): Promise<Parties> {
+  const [ca, otherCa] = await Promise.all([
+    Authority.create(join(dir, 'ca'), 'the cluster’s CA'),
+    Authority.create(join(dir, 'other'), 'another CA'),
+  ]);
+  const [server, client, stranger] = await Promise.all([
+    ca.issue('server'),
+    ca.issue('client'),
+    otherCa.issue('stranger'),
+  ]);
+  return { ca, otherCa, server, client, stranger };
+}

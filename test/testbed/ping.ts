@@ -6,6 +6,8 @@ export interface PingResult {
   readonly received: number;
   /** Sequence numbers, from 1, that were not answered; the ones still under way at the end do not count. */
   readonly lost: readonly number[];
+  /** What it printed of anything that went wrong. */
+  readonly complaints: readonly string[];
 }
 
 /** A ping that runs until it is stopped. */
@@ -18,17 +20,20 @@ export interface RunningPing {
   close(): Promise<void>;
 }
 
+/** How long the first answer may take. */
+const FIRST_ANSWER_MS = 10_000;
+
 /**
- * Pings every `intervalMs`, up to 65,535 times. `where` are the words in front of the command: `['nsenter', '--net=…', '--']`
- * or Docker.inNetworkOf(). Resolves at the first answer, rejects when there is none within `timeoutMs`.
+ * Pings every 10 ms, up to 65,535 times. `where` are the words in front of the command: `['nsenter', '--net=…', '--']`
+ * or Docker.inNetworkOf(); `source` is the address to ping from. Resolves at the first answer, rejects when there is none.
  */
 export async function startPing(
   where: readonly string[],
   destination: string,
-  intervalMs = 10,
-  timeoutMs = 10_000,
+  source?: string,
 ): Promise<RunningPing> {
-  const child = new RunningProcess([...where, 'ping', '-n', '-i', String(intervalMs / 1000), destination]);
+  const from = source === undefined ? [] : ['-I', source];
+  const child = new RunningProcess([...where, 'ping', '-n', '-i', '0.01', ...from, destination]);
   const answerAfter = async (sequence: number, ms: number) => {
     const find = (lines: readonly string[]) => sequences(lines.slice(-50)).find((seen) => seen > sequence);
     await child.waitFor(find, ms, `waiting for an answer of ${destination}`);
@@ -39,7 +44,7 @@ export async function startPing(
     if (child.running) await child.stop('SIGKILL');
   };
   try {
-    await answerAfter(0, timeoutMs);
+    await answerAfter(0, FIRST_ANSWER_MS);
   } catch (error) {
     await close();
     throw error;
@@ -55,7 +60,12 @@ export async function startPing(
       const answered = new Set(sequences(child.lines));
       const last = Math.max(...answered);
       const all = Array.from({ length: last }, (_, index) => index + 1);
-      return { sent: last, received: answered.size, lost: all.filter((sequence) => !answered.has(sequence)) };
+      return {
+        sent: last,
+        received: answered.size,
+        lost: all.filter((sequence) => !answered.has(sequence)),
+        complaints: child.lines.filter((line) => /unreachable|error|sendmsg|exceeded/i.test(line)),
+      };
     },
     close,
   };
