@@ -1,6 +1,6 @@
 import { request } from 'node:http';
 import type { Clock } from '../runtime/clock.ts';
-import { messageOf } from '../runtime/errors.ts';
+import { codeOf, messageOf } from '../runtime/errors.ts';
 import { escapeControls, oneLine } from '../runtime/escape.ts';
 import { statusText } from './status-text.ts';
 import type { StatusView } from './status-view.ts';
@@ -77,7 +77,7 @@ function ask(socketPath: string): Promise<string> {
 }
 
 function whyNot(error: unknown): string {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  const code = codeOf(error);
   if (code === 'EACCES') return 'only root may ask';
   if (code === 'ENOENT' || code === 'ECONNREFUSED')
     return 'no daemon runs, or it has another --subnet-file or --status-socket: give the same ones here';

@@ -13,6 +13,7 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
+import { codeOf } from '../runtime/errors.ts';
 import type { Files } from '../runtime/files.ts';
 
 /**
@@ -28,7 +29,7 @@ async function readText(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'utf8');
   } catch (error) {
-    if (hasCode(error, 'ENOENT')) return undefined;
+    if (codeOf(error) === 'ENOENT') return undefined;
     throw error;
   }
 }
@@ -83,7 +84,7 @@ async function makeFolder(path: string): Promise<void> {
     await chmod(path, 0o755);
   } catch (error) {
     // Somebody else was faster; what is no folder shows at the next step.
-    if (!hasCode(error, 'EEXIST')) throw error;
+    if (codeOf(error) !== 'EEXIST') throw error;
   }
 }
 
@@ -92,7 +93,7 @@ async function exists(path: string): Promise<boolean> {
     await stat(path);
     return true;
   } catch (error) {
-    if (hasCode(error, 'ENOENT')) return false;
+    if (codeOf(error) === 'ENOENT') return false;
     throw error;
   }
 }
@@ -104,7 +105,7 @@ async function syncFolder(folder: string): Promise<void> {
     await handle.sync();
   } catch (error) {
     // Some file systems (FUSE, network) cannot sync a folder; the file itself is complete and in place.
-    if (!hasCode(error, 'EINVAL') && !hasCode(error, 'ENOTSUP')) throw error;
+    if (codeOf(error) !== 'EINVAL' && codeOf(error) !== 'ENOTSUP') throw error;
   } finally {
     await handle.close();
   }
@@ -126,8 +127,4 @@ async function removeLeftovers(path: string): Promise<void> {
     if (status?.isFile() && Date.now() - status.mtimeMs > LEFTOVER_AGE_MS)
       await unlink(leftover).catch(() => {});
   }
-}
-
-function hasCode(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
 }

@@ -1,12 +1,12 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Clock } from '../runtime/clock.ts';
-import { messageOf } from '../runtime/errors.ts';
+import { codeOf, messageOf } from '../runtime/errors.ts';
 import { oneLine } from '../runtime/escape.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { untilAborted } from '../runtime/wake.ts';
-import { closeServer, codeOf, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
+import { closeServer, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
 
 /** Whether the daemon does its work; the reasons why not, one line each. */
 export interface Readiness {

@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs';
+import { codeOf } from '../runtime/errors.ts';
 
 /** How long one line may wait for a reader that does not read. */
 const PATIENCE_MS = 100;
@@ -50,7 +51,7 @@ function writeAll(
     try {
       at += write(fd, bytes.subarray(at));
     } catch (error) {
-      const full = error instanceof Error && 'code' in error && error.code === 'EAGAIN';
+      const full = codeOf(error) === 'EAGAIN';
       if (!full || waitedMs >= patienceMs) break;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PAUSE_MS);
       waitedMs += PAUSE_MS;

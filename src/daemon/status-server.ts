@@ -5,12 +5,12 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import type { PeerStatus, StatusView } from '../cli/status-view.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { FlannelError, messageOf } from '../runtime/errors.ts';
+import { codeOf, FlannelError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { untilAborted } from '../runtime/wake.ts';
 import { makeFolders } from './files.ts';
-import { closeServer, codeOf, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
+import { closeServer, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
 import { VERSION } from './options/version.ts';
 import type { Snapshot } from './state.ts';
 

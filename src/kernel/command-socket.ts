@@ -1,6 +1,6 @@
-import { errorCode } from '../native/errors.ts';
 import { NetlinkSocket } from '../native/netlink-socket.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { codeOf } from '../runtime/errors.ts';
 import { unlessAborted } from '../runtime/wake.ts';
 import { decodeAnswer, messagesOf, READ_BUFFER_BYTES } from './answers.ts';
 import { encodeChange } from './encode.ts';
@@ -109,7 +109,7 @@ export class CommandSocket {
       if (!(await this.#withinDeadline(written))) return false;
     } catch (error) {
       // The datagram was not taken at all.
-      const errno = errorCode(error) ?? 'EIO';
+      const errno = codeOf(error) ?? 'EIO';
       for (const change of write.changeOf.values()) results[change] = { outcome: 'failed', errno };
       return true;
     }
@@ -124,7 +124,7 @@ export class CommandSocket {
         length = this.#socket.receive(this.#buffer);
       } catch (error) {
         // Answers were dropped, those before are still there.
-        if (errorCode(error) === 'ENOBUFS') continue;
+        if (codeOf(error) === 'ENOBUFS') continue;
         return;
       }
       if (length === undefined) return;

@@ -1,7 +1,6 @@
 import type { NetlinkMessage } from 'netlink/dist/structs.js';
-import { errorCode } from '../native/errors.ts';
 import { NetlinkSocket } from '../native/netlink-socket.ts';
-import { messageOf } from '../runtime/errors.ts';
+import { codeOf, messageOf } from '../runtime/errors.ts';
 import { unlessAborted } from '../runtime/wake.ts';
 import { decodeAnswer, decodeDone, messagesOf, READ_BUFFER_BYTES } from './answers.ts';
 import { KernelError } from './errors.ts';
@@ -59,7 +58,7 @@ export class DumpSocket {
       this.#reset();
       if (error instanceof KernelError || signal?.aborted) throw error;
       if (this.#closed) throw new KernelError('CLOSED', 'the kernel connection is closed', { cause: error });
-      const code = errorCode(error);
+      const code = codeOf(error);
       const errno = code === 'EAGAIN' ? 'TIMEOUT' : (code ?? 'EIO');
       throw new KernelError(errno, `cannot read the kernel's ${request.what}: ${messageOf(error)}`, {
         cause: error,

@@ -1,7 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises';
-import { errorCode } from '../native/errors.ts';
 import { NetlinkSocket } from '../native/netlink-socket.ts';
-import { messageOf } from '../runtime/errors.ts';
+import { codeOf, messageOf } from '../runtime/errors.ts';
 import { unlessAborted } from '../runtime/wake.ts';
 import { messagesOf, READ_BUFFER_BYTES } from './answers.ts';
 import { decodeEvent } from './decode.ts';
@@ -129,7 +128,7 @@ export class EventSocket implements KernelEvents {
   }
 
   #handleError(error: unknown): void {
-    const code = errorCode(error);
+    const code = codeOf(error);
     if (code === 'ENOBUFS') this.#lost = true;
     else if (code !== 'EAGAIN' && code !== 'EINTR') {
       const text = `cannot read the kernel's notifications: ${messageOf(error)}`;

@@ -1,8 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Family } from '../ip/ip.ts';
-import { errorCode } from '../native/errors.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { messageOf } from '../runtime/errors.ts';
+import { codeOf, messageOf } from '../runtime/errors.ts';
 import { CommandSocket } from './command-socket.ts';
 import { decodeAddress, decodeLink } from './decode.ts';
 import { decodeRoute } from './decode-route.ts';
@@ -126,6 +125,6 @@ function orKernelError<T>(what: string, open: () => T): T {
   try {
     return open();
   } catch (error) {
-    throw new KernelError(errorCode(error) ?? 'EIO', `cannot ${what}: ${messageOf(error)}`, { cause: error });
+    throw new KernelError(codeOf(error) ?? 'EIO', `cannot ${what}: ${messageOf(error)}`, { cause: error });
   }
 }

@@ -25,9 +25,3 @@ for (const [name, number] of Object.entries(constants.errno)) if (!names.has(num
 export function errnoName(errno: number): string {
   return names.get(errno) ?? `E${errno}`;
 }
-
-/** The errno's name carried by anything thrown by this folder or by node:fs; undefined for other errors. */
-export function errorCode(error: unknown): string | undefined {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
-  return typeof code === 'string' ? code : undefined;
-}

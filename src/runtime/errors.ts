@@ -29,6 +29,12 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** The name that a system error carries (`ENOENT`), or one of ours; undefined for other errors. */
+export function codeOf(error: unknown): string | undefined {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  return typeof code === 'string' ? code : undefined;
+}
+
 /** As {@link messageOf}, followed by what can be done about it, when that is known. */
 export function explanationOf(error: unknown): string {
   const remedy = error instanceof FlannelError ? error.remedy : undefined;

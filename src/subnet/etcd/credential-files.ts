@@ -1,4 +1,4 @@
-import { FlannelError, messageOf } from '../../runtime/errors.ts';
+import { codeOf, FlannelError, messageOf } from '../../runtime/errors.ts';
 import type { Files } from '../../runtime/files.ts';
 import { CredentialsError, type FileText } from './pem.ts';
 
@@ -46,15 +46,11 @@ const reasons: Readonly<Record<string, readonly [reason: string, remedy: string]
   ENOTDIR: ['a part of its path is no folder', 'Correct the flag that names it.'],
 };
 
-function codeOf(error: unknown): string {
-  return error instanceof Error && 'code' in error ? String(error.code) : '';
-}
-
 function why(error: unknown): string {
-  return reasons[codeOf(error)]?.[0] ?? messageOf(error);
+  return reasons[codeOf(error) ?? '']?.[0] ?? messageOf(error);
 }
 
 function remedyOf(error: unknown): string {
   const given = error instanceof FlannelError ? error.remedy : undefined;
-  return given ?? reasons[codeOf(error)]?.[1] ?? 'Check the file and the disk it lies on.';
+  return given ?? reasons[codeOf(error) ?? '']?.[1] ?? 'Check the file and the disk it lies on.';
 }
