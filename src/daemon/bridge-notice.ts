@@ -1,5 +1,5 @@
-import { bridgeAddress, bridgeName } from '../backend/hostgw/pool-overlap.ts';
-import { overlaps, parseSubnet, type Subnet } from '../ip/ip.ts';
+import { bridgeName } from '../backend/hostgw/pool-overlap.ts';
+import { bridgeAddress, overlaps, parseSubnet, type Subnet } from '../ip/ip.ts';
 import type { Link, LinkAddress } from '../kernel/kernel.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';

@@ -1,4 +1,4 @@
-import { gatewayAddress, type Subnet } from '../ip/ip.ts';
+import { bridgeAddress, type Subnet } from '../ip/ip.ts';
 
 export interface DockerOptions {
   /** This host's IPv4 subnet; absent when IPv4 is off: Docker then takes a bridge address of its own choice. */
@@ -13,7 +13,7 @@ export interface DockerOptions {
 /** The bytes `mk-docker-opts.sh -c -k KEY` writes for this host: one variable with all of dockerd's options, a space in front. */
 export function renderDockerOpts({ subnet, mtu, ipMasq, key }: DockerOptions): string {
   const options = [
-    ...(subnet === undefined ? [] : [`--bip=${gatewayAddress(subnet)}/${subnet.length}`]),
+    ...(subnet === undefined ? [] : [`--bip=${bridgeAddress(subnet)}`]),
     `--ip-masq=${!ipMasq}`,
     `--mtu=${mtu}`,
   ];

@@ -1,4 +1,4 @@
-import { type Family, gatewayAddress, type PerFamily, parseSubnet, type Subnet } from '../ip/ip.ts';
+import { bridgeAddress, type Family, type PerFamily, parseSubnet, type Subnet } from '../ip/ip.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
 
 /** One family's part of subnet.env. */
@@ -38,7 +38,7 @@ export function renderSubnetEnv({ ipv4, ipv6, mtu, ipMasq }: SubnetEnvironment):
 }
 
 function familyLines(prefix: string, { network, subnet }: FamilyNetwork): readonly string[] {
-  return [`${prefix}_NETWORK=${network.text}`, `${prefix}_SUBNET=${gatewayAddress(subnet)}/${subnet.length}`];
+  return [`${prefix}_NETWORK=${network.text}`, `${prefix}_SUBNET=${bridgeAddress(subnet)}`];
 }
 
 /**

@@ -116,9 +116,9 @@ export function containsAddress(subnet: Subnet, address: string): boolean {
   return parsed?.family === subnet.family && subnet.first <= parsed.value && parsed.value <= subnet.last;
 }
 
-/** The address a host's bridge takes in its subnet: the first usable one. */
-export function gatewayAddress(subnet: Subnet): string {
-  return formatAddress(subnet.family, subnet.first + 1n);
+/** The address that a bridge takes in its host's subnet, the first usable one, with the length: `172.20.9.1/24`. */
+export function bridgeAddress({ family, first, length }: Subnet): string {
+  return `${formatAddress(family, first + 1n)}/${length}`;
 }
 
 function ipv4Number(text: string): number {

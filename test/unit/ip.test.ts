@@ -3,12 +3,12 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   addressBits,
+  bridgeAddress,
   canonicalAddress,
   containsAddress,
   containsSubnet,
   type Family,
   formatAddress,
-  gatewayAddress,
   overlaps,
   parseAddress,
   parseSubnet,
@@ -193,6 +193,6 @@ describe('a subnet', () => {
     expect(held.filter((address) => containsAddress(ipv4Block, address))).toEqual(['10.5.1.0', '10.5.1.255']);
     expect(containsAddress(ipv6Block, 'FC00:0:0:1:FFFF:ffff:ffff:ffff')).toBe(true);
     expect(containsAddress(ipv6Block, 'fc00:0:0:2::')).toBe(false);
-    expect([gatewayAddress(ipv4Block), gatewayAddress(ipv6Block)]).toEqual(['10.5.1.1', 'fc00:0:0:1::1']);
+    expect([bridgeAddress(ipv4Block), bridgeAddress(ipv6Block)]).toEqual(['10.5.1.1/24', 'fc00:0:0:1::1/64']);
   });
 });

@@ -1,4 +1,4 @@
-import { containsSubnet, gatewayAddress, type PerFamily, type Subnet } from '../../ip/ip.ts';
+import { bridgeAddress, containsSubnet, type PerFamily, type Subnet } from '../../ip/ip.ts';
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import type { PoolConfig } from '../../subnet/config.ts';
 import { type ConnectedNetwork, connectedNetworks } from './host-networks.ts';
@@ -51,9 +51,4 @@ function isContainerBridge({ linkName, subnet, address }: ConnectedNetwork, pool
   if (linkName === bridgeName) return true;
   const isLeased = subnet.length === pool.subnetLength && address === bridgeAddress(subnet);
   return linkName === cniBridgeName && isLeased;
-}
-
-/** The address that a bridge has in its host's subnet, with the length. */
-export function bridgeAddress(subnet: Subnet): string {
-  return `${gatewayAddress(subnet)}/${subnet.length}`;
 }

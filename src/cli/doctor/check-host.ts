@@ -1,5 +1,5 @@
-import { bridgeAddress, bridgeName, poolOverlaps } from '../../backend/hostgw/pool-overlap.ts';
-import type { PerFamily, Subnet } from '../../ip/ip.ts';
+import { bridgeName, poolOverlaps } from '../../backend/hostgw/pool-overlap.ts';
+import { bridgeAddress, type PerFamily, type Subnet } from '../../ip/ip.ts';
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/files.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
