@@ -1,4 +1,5 @@
 import type { Family } from '../ip/ip.ts';
+import { bridgeFilter, forwarding } from '../kernel/sysctl.ts';
 import { messageOf } from '../runtime/errors.ts';
 import type { Files } from '../runtime/files.ts';
 import type { Logger } from '../runtime/logger.ts';
@@ -7,21 +8,6 @@ interface HostParts {
   readonly files: Files;
   readonly log: Logger;
 }
-
-interface Setting {
-  readonly path: string;
-  readonly name: string;
-}
-
-const forwarding: Readonly<Record<Family, Setting>> = {
-  4: { path: '/proc/sys/net/ipv4/ip_forward', name: 'net.ipv4.ip_forward' },
-  6: { path: '/proc/sys/net/ipv6/conf/all/forwarding', name: 'net.ipv6.conf.all.forwarding' },
-};
-
-const bridgeFilter: Readonly<Record<Family, Setting>> = {
-  4: { path: '/proc/sys/net/bridge/bridge-nf-call-iptables', name: 'net.bridge.bridge-nf-call-iptables' },
-  6: { path: '/proc/sys/net/bridge/bridge-nf-call-ip6tables', name: 'net.bridge.bridge-nf-call-ip6tables' },
-};
 
 /**
  * Without forwarding all routes are in vain. With `setIpForward` it is switched on, otherwise only said: dockerd closes the

@@ -1,5 +1,5 @@
 import { Firewall } from '../firewall/firewall.ts';
-import type { PerFamily, Subnet } from '../ip/ip.ts';
+import { familiesOf, type PerFamily, type Subnet } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
@@ -144,17 +144,15 @@ export class Membership implements Member {
     const { parts, options, config } = this.#options;
     const { kernel, clock, log, trouble } = parts;
     const { ifaces, ifaceRegexes, ifaceCanReach, publicIP, publicIPv6 } = options;
-    const families = [config.ipv4 && (4 as const), config.ipv6 && (6 as const)].filter(
-      (family) => family !== undefined,
-    );
+    const families = familiesOf(config);
     const wish = { ifaces, ifaceRegexes, ifaceCanReach, publicIP, publicIPv6, families };
     return { kernel, clock, log, trouble, ...wish };
   }
 
   #logChoice({ name, addresses, mtu }: HostInterface): void {
     const { parts, config } = this.#options;
-    const network = [config.ipv4, config.ipv6].flatMap((pool) => pool?.network.text ?? []).join(' and ');
-    const address = [addresses.ipv4, addresses.ipv6].filter((text) => text !== undefined).join(' and ');
+    const network = familiesText({ ipv4: config.ipv4?.network, ipv6: config.ipv6?.network });
+    const address = familiesText(addresses);
     parts.log.info(
       { event: 'interface-chosen', interface: name, publicIP: address, mtu, network },
       `network ${network} over ${name} (${address}, MTU ${mtu})`,

@@ -42,7 +42,10 @@ export interface OwnLease {
 export type LeaseState = 'acquiring' | 'held' | 'moving' | 'lost' | 'contested';
 
 /** A lease's subnets, or a host's addresses, for a line: `172.20.9.0/24`, or both of a dual-stack host. */
-export function familiesText({ ipv4, ipv6 }: PerFamily<string | { readonly text: string }>): string {
+export function familiesText({
+  ipv4,
+  ipv6,
+}: PerFamily<string | { readonly text: string } | undefined>): string {
   return [ipv4, ipv6]
     .flatMap((one) => (one === undefined ? [] : [typeof one === 'string' ? one : one.text]))
     .join(' and ');

@@ -1,6 +1,7 @@
 import { bridgeName, poolOverlaps } from '../../backend/hostgw/pool-overlap.ts';
-import { bridgeAddress, type PerFamily, type Subnet } from '../../ip/ip.ts';
+import { bridgeAddress, familiesOf, type PerFamily, type Subnet } from '../../ip/ip.ts';
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
+import { forwarding } from '../../kernel/sysctl.ts';
 import type { Files } from '../../runtime/files.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
 import { type Finding, failed, note, ok, problem } from './finding.ts';
@@ -14,19 +15,12 @@ export interface HostFacts {
   readonly dockerOptsFile?: string;
 }
 
-const forwardingFiles = {
-  ipv4: '/proc/sys/net/ipv4/ip_forward',
-  ipv6: '/proc/sys/net/ipv6/conf/all/forwarding',
-} as const;
-
 /** Whether the kernel passes packets on at all. */
 export async function checkForwarding(files: Files, config: NetworkConfig): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
-  for (const family of ['ipv4', 'ipv6'] as const) {
-    if (config[family] === undefined) continue;
-    const path = forwardingFiles[family];
+  for (const family of familiesOf(config)) {
+    const { path, name } = forwarding[family];
     const text = await files.readText(path).catch(() => undefined);
-    const name = path.slice('/proc/sys/'.length).replaceAll('/', '.');
     if (text?.trim() === '1') findings.push(ok(`${name} is on`));
     else
       findings.push(

@@ -3,6 +3,7 @@ import type { Kernel } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/files.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
 import type { Lease } from '../../subnet/lease.ts';
+import { familiesText } from '../../subnet/own-lease.ts';
 import { subnetsPrefix } from '../../subnet/subnet-key.ts';
 import type { ChooseInterface, ChosenInterface } from '../this-host.ts';
 import { checkEtcd, type EtcdFacts } from './check-etcd.ts';
@@ -65,8 +66,7 @@ async function examine(
   if (typeof chosen === 'string')
     return tell([problem(chosen, 'Give --iface, or correct the addresses of this host.')]);
   const { addresses } = chosen;
-  const shown = [addresses.ipv4, addresses.ipv6].filter((text) => text !== undefined).join(' and ');
-  tell([ok(`peers reach this host at ${shown} on ${chosen.name}`)]);
+  tell([ok(`peers reach this host at ${familiesText(addresses)} on ${chosen.name}`)]);
   const asked = { ...options, registry, subnetsPrefix: subnetsPrefix(etcdPrefix), config, addresses };
   const report = await checkLeases(asked, signal);
   tell(report.findings);

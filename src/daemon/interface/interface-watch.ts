@@ -4,6 +4,7 @@ import type { Kernel, KernelEvent, Link, LinkAddress } from '../../kernel/kernel
 import type { Clock } from '../../runtime/clock.ts';
 import type { Logger } from '../../runtime/logger.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
+import { familiesText } from '../../subnet/own-lease.ts';
 import { chooseBeside, chooseInterface, type HostInterface, holdsAll } from './choose-interface.ts';
 import { followHost } from './follow-host.ts';
 import { type HostNetwork, readHostNetwork, type WantedInterface } from './host-network.ts';
@@ -76,7 +77,7 @@ export class InterfaceWatch {
     const held = whereHeld(network, this.#host);
     const nowMs = clock.monotonic();
     if (!isDeepStrictEqual(held, this.#finding.held)) this.#finding = { held, sinceMs: nowMs };
-    if (held !== undefined) trouble.clear('interface', `${describe(held.addresses)} is there again`);
+    if (held !== undefined) trouble.clear('interface', `${familiesText(held.addresses)} is there again`);
     if (isDeepStrictEqual(held, this.#host)) return {};
     const leftMs = this.#finding.sinceMs + (held === undefined ? patienceMs : settleMs) - nowMs;
     if (leftMs > 0) return { againMs: leftMs };
@@ -100,7 +101,7 @@ export class InterfaceWatch {
       trouble.clear('interface', `interface ${choice.chosen.name} can be used`);
       return this.#tell(choice.chosen);
     }
-    const gone = describe(without(this.#host.addresses, kept));
+    const gone = familiesText(without(this.#host.addresses, kept));
     trouble.report(
       'interface',
       `${gone} is gone from ${this.#host.name}, and no other address can be used: ${choice.problem}`,
@@ -144,10 +145,6 @@ function byLikeness({ links }: HostNetwork, host: HostInterface): readonly Link[
 
 function without(all: PerFamily<string>, some: PerFamily<string>): PerFamily<string> {
   return Object.fromEntries(Object.entries(all).filter(([family]) => !(family in some)));
-}
-
-function describe(addresses: PerFamily<string>): string {
-  return Object.values(addresses).join(' and ');
 }
 
 function differences(previous: HostInterface, next: HostInterface): readonly string[] {
