@@ -22,7 +22,7 @@ import { UsageError } from './options/errors.ts';
 import { type Options, type ParsedCommand, parseOptions } from './options/options.ts';
 import { CannotRunError, requireCapabilities } from './requirements.ts';
 import { StatusServer } from './status-server.ts';
-import { cleanUp, examine, releaseLease, showStatus } from './subcommands.ts';
+import { cleanUp, examine, outliveReaders, releaseLease, showStatus } from './subcommands.ts';
 import { systemClock, systemRandom } from './system-clock.ts';
 
 /** A stop has to be over within 5 s, whatever hangs. Armed before the clean-up begins. */
@@ -49,6 +49,7 @@ async function main(): Promise<number> {
     process.stderr.write(`flanneld-ts: ${error.message}\n`);
     return error.exitCode;
   }
+  if (parsed.command !== 'run') outliveReaders();
   switch (parsed.command) {
     case 'help':
     case 'version':

@@ -27,6 +27,19 @@ import { systemClock } from './system-clock.ts';
 const say = (line: string) => process.stdout.write(`${line}\n`);
 const complain = (line: string) => process.stderr.write(`${line}\n`);
 
+/**
+ * Whoever reads no further (`doctor | grep -q x`) ends nothing: what is under way is done, and the exit code says how it went. A text
+ * that cannot be written for another reason, such as a full disk, ends the command.
+ */
+export function outliveReaders(): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') return;
+    complain(`flanneld-ts: the output cannot be written: ${error.message}`);
+    process.exit(1);
+  });
+  process.stderr.on('error', () => {});
+}
+
 /** `cleanup`. */
 export function cleanUp({ routes, routeProtocol }: CleanupOptions): Promise<0 | 1> {
   return withKernel((kernel) =>
@@ -41,7 +54,7 @@ export function cleanUp({ routes, routeProtocol }: CleanupOptions): Promise<0 | 
 /** `status`. */
 export function showStatus(options: StatusOptions): Promise<0 | 1> {
   const out = (text: string) => process.stdout.write(text);
-  // `status --watch | head` is over when head is.
+  // What has no end of its own, `status --watch | head`, is over when its reader is.
   process.stdout.on('error', () => process.exit(0));
   const onTerminal = process.stdout.isTTY;
   const parts = { ...options, clock: systemClock, onTerminal, out, err: complain };

@@ -135,6 +135,38 @@ test('lease release gives back the lease of a host that is gone, with its etcd l
   expect((await run('lease', 'release', ...etcd, '--iface=eth0')).code).toBe(1);
 });
 
+/** As {@link run}, but whoever was to read the output is gone before anything is printed, as `grep -q` may be. */
+async function runUnread(...argv: readonly string[]) {
+  const gone = 'exec 3> >(exit 0); wait $!; exec "$@" >&3 3>&-';
+  const through = ['bash', '-c', gone, 'bash'];
+  const { code, stdout, stderr } = await runProgram({ ...bench.daemon.options, argv, through });
+  return { code, text: [...stdout, ...stderr].join('\n') };
+}
+
+test.each([
+  ['--help', 0],
+  ['--version', 0],
+  ['health --healthz-port=1', 1],
+  ['status', 0],
+  ['status --watch', 0],
+  ['doctor', 0],
+])('%s ends as ever, and without a word, when nobody reads what it says', async (line, code) => {
+  if (!bench.daemon.running) await bench.daemon.start();
+  const argv = line === 'doctor' ? [line, ...etcd, '--iface=eth0'] : line.split(' ');
+  expect(await runUnread(...argv)).toEqual({ code, text: '' });
+});
+
+test('lease release and cleanup do all they have to when nobody reads what they say', async () => {
+  await bench.daemon.stop();
+  expect(await runUnread('lease', 'release', ...etcd, '--iface=eth0')).toEqual({ code: 0, text: '' });
+  expect(await keys()).not.toContain(ownKey());
+  expect(await etcdLeaseIds(bench.etcd.first)).toEqual([]);
+  expect(await bench.ourRoutes()).toContain(PEER);
+  expect(await runUnread('cleanup', '--routes')).toEqual({ code: 0, text: '' });
+  expect(await bench.ourRoutes()).toEqual([]);
+  expect(await bench.host.exec('iptables-save')).not.toContain('FLANNEL');
+});
+
 test('lease release gives back a reservation only when told', async () => {
   const refused = await run('lease', 'release', ...etcd, RESERVED);
   expect(refused).toMatchObject({ code: 1, text: expect.stringContaining('is a reservation') });
