@@ -21,5 +21,5 @@ describe('excerpt', () => {
         expect(excerpt(text, max)).not.toMatch(/[\p{C}\p{Zl}\p{Zp}]/u);
       }),
     );
-  });
+  }, 30_000);
 });

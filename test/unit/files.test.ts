@@ -113,7 +113,7 @@ describe('writing', () => {
     }
     await writer;
     expect(reads).toBeGreaterThan(5);
-  });
+  }, 30_000);
 
   it('lets several write at once: one of them wins whole', async () => {
     const path = join(folder, 'f');
@@ -224,5 +224,5 @@ describe('in a process of its own', () => {
     await nodeFiles.writeAtomic(path, 'x', 0o644);
     expect(readdirSync(folder)).toEqual(['f']);
     expect(existsSync(path)).toBe(true);
-  });
+  }, 30_000);
 });

@@ -52,7 +52,7 @@ describe('flanneld-ts health', () => {
     const { port } = (await listen(createServer(() => {}))).address() as AddressInfo;
     const { code, output } = await health('127.0.0.1', port);
     expect([code, output]).toEqual([1, expect.stringContaining('timed out after 3 s')]);
-  });
+  }, 30_000);
 
   it('ends its process', async () => {
     const { port, stop } = await start();

@@ -96,7 +96,7 @@ describe('the health server goes on', () => {
       { numRuns: 150 },
     );
     expect(await probe(port)).toEqual(['200']);
-  });
+  }, 30_000);
 
   it.each([
     ['a path', `GET /${'x'.repeat(100_000)} HTTP/1.1\r\n\r\n`],

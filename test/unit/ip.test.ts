@@ -112,7 +112,7 @@ describe('an address', () => {
       ),
       { numRuns: 1000 },
     );
-  });
+  }, 30_000);
 });
 
 describe('a subnet', () => {

@@ -55,7 +55,7 @@ describe('L9: two hosts with one address', () => {
     expect(first.trouble.current.join()).toContain(`another host uses this host's address ${ip}`);
     expect(first.trouble.current.join()).toContain('--iface');
     expect(world.log.lines.length).toBeLessThan(1_000);
-  });
+  }, 30_000);
 
   it('the second takes over when the first one stops, and not before', async () => {
     const first = await started();
@@ -91,6 +91,7 @@ describe('L9: two hosts with one address', () => {
       expect(holders()).toHaveLength(1);
       expect(world.keys).toHaveLength(1);
     },
+    30_000,
   );
 
   it.each([1, 2, 5, 20])('%i that start at once while one lives: all refuse', async (count) => {

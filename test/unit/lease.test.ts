@@ -126,7 +126,7 @@ describe('a lease value', () => {
       }),
       { numRuns: 2000 },
     );
-  });
+  }, 30_000);
 });
 
 describe('a lease', () => {

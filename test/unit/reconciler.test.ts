@@ -249,5 +249,5 @@ describe('many', () => {
     }
     await clock.advance(250);
     expect(host.own).toHaveLength(leases.length + 1);
-  });
+  }, 30_000);
 });

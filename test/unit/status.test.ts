@@ -258,7 +258,7 @@ describe('the status socket', () => {
     await waitFor('the socket', () => existsSync(path) || undefined);
     expect((await ask()).code).toBe(0);
     expect(notices.current).toEqual([]);
-  });
+  }, 30_000);
 
   it('never replaces a file', async () => {
     mkdirSync(join(dir, 'run/flannel'), { recursive: true });

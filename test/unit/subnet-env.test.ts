@@ -115,5 +115,5 @@ describe('reading an earlier subnet.env', () => {
     expect(parseSubnetEnv(`FLANNEL_SUBNET="${'\\\\ #'.repeat(100_000)}`)).toBeUndefined();
     expect(parseSubnetEnv(`FLANNEL_SUBNET=${' #'.repeat(100_000)}x`)).toBeUndefined();
     expect(performance.now() - startedMs).toBeLessThan(5_000);
-  });
+  }, 30_000);
 });

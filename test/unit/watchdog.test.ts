@@ -136,7 +136,7 @@ describe('a daemon under a watchdog', () => {
     for (const member of world.etcd.members) world.etcd.start(member);
     await world.clock.advance(minuteMs);
     expect(pings(host.notifier) - before).toBe(242);
-  });
+  }, 30_000);
 
   it('feeds it while it waits for its configuration', async () => {
     const { cluster: world, host } = await startHost();
