@@ -1,7 +1,7 @@
-import { request } from 'node:http';
 import type { Clock } from '../runtime/clock.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { escapeControls, oneLine } from '../runtime/escape.ts';
+import { ask } from './ask.ts';
 import { statusText } from './status-text.ts';
 import type { StatusView } from './status-view.ts';
 
@@ -18,7 +18,6 @@ export interface StatusParts {
   readonly onTerminal: boolean;
 }
 
-const timeoutMs = 3_000;
 const watchIntervalMs = 2_000;
 /** Ten thousand peers are three megabytes. */
 const longestAnswer = 64 << 20;
@@ -38,7 +37,7 @@ export async function runStatus(parts: StatusParts, signal: AbortSignal): Promis
 
 async function showOnce({ socketPath, json, out, err }: StatusParts, before: string): Promise<0 | 1> {
   try {
-    const view = parseView(await ask(socketPath));
+    const view = parseView(await askStatus(socketPath));
     out(`${before}${json ? escapeControls(JSON.stringify(view)) : statusText(view)}\n`);
     return 0;
   } catch (error) {
@@ -55,25 +54,10 @@ function parseView(text: string): StatusView {
   return view as StatusView;
 }
 
-function ask(socketPath: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const signal = AbortSignal.timeout(timeoutMs);
-    // Not the global agent: it would keep the connection, and with it this process, open.
-    const asked = request({ socketPath, path: '/status', agent: false, signal }, (response) => {
-      let text = '';
-      response.setEncoding('utf8');
-      response.on('data', (part: string) => {
-        text += part;
-        if (text.length > longestAnswer) asked.destroy(new Error('its answer has no end'));
-      });
-      response.once('end', () => resolve(text));
-      response.once('error', reject);
-    });
-    asked.once('error', (error) =>
-      reject(signal.aborted ? new Error(`it did not answer within ${timeoutMs / 1000} s`) : error),
-    );
-    asked.end();
-  });
+async function askStatus(socketPath: string): Promise<string> {
+  const { text } = await ask({ socketPath }, '/status', longestAnswer);
+  if (text.length > longestAnswer) throw new Error('its answer has no end');
+  return text;
 }
 
 function whyNot(error: unknown): string {
