@@ -8,10 +8,9 @@ import type { Logger } from '../runtime/logger.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
 import type { RegistryError } from '../subnet/registry.ts';
 import { rotate } from '../subnet/rotation.ts';
-import { systemCommands } from './commands.ts';
 import { Daemon } from './daemon.ts';
-import { etcdMembers } from './etcd-access.ts';
 import { EtcdCalls } from './etcd-calls.ts';
+import { etcdMembers } from './etcd-members.ts';
 import { nodeFiles } from './files.ts';
 import { HealthServer, type MetricsPage } from './health.ts';
 import { hostIdentity } from './host-identity.ts';
@@ -24,6 +23,7 @@ import { CannotRunError, requireCapabilities } from './requirements.ts';
 import { StatusServer } from './status-server.ts';
 import { cleanUp, examine, outliveReaders, releaseLease, showStatus } from './subcommands.ts';
 import { systemClock, systemRandom } from './system-clock.ts';
+import { systemCommands } from './system-commands.ts';
 
 /** A stop has to be over within 5 s, whatever hangs. Armed before the clean-up begins. */
 const stopDeadlineMs = 4_500;

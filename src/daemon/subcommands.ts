@@ -9,8 +9,7 @@ import type { Kernel } from '../kernel/kernel.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
 import { rotate } from '../subnet/rotation.ts';
-import { systemCommands } from './commands.ts';
-import { type EtcdMembers, etcdMembers } from './etcd-access.ts';
+import { type EtcdMembers, etcdMembers } from './etcd-members.ts';
 import { nodeFiles } from './files.ts';
 import { chooseInterface, type HostInterface } from './interface/choose-interface.ts';
 import { readHostNetwork } from './interface/host-network.ts';
@@ -21,6 +20,7 @@ import type { LeaseReleaseOptions } from './options/lease-release-options.ts';
 import type { InterfaceWish, Options } from './options/run-options.ts';
 import type { StatusOptions } from './options/status-options.ts';
 import { systemClock } from './system-clock.ts';
+import { systemCommands } from './system-commands.ts';
 
 // The commands beside the daemon: each is given its parts, prints, and resolves to the exit code.
 

@@ -1,5 +1,5 @@
 import { rmSync } from 'node:fs';
-import { systemCommands } from '../../src/daemon/commands.ts';
+import { systemCommands } from '../../src/daemon/system-commands.ts';
 import { subnetAt } from '../../src/ip/ip.ts';
 import type { Commands } from '../../src/runtime/commands.ts';
 import { type FirewallWorld, subnet } from '../contract/firewall-world.ts';

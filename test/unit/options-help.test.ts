@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { namedCommands } from '../../src/daemon/options/commands.ts';
+import { namedCommands } from '../../src/daemon/options/command-table.ts';
 import { flagName, GROUPS } from '../../src/daemon/options/flag.ts';
 import { flagsMarkdown } from '../../src/daemon/options/help.ts';
 import { parseOptions } from '../../src/daemon/options/options.ts';

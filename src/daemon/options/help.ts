@@ -1,4 +1,4 @@
-import { type Command, daemonCommand, namedCommands } from './commands.ts';
+import { type Command, daemonCommand, namedCommands } from './command-table.ts';
 import { environmentName, type Flag, flagName, GROUPS } from './flag.ts';
 import { flagTable } from './table.ts';
 import { VERSION } from './version.ts';

@@ -1,4 +1,4 @@
-import { type Command, daemonCommand, namedCommands, type ParsedCommand } from './commands.ts';
+import { type Command, daemonCommand, namedCommands, type ParsedCommand } from './command-table.ts';
 import { quote, UsageError } from './errors.ts';
 import { environmentName, type Flag } from './flag.ts';
 import { splitFlags } from './go-flags.ts';
@@ -10,7 +10,7 @@ import { shownName, shownRest } from './shown.ts';
 import { flags, flagTable } from './table.ts';
 import { VERSION } from './version.ts';
 
-export type { ParsedCommand } from './commands.ts';
+export type { ParsedCommand } from './command-table.ts';
 export type { Options } from './run-options.ts';
 
 /** `argv` without the program: process.argv.slice(2). */
