@@ -23,13 +23,13 @@ export async function watchLoops(watched: WatchedLoops, signal: AbortSignal): Pr
   for (;;) {
     const startedMs = clock.monotonic();
     await clock.sleep(everyMs, signal);
-    // The process was stopped for a while, and the loops with it: they deserve another round.
+    // The process was stopped for a while, and the loops with it: they deserve another round, and this look says nothing of them.
     const wasLate = clock.monotonic() - startedMs > 2 * everyMs;
-    const stuck = wasLate ? [] : activity.stuck;
-    if (stuck.length === 0) {
-      trouble.clear('stuck', 'all loops of the daemon come round again');
-      if (notifier.watchdogMs !== undefined) notifier.alive();
-    } else {
+    const { stuck } = activity;
+    if (notifier.watchdogMs !== undefined && (wasLate || stuck.length === 0)) notifier.alive();
+    if (wasLate) continue;
+    if (stuck.length === 0) trouble.clear('stuck', 'all loops of the daemon come round again');
+    else {
       const what = `${stuck.join(' and ')} ${stuck.length === 1 ? 'does' : 'do'} not go on`;
       trouble.report('stuck', `${what}: this is a bug, and a restart of the daemon helps`, { loops: stuck });
     }

@@ -7,6 +7,7 @@ import type { DaemonParts } from '../../src/daemon/parts.ts';
 import { watchLoops } from '../../src/daemon/watchdog.ts';
 import type { Kernel } from '../../src/kernel/kernel.ts';
 import { Activity } from '../../src/runtime/activity.ts';
+import type { Clock } from '../../src/runtime/clock.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { untilAborted } from '../../src/runtime/wake.ts';
 import type { Registry } from '../../src/subnet/registry.ts';
@@ -40,9 +41,18 @@ describe('the watchdog', () => {
     expect(clock.pending).toBe(0);
   });
 
+  /** How much later than asked for a sleep ends: the process was stopped. */
+  let lateMs = 0;
+
   function start(watchdogMs?: number): void {
     if (watchdogMs !== undefined) notifier.watchdogMs = watchdogMs;
-    const parts = { activity, clock, notifier, trouble };
+    lateMs = 0;
+    const stopped: Clock = {
+      now: () => clock.now(),
+      monotonic: () => clock.monotonic(),
+      sleep: (ms, signal) => clock.sleep(ms + lateMs, signal),
+    };
+    const parts = { activity, clock: stopped, notifier, trouble };
     ended = watchLoops(parts, controller.signal).catch((error: unknown) => error);
   }
 
@@ -68,6 +78,24 @@ describe('the watchdog', () => {
     activity.round('routes-ipv4', 120_000);
     await clock.advance(30_000);
     expect([pings(notifier), trouble.current]).toEqual([5, []]);
+  });
+
+  it('is fed by a look that is late itself, which says nothing about a loop that was stuck before', async () => {
+    start(minuteMs);
+    activity.round('routes-ipv4', 1_000);
+    await clock.advance(30_000);
+    expect([pings(notifier), trouble.has('stuck')]).toEqual([0, true]);
+    lateMs = 2 * minuteMs;
+    // This sleep began on time.
+    await clock.advance(30_000);
+    await clock.advance(30_000 + lateMs);
+    expect([pings(notifier), trouble.has('stuck')]).toEqual([1, true]);
+    lateMs = 0;
+    await clock.advance(30_000 + 2 * minuteMs);
+    expect([pings(notifier), trouble.has('stuck')]).toEqual([2, true]);
+    activity.round('routes-ipv4', 120_000);
+    await clock.advance(30_000);
+    expect([pings(notifier), trouble.has('stuck')]).toEqual([3, false]);
   });
 
   it('is nobody where no service manager asks; what is stuck is said all the same', async () => {
