@@ -31,6 +31,10 @@ const stopDeadlineMs = 4_500;
 /** Left alone, SIGUSR1 opens Node's debugger to every user of the host, and SIGUSR2 ends the process; flanneld ignores both. */
 const userSignals: readonly NodeJS.Signals[] = ['SIGUSR1', 'SIGUSR2'];
 
+/** For whoever sends SIGHUP to have a change taken up. */
+const whatIsRead =
+  'flags and environment are read at the next start; files of certificates and passwords are read again all the time';
+
 const movesIntervalMs = 5 * 60_000;
 
 /**
@@ -219,7 +223,7 @@ function ignoreSignals(log: Logger, names: readonly NodeJS.Signals[]): void {
   const onSignal = (signal: NodeJS.Signals) =>
     log.info(
       { event: 'signal-ignored', signal },
-      `${signal} is ignored; what changed is read at the next start`,
+      `${signal} is ignored${signal === 'SIGHUP' ? `: ${whatIsRead}` : ''}`,
     );
   for (const name of names) process.on(name, onSignal);
 }
