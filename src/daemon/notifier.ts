@@ -9,7 +9,8 @@ const LONGEST_STATUS_BYTES = 1024;
 
 /**
  * Tells systemd, if it started us: NOTIFY_SOCKET in `env` holds the path of its socket, or an abstract name after an `@`. Without
- * it nothing is sent. A failure is logged once: systemd then ends the start at TimeoutStartSec, and this line says why.
+ * it nothing is sent. A failure is logged once: systemd then takes the daemon for one that still starts, for as long as the
+ * unit lets it, and this line says why.
  *
  * `send` sends one datagram to the socket of that name, and may throw.
  */
