@@ -21,6 +21,7 @@ export interface StatusParts {
 const watchIntervalMs = 2_000;
 /** Ten thousand peers are three megabytes. */
 const longestAnswer = 64 << 20;
+const longestReason = 500;
 const wipe = '\u001b[H\u001b[2J\u001b[3J';
 
 /**
@@ -55,7 +56,8 @@ function parseView(text: string): StatusView {
 }
 
 async function askStatus(socketPath: string): Promise<string> {
-  const { text } = await ask({ socketPath }, '/status', longestAnswer);
+  const { status, text } = await ask({ socketPath }, '/status', longestAnswer);
+  if (status === 500) throw new Error(text.slice(0, longestReason));
   if (text.length > longestAnswer) throw new Error('its answer has no end');
   return text;
 }
