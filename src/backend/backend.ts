@@ -19,7 +19,7 @@ export interface Backend {
 export interface BackendStatus {
   /** One line per thing that keeps peers from being reached; empty when all is well. */
   readonly problems: readonly string[];
-  readonly peers: readonly PeerStatus[];
+  readonly peers: readonly PeerRoute[];
   /** Leases of peers that cannot be routed to, and why. */
   readonly refused: readonly RefusedLease[];
   /** Wall-clock ms when the kernel was last seen to be as the leases want it; absent before the first time. */
@@ -31,7 +31,8 @@ export interface RefusedLease {
   readonly reason: string;
 }
 
-export interface PeerStatus {
+/** The route to a peer's subnet of one family. */
+export interface PeerRoute {
   /** The etcd key of its lease. */
   readonly key: string;
   readonly dst: string;

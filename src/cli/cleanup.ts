@@ -5,7 +5,7 @@ import type { Kernel, Route, RouteSpec } from '../kernel/kernel.ts';
 import type { Commands } from '../runtime/commands.ts';
 import { explanationOf, messageOf } from '../runtime/errors.ts';
 
-export interface CleanupOptions {
+export interface CleanupParts {
   readonly commands: Commands;
   /** Takes one line for the operator. */
   readonly say: (line: string) => void;
@@ -29,7 +29,7 @@ interface Outcome {
  *
  * Says what it did and resolves to the exit code: 0, or 1 when something could not be removed. Never rejects.
  */
-export async function runCleanup({ commands, say, routes }: CleanupOptions): Promise<0 | 1> {
+export async function runCleanup({ commands, say, routes }: CleanupParts): Promise<0 | 1> {
   const outcomes = [await removeRules(commands, say)];
   if (routes !== undefined) {
     for (const family of [4, 6] as const) outcomes.push(await removeRoutes(routes, family, say));
@@ -59,7 +59,7 @@ async function removeRules(commands: Commands, say: (line: string) => void): Pro
 }
 
 async function removeRoutes(
-  { kernel, protocol }: NonNullable<CleanupOptions['routes']>,
+  { kernel, protocol }: NonNullable<CleanupParts['routes']>,
   family: Family,
   say: (line: string) => void,
 ): Promise<Outcome> {

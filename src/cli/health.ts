@@ -3,7 +3,7 @@ import { oneLine } from '../runtime/escape.ts';
 import { ask } from './ask.ts';
 
 /** Where the daemon was told to serve its health. */
-export interface HealthTarget {
+export interface HealthAddress {
   readonly ip: string;
   readonly port: number;
 }
@@ -15,7 +15,7 @@ const longestAnswer = 200;
  * Asks the daemon on this host whether it is alive (`/healthz`), prints one line, and resolves to the exit code: 0 it is, 1
  * it is not. Made for a container's HEALTHCHECK. Never rejects.
  */
-export async function runHealth({ ip, port }: HealthTarget): Promise<0 | 1> {
+export async function runHealth({ ip, port }: HealthAddress): Promise<0 | 1> {
   const host = ip === '0.0.0.0' ? '127.0.0.1' : ip === '::' ? '::1' : ip;
   const where = `http://${host.includes(':') ? `[${host}]` : host}:${port}/healthz`;
   try {

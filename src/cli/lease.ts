@@ -7,7 +7,7 @@ import { familiesText } from '../subnet/own-lease.ts';
 import { type KeyValue, type Registry, RegistryError } from '../subnet/registry.ts';
 import { parseSubnetKey, subnetsPrefix } from '../subnet/subnet-key.ts';
 
-export interface LeaseReleaseOptions {
+export interface LeaseReleaseParts {
   readonly registry: Registry;
   readonly etcdPrefix: string;
   /** Whose lease: that of a subnet, or of the host with these addresses, in canonical form. */
@@ -26,34 +26,34 @@ export interface LeaseReleaseOptions {
  * Resolves to the exit code: 0 done; 1 not done (nothing matches, a reservation without `force`, etcd, or somebody changed
  * the key meanwhile). Rejects only with `signal.reason`.
  */
-export async function runLeaseRelease(options: LeaseReleaseOptions, signal: AbortSignal): Promise<0 | 1> {
+export async function runLeaseRelease(parts: LeaseReleaseParts, signal: AbortSignal): Promise<0 | 1> {
   try {
-    const { kvs } = await listRange(options.registry, subnetsPrefix(options.etcdPrefix), signal);
-    const found = kvs.filter(matcher(options));
-    const refusal = refusalOf(options, found);
+    const { kvs } = await listRange(parts.registry, subnetsPrefix(parts.etcdPrefix), signal);
+    const found = kvs.filter(matcher(parts));
+    const refusal = refusalOf(parts, found);
     if (refusal !== undefined) {
-      options.err(refusal);
+      parts.err(refusal);
       return 1;
     }
     let code: 0 | 1 = 0;
-    for (const kv of found) if (!(await release(options, kv, kvs, signal))) code = 1;
+    for (const kv of found) if (!(await release(parts, kv, kvs, signal))) code = 1;
     return code;
   } catch (error) {
     signal.throwIfAborted();
-    options.err(explanationOf(error));
+    parts.err(explanationOf(error));
     return 1;
   }
 }
 
 /** The target of `lease release`'s argument or `--public-ip`, for messages. */
-function targetText({ target }: LeaseReleaseOptions): string {
+function targetText({ target }: LeaseReleaseParts): string {
   return 'subnet' in target
     ? `of the subnet ${target.subnet.text}`
     : `of a host with the address ${familiesText(target.addresses)}`;
 }
 
 /** Tells the keys of the target. */
-function matcher({ target, etcdPrefix }: LeaseReleaseOptions): (kv: KeyValue) => boolean {
+function matcher({ target, etcdPrefix }: LeaseReleaseParts): (kv: KeyValue) => boolean {
   const prefix = subnetsPrefix(etcdPrefix);
   if ('addresses' in target) {
     return (kv) => {
@@ -68,18 +68,18 @@ function matcher({ target, etcdPrefix }: LeaseReleaseOptions): (kv: KeyValue) =>
   };
 }
 
-function refusalOf(options: LeaseReleaseOptions, found: readonly KeyValue[]): string | undefined {
-  const prefix = subnetsPrefix(options.etcdPrefix);
+function refusalOf(parts: LeaseReleaseParts, found: readonly KeyValue[]): string | undefined {
+  const prefix = subnetsPrefix(parts.etcdPrefix);
   if (found.length === 0)
-    return `there is no lease ${targetText(options)} under ${prefix} at ${options.registry.endpoint}`;
+    return `there is no lease ${targetText(parts)} under ${prefix} at ${parts.registry.endpoint}`;
   const reservations = found.filter(({ lease }) => lease === '0').map(({ key }) => key);
-  if (reservations.length === 0 || options.force) return undefined;
+  if (reservations.length === 0 || parts.force) return undefined;
   return `${reservations.join(', ')} is a reservation, which somebody put on purpose; nothing was released (--force does it)`;
 }
 
 /** Whether the key is gone. Rejects with RegistryError. */
 async function release(
-  { registry, etcdPrefix, out, err }: LeaseReleaseOptions,
+  { registry, etcdPrefix, out, err }: LeaseReleaseParts,
   kv: KeyValue,
   kvs: readonly KeyValue[],
   signal: AbortSignal,

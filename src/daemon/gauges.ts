@@ -1,8 +1,8 @@
-import type { PeerStatus } from '../backend/backend.ts';
+import type { PeerRoute } from '../backend/backend.ts';
 import type { LeaseState } from '../subnet/own-lease.ts';
 import type { Snapshot } from './state.ts';
 
-type RouteState = PeerStatus['state'];
+type RouteState = PeerRoute['state'];
 
 /** From worst to best: a peer is as badly off as the worst of its routes. */
 const routeStates: readonly RouteState[] = ['conflict', 'parked', 'pending', 'installed'];
@@ -97,7 +97,7 @@ function tally<T extends string>(states: readonly T[], found: readonly T[]): rea
   return states.map((state): Sample => [{ state }, found.filter((one) => one === state).length]);
 }
 
-function worstByKey(peers: readonly PeerStatus[]): ReadonlyMap<string, RouteState> {
+function worstByKey(peers: readonly PeerRoute[]): ReadonlyMap<string, RouteState> {
   const worst = new Map<string, RouteState>();
   const rank = (state: RouteState) => routeStates.indexOf(state);
   for (const { key, state } of peers) {

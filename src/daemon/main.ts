@@ -21,7 +21,7 @@ import { UsageError } from './options/errors.ts';
 import { type Options, type ParsedCommand, parseOptions } from './options/options.ts';
 import { CannotRunError, requireCapabilities } from './requirements.ts';
 import { StatusServer } from './status-server.ts';
-import { cleanUp, examine, outliveReaders, releaseLease, showStatus } from './subcommands.ts';
+import { cleanUp, diagnose, outliveReaders, releaseLease, showStatus } from './subcommands.ts';
 import { systemClock, systemRandom } from './system-clock.ts';
 import { systemCommands } from './system-commands.ts';
 
@@ -68,7 +68,7 @@ async function main(): Promise<number> {
     case 'lease-release':
       return releaseLease(parsed.options, parsed.warnings);
     case 'doctor':
-      return examine(parsed.options, parsed.warnings);
+      return diagnose(parsed.options, parsed.warnings);
     case 'run':
       return runDaemon(parsed.options, parsed.warnings);
   }
@@ -76,12 +76,12 @@ async function main(): Promise<number> {
 
 async function runDaemon(options: Options, warnings: readonly string[]): Promise<number> {
   // Asking process.stderr would open it as a stream, and make a pipe non-blocking under the logger.
-  const colors = isatty(2);
-  const format = options.logFormat ?? (colors ? 'pretty' : 'json');
-  const log = await createLogger({ level: options.logLevel, format, colors });
+  const onTerminal = isatty(2);
+  const format = options.logFormat ?? (onTerminal ? 'pretty' : 'json');
+  const log = await createLogger({ level: options.logLevel, format, colors: onTerminal });
   for (const warning of warnings) log.warn({ event: 'options' }, warning);
   logCrashes(log);
-  const signal = untilAskedToStop(log, colors);
+  const signal = untilAskedToStop(log, onTerminal);
   const trouble = new TroubleLog(systemClock, log);
   const notices = new TroubleLog(systemClock, log);
   const calls = new EtcdCalls();

@@ -1,4 +1,4 @@
-import type { PeerStatus, RefusedLease } from '../backend/backend.ts';
+import type { PeerRoute, RefusedLease } from '../backend/backend.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { TroubleLog, TroubleRecord } from '../runtime/trouble.ts';
@@ -25,7 +25,7 @@ export interface NetworkView {
   readonly watching: boolean;
   /** How many leases of the cluster can be read. */
   readonly leases: number;
-  readonly peers: readonly PeerStatus[];
+  readonly peers: readonly PeerRoute[];
   readonly refused: readonly RefusedLease[];
   /** When the routes were last seen to be as the leases want them; absent before the first time. */
   readonly syncedAtMs?: number;

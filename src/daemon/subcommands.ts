@@ -105,7 +105,7 @@ async function hostTarget(
 }
 
 /** `doctor`. */
-export async function examine(options: Options, warnings: readonly string[]): Promise<0 | 1> {
+export async function diagnose(options: Options, warnings: readonly string[]): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
   const { members, oldStore, notices } = await connect(options);
   try {

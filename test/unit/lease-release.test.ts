@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type LeaseReleaseOptions, runLeaseRelease } from '../../src/cli/lease.ts';
+import { type LeaseReleaseParts, runLeaseRelease } from '../../src/cli/lease.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
 import { LeaseWorld } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
@@ -27,7 +27,7 @@ const put = (name: string, value = valueOf(ip), lease = world.etcd.grant(86_400)
 };
 
 async function run(
-  target: LeaseReleaseOptions['target'],
+  target: LeaseReleaseParts['target'],
   { force = false, before = () => {} }: { force?: boolean; before?: (call: string) => void } = {},
 ): Promise<number> {
   const registry = rotate(world.etcd.connect('admin'));
@@ -50,7 +50,7 @@ async function run(
 }
 
 describe('lease release', () => {
-  it.each<[string, LeaseReleaseOptions['target'], string]>([
+  it.each<[string, LeaseReleaseParts['target'], string]>([
     ['of the host with an address', { addresses: { ipv4: ip } }, '10.1.5.0-24'],
     ['of a host by one of its two addresses', { addresses: { ipv6: 'fd00::1' } }, '10.1.5.0-24&fc00:1::-64'],
     ['of a subnet', { subnet: subnet('10.1.5.0/24') }, '10.1.5.0-24'],
@@ -100,7 +100,7 @@ describe('lease release', () => {
     expect(world.keys).toEqual([]);
   });
 
-  it.each<[string, LeaseReleaseOptions['target'], string]>([
+  it.each<[string, LeaseReleaseParts['target'], string]>([
     [
       'no lease of that address',
       { addresses: { ipv4: '10.211.0.9' } },

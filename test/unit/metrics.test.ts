@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { SimLog } from '../../sim/log.ts';
-import type { PeerStatus } from '../../src/backend/backend.ts';
+import type { PeerRoute } from '../../src/backend/backend.ts';
 import { EtcdCalls } from '../../src/daemon/etcd-calls.ts';
 import { Metrics } from '../../src/daemon/metrics.ts';
 import { State } from '../../src/daemon/state.ts';
@@ -41,7 +41,7 @@ async function read(metrics: Metrics): Promise<(series: string) => number | unde
 }
 
 /** The metrics of a daemon with these routes. */
-function metricsOf(peers: readonly PeerStatus[]): Metrics {
+function metricsOf(peers: readonly PeerRoute[]): Metrics {
   const clock = new VirtualClock();
   const trouble = new TroubleLog(clock, new SimLog(clock).of('h0'));
   const state = new State({ clock, trouble, notices: trouble, activity: new Activity(clock) });

@@ -1,7 +1,7 @@
 import type { ChangeResult } from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
 import type { Logger } from '../../runtime/logger.ts';
-import type { BackendStatus, PeerStatus } from '../backend.ts';
+import type { BackendStatus, PeerRoute } from '../backend.ts';
 import type { DesiredRoute } from './claims.ts';
 import type { DesiredRoutes } from './desired.ts';
 import type { Plan, PlannedChange } from './plan-input.ts';
@@ -52,7 +52,7 @@ export class RouteStates {
     return { peers, problems, refused: [...desired.refused].map(([key, reason]) => ({ key, reason })) };
   }
 
-  #peer({ dst, gateway, key }: DesiredRoute): PeerStatus {
+  #peer({ dst, gateway, key }: DesiredRoute): PeerRoute {
     const stuck = this.#stuck.get(dst);
     if (stuck !== undefined) return { key, dst, gateway, ...stuck };
     return { key, dst, gateway, state: this.#installed.has(dst) ? 'installed' : 'pending' };

@@ -1,3 +1,4 @@
+import type { HealthAddress } from '../../cli/health.ts';
 import { type CleanupOptions, cleanupFlags, cleanupOptions } from './cleanup-options.ts';
 import { UsageError } from './errors.ts';
 import { environmentName, type Flag } from './flag.ts';
@@ -8,7 +9,7 @@ import {
   type Operand,
 } from './lease-release-options.ts';
 import { judgeOldFlags } from './old-flags.ts';
-import { type HealthzAddress, type Options, runOptions } from './run-options.ts';
+import { type Options, runOptions } from './run-options.ts';
 import type { Settings } from './settings.ts';
 import { type StatusOptions, statusFlags, statusOptions } from './status-options.ts';
 import { flags, flagTable } from './table.ts';
@@ -18,7 +19,7 @@ export type ParsedCommand =
   | { readonly command: 'run'; readonly options: Options; readonly warnings: readonly string[] }
   | { readonly command: 'help'; readonly text: string }
   | { readonly command: 'version'; readonly text: string }
-  | { readonly command: 'health'; readonly options: HealthzAddress }
+  | { readonly command: 'health'; readonly options: HealthAddress }
   | { readonly command: 'cleanup'; readonly options: CleanupOptions }
   | { readonly command: 'status'; readonly options: StatusOptions }
   | {
@@ -131,7 +132,7 @@ function tellWhere(command: string, settings: Settings, warn: (message: string) 
   );
 }
 
-function healthOptions(settings: Settings): HealthzAddress {
+function healthOptions(settings: Settings): HealthAddress {
   const port = settings.value(flags.healthzPort);
   if (port === 0) {
     const variable = environmentName(flags.healthzPort);

@@ -1,3 +1,5 @@
+import type { EtcdUser } from '../../subnet/etcd/security.ts';
+import type { TlsFiles } from '../../subnet/etcd/tls-material.ts';
 import { type Endpoint, withOneScheme } from './endpoints.ts';
 import { UsageError } from './errors.ts';
 import { environmentName, flagName } from './flag.ts';
@@ -11,21 +13,10 @@ export interface EtcdAccess {
   /** As given: keys are made from it by Go's path.Join. */
   readonly etcdPrefix: string;
   /** Paths. Certificate and key are there both or not at all; without any of them https trusts what the system trusts. */
-  readonly etcdTls: EtcdTlsFiles;
-  /** Absent: etcd is asked without a name. */
+  readonly etcdTls: TlsFiles;
+  /** Absent: etcd is asked without a name. Never to be logged. */
   readonly etcdUser?: EtcdUser;
 }
-
-export interface EtcdTlsFiles {
-  readonly caFile?: string;
-  readonly certFile?: string;
-  readonly keyFile?: string;
-}
-
-/** The password, or the file to read it from. Never to be logged. */
-export type EtcdUser =
-  | { readonly username: string; readonly password: string; readonly passwordFile?: never }
-  | { readonly username: string; readonly passwordFile: string; readonly password?: never };
 
 /** Reads the flags about etcd and checks them against each other. Throws {@link UsageError}. */
 export function etcdAccess(settings: Settings, warn: (message: string) => void): EtcdAccess {
@@ -46,7 +37,7 @@ export function etcdAccess(settings: Settings, warn: (message: string) => void):
   };
 }
 
-function tlsFiles(settings: Settings): EtcdTlsFiles {
+function tlsFiles(settings: Settings): TlsFiles {
   const caFile = settings.optional(flags.etcdCaFile);
   const certFile = settings.optional(flags.etcdCertFile);
   const keyFile = settings.optional(flags.etcdKeyFile);

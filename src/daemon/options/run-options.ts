@@ -1,3 +1,4 @@
+import type { HealthAddress } from '../../cli/health.ts';
 import { quote, UsageError } from './errors.ts';
 import { type EtcdAccess, etcdAccess } from './etcd-access.ts';
 import type { Settings } from './settings.ts';
@@ -21,7 +22,7 @@ export interface Options extends EtcdAccess, InterfaceWish, FirewallOptions {
   /** Absent: pretty on a terminal, else json. */
   readonly logFormat?: LogFormat;
   /** Absent: switched off. */
-  readonly healthz?: HealthzAddress;
+  readonly healthz?: HealthAddress;
   /** Where `status` is answered; absent: nowhere. */
   readonly statusSocket?: string;
 }
@@ -49,11 +50,6 @@ interface FirewallOptions {
 
 type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 type LogFormat = 'json' | 'pretty';
-
-export interface HealthzAddress {
-  readonly ip: string;
-  readonly port: number;
-}
 
 /** Reads the flags of a run and checks them against each other. Throws {@link UsageError}. */
 export function runOptions(settings: Settings, warn: (message: string) => void): Options {
