@@ -60,6 +60,11 @@ export class Bench {
     await this.etcd.ctl('put', leaseKey(subnet), leaseValue(publicIP));
   }
 
+  /** Has the daemon take this subnet, by a reservation: one taken by chance could be one that the test has something else in. */
+  async reserveSubnet(subnet = '172.20.30.0/24'): Promise<void> {
+    await this.putLease(subnet, this.host.address);
+  }
+
   async removeLease(subnet: string): Promise<void> {
     await this.etcd.ctl('del', leaseKey(subnet));
   }

@@ -42,7 +42,7 @@ test('F7: a docker0 with another subnet is noticed, does not hold up a restart, 
   const own = bench.daemon.subnetEnv()['FLANNEL_SUBNET'] ?? '';
   const oldFile = `${dockerOptsFile}.old`;
   mkdirSync(dirname(oldFile), { recursive: true });
-  writeFileSync(oldFile, wanted.replace(/--bip=\S+/, '--bip=172.20.99.1/24').replace(own, '172.20.99.1/24'));
+  writeFileSync(oldFile, wanted.replace(/--bip=\S+/, '--bip=172.20.9.1/24').replace(own, '172.20.9.1/24'));
   const place = { dir: bench.daemon.options.dir, namespace: bench.host.namespace };
   const before = await startDocker({ ...place, optionsFile: oldFile });
   await before.close();
@@ -52,7 +52,7 @@ test('F7: a docker0 with another subnet is noticed, does not hold up a restart, 
     20_000,
     () => bench.daemon.process.tail(),
   );
-  expect(await readyz()).toContain(`docker0 has 172.20.99.1/24, and this host's subnet is`);
+  expect(await readyz()).toContain(`docker0 has 172.20.9.1/24, and this host's subnet is`);
   expect((await bench.get(READYZ)).status).toBe(200);
 
   await bench.daemon.restart();
@@ -62,7 +62,7 @@ test('F7: a docker0 with another subnet is noticed, does not hold up a restart, 
   bench.onClose(() => docker.close());
   const held = await bench.host.ip('-4 -o addr show dev docker0');
   expect(held).toContain(`inet ${own} `);
-  expect(held).not.toContain('172.20.99.1');
+  expect(held).not.toContain('172.20.9.1');
   await until(
     async () => !(await readyz()).includes(command),
     15_000,

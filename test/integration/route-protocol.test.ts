@@ -18,6 +18,7 @@ beforeAll(async () => {
   bench = await startBench({
     flags: ['--iface=eth0', '--route-protocol=150'],
   });
+  await bench.reserveSubnet();
   for (const route of [...FOREIGN, IN_THE_WAY]) await bench.host.ip(`route add ${route}`);
   for (const lease of PEERS) {
     const [subnet = '', publicIP = ''] = lease.split(' ');
