@@ -62,7 +62,7 @@ const relists = () => bench.daemon.logs.filter(({ event }) => event === 'relist'
 test('changes made and compacted away while the packets to etcd were dropped are caught up with by one new list', async () => {
   const before = relists();
   await dropPackets('-I');
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
   await changeAndCompact();
   await bench.daemon.waitForLog(({ event, what }) => event === 'trouble' && what === 'lease-watch', FOUND_MS);
   // Meanwhile the routes stay as they were.
@@ -73,7 +73,7 @@ test('changes made and compacted away while the packets to etcd were dropped are
 
 test('changes made and compacted away between the end of etcd and the daemon’s next look are caught up with', async () => {
   const before = relists();
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
   bench.daemon.process.signal('SIGSTOP');
   await bench.etcd.first.kill();
   await bench.etcd.first.start();

@@ -174,7 +174,7 @@ describe('hosts with IPv4, with IPv6 and with both', () => {
         await two.net.linkDown();
         await two.net.linkUp();
         await expectRoutes(two, [own4(two), own6(two), to4(one), to4(only4)]);
-        const { mark } = monitor;
+        const mark = await monitor.mark();
         await two.net.setAddresses([two.net.addresses[1] ?? '']);
         const set = await monitor.waitFor(new RegExp(`^\\[ADDR\\].*${address6(two)}/64`), mark);
         const back = await Promise.all(

@@ -36,6 +36,7 @@ beforeAll(async () => {
   bench = await startBench({
     flags: ['--iface=eth0', '--healthz-ip=127.0.0.1', `--healthz-port=${HEALTHZ_PORT}`],
   });
+  await bench.reserveSubnet();
   await bench.host.ip('link add eth1 type veth peer name eth1p');
   await bench.host.ip('link set eth1 up');
   await bench.host.ip('addr add 10.98.0.1/24 dev eth1');
@@ -61,7 +62,7 @@ test('the first start adopts what flanneld left without a gap, removes what is s
   for (const route of [...ADOPTABLE, ...STALE]) await bench.host.ip(`route add ${route} dev eth0`);
   for (const route of OPERATORS) await bench.host.ip(`route add ${route}`);
   const before = await bench.allRoutes();
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
 
   await bench.daemon.start();
 
@@ -80,7 +81,7 @@ test('the first start adopts what flanneld left without a gap, removes what is s
 });
 
 test('a second start finds nothing to do: no route message at all', async () => {
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
   await bench.daemon.restart();
   expect((await monitor.since(mark)).map(({ text }) => text)).toEqual([]);
 });
@@ -94,7 +95,7 @@ test('a route flanneld would call stale is left alone once the daemon runs: it m
 
 test('a connected network at a peer’s subnet is never touched: conflict in log and /readyz until it goes', async () => {
   expect((await readyz()).status).toBe(200);
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
   await bench.host.ip('link add br1 type bridge');
   await bench.host.ip('link set br1 up');
   await bench.host.ip('addr add 172.20.1.1/24 dev br1');
@@ -115,7 +116,7 @@ test('a connected network at a peer’s subnet is never touched: conflict in log
 
 test('a connected network that was there before the lease is never touched either', async () => {
   await bench.host.ip('addr add 172.20.6.1/24 dev br1');
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
   await bench.putLease('172.20.6.0/24', '10.211.55.106');
   await bench.daemon.waitForLog(isToldStuck('172.20.6.0/24'));
   expect(await about('172.20.6.0/24', mark)).toEqual([]);
@@ -126,9 +127,9 @@ test('a connected network that was there before the lease is never touched eithe
 test('another’s static route at a peer’s subnet is replaced three times a minute without a gap, then left as a conflict', async () => {
   const peer = '172.20.2.0/24';
   const ours = /^\[ROUTE\]172\.20\.2\.0\/24 via 10\.211\.55\.102 dev eth0 proto 102/;
-  const start = monitor.mark;
+  const start = await monitor.mark();
   for (let round = 1; round <= 3; round++) {
-    const mark = monitor.mark;
+    const mark = await monitor.mark();
     await bench.host.ip(`route replace ${peer} via 10.211.55.150 dev eth0 proto static`);
     const theirs = await monitor.waitFor(
       /^\[ROUTE\]172\.20\.2\.0\/24 via 10\.211\.55\.150 dev eth0 proto 4/,
@@ -151,7 +152,7 @@ test('another’s static route at a peer’s subnet is replaced three times a mi
   expect(bench.daemon.logs.filter(({ msg }) => msg?.includes('keeps putting there'))).toHaveLength(1);
 
   // As soon as the other has withdrawn it, ours is back.
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
   await bench.host.ip(`route del ${peer} via 10.211.55.150`);
   const gone = await monitor.waitFor(/^\[ROUTE\]Deleted 172\.20\.2\.0\/24/, mark);
   expect((await monitor.waitFor(ours, mark)).atMs - gone.atMs).toBeLessThan(1_000);

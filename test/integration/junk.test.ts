@@ -138,7 +138,7 @@ async function untilRead(): Promise<void> {
 
 test('junk keys and values that appear while the daemon watches change no route and get one line each', async () => {
   const routes = await bench.allRoutes();
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
   const linesBefore = bench.daemon.logs.length;
 
   await putAll();
@@ -176,7 +176,7 @@ test('a start among the junk changes no route, keeps the subnet, and says as muc
   const subnet = bench.daemon.subnetEnv()['FLANNEL_SUBNET'];
   await bench.daemon.stop();
   const routes = await bench.allRoutes();
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
   await bench.daemon.start();
   expect(await bench.allRoutes()).toEqual(routes);
   expect(await monitor.since(mark)).toEqual([]);
@@ -187,7 +187,7 @@ test('a start among the junk changes no route, keeps the subnet, and says as muc
 });
 
 test('junk that goes again is no event either', async () => {
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
   const linesBefore = bench.daemon.logs.length;
   await bench.etcd.ctl('del', '--prefix', `${PREFIX}/subnets/10.77.`);
   await bench.etcd.ctl('del', '--prefix', `${PREFIX}/subnets/junk`);

@@ -32,7 +32,7 @@ async function restarted(name: string, dropIn?: string): Promise<readonly string
   await networkd.start();
   await networkd.stop();
   await bench.haveRoutes(PEERS);
-  const { mark } = monitor;
+  const mark = await monitor.mark();
   await networkd.start();
   const changes = await monitor.routesSince(mark);
   await networkd.stop();

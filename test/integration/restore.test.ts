@@ -48,7 +48,7 @@ async function changeAndRestore(snapshot: string): Promise<void> {
   await bench.putRoutes(SINCE.slice(1));
   await bench.haveRoutes(SINCE);
   const { pid } = bench.daemon;
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
 
   await bench.etcd.restore(snapshot);
 

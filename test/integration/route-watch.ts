@@ -24,8 +24,9 @@ export class RouteWatch {
 
   /** Forgets what has happened so far. */
   async mark(): Promise<void> {
-    await this.#fence([...this.#monitors.keys()]);
-    for (const [host, { mark }] of this.#monitors) this.#marks.set(host, mark);
+    const mark = async ([host, monitor]: [ClusterHost, KernelMonitor]) =>
+      void this.#marks.set(host, await monitor.mark());
+    await Promise.all([...this.#monitors].map(mark));
   }
 
   /** Everything that happened on these hosts from the last mark to this moment; default: on all. */

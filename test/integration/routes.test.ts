@@ -40,7 +40,7 @@ function ours(peer: string): RegExp {
 }
 
 test.each(PEERS)('a route deleted by hand is back at once: %s', async (peer) => {
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
   await bench.host.ip(`route del ${peer}`);
   const deleted = await monitor.waitFor(new RegExp(`^\\[ROUTE\\]Deleted ${peer} `), mark);
   expect((await repairedAt(mark, [peer])) - deleted.atMs).toBeLessThan(SOON_MS);
@@ -48,7 +48,7 @@ test.each(PEERS)('a route deleted by hand is back at once: %s', async (peer) => 
 
 test.each(PEERS)('a route replaced by a wrong one is put right at once, without a gap: %s', async (peer) => {
   const [dst] = peer.split(' ');
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
   await bench.host.ip(`route replace ${dst} via 10.211.55.199 dev eth0`);
   const wrong = await monitor.waitFor(new RegExp(`${dst} via 10.211.55.199`), mark);
   expect((await repairedAt(mark, [peer])) - wrong.atMs).toBeLessThan(SOON_MS);
@@ -59,7 +59,7 @@ test('all routes are back at once after the link went down and up', async () => 
   for (let round = 0; round < 3; round++) {
     await bench.host.linkDown();
     await bench.haveRoutes([]);
-    const mark = monitor.mark;
+    const mark = await monitor.mark();
     await bench.host.linkUp();
     // The gateways are on link from the moment the connected route is back.
     const up = await monitor.waitFor(/^\[ROUTE\]10\.211\.55\.0\/24 dev eth0 proto 2 /, mark);
@@ -69,7 +69,7 @@ test('all routes are back at once after the link went down and up', async () => 
 
 test('all routes are back at once after the link was deleted and made again with another index', async () => {
   for (let round = 0; round < 3; round++) {
-    const mark = monitor.mark;
+    const mark = await monitor.mark();
     await bench.host.recreateEth0();
     const possible = await monitor.waitFor(/^\[ROUTE\]10\.211\.55\.0\/24 dev eth0 proto 2 /, mark);
     expect((await repairedAt(mark)) - possible.atMs).toBeLessThan(SOON_MS);
@@ -80,7 +80,7 @@ test('all routes are back at once after all addresses were flushed and set again
   for (let round = 0; round < 3; round++) {
     await bench.host.flushAddresses();
     await bench.haveRoutes([]);
-    const mark = monitor.mark;
+    const mark = await monitor.mark();
     await bench.host.setAddresses();
     const set = await monitor.waitFor(/^\[ADDR\].*10\.211\.55\.100\/24/, mark);
     expect((await repairedAt(mark)) - set.atMs).toBeLessThan(SOON_MS);
@@ -88,7 +88,7 @@ test('all routes are back at once after all addresses were flushed and set again
 });
 
 test('carrier lost and found leaves the routes alone', async () => {
-  const mark = monitor.mark;
+  const mark = await monitor.mark();
   await bench.host.setCarrier(false);
   await monitor.waitFor(/^\[LINK\].*eth0.*NO-CARRIER/, mark);
   await bench.host.setCarrier(true);

@@ -29,8 +29,9 @@ export class KernelMonitor {
     return this.#events;
   }
 
-  /** Where the stream is now: {@link since} and {@link waitFor} look at what comes after it. */
-  get mark(): number {
+  /** Where the stream is once all up to the moment of the call has been read: a place for {@link since} and {@link waitFor}. */
+  async mark(): Promise<number> {
+    await this.fence();
     return this.events.length;
   }
 
@@ -58,7 +59,7 @@ export class KernelMonitor {
 
   /** Makes a harmless change in a table of its own and waits for it: what happened before has been read then. */
   async fence(): Promise<void> {
-    const { mark } = this;
+    const mark = this.events.length;
     const address = `192.0.2.${(this.#fences++ % 254) + 1}`;
     await exec(this.#namespace, 'ip', 'route', 'add', 'blackhole', address, 'table', '999');
     await exec(this.#namespace, 'ip', 'route', 'del', 'blackhole', address, 'table', '999');
