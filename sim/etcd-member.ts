@@ -11,7 +11,9 @@ import {
   type WatchBatch,
   type WatchRequest,
 } from '../src/subnet/registry.ts';
+import type { EtcdFaults } from './etcd-faults.ts';
 import type { LeaseTable } from './etcd-leases.ts';
+import type { Way } from './etcd-network.ts';
 import { type EtcdStore, Refusal } from './etcd-store.ts';
 import { type Link, reasons, SimStream, type WatchSource } from './etcd-watch.ts';
 
@@ -39,13 +41,7 @@ export interface ClusterAccess {
   header(): ResponseHeader;
   /** Does what a host asked for. */
   as<T>(host: string, write: () => T): T;
-  link(host: string, member: string): Link;
-  /** Whether what a member sends to the host arrives. */
-  answers(host: string, member: string): boolean;
-  streamDelayMs(host: string): number;
-  takeCut(): number;
-  /** Whether the reply to this write is to be lost, and if so whether the write still takes effect. */
-  takeLostReply(host: string): { readonly applied: boolean } | undefined;
+  readonly faults: EtcdFaults;
 }
 
 /** One member of the simulated cluster as one host sees it. */
@@ -118,6 +114,7 @@ export class SimMember implements Registry {
 
   #source(): WatchSource {
     const cluster = this.#cluster;
+    const { faults } = cluster;
     return {
       clock: cluster.clock,
       host: this.#host,
@@ -125,11 +122,13 @@ export class SimMember implements Registry {
       progressIntervalMs: cluster.progressIntervalMs,
       fragmentEvents: cluster.fragmentEvents,
       streams: cluster.streams,
-      link: () => this.#linkBack(),
-      delayMs: () => cluster.streamDelayMs(this.#host),
+      way: () => this.#way,
+      applied: () => faults.network.applied(this.#name),
+      delayMs: () => faults.streamDelayMs(this.#host),
       header: () => cluster.header(),
       since: (startRevision) => cluster.store.since(startRevision),
-      takeCut: () => cluster.takeCut(),
+      takeCut: () => faults.takeCut(),
+      heard: () => faults.onHeard(this.#host, 'watch'),
       error: (kind, message, compactRevision) => this.#error(kind, message, false, compactRevision),
     };
   }
@@ -138,18 +137,66 @@ export class SimMember implements Registry {
     signal?.throwIfAborted();
     this.#closing.signal.throwIfAborted();
     this.#count(kind);
+    const { faults } = this.#cluster;
     const write = kind === 'txn' || kind === 'leaseGrant' || kind === 'leaseRevoke';
     const either =
       signal === undefined ? this.#closing.signal : AbortSignal.any([signal, this.#closing.signal]);
     await this.#travel(either);
-    await this.#throwUnlessLinked(write, this.#cluster.link(this.#host, this.#name), false, either);
-    const lost = write ? this.#cluster.takeLostReply(this.#host) : undefined;
-    const result =
-      lost?.applied === false ? undefined : this.#answer(() => this.#cluster.as(this.#host, answer));
-    if (lost !== undefined) throw this.#error('UNAVAILABLE', 'Connection dropped', true);
+    await this.#arrive(write, answer, either);
+    const result = this.#carryOut(write, answer);
     await this.#travel(either);
-    await this.#throwUnlessLinked(write, this.#linkBack(), write, either);
-    return result as T;
+    // Renewals are the leader's affair alone: a member passes them on whatever it has applied.
+    const back = kind === 'leaseKeepAlive' && this.#lags ? 'ok' : this.#way.answers;
+    if (back !== 'ok') throw await this.#failure(back, write, either);
+    faults.onHeard(this.#host, kind);
+    return result;
+  }
+
+  get #way(): Way {
+    return this.#cluster.faults.network.way(this.#host, this.#name);
+  }
+
+  get #lags(): boolean {
+    return (
+      this.#way.requests === 'ok' &&
+      this.#cluster.faults.network.applied(this.#name) < Number.POSITIVE_INFINITY
+    );
+  }
+
+  /** Rejects when a request does not get there, or not in time. */
+  async #arrive(write: boolean, answer: () => unknown, signal: AbortSignal): Promise<void> {
+    const { requests } = this.#way;
+    if (requests === 'ok') return;
+    const { late } = this.#cluster.faults;
+    const waits = write && requests !== 'refused' && late?.survives === true;
+    if (waits)
+      late.keep(
+        () => this.#way.requests,
+        () => this.#perform(answer),
+      );
+    // It waits for a leader until the caller has given up.
+    const link = waits && requests === 'no-leader' ? 'silent' : requests;
+    throw await this.#failure(link, write && link === 'silent', signal);
+  }
+
+  /** Does what was asked; throws when that, or the answer, is to be lost. */
+  #carryOut<T>(write: boolean, answer: () => T): T {
+    const { faults } = this.#cluster;
+    const lost = write ? faults.takeLostReply(this.#host) : undefined;
+    if (lost === undefined || lost.applied === true) {
+      const result = this.#answer(() => this.#cluster.as(this.#host, answer));
+      if (lost === undefined) return result;
+    } else if (lost.applied !== false) faults.late?.after(lost.applied.afterMs, () => this.#perform(answer));
+    throw this.#error('UNAVAILABLE', 'Connection dropped', true);
+  }
+
+  /** Does what nobody waits for any more. */
+  #perform(answer: () => unknown): void {
+    try {
+      this.#cluster.as(this.#host, answer);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+    }
   }
 
   #answer<T>(answer: () => T): T {
@@ -162,16 +209,14 @@ export class SimMember implements Registry {
     }
   }
 
-  /** `applied`: the request has been carried out, and only its answer is on the way. */
-  async #throwUnlessLinked(write: boolean, link: Link, applied: boolean, signal: AbortSignal): Promise<void> {
-    if (link === 'ok') return;
+  /** What a call fails with on such a link; a silent one is waited for. */
+  async #failure(
+    link: Exclude<Link, 'ok'>,
+    outcomeUnknown: boolean,
+    signal: AbortSignal,
+  ): Promise<RegistryError> {
     if (link === 'silent') await this.#cluster.clock.sleep(this.#cluster.deadlineMs, signal);
-    throw this.#error('UNAVAILABLE', reasons[link], applied || (write && link === 'silent'));
-  }
-
-  #linkBack(): Link {
-    const link = this.#cluster.link(this.#host, this.#name);
-    return link === 'ok' && !this.#cluster.answers(this.#host, this.#name) ? 'silent' : link;
+    return this.#error('UNAVAILABLE', reasons[link], outcomeUnknown);
   }
 
   async #travel(signal: AbortSignal): Promise<void> {

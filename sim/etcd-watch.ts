@@ -7,6 +7,7 @@ import type {
   WatchEvent,
   WatchRequest,
 } from '../src/subnet/registry.ts';
+import type { Way } from './etcd-network.ts';
 import { type Commit, eventInRange, Refusal } from './etcd-store.ts';
 
 /** How a host's calls fare on their way to a member. */
@@ -16,6 +17,9 @@ export type Link = 'ok' | 'refused' | 'silent' | 'no-leader';
 const graceMs = { refused: 0, silent: 14_000, 'no-leader': 4_000 } as const;
 
 const createdDeadlineMs = 10_000;
+const longestWaitMs = 3_600_000;
+/** So many batches a stream can send once more. */
+const mostRepeated = 8;
 
 export interface WatchSource {
   readonly clock: Clock;
@@ -24,7 +28,9 @@ export interface WatchSource {
   readonly progressIntervalMs: number;
   /** Events per message; more are cut into fragments. */
   readonly fragmentEvents: number;
-  link(): Link;
+  way(): Way;
+  /** The newest revision the member knows of. */
+  applied(): number;
   /** How long every message takes beyond the usual. */
   delayMs(): number;
   header(): ResponseHeader;
@@ -33,6 +39,8 @@ export interface WatchSource {
   readonly streams: Set<SimStream>;
   /** Messages until the next stream to be opened is cut. */
   takeCut(): number;
+  /** To be called when a message arrives. */
+  heard(): void;
   error(kind: RegistryErrorCode, message: string, compactRevision?: number): Error;
 }
 
@@ -41,7 +49,10 @@ export class SimStream {
   readonly #source: WatchSource;
   readonly #request: WatchRequest;
   readonly #wake = new Wake();
-  readonly #queue: (readonly WatchEvent[])[] = [];
+  readonly #queue: Commit[] = [];
+  /** What was sent last, to be sent again. */
+  readonly #sent: Commit[] = [];
+  #mutedSinceMs: number | undefined;
   #cut = false;
   #messagesLeft = Number.POSITIVE_INFINITY;
 
@@ -62,7 +73,13 @@ export class SimStream {
     const { key, rangeEnd, startRevision } = this.#request;
     if (startRevision !== undefined && commit.revision < startRevision) return;
     const events = commit.events.filter((event) => eventInRange(event, key, rangeEnd));
-    if (events.length > 0) this.#queue.push(events);
+    if (events.length > 0) this.#queue.push({ revision: commit.revision, events });
+    this.#wake.wake();
+  }
+
+  /** Sends the last `count` batches once more, before what comes next. */
+  repeat(count: number): void {
+    this.#queue.unshift(...this.#sent.slice(-count));
     this.#wake.wake();
   }
 
@@ -85,25 +102,32 @@ export class SimStream {
     try {
       this.#messagesLeft = this.#source.takeCut();
       const backlog = this.#backlog();
+      if (!(backlog instanceof Refusal)) this.#queue.unshift(...backlog);
       yield this.#message({ events: [], fragment: false, kind: 'created' });
       if (backlog instanceof Refusal) {
         throw this.#source.error(backlog.kind, backlog.message, backlog.compactRevision);
       }
-      yield* this.#fragments(backlog);
       for (;;) yield* await this.#next(signal);
     } finally {
       streams.delete(this);
     }
   }
 
-  /** What happened before the stream was opened, in one piece; read at once, so that live events follow without a gap. */
-  #backlog(): readonly WatchEvent[] | Refusal {
+  /** What happened before the stream was opened; read at once, so that live events follow without a gap. */
+  #backlog(): readonly Commit[] | Refusal {
     const { key, rangeEnd, startRevision } = this.#request;
     if (startRevision === undefined) return [];
     try {
-      return this.#source
-        .since(startRevision)
-        .flatMap((commit) => commit.events.filter((event) => eventInRange(event, key, rangeEnd)));
+      const commits = this.#source.since(startRevision).map(({ revision, events }) => {
+        return { revision, events: events.filter((event) => eventInRange(event, key, rangeEnd)) };
+      });
+      const told = commits.filter(({ events }) => events.length > 0);
+      // In one piece what the member knows of.
+      const applied = this.#source.applied();
+      const known = told.filter(({ revision }) => revision <= applied);
+      const [last] = known.slice(-1);
+      const piece = last && { revision: last.revision, events: known.flatMap(({ events }) => events) };
+      return [...(piece ? [piece] : []), ...told.slice(known.length)];
     } catch (error) {
       if (error instanceof Refusal) return error;
       throw error;
@@ -115,17 +139,27 @@ export class SimStream {
     const idleSinceMs = clock.monotonic();
     for (;;) {
       await this.#linked(undefined, signal);
-      const events = this.#queue.shift();
-      if (events !== undefined) {
+      const commit = this.#takeNext();
+      if (commit !== undefined) {
         const delayMs = this.#source.delayMs();
         if (delayMs > 0) await clock.sleep(delayMs, signal);
         this.#throwIfCut();
-        return this.#fragments(events);
+        return this.#fragments(commit.events);
       }
       const leftMs = idleSinceMs + progressIntervalMs - clock.monotonic();
       if (leftMs <= 0) return this.#progress();
-      await this.#wake.waitAtMost(clock, leftMs, signal);
+      // Without end there is no timer that would be long enough.
+      await this.#wake.waitAtMost(clock, Math.min(leftMs, this.#muteLeftMs(), longestWaitMs), signal);
     }
+  }
+
+  #takeNext(): Commit | undefined {
+    const [next] = this.#queue;
+    if (next === undefined || next.revision > this.#source.applied()) return undefined;
+    this.#queue.shift();
+    if (next.revision > (this.#sent.at(-1)?.revision ?? 0)) this.#sent.push(next);
+    if (this.#sent.length > mostRepeated) this.#sent.shift();
+    return next;
   }
 
   *#progress(): Generator<WatchBatch> {
@@ -143,11 +177,30 @@ export class SimStream {
   #message(content: Omit<WatchBatch, 'header'>): WatchBatch {
     if (this.#messagesLeft-- <= 0) this.#cut = true;
     this.#throwIfCut();
-    return { header: this.#source.header(), ...content };
+    this.#source.heard();
+    const { clusterId, revision } = this.#source.header();
+    return { header: { clusterId, revision: Math.min(revision, this.#source.applied()) }, ...content };
   }
 
   #throwIfCut(): void {
     if (this.#cut) throw this.#source.error('UNAVAILABLE', 'Connection dropped');
+  }
+
+  #link(opening: boolean): Link {
+    const { muted, streams } = this.#source.way();
+    if (!muted) this.#mutedSinceMs = undefined;
+    else this.#mutedSinceMs ??= this.#source.clock.monotonic();
+    if (streams !== 'ok' || !muted) return streams;
+    if (!opening && this.#muteLeftMs() <= 0) throw this.#source.error('UNAVAILABLE', reasons.silent);
+    return opening ? 'silent' : 'ok';
+  }
+
+  /** How long a stream goes on on which nothing of the host's arrives. */
+  #muteLeftMs(): number {
+    const { clock } = this.#source;
+    return this.#mutedSinceMs === undefined
+      ? Number.POSITIVE_INFINITY
+      : this.#mutedSinceMs + graceMs.silent - clock.monotonic();
   }
 
   /** Waits until the link is ok; rejects when it stays bad too long, or the stream was cut. */
@@ -157,9 +210,9 @@ export class SimStream {
     for (;;) {
       signal.throwIfAborted();
       this.#throwIfCut();
-      const link = this.#source.link();
-      if (link === 'ok') return;
       const opening = openDeadlineMs !== undefined;
+      const link = this.#link(opening);
+      if (link === 'ok') return;
       const limitMs =
         opening && link === 'no-leader' ? 0 : opening && link === 'silent' ? openDeadlineMs : graceMs[link];
       const leftMs = sinceMs + limitMs - clock.monotonic();
