@@ -43,6 +43,7 @@ export async function checkKey(
   if (kv === undefined) return await retake(options, own, signal);
   if (namesAnother(addresses, kv.value) && !isOwnWrite(options, own, kv))
     return { result: 'contested', by: kv };
+  if (isSpoiltAnother(options, own, kv)) return { result: 'contested', by: kv };
   // A key of ours that was never confirmed, because an answer was lost: does it overlap an older one? Then it goes.
   const unconfirmed = grants.isUnused(kv.lease);
   const older = unconfirmed && (await findOverlap(options, own.subnets, signal, kv.createRevision));
@@ -60,6 +61,19 @@ export async function checkKey(
 /** Our own doing although it names other addresses, those before or after a move: nobody else puts a key on our lease. */
 function isOwnWrite({ written, grants }: CheckOptions, { leaseId }: OwnLease, kv: KeyValue): boolean {
   return written.has(kv.value) && (kv.lease === leaseId || grants.isOurs(kv.lease));
+}
+
+/**
+ * A value that names nobody was spoilt, and is put right; but not that of a key that was made since we had ours and hangs on a
+ * lease that is not ours: it is another host's, which puts it right itself.
+ */
+function isSpoiltAnother(
+  { addresses, grants, subnetsPrefix }: CheckOptions,
+  own: OwnLease,
+  kv: KeyValue,
+): boolean {
+  if (kv.createRevision <= own.modRevision || isOwnKey(addresses, subnetsPrefix, kv)) return false;
+  return kv.lease !== '0' && kv.lease !== own.leaseId && !grants.isOurs(kv.lease);
 }
 
 async function keep(options: CheckOptions, own: OwnLease, kv: KeyValue, signal: AbortSignal) {

@@ -1,0 +1,43 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { LeaseWorld, poolOf } from './lease-host.ts';
+import { prefix, valueOf } from './lease-watch-host.ts';
+
+const key = `${prefix}10.1.7.0-24`;
+const options = { pools: { ipv4: poolOf('10.1.7.0/24', '10.1.7.0/24') }, leaseTtlSeconds: 300 };
+
+let world: LeaseWorld;
+
+beforeEach(() => {
+  world = new LeaseWorld();
+});
+
+afterEach(async () => {
+  expect(await world.close()).toBe(true);
+});
+
+describe('a subnet that another host took while this one was away', () => {
+  it.each(['', 'null', '{"PublicIP":null,"BackendType":"host-gw"}'])(
+    'stays with it when somebody spoils its value: %j',
+    async (junk) => {
+      const late = world.host('10.211.0.1', options).start();
+      await world.clock.until('the first has it', () => late.held !== undefined, 60_000);
+      const holder = world.host('10.211.0.2', options);
+      world.etcd.cut(late.name);
+      await world.clock.advance(301_000);
+      holder.start();
+      await world.clock.until('the second has it', () => holder.held !== undefined, 60_000);
+      world.etcd.heal(late.name);
+      await world.clock.until('the first sees that', () => late.manager.state === 'contested', 120_000);
+      // The holder is slow to put it right.
+      world.etcd.cut(holder.name);
+      const { lease = '0' } = world.etcd.get(key) ?? {};
+      world.etcd.put(key, junk, lease);
+      await world.clock.advance(100_000);
+      expect(late.manager.state).toBe('contested');
+      expect(world.etcd.get(key)).toMatchObject({ value: junk, lease });
+      world.etcd.heal(holder.name);
+      await world.clock.until('it is put right', () => world.etcd.get(key)?.value === valueOf(holder.ip));
+      expect(holder.held).toBe('10.1.7.0/24');
+    },
+  );
+});
