@@ -1,5 +1,4 @@
 import type { LateWrites } from './etcd-late.ts';
-import type { Calls } from './etcd-member.ts';
 import { EtcdNetwork } from './etcd-network.ts';
 import type { SimStream } from './etcd-watch.ts';
 
@@ -12,8 +11,8 @@ export abstract class EtcdFaults {
   readonly late: LateWrites | undefined;
   /** The watch streams that are open. */
   protected readonly streams = new Set<SimStream>();
-  /** Told whenever a host gets an answer or a watch message. */
-  onHeard: (host: string, kind: keyof Calls) => void = () => {};
+  /** Told whenever a host gets an answer or a watch message; of a list twice. */
+  onHeard: (host: string, what: 'answer' | 'list' | 'watch') => void = () => {};
   readonly #streamDelaysMs = new Map<string, number>();
   readonly #streamCuts: number[] = [];
   readonly #lostReplies: { readonly applied: LostReply; readonly host: string | undefined }[] = [];

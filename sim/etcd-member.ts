@@ -61,9 +61,12 @@ export class SimMember implements Registry {
     this.#host = host;
   }
 
-  range(request: RangeRequest, signal?: AbortSignal): Promise<RangeResponse> {
-    const { store } = this.#cluster;
-    return this.#call('range', signal, () => ({ ...store.range(request), header: this.#cluster.header() }));
+  async range(request: RangeRequest, signal?: AbortSignal): Promise<RangeResponse> {
+    const { store, faults } = this.#cluster;
+    const read = () => ({ ...store.range(request), header: this.#cluster.header() });
+    const answer = await this.#call('range', signal, read);
+    if (request.rangeEnd !== undefined) faults.onHeard(this.#host, 'list');
+    return answer;
   }
 
   txn(request: TxnRequest, signal?: AbortSignal): Promise<TxnResponse> {
@@ -148,7 +151,7 @@ export class SimMember implements Registry {
     // Renewals are the leader's affair alone: a member passes them on whatever it has applied.
     const back = kind === 'leaseKeepAlive' && this.#lags ? 'ok' : this.#way.answers;
     if (back !== 'ok') throw await this.#failure(back, write, either);
-    faults.onHeard(this.#host, kind);
+    faults.onHeard(this.#host, 'answer');
     return result;
   }
 

@@ -1,7 +1,8 @@
+import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { runMany } from './simulation/many.ts';
 import { mutants } from './simulation/mutants.ts';
-import { scenarioOf } from './simulation/scenario.ts';
+import { type Scenario, scenarioOf } from './simulation/scenario.ts';
 import { shrink } from './simulation/shrink.ts';
 import { simulate } from './simulation/simulate.ts';
 import { describeFailure } from './simulation/trace.ts';
@@ -11,7 +12,8 @@ npm run sim -- --seeds N       so many clusters, on all cores
   --from N       the first seed of --seeds (default 1)
   --hosts N, --minutes N       instead of what the seed says
   --mutant NAME  with a part broken on purpose: ${[...mutants.keys()].join(', ')}
-  --log          the whole log of the one cluster`;
+  --log          the whole log of the one cluster
+  --keep         the shortest schedule of the failure is added to sim/simulation/failed.json`;
 
 const whole = (text: string | undefined, name: string): number | undefined => {
   if (text === undefined) return undefined;
@@ -33,6 +35,7 @@ async function main(): Promise<number> {
         minutes: { type: 'string' },
         mutant: { type: 'string' },
         log: { type: 'boolean' },
+        keep: { type: 'boolean' },
         help: { type: 'boolean' },
       },
     });
@@ -44,7 +47,7 @@ async function main(): Promise<number> {
     if (values.help || (seeds === undefined) === (seed === undefined))
       throw new RangeError('--seed or --seeds');
     if (seeds !== undefined) return await many(whole(values.from, 'from') ?? 1, seeds, { ...size, mutant });
-    return await one(seed ?? 1, { ...size, mutant, log: values.log === true });
+    return await one(seed ?? 1, { ...size, mutant, log: values.log === true, keep: values.keep === true });
   } catch (error) {
     if (!(error instanceof RangeError || error instanceof TypeError)) throw error;
     console.error(`${error.message}\n${usage}`);
@@ -60,7 +63,7 @@ interface Options {
 
 async function one(
   seed: number,
-  { mutant, log, ...size }: Options & { readonly log: boolean },
+  { mutant, log, keep, ...size }: Options & { readonly log: boolean; readonly keep: boolean },
 ): Promise<number> {
   const wrappers = mutant === undefined ? {} : mutants.get(mutant)?.();
   const scenario = scenarioOf(seed, size);
@@ -74,8 +77,16 @@ async function one(
     return 0;
   }
   console.log(`seed ${seed} failed: ${outcome.violation.invariant}; looking for a shorter schedule`);
-  console.log(describeFailure(await shrink(outcome, wrappers)));
+  const short = await shrink(outcome, wrappers);
+  console.log(describeFailure(short));
+  if (keep) keepSchedule(short.scenario);
   return 1;
+}
+
+function keepSchedule(scenario: Scenario): void {
+  const path = new URL('simulation/failed.json', import.meta.url);
+  const kept = JSON.parse(readFileSync(path, 'utf8')) as Scenario[];
+  writeFileSync(path, `${JSON.stringify([...kept, scenario], null, 1)}\n`);
 }
 
 async function many(from: number, count: number, options: Options): Promise<number> {

@@ -5,11 +5,19 @@ import type { World } from './world.ts';
 
 const peer = (dice: number) => `{"PublicIP":"10.211.5.${1 + (dice % 200)}","BackendType":"host-gw"}`;
 
+/**
+ * A key for a peer, outside the pool: inside the network, where a route that is left over is seen for certain, or outside of it.
+ */
+function peerKey(dice: number, count: number, place: number): string {
+  const number = dice % count;
+  // Above the pool, each kind of fault at its own.
+  return `${subnetsPrefix}${dice & 64 ? `172.20.${place + number}` : `10.${place - 180}.${number}`}.0-24`;
+}
+
 /** Puts a peer's key that is not there, deletes it when it is. */
-function toggle({ cluster: { etcd }, keys }: World, name: string): void {
-  const key = subnetsPrefix + name;
+function toggle({ cluster: { etcd }, keys }: World, key: string): void {
   if (keys.has(key)) etcd.delete(key);
-  else etcd.put(key, peer(name.length));
+  else etcd.put(key, peer(key.length));
 }
 
 /** What happens to etcd's data. */
@@ -35,7 +43,7 @@ export const etcdFaults: Readonly<Record<string, Fault>> = {
       etcd.cutWatches(name);
       return () => {
         // Something that is not written again is in what is compacted.
-        toggle(world, `10.44.${dice % 5}.0-24`);
+        toggle(world, peerKey(dice, 5, 211));
         etcd.put(`${prefix}/unrelated`, '');
         if (etcd.revision > etcd.compactRevision) etcd.compact(etcd.revision);
         etcd.heal(name);
@@ -47,11 +55,11 @@ export const etcdFaults: Readonly<Record<string, Fault>> = {
     weight: 3,
     lastsMs: [10, 120_000],
     whom: 'all',
-    apply: (world) => {
+    apply: (world, { dice }) => {
       const { etcd } = world.cluster;
       const backup = etcd.snapshot();
       return () => {
-        etcd.restore(backup);
+        etcd.restore(backup, { sameId: dice % 2 === 0 });
         world.relearn();
       };
     },
@@ -76,19 +84,20 @@ export const etcdFaults: Readonly<Record<string, Fault>> = {
       const { etcd } = world.cluster;
       const { name } = world.host(host);
       etcd.cutWatches(name);
-      const keys = Array.from({ length: 5 }, (_, i) => `${subnetsPrefix}10.33.${(dice % 3) * 5 + i}.0-24`);
+      const first = (dice % 3) * 5;
+      const keys = Array.from({ length: 5 }, (_, i) => peerKey((dice & 64) + first + i, 16, 220));
       if (keys.every((key) => world.keys.has(key))) etcd.delete(...keys);
       else etcd.putAll(new Map(keys.map((key) => [key, peer(dice)])));
       for (let i = 0; i < world.hosts.length; i++) etcd.cutNextWatchAfter(1 + ((dice >> i) % 5));
       return undefined;
     },
   },
-  'hundred writes at once': {
+  'forty writes at once': {
     weight: 1,
     lastsMs: [1, 60_000],
     whom: 'all',
     apply: ({ cluster: { etcd } }, { dice }) => {
-      const key = `${subnetsPrefix}10.77.${dice % 200}.0-24`;
+      const key = peerKey(dice, 10, 236);
       for (let i = 0; i < 40; i++) etcd.put(key, `{"PublicIP":"10.211.9.${i + 1}","BackendType":"host-gw"}`);
       return () => etcd.delete(key);
     },

@@ -1,8 +1,21 @@
+import type { SimHost } from '../host.ts';
+import { SeededRandom } from '../random.ts';
 import type { Fault } from './faults.ts';
+import { holderOf } from './oracle.ts';
+import type { World } from './world.ts';
 
 const short = [1, 20_000] as const;
 const long = [1_000, 400_000] as const;
-const envFile = '/run/flannel/subnet.env';
+const written = ['/run/flannel/subnet.env', '/run/docker_opts.env'] as const;
+
+/** What `lease release` does: the keys that carry the host's address go, and their leases. */
+function release({ cluster: { etcd }, kvs }: World, { address }: SimHost): void {
+  for (const kv of kvs) {
+    if (holderOf(kv) !== address || kv.lease === '0') continue;
+    etcd.delete(kv.key);
+    etcd.revoke(kv.lease);
+  }
+}
 
 /** What happens to a host and its daemon. */
 export const hostFaults: Readonly<Record<string, Fault>> = {
@@ -27,9 +40,12 @@ export const hostFaults: Readonly<Record<string, Fault>> = {
         await world.down(host);
         world.up(host);
       }
-      host.crashAfter(1 + (event.dice % 40) / 2);
+      // Mostly the first few, at times far into what follows.
+      const steps = Math.floor(400 ** new SeededRandom(event.dice).next());
+      const { notifier } = host;
+      world.crashAfter(host, steps / 2);
       return () => {
-        world.crash(host);
+        if (host.notifier === notifier) world.crash(host);
         world.up(host);
       };
     },
@@ -61,14 +77,15 @@ export const hostFaults: Readonly<Record<string, Fault>> = {
     },
   },
   'torn file': {
-    weight: 1,
+    weight: 2,
     lastsMs: short,
     whom: 'host',
     apply: (world, event) => {
       const host = world.host(event.host);
       world.crash(host);
-      const text = host.files.peek(envFile) ?? '';
-      host.files.spoil(envFile, text.slice(0, event.dice % (text.length + 1)));
+      const path = written[event.dice % 2] ?? written[0];
+      const text = host.files.peek(path) ?? '';
+      host.files.spoil(path, text.slice(0, (event.dice >> 1) % (text.length + 1)));
       return () => world.up(host);
     },
   },
@@ -108,14 +125,28 @@ export const hostFaults: Readonly<Record<string, Fault>> = {
       return undefined;
     },
   },
+  // Pulled out, or taken out of service as it should be.
+  'leave for good': {
+    weight: 1,
+    lastsMs: [1, 2],
+    whom: 'host',
+    apply: async (world, event) => {
+      const host = world.host(event.host);
+      if (world.present.length <= 2) return undefined;
+      if (event.dice % 3 > 0) await world.down(host);
+      world.leave(host);
+      if (event.dice % 3 === 2) release(world, host);
+      return undefined;
+    },
+  },
   'stop all and start all': {
     weight: 1,
     lastsMs: short,
     whom: 'all',
     apply: async (world) => {
-      for (const host of world.hosts) await world.down(host);
+      for (const host of world.present) await world.down(host);
       return () => {
-        for (const host of world.hosts) world.up(host);
+        for (const host of world.present) world.up(host);
       };
     },
   },

@@ -1,11 +1,11 @@
 import { routeProtocol, type SimHost } from '../host.ts';
 import { SeededRandom } from '../random.ts';
 import type { Fault } from './faults.ts';
+import { hasNic } from './faults-links.ts';
 import { actualRoutes } from './oracle.ts';
 import type { World } from './world.ts';
 
 const short = [1, 20_000] as const;
-const hasNic = (host: SimHost): boolean => host.kernel.links().some(({ name }) => name === 'eth0');
 
 /** A destination some host routes or leases, and its gateway. */
 function somePeer({ hosts }: World, host: SimHost, dice: number): string | undefined {
@@ -13,88 +13,8 @@ function somePeer({ hosts }: World, host: SimHost, dice: number): string | undef
   return routes[dice % Math.max(1, routes.length)]?.split(' ')[0];
 }
 
-/** What happens to a host's links, addresses and routes, and to the daemon's sockets. */
+/** What happens to a host's routes, and to the daemon's sockets. */
 export const kernelFaults: Readonly<Record<string, Fault>> = {
-  'link flap': {
-    weight: 4,
-    lastsMs: short,
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index }) => {
-      const host = world.host(index);
-      if (!hasNic(host)) return undefined;
-      const isBack = world.watchRepair(host);
-      host.kernel.setLinkUp('eth0', false);
-      return () => {
-        world.plug(host);
-        isBack();
-      };
-    },
-  },
-  'carrier lost': {
-    weight: 1,
-    lastsMs: short,
-    whom: 'host',
-    apply: (world, { host: index }) => {
-      const host = world.host(index);
-      if (!hasNic(host)) return undefined;
-      host.kernel.setCarrier('eth0', false);
-      return () => {
-        if (hasNic(host) && host.kernel.link('eth0').up) host.kernel.setCarrier('eth0', true);
-      };
-    },
-  },
-  'NIC made anew': {
-    weight: 2,
-    lastsMs: short,
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index }) => {
-      const host = world.host(index);
-      world.unplug(host);
-      return () => world.plug(host);
-    },
-  },
-  'another address': {
-    weight: 2,
-    lastsMs: short,
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
-      world.unplug(host);
-      // Its own every time: two hosts with one address are another story.
-      world.readdress(host, `10.211.${100 + index}.${1 + (dice % 250)}`);
-      return () => world.plug(host);
-    },
-  },
-  'second address': {
-    weight: 1,
-    lastsMs: short,
-    whom: 'host',
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
-      if (!hasNic(host)) return undefined;
-      const cidr = `10.211.${200 + index}.${1 + (dice % 250)}/16`;
-      if (!host.kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`))) {
-        host.kernel.addAddress('eth0', cidr);
-      }
-      return () => {
-        const there = host.kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`));
-        if (hasNic(host) && there) host.kernel.removeAddress('eth0', cidr);
-      };
-    },
-  },
-  MTU: {
-    weight: 1,
-    lastsMs: [1, 2],
-    whom: 'host',
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
-      if (hasNic(host)) host.kernel.setMtu('eth0', 1_400 + (dice % 100));
-      return undefined;
-    },
-  },
   'foreign routes elsewhere': {
     weight: 2,
     lastsMs: short,

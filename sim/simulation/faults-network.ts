@@ -6,100 +6,99 @@ import type { World } from './world.ts';
 const short = [1, 30_000] as const;
 const long = [500, 400_000] as const;
 
-function memberOf({ cluster }: World, { dice }: FaultEvent): string {
+function memberOf({ cluster }: World, dice: number): string {
   const { members } = cluster.etcd;
   return members[dice % members.length] as string;
 }
 
-/** What happens between hosts and etcd, and between its members. */
-export const networkFaults: Readonly<Record<string, Fault>> = {
-  'cut the host from etcd': {
-    weight: 3,
-    lastsMs: long,
-    whom: 'host',
-    apply: (world, { host }) => {
-      const { etcd } = world.cluster;
-      const { name } = world.host(host);
-      etcd.cut(name);
-      return () => etcd.heal(name);
-    },
-  },
-  'cut the host from one member': {
-    weight: 2,
-    lastsMs: long,
-    whom: 'host',
-    apply: (world, event) => {
-      const { etcd } = world.cluster;
-      const { name } = world.host(event.host);
-      const member = memberOf(world, event);
-      etcd.cut(name, member);
-      return () => etcd.heal(name, member);
-    },
-  },
-  'cut the way back from etcd': {
-    weight: 3,
-    lastsMs: short,
-    whom: 'host',
-    apply: (world, { host }) => {
-      const { etcd } = world.cluster;
-      const { name } = world.host(host);
-      etcd.cutAnswers(name);
-      return () => etcd.heal(name);
-    },
-  },
-  'isolate a member': {
-    weight: 2,
+/** One member, by what is done to it until it is started again. */
+function withMember(weight: number, what: 'isolate' | 'freeze' | 'stop' | 'lag'): Fault {
+  return {
+    weight,
     lastsMs: long,
     whom: 'all',
-    apply: (world, event) => {
+    apply: (world, { dice }) => {
       const { etcd } = world.cluster;
-      const member = memberOf(world, event);
-      etcd.isolate(member);
-      return () => etcd.start(member);
+      const member = memberOf(world, dice);
+      etcd[what](member);
+      return () => etcd[what === 'lag' ? 'catchUp' : 'start'](member);
     },
-  },
-  'freeze a member': {
-    weight: 1,
-    lastsMs: long,
-    whom: 'all',
-    apply: (world, event) => {
-      const { etcd } = world.cluster;
-      const member = memberOf(world, event);
-      etcd.freeze(member);
-      return () => etcd.start(member);
-    },
-  },
-  'stop a member': {
-    weight: 2,
-    lastsMs: long,
-    whom: 'all',
-    apply: (world, event) => {
-      const { etcd } = world.cluster;
-      const member = memberOf(world, event);
-      etcd.stop(member);
-      return () => etcd.start(member);
-    },
-  },
-  'stop all members': {
-    weight: 1,
-    lastsMs: long,
+  };
+}
+
+/** All members at once. */
+function withMembers(weight: number, what: 'isolate' | 'stop' | 'freeze', lastsMs: Fault['lastsMs']): Fault {
+  return {
+    weight,
+    lastsMs,
     whom: 'all',
     apply: ({ cluster: { etcd } }) => {
-      for (const member of etcd.members) etcd.stop(member);
+      for (const member of etcd.members) etcd[what](member);
       return () => {
         for (const member of etcd.members) etcd.start(member);
       };
     },
-  },
+  };
+}
+
+/** A host's way to the members, or to one of them. */
+function withWay(
+  weight: number,
+  what: 'cut' | 'cutAnswers' | 'cutRequests',
+  lastsMs: Fault['lastsMs'],
+  one = false,
+): Fault {
+  return {
+    weight,
+    lastsMs,
+    whom: 'host',
+    apply: (world, { host, dice }) => {
+      const { etcd } = world.cluster;
+      const { name } = world.host(host);
+      const member = one ? memberOf(world, dice) : undefined;
+      etcd[what](name, member);
+      return () => etcd.heal(name, member);
+    },
+  };
+}
+
+/** What becomes of writes whose answers are lost. */
+function lostReplies({ dice }: FaultEvent): readonly (boolean | { readonly afterMs: number })[] {
+  const random = new SeededRandom(dice);
+  return Array.from({ length: 1 + (dice % 3) }, () => {
+    const fate = random.next();
+    if (fate < 0.6) return fate < 0.4;
+    return { afterMs: 60_000 * random.next() ** 3 };
+  });
+}
+
+/** What happens between hosts and etcd, and between its members. */
+export const networkFaults: Readonly<Record<string, Fault>> = {
+  'cut the host from etcd': withWay(3, 'cut', long),
+  'cut the host from one member': withWay(2, 'cut', long, true),
+  'cut the way back from etcd': withWay(3, 'cutAnswers', short),
+  'cut the way to etcd': withWay(3, 'cutRequests', short),
+  'cut the way to one member': withWay(1, 'cutRequests', long, true),
+  'isolate a member': withMember(2, 'isolate'),
+  'freeze a member': withMember(2, 'freeze'),
+  'stop a member': withMember(2, 'stop'),
+  'a member lags': withMember(2, 'lag'),
+  'stop all members': withMembers(1, 'stop', long),
+  'freeze all members': withMembers(1, 'freeze', short),
   // Without a leader for an election's time.
-  'change the leader': {
+  'change the leader': withMembers(2, 'isolate', [100, 5_000]),
+  'cut two members from one another': {
     weight: 2,
-    lastsMs: [100, 5_000],
+    lastsMs: long,
     whom: 'all',
-    apply: ({ cluster: { etcd } }) => {
-      for (const member of etcd.members) etcd.isolate(member);
+    apply: (world, { dice }) => {
+      const { etcd } = world.cluster;
+      const [a, b] = [memberOf(world, dice), memberOf(world, dice + 1)];
+      // Every other time one way only.
+      const ways = ([[a, b] as const, [b, a] as const] as const).filter((_, index) => dice % 4 !== index);
+      for (const [from, to] of ways) etcd.cutMembers(from, to);
       return () => {
-        for (const member of etcd.members) etcd.start(member);
+        for (const [from, to] of ways) etcd.healMembers(from, to);
       };
     },
   },
@@ -125,6 +124,15 @@ export const networkFaults: Readonly<Record<string, Fault>> = {
       return undefined;
     },
   },
+  'watches say it again': {
+    weight: 2,
+    lastsMs: [1, 2],
+    whom: 'host',
+    apply: (world, { host, dice }) => {
+      world.cluster.etcd.repeatWatches(world.host(host).name, 1 + (dice % 8));
+      return undefined;
+    },
+  },
   'slow watches': {
     weight: 3,
     lastsMs: long,
@@ -144,11 +152,10 @@ export const networkFaults: Readonly<Record<string, Fault>> = {
     weight: 3,
     lastsMs: short,
     whom: 'host',
-    apply: (world, { host, dice }) => {
+    apply: (world, event) => {
       const { etcd } = world.cluster;
-      const { name } = world.host(host);
-      for (let i = 0; i <= dice % 3; i++)
-        etcd.loseNextReply({ applied: ((dice >> 4) + i) % 3 > 0, host: name });
+      const { name } = world.host(event.host);
+      for (const applied of lostReplies(event)) etcd.loseNextReply({ applied, host: name });
       return () => etcd.keepReplies(name);
     },
   },

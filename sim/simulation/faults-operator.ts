@@ -1,14 +1,14 @@
 import { prefix, type SimHost } from '../host.ts';
 import type { Fault } from './faults.ts';
 import { configText, holderOf, selfOf, subnetsPrefix } from './oracle.ts';
+import type { FaultEvent } from './scenario.ts';
 import type { World } from './world.ts';
 
 const short = [1, 60_000] as const;
 const long = [1_000, 300_000] as const;
 
+/** Not among those that hosts lease: what an operator takes from a host is told to him, and stays. */
 const junkKeys = [
-  // Not among those that hosts lease: what an operator takes from a host is told to him, and stays.
-
   'garbage',
   '',
   '172.20.3.0',
@@ -31,17 +31,37 @@ const junkValues = [
   '\u001b[2J',
 ];
 /** Well-formed leases that nobody, or not everybody, may obey. */
-const hostileLeases = (address: string): readonly (readonly [string, string])[] => [
-  ['10.88.1.0-24', address],
-  ['127.0.0.0-8', '10.211.9.9'],
-  ['224.0.0.0-24', '10.211.9.9'],
-  ['10.211.0.0-16', '10.211.9.9'],
-  ['0.0.0.0-1', '10.211.9.9'],
-  ['10.88.2.0-24', '192.0.2.9'],
-  ['10.88.3.0-24', '127.0.0.1'],
-  ['10.88.4.0-24', '10.88.4.1'],
-  ['10.88.5.0-24', '10.211.9.10'],
-];
+function hostileLease({ address, addressIPv6 }: SimHost, pool: number, dice: number) {
+  const inPool = 10 + (dice % pool);
+  const all: readonly (readonly [name: string, address: string, addressIPv6?: string])[] = [
+    ['10.88.1.0-24', address],
+    ['127.0.0.0-8', '10.211.9.9'],
+    ['224.0.0.0-24', '10.211.9.9'],
+    ['10.211.0.0-16', '10.211.9.9'],
+    ['0.0.0.0-1', '10.211.9.9'],
+    ['10.88.2.0-24', '192.0.2.9'],
+    ['10.88.3.0-24', '127.0.0.1'],
+    ['10.88.4.0-24', '10.88.4.1'],
+    ['10.88.5.0-24', '10.211.9.10'],
+    // A part of the network that all hosts are connected to: it would win over the kernel's own route.
+    ['10.211.9.0-24', '10.211.8.9'],
+    ['10.211.55.0-25', '10.211.8.9'],
+    ['10.208.0.0-13', '10.211.8.9'],
+    // In subnets that hosts lease, by other lengths.
+    [`172.20.${inPool - (inPool % 2)}.0-23`, '10.211.8.10'],
+    [`172.20.${inPool}.128-25`, '10.211.8.11'],
+    ['172.20.0.0-16', '10.211.8.12'],
+    // Its own subnet, and another's IPv6 half.
+    [`172.20.209.0-24&fc00:0:0:${(0x10 + (dice % 4)).toString(16)}::-64`, '10.211.8.13', 'fd00:55::813'],
+    ['172.20.208.0-24&fd00:55::-64', '10.211.8.14', 'fd00:56::814'],
+    ['172.20.207.0-24&fc00:0:0:f0::-64', '10.211.8.15', addressIPv6],
+  ];
+  const [name, publicIP, publicIPv6 = null] = all[dice % all.length] ?? ['', ''];
+  return {
+    name,
+    value: JSON.stringify({ PublicIP: publicIP, PublicIPv6: publicIPv6, BackendType: 'host-gw' }),
+  };
+}
 
 /** A key that some host of this cluster holds. */
 function someKey(world: World, dice: number): string | undefined {
@@ -55,62 +75,64 @@ function isOwnSubnet(host: SimHost, key: string): boolean {
   return name !== undefined && key === subnetsPrefix + name;
 }
 
-/** Deletes a key if it still is what was put there. */
-function takeBack({ cluster: { etcd } }: World, key: string, value: string): void {
-  if (etcd.get(key)?.value === value) etcd.delete(key);
+function pick(texts: readonly string[], dice: number): string {
+  return texts[dice % texts.length] ?? '';
 }
+
+function peer(address: string): string {
+  return JSON.stringify({ PublicIP: address, PublicIPv6: null, BackendType: 'host-gw' });
+}
+
+/** A key that somebody puts, to be taken back later. */
+interface Put {
+  readonly name: string;
+  readonly value: string;
+}
+
+/** Puts what `choose` says for a while; undefined: nothing. */
+function putting(
+  weight: number,
+  lastsMs: Fault['lastsMs'],
+  choose: (world: World, event: FaultEvent) => Put | undefined,
+  lingers?: true,
+): Fault {
+  return {
+    ...(lingers && { lingers }),
+    ...{ weight, lastsMs, whom: 'all' },
+    apply: (world, event) => {
+      const put = choose(world, event);
+      if (put === undefined) return undefined;
+      const key = subnetsPrefix + put.name;
+      world.cluster.etcd.put(key, put.value);
+      world.lent.set(key, put.value);
+      return () => world.takeBack(key, put.value);
+    },
+  };
+}
+
+const anyPeer = '{"PublicIP":"10.211.9.9","BackendType":"host-gw"}';
 
 /** What people and other programs do to keys. */
 export const operatorFaults: Readonly<Record<string, Fault>> = {
-  'junk key': {
-    lingers: true,
-    weight: 3,
-    lastsMs: long,
-    whom: 'all',
-    apply: (world, { dice }) => {
-      const key = subnetsPrefix + (junkKeys[dice % junkKeys.length] ?? '');
-      const value = '{"PublicIP":"10.211.9.9","BackendType":"host-gw"}';
-      world.cluster.etcd.put(key, value);
-      return () => takeBack(world, key, value);
-    },
-  },
-  'junk value': {
-    lingers: true,
-    weight: 2,
-    lastsMs: long,
-    whom: 'all',
-    apply: (world, { dice }) => {
-      const key = `${subnetsPrefix}10.99.${dice % 200}.0-24`;
-      const value = junkValues[dice % junkValues.length] ?? '';
-      world.cluster.etcd.put(key, value);
-      return () => takeBack(world, key, value);
-    },
-  },
-  'hostile lease': {
-    lingers: true,
-    weight: 3,
-    lastsMs: long,
-    whom: 'all',
-    apply: (world, { host, dice }) => {
-      const all = hostileLeases(world.host(host).address);
-      const [name, address] = all[dice % all.length] as readonly [string, string];
-      const value = JSON.stringify({ PublicIP: address, PublicIPv6: null, BackendType: 'host-gw' });
-      world.cluster.etcd.put(subnetsPrefix + name, value);
-      return () => takeBack(world, subnetsPrefix + name, value);
-    },
-  },
-  'lease of another backend': {
-    lingers: true,
-    weight: 1,
-    lastsMs: long,
-    whom: 'all',
-    apply: (world, { dice }) => {
-      const key = `${subnetsPrefix}10.66.${dice % 200}.0-24`;
-      const value = '{"PublicIP":"10.211.9.9","BackendType":"vxlan","BackendData":{"VtepMAC":"x"}}';
-      world.cluster.etcd.put(key, value);
-      return () => takeBack(world, key, value);
-    },
-  },
+  'junk key': putting(3, long, (_, { dice }) => ({ name: pick(junkKeys, dice), value: anyPeer }), true),
+  'junk value': putting(
+    2,
+    long,
+    (_, { dice }) => ({ name: `10.99.${dice % 200}.0-24`, value: pick(junkValues, dice) }),
+    true,
+  ),
+  'hostile lease': putting(
+    4,
+    long,
+    (world, { host, dice }) => hostileLease(world.host(host), world.scenario.pool, dice),
+    true,
+  ),
+  'lease of another backend': putting(
+    1,
+    long,
+    (_, { dice }) => ({ name: `10.66.${dice % 200}.0-24`, value: anyPeer.replace('host-gw', 'vxlan') }),
+    true,
+  ),
   "spoil a host's value": {
     weight: 1,
     lastsMs: [1, 2],
@@ -118,7 +140,7 @@ export const operatorFaults: Readonly<Record<string, Fault>> = {
     apply: (world, { dice }) => {
       const key = someKey(world, dice);
       const kv = key === undefined ? undefined : world.cluster.etcd.get(key);
-      if (kv) world.cluster.etcd.put(kv.key, junkValues[dice % junkValues.length] ?? '', kv.lease);
+      if (kv) world.cluster.etcd.put(kv.key, pick(junkValues, dice), kv.lease);
       return undefined;
     },
   },
@@ -141,29 +163,16 @@ export const operatorFaults: Readonly<Record<string, Fault>> = {
       return undefined;
     },
   },
-  "give a host's subnet to another": {
-    weight: 2,
-    lastsMs: short,
-    whom: 'all',
-    apply: (world, { dice }) => {
-      const key = someKey(world, dice);
-      if (key === undefined) return undefined;
-      const value = `{"PublicIP":"10.211.7.${1 + (dice % 200)}","PublicIPv6":null,"BackendType":"host-gw"}`;
-      world.cluster.etcd.put(key, value);
-      return () => takeBack(world, key, value);
-    },
-  },
-  'peers come and go': {
-    weight: 4,
-    lastsMs: short,
-    whom: 'all',
-    apply: (world, { dice }) => {
-      const key = `${subnetsPrefix}10.55.${dice % 20}.0-24`;
-      const value = `{"PublicIP":"10.211.6.${1 + (dice % 97)}","PublicIPv6":null,"BackendType":"host-gw"}`;
-      world.cluster.etcd.put(key, value);
-      return () => takeBack(world, key, value);
-    },
-  },
+  "give a host's subnet to another": putting(2, short, (world, { dice }) => {
+    const name = someKey(world, dice)?.slice(subnetsPrefix.length);
+    return name === undefined ? undefined : { name, value: peer(`10.211.7.${1 + (dice % 200)}`) };
+  }),
+  // In the network beside the pool, or outside of it.
+  'peers come and go': putting(5, short, (_, { dice }) => {
+    const place =
+      dice & 64 ? `172.20.${[...[0, 1, 2, 4, 5, 6, 7], 246, 250, 254][dice % 10]}` : `10.55.${dice % 20}`;
+    return { name: `${place}.0-24`, value: peer(`10.211.6.${1 + (dice % 97)}`) };
+  }),
   'reserve a subnet for a host': {
     weight: 2,
     lastsMs: short,
@@ -185,7 +194,7 @@ export const operatorFaults: Readonly<Record<string, Fault>> = {
     apply: (world, { dice }) => {
       const { pool, ipv6 } = world.scenario;
       const texts = ['{', '{"Network":"nonsense"}', configText(pool + 1, ipv6), configText(pool, !ipv6)];
-      const text = texts[dice % 3] ?? '';
+      const text = texts[dice % texts.length] ?? '';
       world.cluster.etcd.put(`${prefix}/config`, text);
       return () => world.cluster.etcd.put(`${prefix}/config`, configText(pool, ipv6));
     },

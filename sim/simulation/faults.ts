@@ -1,6 +1,7 @@
 import { etcdFaults } from './faults-etcd.ts';
 import { hostFaults } from './faults-host.ts';
 import { kernelFaults } from './faults-kernel.ts';
+import { linkFaults } from './faults-links.ts';
 import { networkFaults } from './faults-network.ts';
 import { operatorFaults } from './faults-operator.ts';
 import type { FaultEvent } from './scenario.ts';
@@ -26,5 +27,12 @@ type Undo = (() => void | Promise<void>) | undefined;
 
 /** Every kind by its name. */
 export const faults: ReadonlyMap<string, Fault> = new Map(
-  Object.entries({ ...networkFaults, ...etcdFaults, ...hostFaults, ...kernelFaults, ...operatorFaults }),
+  Object.entries({
+    ...networkFaults,
+    ...etcdFaults,
+    ...hostFaults,
+    ...linkFaults,
+    ...kernelFaults,
+    ...operatorFaults,
+  }),
 );

@@ -1,7 +1,6 @@
 import { isBug } from '../../src/runtime/errors.ts';
 import type { SimHost } from '../host.ts';
-import { isContested, isExhausted } from './invariants-leases.ts';
-import { holderOf } from './oracle.ts';
+import { isContested, isExhausted, leasesOf } from './invariants-leases.ts';
 import type { World } from './world.ts';
 
 /** Timers of one daemon; what is more is a leak. */
@@ -10,6 +9,8 @@ const mostTimers = 60;
 /** What holds at any time: no daemon ends by itself or meets a mistake of its own. */
 export function checkDaemons(world: World): void {
   for (const host of world.hosts) {
+    const { notifier } = host;
+    if (notifier.isReady && !world.readySinceMs.has(notifier)) world.readySinceMs.set(notifier, world.nowMs);
     if (host.running && host.ended) {
       world.violate('no daemon ends by itself', `${host.name} ended: ${describe(host.ended.error)}`);
     }
@@ -24,23 +25,44 @@ export function checkDaemons(world: World): void {
   }
   const { pending } = world.cluster.clock;
   // Those of killed daemons end one by one.
-  const most = mostTimers * (world.hosts.length + 4 + world.crashes);
+  const most = mostTimers * (world.hosts.length + 4 + world.ends);
   if (pending > most) world.violate('timers do not pile up', `${pending} timers wait`);
 }
 
-/** What is not as it has to be with the daemons, at rest: each is up, and says that all is well. */
+/** What is not as it has to be with the daemons, at rest: each is up, and says that all is well, or what it waits for. */
 export function daemonProblems(world: World): readonly string[] {
-  return world.hosts.flatMap((host) => {
+  return world.present.flatMap((host) => {
     if (!host.running) return [`${host.name} is not running`];
     const { ready, reasons } = host.readiness;
-    if (ready || isStarved(world, host) || isContested(world, host)) return [];
-    return [`${host.name} is not ready: ${reasons.join('; ')}`];
+    const said = reasons.join('; ');
+    if (isContested(world, host)) return [];
+    if (isStarved(world, host))
+      return /no free subnet|uses this host's address/.test(said)
+        ? []
+        : [`${host.name} has no subnet and does not say why: ${said}`];
+    if (ready || isRefused(host)) return [];
+    return [`${host.name} is not ready: ${said}`];
+  });
+}
+
+/** Who has no subnet, or not his own, when there is one for each host and all leases that nobody renews have ended. */
+export function waitingProblems(world: World): readonly string[] {
+  const { present, scenario } = world;
+  const enough = scenario.pool >= present.length;
+  return present.flatMap((host) => {
+    if (isRefused(host)) return [`${host.name} still is refused: ${host.readiness.reasons.join('; ')}`];
+    return enough && isStarved(world, host) ? [`${host.name} has no subnet`] : [];
   });
 }
 
 /** Whether a host can have no subnet because all are taken. */
 export function isStarved(world: World, host: SimHost): boolean {
-  return isExhausted(world) && !world.kvs.some((kv) => holderOf(kv) === host.address);
+  return isExhausted(world) && leasesOf(world, host).length === 0;
+}
+
+/** Whether a host waits for its address to be its alone; it asks every ten minutes at least. */
+export function isRefused({ readiness: { ready, reasons } }: SimHost): boolean {
+  return !ready && reasons.some((reason) => reason.includes("uses this host's address"));
 }
 
 function describe(error: unknown): string {

@@ -2,9 +2,19 @@ import { parseSubnet } from '../../src/ip/ip.ts';
 import type { Route } from '../../src/kernel/kernel.ts';
 import { routeProtocol, type SimHost } from '../host.ts';
 import type { DaemonChange } from '../kernel.ts';
-import { actualRoutes, forbidden, isConnected, isInNetwork, isReachable, wantedRoutes } from './oracle.ts';
+import {
+  actualRoutes,
+  forbidden,
+  isConnected,
+  isInNetwork,
+  isLeasable,
+  isReachable,
+  wantedRoutes,
+} from './oracle.ts';
 import type { World } from './world.ts';
 
+/** Longer than it takes to notice that a stream is dead, open another one and be told of all. */
+const staleMs = 60_000;
 /** A route is missed only when it has been asked for so long: a host that hears late may still act on what was before. */
 const settledMs = 60_000;
 
@@ -15,25 +25,27 @@ export function checkRouteChange(world: World, host: SimHost, change: DaemonChan
   const come = after.filter((route) => !before.includes(route));
   const ours = come.some(({ protocol }) => protocol === routeProtocol);
   for (const route of gone) {
-    const why = notOurs(route, ours);
+    const why = notOurs(host, route, ours);
     if (why) world.violate('5 foreign routes are untouched', `${host.name}: ${text(route)} ${why}`);
   }
   for (const route of come) checkNewRoute(world, host, route);
   if (after.length > 0 || gone.length === 0) return;
-  const why = missed(world, host, change);
+  const why = missed(world, host, change) ?? unheardOf(world, host, change);
   if (why) world.violate('2, 3 a desired destination is never absent', `${host.name} removed ${dst}: ${why}`);
 }
 
 /** Why a route should have been left alone. */
 function notOurs(
-  { protocol, dst, gateway, metric, family }: Route,
+  { kernel }: SimHost,
+  { protocol, dst, gateway, metric, family, linkIndex, type }: Route,
   replacedByOurs: boolean,
 ): string | undefined {
   if (protocol === routeProtocol) return undefined;
   if (protocol === 2) return 'belongs to the kernel';
   if (replacedByOurs) return undefined;
-  const legacy = protocol === 3 && gateway !== undefined && metric === (family === 4 ? 0 : 1024);
-  return legacy && isInNetwork(dst) ? undefined : 'was removed';
+  const nic = kernel.links().find(({ name }) => name === 'eth0');
+  const legacy = protocol === 3 && gateway !== undefined && type === 'unicast' && linkIndex === nic?.index;
+  return legacy && metric === (family === 4 ? 0 : 1024) && isLeasable(dst) ? undefined : 'was removed';
 }
 
 function checkNewRoute(world: World, host: SimHost, route: Route): void {
@@ -42,12 +54,12 @@ function checkNewRoute(world: World, host: SimHost, route: Route): void {
   if (protocol !== routeProtocol || route.type !== 'unicast' || subnet === undefined) return;
   const why = forbidden(host, subnet, gateway ?? '');
   if (why) world.violate('6 never programmed', `${host.name} has ${text(route)}, which ${why}`);
-  if (!world.everAsked.has(`${dst} via ${gateway}`)) {
-    world.violate(
-      '4 only leases make routes',
-      `${host.name} has ${text(route)}, which no lease ever asked for`,
-    );
-  }
+  const asked = world.wasAsked(dst, gateway ?? '');
+  const agoMs = world.nowMs - (asked?.wentMs ?? world.nowMs);
+  const stale = agoMs > staleMs && world.calmMs(host) > staleMs && !world.hearsLate(host);
+  if (asked && !stale) return;
+  const when = asked ? `has asked for since ${Math.round(agoMs / 1000)} s` : 'ever asked for';
+  world.violate('4 only leases make routes', `${host.name} has ${text(route)}, which no lease ${when}`);
 }
 
 /** Why a destination should still be there. */
@@ -63,6 +75,33 @@ function missed(world: World, host: SimHost, { dst, family, before }: DaemonChan
   return `${gateway} has leased it for ${Math.round((world.nowMs - sinceMs) / 1000)} s`;
 }
 
+/** Why the daemon cannot know that a route is to go (invariant 3). */
+function unheardOf(world: World, host: SimHost, { dst, before }: DaemonChange): string | undefined {
+  const subnet = parseSubnet(dst);
+  const gateway = before.find(({ protocol }) => protocol === routeProtocol)?.gateway;
+  if (subnet === undefined || gateway === undefined || isConnected(host, subnet)) return undefined;
+  const { lastMs = Number.NEGATIVE_INFINITY, listed = false } = world.heard.get(host) ?? {};
+  if (!listed) return 'the leases have not been listed yet';
+  // What may not be routed is known without etcd.
+  if (forbidden(host, subnet, gateway) !== undefined) return undefined;
+  const { sinceMs = 0, wentMs = 0 } = world.wasAsked(dst) ?? {};
+  // It may have gone and come back before, of which the daemon has heard the first half.
+  return wentMs > lastMs && lastMs - sinceMs > settledMs
+    ? `its key went ${Math.round(world.nowMs - wentMs)} ms ago, and nothing was heard of etcd since`
+    : undefined;
+}
+
+/**
+ * Whether a route that nobody asks for should have been removed. Inside the network in any case; outside of it, where it may
+ * be another daemon's, if this one has seen the key go.
+ */
+function isTooMany(world: World, host: SimHost, route: string): boolean {
+  const [dst = '', , gateway = ''] = route.split(' ');
+  if (isInNetwork(dst)) return true;
+  const wentMs = world.wasAsked(dst, gateway)?.wentMs;
+  return wentMs !== undefined && wentMs > (world.readySinceMs.get(host.notifier) ?? Number.POSITIVE_INFINITY);
+}
+
 /** What is not as it has to be with a host's routes, at rest (invariant 1). */
 export function routeProblems(world: World, host: SimHost): readonly string[] {
   return ([4, 6] as const).flatMap((family) => {
@@ -70,11 +109,10 @@ export function routeProblems(world: World, host: SimHost): readonly string[] {
     const wanted = wantedRoutes(host, family, world.kvs);
     const actual = actualRoutes(host, family);
     const missing = wanted.filter((one) => !actual.includes(one));
-    const extra = actual.filter((one) => !wanted.includes(one) && isInNetwork(one.split(' ')[0] ?? ''));
+    const extra = actual.filter((one) => !wanted.includes(one) && isTooMany(world, host, one));
     const stale = host.kernel
       .routes(family)
-      .filter((route) => route.protocol === 3 && route.gateway !== undefined && isInNetwork(route.dst))
-      .filter(({ dst }) => dst.endsWith('/24') || dst.endsWith('/64'));
+      .filter(({ protocol, gateway, dst }) => protocol === 3 && gateway !== undefined && isLeasable(dst));
     return [
       ...missing.map((one) => `${host.name} lacks ${one}`),
       ...extra.map((one) => `${host.name} has ${one} too many`),

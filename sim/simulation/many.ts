@@ -7,13 +7,14 @@ export interface ManyOptions {
   readonly mutant?: string | undefined;
 }
 
-/** What a worker is told to run, and what it answers. */
+/** What a worker is told to run, and what it answers; by number, as several schedules may come of one seed. */
 export interface Work {
+  readonly number: number;
   readonly scenario: Scenario;
   readonly mutant?: string | undefined;
 }
 export interface Answer {
-  readonly seed: number;
+  readonly number: number;
   /** What did not hold; absent: everything did. */
   readonly failure?: string;
 }
@@ -27,34 +28,34 @@ export async function runMany(
   onFailure: (seed: number, failure: string) => void,
 ): Promise<readonly number[]> {
   const failed: number[] = [];
-  const left = scenarios.values();
-  const feed = (worker: ChildProcess, running: Set<number>): void => {
+  const left = scenarios.entries();
+  const feed = (worker: ChildProcess, running: Map<number, Scenario>): void => {
     while (running.size < batch) {
       const next = left.next();
       if (next.done) break;
-      const task: Work = { scenario: next.value, mutant };
-      running.add(next.value.seed);
+      const [number, scenario] = next.value;
+      const task: Work = { number, scenario, mutant };
+      running.set(number, scenario);
       worker.send(task);
     }
     if (running.size === 0) worker.disconnect();
   };
   const work = async (): Promise<void> => {
     const worker = fork(new URL('worker.ts', import.meta.url));
-    const running = new Set<number>();
-    worker.on('message', ({ seed, failure }: Answer) => {
-      running.delete(seed);
-      if (failure !== undefined) {
-        failed.push(seed);
-        onFailure(seed, failure);
-      }
+    const running = new Map<number, Scenario>();
+    const fail = (number: number, failure: string): void => {
+      const seed = running.get(number)?.seed ?? 0;
+      failed.push(seed);
+      onFailure(seed, failure);
+    };
+    worker.on('message', ({ number, failure }: Answer) => {
+      if (failure !== undefined) fail(number, failure);
+      running.delete(number);
       feed(worker, running);
     });
     feed(worker, running);
     await new Promise<void>((resolve) => worker.once('exit', () => resolve()));
-    for (const seed of running) {
-      failed.push(seed);
-      onFailure(seed, 'its worker died');
-    }
+    for (const number of running.keys()) fail(number, 'its worker died');
   };
   await Promise.all(Array.from({ length: availableParallelism() }, work));
   return failed.toSorted((a, b) => a - b);

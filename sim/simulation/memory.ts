@@ -2,7 +2,8 @@ import type { Family } from '../../src/ip/ip.ts';
 import type { KeyValue } from '../../src/subnet/registry.ts';
 import { SimCluster } from '../cluster.ts';
 import type { Commit } from '../etcd-store.ts';
-import { type SimHost, type Wrappers } from '../host.ts';
+import type { SimHost, Wrappers } from '../host.ts';
+import { SeededRandom } from '../random.ts';
 import { claimOf, configText, subnetsPrefix } from './oracle.ts';
 import type { Scenario } from './scenario.ts';
 
@@ -20,6 +21,21 @@ export interface Known {
   readonly sinceMs: number;
 }
 
+/** A destination or route that keys ask for, or asked for. */
+export interface Asked {
+  readonly sinceMs: number;
+  /** Undefined: one still does. */
+  readonly wentMs: number | undefined;
+}
+
+/** What a daemon has heard of etcd since it was started. */
+export interface Heard {
+  /** When an answer or a watch message came last. */
+  readonly lastMs: number;
+  /** Whether its first list was answered. */
+  readonly listed: boolean;
+}
+
 /** A cluster under test with what is remembered of it, so that each step can be judged by what was before. */
 export class Memory {
   readonly scenario: Scenario;
@@ -27,8 +43,16 @@ export class Memory {
   readonly violations: Violation[] = [];
   /** The keys of all leases. */
   readonly keys = new Map<string, Known>();
-  /** `dst via gateway` of every route that any key has ever asked for. */
-  readonly everAsked = new Set<string>();
+  /** Since and until when keys asked for each destination, and for each `dst via gateway`, without a break the last time. */
+  readonly #asked = new Map<string, Asked>();
+  /** What operators put for a while: a backup may bring it back when it has been taken away. */
+  readonly lent = new Map<string, string>();
+  /** What reached each host of etcd. */
+  readonly heard = new Map<SimHost, Heard>();
+  /** Since when each daemon has told that it is ready; by its service manager, which is another at every start. */
+  readonly readySinceMs = new Map<object, number>();
+  /** Hosts that have left for good. */
+  readonly gone = new Set<SimHost>();
   /** Every address a host has had, by host. */
   readonly addressesOf = new Map<SimHost, Set<string>>();
   /** Until when something is wrong, by host; faults of the whole cluster count for every host. Infinity: still. */
@@ -39,12 +63,16 @@ export class Memory {
   readonly #lateUntilMs = new Map<SimHost, number>();
   /** How often keys went because their lease ended. */
   expired = 0;
+  /** Nothing goes wrong any more, and all have what they need. */
+  resting = false;
   /** Log lines that were looked at. */
   linesSeen = 0;
 
   constructor(scenario: Scenario, wrappers: Wrappers = {}) {
     this.scenario = scenario;
     const { seed, hosts, ipv6, pool, leaseTtlSeconds, fragmentEvents, kernelLatencyMs } = scenario;
+    const progressIntervalMs = scenario.progressMs || Number.POSITIVE_INFINITY;
+    const lateWrites = new SeededRandom(seed ^ 0x2545f491);
     this.cluster = new SimCluster({
       seed,
       hosts,
@@ -56,13 +84,19 @@ export class Memory {
         subnetLeaseTtlSeconds: leaseTtlSeconds,
         renewMarginMs: Math.min(3_600_000, leaseTtlSeconds * 200),
       },
-      etcd: fragmentEvents > 0 ? { fragmentEvents } : {},
+      etcd: { progressIntervalMs, lateWrites, ...(fragmentEvents > 0 ? { fragmentEvents } : {}) },
     });
     for (const host of this.hosts) this.addressesOf.set(host, new Set([host.address]));
+    this.cluster.etcd.onHeard = (name, what) => this.#hear(name, what === 'list');
   }
 
   get hosts(): readonly SimHost[] {
     return this.cluster.hosts;
+  }
+
+  /** Those that have not left for good. */
+  get present(): readonly SimHost[] {
+    return this.hosts.filter((host) => !this.gone.has(host));
   }
 
   get nowMs(): number {
@@ -122,15 +156,21 @@ export class Memory {
   /** Takes in a change of the keys. */
   note(commit: Commit): void {
     for (const event of commit.events) {
-      if (event.type === 'delete') this.keys.delete(event.key);
+      if (event.type === 'delete') this.#remove(event.key);
       else if (event.kv.key.startsWith(subnetsPrefix)) this.#put(event.kv);
     }
+  }
+
+  /** When keys asked for this destination, over this gateway if one is given; undefined: none ever did. */
+  wasAsked(dst: string, gateway?: string): Asked | undefined {
+    return this.#asked.get(gateway === undefined ? dst : `${dst} via ${gateway}`);
   }
 
   /** All keys may be others: etcd was restored from a backup. */
   relearn(): void {
     const kvs = this.cluster.etcd.list(subnetsPrefix, `${subnetsPrefix.slice(0, -1)}0`);
-    this.keys.clear();
+    const still = new Set(kvs.map(({ key }) => key));
+    for (const key of this.keys.keys()) if (!still.has(key)) this.#remove(key);
     for (const kv of kvs) this.#put(kv);
   }
 
@@ -154,9 +194,46 @@ export class Memory {
     const routed = (one: KeyValue) => claimOf(one, 4) !== undefined || claimOf(one, 6) !== undefined;
     const same = before !== undefined && routed(before.kv) && routed(kv);
     this.keys.set(kv.key, { kv, sinceMs: same ? before.sinceMs : this.nowMs });
-    for (const family of [4, 6] as const) {
-      const claim = claimOf(kv, family);
-      if (claim) this.everAsked.add(`${claim.dst.text} via ${claim.gateway}`);
+    this.#judge(before === undefined ? [kv] : [before.kv, kv]);
+  }
+
+  #remove(key: string): void {
+    const before = this.keys.get(key);
+    this.keys.delete(key);
+    if (before) this.#judge([before.kv]);
+  }
+
+  /** Notes which of the routes of these keys, as they are or were, are asked for now. */
+  #judge(kvs: readonly KeyValue[]): void {
+    for (const kv of kvs) {
+      for (const family of [4, 6] as const) {
+        const claim = claimOf(kv, family);
+        if (claim) this.#judgeOne(family, claim.dst.text, claim.gateway);
+      }
     }
+  }
+
+  #judgeOne(family: Family, dst: string, gateway: string): void {
+    const others = this.kvs.flatMap((kv) => claimOf(kv, family) ?? []).filter((one) => one.dst.text === dst);
+    this.#noteAsked(dst, others.length > 0);
+    this.#noteAsked(
+      `${dst} via ${gateway}`,
+      others.some((one) => one.gateway === gateway),
+    );
+  }
+
+  #noteAsked(what: string, still: boolean): void {
+    const before = this.#asked.get(what);
+    const went = before?.wentMs !== undefined;
+    const sinceMs = before === undefined || (still && went) ? this.nowMs : before.sinceMs;
+    const wentMs = still ? undefined : (before?.wentMs ?? this.nowMs);
+    this.#asked.set(what, { sinceMs, wentMs });
+  }
+
+  #hear(name: string, isList: boolean): void {
+    const host = this.hosts.find((one) => one.name === name);
+    if (host === undefined) return;
+    const { listed = false } = this.heard.get(host) ?? {};
+    this.heard.set(host, { lastMs: this.nowMs, listed: listed || isList });
   }
 }

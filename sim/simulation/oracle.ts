@@ -1,4 +1,5 @@
 import {
+  canonicalAddress,
   containsAddress,
   containsSubnet,
   type Family,
@@ -6,7 +7,6 @@ import {
   parseSubnet,
   type Subnet,
 } from '../../src/ip/ip.ts';
-import { parseLease } from '../../src/subnet/lease.ts';
 import type { KeyValue } from '../../src/subnet/registry.ts';
 import type { SimHost } from '../host.ts';
 import { prefix, routeProtocol } from '../host.ts';
@@ -42,20 +42,50 @@ export interface Claim {
   readonly createRevision: number;
 }
 
+/** `a.b.c.d-len`, or with an IPv6 half. */
+const keyPattern = /^((?:\d{1,3}\.){3}\d{1,3}-\d{1,2})(?:&([0-9a-f:]+-\d{1,3}))?$/;
+
 /** The route of one family that a key asks for; undefined when none. */
 export function claimOf(kv: KeyValue, family: Family): Claim | undefined {
-  const parsed = parseLease(subnetsPrefix, kv);
-  if (!('lease' in parsed) || parsed.lease.value.backendType !== 'host-gw') return undefined;
-  const { subnets, value, createRevision } = parsed.lease;
-  const dst = family === 4 ? subnets.ipv4 : subnets.ipv6;
-  const gateway = family === 4 ? value.publicIP : value.publicIPv6;
-  return dst && gateway ? { dst, gateway, createRevision } : undefined;
+  const halves = keyPattern.exec(kv.key.startsWith(subnetsPrefix) ? kv.key.slice(subnetsPrefix.length) : '');
+  const half = halves?.[family === 4 ? 1 : 2];
+  const dst = half === undefined ? undefined : parseSubnet(half.replace('-', '/'));
+  const value = valueOf(kv);
+  if (value?.['BackendType'] !== 'host-gw' || dst?.text.replace('/', '-') !== half || dst?.length === 0)
+    return undefined;
+  // What cannot be read in one half is no key at all.
+  if (family === 4 && halves?.[2] !== undefined && claimless(halves[2])) return undefined;
+  const gateway = addressIn(value[family === 4 ? 'PublicIP' : 'PublicIPv6']);
+  return dst && gateway ? { dst, gateway, createRevision: kv.createRevision } : undefined;
 }
 
 /** The address a key's value names; undefined when it cannot be read. */
 export function holderOf(kv: KeyValue): string | undefined {
-  const parsed = parseLease(subnetsPrefix, kv);
-  return 'lease' in parsed ? parsed.lease.value.publicIP : undefined;
+  const isKey = keyPattern.test(kv.key.slice(subnetsPrefix.length));
+  return isKey ? addressIn(valueOf(kv)?.['PublicIP']) : undefined;
+}
+
+function addressIn(value: unknown): string | undefined {
+  const address = typeof value === 'string' ? canonicalAddress(value) : undefined;
+  return address === '0.0.0.0' ? undefined : address;
+}
+
+/** A value that everybody reads alike: an object whose addresses are addresses. Nothing else is written here that counts. */
+function valueOf({ value }: KeyValue): Readonly<Record<string, unknown>> | undefined {
+  try {
+    const parsed: unknown = JSON.parse(value);
+    if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) return undefined;
+    const fields = parsed as Readonly<Record<string, unknown>>;
+    const addresses = [fields['PublicIP'], fields['PublicIPv6']];
+    const well = addresses.every((one) => one === undefined || one === null || typeof one === 'string');
+    return well ? fields : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function claimless(half: string): boolean {
+  return parseSubnet(half.replace('-', '/'))?.text.replace('/', '-') !== half;
 }
 
 /** This host's own subnet and address of a family; undefined without one. */
@@ -77,8 +107,19 @@ export function forbidden(host: SimHost, dst: Subnet, gateway: string): string |
   if (self && containsAddress(dst, self.address)) return `contains the own address ${self.address}`;
   if (containsAddress(dst, gateway)) return 'contains its gateway';
   if (host.kernel.addresses().some(({ address }) => address === gateway)) return 'its gateway is this host';
+  const network = networksOf(host).find((one) => overlaps(one, dst));
+  if (network) return `overlaps ${network.text}, a network of the host's own`;
   const never = reserved.find((one) => one.family === dst.family && overlaps(one, dst));
   return never && `overlaps ${never.text}`;
+}
+
+/** The networks the host is connected to over its NIC. */
+function networksOf({ kernel }: SimHost): readonly Subnet[] {
+  const nic = kernel.links().find(({ name }) => name === 'eth0');
+  return kernel.addresses().flatMap(({ linkIndex, address, prefixLength }) => {
+    const subnet = linkIndex === nic?.index ? parseSubnet(`${address}/${prefixLength}`) : undefined;
+    return subnet ?? [];
+  });
 }
 
 /** Whether this host's kernel takes a route over that gateway. */
@@ -98,16 +139,18 @@ export function isConnected(host: SimHost, { family, text }: Subnet): boolean {
 
 /** The routes a host has to have of a family: `dst via gateway`, sorted. */
 export function wantedRoutes(host: SimHost, family: Family, kvs: readonly KeyValue[]): readonly string[] {
-  const claims = new Map<string, Claim>();
+  const claims: Claim[] = [];
   const byAge = kvs
     .flatMap((kv) => claimOf(kv, family) ?? [])
     .toSorted((a, b) => a.createRevision - b.createRevision);
   for (const claim of byAge) {
     const { dst, gateway } = claim;
-    if (claims.has(dst.text) || forbidden(host, dst, gateway) !== undefined) continue;
-    claims.set(dst.text, claim);
+    // Nobody takes a part of an older lease's subnet.
+    if (claims.some((older) => overlaps(older.dst, dst)) || forbidden(host, dst, gateway) !== undefined)
+      continue;
+    claims.push(claim);
   }
-  return [...claims.values()]
+  return claims
     .filter(({ dst, gateway }) => isReachable(host, gateway) && !isConnected(host, dst))
     .map(({ dst, gateway }) => `${dst.text} via ${gateway}`)
     .toSorted();
@@ -120,6 +163,12 @@ export function actualRoutes(host: SimHost, family: Family): readonly string[] {
     .filter(({ protocol }) => protocol === routeProtocol)
     .map(({ dst, gateway }) => `${dst} via ${gateway}`)
     .toSorted();
+}
+
+/** Whether a destination is a subnet of the cluster's network as flanneld leases them. */
+export function isLeasable(dst: string): boolean {
+  const subnet = parseSubnet(dst);
+  return subnet?.length === (subnet?.family === 4 ? 24 : 64) && isInNetwork(dst);
 }
 
 /** Whether a destination lies in the cluster's network. */

@@ -25,6 +25,10 @@ export interface Scenario {
   /** Watch messages hold at most so many events; 0: no limit. */
   readonly fragmentEvents: number;
   readonly kernelLatencyMs: number;
+  /** How often idle watches are told the revision; 0: never. */
+  readonly progressMs: number;
+  /** When each host is started for the first time. */
+  readonly joinsMs: readonly number[];
   readonly events: readonly FaultEvent[];
 }
 
@@ -48,10 +52,12 @@ export function scenarioOf(seed: number, size: Size = {}): Scenario {
     hosts,
     minutes,
     ipv6: random.next() < 0.25,
-    pool: pick(hosts, hosts + 2, 200),
+    pool: pick(hosts, hosts, hosts + 2, 200, 200, Math.max(1, hosts - 1)),
     leaseTtlSeconds: pick(120, 300, 300, 86_400),
     fragmentEvents: pick(0, 0, 1, 2),
     kernelLatencyMs: pick(0, 0, 1, 20),
+    progressMs: pick(0, 60_000, 600_000),
+    joinsMs: joins(random, hosts, minutes),
   };
   const count = Math.ceil(minutes * eventsPerMinute * (0.3 + 1.4 * random.next()));
   // A few kinds to a run: what goes together is found sooner than in a bit of everything.
@@ -60,16 +66,29 @@ export function scenarioOf(seed: number, size: Size = {}): Scenario {
   return { ...settings, events: events.toSorted((a, b) => a.atMs - b.atMs) };
 }
 
-function draw(random: Random, kinds: readonly string[], { hosts, minutes }: Required<Size>): FaultEvent {
+/** Every other cluster starts all its hosts at the same moment; in some a few come only in the course of it. */
+function joins(random: Random, hosts: number, minutes: number): readonly number[] {
+  const [first, late] = [random.next() < 0.5 ? 0 : 3_000, random.next() < 0.3 ? 0.4 : 0];
+  return Array.from({ length: hosts }, () => {
+    const latestMs = random.next() < late ? minutes * 60_000 : first;
+    return Math.round(random.next() * latestMs);
+  });
+}
+
+function draw(
+  random: Random,
+  kinds: readonly string[],
+  { hosts, minutes }: { readonly hosts: number; readonly minutes: number },
+): FaultEvent {
   const kind = kindOf(random, kinds.length > 0 ? kinds : [...faults.keys()]);
   const [shortestMs, longestMs] = (faults.get(kind) as Fault).lastsMs;
   // Short and long alike: many races are decided within milliseconds, leases end after minutes.
   const forMs = shortestMs * (longestMs / shortestMs) ** random.next();
-  const atMs = random.next() * (minutes ?? 0) * 60_000;
+  const atMs = random.next() * minutes * 60_000;
   return {
     atMs: Math.round(atMs * 1000) / 1000,
     kind,
-    host: randomInt(random, hosts ?? 1),
+    host: randomInt(random, hosts),
     forMs: Math.round(forMs * 1000) / 1000,
     dice: randomInt(random, 2 ** 31),
   };

@@ -9,13 +9,12 @@ process.on('message', (work: Work) => {
   busy = busy.then(() => run(work));
 });
 
-async function run({ scenario, mutant }: Work): Promise<void> {
+async function run({ number, scenario, mutant }: Work): Promise<void> {
   const wrappers = mutant === undefined ? {} : mutants.get(mutant)?.();
-  const { seed } = scenario;
   const { violation } = await simulate(scenario, wrappers);
   const answer: Answer =
     violation === undefined
-      ? { seed }
-      : { seed, failure: `${violation.invariant}: ${violation.text.slice(0, 300)}` };
+      ? { number }
+      : { number, failure: `${violation.invariant}: ${violation.text.slice(0, 300)}` };
   process.send?.(answer);
 }

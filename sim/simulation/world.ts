@@ -1,13 +1,18 @@
 import type { Family } from '../../src/ip/ip.ts';
 import { messageOf } from '../../src/runtime/errors.ts';
-import { prefix, type SimHost } from '../host.ts';
+import { prefix, routeProtocol, type SimHost } from '../host.ts';
 import { Memory } from './memory.ts';
 import { actualRoutes, configText } from './oracle.ts';
 
 /** How soon after a link is back its routes are (invariant 10). */
 const repairMs = 250;
+/** A link that is made anew gets its settings one by one: it is looked at a second later. */
+const remadeMs = 1_500;
 /** A destination that was changed again and again just before may be waited with. */
 const restedMs = 21_000;
+
+/** So soon after a fault an answer may still be lost that a stop waits for. */
+const unsettledMs = 10_000;
 
 interface Item {
   readonly atMs: number;
@@ -17,8 +22,10 @@ interface Item {
 /** The cluster with what can be done to its hosts, and what is to happen when. */
 export class World extends Memory {
   readonly #agenda: Item[] = [];
-  /** Daemons that ended other than by being told to stop and finishing in time. */
+  /** Daemons that were killed: each may leave an etcd lease behind. */
   crashes = 0;
+  /** Daemons that have ended, however: their timers end one by one. */
+  ends = 0;
 
   /** Has `run` called after `ms`. */
   later(ms: number, run: () => void | Promise<void>): void {
@@ -41,23 +48,54 @@ export class World extends Memory {
   }
 
   up(host: SimHost): void {
-    if (!host.running) host.start();
+    if (host.running || this.gone.has(host)) return;
+    this.heard.delete(host);
+    host.start();
   }
 
   crash(host: SimHost): void {
-    this.crashes++;
+    if (host.running) {
+      this.crashes++;
+      this.ends++;
+    }
     host.clock.resume();
     host.crash();
+  }
+
+  /** The daemon dies at one of its next steps. */
+  crashAfter(host: SimHost, steps: number): void {
+    if (!host.running) return;
+    this.crashes++;
+    this.ends++;
+    host.crashAfter(steps);
+  }
+
+  /** The host will not come back. */
+  leave(host: SimHost): void {
+    this.crash(host);
+    this.gone.add(host);
   }
 
   /** Stops a daemon as a signal does; it must end well and soon. */
   async down(host: SimHost): Promise<void> {
     if (!host.running || host.ended) return;
-    this.crashes++;
-    const startedMs = this.nowMs;
+    this.ends++;
+    const { cluster, nowMs: startedMs } = this;
+    // What etcd cannot be asked to take back in time is left to expire.
+    const reaches = cluster.etcd.members.some((name) => {
+      const { requests, answers } = cluster.etcd.network.way(host.name, name);
+      return requests === 'ok' && answers === 'ok';
+    });
+    if (!reaches || this.calmMs(host) < unsettledMs) this.crashes++;
     const failure = await host.stop();
     if (failure !== undefined) this.violate('a stop is clean', `${host.name}: ${messageOf(failure)}`);
     if (this.nowMs - startedMs > 5_000) this.violate('a stop takes 5 s at most', host.name);
+  }
+
+  /** Deletes a key if it still is what was put there. */
+  takeBack(key: string, value: string): void {
+    const { etcd } = this.cluster;
+    if (etcd.get(key)?.value === value) etcd.delete(key);
   }
 
   /** The NIC is gone. */
@@ -72,11 +110,16 @@ export class World extends Memory {
     if (!kernel.links().some(({ name }) => name === 'eth0')) kernel.createLink('eth0');
     kernel.setLinkUp('eth0', true);
     kernel.setCarrier('eth0', true);
-    const { index: linkIndex } = kernel.link('eth0');
     for (const cidr of [`${address}/16`, ...(ipv6 ? [`${addressIPv6}/64`] : [])]) {
       const there = kernel.addresses().some((one) => cidr.startsWith(`${one.address}/`));
       if (!there) kernel.addAddress('eth0', cidr);
     }
+    this.#routeByDefault(host);
+  }
+
+  #routeByDefault({ kernel }: SimHost): void {
+    const { ipv6 } = this.scenario;
+    const { index: linkIndex } = kernel.link('eth0');
     const defaults = [
       ['0.0.0.0/0', '10.211.0.1'] as const,
       ...(ipv6 ? [['::/0', 'fd00:55::1'] as const] : []),
@@ -97,17 +140,21 @@ export class World extends Memory {
   /** Everything that is wrong with hosts and network is put right. */
   healAll(): void {
     const { etcd } = this.cluster;
-    for (const member of etcd.members) etcd.start(member);
+    for (const member of etcd.members) {
+      etcd.start(member);
+      for (const other of etcd.members) etcd.healMembers(member, other);
+    }
     // A backup may have been made while there was none.
     const config = configText(this.scenario.pool, this.scenario.ipv6);
     if (etcd.get(`${prefix}/config`)?.value !== config) etcd.put(`${prefix}/config`, config);
-    for (const host of this.hosts) {
+    for (const host of this.present) {
       etcd.heal(host.name);
       etcd.slowWatches(host.name, 0);
       etcd.keepReplies(host.name);
       host.clock.resume();
       host.kernel.faults.clear();
       host.files.writeError = undefined;
+      host.firewall.before = undefined;
       this.plug(host);
       this.up(host);
     }
@@ -117,7 +164,7 @@ export class World extends Memory {
    * To be called when a link goes down: what is returned is to be called when it is back, and sees to it that the routes
    * follow in time, if nothing else is in the way.
    */
-  watchRepair(host: SimHost): () => void {
+  watchRepair(host: SimHost, how?: 'made anew'): () => void {
     const { notifier } = host;
     const rested = this.untouchedMs(host) > restedMs && notifier.isReady;
     const before = ([4, 6] as const).flatMap((family) =>
@@ -127,7 +174,7 @@ export class World extends Memory {
     return () => {
       const backMs = this.nowMs;
       if (!rested) return;
-      this.later(repairMs, () => {
+      this.later(how === undefined ? repairMs : remadeMs, () => {
         const disturbed = host.notifier !== notifier || !host.running || host.clock.suspended;
         if (disturbed || this.untouchedMs(host) < this.nowMs - backMs) return;
         for (const { family, text } of before) this.#expectBack(host, family, text, wentDownMs);
@@ -139,7 +186,10 @@ export class World extends Memory {
     const [dst = '', , gateway] = text.split(' ');
     const asked = this.askedSinceMs(dst, family);
     if (asked === undefined || asked.gateway !== gateway || asked.sinceMs > sinceMs) return;
-    if (host.kernel.routes(family).some((route) => route.dst === dst)) return;
+    const isBack = host.kernel.routes(family).some((route) => {
+      return route.dst === dst && route.gateway === gateway && route.protocol === routeProtocol;
+    });
+    if (isBack) return;
     this.violate(
       '10 silent flushes are repaired within 250 ms',
       `${host.name} has no ${text} since its link is back`,

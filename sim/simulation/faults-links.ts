@@ -1,0 +1,133 @@
+import type { SimHost } from '../host.ts';
+import type { Fault } from './faults.ts';
+
+const short = [1, 20_000] as const;
+
+/** Whether the card is there. */
+export const hasNic = (host: SimHost): boolean => host.kernel.links().some(({ name }) => name === 'eth0');
+
+/** What happens to a host's links and addresses. */
+export const linkFaults: Readonly<Record<string, Fault>> = {
+  'link flap': {
+    weight: 4,
+    lastsMs: short,
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index }) => {
+      const host = world.host(index);
+      if (!hasNic(host)) return undefined;
+      const isBack = world.watchRepair(host);
+      host.kernel.setLinkUp('eth0', false);
+      return () => {
+        world.plug(host);
+        isBack();
+      };
+    },
+  },
+  'carrier lost': {
+    weight: 1,
+    lastsMs: short,
+    whom: 'host',
+    apply: (world, { host: index }) => {
+      const host = world.host(index);
+      if (!hasNic(host)) return undefined;
+      host.kernel.setCarrier('eth0', false);
+      return () => {
+        if (hasNic(host) && host.kernel.link('eth0').up) host.kernel.setCarrier('eth0', true);
+      };
+    },
+  },
+  'NIC made anew': {
+    weight: 2,
+    lastsMs: short,
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index }) => {
+      const host = world.host(index);
+      const isBack = world.watchRepair(host, 'made anew');
+      world.unplug(host);
+      return () => {
+        world.plug(host);
+        isBack();
+      };
+    },
+  },
+  'addresses away': {
+    weight: 2,
+    lastsMs: short,
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index }) => {
+      const host = world.host(index);
+      if (!hasNic(host)) return undefined;
+      const isBack = world.watchRepair(host);
+      host.kernel.flushAddresses('eth0');
+      return () => {
+        world.plug(host);
+        isBack();
+      };
+    },
+  },
+  // As DHCP does when it gets another one: the new one comes before the old one goes, or after.
+  'another address on the link': {
+    weight: 2,
+    lastsMs: [1, 8_000],
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index, dice }) => {
+      const host = world.host(index);
+      if (!hasNic(host)) return undefined;
+      const before = `${host.address}/16`;
+      world.readdress(host, `10.211.${120 + index}.${1 + (dice % 250)}`);
+      const replace = () => {
+        if (!hasNic(host)) return;
+        const there = host.kernel.addresses().some(({ address }) => before.startsWith(`${address}/`));
+        if (there && before !== `${host.address}/16`) host.kernel.removeAddress('eth0', before);
+        world.plug(host);
+      };
+      if (dice % 3 === 0) replace();
+      else if (dice % 3 === 1) world.plug(host);
+      return replace;
+    },
+  },
+  'another address': {
+    weight: 2,
+    lastsMs: short,
+    whom: 'host',
+    kernel: true,
+    apply: (world, { host: index, dice }) => {
+      const host = world.host(index);
+      world.unplug(host);
+      // Its own every time: two hosts with one address are another story.
+      world.readdress(host, `10.211.${100 + index}.${1 + (dice % 250)}`);
+      return () => world.plug(host);
+    },
+  },
+  'second address': {
+    weight: 1,
+    lastsMs: short,
+    whom: 'host',
+    apply: (world, { host: index, dice }) => {
+      const host = world.host(index);
+      if (!hasNic(host)) return undefined;
+      const cidr = `10.211.${200 + index}.${1 + (dice % 250)}/16`;
+      if (!host.kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`))) {
+        host.kernel.addAddress('eth0', cidr);
+      }
+      return () => {
+        const there = host.kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`));
+        if (hasNic(host) && there) host.kernel.removeAddress('eth0', cidr);
+      };
+    },
+  },
+  MTU: {
+    weight: 1,
+    lastsMs: [1, 2],
+    whom: 'host',
+    apply: (world, { host: index, dice }) => {
+      const host = world.host(index);
+      if (hasNic(host)) host.kernel.setMtu('eth0', 1_400 + (dice % 100));
+      return undefined;
+    },
+  },
+};
