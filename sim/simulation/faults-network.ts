@@ -21,7 +21,12 @@ function withMember(weight: number, what: 'isolate' | 'freeze' | 'stop' | 'lag')
       const { etcd } = world.cluster;
       const member = memberOf(world, dice);
       etcd[what](member);
-      return () => etcd[what === 'lag' ? 'catchUp' : 'start'](member);
+      if (what !== 'lag') return () => etcd.start(member);
+      for (const host of world.hosts) world.delay(host, Number.POSITIVE_INFINITY);
+      return () => {
+        etcd.catchUp(member);
+        for (const host of world.hosts) world.delay(host, world.nowMs + 120_000);
+      };
     },
   };
 }

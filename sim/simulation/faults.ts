@@ -1,4 +1,5 @@
 import { etcdFaults } from './faults-etcd.ts';
+import { firewallFaults } from './faults-firewall.ts';
 import { hostFaults } from './faults-host.ts';
 import { kernelFaults } from './faults-kernel.ts';
 import { linkFaults } from './faults-links.ts';
@@ -34,5 +35,6 @@ export const faults: ReadonlyMap<string, Fault> = new Map(
     ...linkFaults,
     ...kernelFaults,
     ...operatorFaults,
+    ...firewallFaults,
   }),
 );

@@ -1,6 +1,7 @@
 import { isBug } from '../../src/runtime/errors.ts';
 import type { SimHost } from '../host.ts';
 import { isContested, isExhausted, leasesOf } from './invariants-leases.ts';
+import { missingRules } from './oracle.ts';
 import type { World } from './world.ts';
 
 /** Timers of one daemon; what is more is a leak. */
@@ -35,6 +36,8 @@ export function daemonProblems(world: World): readonly string[] {
     if (!host.running) return [`${host.name} is not running`];
     const { ready, reasons } = host.readiness;
     const said = reasons.join('; ');
+    const missing = host.notifier.isReady ? missingRules(host) : [];
+    if (missing.length > 0) return [`${host.name} lacks firewall rules: ${missing.join(' ')}`];
     if (isContested(world, host)) return [];
     if (isStarved(world, host))
       return /no free subnet|uses this host's address/.test(said)

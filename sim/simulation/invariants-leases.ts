@@ -78,9 +78,19 @@ function ownLeaseProblems(world: World, host: SimHost): readonly string[] {
     : [`${host.name} works with ${self.subnet.text}, and etcd has ${mine.join(' and ')}`];
 }
 
-/** The keys in the network that carry a host's address. */
-export function leasesOf({ kvs }: World, host: SimHost): readonly string[] {
-  return kvs.filter((kv) => holderOf(kv) === host.address && isInPool(kv.key)).map(({ key }) => key);
+/** The keys in the network that carry a host's address; one that an older key overlaps cannot be had. */
+export function leasesOf(world: World, host: SimHost): readonly string[] {
+  const { kvs } = world;
+  const named = kvs.filter((kv) => holderOf(kv) === host.address && isInPool(kv.key));
+  const usable = named.filter((kv) => {
+    const subnets = occupiedSubnets(subnetsPrefix, kv.key);
+    return !kvs.some((older) => {
+      const theirs = occupiedSubnets(subnetsPrefix, older.key);
+      const first = older.createRevision < kv.createRevision && !world.hasBeen(host, holderOf(older));
+      return first && subnets.some((mine) => theirs.some((other) => overlaps(mine, other)));
+    });
+  });
+  return usable.map(({ key }) => key);
 }
 
 function isInPool(key: string): boolean {

@@ -102,7 +102,8 @@ export function selfOf(
 
 /** Why a host must not have this route, whatever a lease says (invariant 6); undefined when it may. */
 export function forbidden(host: SimHost, dst: Subnet, gateway: string): string | undefined {
-  const self = selfOf(host, dst.family);
+  // What it works with is written down only when there is room.
+  const self = host.files.writeError === undefined ? selfOf(host, dst.family) : undefined;
   if (self && overlaps(dst, self.subnet)) return `overlaps the own subnet ${self.subnet.text}`;
   if (self && containsAddress(dst, self.address)) return `contains the own address ${self.address}`;
   if (containsAddress(dst, gateway)) return 'contains its gateway';
@@ -163,6 +164,15 @@ export function actualRoutes(host: SimHost, family: Family): readonly string[] {
     .filter(({ protocol }) => protocol === routeProtocol)
     .map(({ dst, gateway }) => `${dst} via ${gateway}`)
     .toSorted();
+}
+
+/** The rules that let the cluster's packets pass and that a host lacks. */
+export function missingRules(host: SimHost): readonly string[] {
+  const { stdout } = host.firewall.answer({ program: 'iptables-save', args: ['-t', 'filter'], stdin: '' });
+  const wanted = ['-s', '-d'].map(
+    (side) => new RegExp(`^-A FLANNEL-FWD ${side} 172.20.0.0/16 .*-j ACCEPT$`, 'm'),
+  );
+  return [...wanted, /^-A FORWARD .*-j FLANNEL-FWD$/m].filter((rule) => !rule.test(stdout)).map(String);
 }
 
 /** Whether a destination is a subnet of the cluster's network as flanneld leases them. */
