@@ -51,8 +51,6 @@ export interface Wrappers {
   readonly registry?: (inner: Registry, host: SimHost) => Registry;
   readonly kernel?: (inner: Kernel, host: SimHost) => Kernel;
   readonly files?: (inner: Files, host: SimHost) => Files;
-  /** Applied to each member's connection, below the rotation. */
-  readonly member?: (inner: Registry, host: SimHost) => Registry;
 }
 
 /** What a host needs of its cluster. */
@@ -137,8 +135,7 @@ export class SimHost {
     const clock = process.clock();
     const log = process.log(logs.of(this.name));
     this.notifier = new SimNotifier();
-    const members = etcd.connect(this.name).map((raw) => wrappers.member?.(raw, this) ?? raw);
-    const rotated = rotate(members.map((member) => process.registry(member)));
+    const rotated = rotate(etcd.connect(this.name).map((member) => process.registry(member)));
     const registry = wrappers.registry?.(rotated, this) ?? rotated;
     const rawKernel = this.kernel.open();
     const kernel = process.kernel(wrappers.kernel?.(rawKernel, this) ?? rawKernel);

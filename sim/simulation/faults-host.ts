@@ -85,6 +85,7 @@ export const hostFaults: Readonly<Record<string, Fault>> = {
       world.crash(host);
       const path = written[event.dice % 2] ?? written[0];
       const text = host.files.peek(path) ?? '';
+      world.torn.add(host);
       host.files.spoil(path, text.slice(0, (event.dice >> 1) % (text.length + 1)));
       return () => world.up(host);
     },

@@ -98,7 +98,9 @@ function putting(
 ): Fault {
   return {
     ...(lingers && { lingers }),
-    ...{ weight, lastsMs, whom: 'all' },
+    weight,
+    lastsMs,
+    whom: 'all',
     apply: (world, event) => {
       const put = choose(world, event);
       if (put === undefined) return undefined;
@@ -170,7 +172,7 @@ export const operatorFaults: Readonly<Record<string, Fault>> = {
   // In the network beside the pool, or outside of it.
   'peers come and go': putting(5, short, (_, { dice }) => {
     const place =
-      dice & 64 ? `172.20.${[...[0, 1, 2, 4, 5, 6, 7], 246, 250, 254][dice % 10]}` : `10.55.${dice % 20}`;
+      dice & 64 ? `172.20.${[0, 1, 2, 4, 5, 6, 7, 246, 250, 254][dice % 10]}` : `10.55.${dice % 20}`;
     return { name: `${place}.0-24`, value: peer(`10.211.6.${1 + (dice % 97)}`) };
   }),
   'reserve a subnet for a host': {

@@ -1,4 +1,5 @@
 import { overlaps, type Subnet } from '../../src/ip/ip.ts';
+import type { WatchEvent } from '../../src/subnet/registry.ts';
 import { occupiedSubnets } from '../../src/subnet/subnet-key.ts';
 import type { Writer } from '../etcd.ts';
 import type { Commit } from '../etcd-store.ts';
@@ -8,24 +9,60 @@ import type { World } from './world.ts';
 
 /** Invariant 8 and what else holds of leases, at each change of the keys; to be called before the change is taken in. */
 export function checkCommit(world: World, commit: Commit, writer: Writer): void {
-  for (const event of commit.events) {
-    const key = event.type === 'put' ? event.kv.key : event.key;
-    const before = world.keys.get(key)?.kv;
-    if (before === undefined || writer === 'operator') continue;
-    const holder = holderOf(before);
-    if (writer === 'expiry') checkExpiry(world, key, holder);
-    else {
-      const host = world.hosts.find(({ name }) => name === writer.host) as SimHost;
-      if (holder !== undefined && !world.hasBeen(host, holder)) {
-        world.violate(
-          "8 another host's lease is never touched",
-          `${host.name} ${event.type} ${key} of ${holder}`,
-        );
-      }
-      if (event.type === 'put' && before.lease === '0' && event.kv.lease !== '0') {
-        world.violate('a reservation stays one', `${host.name} gave ${key} a lease`);
-      }
-    }
+  if (writer === 'operator') return;
+  if (writer === 'expiry') return checkEnds(world, commit);
+  const host = world.hosts.find(({ name }) => name === writer.host) as SimHost;
+  checkRestart(world, host, commit);
+  for (const event of commit.events) checkEvent(world, host, event);
+}
+
+/** What a daemon does to one key. */
+function checkEvent(world: World, host: SimHost, event: WatchEvent): void {
+  const key = event.type === 'put' ? event.kv.key : event.key;
+  const before = world.keys.get(key)?.kv;
+  const holder = before && holderOf(before);
+  if (holder !== undefined && !world.hasBeen(host, holder))
+    world.violate(
+      "8 another host's lease is never touched",
+      `${host.name} ${event.type} ${key} of ${holder}`,
+    );
+  if (event.type === 'delete') return;
+  const { lease } = event.kv;
+  if (before?.lease === '0' && lease !== '0')
+    world.violate('a reservation stays one', `${host.name} gave ${key} a lease`);
+  const owner = world.leaseOwners.get(lease) ?? host;
+  if (lease !== '0') world.leaseOwners.set(lease, owner);
+  if (owner !== host)
+    world.violate(
+      "8 another host's lease is never touched",
+      `${host.name} put ${key} on that of ${owner.name}`,
+    );
+}
+
+/** A daemon that was started again keeps its subnet, unless somebody else has it by now (invariant 9). */
+function checkRestart(world: World, host: SimHost, { events }: Commit): void {
+  const [event] = events;
+  if (events.length !== 1 || event?.type !== 'put' || world.keys.has(event.kv.key)) return;
+  const known = host.files.writeError === undefined && !world.torn.has(host) && !host.notifier.isReady;
+  const before = known ? selfOf(host, 4)?.subnet : undefined;
+  const fits = before && isInScenarioPool(world, before.text);
+  if (!fits || world.kvs.some(({ key }) => occupies(key, before)) || occupies(event.kv.key, before)) return;
+  world.violate('9 a restart keeps the subnet', `${host.name} had ${before.text} and takes ${event.kv.key}`);
+}
+
+function isInScenarioPool({ scenario }: World, text: string): boolean {
+  const number = Number(/^172\.20\.(\d+)\.0\/24$/.exec(text)?.[1]);
+  return number >= 10 && number < 10 + scenario.pool;
+}
+
+function occupies(key: string, subnet: Subnet): boolean {
+  return occupiedSubnets(subnetsPrefix, key).some((other) => overlaps(other, subnet));
+}
+
+function checkEnds(world: World, { events }: Commit): void {
+  for (const event of events) {
+    const kv = event.type === 'delete' ? world.keys.get(event.key)?.kv : undefined;
+    if (kv) checkExpiry(world, kv.key, holderOf(kv));
   }
 }
 

@@ -51,8 +51,12 @@ export class Memory {
   readonly heard = new Map<SimHost, Heard>();
   /** Since when each daemon has told that it is ready; by its service manager, which is another at every start. */
   readonly readySinceMs = new Map<object, number>();
+  /** Hosts whose subnet.env may be half a file. */
+  readonly torn = new Set<SimHost>();
   /** Hosts that have left for good. */
   readonly gone = new Set<SimHost>();
+  /** Who put a key with an etcd lease first, by the lease. */
+  readonly leaseOwners = new Map<string, SimHost>();
   /** Every address a host has had, by host. */
   readonly addressesOf = new Map<SimHost, Set<string>>();
   /** Until when something is wrong, by host; faults of the whole cluster count for every host. Infinity: still. */

@@ -1,5 +1,5 @@
+import { untilAborted } from '../../src/runtime/wake.ts';
 import type {
-  Operation,
   RangeResponse,
   Registry,
   WatchBatch,
@@ -14,7 +14,7 @@ import { subnetsPrefix } from './oracle.ts';
 type Range = (request: Parameters<Registry['range']>[0], answer: RangeResponse) => RangeResponse;
 
 /** The registry with some methods replaced; the others are those of `inner`. */
-function altered(inner: Registry, changes: Partial<Registry>): Registry {
+export function altered(inner: Registry, changes: Partial<Registry>): Registry {
   return {
     endpoint: inner.endpoint,
     range: (...call) => inner.range(...call),
@@ -109,9 +109,7 @@ export const etcdMutants: Readonly<Record<string, () => Wrappers>> = {
                 ended.add(inner);
               }
             }
-            await new Promise((_, reject) =>
-              signal.addEventListener('abort', () => reject(signal.reason as Error)),
-            );
+            await untilAborted(signal);
           },
         }),
     };
@@ -163,6 +161,29 @@ export const etcdMutants: Readonly<Record<string, () => Wrappers>> = {
         ? answer
         : { ...answer, kvs: [] };
     }),
+  'a stream that ends takes all leases with it': () => ({
+    registry: (inner) => {
+      const known = new Set<string>();
+      return altered(inner, {
+        watch: async function* (request, signal) {
+          let header: WatchBatch['header'] | undefined;
+          try {
+            for await (const batch of inner.watch(request, signal)) {
+              ({ header } = batch);
+              for (const event of batch.events) if (event.type === 'put') known.add(event.kv.key);
+              yield batch;
+            }
+          } catch (error) {
+            const modRevision = (header?.revision ?? 0) + 1;
+            const keys = [...known].filter((key) => key.startsWith(request.key));
+            const events = keys.map((key) => ({ type: 'delete', key, modRevision }) as const);
+            if (header) yield { header, events, fragment: false, kind: 'events' };
+            throw error;
+          }
+        },
+      });
+    },
+  }),
   // One read in six fails.
   'an error is an empty list': () => {
     let count = 0;
@@ -184,61 +205,6 @@ export const etcdMutants: Readonly<Record<string, () => Wrappers>> = {
             });
             yield { ...batch, events };
           }
-        },
-      }),
-  }),
-  'a subnet is taken without a condition': () => ({
-    registry: (inner) =>
-      altered(inner, {
-        txn: (request, signal) => {
-          const compare = request.compare.filter(({ target }) => target !== 'create');
-          return inner.txn({ ...request, compare }, signal);
-        },
-      }),
-  }),
-  'a renewal puts the key without a condition': () => ({
-    registry: (inner) => {
-      let own: Operation | undefined;
-      return altered(inner, {
-        txn: async (request, signal) => {
-          const answer = await inner.txn(request, signal);
-          if (answer.succeeded) own = request.success.find(({ op }) => op === 'put') ?? own;
-          return answer;
-        },
-        leaseKeepAlive: async (id, signal) => {
-          const answer = await inner.leaseKeepAlive(id, signal);
-          if (own?.op !== 'put' || answer.ttlSeconds === 0) return answer;
-          // To put what is there already would wake everybody for ever.
-          const { kvs } = await inner.range({ key: own.key }, signal);
-          if (kvs[0]?.value !== own.value) await inner.txn({ compare: [], success: [own] }, signal);
-          return answer;
-        },
-      });
-    },
-  }),
-  'a renewal is not sent': () => ({
-    registry: (inner) => altered(inner, { leaseKeepAlive: async () => ({ ttlSeconds: 300 }) }),
-  }),
-  'a renewal grants another lease': () => ({
-    registry: (inner) =>
-      altered(inner, {
-        leaseKeepAlive: async (id, signal) => {
-          await inner.leaseGrant(86_400, signal);
-          return await inner.leaseKeepAlive(id, signal);
-        },
-      }),
-  }),
-  'a reservation gets a lease': () => ({
-    registry: (inner) =>
-      altered(inner, {
-        txn: async (request, signal) => {
-          const { id: lease } = request.success.some((one) => one.op === 'put' && one.lease === '0')
-            ? await inner.leaseGrant(300, signal)
-            : { id: '0' };
-          const success = request.success.map((one) =>
-            one.op === 'put' && one.lease === '0' ? { ...one, lease } : one,
-          );
-          return await inner.txn({ ...request, success }, signal);
         },
       }),
   }),

@@ -1,5 +1,6 @@
-import type { Kernel, KernelEvent, RouteChange } from '../../src/kernel/kernel.ts';
+import type { Kernel, KernelEvent, Route, RouteChange, RouteSpec } from '../../src/kernel/kernel.ts';
 import { routeProtocol, type SimHost, type Wrappers } from '../host.ts';
+import { selfOf } from './oracle.ts';
 
 /** The kernel with some methods replaced; the others are those of `inner`. */
 function altered(inner: Kernel, changes: Partial<Kernel>): Kernel {
@@ -31,6 +32,10 @@ function withEvents(change: (event: KernelEvent) => KernelEvent | undefined): Wr
         },
       }),
   };
+}
+
+function specOf({ family, dst, metric, protocol, gateway = '', linkIndex = 0 }: Route): RouteSpec {
+  return { family, dst, metric, protocol, gateway, linkIndex };
 }
 
 /** Removals of the routes of this destination that we have. */
@@ -124,6 +129,68 @@ export const kernelMutants: Readonly<Record<string, () => Wrappers>> = {
           return routes.slice(0, Math.ceil(routes.length / 2));
         },
       }),
+  }),
+  'all routes are sent again at every look': () => ({
+    kernel: (inner, host) =>
+      altered(inner, {
+        routes: async (family, signal) => {
+          const routes = await inner.routes(family, signal);
+          const again = routes.flatMap((route) => removals(host, { op: 'remove', route: specOf(route) }));
+          if (again.length > 0) {
+            await inner.apply(
+              again.map((change) => ({ ...change, op: 'replace' as const })),
+              signal,
+            );
+          }
+          return routes;
+        },
+      }),
+  }),
+  'the own subnet is routed, too': () => ({
+    kernel: (inner, host) =>
+      altered(inner, {
+        apply: async (changes, signal) => {
+          const own = selfOf(host, 4)?.subnet.text;
+          const [add] = changes.filter(({ op, route }) => op === 'add' && route.family === 4);
+          const more =
+            own === undefined || add === undefined ? [] : [{ ...add, route: { ...add.route, dst: own } }];
+          await inner.apply(more, signal);
+          return await inner.apply(changes, signal);
+        },
+      }),
+  }),
+  'the first look begins with an empty table': () => ({
+    kernel: (inner, host) =>
+      altered(inner, {
+        subscribe: async () => {
+          const routes = host.kernel
+            .routes(4)
+            .map((route) => ({ op: 'remove' as const, route: specOf(route) }));
+          await inner.apply(routes.flatMap((change) => removals(host, change)));
+          return await inner.subscribe();
+        },
+      }),
+  }),
+  'a socket is not let go of': () => ({
+    kernel: (inner) =>
+      altered(inner, {
+        subscribe: async () => {
+          const events = await inner.subscribe();
+          const never = new AbortController().signal;
+          return {
+            next: () => events.next(never),
+            drain: () => events.drain(never),
+            close: () => undefined,
+          };
+        },
+      }),
+  }),
+  'files are not read': () => ({
+    files: (inner) => ({
+      readText: () => Promise.resolve(undefined),
+      writeAtomic: (...call) => inner.writeAtomic(...call),
+      writeInPlace: (...call) => inner.writeInPlace(...call),
+    }),
   }),
   'routes go when the daemon ends': () => ({
     kernel: (inner, host) =>

@@ -108,8 +108,8 @@ export function forbidden(host: SimHost, dst: Subnet, gateway: string): string |
   if (self && containsAddress(dst, self.address)) return `contains the own address ${self.address}`;
   if (containsAddress(dst, gateway)) return 'contains its gateway';
   if (host.kernel.addresses().some(({ address }) => address === gateway)) return 'its gateway is this host';
-  const network = networksOf(host).find((one) => overlaps(one, dst));
-  if (network) return `overlaps ${network.text}, a network of the host's own`;
+  const connected = networksOf(host).find((one) => overlaps(one, dst));
+  if (connected) return `overlaps ${connected.text}, a network of the host's own`;
   const never = reserved.find((one) => one.family === dst.family && overlaps(one, dst));
   return never && `overlaps ${never.text}`;
 }

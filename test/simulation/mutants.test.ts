@@ -20,30 +20,36 @@ async function find(name: string, guess: number): Promise<Outcome | undefined> {
 
 /** Which seed noticed each when this was written, so as not to try all that do not: the invariants are what counts. */
 const table: readonly (readonly [mutant: string, seed: number, invariant: RegExp])[] = [
-  ['the watch loses an event', 2, /^1, 7, 8, 9 all is well/],
-  ['the watch does not tell of deletions', 5, /^1, 7, 8, 9 all is well/],
-  ['a fragment is taken for the whole', 16, /^1, 7, 8, 9 all is well/],
-  ['the watch goes on after the newest header', 16, /^1, 7, 8, 9 all is well/],
+  ['the watch loses an event', 1, /^1, 7, 8, 9 all is well/],
+  ['the watch does not tell of deletions', 2, /^1, 7, 8, 9 all is well/],
+  ['a fragment is taken for the whole', 36, /^1, 7, 8, 9 all is well/],
+  ['the watch goes on after the newest header', 1, /^1, 7, 8, 9 all is well/],
   ['a stream that ended is not opened again', 1, /^1, 7, 8, 9 all is well/],
-  ['a compaction is passed over', 4, /^1, 7, 8, 9 all is well/],
-  ['a restore is not noticed', 49, /^1, 7, 8, 9 all is well/],
-  ['a list is cut short', 1, /^1, 7, 8, 9 all is well/],
-  ['a junk key empties the list', 6, /^(?:1, 7, 8, 9 all is well|2, 3 a desired destination)/],
-  ['an error is an empty list', 3, /^1, 7, 8, 9 all is well/],
-  ['another backend is routed to', 6, /^4 only leases make routes/],
-  ['a subnet is taken without a condition', 7, /^8 another host's lease/],
-  ['a renewal puts the key without a condition', 1, /^(?:1, 7, 8, 9 all is well|8 another host's lease)/],
-  ['a renewal is not sent', 1, /^1, 7, 8, 9 all is well/],
+  ['a compaction is passed over', 1, /^1, 7, 8, 9 all is well/],
+  ['a restore is not noticed', 17, /^1, 7, 8, 9 all is well/],
+  ['a list is cut short', 1, /^2, 3 a desired destination/],
+  ['a junk key empties the list', 1, /^2, 3 a desired destination/],
+  ['a stream that ends takes all leases with it', 1, /^2, 3 a desired destination/],
+  ['an error is an empty list', 9, /^2, 3 a desired destination/],
+  ['another backend is routed to', 3, /^4 only leases make routes/],
+  ['a subnet is taken without a condition', 4, /^8 another host's lease/],
+  ['a renewal puts the key without a condition', 95, /^(?:1, 7, 8, 9 all is well|8 another host's lease)/],
+  ['a renewal is not sent', 2, /^a lease is renewed/],
   ['a renewal grants another lease', 1, /^1, 7, 8, 9 all is well/],
-  ['a reservation gets a lease', 1, /^a reservation stays one/],
-  ['a replacement is a removal and an addition', 10, /^2, 3 a desired destination/],
-  ['nothing is ever removed', 1, /^1, 7, 8, 9 all is well/],
-  ['a removal names the destination alone', 11, /^5 foreign routes/],
-  ['a route of the kernel counts as any other', 1, /^5 foreign routes/],
-  ['lost events are not noticed', 6, /^10 silent flushes/],
-  ['links and addresses are not heard of', 3, /^10 silent flushes/],
-  ['removed routes are not heard of', 5, /^10 silent flushes/],
-  ['dumps are cut short', 1, /^1, 7, 8, 9 all is well/],
+  ['a reservation gets a lease', 3, /^a reservation stays one/],
+  ['a replacement is a removal and an addition', 1, /^2, 3 a desired destination/],
+  ['nothing is ever removed', 2, /^1, 7, 8, 9 all is well/],
+  ['a removal names the destination alone', 2, /^5 foreign routes/],
+  ['a route of the kernel counts as any other', 5, /^5 foreign routes/],
+  ['lost events are not noticed', 5, /^10 silent flushes/],
+  ['links and addresses are not heard of', 1, /^10 silent flushes/],
+  ['removed routes are not heard of', 7, /^10 silent flushes/],
+  ['dumps are cut short', 7, /^10 silent flushes/],
+  ['all routes are sent again at every look', 1, /^1 a second pass/],
+  ['the own subnet is routed, too', 1, /^6 never programmed/],
+  ['the first look begins with an empty table', 1, /^2, 3 a desired destination/],
+  ['a socket is not let go of', 1, /^a stop takes 5 s/],
+  ['files are not read', 1, /^9 a restart keeps/],
   ['routes go when the daemon ends', 1, /^2, 3 a desired destination/],
 ];
 
@@ -60,7 +66,7 @@ describe('the simulation finds what is broken on purpose', () => {
 
   it('makes the schedule of a failure short, and tells it', async () => {
     const mutant = mutants.get('a restore is not noticed')?.();
-    const found = await find('a restore is not noticed', 49);
+    const found = await find('a restore is not noticed', 17);
     if (found === undefined) throw new Error('not found');
     const short = await shrink(found, mutant);
     expect(short.violation?.invariant).toBe(found.violation?.invariant);

@@ -10,8 +10,8 @@ const failed = JSON.parse(
 ) as readonly Scenario[];
 
 describe('whole clusters under faults', () => {
-  it('keeps every invariant in 200 seeded schedules, and in every one that ever failed', async () => {
-    const seeds = Array.from({ length: 200 }, (_, i) => 1 + i);
+  it('keeps every invariant in 400 seeded schedules, and in every one that ever failed', async () => {
+    const seeds = Array.from({ length: 400 }, (_, i) => 1 + i);
     const failures: string[] = [];
     await runMany({ scenarios: [...failed, ...seeds.map((seed) => scenarioOf(seed))] }, (seed, failure) => {
       failures.push(`npm run sim -- --seed ${seed}   # ${failure}`);
