@@ -197,6 +197,23 @@ describe('a foreign route with a peer’s destination', () => {
   });
 });
 
+it('a change beside a route that takes its packets costs no dump (IPv6)', async () => {
+  host = new ReconcilerHost({ family: 6 });
+  const { kernel, eth0, clock } = host;
+  const dst = host.in('172.20.4.0/24');
+  kernel.addRoute({ dst, gateway: host.in('10.211.55.101'), linkIndex: eth0, metric: 100 });
+  await host.settled(peers);
+  await clock.advance(9_500);
+  const { dumps } = kernel.counters;
+  for (const peer of [104, 105, 106, 107]) {
+    host.put('172.20.4.0/24', `10.211.55.${peer}`);
+    await clock.advance(1_100);
+    expect(host.own).toContain(`${dst} via ${host.in(`10.211.55.${peer}`)}`);
+  }
+  expect(host.reconciler.status().problems.join()).toContain('takes its packets');
+  expect(kernel.counters.dumps - dumps).toBeLessThanOrEqual(3);
+});
+
 describe('a lease that goes while its route cannot be programmed', () => {
   it.each(['by itself', 'with everything else listed again'])('is forgotten, %s', async (how) => {
     host = new ReconcilerHost();

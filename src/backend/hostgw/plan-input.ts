@@ -47,6 +47,8 @@ export interface Plan {
   readonly changes: readonly PlannedChange[];
   /** Desired destinations that are exactly as wanted. */
   readonly installed: readonly string[];
+  /** Those whose route is there as wanted, and takes no packets: they are in conflict. */
+  readonly shadowed: readonly string[];
   /** Desired destinations that cannot be programmed now, and why. */
   readonly parked: ReadonlyMap<string, string>;
   /** Desired destinations where a route lies that we may not touch. */
@@ -59,6 +61,8 @@ export interface Plan {
 export interface Verdict {
   readonly changes: readonly PlannedChange[];
   readonly state?: 'installed' | 'parked' | 'conflict';
+  /** In conflict although the route is there as wanted: another one takes its packets. */
+  readonly shadowed?: true;
   readonly reason?: string;
 }
 

@@ -16,6 +16,7 @@ import { describe, isExact, removeOurs } from './removal.ts';
 export function plan(input: PlanInput): Plan {
   const changes: PlannedChange[] = [];
   const installed: string[] = [];
+  const shadowed: string[] = [];
   const parked = new Map<string, string>();
   const conflicts = new Map<string, string>();
   let legacyHeld = false;
@@ -27,13 +28,14 @@ export function plan(input: PlanInput): Plan {
     if (verdict.state === 'installed') installed.push(dst);
     else if (verdict.state === 'parked') parked.set(dst, verdict.reason ?? '');
     else if (verdict.state === 'conflict') conflicts.set(dst, verdict.reason ?? '');
+    if (verdict.shadowed) shadowed.push(dst);
     for (const change of verdict.changes) {
       if (change.op !== 'remove') changes.push(change);
       else if (input.held.removal(dst) !== undefined) legacyHeld ||= change.cause === 'stale-legacy';
       else if (isExact(change.route, verdict.changes, actual)) changes.push(change);
     }
   }
-  return { changes, installed, parked, conflicts, legacyHeld };
+  return { changes, installed, shadowed, parked, conflicts, legacyHeld };
 }
 
 function planDesired(input: PlanInput, desired: DesiredRoute, actual: readonly Route[]): Verdict {
@@ -98,7 +100,7 @@ function program(
     const rival = family === 6 ? there.find((held) => held !== target && isRival(held, wanted)) : undefined;
     if (rival === undefined) return { state: 'installed', changes };
     const reason = `a ${describe(rival.route)} and metric ${rival.route.metric} takes its packets`;
-    return { state: 'conflict', reason, changes };
+    return { state: 'conflict', shadowed: true, reason, changes };
   }
   const hold = input.held.put(dst);
   if (hold !== undefined) return park(input.link, desired, there, hold);

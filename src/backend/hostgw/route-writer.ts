@@ -102,7 +102,7 @@ export class RouteWriter {
       removeLegacy,
       mayReplaceForeign: (dst) => this.#foreign.allows(dst),
     });
-    for (const dst of planned.installed) {
+    for (const dst of [...planned.installed, ...planned.shadowed]) {
       // Found as wanted, by a run that sent nothing: it is ours all the same, and goes with its lease.
       this.#programmed.add(dst);
       this.#puts.settled(dst);
