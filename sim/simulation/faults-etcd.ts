@@ -59,8 +59,11 @@ export const etcdFaults: Readonly<Record<string, Fault>> = {
       const { etcd } = world.cluster;
       const backup = etcd.snapshot();
       return () => {
+        const { revision } = etcd;
         etcd.restore(backup, { sameId: dice % 2 === 0 });
         world.relearn();
+        // Other users of this etcd may write so much that nothing tells of the restore any more.
+        if (dice % 4 === 0) while (etcd.revision <= revision) etcd.put('/somebody/else', '');
       };
     },
   },

@@ -5,18 +5,13 @@ import { explanationOf, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { Random } from '../runtime/random.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
-import { type Lease, parseLease } from './lease.ts';
-import type { LeaseDelta, LeaseSnapshot, LeaseUpdate } from './lease-update.ts';
+import { firstOf, untilAborted } from '../runtime/wake.ts';
+import { KnownLeases } from './known-leases.ts';
+import { LeaseReader, revisionOf } from './lease-reader.ts';
+import type { LeaseSnapshot, LeaseUpdate } from './lease-update.ts';
 import { listRange } from './list.ts';
 import { MassRemovals } from './mass-removal.ts';
-import {
-  type KeyValue,
-  prefixEnd,
-  type Registry,
-  RegistryError,
-  type WatchBatch,
-  type WatchEvent,
-} from './registry.ts';
+import { prefixEnd, type Registry, RegistryError, type WatchBatch, type WatchEvent } from './registry.ts';
 
 export interface LeaseWatchOptions {
   readonly registry: Registry;
@@ -35,6 +30,8 @@ export interface LeaseWatchOptions {
   readonly onDoubt?: (heldBack: LeaseUpdate) => void;
 }
 
+/** A stream that was opened again is followed by a list within so long: not by all hosts of a cluster at once. */
+const compareWithinMs = 60_000;
 /** Hosts whose leases were lost by a bad restore take them again within this time, and no route goes. */
 const confirmAfterMs = 1_000;
 /** A stream that lived this long was healthy: the next failure starts a new row of attempts. */
@@ -44,8 +41,6 @@ const stuckMs = 600_000;
 /** What its loop is called. */
 export const WATCH_LOOP = 'lease-watch';
 const policy: BackoffPolicy = { initialMs: 100, maxMs: 3_000 };
-/** More junk keys than this are not told apart any more: memory is worth more than a log line. */
-const maxProblemKeys = 1_000;
 
 /** Thrown inside the loop to ask for a new list; never seen outside. */
 class ListAgain extends Error {}
@@ -61,7 +56,8 @@ class ListAgain extends Error {}
  * the compacted revision is accepted, but does not get that revision's deletes (etcd before 3.4.36 and 3.5.18).
  *
  * Listed anew when the cursor is compacted, the cluster id changed, or the revision went backwards (a restore from a
- * backup). While etcd is away nothing is delivered: the consumer keeps what it has.
+ * backup). A restore that keeps the id, after which others wrote so much that the revision is beyond the cursor again, shows in
+ * neither: so a list follows every stream that was opened again, while that goes on. While etcd is away nothing is delivered: the consumer keeps what it has.
  *
  * An update that removes most peers at once is not delivered: what another list says a moment later takes its place.
  */
@@ -71,11 +67,15 @@ export class LeaseWatch {
   #cursor: number | undefined;
   #clusterId = '';
   #failures = 0;
-  readonly #problemKeys = new Set<string>();
+  /** When the leases are to be compared with a list; Infinity: no stream was lost since the last one. */
+  #compareAtMs = Number.POSITIVE_INFINITY;
+  readonly #reader: LeaseReader;
+  readonly #known = new KnownLeases();
   readonly #removals: MassRemovals;
 
   constructor(options: LeaseWatchOptions) {
     this.#options = options;
+    this.#reader = new LeaseReader(options);
     this.#removals = new MassRemovals(options.trouble, options.subnetsPrefix);
   }
 
@@ -92,7 +92,10 @@ export class LeaseWatch {
       this.#options.activity?.round(WATCH_LOOP, stuckMs);
       try {
         const cursor = this.#cursor ?? (await this.#list(signal, onUpdate));
-        await this.#follow(cursor, signal, onUpdate);
+        await firstOf(signal, (inner) => [
+          this.#follow(cursor, inner, onUpdate),
+          this.#compare(inner, onUpdate),
+        ]);
       } catch (error) {
         signal.throwIfAborted();
         this.#noteFailure(error);
@@ -102,9 +105,10 @@ export class LeaseWatch {
   }
 
   #noteFailure(error: unknown): void {
-    const { log, trouble, registry, clock, subnetsPrefix } = this.#options;
+    const { log, trouble, registry, clock, random, subnetsPrefix } = this.#options;
     const sinceMs = this.#watchingSinceMs ?? Number.POSITIVE_INFINITY;
     this.#watchingSinceMs = undefined;
+    this.#compareAtMs = Math.min(this.#compareAtMs, clock.monotonic() + compareWithinMs * random.next());
     if (clock.monotonic() - sinceMs >= healthyStreamMs) this.#failures = 0;
     const kind = error instanceof RegistryError ? error.kind : undefined;
     if (error instanceof ListAgain || kind === 'COMPACTED') {
@@ -130,7 +134,7 @@ export class LeaseWatch {
   async #snapshot(signal: AbortSignal): Promise<LeaseSnapshot> {
     const { registry, subnetsPrefix } = this.#options;
     const { kvs, header } = await listRange(registry, subnetsPrefix, signal);
-    const leases = kvs.map((kv) => this.#parse(kv)).filter((lease) => lease !== undefined);
+    const leases = this.#reader.read(kvs);
     this.#clusterId = header.clusterId;
     return { type: 'snapshot', leases, revision: header.revision };
   }
@@ -144,10 +148,34 @@ export class LeaseWatch {
   }
 
   #give(update: LeaseUpdate, onUpdate: (update: LeaseUpdate) => void): number {
+    // What was listed in the meantime is newer.
+    if (this.#cursor !== undefined && update.revision + 1 < this.#cursor) return this.#cursor;
+    if (update.type === 'snapshot') this.#compareAtMs = Number.POSITIVE_INFINITY;
+    this.#known.take(update);
     this.#removals.take(update);
     onUpdate(update);
     this.#cursor = update.revision + 1;
     return this.#cursor;
+  }
+
+  /**
+   * Compares what was delivered with a list once that is due, and ends never. The list is delivered if it differs; what the
+   * stream brings meanwhile counts from its revision on.
+   */
+  async #compare(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<never> {
+    const { clock } = this.#options;
+    while (this.#compareAtMs < Number.POSITIVE_INFINITY) {
+      await clock.sleep(Math.max(1_000, this.#compareAtMs - clock.monotonic()), signal);
+      try {
+        const listed = await this.#snapshot(signal);
+        if (this.#known.equals(listed)) this.#compareAtMs = Number.POSITIVE_INFINITY;
+        else this.#give(await this.#confirmed(listed, signal), onUpdate);
+      } catch {
+        // Not to be had just now: the stream will tell, or the next attempt.
+        signal.throwIfAborted();
+      }
+    }
+    return await untilAborted(signal);
   }
 
   async #follow(
@@ -162,11 +190,12 @@ export class LeaseWatch {
       this.#options.activity?.round(WATCH_LOOP, stuckMs);
       this.#checkHistory(batch, cursor);
       this.#noteStream();
-      for (const event of batch.events) if (revisionOf(event) >= (this.#cursor ?? cursor)) parts.push(event);
+      parts.push(...batch.events);
       if (batch.fragment) continue;
+      parts = parts.filter((event) => revisionOf(event) >= (this.#cursor ?? cursor));
       if (batch.kind === 'progress') this.#cursor = Math.max(this.#cursor ?? 0, batch.header.revision + 1);
       else if (parts.length > 0) {
-        this.#give(await this.#confirmed(this.#deltaOf(parts), signal), onUpdate);
+        this.#give(await this.#confirmed(this.#reader.deltaOf(parts), signal), onUpdate);
         this.#failures = 0;
       }
       parts = [];
@@ -195,37 +224,4 @@ export class LeaseWatch {
     this.#watchingSinceMs ??= clock.monotonic();
     trouble.clear('lease-watch', 'the leases can be watched again', { endpoint: registry.endpoint });
   }
-
-  #deltaOf(events: readonly WatchEvent[]): LeaseDelta {
-    // Several changes of one key collapse into the last: only states matter, never steps.
-    const changes = new Map<string, Lease | undefined>();
-    let revision = 0;
-    for (const event of events) {
-      const key = event.type === 'put' ? event.kv.key : event.key;
-      revision = Math.max(revision, revisionOf(event));
-      changes.set(key, event.type === 'put' ? this.#parse(event.kv) : undefined);
-    }
-    const put = [...changes.values()].filter((lease) => lease !== undefined);
-    const removed = [...changes].filter(([, lease]) => lease === undefined).map(([key]) => key);
-    return { type: 'delta', put, removed, revision };
-  }
-
-  #parse(kv: KeyValue): Lease | undefined {
-    const parsed = parseLease(this.#options.subnetsPrefix, kv);
-    if ('lease' in parsed) {
-      this.#problemKeys.delete(kv.key);
-      return parsed.lease;
-    }
-    this.#options.activity?.count('lease-skipped');
-    if (!this.#problemKeys.has(kv.key) && this.#problemKeys.size < maxProblemKeys) {
-      // Kept also when the key is deleted: what comes and goes all day is mentioned once.
-      this.#problemKeys.add(kv.key);
-      this.#options.log.warn({ event: 'lease-skipped', revision: kv.modRevision }, parsed.problem);
-    }
-    return undefined;
-  }
-}
-
-function revisionOf(event: WatchEvent): number {
-  return event.type === 'put' ? event.kv.modRevision : event.modRevision;
 }

@@ -1,0 +1,73 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { prefix, valueOf, WatchHost } from './lease-watch-host.ts';
+
+const a = `${prefix}10.1.1.0-24`;
+const b = `${prefix}10.1.2.0-24`;
+const minuteMs = 60_000;
+
+let host: WatchHost;
+
+beforeEach(async () => {
+  host = new WatchHost();
+  host.etcd.put(a, valueOf('10.0.0.1'));
+  await host.clock.advance(10);
+});
+
+afterEach(async () => {
+  expect(await host.stop()).toEqual(new Error('stopped'));
+  expect(host.clock.pending).toBe(0);
+});
+
+describe('a stream that was lost and opened again', () => {
+  it('is followed by a list, which shows a restore that kept the id and was written over', async () => {
+    const backup = host.etcd.snapshot();
+    host.etcd.put(b, valueOf('10.0.0.2'));
+    await host.clock.advance(10);
+    const { revision } = host.etcd;
+    host.etcd.restore(backup, { sameId: true });
+    while (host.etcd.revision <= revision) host.etcd.put('/elsewhere', '');
+    await host.clock.advance(minuteMs + 5_000);
+    expect(host.believed).toEqual(host.listed);
+    expect([...host.believed.keys()]).toEqual([a]);
+    host.etcd.put(b, valueOf('10.0.0.3'));
+    await host.clock.settle();
+    expect(host.believed).toEqual(host.listed);
+  });
+
+  it('also when it is lost again and again before that', async () => {
+    const backup = host.etcd.snapshot();
+    host.etcd.delete(a);
+    await host.clock.advance(10);
+    const { revision } = host.etcd;
+    host.etcd.restore(backup, { sameId: true });
+    while (host.etcd.revision <= revision) host.etcd.put('/elsewhere', '');
+    for (let times = 0; times < 40; times++) {
+      await host.clock.advance(3_000);
+      host.etcd.cutWatches();
+    }
+    expect([...host.believed.keys()]).toEqual([a]);
+  });
+
+  it('delivers nothing when the list says the same, and lists once', async () => {
+    host.etcd.cutWatches();
+    await host.clock.advance(1_000);
+    const { range } = host.etcd.calls;
+    await host.clock.advance(10 * minuteMs);
+    expect(host.etcd.calls.range).toBe(range + 1);
+    expect(host.snapshots).toBe(1);
+  });
+
+  it('loses nothing that the stream brings while the list is on its way', async () => {
+    await host.stop();
+    host = new WatchHost({ latencyMs: 50, fragmentEvents: 1 });
+    await host.clock.advance(1_000);
+    host.etcd.cutWatches();
+    for (let times = 0; times < 2_000; times++) {
+      host.etcd.putAll(new Map([a, b].map((key) => [key, valueOf(`10.0.${times >> 8}.${times & 255}`)])));
+      await host.clock.advance(41);
+    }
+    await host.clock.advance(1_000);
+    expect(host.believed).toEqual(host.listed);
+    expect(host.snapshots).toBeGreaterThan(0);
+  });
+});
