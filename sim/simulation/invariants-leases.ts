@@ -139,12 +139,11 @@ function isInPool(key: string): boolean {
  * does not take another one, because its containers are in this one, but says so.
  */
 export function isContested(world: World, host: SimHost): boolean {
-  const subnet = selfOf(host, 4)?.subnet;
-  if (subnet === undefined || host.readiness.ready) return false;
-  return world.kvs.some((kv) => {
-    const occupied = occupiedSubnets(subnetsPrefix, kv.key);
-    return !world.hasBeen(host, holderOf(kv)) && occupied.some((other) => overlaps(other, subnet));
-  });
+  if (host.readiness.ready) return false;
+  const subnets = ([4, 6] as const).flatMap((family) => selfOf(host, family)?.subnet ?? []);
+  // Its own former address counts, too, for a daemon that was started since: a restore may bring back what it had then.
+  const others = world.kvs.filter((kv) => holderOf(kv) !== host.address);
+  return others.some(({ key }) => subnets.some((subnet) => occupies(key, subnet)));
 }
 
 /**

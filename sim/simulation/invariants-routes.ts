@@ -9,6 +9,7 @@ import {
   isInNetwork,
   isLeasable,
   isReachable,
+  selfOf,
   wantedRoutes,
 } from './oracle.ts';
 import type { World } from './world.ts';
@@ -105,7 +106,8 @@ function isTooMany(world: World, host: SimHost, route: string): boolean {
 /** What is not as it has to be with a host's routes, at rest (invariant 1). */
 export function routeProblems(world: World, host: SimHost): readonly string[] {
   return ([4, 6] as const).flatMap((family) => {
-    if (family === 6 && !world.scenario.ipv6) return [];
+    // A host that was started while IPv6 was off goes without until it is started again.
+    if (family === 6 && !(world.scenario.ipv6 && selfOf(host, 6))) return [];
     const wanted = wantedRoutes(host, family, world.kvs);
     const actual = actualRoutes(host, family);
     const missing = wanted.filter((one) => !actual.includes(one));
