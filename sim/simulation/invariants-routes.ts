@@ -103,6 +103,31 @@ function isTooMany(world: World, host: SimHost, route: string): boolean {
   return wentMs !== undefined && wentMs > (world.readySinceMs.get(host.notifier) ?? Number.POSITIVE_INFINITY);
 }
 
+/** Routes that have been asked for, or not any more, for so long, of hosts that nothing was done to since (invariant 7). */
+export function lateRoutes(world: World, promptMs: number): readonly string[] {
+  const untilMs = world.nowMs - promptMs;
+  // A comparison comes within a minute.
+  if (world.nowMs - world.sameIdRestoredMs < 120_000) return [];
+  const calm = world.present.filter((host) => {
+    const readyMs = world.readySinceMs.get(host.notifier) ?? Number.POSITIVE_INFINITY;
+    const rested = world.untouchedMs(host) > settledMs && world.calmMs(host) >= promptMs;
+    return host.running && rested && readyMs < untilMs && !world.hearsLate(host);
+  });
+  return calm.flatMap((host) => {
+    const wanted = wantedRoutes(host, 4, world.kvs);
+    const actual = actualRoutes(host, 4);
+    const since = (route: string) => world.wasAsked(...(route.split(' via ') as [string, string]));
+    const missing = wanted.filter(
+      (one) => !actual.includes(one) && (since(one)?.sinceMs ?? untilMs) < untilMs,
+    );
+    const extra = actual.filter((one) => !wanted.includes(one) && (since(one)?.wentMs ?? untilMs) < untilMs);
+    return [
+      ...missing.map((one) => `${host.name} lacks ${one}`),
+      ...extra.filter((one) => isTooMany(world, host, one)).map((one) => `${host.name} has ${one} too many`),
+    ];
+  });
+}
+
 /** What is not as it has to be with a host's routes, at rest (invariant 1). */
 export function routeProblems(world: World, host: SimHost): readonly string[] {
   return ([4, 6] as const).flatMap((family) => {

@@ -67,6 +67,8 @@ export class Memory {
   readonly #lateUntilMs = new Map<SimHost, number>();
   /** How often keys went because their lease ended. */
   expired = 0;
+  /** When a backup was restored under the same id last: only a later comparison may tell. */
+  sameIdRestoredMs = Number.NEGATIVE_INFINITY;
   /** Nothing goes wrong any more, and all have what they need. */
   resting = false;
   /** Log lines that were looked at. */

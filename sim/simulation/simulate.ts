@@ -2,7 +2,7 @@ import type { Wrappers } from '../host.ts';
 import { faults } from './faults.ts';
 import { checkDaemons, daemonProblems, isRefused, isStarved, waitingProblems } from './invariants-daemons.ts';
 import { checkCommit, leaseProblems } from './invariants-leases.ts';
-import { checkRouteChange, routeProblems } from './invariants-routes.ts';
+import { checkRouteChange, lateRoutes, routeProblems } from './invariants-routes.ts';
 import type { Violation } from './memory.ts';
 import type { FaultEvent, Scenario } from './scenario.ts';
 import { World } from './world.ts';
@@ -20,6 +20,8 @@ export interface Outcome {
 const lookMs = 5_000;
 /** By then everything is as it should be after all faults are over: the longest backoff but one is a minute. */
 const settleLimitMs = 180_000;
+/** A watch that was opened again tells at once what was missed. */
+const promptMs = 20_000;
 /** By then also who waits for a lease to end or an address to be his alone has what he waits for. */
 const waitingLimitMs = 25 * 60_000;
 const quietMs = 60_000;
@@ -112,11 +114,14 @@ async function undoAll(undos: ReadonlyMap<Undo, boolean>, lingering: boolean): P
 
 /** Waits until all is as it should be. */
 async function settle(world: World, limitMs: number, problems: () => readonly string[]): Promise<void> {
-  const endMs = world.nowMs + limitMs;
+  const startMs = world.nowMs;
+  const endMs = startMs + limitMs;
   while (world.violations.length === 0) {
     await world.passUntil(world.nowMs + 10_000);
     const left = problems();
     if (left.length === 0) return;
+    const late = world.nowMs - startMs >= promptMs ? lateRoutes(world, promptMs) : [];
+    if (late.length > 0) return world.violate('7 a lost watch loses nothing', late.join('\n  '));
     if (world.nowMs >= endMs)
       return world.violate('1, 7, 8, 9 all is well in the end', left.slice(0, 8).join('\n  '));
   }

@@ -20,13 +20,13 @@ async function find(name: string, guess: number): Promise<Outcome | undefined> {
 
 /** Which seed noticed each when this was written, so as not to try all that do not: the invariants are what counts. */
 const table: readonly (readonly [mutant: string, seed: number, invariant: RegExp])[] = [
-  ['the watch loses an event', 1, /^1, 7, 8, 9 all is well/],
-  ['the watch does not tell of deletions', 2, /^1, 7, 8, 9 all is well/],
+  ['the watch loses an event', 1, /^7 a lost watch loses nothing/],
+  ['the watch does not tell of deletions', 2, /^7 a lost watch loses nothing/],
   ['a fragment is taken for the whole', 36, /^1, 7, 8, 9 all is well/],
-  ['the watch goes on after the newest header', 1, /^1, 7, 8, 9 all is well/],
+  ['the watch goes on after the newest header', 36, /^7 a lost watch loses nothing/],
   ['a stream that ended is not opened again', 1, /^1, 7, 8, 9 all is well/],
-  ['a compaction is passed over', 1, /^1, 7, 8, 9 all is well/],
-  ['a restore is not noticed', 17, /^1, 7, 8, 9 all is well/],
+  ['a compaction is passed over', 132, /^7 a lost watch loses nothing/],
+  ['a restore is not noticed', 544, /^1, 7, 8, 9 all is well/],
   ['a list is cut short', 1, /^2, 3 a desired destination/],
   ['a junk key empties the list', 1, /^2, 3 a desired destination/],
   ['a stream that ends takes all leases with it', 1, /^2, 3 a desired destination/],
@@ -38,7 +38,7 @@ const table: readonly (readonly [mutant: string, seed: number, invariant: RegExp
   ['a renewal grants another lease', 1, /^1, 7, 8, 9 all is well/],
   ['a reservation gets a lease', 3, /^a reservation stays one/],
   ['a replacement is a removal and an addition', 1, /^2, 3 a desired destination/],
-  ['nothing is ever removed', 2, /^1, 7, 8, 9 all is well/],
+  ['nothing is ever removed', 2, /^7 a lost watch loses nothing/],
   ['a removal names the destination alone', 2, /^5 foreign routes/],
   ['a route of the kernel counts as any other', 5, /^5 foreign routes/],
   ['lost events are not noticed', 5, /^10 silent flushes/],
@@ -65,15 +65,15 @@ describe('the simulation finds what is broken on purpose', () => {
   });
 
   it('makes the schedule of a failure short, and tells it', async () => {
-    const mutant = mutants.get('a restore is not noticed')?.();
-    const found = await find('a restore is not noticed', 17);
+    const mutant = mutants.get('a compaction is passed over')?.();
+    const found = await find('a compaction is passed over', 132);
     if (found === undefined) throw new Error('not found');
     const short = await shrink(found, mutant);
     expect(short.violation?.invariant).toBe(found.violation?.invariant);
     expect(short.scenario.events.length).toBeLessThanOrEqual(6);
     const text = describeFailure(short);
     expect(text).toContain(`seed ${found.scenario.seed}: `);
-    expect(text).toContain('restore an older backup');
+    expect(text).toContain('cut watches and compact');
     expect(text.split('\n').length).toBeLessThan(80);
   });
 });
