@@ -33,7 +33,7 @@ export class SimKernelConnection implements Kernel {
 
   async subscribe(): Promise<KernelEvents> {
     this.#throwIfClosed();
-    const stream = this.#kernel.subscribe(this);
+    const stream = this.#kernel.subscribe();
     this.#streams.add(stream);
     return stream;
   }

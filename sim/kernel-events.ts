@@ -1,15 +1,8 @@
 import { KernelError } from '../src/kernel/errors.ts';
 import type { KernelEvent, KernelEvents } from '../src/kernel/kernel.ts';
 
-/** An event before it is known who listens: `origin` is the connection that caused it, undefined for anybody else. */
-export interface SimEvent {
-  readonly event: KernelEvent;
-  readonly origin: object | undefined;
-}
-
 /** One subscriber's stream. */
 export class SimEventStream implements KernelEvents {
-  readonly #owner: object;
   readonly #capacity: number;
   readonly #onClose: (stream: SimEventStream) => void;
   #events: KernelEvent[] = [];
@@ -17,16 +10,15 @@ export class SimEventStream implements KernelEvents {
   #closed = false;
   #wake: (() => void) | undefined;
 
-  /** `owner`: events of this origin are marked `own`. `capacity`: how many may wait before events are lost. */
-  constructor(owner: object, capacity: number, onClose: (stream: SimEventStream) => void) {
-    this.#owner = owner;
+  /** `capacity`: how many may wait before events are lost. */
+  constructor(capacity: number, onClose: (stream: SimEventStream) => void) {
     this.#capacity = capacity;
     this.#onClose = onClose;
   }
 
-  push({ event, origin }: SimEvent): void {
+  push(event: KernelEvent): void {
     if (this.#events.length >= this.#capacity) this.overflow();
-    if (!this.#lost) this.#events.push(withOwner(event, origin === this.#owner));
+    if (!this.#lost) this.#events.push(event);
     this.#wake?.();
   }
 
@@ -76,8 +68,4 @@ export class SimEventStream implements KernelEvents {
       signal.addEventListener('abort', wake, { once: true });
     });
   }
-}
-
-function withOwner(event: KernelEvent, own: boolean): KernelEvent {
-  return event.type === 'route-added' || event.type === 'route-removed' ? { ...event, own } : event;
 }

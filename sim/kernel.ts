@@ -120,7 +120,7 @@ export class SimKernel {
     }
     this.#tables[4].flush((route) => route.linkIndex === link.index);
     for (const route of this.#tables[6].flush((r) => r.linkIndex === link.index)) {
-      this.#emit({ type: 'route-removed', route, own: false });
+      this.#emit({ type: 'route-removed', route });
     }
     const lost = this.#addresses.of(link.index).filter((a) => a.family === 6);
     for (const address of lost) this.#dropAddress(address);
@@ -209,7 +209,7 @@ export class SimKernel {
     const before = table.at(dst);
     const result = table.insert({ ...route, dst }, mode);
     if ('errno' in result) return result.errno;
-    if (result.notify) this.#emit({ type: 'route-added', ...result.notify, own: false }, origin);
+    if (result.notify) this.#emit({ type: 'route-added', ...result.notify });
     if (origin) this.onDaemonChange({ family: route.family, dst, before, after: table.at(dst) });
     return undefined;
   }
@@ -221,7 +221,7 @@ export class SimKernel {
     const before = this.#tables[family].at(dst);
     const route = this.#tables[family].remove({ ...match, dst });
     if (route === undefined) return 'ESRCH';
-    this.#emit({ type: 'route-removed', route, own: false }, origin);
+    this.#emit({ type: 'route-removed', route });
     if (origin) this.onDaemonChange({ family, dst, before, after: this.#tables[family].at(dst) });
     return undefined;
   }
@@ -232,8 +232,8 @@ export class SimKernel {
     return lookUp(address, { addresses: this.#addresses, table, loopbackIndex: this.link('lo').index });
   }
 
-  subscribe(owner: object): SimEventStream {
-    const stream = new SimEventStream(owner, this.#eventCapacity, (closed) => this.#streams.delete(closed));
+  subscribe(): SimEventStream {
+    const stream = new SimEventStream(this.#eventCapacity, (closed) => this.#streams.delete(closed));
     this.#streams.add(stream);
     return stream;
   }
@@ -267,7 +267,7 @@ export class SimKernel {
     this.#emit({ type: 'link-changed', link });
   }
 
-  #emit(event: KernelEvent, origin?: object): void {
-    for (const stream of this.#streams) stream.push({ event, origin });
+  #emit(event: KernelEvent): void {
+    for (const stream of this.#streams) stream.push(event);
   }
 }

@@ -49,10 +49,6 @@ export class CommandSocket {
     this.#messagesPerWrite = Math.max(1, Math.min(MAX_MESSAGES_PER_WRITE, answers));
   }
 
-  get portId(): number {
-    return this.#socket.portId;
-  }
-
   /** See Kernel.apply. */
   apply(changes: readonly RouteChange[], signal: AbortSignal | undefined): Promise<readonly ChangeResult[]> {
     return unlessAborted(

@@ -58,12 +58,12 @@ export function decodeAddress(payload: Buffer): LinkAddress | undefined {
   };
 }
 
-/** What a notification says; undefined when it is none that matters. `ownPortId`: the socket that `apply` writes to. */
-export function decodeEvent(message: NetlinkMessage, ownPortId: number): KernelEvent | undefined {
+/** What a notification says; undefined when it is none that matters. */
+export function decodeEvent(message: NetlinkMessage): KernelEvent | undefined {
   switch (message.type) {
     case RTM.NEWROUTE:
     case RTM.DELROUTE:
-      return decodeRouteEvent(message, ownPortId);
+      return decodeRouteEvent(message);
     case RTM.NEWADDR:
     case RTM.DELADDR: {
       const address = decodeAddress(message.data);
@@ -82,13 +82,12 @@ export function decodeEvent(message: NetlinkMessage, ownPortId: number): KernelE
   }
 }
 
-function decodeRouteEvent(message: NetlinkMessage, ownPortId: number): KernelEvent | undefined {
+function decodeRouteEvent(message: NetlinkMessage): KernelEvent | undefined {
   const route = decodeRoute(message.data);
   if (route === undefined) return undefined;
-  const own = message.port === ownPortId;
-  if (message.type === RTM.DELROUTE) return { type: 'route-removed', route, own };
+  if (message.type === RTM.DELROUTE) return { type: 'route-removed', route };
   const replaced = (message.flags & NLM_F.REPLACE) !== 0;
-  return { type: 'route-added', route, replaced, appended: (message.flags & NLM_F.APPEND) !== 0, own };
+  return { type: 'route-added', route, replaced, appended: (message.flags & NLM_F.APPEND) !== 0 };
 }
 
 /** What comes before a malformed attribute is used, the rest is not. */

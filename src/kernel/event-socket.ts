@@ -20,7 +20,6 @@ const IDLE_READ_MS = 60_000;
  */
 export class EventSocket implements KernelEvents {
   readonly #socket: NetlinkSocket;
-  readonly #ownPortId: number;
   readonly #onClose: () => void;
   readonly #buffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
   #received: KernelEvent[] = [];
@@ -33,12 +32,10 @@ export class EventSocket implements KernelEvents {
   #barrierSeen = 0;
   #closed = false;
 
-  /** `ownPortId`: port of the socket whose requests count as our own. */
-  constructor(options: { ownPortId: number; receiveBufferBytes: number; onClose: () => void }) {
-    const { receiveBufferBytes, ownPortId, onClose } = options;
+  constructor(options: { receiveBufferBytes: number; onClose: () => void }) {
+    const { receiveBufferBytes, onClose } = options;
     const groups = Object.values(RTNLGRP);
     this.#socket = new NetlinkSocket({ groups, receiveBufferBytes, receiveTimeoutMs: IDLE_READ_MS });
-    this.#ownPortId = ownPortId;
     this.#onClose = onClose;
   }
 
@@ -122,7 +119,7 @@ export class EventSocket implements KernelEvents {
         if (message.seq !== 0) this.#barrierSeen = message.seq;
         continue;
       }
-      const event = decodeEvent(message, this.#ownPortId);
+      const event = decodeEvent(message);
       if (event !== undefined) this.#received.push(event);
     }
   }

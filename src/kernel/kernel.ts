@@ -160,17 +160,16 @@ export type KernelEvent =
    * first, whoever owned that; with `appended` it is the last; with neither it is the first. In IPv4 that is all there is
    * to know: a list of routes per key can be kept from these events alone (but for silent flushes). In IPv6 a route added
    * beside another of its key merges with it into one multipath route: the event then is `special`, and only a dump
-   * tells what the key holds now. `own`: caused by this Kernel object's `apply`.
+   * tells what the key holds now.
    */
   | {
       readonly type: 'route-added';
       readonly route: Route;
       readonly replaced: boolean;
       readonly appended: boolean;
-      readonly own: boolean;
     }
   /** The one route of the key that equals `route` in all fields is gone. Flushes by the kernel are silent in IPv4. */
-  | { readonly type: 'route-removed'; readonly route: Route; readonly own: boolean }
+  | { readonly type: 'route-removed'; readonly route: Route }
   /** A link appeared or changed in any way. */
   | { readonly type: 'link-changed'; readonly link: Link }
   | { readonly type: 'link-removed'; readonly linkIndex: number; readonly name: string }

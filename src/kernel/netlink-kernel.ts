@@ -73,7 +73,6 @@ class NetlinkKernel implements Kernel {
       'subscribe to notifications',
       () =>
         new EventSocket({
-          ownPortId: this.#commands.portId,
           receiveBufferBytes: this.#receiveBufferBytes,
           onClose: () => this.#events.delete(events),
         }),

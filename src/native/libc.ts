@@ -13,7 +13,6 @@ interface Libc {
     value: ArrayBufferView,
     length: ArrayBufferView,
   ): number;
-  getsockname(fd: number, address: ArrayBufferView, length: ArrayBufferView): number;
   recv(fd: number, buffer: ArrayBufferView, length: number, flags: number): number;
   send(fd: number, buffer: ArrayBufferView, length: number, flags: number): number;
   sendto(
@@ -54,7 +53,6 @@ function load(): Libc {
     bind: self.func('int bind(int, const void *, int)'),
     setsockopt: self.func('int setsockopt(int, int, int, const void *, int)'),
     getsockopt: self.func('int getsockopt(int, int, int, void *, void *)'),
-    getsockname: self.func('int getsockname(int, void *, void *)'),
     recv: self.func('intptr_t recv(int, void *, size_t, int)'),
     send: self.func('intptr_t send(int, const void *, size_t, int)'),
     sendto: self.func('intptr_t sendto(int, const void *, size_t, int, const void *, int)'),

@@ -36,8 +36,6 @@ export interface NetlinkSocketOptions {
  * is never read from.
  */
 export class NetlinkSocket {
-  /** The address the kernel answers to, and the `nlmsg_pid` of notifications this socket's requests cause. */
-  readonly portId: number;
   /** The receive buffer's real size as the kernel accounts it: twice what was asked for, if that was granted. */
   readonly receiveBufferBytes: number;
   readonly #fd: number;
@@ -57,7 +55,6 @@ export class NetlinkSocket {
       setReceiveTimeout(fd, options.receiveTimeoutMs);
       // Bound last: no notification arrives before the buffer has its size.
       check('bind', libc().bind(fd, netlinkAddress(options.groups ?? []), 12));
-      this.portId = ownPortId(fd);
     } catch (error) {
       closeSync(fd);
       throw error;
@@ -145,12 +142,6 @@ function netlinkAddress(groups: readonly number[]): Uint32Array {
   new Uint16Array(address.buffer)[0] = AF_NETLINK;
   address[2] = groups.reduce((mask, group) => mask | (1 << (group - 1)), 0) >>> 0;
   return address;
-}
-
-function ownPortId(fd: number): number {
-  const address = new Uint32Array(3);
-  check('getsockname', libc().getsockname(fd, address, Uint32Array.of(12)));
-  return address[1] ?? 0;
 }
 
 function setReceiveBuffer(fd: number, bytes: number): number {

@@ -16,10 +16,10 @@ export function blackholeContract(at: () => KernelFixture): void {
       expect(await at().kernel.routes(ours.family)).toContainEqual(routeOf(ours));
       expect(await at().add(ours)).toEqual(['EEXIST']);
       const brief = `${ours.dst} proto 102 metric ${ours.metric} blackhole`;
-      expect(await at().told()).toEqual([`+! ${brief}`]);
+      expect(await at().told()).toEqual([`+ ${brief}`]);
       expect(await at().remove({ ...ours, protocol: 4 })).toEqual(['ESRCH']);
       expect(await at().remove(ours)).toEqual(['done']);
-      expect(await at().told()).toEqual([`-! ${brief}`]);
+      expect(await at().told()).toEqual([`- ${brief}`]);
     });
 
     test('lie behind a connected route that comes later', async () => {
@@ -52,7 +52,7 @@ export function blackholeContract(at: () => KernelFixture): void {
       await at().operator.addRoute('add', { dst: DST6, blackhole: true });
       await at().events.drain();
       expect(await at().replace(blackhole(DST6, 1024))).toEqual(['done']);
-      expect(await at().told()).toEqual([`=! ${DST6} proto 102 metric 1024 blackhole`]);
+      expect(await at().told()).toEqual([`= ${DST6} proto 102 metric 1024 blackhole`]);
       expect(await at6()).toEqual([`${DST6} proto 102 metric 1024 blackhole`]);
     });
   });

@@ -54,9 +54,9 @@ export function eventContract(at: () => KernelFixture): void {
       await at().replace(at().ours(DST, OTHER));
       await at().remove(at().ours(DST, OTHER));
       expect(await at().told()).toEqual([
-        `+! ${DST} via ${PEER} proto 102 metric 0`,
-        `=! ${DST} via ${OTHER} proto 102 metric 0`,
-        `-! ${DST} via ${OTHER} proto 102 metric 0`,
+        `+ ${DST} via ${PEER} proto 102 metric 0`,
+        `= ${DST} via ${OTHER} proto 102 metric 0`,
+        `- ${DST} via ${OTHER} proto 102 metric 0`,
       ]);
     });
 

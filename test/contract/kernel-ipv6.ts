@@ -22,9 +22,9 @@ export function ipv6Contract(at: () => KernelFixture): void {
       expect(await at().remove(ours())).toEqual(['ESRCH']);
       expect(await at().remove(ours(OTHER))).toEqual(['done']);
       expect(await at().told()).toEqual([
-        `+! ${DST} via ${PEER} proto 102 metric 1024`,
-        `=! ${DST} via ${OTHER} proto 102 metric 1024`,
-        `-! ${DST} via ${OTHER} proto 102 metric 1024`,
+        `+ ${DST} via ${PEER} proto 102 metric 1024`,
+        `= ${DST} via ${OTHER} proto 102 metric 1024`,
+        `- ${DST} via ${OTHER} proto 102 metric 1024`,
       ]);
     });
 
@@ -32,7 +32,7 @@ export function ipv6Contract(at: () => KernelFixture): void {
       await at().add(ours());
       await at().events.drain();
       expect(await at().replace(ours())).toEqual(['done']);
-      expect(await at().told()).toEqual([`=! ${DST} via ${PEER} proto 102 metric 1024`]);
+      expect(await at().told()).toEqual([`= ${DST} via ${PEER} proto 102 metric 1024`]);
     });
 
     test('a second gateway merges into one multipath route', async () => {
@@ -59,11 +59,11 @@ export function ipv6Contract(at: () => KernelFixture): void {
       await at().operator.addRoute('add', { dst: DST, gateway: PEER });
       await at().events.drain();
       expect(await at().replace(ours())).toEqual(['done']);
-      expect(await at().told()).toEqual([`=! ${DST} via ${PEER} proto 102 metric 1024`]);
+      expect(await at().told()).toEqual([`= ${DST} via ${PEER} proto 102 metric 1024`]);
       await at().operator.addRoute('append', { dst: DST, gateway: OTHER });
       await at().events.drain();
       expect(await at().replace(ours())).toEqual(['done']);
-      expect(await at().told()).toEqual([`=! ${DST} via ${PEER} proto 102 metric 1024`]);
+      expect(await at().told()).toEqual([`= ${DST} via ${PEER} proto 102 metric 1024`]);
       expect(await table()).toEqual([CONNECTED, `${DST} via ${PEER} proto 102 metric 1024`]);
     });
 
@@ -74,7 +74,7 @@ export function ipv6Contract(at: () => KernelFixture): void {
       await at().operator.addRoute('add', { dst: DST, ...there });
       await at().events.drain();
       expect(await at().replace(ours())).toEqual(['done']);
-      expect(await at().told()).toEqual([`=! ${DST} via ${PEER} proto 102 metric 1024`]);
+      expect(await at().told()).toEqual([`= ${DST} via ${PEER} proto 102 metric 1024`]);
       expect(await table()).toEqual([CONNECTED, `${DST} via ${PEER} proto 102 metric 1024`]);
       await at().operator.addRoute('append', { dst: DST, ...there });
       expect(await at().replace(ours(OTHER))).toEqual(['done']);

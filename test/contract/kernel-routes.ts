@@ -11,11 +11,11 @@ const CONNECTED = '10.211.55.0/24 proto 2 metric 0';
 /** What the kernel does with the changes it is asked for (IPv4). */
 export function routeContract(at: () => KernelFixture): void {
   describe('add', () => {
-    test('installs exactly the route asked for, and tells so as our own', async () => {
+    test('installs exactly the route asked for, and tells so', async () => {
       expect(await at().add(at().ours())).toEqual(['done']);
       expect(await at().kernel.routes(4)).toContainEqual(routeOf(at().ours()));
       expect(await at().routeNews()).toEqual([
-        { type: 'route-added', route: routeOf(at().ours()), replaced: false, appended: false, own: true },
+        { type: 'route-added', route: routeOf(at().ours()), replaced: false, appended: false },
       ]);
     });
 
@@ -45,14 +45,14 @@ export function routeContract(at: () => KernelFixture): void {
   describe('replace', () => {
     test('creates when there is nothing', async () => {
       expect(await at().replace(at().ours())).toEqual(['done']);
-      expect(await at().told()).toEqual([`+! ${DST} via ${PEER} proto 102 metric 0`]);
+      expect(await at().told()).toEqual([`+ ${DST} via ${PEER} proto 102 metric 0`]);
     });
 
     test('changes the gateway in one step', async () => {
       await at().add(at().ours());
       await at().events.drain();
       expect(await at().replace(at().ours(DST, OTHER))).toEqual(['done']);
-      expect(await at().told()).toEqual([`=! ${DST} via ${OTHER} proto 102 metric 0`]);
+      expect(await at().told()).toEqual([`= ${DST} via ${OTHER} proto 102 metric 0`]);
       expect(await at().table()).toEqual([CONNECTED, `${DST} via ${OTHER} proto 102 metric 0`]);
     });
 
@@ -67,7 +67,7 @@ export function routeContract(at: () => KernelFixture): void {
       await at().operator.addRoute('add', { dst: DST, gateway: PEER });
       await at().events.drain();
       expect(await at().replace(at().ours())).toEqual(['done']);
-      expect(await at().told()).toEqual([`=! ${DST} via ${PEER} proto 102 metric 0`]);
+      expect(await at().told()).toEqual([`= ${DST} via ${PEER} proto 102 metric 0`]);
       expect(await at().table()).toEqual([CONNECTED, `${DST} via ${PEER} proto 102 metric 0`]);
     });
 
@@ -77,7 +77,7 @@ export function routeContract(at: () => KernelFixture): void {
       await at().operator.addRoute('prepend', { dst: DST, gateway: THIRD, protocol: 4 });
       await at().events.drain();
       expect(await at().replace(at().ours(DST, '10.211.55.104'))).toEqual(['done']);
-      expect(await at().told()).toEqual([`=! ${DST} via 10.211.55.104 proto 102 metric 0`]);
+      expect(await at().told()).toEqual([`= ${DST} via 10.211.55.104 proto 102 metric 0`]);
       expect(await at().table()).toEqual([
         CONNECTED,
         `${DST} via 10.211.55.104 proto 102 metric 0`,
@@ -98,7 +98,7 @@ export function routeContract(at: () => KernelFixture): void {
       await at().operator.addAddress('eth0', '172.20.1.1/24');
       await at().events.drain();
       expect(await at().replace(at().ours())).toEqual(['done']);
-      expect(await at().told()).toEqual([`=! ${DST} via ${PEER} proto 102 metric 0`]);
+      expect(await at().told()).toEqual([`= ${DST} via ${PEER} proto 102 metric 0`]);
       expect(await at().table()).toEqual([CONNECTED, `${DST} via ${PEER} proto 102 metric 0`]);
     });
   });
@@ -108,9 +108,7 @@ export function routeContract(at: () => KernelFixture): void {
       await at().add(at().ours());
       await at().events.drain();
       expect(await at().remove(at().ours())).toEqual(['done']);
-      expect(await at().routeNews()).toEqual([
-        { type: 'route-removed', route: routeOf(at().ours()), own: true },
-      ]);
+      expect(await at().routeNews()).toEqual([{ type: 'route-removed', route: routeOf(at().ours()) }]);
       expect(await at().table()).toEqual([CONNECTED]);
     });
 
@@ -177,8 +175,8 @@ export function routeContract(at: () => KernelFixture): void {
       );
       expect(results).toEqual(['done', 'ENETUNREACH', 'ESRCH', 'EEXIST', 'done']);
       expect(await at().told()).toEqual([
-        `+! ${DST} via ${PEER} proto 102 metric 0`,
-        `+! 172.20.4.0/24 via ${PEER} proto 102 metric 0`,
+        `+ ${DST} via ${PEER} proto 102 metric 0`,
+        `+ 172.20.4.0/24 via ${PEER} proto 102 metric 0`,
       ]);
     });
   });

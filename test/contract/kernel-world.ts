@@ -71,7 +71,7 @@ export function brief(route: Route): string {
   return `${route.dst}${via} proto ${route.protocol} metric ${route.metric}${kind}${route.special ? ' special' : ''}`;
 }
 
-/** The events about routes, shortened: `+` added, `=` replaced, `>` appended, `-` removed, `!` when our own. */
+/** The events about routes, shortened: `+` added, `=` replaced, `>` appended, `-` removed. */
 export function routeEvents(events: readonly KernelEvent[]): string[] {
   return events.flatMap((event) => {
     if (event.type === 'overflow') return ['overflow'];
@@ -79,7 +79,7 @@ export function routeEvents(events: readonly KernelEvent[]): string[] {
     if (event.route.dst.startsWith('fe80:')) return [];
     const added = event.type === 'route-added';
     const sign = added ? (event.replaced ? '=' : event.appended ? '>' : '+') : '-';
-    return [`${sign}${event.own ? '!' : ''} ${brief(event.route)}`];
+    return [`${sign} ${brief(event.route)}`];
   });
 }
 

@@ -7,7 +7,6 @@ import { encodeChange } from '../../src/kernel/encode.ts';
 import type { KernelEvent, Route } from '../../src/kernel/kernel.ts';
 import { RTM } from '../../src/kernel/rtnetlink.ts';
 
-const OWN_PORT = 4711;
 const ATTRIBUTE_HEADER_BYTES = 4;
 
 function attribute(type: number, ...data: readonly number[]): Buffer {
@@ -58,7 +57,7 @@ function damaged(bytes: Buffer, changes: readonly (readonly [number, number])[])
 }
 
 function eventsOf(bytes: Buffer): readonly KernelEvent[] {
-  return messagesOf(bytes).flatMap((one) => decodeEvent(one, OWN_PORT) ?? []);
+  return messagesOf(bytes).flatMap((one) => decodeEvent(one) ?? []);
 }
 
 /** A route that the planner may take for one it can compare and change must be one that the kernel can have. */
@@ -91,7 +90,7 @@ describe('the kernel’s datagrams', () => {
         // Each takes at least its header, so that the reading comes to an end.
         expect(messages.length).toBeLessThanOrEqual(harmed.length / 16);
         for (const one of messages) {
-          const event = decodeEvent(one, OWN_PORT);
+          const event = decodeEvent(one);
           if (event !== undefined && 'route' in event) expectPossible(event.route);
           decodeAnswer(one);
           decodeDone(one);

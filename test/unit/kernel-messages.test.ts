@@ -87,14 +87,13 @@ describe('route messages', () => {
     });
   });
 
-  test('whose flags and sender say what happened', () => {
+  test('whose flags say what happened', () => {
     const message = notification();
-    const event = (flags: number, port: number, type: number = RTM.NEWROUTE) =>
-      decodeEvent({ ...message, flags, port, type }, 4711);
-    expect(event(NLM_F.CREATE, 4711)).toMatchObject({ replaced: false, appended: false, own: true });
-    expect(event(NLM_F.REPLACE, 4712)).toMatchObject({ replaced: true, appended: false, own: false });
-    expect(event(NLM_F.CREATE | NLM_F.APPEND, 0)).toMatchObject({ replaced: false, appended: true });
-    expect(event(0, 4711, RTM.DELROUTE)).toMatchObject({ type: 'route-removed', own: true });
+    const event = (flags: number, type: number = RTM.NEWROUTE) => decodeEvent({ ...message, flags, type });
+    expect(event(NLM_F.CREATE)).toMatchObject({ replaced: false, appended: false });
+    expect(event(NLM_F.REPLACE)).toMatchObject({ replaced: true, appended: false });
+    expect(event(NLM_F.CREATE | NLM_F.APPEND)).toMatchObject({ replaced: false, appended: true });
+    expect(event(0, RTM.DELROUTE)).toMatchObject({ type: 'route-removed' });
   });
 
   test('with an attribute nobody knows are special, and other tables are no routes of ours', () => {

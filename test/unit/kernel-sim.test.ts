@@ -59,7 +59,7 @@ describe('the simulated kernel', () => {
     sim.addRoute({ dst: '172.20.2.0/24', gateway: '10.211.55.101', linkIndex: eth0 });
     expect(await events.next(NEVER)).toEqual([{ type: 'overflow' }]);
     sim.deleteRoute({ dst: '172.20.2.0/24' });
-    expect(await events.next(NEVER)).toMatchObject([{ type: 'route-removed', own: false }]);
+    expect(await events.next(NEVER)).toMatchObject([{ type: 'route-removed' }]);
   });
 
   test('loses events when too many wait', async () => {

@@ -17,10 +17,9 @@ const added = (given: Route, over: { replaced?: boolean; appended?: boolean } = 
   route: given,
   replaced: false,
   appended: false,
-  own: false,
   ...over,
 });
-const removed = (given: Route): KernelEvent => ({ type: 'route-removed', route: given, own: false });
+const removed = (given: Route): KernelEvent => ({ type: 'route-removed', route: given });
 
 let mirror: Mirror;
 beforeEach(() => {

@@ -51,7 +51,7 @@ function deaf(answer: (change: RouteChange) => ChangeResult): HostOptions {
 /** Another program: does something after every route event, a millisecond later. */
 function onRouteEvent(react: (event: { type: string; dst: string; protocol: number }) => void): void {
   const { kernel, clock } = host;
-  const stream = kernel.subscribe({});
+  const stream = kernel.subscribe();
   watching = stream;
   void (async () => {
     for (;;) {

@@ -9,7 +9,7 @@ const first = '172.20.1.0/24';
 const stale = '172.20.50.0/24';
 
 async function eventsOf(work: () => Promise<void>): Promise<readonly KernelEvent[]> {
-  const stream = host.kernel.subscribe({});
+  const stream = host.kernel.subscribe();
   await work();
   const events = await stream.drain();
   stream.close();
