@@ -69,6 +69,8 @@ export class LeaseWatch {
   #failures = 0;
   /** When the leases are to be compared with a list; Infinity: no stream was lost since the last one. */
   #compareAtMs = Number.POSITIVE_INFINITY;
+  /** Etcd seems to have been restored: hosts have to find out one by one, each at its own pace. */
+  #restored = false;
   readonly #reader: LeaseReader;
   readonly #known = new KnownLeases();
   readonly #removals: MassRemovals;
@@ -113,6 +115,7 @@ export class LeaseWatch {
     const kind = error instanceof RegistryError ? error.kind : undefined;
     if (error instanceof ListAgain || kind === 'COMPACTED') {
       this.#cursor = undefined;
+      this.#restored = error instanceof ListAgain;
       this.#options.activity?.count('relist', kind === 'COMPACTED' ? 'compacted' : 'history');
       log.info(
         { event: 'relist', reason: messageOf(error) },
@@ -128,7 +131,9 @@ export class LeaseWatch {
   }
 
   async #list(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<number> {
-    return this.#give(await this.#confirmed(await this.#snapshot(signal), signal), onUpdate);
+    const listed = await this.#confirmed(await this.#snapshot(signal), signal);
+    this.#restored = false;
+    return this.#give(listed, onUpdate);
   }
 
   async #snapshot(signal: AbortSignal): Promise<LeaseSnapshot> {
@@ -139,9 +144,9 @@ export class LeaseWatch {
     return { type: 'snapshot', leases, revision: header.revision };
   }
 
-  /** The update itself; of one that removes most peers at once what a linearizable list says a moment later. */
+  /** The update itself; of one that removes most peers at once, or any after a restore, what a linearizable list says a moment later. */
   async #confirmed(update: LeaseUpdate, signal: AbortSignal): Promise<LeaseUpdate> {
-    if (!this.#removals.doubts(update)) return update;
+    if (!this.#removals.doubts(update, this.#restored)) return update;
     this.#options.onDoubt?.(update);
     await this.#options.clock.sleep(confirmAfterMs, signal);
     return await this.#snapshot(signal);

@@ -21,9 +21,12 @@ export class MassRemovals {
     this.#subnetsPrefix = subnetsPrefix;
   }
 
-  /** Whether the update has to be confirmed before anybody is told; the operator is, then. */
-  doubts(update: LeaseUpdate): boolean {
-    const gone = this.#massOf(update);
+  /**
+   * Whether the update has to be confirmed before anybody is told; the operator is, then. `restored`: any removal has to, since
+   * a restore takes leases from hosts of which some may have taken theirs again by now, and others not yet.
+   */
+  doubts(update: LeaseUpdate, restored = false): boolean {
+    const gone = restored ? this.#goneOf(update) || undefined : this.#massOf(update);
     if (gone === undefined) return false;
     const known = this.#keys.size;
     const text = `${gone} of ${known} leases under ${this.#subnetsPrefix} are gone at once`;
@@ -47,13 +50,16 @@ export class MassRemovals {
   }
 
   #massOf(update: LeaseUpdate): number | undefined {
+    const gone = this.#goneOf(update);
+    return gone > unquestioned && 2 * gone >= this.#keys.size ? gone : undefined;
+  }
+
+  #goneOf(update: LeaseUpdate): number {
     const isKnown = (key: string) => this.#keys.has(key);
     const isSpoilt = (lease: Lease) => isKnown(lease.key) && !isPeer(lease);
-    const gone =
-      update.type === 'delta'
-        ? update.removed.filter(isKnown).length + update.put.filter(isSpoilt).length
-        : this.#keys.size - update.leases.filter((lease) => isKnown(lease.key) && isPeer(lease)).length;
-    return gone > unquestioned && 2 * gone >= this.#keys.size ? gone : undefined;
+    return update.type === 'delta'
+      ? update.removed.filter(isKnown).length + update.put.filter(isSpoilt).length
+      : this.#keys.size - update.leases.filter((lease) => isKnown(lease.key) && isPeer(lease)).length;
   }
 }
 
