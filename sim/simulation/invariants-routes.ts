@@ -73,6 +73,8 @@ function missed(world: World, host: SimHost, { dst, family, before }: DaemonChan
   if (world.nowMs - sinceMs < settledMs || world.hearsLate(host)) return undefined;
   if (world.untouchedMs(host) < settledMs || !isReachable(host, gateway)) return undefined;
   if (isConnected(host, subnet) || forbidden(host, subnet, gateway) !== undefined) return undefined;
+  // An older lease that overlaps it had been spoilt, and is back.
+  if (!wantedRoutes(host, family, world.kvs).includes(`${dst} via ${gateway}`)) return undefined;
   return `${gateway} has leased it for ${Math.round((world.nowMs - sinceMs) / 1000)} s`;
 }
 
@@ -85,6 +87,8 @@ function unheardOf(world: World, host: SimHost, { dst, before }: DaemonChange): 
   if (!listed) return 'the leases have not been listed yet';
   // What may not be routed is known without etcd.
   if (forbidden(host, subnet, gateway) !== undefined) return undefined;
+  // Nor what somebody else does to its kernel: a route in another's shadow is taken away to be put before it.
+  if (world.untouchedMs(host) < Math.max(settledMs, world.nowMs - lastMs)) return undefined;
   const { sinceMs = 0, wentMs = 0 } = world.wasAsked(dst) ?? {};
   // It may have gone and come back before, of which the daemon has heard the first half.
   return wentMs > lastMs && lastMs - sinceMs > settledMs

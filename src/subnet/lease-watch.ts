@@ -5,7 +5,7 @@ import { explanationOf, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { Random } from '../runtime/random.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
-import { firstOf, untilAborted } from '../runtime/wake.ts';
+import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
 import { KnownLeases } from './known-leases.ts';
 import { LeaseReader, revisionOf } from './lease-reader.ts';
 import type { LeaseSnapshot, LeaseUpdate } from './lease-update.ts';
@@ -32,6 +32,8 @@ export interface LeaseWatchOptions {
 
 /** A stream that was opened again is followed by a list within so long: not by all hosts of a cluster at once. */
 const compareWithinMs = 60_000;
+/** A list that is no older when the first stream after it is opened need not be followed by another. */
+const freshMs = 1_000;
 /** Hosts whose leases were lost by a bad restore take them again within this time, and no route goes. */
 const confirmAfterMs = 1_000;
 /** A stream that lived this long was healthy: the next failure starts a new row of attempts. */
@@ -67,8 +69,9 @@ export class LeaseWatch {
   #cursor: number | undefined;
   #clusterId = '';
   #failures = 0;
-  /** When the leases are to be compared with a list; Infinity: no stream was lost since the last one. */
+  /** When the leases are to be compared with a list; Infinity: one was read just before the stream was opened, or after. */
   #compareAtMs = Number.POSITIVE_INFINITY;
+  #listedAtMs = Number.NEGATIVE_INFINITY;
   /** Etcd seems to have been restored: hosts have to find out one by one, each at its own pace. */
   #restored = false;
   readonly #reader: LeaseReader;
@@ -94,9 +97,10 @@ export class LeaseWatch {
       this.#options.activity?.round(WATCH_LOOP, stuckMs);
       try {
         const cursor = this.#cursor ?? (await this.#list(signal, onUpdate));
+        const opened = new Wake();
         await firstOf(signal, (inner) => [
-          this.#follow(cursor, inner, onUpdate),
-          this.#compare(inner, onUpdate),
+          this.#follow(cursor, opened, inner, onUpdate),
+          this.#compare(opened, inner, onUpdate),
         ]);
       } catch (error) {
         signal.throwIfAborted();
@@ -107,10 +111,9 @@ export class LeaseWatch {
   }
 
   #noteFailure(error: unknown): void {
-    const { log, trouble, registry, clock, random, subnetsPrefix } = this.#options;
+    const { log, trouble, registry, clock, subnetsPrefix } = this.#options;
     const sinceMs = this.#watchingSinceMs ?? Number.POSITIVE_INFINITY;
     this.#watchingSinceMs = undefined;
-    this.#compareAtMs = Math.min(this.#compareAtMs, clock.monotonic() + compareWithinMs * random.next());
     if (clock.monotonic() - sinceMs >= healthyStreamMs) this.#failures = 0;
     const kind = error instanceof RegistryError ? error.kind : undefined;
     if (error instanceof ListAgain || kind === 'COMPACTED') {
@@ -133,6 +136,7 @@ export class LeaseWatch {
   async #list(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<number> {
     const listed = await this.#confirmed(await this.#snapshot(signal), signal);
     this.#restored = false;
+    this.#listedAtMs = this.#options.clock.monotonic();
     return this.#give(listed, onUpdate);
   }
 
@@ -155,7 +159,6 @@ export class LeaseWatch {
   #give(update: LeaseUpdate, onUpdate: (update: LeaseUpdate) => void): number {
     // What was listed in the meantime is newer.
     if (this.#cursor !== undefined && update.revision + 1 < this.#cursor) return this.#cursor;
-    if (update.type === 'snapshot') this.#compareAtMs = Number.POSITIVE_INFINITY;
     this.#known.take(update);
     this.#removals.take(update);
     onUpdate(update);
@@ -164,17 +167,20 @@ export class LeaseWatch {
   }
 
   /**
-   * Compares what was delivered with a list once that is due, and ends never. The list is delivered if it differs; what the
-   * stream brings meanwhile counts from its revision on.
+   * Compares what was delivered with a list once the stream is open and that is due, and ends never. A list from before tells
+   * nothing of what happened until then. It is delivered if it differs; what the stream brings meanwhile counts from its revision on.
    */
-  async #compare(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<never> {
+  async #compare(opened: Wake, signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<never> {
     const { clock } = this.#options;
+    await opened.wait(signal);
     while (this.#compareAtMs < Number.POSITIVE_INFINITY) {
       await clock.sleep(Math.max(1_000, this.#compareAtMs - clock.monotonic()), signal);
       try {
         const listed = await this.#snapshot(signal);
-        if (this.#known.equals(listed)) this.#compareAtMs = Number.POSITIVE_INFINITY;
-        else this.#give(await this.#confirmed(listed, signal), onUpdate);
+        const same = this.#known.equals(listed);
+        const update = same ? listed : await this.#confirmed(listed, signal);
+        if (same || this.#give(update, onUpdate) === update.revision + 1)
+          this.#compareAtMs = Number.POSITIVE_INFINITY;
       } catch {
         // Not to be had just now: the stream will tell, or the next attempt.
         signal.throwIfAborted();
@@ -185,6 +191,7 @@ export class LeaseWatch {
 
   async #follow(
     cursor: number,
+    opened: Wake,
     signal: AbortSignal,
     onUpdate: (update: LeaseUpdate) => void,
   ): Promise<never> {
@@ -195,6 +202,7 @@ export class LeaseWatch {
       this.#options.activity?.round(WATCH_LOOP, stuckMs);
       this.#checkHistory(batch, cursor);
       this.#noteStream();
+      if (batch.kind === 'created') this.#noteOpened(opened);
       parts.push(...batch.events);
       if (batch.fragment) continue;
       parts = parts.filter((event) => revisionOf(event) >= (this.#cursor ?? cursor));
@@ -222,6 +230,16 @@ export class LeaseWatch {
         `etcd is at revision ${batch.header.revision}, before the ${cursor - 1} already seen`,
       );
     }
+  }
+
+  #noteOpened(opened: Wake): void {
+    const { clock, random } = this.#options;
+    const nowMs = clock.monotonic();
+    const dueMs = Math.min(this.#compareAtMs, nowMs + compareWithinMs * random.next());
+    this.#compareAtMs = nowMs - this.#listedAtMs < freshMs ? Number.POSITIVE_INFINITY : dueMs;
+    // For one stream only.
+    this.#listedAtMs = Number.NEGATIVE_INFINITY;
+    opened.wake();
   }
 
   #noteStream(): void {
