@@ -173,7 +173,8 @@ export class World extends Memory {
     const wentDownMs = this.nowMs;
     return () => {
       const backMs = this.nowMs;
-      if (!rested) return;
+      // What the kernel is about to refuse is waited with.
+      if (!rested || host.kernel.faults.pending.length > 0) return;
       this.later(how === undefined ? repairMs : remadeMs, () => {
         const disturbed = host.notifier !== notifier || !host.running || host.clock.suspended;
         if (disturbed || this.untouchedMs(host) < this.nowMs - backMs) return;
