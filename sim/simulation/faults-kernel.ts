@@ -7,10 +7,26 @@ import type { World } from './world.ts';
 
 const short = [1, 20_000] as const;
 
-/** A destination some host routes or leases, and its gateway. */
+/** A destination that some host has a route of ours for. */
 function somePeer({ hosts }: World, host: SimHost, dice: number): string | undefined {
   const routes = [host, ...hosts].flatMap((one) => actualRoutes(one, 4));
   return routes[dice % Math.max(1, routes.length)]?.split(' ')[0];
+}
+
+/** The index of the host's card; undefined while that is away or down, and takes no route. */
+function usableNic(host: SimHost): number | undefined {
+  if (!hasNic(host)) return undefined;
+  const { index, up } = host.kernel.link('eth0');
+  return up ? index : undefined;
+}
+
+/** Deletes those of the daemon's routes that `isChosen` says; they have to be back in time once the returned function is called. */
+function deleteRoutes(world: World, host: SimHost, isChosen: () => boolean): () => void {
+  const isBack = world.watchRepair(host);
+  for (const { dst, protocol } of host.kernel.routes(4)) {
+    if (protocol === routeProtocol && isChosen()) host.kernel.deleteRoute({ dst, protocol });
+  }
+  return isBack;
 }
 
 /** What happens to a host's routes, and to the daemon's sockets. */
@@ -21,8 +37,8 @@ export const kernelFaults: Readonly<Record<string, Fault>> = {
     whom: 'host',
     apply: (world, { host: index, dice }) => {
       const { kernel } = world.host(index);
-      if (!hasNic(world.host(index)) || !kernel.link('eth0').up) return undefined;
-      const linkIndex = kernel.link('eth0').index;
+      const linkIndex = usableNic(world.host(index));
+      if (linkIndex === undefined) return undefined;
       const dst = `${dice % 2 ? '192.168' : '172.20'}.${dice % 9}.0/${dice % 3 ? 24 : 25}`;
       const protocol = [3, 4, 16, 186, 102][dice % 5] as number;
       // With our number, or in our network, only where it cannot be ours.
@@ -41,8 +57,8 @@ export const kernelFaults: Readonly<Record<string, Fault>> = {
     apply: (world, { host: index, dice }) => {
       const host = world.host(index);
       const dst = somePeer(world, host, dice);
-      if (dst === undefined || !hasNic(host) || !host.kernel.link('eth0').up) return undefined;
-      const linkIndex = host.kernel.link('eth0').index;
+      const linkIndex = usableNic(host);
+      if (dst === undefined || linkIndex === undefined) return undefined;
       const mode = (['append', 'prepend', 'replace'] as const)[dice % 3] as 'append' | 'prepend' | 'replace';
       const route = { dst, gateway: '10.211.0.1', linkIndex, protocol: 4 };
       quietly(() => host.kernel.addRoute(route, mode));
@@ -71,14 +87,8 @@ export const kernelFaults: Readonly<Record<string, Fault>> = {
     whom: 'host',
     kernel: true,
     apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
-      const { kernel } = host;
-      const isBack = world.watchRepair(host);
       const random = new SeededRandom(dice);
-      for (const { dst, protocol } of kernel.routes(4)) {
-        if (protocol === 102 && random.next() < 0.5) kernel.deleteRoute({ dst, protocol });
-      }
-      isBack();
+      deleteRoutes(world, world.host(index), () => random.next() < 0.5)();
       return undefined;
     },
   },
@@ -89,8 +99,8 @@ export const kernelFaults: Readonly<Record<string, Fault>> = {
     kernel: true,
     apply: (world, { host: index, dice }) => {
       const host = world.host(index);
-      if (!hasNic(host) || !host.kernel.link('eth0').up) return undefined;
-      const linkIndex = host.kernel.link('eth0').index;
+      const linkIndex = usableNic(host);
+      if (linkIndex === undefined) return undefined;
       const dst = `172.20.${10 + (dice % 200)}.0/24`;
       const protocol = dice % 2 ? 102 : 3;
       if (protocol === 3) world.crash(host);
@@ -107,12 +117,8 @@ export const kernelFaults: Readonly<Record<string, Fault>> = {
     kernel: true,
     apply: (world, { host: index, dice }) => {
       const host = world.host(index);
-      const { kernel } = host;
-      const isBack = world.watchRepair(host);
-      for (const { dst, protocol } of kernel.routes(4)) {
-        if (protocol === 102 && dice % 2) kernel.deleteRoute({ dst, protocol });
-      }
-      kernel.overflowEvents();
+      const isBack = deleteRoutes(world, host, () => dice % 2 === 1);
+      host.kernel.overflowEvents();
       isBack();
       return undefined;
     },

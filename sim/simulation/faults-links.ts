@@ -1,10 +1,21 @@
 import type { SimHost } from '../host.ts';
 import type { Fault } from './faults.ts';
+import type { World } from './world.ts';
 
 const short = [1, 20_000] as const;
 
 /** Whether the card is there. */
 export const hasNic = (host: SimHost): boolean => host.kernel.links().some(({ name }) => name === 'eth0');
+
+/** Takes something of the card away; once it is given back the routes have to follow in time. */
+function away(world: World, host: SimHost, take: () => void, how?: 'made anew'): () => void {
+  const isBack = world.watchRepair(host, how);
+  take();
+  return () => {
+    world.plug(host);
+    isBack();
+  };
+}
 
 /** What happens to a host's links and addresses. */
 export const linkFaults: Readonly<Record<string, Fault>> = {
@@ -15,13 +26,7 @@ export const linkFaults: Readonly<Record<string, Fault>> = {
     kernel: true,
     apply: (world, { host: index }) => {
       const host = world.host(index);
-      if (!hasNic(host)) return undefined;
-      const isBack = world.watchRepair(host);
-      host.kernel.setLinkUp('eth0', false);
-      return () => {
-        world.plug(host);
-        isBack();
-      };
+      return hasNic(host) ? away(world, host, () => host.kernel.setLinkUp('eth0', false)) : undefined;
     },
   },
   'carrier lost': {
@@ -44,12 +49,7 @@ export const linkFaults: Readonly<Record<string, Fault>> = {
     kernel: true,
     apply: (world, { host: index }) => {
       const host = world.host(index);
-      const isBack = world.watchRepair(host, 'made anew');
-      world.unplug(host);
-      return () => {
-        world.plug(host);
-        isBack();
-      };
+      return away(world, host, () => world.unplug(host), 'made anew');
     },
   },
   'addresses away': {
@@ -59,13 +59,7 @@ export const linkFaults: Readonly<Record<string, Fault>> = {
     kernel: true,
     apply: (world, { host: index }) => {
       const host = world.host(index);
-      if (!hasNic(host)) return undefined;
-      const isBack = world.watchRepair(host);
-      host.kernel.flushAddresses('eth0');
-      return () => {
-        world.plug(host);
-        isBack();
-      };
+      return hasNic(host) ? away(world, host, () => host.kernel.flushAddresses('eth0')) : undefined;
     },
   },
   // As DHCP does when it gets another one: the new one comes before the old one goes, or after.
