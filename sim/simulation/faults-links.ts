@@ -8,8 +8,8 @@ const short = [1, 20_000] as const;
 export const hasNic = (host: SimHost): boolean => host.kernel.links().some(({ name }) => name === 'eth0');
 
 /** Takes something of the card away; once it is given back the routes have to follow in time. */
-function away(world: World, host: SimHost, take: () => void, how?: 'made anew'): () => void {
-  const isBack = world.watchRepair(host, how);
+function away(world: World, host: SimHost, take: () => void): () => void {
+  const isBack = world.watchRepair(host);
   take();
   return () => {
     world.plug(host);
@@ -49,7 +49,7 @@ export const linkFaults: Readonly<Record<string, Fault>> = {
     kernel: true,
     apply: (world, { host: index }) => {
       const host = world.host(index);
-      return away(world, host, () => world.unplug(host), 'made anew');
+      return away(world, host, () => world.unplug(host));
     },
   },
   'addresses away': {

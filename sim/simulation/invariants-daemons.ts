@@ -1,6 +1,6 @@
 import { isBug } from '../../src/runtime/errors.ts';
 import type { SimHost } from '../host.ts';
-import { isContested, isExhausted, leasesOf } from './invariants-leases.ts';
+import { fitsPools, isContested, isExhausted, leasesOf } from './invariants-leases.ts';
 import { missingRules } from './oracle.ts';
 import type { World } from './world.ts';
 
@@ -58,9 +58,13 @@ export function waitingProblems(world: World): readonly string[] {
   });
 }
 
-/** Whether a host can have no subnet because all are taken. */
+/** Whether a host can have no subnet because all are taken; a lease that does not fit any more is none to start with. */
 export function isStarved(world: World, host: SimHost): boolean {
-  return isExhausted(world) && leasesOf(world, host).length === 0;
+  const own = leasesOf(world, host);
+  return (
+    isExhausted(world) &&
+    (host.notifier.isReady ? own : own.filter((key) => fitsPools(world, key))).length === 0
+  );
 }
 
 /** Whether a host waits for its address to be its alone; it asks every ten minutes at least. */

@@ -1,10 +1,10 @@
-import { overlaps, type Subnet } from '../../src/ip/ip.ts';
+import { overlaps, parseSubnet, type Subnet } from '../../src/ip/ip.ts';
 import type { WatchEvent } from '../../src/subnet/registry.ts';
 import { occupiedSubnets } from '../../src/subnet/subnet-key.ts';
 import type { Writer } from '../etcd.ts';
 import type { Commit } from '../etcd-store.ts';
 import type { SimHost } from '../host.ts';
-import { holderOf, isLeasable, selfOf, subnetsPrefix } from './oracle.ts';
+import { holderOf, isLeasable, poolOf, selfOf, subnetsPrefix } from './oracle.ts';
 import type { World } from './world.ts';
 
 /** Invariant 8 and what else holds of leases, at each change of the keys; to be called before the change is taken in. */
@@ -118,7 +118,7 @@ function ownLeaseProblems(world: World, host: SimHost): readonly string[] {
 /** The keys in the network that carry a host's address; one that an older key overlaps cannot be had. */
 export function leasesOf(world: World, host: SimHost): readonly string[] {
   const { kvs } = world;
-  const named = kvs.filter((kv) => holderOf(kv) === host.address && isInPool(kv.key));
+  const named = kvs.filter((kv) => holderOf(kv) === host.address && isLease(kv.key));
   const usable = named.filter((kv) => {
     const subnets = occupiedSubnets(subnetsPrefix, kv.key);
     return !kvs.some((older) => {
@@ -130,7 +130,12 @@ export function leasesOf(world: World, host: SimHost): readonly string[] {
   return usable.map(({ key }) => key);
 }
 
-function isInPool(key: string): boolean {
+/** Whether all subnets of a key are in the pools; it may have been leased while they were larger. */
+export function fitsPools({ scenario: { pool } }: World, key: string): boolean {
+  return occupiedSubnets(subnetsPrefix, key).every(({ family, text }) => poolOf(pool, family).includes(text));
+}
+
+function isLease(key: string): boolean {
   return occupiedSubnets(subnetsPrefix, key).some(({ text }) => isLeasable(text));
 }
 
@@ -159,15 +164,13 @@ function isAddressDisputed(world: World, host: SimHost): boolean {
   return own.some((kv) => holderOf(kv) !== host.address && world.hasBeen(host, holderOf(kv)));
 }
 
-/** Whether all subnets of the pool are taken. */
+/** Whether all IPv4 subnets of the pool are taken; of IPv6 there is one more. */
 export function isExhausted({ kvs, scenario }: World): boolean {
   const taken = kvs.flatMap(({ key }) => occupiedSubnets(subnetsPrefix, key));
-  for (let i = 0; i < scenario.pool; i++) {
-    const name = `172.20.${10 + i}.0-24`;
-    const [subnet] = occupiedSubnets(subnetsPrefix, subnetsPrefix + name);
-    if (subnet && !taken.some((other) => overlaps(other, subnet))) return false;
-  }
-  return true;
+  return poolOf(scenario.pool, 4).every((text) => {
+    const subnet = parseSubnet(text);
+    return subnet && taken.some((other) => overlaps(other, subnet));
+  });
 }
 
 /** etcd leases that no key carries are left only by daemons that were ended in the middle of something. */

@@ -23,16 +23,32 @@ const reserved = ['0.0.0.0/8', '127.0.0.0/8', '224.0.0.0/3', '::/8', 'fe80::/10'
   (text) => parseSubnet(text) as Subnet,
 );
 
-/** The network configuration with so many subnets to lease. */
+/** The subnets that hosts may lease of a family, in order: `pool` of IPv4, and of IPv6 one more. */
+export function poolOf(pool: number, family: Family): readonly string[] {
+  return family === 4
+    ? Array.from({ length: pool }, (_, i) => `172.20.${10 + i}.0/24`)
+    : Array.from({ length: pool + 1 }, (_, i) => `fc00:0:0:${(0x10 + i).toString(16)}::/64`);
+}
+
+/** The network configuration with these pools. */
 export function configText(pool: number, ipv6: boolean): string {
-  const four = { Network: '172.20.0.0/16', SubnetMin: '172.20.10.0', SubnetMax: `172.20.${9 + pool}.0` };
-  const six = {
-    EnableIPv6: true,
-    IPv6Network: 'fc00::/48',
-    IPv6SubnetMin: 'fc00:0:0:10::',
-    IPv6SubnetMax: `fc00:0:0:${(0x10 + pool).toString(16)}::`,
+  const ends = (family: Family) => {
+    const addresses = poolOf(pool, family).map((text) => text.split('/')[0]);
+    return { min: addresses[0], max: addresses.at(-1) };
   };
-  return JSON.stringify({ ...four, ...(ipv6 ? six : {}), Backend: { Type: 'host-gw' } });
+  const [four, six] = [ends(4), ends(6)];
+  return JSON.stringify({
+    Network: '172.20.0.0/16',
+    SubnetMin: four.min,
+    SubnetMax: four.max,
+    ...(ipv6 && {
+      EnableIPv6: true,
+      IPv6Network: 'fc00::/48',
+      IPv6SubnetMin: six.min,
+      IPv6SubnetMax: six.max,
+    }),
+    Backend: { Type: 'host-gw' },
+  });
 }
 
 /** What one key asks for: destination, gateway and the key's age. */

@@ -6,8 +6,6 @@ import { actualRoutes, configText, isConnected } from './oracle.ts';
 
 /** How soon after a link is back its routes are (invariant 10). */
 const repairMs = 250;
-/** A link that is made anew gets its settings one by one: it is looked at a second later. */
-const remadeMs = 1_500;
 /** A destination that was changed again and again just before may be waited with. */
 const restedMs = 21_000;
 
@@ -164,7 +162,7 @@ export class World extends Memory {
    * To be called when a link goes down: what is returned is to be called when it is back, and sees to it that the routes
    * follow in time, if nothing else is in the way.
    */
-  watchRepair(host: SimHost, how?: 'made anew'): () => void {
+  watchRepair(host: SimHost): () => void {
     const { notifier } = host;
     const rested = this.untouchedMs(host) > restedMs && notifier.isReady;
     const before = ([4, 6] as const).flatMap((family) =>
@@ -175,7 +173,7 @@ export class World extends Memory {
       const backMs = this.nowMs;
       // What the kernel is about to refuse is waited with.
       if (!rested || host.kernel.faults.pending.length > 0) return;
-      this.later(how === undefined ? repairMs : remadeMs, () => {
+      this.later(repairMs, () => {
         const disturbed = host.notifier !== notifier || !host.running || host.clock.suspended;
         if (disturbed || this.untouchedMs(host) < this.nowMs - backMs) return;
         for (const { family, text } of before) this.#expectBack(host, family, text, wentDownMs);

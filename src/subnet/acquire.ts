@@ -1,5 +1,5 @@
 import type { AcquireOptions } from './acquire-options.ts';
-import { adopt } from './adopt.ts';
+import { adopt, subnetsBeside } from './adopt.ts';
 import { isFree } from './allocate.ts';
 import { chooseSubnets } from './choose-subnets.ts';
 import type { PoolConfig } from './config.ts';
@@ -36,6 +36,9 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
     if (chosen !== undefined) grants.use(chosen.lease.leaseId);
     // A key of an earlier attempt whose answer was lost goes with its lease, and one that is still on its way never comes.
     await grants.revokeUnused(signal);
+    const onExhausted = (pool: PoolConfig) => options.exhaustion.errorFor(options, pool, kvs, signal);
+    // What cannot be gone on with is not asked for either: each question is a write.
+    const wanted = chosen && (await subnetsBeside(options, chosen, kvs, onExhausted));
     const found = chosen === undefined ? unfit : [chosen.lease];
     const doubtful = found.find((lease) => isDoubtful(options, lease) && !vetted.has(lease.key));
     if (doubtful !== undefined) {
@@ -46,13 +49,12 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
       await giveBack(options, unfit, kvs, signal);
       continue;
     }
-    const onExhausted = (pool: PoolConfig) => options.exhaustion.errorFor(options, pool, kvs, signal);
     const foreign = kvs.filter(({ key }) => key !== chosen?.lease.key).map(({ key }) => key);
     options.mix.list(foreign, options.pools);
     const held =
-      chosen === undefined
+      chosen === undefined || wanted === undefined
         ? await takeFree({ ...options, onExhausted }, kvs, preferred, signal)
-        : await adopt(options, chosen, kvs, onExhausted, signal);
+        : await adopt(options, chosen, wanted, kvs, signal);
     if (held !== undefined) {
       reportOthers(options, held, own.others);
       return held;
@@ -93,7 +95,7 @@ async function takeFree(
   let leaseId: string | undefined;
   let ttlSeconds = 0;
   for (let attempt = 0; attempt < attemptsPerList; attempt++) {
-    const chosen = chooseSubnets(options, taken, { hint: attempt === 0 ? preferred : undefined });
+    const chosen = chooseSubnets(options, taken, { hint: preferred });
     if ('exhausted' in chosen) throw await options.onExhausted(chosen.exhausted);
     if (leaseId === undefined) ({ id: leaseId, ttlSeconds } = await grants.grant(leaseTtlSeconds, signal));
     const outcome = await take(options, chosen.subnets, leaseId, signal, isRival);

@@ -1,5 +1,6 @@
 import type { AcquireOptions } from './acquire-options.ts';
 import { type ChosenSubnets, chooseSubnets } from './choose-subnets.ts';
+import type { PoolConfig } from './config.ts';
 import { isOwnKey } from './holder.ts';
 import { keepKey, keepLease, rewrite } from './keep-key.ts';
 import { formatLeaseValue } from './lease.ts';
@@ -9,28 +10,43 @@ import type { KeyValue } from './registry.ts';
 import { formatSubnetKey, type LeaseSubnets } from './subnet-key.ts';
 import { absent, keysOf, listOf, overlapsKey, subnetsOf } from './take.ts';
 
-type Chosen = Exclude<ChosenSubnets, { readonly exhausted: unknown }>;
+/** The subnets a host is to go on with; `fresh` are those that its lease does not name yet. */
+export type Wanted = Exclude<ChosenSubnets, { readonly exhausted: unknown }>;
+
+/**
+ * What a host needs that has this lease: its subnets that still fit, and for the rest the hint's or free ones. Rejects with what
+ * `onExhausted` makes of a pool without a free subnet.
+ */
+export async function subnetsBeside(
+  options: AcquireOptions,
+  { complete, kept, lease }: Candidate,
+  kvs: readonly KeyValue[],
+  onExhausted: (pool: PoolConfig) => Promise<Error>,
+): Promise<Wanted> {
+  if (complete) return { subnets: kept, fresh: {}, hinted: false };
+  const taken = subnetsOf(
+    options.subnetsPrefix,
+    kvs.filter(({ key }) => key !== lease.key),
+  );
+  const chosen = chooseSubnets(options, taken, { kept, hint: options.hint });
+  if ('exhausted' in chosen) throw await onExhausted(chosen.exhausted);
+  return chosen;
+}
 
 /**
  * Goes on with a lease of this host: as it is, or with its key replaced when it does not name exactly the subnets to be had
- * (IPv6 was turned on or off). Undefined when the key changed under our hands: list again. Rejects with RegistryError, and
- * with what `onExhausted` makes of a pool without a free subnet.
+ * (IPv6 was turned on or off). Undefined when the key changed under our hands: list again. Rejects with RegistryError.
  */
 export async function adopt(
   options: AcquireOptions,
   candidate: Candidate,
+  wanted: Wanted,
   kvs: readonly KeyValue[],
-  onExhausted: (pool: Extract<ChosenSubnets, { readonly exhausted: unknown }>['exhausted']) => Promise<Error>,
   signal: AbortSignal,
 ): Promise<OwnLease | undefined> {
   if (candidate.complete) return await adoptAsIs(options, candidate, kvs, signal);
-  const { kept, lease } = candidate;
-  const others = kvs.filter(({ key }) => key !== lease.key);
-  const wishes = { kept, hint: options.hint };
-  const taken = subnetsOf(options.subnetsPrefix, others);
-  const chosen = chooseSubnets(options, taken, wishes);
-  if ('exhausted' in chosen) throw await onExhausted(chosen.exhausted);
-  return await replaceKey(options, candidate, chosen, others, signal);
+  const others = kvs.filter(({ key }) => key !== candidate.lease.key);
+  return await replaceKey(options, candidate, wanted, others, signal);
 }
 
 async function adoptAsIs(
@@ -86,7 +102,7 @@ async function changeTtl(
 async function replaceKey(
   options: AcquireOptions,
   { lease }: Candidate,
-  { subnets, fresh }: Chosen,
+  { subnets, fresh }: Wanted,
   others: readonly KeyValue[],
   signal: AbortSignal,
 ): Promise<OwnLease | undefined> {

@@ -264,6 +264,27 @@ describe('an IPv6 subnet that another host takes in the same moment', () => {
     },
   );
 
+  it('that was chosen at random: the IPv4 subnet that the hint names is taken all the same', async () => {
+    let races = 0;
+    const host = world.host(ip, {
+      watch: false,
+      ...kinds.both,
+      pools: { ipv4, ipv6: poolOf('fc00:1::/64', 'fc00:1:0:7::/64') },
+      hint: subnets('10.1.77.0/24'),
+    });
+    host.onStart = (registry) => {
+      registry.onCall = (call, argument) => {
+        if (call !== 'txn') return;
+        const [step] = (argument as { success: { op: string; key: string }[] }).success;
+        if (step?.op === 'put' && races++ < 5) put(`10.1.${races}.0-24&${step.key.split('&')[1]}`, other);
+      };
+    };
+    host.start();
+    await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+    expect(races).toBe(6);
+    expect(host.held).toMatch(/^10\.1\.77\.0\/24 and /);
+  });
+
   it('while IPv6 is being turned on: the IPv4 subnet stays, another IPv6 subnet is chosen', async () => {
     let races = 0;
     put('10.1.5.0-24', valueOf(ip));

@@ -201,6 +201,27 @@ describe('a lease under the own address', () => {
     expect(probes()).toBe(0);
   });
 
+  it('is asked for only once there is a subnet to go with the half of it that still fits', async () => {
+    const pools = {
+      ipv4: poolOf('10.1.1.0/24', '10.1.1.0/24'),
+      ipv6: poolOf('fc00:1::/64', 'fc00:1:0:9::/64'),
+    };
+    const rival = world.etcd.grant(86_400);
+    world.etcd.put(`${prefix}10.1.1.0-24`, valueOf('10.0.2.99'), rival);
+    const value = JSON.stringify({ ...JSON.parse(valueOf(ip)), PublicIPv6: 'fd00::15' });
+    world.etcd.put(`${prefix}10.1.5.0-24&fc00:1:0:5::-64`, value, world.etcd.grant(86_400));
+    const { revision } = world.etcd;
+    const one = host({ pools, addresses: { ipv4: ip, ipv6: 'fd00::15' } }).start();
+    await world.clock.advance(hourMs);
+    expect(one.trouble.current.join()).toContain('no free subnet');
+    expect([world.etcd.revision, probes()]).toEqual([revision, 0]);
+    world.etcd.revoke(rival);
+    await world.clock.until('the lease', () => one.held !== undefined, 20_000);
+    expect(one.held).toBe('10.1.1.0/24 and fc00:1:0:5::/64');
+    expect(probes()).toBe(1);
+    expect(world.keys).toEqual(['10.1.1.0-24&fc00:1:0:5::-64']);
+  });
+
   it('that somebody puts again by hand, once or twice, is no trouble', async () => {
     const one = await started();
     const { key = '', leaseId } = one.manager.lease ?? {};
