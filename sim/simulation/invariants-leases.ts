@@ -70,6 +70,8 @@ function checkEnds(world: World, { events }: Commit): void {
 function checkExpiry(world: World, key: string, holder: string | undefined): void {
   const host = world.present.find(({ address }) => address === holder);
   if (host === undefined || !host.running || host.ended) return;
+  // With a lease that does not fit any more it can only wait for another.
+  if (!host.notifier.isReady && !fitsPools(world, key)) return;
   const self = selfOf(host, 4)?.subnet.text.replace('/', '-');
   const healthy = world.resting || world.calmMs(host) > 1_000 * world.scenario.leaseTtlSeconds;
   const isOwn =

@@ -175,7 +175,8 @@ export class World extends Memory {
       if (!rested || host.kernel.faults.pending.length > 0) return;
       this.later(repairMs, () => {
         const disturbed = host.notifier !== notifier || !host.running || host.clock.suspended;
-        if (disturbed || this.untouchedMs(host) < this.nowMs - backMs) return;
+        // Of a lease it may have heard half: that it went, not that it is back.
+        if (disturbed || this.hearsLate(host) || this.untouchedMs(host) < this.nowMs - backMs) return;
         for (const { family, text } of before) this.#expectBack(host, family, text, wentDownMs);
       });
     };

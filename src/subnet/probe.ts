@@ -34,7 +34,9 @@ export async function probe(
     waitedMs = lookMs;
     const kv = (await options.registry.range({ key }, signal)).kvs[0];
     if (kv?.modRevision === modRevision) continue;
-    return kv?.value === value && kv.lease === leaseId ? 'answered' : 'changed';
+    // An earlier revision is that of a backup that was restored meanwhile.
+    const answered = kv?.value === value && kv.lease === leaseId && kv.modRevision > modRevision;
+    return answered ? 'answered' : 'changed';
   }
   return 'quiet';
 }

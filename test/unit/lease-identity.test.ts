@@ -177,6 +177,22 @@ describe('a lease under the own address', () => {
     expect((await started()).held).toBe('10.1.5.0/24');
   });
 
+  it.each([true, false])(
+    'is adopted when etcd is restored while it is asked for (the same id: %s)',
+    async (sameId) => {
+      const lease = world.etcd.grant(86_400);
+      world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip), lease);
+      const backup = world.etcd.snapshot();
+      const one = host().start();
+      await world.clock.advance(1_000);
+      expect(probes()).toBe(1);
+      world.etcd.restore(backup, { sameId });
+      await world.clock.until('the lease', () => one.held !== undefined, 20_000);
+      expect(one.held).toBe('10.1.5.0/24');
+      expect(one.trouble.current).toEqual([]);
+    },
+  );
+
   it.each([
     ['booted again, with subnet.env there', { hostIdentity: 77 }, true],
     ['started again without subnet.env', { hostIdentity: 1 }, false],
