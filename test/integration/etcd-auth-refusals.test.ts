@@ -10,9 +10,11 @@ import { authentications, configKey, put, startWithUser, user } from './etcd-use
 
 const dir = temporaryFolder();
 
+const other = { username: 'other', password: 'first' };
+
 let etcd: EtcdCluster;
 beforeAll(async () => {
-  etcd = await startWithUser(join(dir, 'etcd'));
+  etcd = await startWithUser(join(dir, 'etcd'), [], [other]);
 });
 afterAll(() => etcd?.close());
 
@@ -90,14 +92,15 @@ it('a password that was refused is not offered again at once, a corrected one is
 });
 
 it('a password that is changed is read again when the token is void', async () => {
-  await etcd.ctl('user', 'add', 'other:first');
-  await etcd.ctl('user', 'grant-role', 'other', 'flannel');
   const passwordFile = join(dir, 'changing');
-  writeFileSync(passwordFile, 'first');
-  const { registry } = connectTo(etcd.endpoints, { tls: {}, user: { username: 'other', passwordFile } });
+  writeFileSync(passwordFile, other.password);
+  const { registry } = connectTo(etcd.endpoints, {
+    tls: {},
+    user: { username: other.username, passwordFile },
+  });
   await registry.range({ key: configKey });
   // etcd voids the tokens of a user whose password changes.
-  await etcd.first.setPassword('other', 'second');
+  await etcd.first.setPassword(other.username, 'second');
   expect(await rejectionOf(registry.range({ key: configKey }))).toMatchObject({
     code: 'ETCD_UNAUTHENTICATED',
   });

@@ -10,14 +10,27 @@ export async function addUser(etcd: EtcdCluster, { username, password } = user):
   await etcd.ctl('role', 'add', 'flannel');
   await etcd.ctl('role', 'grant-permission', 'flannel', 'read', configKey);
   await etcd.ctl('role', 'grant-permission', 'flannel', '--prefix=true', 'readwrite', `${PREFIX}/subnets/`);
+  await addToRole(etcd, { username, password });
+}
+
+/** Adds a user to the role that {@link addUser} makes. */
+async function addToRole(etcd: EtcdCluster, { username, password }: typeof user): Promise<void> {
   await etcd.ctl('user', 'add', `${username}:${password}`);
   await etcd.ctl('user', 'grant-role', username, 'flannel');
 }
 
-/** An etcd with authentication enabled and that user in it. */
-export async function startWithUser(dir: string, args: readonly string[] = []): Promise<EtcdCluster> {
+/**
+ * An etcd with authentication enabled, with that user in it and the others. All of them are added before: for a moment after a
+ * user was added to an etcd 3.5.16 with authentication on it may deny root whatever takes the root role.
+ */
+export async function startWithUser(
+  dir: string,
+  args: readonly string[] = [],
+  others: readonly (typeof user)[] = [],
+): Promise<EtcdCluster> {
   const etcd = await startEtcd({ dir, args: ['--bcrypt-cost=4', ...args] });
   await addUser(etcd);
+  for (const other of others) await addToRole(etcd, other);
   await etcd.enableAuth('root’s password');
   return etcd;
 }
