@@ -64,7 +64,8 @@ export class Memory {
   /** Until when a host's own kernel is being played with. */
   readonly #touchedUntilMs = new Map<SimHost, number>();
   readonly #active = new Map<SimHost, number>();
-  readonly #lateUntilMs = new Map<SimHost, number>();
+  /** Since and until when hosts hear of changes late. */
+  readonly #late = new Map<SimHost, { readonly sinceMs: number; readonly untilMs: number }>();
   /** How often keys went because their lease ended. */
   expired = 0;
   /** When a backup was restored under the same id last: only a later comparison may tell. */
@@ -143,11 +144,17 @@ export class Memory {
 
   /** Notes that a host hears of changes late, until `untilMs`. */
   delay(host: SimHost, untilMs: number): void {
-    this.#lateUntilMs.set(host, untilMs);
+    this.#late.set(host, { sinceMs: Math.min(this.lateSinceMs(host), this.nowMs), untilMs });
   }
 
   hearsLate(host: SimHost): boolean {
-    return this.nowMs < (this.#lateUntilMs.get(host) ?? 0);
+    return this.lateSinceMs(host) < Number.POSITIVE_INFINITY;
+  }
+
+  /** Since when a host hears of changes late; Infinity: it does not. */
+  lateSinceMs(host: SimHost): number {
+    const late = this.#late.get(host);
+    return late !== undefined && this.nowMs < late.untilMs ? late.sinceMs : Number.POSITIVE_INFINITY;
   }
 
   /** Notes that a host's kernel is played with. */

@@ -175,8 +175,7 @@ export class World extends Memory {
       if (!rested || host.kernel.faults.pending.length > 0) return;
       this.later(repairMs, () => {
         const disturbed = host.notifier !== notifier || !host.running || host.clock.suspended;
-        // Of a lease it may have heard half: that it went, not that it is back.
-        if (disturbed || this.hearsLate(host) || this.untouchedMs(host) < this.nowMs - backMs) return;
+        if (disturbed || this.untouchedMs(host) < this.nowMs - backMs) return;
         for (const { family, text } of before) this.#expectBack(host, family, text, wentDownMs);
       });
     };
@@ -188,6 +187,8 @@ export class World extends Memory {
     const subnet = parseSubnet(dst);
     if (subnet === undefined || isConnected(host, subnet)) return;
     if (asked === undefined || asked.gateway !== gateway || asked.sinceMs > sinceMs) return;
+    // Of a lease it may have heard half: that it went, not that it is back.
+    if (asked.sinceMs > this.lateSinceMs(host)) return;
     const isBack = host.kernel.routes(family).some((route) => {
       return route.dst === dst && route.gateway === gateway && route.protocol === routeProtocol;
     });

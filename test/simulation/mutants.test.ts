@@ -23,7 +23,7 @@ const table: readonly (readonly [mutant: string, seed: number, invariant: RegExp
   ['the watch loses an event', 5, /^7 a lost watch loses nothing/],
   ['the watch does not tell of deletions', 2, /^7 a lost watch loses nothing/],
   ['a fragment is taken for the whole', 36, /^1, 7, 8, 9 all is well/],
-  ['the watch goes on after the newest header', 59, /^(?:1, 7, 8, 9 all is well|7 a lost watch)/],
+  ['the watch goes on after the newest header', 59, /^1, 7, 8, 9 all is well/],
   ['a stream that ended is not opened again', 1, /^1, 7, 8, 9 all is well/],
   ['a compaction is passed over', 132, /^7 a lost watch loses nothing/],
   ['a restore is not noticed', 544, /^1, 7, 8, 9 all is well/],

@@ -36,20 +36,24 @@ it('W9: leases of living hosts that are all deleted at once come back before a r
   expect(cluster.meshed).toBe(true);
 });
 
-it('W9: an etcd restored from a backup without any lease costs no route of a living host', async () => {
-  cluster = new SimCluster({ seed: 22, hosts: 8 });
-  const { clock, etcd, hosts } = cluster;
-  const backup = etcd.snapshot();
-  for (const host of hosts) host.start();
-  await clock.until('full mesh', () => cluster.meshed, 60_000);
-  const before = routes();
-  etcd.restore(backup);
-  for (let ms = 0; ms < 20_000; ms += 50) {
-    await clock.advance(50);
-    expect(routes()).toEqual(before);
-  }
-  expect(cluster.meshed).toBe(true);
-});
+// In whatever order hosts find out: who lists late finds most leases taken again already, and what is left is no mass any more.
+it.each(Array.from({ length: 22 }, (_, i) => 1 + i))(
+  'W9: an etcd restored from a backup without any lease costs no route of a living host (seed %i)',
+  async (seed) => {
+    cluster = new SimCluster({ seed, hosts: 8 });
+    const { clock, etcd, hosts } = cluster;
+    const backup = etcd.snapshot();
+    for (const host of hosts) host.start();
+    await clock.until('full mesh', () => cluster.meshed, 60_000);
+    const before = routes();
+    etcd.restore(backup);
+    for (let ms = 0; ms < 20_000; ms += 50) {
+      await clock.advance(50);
+      expect(routes()).toEqual(before);
+    }
+    expect(cluster.meshed).toBe(true);
+  },
+);
 
 it('W9: the routes of hosts that are really gone go a moment later', async () => {
   const { clock, etcd, hosts } = await meshOf(8);
