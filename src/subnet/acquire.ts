@@ -38,7 +38,10 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
     await grants.revokeUnused(signal);
     const onExhausted = (pool: PoolConfig) => options.exhaustion.errorFor(options, pool, kvs, signal);
     // What cannot be gone on with is not asked for either: each question is a write.
-    const wanted = chosen && (await subnetsBeside(options, chosen, kvs, onExhausted));
+    const adoption = chosen && {
+      candidate: chosen,
+      wanted: await subnetsBeside(options, chosen, kvs, onExhausted),
+    };
     const found = chosen === undefined ? unfit : [chosen.lease];
     const doubtful = found.find((lease) => isDoubtful(options, lease) && !vetted.has(lease.key));
     if (doubtful !== undefined) {
@@ -52,9 +55,9 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
     const foreign = kvs.filter(({ key }) => key !== chosen?.lease.key).map(({ key }) => key);
     options.mix.list(foreign, options.pools);
     const held =
-      chosen === undefined || wanted === undefined
+      adoption === undefined
         ? await takeFree({ ...options, onExhausted }, kvs, preferred, signal)
-        : await adopt(options, chosen, wanted, kvs, signal);
+        : await adopt(options, adoption, kvs, signal);
     if (held !== undefined) {
       reportOthers(options, held, own.others);
       return held;

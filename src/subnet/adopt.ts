@@ -39,8 +39,7 @@ export async function subnetsBeside(
  */
 export async function adopt(
   options: AcquireOptions,
-  candidate: Candidate,
-  wanted: Wanted,
+  { candidate, wanted }: { readonly candidate: Candidate; readonly wanted: Wanted },
   kvs: readonly KeyValue[],
   signal: AbortSignal,
 ): Promise<OwnLease | undefined> {
