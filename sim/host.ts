@@ -151,6 +151,7 @@ export class SimHost {
       kernel,
       files,
       trouble: new TroubleLog(clock, log),
+      degraded: new TroubleLog(clock, log),
       notices: new TroubleLog(clock, log),
     };
     const notifier = process.notifier(this.notifier);
@@ -212,7 +213,8 @@ export class SimHost {
   }
 
   get readiness(): Readiness {
-    return this.#run?.daemon.state.readiness() ?? { ready: false, reasons: ['not running'], notices: [] };
+    const { state } = this;
+    return state?.readiness() ?? { ready: false, reasons: ['not running'], degraded: [], notices: [] };
   }
 
   /** What the daemon tells of itself; undefined while none runs. */

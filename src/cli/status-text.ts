@@ -3,7 +3,7 @@ import type { ErrorStatus, LeaseStatus, PeerStatus, StatusView } from './status-
 
 /** The answer for people: who we are, what is wrong, then a row per peer, those that are not routed first. */
 export function statusText(view: StatusView): string {
-  const { version, ready, now, startedAt, reasons, notices, peers, refused, errors } = view;
+  const { version, ready, now, startedAt, reasons, degraded, notices, peers, refused, errors } = view;
   const up = duration(secondsBetween(startedAt, now));
   return [
     `flanneld-ts ${version}, up ${up}: ${ready ? 'ready' : `not ready: ${view.summary}`}`,
@@ -11,6 +11,7 @@ export function statusText(view: StatusView): string {
     `cluster      ${view.leases} ${view.leases === 1 ? 'lease' : 'leases'}, ${view.watching ? 'watched' : 'not watched now'}`,
     `routes       ${syncText(view)}`,
     ...section('not ready', ready ? [] : reasons),
+    ...section('degraded', degraded),
     ...section('notices', notices),
     ...section('peers', table(peers)),
     ...section(

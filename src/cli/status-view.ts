@@ -8,6 +8,8 @@ export interface StatusView {
   readonly summary: string;
   /** Why it is not ready. */
   readonly reasons: readonly string[];
+  /** Faults of peers: this host is ready all the same. */
+  readonly degraded: readonly string[];
   readonly notices: readonly string[];
   /** Null: not had yet. */
   readonly lease: LeaseStatus | null;

@@ -34,6 +34,11 @@ export const gauges: readonly GaugeRow[] = [
     read: ({ reasons }) => reasons.length,
   },
   {
+    name: 'flannel_degraded',
+    help: 'Faults of peers: this host is ready, and cannot reach one or cannot use what it wrote.',
+    read: ({ degraded }) => degraded.length,
+  },
+  {
     name: 'flannel_leases',
     help: 'Leases of the cluster that can be read, the own one and reservations among them.',
     read: ({ leases }) => leases,

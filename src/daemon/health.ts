@@ -12,6 +12,8 @@ import { closeServer, keepServing, limitedServer, refusesMethod, sendBody } from
 export interface Readiness {
   readonly ready: boolean;
   readonly reasons: readonly string[];
+  /** Faults of peers, one line each: this host is ready all the same. */
+  readonly degraded: readonly string[];
   /** What the operator should know although all is well, one line each. */
   readonly notices: readonly string[];
 }
@@ -89,12 +91,17 @@ export class HealthServer {
     } else if (path === '/healthz') {
       send(request, response, { status: 200, text: 'flanneld is running', details: {} });
     } else {
-      const { ready, reasons, notices } = this.#options.readiness();
+      const { ready, reasons, degraded, notices } = this.#options.readiness();
       const text = ready ? 'flanneld is ready' : 'flanneld is not ready yet';
       send(request, response, {
         status: ready ? 200 : 503,
         text,
-        details: { ready, reasons: reasons.map(oneLine), notices: notices.map(oneLine) },
+        details: {
+          ready,
+          reasons: reasons.map(oneLine),
+          degraded: degraded.map(oneLine),
+          notices: notices.map(oneLine),
+        },
       });
     }
   }
@@ -110,7 +117,8 @@ interface Reply {
 function send(request: IncomingMessage, response: ServerResponse, { status, text, details }: Reply): void {
   const asJson = /\bapplication\/json\b/i.test(request.headers.accept ?? '');
   // flanneld ends its texts without a newline, and probes compare them.
-  const lines = [text, ...(details.reasons ?? []), ...(details.notices ?? [])];
+  const { reasons = [], degraded = [], notices = [] } = details;
+  const lines = [text, ...reasons, ...degraded, ...notices];
   const body = asJson ? `${JSON.stringify({ status: text, ...details })}\n` : lines.join('\n');
   const contentType = asJson ? 'application/json' : 'text/plain; charset=utf-8';
   sendBody(request, response, { status, contentType, text: body });

@@ -83,6 +83,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   logCrashes(log);
   const signal = untilAskedToStop(log, onTerminal);
   const trouble = new TroubleLog(systemClock, log);
+  const degraded = new TroubleLog(systemClock, log);
   const notices = new TroubleLog(systemClock, log);
   const calls = new EtcdCalls();
   const { members, security, oldStore, addresses } = etcdMembers(options, log, notices, (call) =>
@@ -110,6 +111,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     commands: systemCommands(),
     log,
     trouble,
+    degraded,
     notices,
   };
   const daemon = new Daemon(parts, options);

@@ -52,6 +52,7 @@ export interface Member {
 export interface StateOptions {
   readonly clock: Clock;
   readonly trouble: TroubleLog;
+  readonly degraded: TroubleLog;
   readonly notices: TroubleLog;
   readonly activity: Activity;
 }
@@ -96,16 +97,21 @@ export class State {
 
   /** Whether this host does its part in the network just now, and if not, why. */
   readiness(): Readiness {
-    const { trouble, notices } = this.#options;
+    const { trouble, degraded, notices } = this.#options;
     const reasons = [...trouble.current, ...(this.#member?.problems ?? [])];
     if (!this.#ready && reasons.length === 0) reasons.push('starting');
-    return { ready: this.#ready && reasons.length === 0, reasons, notices: notices.current };
+    return {
+      ready: this.#ready && reasons.length === 0,
+      reasons,
+      degraded: degraded.current,
+      notices: notices.current,
+    };
   }
 
-  /** For `systemctl status`: where the boot stands, or how many peers are routed, the troubles, and the notices. */
+  /** For `systemctl status`: where the boot stands, or how many peers are routed, the troubles, those of peers, the notices. */
   statusLine(): string {
-    const { trouble, notices } = this.#options;
-    return [this.#summary, ...trouble.current, ...notices.current].join('; ');
+    const { trouble, degraded, notices } = this.#options;
+    return [this.#summary, ...trouble.current, ...degraded.current, ...notices.current].join('; ');
   }
 
   snapshot(): Snapshot {

@@ -84,7 +84,7 @@ export class StatusServer {
 /** The state as `flanneld-ts status` shows it. */
 export function statusView(snapshot: Snapshot): StatusView {
   const { lease, nowMs, startedAtMs, syncedAtMs, troubles, reasons, ready, notices } = snapshot;
-  const { summary, watching, leases, refused } = snapshot;
+  const { summary, watching, leases, refused, degraded } = snapshot;
   const peers = snapshot.peers.map(
     ({ dst, gateway, state, reason = null, key }): PeerStatus => ({
       subnet: dst,
@@ -101,6 +101,7 @@ export function statusView(snapshot: Snapshot): StatusView {
     ready,
     summary,
     reasons,
+    degraded,
     notices,
     lease: lease === undefined ? null : leaseStatus(lease, nowMs),
     watching,

@@ -129,7 +129,7 @@ test('a health port in use costs one warning and leaves the host ready; the daem
     const { stdout } = await runProgram({ ...waiting.daemon.options, argv: ['status', '--json'] });
     return JSON.parse(stdout.join(''));
   };
-  expect(await view()).toMatchObject({ ready: true, reasons: [], notices: [warnings[0]?.msg] });
+  expect(await view()).toMatchObject({ ready: true, reasons: [], degraded: [], notices: [warnings[0]?.msg] });
   await other.stop('SIGKILL');
   await waiting.daemon.waitForLog('health-listening', 40_000);
   expect(await view()).toMatchObject({ ready: true, notices: [] });

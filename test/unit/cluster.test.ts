@@ -29,7 +29,7 @@ describe('a three-host cluster in one process', () => {
     hosts.forEach((host, self) => {
       const expected = hosts.flatMap((peer, i) => (i === self ? [] : [`${subnets[i]} via ${peer.address}`]));
       expect(host.ownRoutes).toEqual(expected.toSorted());
-      expect(host.readiness).toEqual({ ready: true, reasons: [], notices: [] });
+      expect(host.readiness).toEqual({ ready: true, reasons: [], degraded: [], notices: [] });
     });
   });
 
@@ -97,7 +97,7 @@ describe('a three-host cluster in one process', () => {
     etcd.put(`${prefix}/config`, '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}');
     await clock.until('all are served', () => waiting().length === 0, 60_000);
     expect(await last?.subnet()).toMatchObject({ length: 24 });
-    expect(last?.readiness).toEqual({ ready: true, reasons: [], notices: [] });
+    expect(last?.readiness).toEqual({ ready: true, reasons: [], degraded: [], notices: [] });
     expect(hosts.filter((host) => host.readiness.notices.length === 1)).toHaveLength(2);
     expect(etcd.leaseIds).toHaveLength(3);
   });

@@ -18,7 +18,7 @@ describe('a disk that is full when the daemon starts', () => {
     full?.start();
     hosts[2]?.start();
     await clock.until('full mesh', () => cluster?.meshed === true, 60_000);
-    expect(full?.readiness).toEqual({ ready: true, reasons: [], notices: [] });
+    expect(full?.readiness).toEqual({ ready: true, reasons: [], degraded: [], notices: [] });
     expect(log.events('file-kept').map(({ host, level }) => `${host} ${level}`)).toEqual([
       'h0 warn',
       'h0 warn',

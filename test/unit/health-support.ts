@@ -43,7 +43,7 @@ export function serving(clock: Clock = systemClock) {
 }
 
 export async function start(
-  readiness: () => Readiness = () => ({ ready: true, reasons: [], notices: [] }),
+  readiness: () => Readiness = () => ({ ready: true, reasons: [], degraded: [], notices: [] }),
   ip = '127.0.0.1',
   metrics?: () => Promise<MetricsPage>,
 ) {
@@ -65,6 +65,7 @@ export async function start(
 export const notReady = (): Readiness => ({
   ready: false,
   reasons: ['etcd is away', 'no lease\nyet'],
+  degraded: [],
   notices: [],
 });
 

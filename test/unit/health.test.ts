@@ -56,7 +56,7 @@ describe('/readyz', () => {
 
   it('tells the truth of the moment, not that of the start', async () => {
     let ready = true;
-    const { port } = await start(() => ({ ready, reasons: [], notices: [] }));
+    const { port } = await start(() => ({ ready, reasons: [], degraded: [], notices: [] }));
     const statuses = [];
     for (const now of [true, false, true]) {
       ready = now;
@@ -73,17 +73,23 @@ describe('/readyz', () => {
       status: 'flanneld is not ready yet',
       ready: false,
       reasons: ['etcd is away', 'no lease yet'],
+      degraded: [],
       notices: [],
     });
   });
 
   it('stays ready with something to tell, a line each', async () => {
+    const degraded = ['a peer is\nnot on link'];
     const notices = ['the configuration\nwas changed'];
-    const { port } = await start(() => ({ ready: true, reasons: [], notices }));
-    const body = 'flanneld is ready\nthe configuration was changed';
+    const { port } = await start(() => ({ ready: true, reasons: [], degraded, notices }));
+    const body = 'flanneld is ready\na peer is not on link\nthe configuration was changed';
     expect(await ask(port, '/readyz')).toMatchObject({ status: 200, body });
     const { body: json } = await ask(port, '/readyz', { accept: 'application/json' });
-    expect(JSON.parse(json)).toMatchObject({ ready: true, notices: ['the configuration was changed'] });
+    expect(JSON.parse(json)).toMatchObject({
+      ready: true,
+      degraded: ['a peer is not on link'],
+      notices: ['the configuration was changed'],
+    });
   });
 
   it('outlives a readiness that throws', async () => {

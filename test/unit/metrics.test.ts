@@ -44,7 +44,13 @@ async function read(metrics: Metrics): Promise<(series: string) => number | unde
 function metricsOf(peers: readonly PeerRoute[]): Metrics {
   const clock = new VirtualClock();
   const trouble = new TroubleLog(clock, new SimLog(clock).of('h0'));
-  const state = new State({ clock, trouble, notices: trouble, activity: new Activity(clock) });
+  const state = new State({
+    clock,
+    trouble,
+    degraded: trouble,
+    notices: trouble,
+    activity: new Activity(clock),
+  });
   const view = { watching: true, leases: 0, peers, refused: [] };
   state.follow({ problems: [], summary: undefined, view: () => view });
   return new Metrics(state, new EtcdCalls());

@@ -88,7 +88,7 @@ it.each(TROUBLES)('tells of %s', async (_, act, reason, undo) => {
   const world = await start();
   const { clock } = world.cluster;
   const { host } = world;
-  expect(host.readiness).toEqual({ ready: true, reasons: [], notices: [] });
+  expect(host.readiness).toEqual({ ready: true, reasons: [], degraded: [], notices: [] });
   act(world);
   await clock.until('told', () => reason.test(host.readiness.reasons.join('\n')), 120_000);
   expect(host.readiness.ready).toBe(false);
@@ -158,8 +158,13 @@ it.each(NOTICES)('is ready in spite of %s, which is a notice', async (_, act, no
   await cluster.clock.until('ready', () => host.readiness.ready, 60_000);
   if (security === undefined) throw new Error('no security');
   await act(security, files);
-  expect(host.readiness).toEqual({ ready: true, reasons: [], notices: [expect.stringMatching(notice)] });
+  expect(host.readiness).toEqual({
+    ready: true,
+    reasons: [],
+    degraded: [],
+    notices: [expect.stringMatching(notice)],
+  });
   expect(host.state?.statusLine()).toMatch(/^subnet .* peers routed; \S/);
   await undo(security, files);
-  expect(host.readiness).toEqual({ ready: true, reasons: [], notices: [] });
+  expect(host.readiness).toEqual({ ready: true, reasons: [], degraded: [], notices: [] });
 });

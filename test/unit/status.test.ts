@@ -34,6 +34,7 @@ const snapshot: Snapshot = {
   ready: false,
   summary: 'subnet 172.20.9.0/24; 1 of 3 peers routed',
   reasons: ['etcd is away'],
+  degraded: ['172.20.11.0/24 of 192.0.2.9 has no route'],
   notices: ['the network configuration was changed'],
   lease: {
     key: '/net/subnets/172.20.9.0-24',
@@ -76,6 +77,9 @@ routes       1 of 3 installed, in step 2 s ago
 
 not ready:
   etcd is away
+
+degraded:
+  172.20.11.0/24 of 192.0.2.9 has no route
 
 notices:
   the network configuration was changed
