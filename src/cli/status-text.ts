@@ -1,4 +1,5 @@
 import { oneLine } from '../runtime/escape.ts';
+import { counted } from '../runtime/plural.ts';
 import type { ErrorStatus, LeaseStatus, PeerStatus, StatusView } from './status-view.ts';
 
 /** The answer for people: who we are, what is wrong, then a row per peer, those that are not routed first. */
@@ -8,7 +9,7 @@ export function statusText(view: StatusView): string {
   return [
     `flanneld-ts ${version}, up ${up}: ${ready ? 'ready' : `not ready: ${view.summary}`}`,
     `own lease    ${leaseText(view.lease)}`,
-    `cluster      ${view.leases} ${view.leases === 1 ? 'lease' : 'leases'}, ${view.watching ? 'watched' : 'not watched now'}`,
+    `cluster      ${counted(view.leases, 'lease')}, ${view.watching ? 'watched' : 'not watched now'}`,
     `routes       ${syncText(view)}`,
     ...section('not ready', ready ? [] : reasons),
     ...section('degraded', degraded),
@@ -52,9 +53,10 @@ function leftText(secondsLeft: number): string {
 
 function syncText({ peers, lastSync, now }: StatusView): string {
   const installed = peers.filter(({ state }) => state === 'installed').length;
-  const synced =
-    lastSync === null ? 'not in step yet' : `in step ${duration(secondsBetween(lastSync, now))} ago`;
-  return `${installed} of ${peers.length} installed, ${synced}`;
+  const count = peers.length === 0 ? undefined : `${installed} of ${peers.length} installed`;
+  if (lastSync === null) return [count, 'not in step yet'].filter(Boolean).join(', ');
+  const synced = `in step ${duration(secondsBetween(lastSync, now))} ago`;
+  return `${count ?? 'no other host has joined yet'}, ${synced}`;
 }
 
 function table(peers: readonly PeerStatus[]): readonly string[] {

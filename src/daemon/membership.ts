@@ -1,6 +1,7 @@
 import { Firewall } from '../firewall/firewall.ts';
 import { familiesOf, type PerFamily, type Subnet } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
+import { counted } from '../runtime/plural.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
 import type { Grants } from '../subnet/grants.ts';
@@ -73,7 +74,7 @@ export class Membership implements Member {
     if (!this.#ready || subnets === undefined) return undefined;
     const peers = this.#routing?.status().peers ?? [];
     const installed = peers.filter(({ state }) => state === 'installed').length;
-    return `subnet ${familiesText(subnets)}; ${installed} of ${peers.length} peers routed`;
+    return `subnet ${familiesText(subnets)}; ${installed} of ${counted(peers.length, 'peer')} routed`;
   }
 
   view(): NetworkView {
@@ -238,7 +239,7 @@ export class Membership implements Member {
     const subnet = familiesText(this.#manager?.lease?.subnets ?? {});
     parts.log.info(
       { event: 'ready', subnet, peers: peers.length, problems: problems.length },
-      `ready: subnet ${subnet}, ${peers.length} ${peers.length === 1 ? 'peer' : 'peers'}`,
+      `ready: subnet ${subnet}, ${counted(peers.length, 'peer')}`,
     );
   }
 }

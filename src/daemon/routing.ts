@@ -2,6 +2,7 @@ import type { BackendStatus } from '../backend/backend.ts';
 import { HostGateway } from '../backend/hostgw/host-gateway.ts';
 import type { PerFamily } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
+import { counted } from '../runtime/plural.ts';
 import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
 import type { LeaseUpdate } from '../subnet/lease-update.ts';
@@ -62,7 +63,10 @@ export class Routing {
     const { problems } = this.status();
     const rest = problems.length - namedProblems;
     if (rest <= 0) return problems;
-    return [...problems.slice(0, namedProblems), `${rest} more routes are not installed`];
+    return [
+      ...problems.slice(0, namedProblems),
+      `${counted(rest, 'more route is', 'more routes are')} not installed`,
+    ];
   }
 
   status(): BackendStatus {
@@ -186,7 +190,7 @@ export class Routing {
     const [put, removed] =
       type === 'snapshot' ? [update.leases.length, 0] : [update.put.length, update.removed.length];
     const fields = { event: 'leases', type, revision, put, removed };
-    this.#options.parts.log.debug(fields, `etcd told of ${put} leases put and ${removed} removed`);
+    this.#options.parts.log.debug(fields, `etcd told of ${counted(put, 'lease')} put and ${removed} removed`);
   }
 
   async #untilSynced(

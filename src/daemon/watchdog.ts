@@ -1,6 +1,7 @@
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Notifier } from '../runtime/notifier.ts';
+import { plural } from '../runtime/plural.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 
 export interface WatchedLoops {
@@ -30,7 +31,7 @@ export async function watchLoops(watched: WatchedLoops, signal: AbortSignal): Pr
     if (wasLate) continue;
     if (stuck.length === 0) trouble.clear('stuck', 'all loops of the daemon come round again');
     else {
-      const what = `${stuck.join(' and ')} ${stuck.length === 1 ? 'does' : 'do'} not go on`;
+      const what = `${stuck.join(' and ')} ${plural(stuck.length, 'does', 'do')} not go on`;
       trouble.report('stuck', `${what}: this is a bug, and a restart of the daemon helps`, { loops: stuck });
     }
   }

@@ -1,6 +1,7 @@
 import { canonicalAddress, type Family, parseAddress, parseSubnet, type Subnet } from '../ip/ip.ts';
 import { excerpt } from '../runtime/excerpt.ts';
 import { nearestTo } from '../runtime/nearest.ts';
+import { counted } from '../runtime/plural.ts';
 import { NetworkConfigError } from './config-error.ts';
 import { foldKey, type JsonField, jsonString } from './json-fields.ts';
 
@@ -53,7 +54,9 @@ export function readValues(fields: readonly JsonField[]): ConfigValues {
   const named = [...unknown].slice(0, maxUnknownKeys);
   const warnings = named.map(unknownKeyWarning);
   if (unknown.size > maxUnknownKeys)
-    warnings.push(`${unknown.size - maxUnknownKeys} more unknown keys are ignored`);
+    warnings.push(
+      `${counted(unknown.size - maxUnknownKeys, 'more unknown key is', 'more unknown keys are')} ignored`,
+    );
   for (const key of repeated) {
     warnings.push(
       `${key} is given more than once: the last value, ${excerpt(values.get(key) ?? '')}, counts`,

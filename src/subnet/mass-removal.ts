@@ -1,3 +1,4 @@
+import { counted, plural } from '../runtime/plural.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import type { Lease } from './lease.ts';
 import type { LeaseUpdate } from './lease-update.ts';
@@ -29,7 +30,7 @@ export class MassRemovals {
     const gone = restored ? this.#goneOf(update) || undefined : this.#massOf(update);
     if (gone === undefined) return false;
     const known = this.#keys.size;
-    const text = `${gone} of ${known} leases under ${this.#subnetsPrefix} are gone at once`;
+    const text = `${gone} of ${counted(known, 'lease')} under ${this.#subnetsPrefix} ${plural(gone, 'is', 'are')} gone at once`;
     const fields = { gone, known, revision: update.revision };
     this.#trouble.report(what, `${text}; their routes stay until another list confirms it`, fields);
     return true;
@@ -39,7 +40,9 @@ export class MassRemovals {
   take(update: LeaseUpdate): void {
     const gone = this.#massOf(update);
     const verdict =
-      gone === undefined ? 'is not confirmed' : `is confirmed: ${gone} of ${this.#keys.size} are gone`;
+      gone === undefined
+        ? 'is not confirmed'
+        : `is confirmed: ${gone} of ${this.#keys.size} ${plural(gone, 'is', 'are')} gone`;
     this.#trouble.clear(what, `that most leases are gone at once ${verdict}`);
     if (update.type === 'snapshot') this.#keys.clear();
     else for (const key of update.removed) this.#keys.delete(key);

@@ -1,4 +1,5 @@
 import { FlannelError } from '../runtime/errors.ts';
+import { counted, plural } from '../runtime/plural.ts';
 import { poolSize } from './allocate.ts';
 import type { PoolConfig } from './config.ts';
 import type { LeaseOptions } from './own-lease.ts';
@@ -67,7 +68,7 @@ export class Exhaustion {
       this.#expiry = expiryText(soonestS, asked.length, leaseIds.size);
     }
     const reservations = keys.filter(({ lease }) => lease === '0').length;
-    const used = `${keys.length} ${keys.length === 1 ? 'key' : 'keys'}, ${reservations} of them reservations,`;
+    const used = `${counted(keys.length, 'key')}, ${reservations} of them ${plural(reservations, 'a reservation', 'reservations')},`;
     return new PoolExhaustedError(pool, subnetsPrefix, used, this.#expiry);
   }
 }

@@ -80,7 +80,7 @@ test('doctor finds no problem on a host that has none, and changes nothing', asy
   const before = [await bench.revision(), await bench.allRoutes()];
   const { code, text } = await doctor();
   expect(text).toMatch(/^ok +etcd at http:\/\/127\.0\.0\.1:2379 answers/m);
-  expect(text).toContain('all 1 peers are routed');
+  expect(text).toContain('the only peer is routed');
   expect(text).toContain('No problem was found.');
   expect(code).toBe(0);
   expect([await bench.revision(), await bench.allRoutes()]).toEqual(before);
@@ -101,7 +101,7 @@ test('doctor names what is wrong, and what to do', async () => {
   await bench.host.exec('iptables', ...closedContainer('-A'));
   const { code, text } = await doctor('--ip-masq');
   expect(text).toMatch(/PROBLEM +net\.ipv4\.ip_forward is off.*\n.*sysctl -w net\.ipv4\.ip_forward=1/);
-  expect(text).toMatch(/PROBLEM +IPv4: 1 of 2 peers are not routed: 172\.20\.3\.0\/24 via 192\.0\.2\.7/);
+  expect(text).toMatch(/PROBLEM +IPv4: 1 of 2 peers is not routed: 172\.20\.3\.0\/24 via 192\.0\.2\.7/);
   expect(text).toMatch(/PROBLEM +docker0 has 172\.17\.0\.1\/16.*\n.*systemctl restart docker/);
   expect(text).toMatch(/PROBLEM +Docker lets no packet of another host reach 1 of this host's containers/);
   expect(text).toMatch(/PROBLEM +iptables nat: our rules are missing/);

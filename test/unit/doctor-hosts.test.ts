@@ -62,7 +62,7 @@ describe('the doctor', () => {
     host.kernel.deleteRoute({ dst, metric: 1024 });
     const { text } = await examineHost(all, host);
     expect(problems(text)).toEqual([
-      expect.stringMatching(/IPv6: 1 of 2 peers are not routed: .*\(missing\)/),
+      expect.stringMatching(/IPv6: 1 of 2 peers is not routed: .*\(missing\)/),
     ]);
   });
 
@@ -140,7 +140,7 @@ describe('routes', () => {
     [
       'of no lease',
       [connected, ...routes, route({ dst: '172.9.9.0/24', gateway: '10.211.55.9' })],
-      /note.*1 routes/,
+      /note.*1 route of ours/,
     ],
     [
       'another daemon\u2019s',

@@ -101,7 +101,7 @@ describe('the doctor', () => {
       },
       /PROBLEM {2}\S+-24 and \S+-25 overlap/,
     ],
-    ['a junk key', () => cluster.etcd.put(`${prefix}/subnets/x`, '1'), /note {5}1 keys are no leases/],
+    ['a junk key', () => cluster.etcd.put(`${prefix}/subnets/x`, '1'), /note {5}1 key is no lease/],
     [
       'a subnet.env of another subnet',
       async () => {
@@ -126,7 +126,7 @@ describe('the doctor', () => {
           `${prefix}/subnets/172.20.9.0-24`,
           '{"PublicIP":"192.0.2.9","BackendType":"host-gw"}',
         ),
-      /PROBLEM {2}IPv4: 1 of 3 peers are not routed: 172\.20\.9\.0\/24 via 192\.0\.2\.9 \(its gateway is not on/,
+      /PROBLEM {2}IPv4: 1 of 3 peers is not routed: 172\.20\.9\.0\/24 via 192\.0\.2\.9 \(its gateway is not on/,
     ],
     [
       'a route that is missing',
@@ -135,7 +135,7 @@ describe('the doctor', () => {
         const dst = (await peer.subnet())?.text ?? '';
         host.kernel.deleteRoute({ dst });
       },
-      /PROBLEM {2}IPv4: 1 of 2 peers are not routed: .*\(missing\)/,
+      /PROBLEM {2}IPv4: 1 of 2 peers is not routed: .*\(missing\)/,
     ],
     [
       'a pool over the network of this host (flannel #611)',
@@ -229,7 +229,7 @@ describe('the doctor', () => {
   it('lets no value from etcd move the cursor', async () => {
     cluster.etcd.put(`${prefix}/subnets/\u001b[2J`, 'x');
     const { text } = await examine();
-    expect(text).toContain('1 keys are no leases');
+    expect(text).toContain('1 key is no lease');
     expect(text.split('').every((character) => character === '\n' || character >= ' ')).toBe(true);
   });
 });

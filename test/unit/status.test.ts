@@ -179,7 +179,9 @@ describe('flanneld-ts status', () => {
     now = { ...snapshot, lease: { ...lease, expiresAtMs: nowMs - 61_000 } };
     expect((await ask()).out).toContain('held, its time was over 1 min 1 s ago\n');
     now = { ...rest, leases: 0, peers: [], refused: [], troubles: [], notices: [] };
-    expect((await ask()).out).toMatch(/own lease +none yet\n.*\nroutes +0 of 0 installed, not in step yet\n/);
+    expect((await ask()).out).toMatch(/own lease +none yet\n.*\nroutes +not in step yet\n/);
+    now = { ...snapshot, leases: 1, peers: [] };
+    expect((await ask()).out).toMatch(/\nroutes +no other host has joined yet, in step /);
   });
 
   it('exits 1 with a line when no daemon answers', async () => {

@@ -1,6 +1,7 @@
 import type { ChangeResult } from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
 import type { Logger } from '../../runtime/logger.ts';
+import { counted } from '../../runtime/plural.ts';
 import type { BackendStatus, PeerRoute } from '../backend.ts';
 import type { DesiredRoute } from './claims.ts';
 import type { DesiredRoutes } from './desired.ts';
@@ -78,7 +79,7 @@ export class RouteStates {
     const named = fresh.map(([dst, { reason }]) => `${dst}: ${reason}`);
     this.#log.warn(
       { event: 'routes-stuck', parked: fresh.length - conflicts, conflicts },
-      `${fresh.length} routes cannot be programmed now: ${list(named)}`,
+      `${counted(fresh.length, 'route')} cannot be programmed now: ${list(named)}`,
     );
   }
 
@@ -91,7 +92,7 @@ export class RouteStates {
     const named = fresh.map(([key, reason]) => `${key}: ${reason}`);
     this.#log.warn(
       { event: 'leases-not-routed', count: fresh.length },
-      `${fresh.length} leases are not routed: ${list(named)}`,
+      `${counted(fresh.length, 'lease is', 'leases are')} not routed: ${list(named)}`,
     );
   }
 

@@ -1,4 +1,5 @@
 import { overlaps, type PerFamily, type Subnet } from '../../ip/ip.ts';
+import { counted } from '../../runtime/plural.ts';
 import { fits } from '../../subnet/allocate.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
 import { isOwnLease } from '../../subnet/holder.ts';
@@ -41,8 +42,10 @@ export async function checkLeases(facts: LeaseFacts, signal: AbortSignal): Promi
   const own = findOwn({ subnetsPrefix, addresses, pools: config, grants }, kvs).chosen?.lease ?? mine[0];
   const others = mine.filter(({ key }) => key !== own?.key).map(({ key }) => key);
   const findings = [
-    ok(`${leases.length} leases under ${subnetsPrefix}`),
-    ...(junk.length === 0 ? [] : [note(`${junk.length} keys are no leases: ${few(junk, 3)}`)]),
+    ok(`${counted(leases.length, 'lease')} under ${subnetsPrefix}`),
+    ...(junk.length === 0
+      ? []
+      : [note(`${counted(junk.length, 'key is no lease', 'keys are no leases')}: ${few(junk, 3)}`)]),
     ...overlapFindings(leases),
     ...sharedAddresses(leases.filter((lease) => !mine.includes(lease))),
     ...(await ownFindings(facts, own, signal)),
@@ -107,7 +110,7 @@ async function lifeOf(
 }
 
 function duration(seconds: number): string {
-  return seconds < 120 ? `${seconds} seconds` : `${Math.round(seconds / 60)} minutes`;
+  return seconds < 120 ? counted(seconds, 'second') : counted(Math.round(seconds / 60), 'minute');
 }
 
 function overlapFindings(leases: readonly Lease[]): readonly Finding[] {
@@ -116,7 +119,9 @@ function overlapFindings(leases: readonly Lease[]): readonly Finding[] {
   const remedy = 'Delete the key of the host that is gone, or restart the daemon of the later one.';
   return [
     ...texts.slice(0, mostTold).map((text) => problem(text, remedy)),
-    ...(rest > 0 ? [problem(`${rest} more leases overlap another one`)] : []),
+    ...(rest > 0
+      ? [problem(`${counted(rest, 'more lease overlaps', 'more leases overlap')} another one`)]
+      : []),
   ];
 }
 
@@ -156,6 +161,8 @@ function sharedAddresses(leases: readonly Lease[]): readonly Finding[] {
     ...shared
       .slice(0, mostTold)
       .map(([address, keys]) => note(`${keys.length} leases name the address ${address}: ${few(keys)}`)),
-    ...(rest > 0 ? [note(`${rest} more addresses are named by several leases`)] : []),
+    ...(rest > 0
+      ? [note(`${counted(rest, 'more address is', 'more addresses are')} named by several leases`)]
+      : []),
   ];
 }

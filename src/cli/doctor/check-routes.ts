@@ -2,6 +2,7 @@ import { DesiredRoutes, type Self } from '../../backend/hostgw/desired.ts';
 import { metricOf } from '../../backend/hostgw/ownership.ts';
 import { containsAddress, containsSubnet, parseSubnet, type Subnet } from '../../ip/ip.ts';
 import type { Route } from '../../kernel/kernel.ts';
+import { counted, plural } from '../../runtime/plural.ts';
 import type { Lease } from '../../subnet/lease.ts';
 import { type Finding, few, note, ok, problem } from './finding.ts';
 
@@ -34,21 +35,28 @@ export function checkRoutes(leases: readonly Lease[], facts: RouteFacts): readon
   return [
     ...(refused.length === 0
       ? []
-      : [note(`${family}: ${refused.length} leases are not routed: ${few(refused)}`)]),
+      : [
+          note(`${family}: ${counted(refused.length, 'lease is', 'leases are')} not routed: ${few(refused)}`),
+        ]),
     wrong.length === 0
-      ? ok(`${family}: all ${wanted.size} peers are routed`)
+      ? ok(`${family}: ${allRouted(wanted.size)}`)
       : problem(
-          `${family}: ${wrong.length} of ${wanted.size} peers are not routed: ${few(wrong)}`,
+          `${family}: ${wrong.length} of ${counted(wanted.size, 'peer')} ${plural(wrong.length, 'is', 'are')} not routed: ${few(wrong)}`,
           'The log of the daemon says what keeps it from putting them right; without a running daemon, start it.',
         ),
     ...(stale.length === 0
       ? []
       : [
           note(
-            `${family}: ${stale.length} routes of ours belong to no lease: ${few(stale.map(({ dst }) => dst))}`,
+            `${family}: ${counted(stale.length, 'route of ours belongs', 'routes of ours belong')} to no lease: ${few(stale.map(({ dst }) => dst))}`,
           ),
         ]),
   ];
+}
+
+function allRouted(peers: number): string {
+  if (peers === 0) return 'no other host has joined yet';
+  return peers === 1 ? 'the only peer is routed' : `all ${peers} peers are routed`;
 }
 
 function wrongRoutes(desired: DesiredRoutes, { routes, linkIndex, self }: RouteFacts): readonly string[] {

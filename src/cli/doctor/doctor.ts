@@ -1,6 +1,7 @@
 import { familiesOf } from '../../ip/ip.ts';
 import type { Kernel } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/files.ts';
+import { counted } from '../../runtime/plural.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
 import type { Lease } from '../../subnet/lease.ts';
 import { familiesText } from '../../subnet/own-lease.ts';
@@ -44,11 +45,7 @@ export async function runDoctor(options: DoctorOptions, signal: AbortSignal): Pr
     signal.throwIfAborted();
     tell([failed('the rest could not be looked at', error)]);
   }
-  options.write(
-    problems === 0
-      ? 'No problem was found.'
-      : `${problems} ${problems === 1 ? 'problem' : 'problems'} found.`,
-  );
+  options.write(problems === 0 ? 'No problem was found.' : `${counted(problems, 'problem')} found.`);
   return problems === 0 ? 0 : 1;
 }
 
