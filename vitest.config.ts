@@ -19,6 +19,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/unit/**/*.test.ts', 'test/contract/**/*.memory.test.ts'],
+          setupFiles: ['test/testbed/property-seed.ts'],
           maxWorkers: '100%',
         },
       },

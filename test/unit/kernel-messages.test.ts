@@ -40,7 +40,7 @@ function error(errno: number): Buffer {
 }
 
 describe('addresses', () => {
-  test('are written as the rest of the program writes them', () => {
+  test('of IPv6 are written as the rest of the program writes them', () => {
     const groups = fc.array(fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 0xffff })), {
       minLength: 8,
       maxLength: 8,
@@ -55,6 +55,9 @@ describe('addresses', () => {
         expect(bytes && addressText(bytes)).toBe(canonical);
       }),
     );
+  });
+
+  test('of IPv4 are written as the rest of the program writes them', () => {
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 0xffffffff }), (value) => {
         const text = formatAddress(4, BigInt(value));

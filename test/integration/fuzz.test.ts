@@ -1,0 +1,98 @@
+import { copyFileSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { RunningProcess } from '../testbed/process.ts';
+import { tempDir } from '../testbed/run.ts';
+
+const root = join(import.meta.dirname, '../..');
+/** A project with this one's configuration, and with properties that do not hold. */
+const project = tempDir('fuzz');
+const file = 'test/unit/numbers.test.ts';
+const command = (argv: string) => `node '${root}/script/fuzz.ts' ${argv}`;
+
+beforeAll(() => {
+  for (const folder of ['test/unit', 'test/testbed']) mkdirSync(join(project, folder), { recursive: true });
+  for (const name of ['vitest.config.ts', 'package.json', 'test/testbed/property-seed.ts'])
+    copyFileSync(join(root, name), join(project, name));
+  symlinkSync(join(root, 'node_modules'), join(project, 'node_modules'));
+  writeFileSync(
+    join(project, file),
+    `import fc from 'fast-check';
+import { describe, it } from 'vitest';
+
+describe("1 + 1 (it's $2)", () => {
+  it('is less than 90,000 [sometimes]', () => {
+    fc.assert(fc.property(fc.nat(100_000), (n) => n < 90_000), { numRuns: 1_000 });
+  });
+  it('is less than 90,000 [sometimes], it says here', () => {
+    fc.assert(fc.property(fc.nat(100_000), (n) => n < 90_000), { numRuns: 1_000 });
+  });
+});
+`,
+  );
+  writeFileSync(
+    join(project, 'test/unit/holds.test.ts'),
+    `import fc from 'fast-check';
+import { it } from 'vitest';
+
+it('holds', () => {
+  fc.assert(fc.property(fc.nat(100_000), (n) => n >= 0));
+});
+`,
+  );
+});
+
+afterAll(() => rmSync(project, { recursive: true }));
+
+/** What somebody sees who pastes this into a shell in the project's folder. */
+async function shell(line: string): Promise<{ readonly code: number | null; readonly output: string }> {
+  // Not as a part of the run that this test is in.
+  const { VITEST: _, PROPERTY_SEED: __, PROPERTY_PATH: ___, ...env } = process.env;
+  const running = new RunningProcess(['sh', '-c', line], { cwd: project, env: { ...env, NO_COLOR: '1' } });
+  const { code } = await running.exit;
+  return { code, output: running.lines.join('\n') };
+}
+
+describe('npm run fuzz', () => {
+  it('prints of a failure what shows that very failure again', async () => {
+    const fuzz = await shell(command(`--minutes 0.001 ${file}`));
+    expect(fuzz.code, fuzz.output).toBe(1);
+    expect(fuzz.output).toMatch(
+      / 1 files of property tests on 1 seeds each, 0 simulated clusters, 2 failed$/m,
+    );
+    const lines = fuzz.output.split('\n').filter((line) => line.startsWith('FAILED  '));
+    expect(lines).toHaveLength(2);
+    for (const line of lines) {
+      const again = await shell(line.replace('FAILED  ', ''));
+      expect(again.code, again.output).toBe(1);
+      // That test alone, and at once.
+      expect(again.output).toMatch(/Tests +1 failed \| 1 skipped \(2\)/);
+      expect(again.output).toMatch(/Property failed after 1 tests/);
+      expect(again.output).toContain('Counterexample: [90000]');
+    }
+  });
+
+  it('takes another seed in each round', async () => {
+    const { output } = await shell(command(`--minutes 0.03 ${file}`));
+    const rounds = Number(/ property tests on (\d+) seeds each/.exec(output)?.[1]);
+    const seeds = [...output.matchAll(/^FAILED {2}PROPERTY_SEED=(-?\d+) /gm)].map(([, seed]) => seed);
+    expect(rounds, output).toBeGreaterThan(1);
+    expect(new Set(seeds).size).toBe(rounds);
+  });
+
+  it('ends with 0 when all holds', async () => {
+    const { code, output } = await shell(command('--minutes 0.001 test/unit/holds.test.ts'));
+    expect(code, output).toBe(0);
+    expect(output).toMatch(/, 0 failed$/m);
+  });
+
+  it.each([
+    ['', '--minutes takes a number above 0'],
+    ['--minutes 1 test/unit/none.test.ts', 'no property test in test/unit/none.test.ts'],
+    ['--minute 1', "Unknown option '--minute'"],
+  ])('with "%s" says what it takes', async (argv, said) => {
+    const { code, output } = await shell(command(argv));
+    expect(code).toBe(2);
+    expect(output).toContain(`fuzz: ${said}`);
+  });
+});
