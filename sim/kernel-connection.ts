@@ -6,10 +6,13 @@ import type {
   KernelEvents,
   Link,
   LinkAddress,
+  PolicyRule,
   Route,
   RouteChange,
+  RouteFinder,
   RouteLookup,
   RouteSpec,
+  UsedRoute,
 } from '../src/kernel/kernel.ts';
 import type { SimKernel } from './kernel.ts';
 import type { SimEventStream } from './kernel-events.ts';
@@ -17,8 +20,14 @@ import { insertMode, type RouteMatch, routeOfSpec } from './kernel-table.ts';
 
 const MAX_DUMP_ATTEMPTS = 10;
 
+const defaultRules: readonly PolicyRule[] = [
+  { priority: 0, table: 255, conditional: false },
+  { priority: 32_766, table: 254, conditional: false },
+  { priority: 32_767, table: 253, conditional: false },
+];
+
 /** A daemon's connection to a simulated kernel. A batch or a dump happens in one instant, `latencyMs` after the call. */
-export class SimKernelConnection implements Kernel {
+export class SimKernelConnection implements Kernel, RouteFinder {
   readonly #kernel: SimKernel;
   readonly #streams = new Set<SimEventStream>();
   #closed = false;
@@ -53,6 +62,17 @@ export class SimKernelConnection implements Kernel {
   async routeTo(address: string, signal?: AbortSignal): Promise<RouteLookup | undefined> {
     await this.#reach(signal);
     return this.#kernel.lookUp(address);
+  }
+
+  async routeFor(address: string, signal?: AbortSignal): Promise<UsedRoute | undefined> {
+    await this.#reach(signal);
+    return this.#kernel.findRoute(address);
+  }
+
+  /** Those that every host begins with; an operator of the simulation makes none. */
+  async rules(_family: Family, signal?: AbortSignal): Promise<readonly PolicyRule[]> {
+    await this.#reach(signal);
+    return defaultRules;
   }
 
   async apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]> {

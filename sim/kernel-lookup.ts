@@ -1,6 +1,6 @@
 import { parseAddress } from '../src/ip/ip.ts';
 import { KernelError } from '../src/kernel/errors.ts';
-import type { LinkAddress, Route, RouteLookup } from '../src/kernel/kernel.ts';
+import type { LinkAddress, Route, RouteLookup, UsedRoute } from '../src/kernel/kernel.ts';
 import type { AddressTable } from './kernel-addresses.ts';
 import type { RouteTable } from './kernel-table.ts';
 
@@ -29,6 +29,22 @@ export function lookUp(text: string, { addresses, table, loopbackIndex }: Tables
   const type = family === 4 && addresses.isBroadcast(value, linkIndex) ? 'other' : 'unicast';
   const source = route.source ?? sourceFor(route, value, own);
   return { type, linkIndex, ...(source === undefined ? {} : { source }) };
+}
+
+/** The route itself: of the table local for an own address, else of the main table. */
+export function findRoute(text: string, { addresses, table, loopbackIndex }: Tables): UsedRoute | undefined {
+  const parsed = parseAddress(text);
+  if (parsed === undefined) throw new KernelError('EINVAL', `not an address: ${text}`);
+  const { family, value } = parsed;
+  if (addresses.list().some(({ address }) => address === text)) {
+    const key = { family, dst: `${text}/${family === 4 ? 32 : 128}`, tos: 0, metric: 0, protocol: 2 };
+    return {
+      table: 255,
+      route: { ...key, type: 'other', scope: 254, linkIndex: loopbackIndex, special: false },
+    };
+  }
+  const route = table(family).find(value);
+  return route?.type === 'unicast' ? { table: 254, route } : undefined;
 }
 
 /** The address of the link that shares most bits with the next hop. */

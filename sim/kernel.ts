@@ -1,12 +1,21 @@
 import type { Family } from '../src/ip/ip.ts';
 import { KernelError } from '../src/kernel/errors.ts';
-import type { Kernel, KernelEvent, Link, LinkAddress, Route, RouteLookup } from '../src/kernel/kernel.ts';
+import type {
+  Kernel,
+  KernelEvent,
+  Link,
+  LinkAddress,
+  Route,
+  RouteFinder,
+  RouteLookup,
+  UsedRoute,
+} from '../src/kernel/kernel.ts';
 import type { Clock } from '../src/runtime/clock.ts';
 import { AddressTable, addressOn, connectedRoute } from './kernel-addresses.ts';
 import { SimKernelConnection } from './kernel-connection.ts';
 import { SimEventStream } from './kernel-events.ts';
 import { KernelFaults } from './kernel-faults.ts';
-import { lookUp } from './kernel-lookup.ts';
+import { findRoute, lookUp } from './kernel-lookup.ts';
 import { refusal } from './kernel-refusal.ts';
 import { destination, type InsertMode, type RouteMatch, RouteTable } from './kernel-table.ts';
 
@@ -72,7 +81,7 @@ export class SimKernel {
   }
 
   /** The daemon's connection; a restarted daemon opens another one. */
-  open(): Kernel {
+  open(): Kernel & RouteFinder {
     return new SimKernelConnection(this);
   }
 
@@ -230,6 +239,12 @@ export class SimKernel {
   lookUp(address: string): RouteLookup | undefined {
     const table = (family: Family) => this.#tables[family];
     return lookUp(address, { addresses: this.#addresses, table, loopbackIndex: this.link('lo').index });
+  }
+
+  /** The route behind {@link lookUp}. */
+  findRoute(address: string): UsedRoute | undefined {
+    const table = (family: Family) => this.#tables[family];
+    return findRoute(address, { addresses: this.#addresses, table, loopbackIndex: this.link('lo').index });
   }
 
   subscribe(): SimEventStream {

@@ -1,7 +1,7 @@
 import { type NetlinkAttribute, parseAttributes, readU32 } from 'netlink/dist/structs.js';
 import type { Family } from '../ip/ip.ts';
 import { addressText } from './addresses.ts';
-import type { Route } from './kernel.ts';
+import type { Route, UsedRoute } from './kernel.ts';
 import { familyOf, RT_TABLE_MAIN, RTM_F_CLONED, RTN, RTNH_F_ONLINK } from './rtnetlink.ts';
 
 /** struct rtmsg. */
@@ -20,18 +20,23 @@ type Draft = { -readonly [K in keyof Route]: Route[K] } & { table: number };
  * route of somebody else cannot hide all the others.
  */
 export function decodeRoute(payload: Buffer): Route | undefined {
+  const found = decodeUsedRoute(payload);
+  const isCached = found !== undefined && (readU32.call(payload, 8) & RTM_F_CLONED) !== 0;
+  return isCached || found?.table !== RT_TABLE_MAIN ? undefined : found.route;
+}
+
+/** A route of whatever table; undefined for other families. Never throws, as {@link decodeRoute}. */
+export function decodeUsedRoute(payload: Buffer): UsedRoute | undefined {
   const family = familyOf(payload[0] ?? 0);
   if (family === undefined || payload.length < HEADER_BYTES) return undefined;
   const flags = readU32.call(payload, 8);
-  if ((flags & RTM_F_CLONED) !== 0) return undefined;
   const draft = decodeHeader(family, payload, flags);
   const ownNexthop = decodeAttributes(payload.subarray(HEADER_BYTES), draft);
   const { table, ...route } = draft;
-  if (table !== RT_TABLE_MAIN) return undefined;
   // The kernel says `dev lo` for them in IPv6; and beside a nexthop object it repeats its gateway and link.
   if (ownNexthop || route.type === 'blackhole') delete route.linkIndex;
   if (ownNexthop) delete route.gateway;
-  return route;
+  return { table, route };
 }
 
 function decodeHeader(family: Family, payload: Buffer, flags: number): Draft {

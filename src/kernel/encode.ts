@@ -52,15 +52,26 @@ export function encodeRouteDump(family: Family, sequence: number): Buffer {
   return message(RTM.GETROUTE, NLM_F.DUMP, sequence, body);
 }
 
-/** Asks how the kernel would send to `address`; undefined when it is none. */
-export function encodeLookup(address: string, sequence: number): Buffer | undefined {
+/** Asks how the kernel would send to `address`; undefined when it is none. `fibMatch`: by which route. */
+export function encodeLookup(address: string, sequence: number, fibMatch = false): Buffer | undefined {
   const family = isIPv6(address) ? 6 : 4;
   const dst = addressBytes(family, address);
   if (dst === undefined) return undefined;
   const body = new AttrStream();
-  const data = { family: addressFamily(family), dstLen: dst.length * 8 };
+  // Without being asked IPv6 names the table, and refuses the question.
+  const flags =
+    family === 4 ? ({ fibMatch: true, lookupTable: true } as const) : ({ fibMatch: true } as const);
+  const data = { family: addressFamily(family), dstLen: dst.length * 8, ...(fibMatch && { flags }) };
   formatRouteMessage({ kind: 'route', data, attrs: { dst } }, body);
   return message(RTM.GETROUTE, NLM_F.ACK, sequence, body);
+}
+
+export function encodeRuleDump(family: Family, sequence: number): Buffer {
+  const body = new AttrStream();
+  const header = Buffer.alloc(12); // struct fib_rule_hdr
+  header[0] = addressFamily(family);
+  body.emit(header);
+  return message(RTM.GETRULE, NLM_F.DUMP, sequence, body);
 }
 
 export function encodeLinkDump(sequence: number): Buffer {

@@ -30,6 +30,32 @@ export interface Kernel {
   close(): void;
 }
 
+/** What the kernel itself says about the way of packets: all of its tables and policy rules count. */
+export interface RouteFinder {
+  /** The route that packets to this address (canonical text) take; undefined: none does, or one that drops or refuses them. */
+  routeFor(address: string, signal?: AbortSignal): Promise<UsedRoute | undefined>;
+  /** The policy rules of one family, in the order in which the kernel asks them. */
+  rules(family: Family, signal?: AbortSignal): Promise<readonly PolicyRule[]>;
+}
+
+/** A route, and the number of the table that it stands in: 254 main, 255 local. */
+export interface UsedRoute {
+  readonly table: number;
+  /** Kernels before 4.14 answer with the address alone as destination. */
+  readonly route: Route;
+}
+
+export interface PolicyRule {
+  readonly priority: number;
+  /** Canonical CIDRs; absent: any. */
+  readonly from?: string;
+  readonly to?: string;
+  /** The table it sends to; absent for a rule that drops, refuses or jumps. */
+  readonly table?: number;
+  /** It asks for more than `from` and `to`, such as an interface or a mark, or is a negation. */
+  readonly conditional: boolean;
+}
+
 /** An ordered stream of what happened. One consumer. */
 export interface KernelEvents {
   /**

@@ -1,10 +1,11 @@
 import { parseAttributes, readU32 } from 'netlink/dist/structs.js';
 import { addressText } from './addresses.ts';
+import { decodeUsedRoute } from './decode-route.ts';
 import type { DumpSocket } from './dump-socket.ts';
 import { encodeLookup } from './encode.ts';
 import { KernelError } from './errors.ts';
-import type { RouteLookup } from './kernel.ts';
-import { RTM, RTN } from './rtnetlink.ts';
+import type { PolicyRule, RouteLookup, UsedRoute } from './kernel.ts';
+import { familyOf, RTM, RTN } from './rtnetlink.ts';
 
 /** struct rtmsg. */
 const HEADER_BYTES = 12;
@@ -23,14 +24,37 @@ const nowhere = new Set([
 ]);
 
 /** See Kernel.routeTo. */
-export async function lookUpRoute(
+export function lookUpRoute(
   socket: DumpSocket,
   address: string,
   signal: AbortSignal | undefined,
 ): Promise<RouteLookup | undefined> {
+  return ask(socket, { address, fibMatch: false, decode: decodeLookup }, signal);
+}
+
+/** See RouteFinder.routeFor. */
+export function findRoute(
+  socket: DumpSocket,
+  address: string,
+  signal: AbortSignal | undefined,
+): Promise<UsedRoute | undefined> {
+  return ask(socket, { address, fibMatch: true, decode: decodeUsedRoute }, signal);
+}
+
+async function ask<T>(
+  socket: DumpSocket,
+  question: {
+    readonly address: string;
+    /** Asks for the route itself, not for what the kernel made of it for this address. */
+    readonly fibMatch: boolean;
+    readonly decode: (payload: Buffer) => T | undefined;
+  },
+  signal: AbortSignal | undefined,
+): Promise<T | undefined> {
+  const { address, fibMatch, decode } = question;
   if (encodeLookup(address, 0) === undefined) throw new KernelError('EINVAL', `not an address: ${address}`);
-  const encode = (sequence: number) => encodeLookup(address, sequence) ?? Buffer.alloc(0);
-  const request = { what: `route to ${address}`, encode, type: RTM.NEWROUTE, decode: decodeLookup };
+  const encode = (sequence: number) => encodeLookup(address, sequence, fibMatch) ?? Buffer.alloc(0);
+  const request = { what: `route to ${address}`, encode, type: RTM.NEWROUTE, decode };
   try {
     const [found] = await socket.dump(request, signal);
     return found;
@@ -57,4 +81,40 @@ function decodeLookup(payload: Buffer): RouteLookup | undefined {
   const rtnType = payload[7];
   const type = rtnType === RTN.UNICAST ? 'unicast' : rtnType === RTN.LOCAL ? 'local' : 'other';
   return { type, linkIndex, ...(source === undefined ? {} : { source }) };
+}
+
+/** Action of struct fib_rule_hdr: look into a table. */
+const FR_ACT_TO_TBL = 1;
+const FIB_RULE_INVERT = 2;
+/** FRA_* of linux/fib_rules.h that say nothing about which packets a rule is for. */
+const plainAttributes = new Set([13, 14, 18, 21]); // suppress_ifgroup, suppress_prefixlen, padding, protocol
+
+/** A policy rule; undefined for other families. Never throws: what it does not understand makes the rule `conditional`. */
+export function decodeRule(payload: Buffer): PolicyRule | undefined {
+  const family = familyOf(payload[0] ?? 0);
+  if (family === undefined || payload.length < HEADER_BYTES) return undefined;
+  const [, toLength, fromLength, tos, tableByte = 0, , , action] = payload;
+  let priority = 0;
+  let table = tableByte;
+  let to: string | undefined;
+  let from: string | undefined;
+  let conditional = tos !== 0 || (readU32.call(payload, 8) & FIB_RULE_INVERT) !== 0;
+  try {
+    parseAttributes(payload.subarray(HEADER_BYTES), ({ type, data }) => {
+      if (type === 1) to = `${addressText(data)}/${toLength}`;
+      else if (type === 2) from = `${addressText(data)}/${fromLength}`;
+      else if (type === 6) priority = readU32.call(data, 0);
+      else if (type === 15) table = readU32.call(data, 0);
+      else if (!plainAttributes.has(type)) conditional = true;
+    });
+  } catch {
+    conditional = true;
+  }
+  return {
+    priority,
+    ...(from === undefined ? {} : { from }),
+    ...(to === undefined ? {} : { to }),
+    ...(action === FR_ACT_TO_TBL ? { table } : {}),
+    conditional,
+  };
 }

@@ -6,7 +6,7 @@ import { CommandSocket } from './command-socket.ts';
 import { decodeAddress, decodeLink } from './decode.ts';
 import { decodeRoute } from './decode-route.ts';
 import { DumpSocket } from './dump-socket.ts';
-import { encodeAddressDump, encodeLinkDump, encodeRouteDump } from './encode.ts';
+import { encodeAddressDump, encodeLinkDump, encodeRouteDump, encodeRuleDump } from './encode.ts';
 import { KernelError } from './errors.ts';
 import { EventSocket } from './event-socket.ts';
 import type {
@@ -15,11 +15,14 @@ import type {
   KernelEvents,
   Link,
   LinkAddress,
+  PolicyRule,
   Route,
   RouteChange,
+  RouteFinder,
   RouteLookup,
+  UsedRoute,
 } from './kernel.ts';
-import { lookUpRoute } from './lookup.ts';
+import { decodeRule, findRoute, lookUpRoute } from './lookup.ts';
 import { RTM } from './rtnetlink.ts';
 
 /** Takes 20,000 notifications of an event storm, or the answers to all the messages of one write many times over. */
@@ -42,11 +45,11 @@ export interface NetlinkKernelOptions {
  * be had. `close()` must be called before the process ends, at the latest in an `exit` handler: a thread that waits for
  * notifications would hold up its end.
  */
-export function openNetlinkKernel(options: NetlinkKernelOptions): Kernel {
+export function openNetlinkKernel(options: NetlinkKernelOptions): Kernel & RouteFinder {
   return orKernelError('open a netlink socket', () => new NetlinkKernel(options));
 }
 
-class NetlinkKernel implements Kernel {
+class NetlinkKernel implements Kernel, RouteFinder {
   readonly #receiveBufferBytes: number;
   readonly #commands: CommandSocket;
   readonly #dumps: DumpSocket;
@@ -106,6 +109,22 @@ class NetlinkKernel implements Kernel {
 
   routeTo(address: string, signal?: AbortSignal): Promise<RouteLookup | undefined> {
     return lookUpRoute(this.#dumps, address, signal);
+  }
+
+  routeFor(address: string, signal?: AbortSignal): Promise<UsedRoute | undefined> {
+    return findRoute(this.#dumps, address, signal);
+  }
+
+  async rules(family: Family, signal?: AbortSignal): Promise<readonly PolicyRule[]> {
+    const encode = (sequence: number) => encodeRuleDump(family, sequence);
+    const dump = { what: `IPv${family} policy rules`, encode, type: RTM.NEWRULE, decode: decodeRule };
+    try {
+      return await this.#dumps.dump(dump, signal);
+    } catch (error) {
+      // A kernel without policy rules, or without the family.
+      if (error instanceof KernelError && ['EOPNOTSUPP', 'EAFNOSUPPORT'].includes(error.errno)) return [];
+      throw error;
+    }
   }
 
   apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]> {

@@ -63,4 +63,47 @@ export function lookupContract(at: () => KernelFixture): void {
       await expect(at().kernel.routeTo(GATEWAY4, signal)).rejects.toThrow('stopping');
     });
   });
+
+  describe('routeFor', () => {
+    const found = async (address: string) => {
+      const used = await at().kernel.routeFor(address);
+      return used && { table: used.table, route: `${used.route.dst} via ${used.route.gateway}` };
+    };
+
+    test.each([
+      ['172.20.1', '172.20.1.0/24', '172.20.1.128/25', GATEWAY4, '10.211.55.9'],
+      ['fd00:172:1:', 'fd00:172:1::/64', 'fd00:172:1:0:8000::/65', GATEWAY6, 'fd00:55::9'],
+    ])('%s…: the longest route that covers the address', async (stem, dst, half, gateway, other) => {
+      const [low, high] = stem.includes(':')
+        ? [`${stem}:9`, `${stem}0:8000::9`]
+        : [`${stem}.9`, `${stem}.200`];
+      expect(await found(low)).toBeUndefined();
+      await at().operator.addRoute('add', { dst, gateway });
+      await at().operator.addRoute('add', { dst: half, gateway: other });
+      expect(await found(low)).toEqual({ table: 254, route: `${dst} via ${gateway}` });
+      expect(await found(high)).toEqual({ table: 254, route: `${half} via ${other}` });
+      await at().operator.addRoute('replace', { dst: half, blackhole: true });
+      expect(await found(low)).toEqual({ table: 254, route: `${dst} via ${gateway}` });
+    });
+
+    // Its table is not told apart: without policy rules Linux keeps local and main in one.
+    test.each(['10.211.55.100/32', 'fd00:55::100/128'])('our own address, %s', async (dst) => {
+      const used = await at().kernel.routeFor(dst.split('/', 1)[0] ?? '');
+      expect(used?.route).toMatchObject({ dst, type: 'other' });
+    });
+
+    test('a blackhole is no route', async () => {
+      await at().operator.addRoute('add', { dst: '172.20.1.0/24', blackhole: true });
+      expect(await at().kernel.routeFor('172.20.1.9')).toBeUndefined();
+    });
+  });
+
+  test('the policy rules of a fresh host', async () => {
+    const rules = (await at().kernel.rules(4)).map(({ priority, table }) => ({ priority, table }));
+    expect(rules).toEqual([
+      { priority: 0, table: 255 },
+      { priority: 32_766, table: 254 },
+      { priority: 32_767, table: 253 },
+    ]);
+  });
 }

@@ -1,5 +1,5 @@
 import { systemClock } from '../../src/daemon/system-clock.ts';
-import type { Kernel } from '../../src/kernel/kernel.ts';
+import type { Kernel, RouteFinder } from '../../src/kernel/kernel.ts';
 import { type NetlinkKernelOptions, openNetlinkKernel } from '../../src/kernel/netlink-kernel.ts';
 import { enterNamespace, type Host, makeNetwork, until } from '../testbed/netns.ts';
 import { HOST4, HOST6, type KernelWorld, type Operator, type OperatorRoute } from './kernel-world.ts';
@@ -7,7 +7,7 @@ import { HOST4, HOST6, type KernelWorld, type Operator, type OperatorRoute } fro
 /** A world in a namespace of its own, which this process's main thread is moved into until it is closed. */
 export interface NamespaceWorld extends KernelWorld {
   readonly host: Host;
-  open(options?: Partial<NetlinkKernelOptions>): Kernel;
+  open(options?: Partial<NetlinkKernelOptions>): Kernel & RouteFinder;
 }
 
 export async function makeNamespaceWorld(): Promise<NamespaceWorld> {

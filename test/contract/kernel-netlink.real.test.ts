@@ -221,3 +221,26 @@ describe('routes of all kinds', () => {
     expect(events.filter(({ type }) => type === 'link-removed')).toEqual([]);
   });
 });
+
+test('policy rules are told with what they ask for, and the route they lead to', async () => {
+  const { host } = world;
+  await host.ip('rule add to 172.20.0.0/16 lookup 99 pref 100');
+  await host.ip('rule add from 10.9.0.0/24 fwmark 7 prohibit pref 101');
+  await host.ip(`route add 172.20.0.0/16 via 10.211.55.9 table 99`);
+  const { kernel } = at;
+  expect((await kernel.rules(4)).slice(1, 3)).toEqual([
+    { priority: 100, to: '172.20.0.0/16', table: 99, conditional: false },
+    { priority: 101, from: '10.9.0.0/24', conditional: true },
+  ]);
+  expect(await kernel.routeFor('172.20.142.5')).toMatchObject({
+    table: 99,
+    route: { dst: '172.20.0.0/16', gateway: '10.211.55.9', linkIndex: at.eth0 },
+  });
+  await host.ip('-6 rule add to fd00:20::/32 lookup 1000 pref 5');
+  expect((await kernel.rules(6))[1]).toEqual({
+    priority: 5,
+    to: 'fd00:20::/32',
+    table: 1000,
+    conditional: false,
+  });
+});

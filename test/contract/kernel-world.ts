@@ -6,6 +6,7 @@ import type {
   KernelEvents,
   Route,
   RouteChange,
+  RouteFinder,
   RouteSpec,
 } from '../../src/kernel/kernel.ts';
 
@@ -37,7 +38,7 @@ export interface OperatorRoute {
 export interface KernelWorld {
   readonly operator: Operator;
   /** Another connection of a daemon; the world closes it. */
-  open(): Kernel;
+  open(): Kernel & RouteFinder;
   close(): Promise<void>;
 }
 
@@ -98,12 +99,12 @@ export async function collect(
 export class KernelFixture {
   readonly world: KernelWorld;
   readonly operator: Operator;
-  readonly kernel: Kernel;
+  readonly kernel: Kernel & RouteFinder;
   readonly events: KernelEvents;
   /** Index of eth0 at the start. */
   readonly eth0: number;
 
-  private constructor(world: KernelWorld, kernel: Kernel, events: KernelEvents, eth0: number) {
+  private constructor(world: KernelWorld, kernel: Kernel & RouteFinder, events: KernelEvents, eth0: number) {
     this.world = world;
     this.operator = world.operator;
     this.kernel = kernel;
