@@ -19,3 +19,26 @@ export function backoffMs(policy: BackoffPolicy, attempt: number, random: Random
   const ceiling = backoffCeilingMs(policy, attempt);
   return ceiling / 2 + (ceiling / 2) * random.next();
 }
+
+/** Counts the failures in a row that wait by the same policy: three refused connections say nothing about the first conflict. */
+export class FailureCount {
+  #policy: BackoffPolicy | undefined;
+  #failures = 0;
+
+  /** Whether nothing has failed since the last success. */
+  get none(): boolean {
+    return this.#policy === undefined;
+  }
+
+  /** How long to wait after one more failure, jittered. */
+  waitMs(policy: BackoffPolicy, random: Random): number {
+    if (policy !== this.#policy) this.#failures = 0;
+    this.#policy = policy;
+    return backoffMs(policy, this.#failures++, random);
+  }
+
+  /** Notes a success. */
+  reset(): void {
+    this.#policy = undefined;
+  }
+}

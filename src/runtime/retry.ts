@@ -1,11 +1,11 @@
-import { type BackoffPolicy, backoffMs } from './backoff.ts';
+import { type BackoffPolicy, FailureCount } from './backoff.ts';
 import type { Clock } from './clock.ts';
 import type { Random } from './random.ts';
 
 export interface RetryOptions {
   readonly clock: Clock;
   readonly random: Random;
-  /** How long to wait between attempts; it may depend on what went wrong. */
+  /** How long to wait between attempts; it may depend on what went wrong. Another policy starts with its shortest wait. */
   readonly policy: BackoffPolicy | ((error: unknown) => BackoffPolicy);
   /** Told of every failure before the wait. Throwing from it ends the retries. */
   readonly onFailure: (error: unknown) => void;
@@ -20,7 +20,8 @@ export async function retryForever<T>(
   signal: AbortSignal,
   attempt: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
-  for (let failures = 0; ; failures++) {
+  const failures = new FailureCount();
+  for (;;) {
     signal.throwIfAborted();
     let { policy } = options;
     try {
@@ -30,6 +31,6 @@ export async function retryForever<T>(
       options.onFailure(error);
       if (typeof policy === 'function') policy = policy(error);
     }
-    await options.clock.sleep(backoffMs(policy, failures, options.random), signal);
+    await options.clock.sleep(failures.waitMs(policy, options.random), signal);
   }
 }

@@ -1,6 +1,6 @@
 import type { PerFamily } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
-import { type BackoffPolicy, backoffMs } from '../runtime/backoff.ts';
+import { type BackoffPolicy, FailureCount } from '../runtime/backoff.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import { retryForever } from '../runtime/retry.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
@@ -130,19 +130,19 @@ export class LeaseManager {
   async run(signal: AbortSignal): Promise<never> {
     const { activity, clock, random } = this.#base;
     try {
-      for (let failures = 0; ; ) {
+      const failures = new FailureCount();
+      for (;;) {
         signal.throwIfAborted();
         activity?.round(RENEWAL_LOOP, stuckMs);
-        if (failures === 0) await this.#schedule.untilDue(this.#wake, this.#defence.dueMs, signal);
+        if (failures.none) await this.#schedule.untilDue(this.#wake, this.#defence.dueMs, signal);
         const outcome = await this.#attempt(signal);
         if (outcome === 'well') {
-          failures = 0;
+          failures.reset();
           continue;
         }
         // What another host does is looked at rarely; an etcd that is back is not to be waited for long.
         const policy = outcome === 'waits' ? contestedPolicy : renewPolicy;
-        const waitMs = backoffMs(policy, failures++, random);
-        await this.#wake.waitAtMost(clock, waitMs, signal);
+        await this.#wake.waitAtMost(clock, failures.waitMs(policy, random), signal);
       }
     } finally {
       activity?.end(RENEWAL_LOOP);

@@ -243,6 +243,19 @@ describe('a subnet that another host has now', () => {
     expect(host.trouble.current).toEqual([]);
   });
 
+  it('is looked at again soon, however long etcd was away before', async () => {
+    const { key } = await hold();
+    for (const member of world.etcd.members) world.etcd.stop(member);
+    world.etcd.delete(key);
+    world.etcd.put(key, other);
+    await world.clock.advance(10 * hourMs);
+    for (const member of world.etcd.members) world.etcd.start(member);
+    await world.clock.until('it is contested', () => host.manager.state === 'contested', 60_000);
+    const { range } = world.etcd.calls;
+    await world.clock.advance(3_000);
+    expect(world.etcd.calls.range).toBeGreaterThan(range + 1);
+  });
+
   it('without a readable holder and another key is reported, too', async () => {
     const { key } = await hold();
     world.etcd.delete(key);

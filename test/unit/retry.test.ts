@@ -75,4 +75,24 @@ describe('retryForever', () => {
     await expect(result).rejects.toThrow('hopeless');
     expect(clock.pending).toBe(0);
   });
+
+  it('starts with the shortest wait when the policy changes', async () => {
+    const conflict = { initialMs: 60_000, maxMs: 600_000 };
+    const atMs: number[] = [];
+    const result = retryForever(
+      { ...options(), policy: (error) => (error instanceof RangeError ? conflict : policy) },
+      stop.signal,
+      async () => {
+        atMs.push(clock.monotonic());
+        if (atMs.length === 5) throw new RangeError('another kind of failure');
+        if (atMs.length < 7) throw new Error('down');
+      },
+    );
+    await clock.until('it succeeds', () => atMs.length === 7, 1_000_000);
+    await result;
+    const waits = atMs.slice(1).map((at, index) => at - (atMs[index] ?? 0));
+    expect(waits[4]).toBeLessThanOrEqual(60_000);
+    expect(waits[4]).toBeGreaterThanOrEqual(30_000);
+    expect(waits[5]).toBeLessThanOrEqual(100);
+  });
 });
