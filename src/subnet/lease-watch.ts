@@ -159,9 +159,10 @@ export class LeaseWatch {
   #give(update: LeaseUpdate, onUpdate: (update: LeaseUpdate) => void): number {
     // What was listed in the meantime is newer.
     if (this.#cursor !== undefined && update.revision + 1 < this.#cursor) return this.#cursor;
+    // First: a consumer that throws is told again, by the stream or by a list that differs from what it took.
+    onUpdate(update);
     this.#known.take(update);
     this.#removals.take(update);
-    onUpdate(update);
     this.#cursor = update.revision + 1;
     return this.#cursor;
   }
@@ -181,9 +182,10 @@ export class LeaseWatch {
         const update = same ? listed : await this.#confirmed(listed, signal);
         if (same || this.#give(update, onUpdate) === update.revision + 1)
           this.#compareAtMs = Number.POSITIVE_INFINITY;
-      } catch {
-        // Not to be had just now: the stream will tell, or the next attempt.
+      } catch (error) {
         signal.throwIfAborted();
+        // Etcd has no list just now: the stream says so, or the next attempt gets one.
+        if (!(error instanceof RegistryError)) throw error;
       }
     }
     return await untilAborted(signal);

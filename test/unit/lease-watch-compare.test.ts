@@ -94,3 +94,36 @@ describe('a stream that was lost and opened again', () => {
     expect(host.snapshots).toBeGreaterThan(0);
   });
 });
+
+describe('a consumer that fails', () => {
+  /** The next update meets a bug; those after it do not. */
+  const failOnce = () => {
+    host.onUpdate = () => {
+      host.onUpdate = () => {};
+      throw new TypeError('a bug');
+    };
+  };
+  const bugs = () => host.log.lines.filter(({ level }) => level === 'error');
+
+  it('gets a change that the stream brought once more, and its bug is logged with the stack', async () => {
+    failOnce();
+    host.etcd.put(b, valueOf('10.0.0.2'));
+    await host.clock.advance(5_000);
+    expect(bugs()).toMatchObject([{ fields: { error: new TypeError('a bug') } }]);
+    expect(host.believed).toEqual(host.listed);
+    expect(host.trouble.current).toEqual([]);
+  });
+
+  it('gets what the list after a new stream says once more, and its bug is logged with the stack', async () => {
+    const backup = host.etcd.snapshot();
+    host.etcd.put(b, valueOf('10.0.0.2'));
+    await host.clock.advance(10);
+    const { revision } = host.etcd;
+    host.etcd.restore(backup, { sameId: true });
+    while (host.etcd.revision <= revision) host.etcd.put('/elsewhere', '');
+    failOnce();
+    await host.clock.advance(3 * minuteMs);
+    expect(bugs()).toMatchObject([{ fields: { error: new TypeError('a bug') } }]);
+    expect([...host.believed.keys()]).toEqual([a]);
+  });
+});

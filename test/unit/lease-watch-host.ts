@@ -84,6 +84,8 @@ export class WatchHost {
   readonly watch: LeaseWatch;
   readonly updates: LeaseUpdate[] = [];
   onDoubt: (heldBack: LeaseUpdate) => void = () => {};
+  /** Told of an update before it is believed; may throw. */
+  onUpdate: (update: LeaseUpdate) => void = () => {};
   /** What a consumer believes: raw values by key. */
   readonly believed = new Map<string, string>();
   readonly #stop = new AbortController();
@@ -131,6 +133,7 @@ export class WatchHost {
   }
 
   #take(update: LeaseUpdate): void {
+    this.onUpdate(update);
     this.updates.push(update);
     if (update.type === 'snapshot') {
       this.believed.clear();
