@@ -54,7 +54,7 @@ export class MassRemovals {
 
   #massOf(update: LeaseUpdate): number | undefined {
     const gone = this.#goneOf(update);
-    return gone > unquestioned && 2 * gone >= this.#keys.size ? gone : undefined;
+    return gone > unquestioned && 2 * gone > this.#keys.size ? gone : undefined;
   }
 
   #goneOf(update: LeaseUpdate): number {

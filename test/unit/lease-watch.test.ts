@@ -308,6 +308,15 @@ describe('a removal of most leases at once', () => {
     ]);
   });
 
+  it('needs more than half of the leases', async () => {
+    start({}, full);
+    await host.clock.advance(10);
+    host.etcd.delete(...keys.slice(0, 5));
+    await host.clock.advance(10);
+    expect([...host.believed.keys()]).toEqual(keys.slice(5));
+    expect(said('trouble')).toEqual([]);
+  });
+
   it('takes nothing away when the leases are there again, and goes on with what the stream brings', async () => {
     start({}, full);
     await host.clock.advance(10);
