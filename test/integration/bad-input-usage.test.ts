@@ -53,6 +53,8 @@ const FLAGS: readonly Refused[] = [
   [['--ip-masq=yes'], ['--ip-masq', 'yes', 'true or false']],
   [['--public-ip=fc00::1'], ['--public-ip', 'fc00::1', 'IPv4 address']],
   [['--public-ipv6=10.0.0.1'], ['--public-ipv6', '10.0.0.1', 'IPv6 address']],
+  [['--iface-regex=eth['], ['--iface-regex is "eth["', 'missing closing ]']],
+  [['--iface-regex=eth1', '--iface-regex=e(?=t)'], ['Go has no lookahead or lookbehind']],
   [['--iface-can-reach=router'], ['--iface-can-reach', 'router', 'IP address']],
   [['--subnet-lease-ttl=29'], ['--subnet-lease-ttl', '"29"', '30 to 31536000']],
   [['--iptables-resync=0'], ['--iptables-resync', '"0"', 'at least 1']],
@@ -71,6 +73,8 @@ const ENDPOINTS: readonly Refused[] = [
   [['--etcd-endpoints=http://fc00::1:2379'], ['fc00::1', 'brackets']],
   [['--etcd-endpoints=http://[fc00::xyz]:2379'], ['fc00::xyz', 'IPv6 address']],
   [['--etcd-endpoints=http://10.0.0.256:2379'], ['10.0.0.256', 'IPv4 address']],
+  [['--etcd-endpoints=http://10.0.0.1:2379;http://10.0.0.2:2379'], ['separate endpoints with commas']],
+  [['--etcd-endpoints=http://10.0.0.1:2379 http://10.0.0.2:2379'], ['separate endpoints with commas']],
   [['--etcd-endpoints=http://-bad-:2379'], ['-bad-', 'host name']],
   [['--etcd-endpoints=http://10.0.0.1:2379?x=1'], ['?x=1', 'query']],
   [[`--etcd-endpoints=${ENDPOINT},http://10.0.0.2`], ['http://10.0.0.2', 'no port']],
@@ -86,7 +90,38 @@ const ACCESS: readonly Refused[] = [
   [['--etcd-pasword=secret'], ['--etcd-pasword', 'did you mean --etcd-password?']],
   [['---etcd-password=secret'], ['---etcd-password=…', 'is not a flag']],
   [['--iface', '--etcd-password=secret'], ['--iface needs a value']],
-  [['--etcd-username=root', '--ip-masq', 'secret'], ['--etcd-username needs a password']],
+];
+
+/** A mistyped command must not start a daemon, and no flag may be lost behind a word. */
+const WORDS: readonly Refused[] = [
+  [['status'], ['not "status". A command comes first: flanneld-ts status']],
+  [['statsu'], ['not "statsu". A command comes first: flanneld-ts status']],
+  [
+    ['start', '--ip-masq'],
+    ['the daemon takes flags only, not "start" "--ip-masq"', 'Commands: health, status'],
+  ],
+  [['--', '--ip-masq'], ['nothing after "--" would be read: "--ip-masq"']],
+  [
+    ['--ip-masq', 'true', '--etcd-prefix=/x'],
+    ['--ip-masq takes no separate value: write --ip-masq or --ip-masq=true', 'Nothing after "true"'],
+  ],
+  [
+    ['--iface', '--ip-masq'],
+    ['--iface needs a value', '"--ip-masq" is a flag of its own'],
+  ],
+  [['--etcd-username=root', '--etcd-password=one', 'secret', '-v=1'], ['not (not shown) "-v=…"']],
+];
+
+/** The same as the first words of all. The variables would lead a daemon to etcd. */
+const COMMANDS: readonly Refused[] = [
+  [['statsu'], ['unknown command "statsu". Did you mean "status"?', 'Commands: health, status']],
+  [['relase'], ['Did you mean "lease release"?']],
+  [['lease', 'relase'], ['unknown command "lease relase". Did you mean "lease release"?']],
+  [['lease'], ['"lease" needs a verb: flanneld-ts lease release']],
+  [['config', '--ip-masq'], ['unknown command "config". Commands: health, status, doctor, lease release']],
+  [['start'], ['unknown command "start"', 'Without one the daemon starts']],
+  [['help', 'statsu'], ['unknown command "statsu". Did you mean "status"?']],
+  [[''], ['unknown command ""']],
 ];
 
 /** Flags that asked for another mode of flanneld. */
@@ -107,6 +142,7 @@ const VARIABLES: readonly (readonly [name: string, value: string, said: readonly
   ['FLANNELD_HEALTHZ_PORT', '70000', ['70000', '65535']],
   ['FLANNELD_LOG_FORMAT', 'xml', ['xml', 'json, pretty']],
   ['FLANNELD_IP_MASQ', 'yes', ['yes', 'true or false']],
+  ['FLANNELD_IFACE_REGEX', 'eth[', ['eth[', 'missing closing ]']],
   ['FLANNELD_PUBLIC_IP', 'eth0', ['eth0', 'IPv4 address']],
   ['FLANNELD_ETCD_KEYFILE', '/k.pem', ['needs --etcd-certfile']],
   ['FLANNELD_ETCD_USERNAME', 'root', ['needs a password']],
@@ -114,7 +150,7 @@ const VARIABLES: readonly (readonly [name: string, value: string, said: readonly
   ['FLANNELD_REMOTE', '10.0.0.1:8888', ['client mode is not supported']],
 ];
 
-test.concurrent.each([...FLAGS, ...ENDPOINTS, ...ACCESS, ...MODES])(
+test.concurrent.each([...FLAGS, ...ENDPOINTS, ...ACCESS, ...MODES, ...WORDS])(
   '%j is refused with one line and exit code 2',
   async (flags, said) => {
     // The last of a repeated flag wins, so what is in order comes first.
@@ -127,6 +163,14 @@ test.concurrent.each([...FLAGS, ...ENDPOINTS, ...ACCESS, ...MODES])(
     expect(stderr[0]).not.toContain('secret');
   },
 );
+
+test.concurrent.each(COMMANDS)('%j is refused as a command, with exit code 2', async (argv, said) => {
+  const env = { FLANNELD_ETCD_ENDPOINTS: ENDPOINT, FLANNELD_ETCD_PREFIX: PREFIX, FLANNELD_IFACE: 'eth0' };
+  const { code, stdout, stderr } = await runProgram({ ...place(), argv, env });
+  expect([code, stdout], stderr.join('\n')).toEqual([2, []]);
+  expect(stderr).toHaveLength(1);
+  for (const text of ['flanneld-ts: ', ...said]) expect(stderr[0]).toContain(text);
+});
 
 test.concurrent.each(VARIABLES)('the variable %s=%s is refused by its name', async (name, value, said) => {
   const { code, stderr } = await runProgram({ ...place(), argv: inOrder, env: { [name]: value } });
@@ -148,13 +192,11 @@ test.each(['FLANNELD_ETCD_ENDPOINTS', 'FLANNEL_ETCD_ENDPOINTS', 'FLANNEL_ETCD'])
 
 const PASSWORD_FLAG = { flags: ['--etcd-username=root', '--etcd-password=secret'], env: {} };
 const PASSWORD_VARIABLE = { flags: ['--etcd-username=root'], env: { FLANNELD_ETCD_PASSWORD: 'secret' } };
-const STRAY = { flags: ['--etcd-username=root', '--etcd-password=one', 'secret', '-v=1'], env: {} };
 const SAID = 'shows the password to every user of this host, in the process list: use FLANNELD_ETCD_PASSWORD';
 
 test.each([
   ['as a flag, with a warning', PASSWORD_FLAG, [SAID]],
   ['from the environment, without one', PASSWORD_VARIABLE, []],
-  ['with a blank in it, as the shell cuts it', STRAY, [SAID, 'first word that is none: (not shown) "-v=…"']],
 ] as const)('a daemon takes the password %s, and never says it', async (name, { flags, env }, warnings) => {
   const daemon = bench.makeDaemon(`password-${name.split(' ')[1]}`, {
     // Nobody listens there: what the daemon says is about its options and about that.
@@ -197,6 +239,9 @@ test.each([
   [['--help'], 'Usage: flanneld-ts [flags]'],
   [['health', '--help'], 'Usage: flanneld-ts health'],
   [['--version'], 'flanneld-ts '],
+  [['help'], 'Usage: flanneld-ts [flags]'],
+  [['help', 'lease', 'release'], 'Usage: flanneld-ts lease release'],
+  [['version'], 'flanneld-ts '],
 ])('%j is answered on standard output, with exit code 0', async (argv, first) => {
   const { code, stdout, stderr } = await runProgram({ ...place(), argv });
   expect([code, stderr]).toEqual([0, []]);

@@ -56,6 +56,15 @@ describe('etcd endpoints', () => {
     ]);
   });
 
+  it('warns about a path, which is ignored, and about no slash', () => {
+    const warnings: string[] = [];
+    urls('http://a:1/v3,b:2/,http://c:3//', { warn: (message) => warnings.push(message) });
+    expect(warnings).toEqual([
+      'the path of etcd endpoint "http://a:1/v3" is ignored: etcd\'s API is asked at a:1',
+      'the path of etcd endpoint "http://c:3//" is ignored: etcd\'s API is asked at c:3',
+    ]);
+  });
+
   it.each([
     ['a:1,b:2', ['https://a:1', 'https://b:2']],
     ['a:1,http://b:2', ['https://a:1', 'https://b:2']],
@@ -83,7 +92,15 @@ describe('etcd endpoints', () => {
     ['://a:2379', 'neither http nor https'],
     ['http://:2379', 'no valid host name'],
     ['http://-a:2379', 'no valid host name'],
-    ['http://a b:2379', 'no valid host name'],
+    ['http://a b:2379', '"http://a b:2379": separate endpoints with commas'],
+    ['http://a:2379;http://b:2379', 'separate endpoints with commas'],
+    ['http://a:2379 http://b:2379', 'separate endpoints with commas'],
+    ['http://a:2379\nhttp://b:2379', 'separate endpoints with commas'],
+    ['a:2379|b:2379', 'separate endpoints with commas'],
+    ['http://a:2379http://b:2379', 'separate endpoints with commas'],
+    ['http://a:2379:2380', 'has more than one port'],
+    ['[::1]:2379:2380', 'has more than one port'],
+    ['1:2:3:4:5:6:7:8', 'without brackets'],
     ['http://ä:2379', 'no valid host name'],
     ['http://10.0.0.256:2379', 'no valid IPv4 address'],
     ['http://010.0.0.1:2379', 'no valid IPv4 address'],

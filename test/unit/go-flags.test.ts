@@ -35,7 +35,19 @@ describe('splitting a command line as Go does', () => {
     expect(split('-bool', 'false', '-x=1')).toEqual({
       flags: [{ name: 'bool', value: 'true' }],
       rest: ['false', '-x=1'],
+      bareBoolean: 'bool',
     });
+    expect(split('-bool', '-x=1', 'word')).not.toHaveProperty('bareBoolean');
+    expect(split('-bool=F', 'word')).not.toHaveProperty('bareBoolean');
+  });
+
+  it('never lets a flag that is known eat another one', () => {
+    const known = (...argv: string[]) => splitFlags(argv, kindOf, (name) => name === 'other');
+    expect(() => known('-x', '--other=1')).toThrow(
+      '-x needs a value: -x=…, and "--other=…" is a flag of its own',
+    );
+    expect(() => known('-x', '-other')).toThrow('is a flag of its own');
+    expect(known('-x', '--others', '-y', 'other', '-z', '---other').flags).toHaveLength(3);
   });
 
   it('takes the value of a boolean only after an equals sign', () => {

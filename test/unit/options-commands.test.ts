@@ -19,7 +19,7 @@ describe('commands', () => {
   ])('%j is one as the first words only', async (words, command, flag) => {
     expect((await parse(words)).command).toBe(command);
     expect((await parse([...words, flag])).command).toBe(command);
-    expect((await run(['-v=1', ...words])).warnings).toHaveLength(1);
+    expect((await usageError(['-v=1', ...words])).message).toContain('A command comes first');
   });
 
   it.each([
@@ -36,17 +36,18 @@ describe('commands', () => {
   });
 
   it.each([
-    [['lease'], '"lease" is no command: lease release is'],
-    [['lease', 'renew'], '"lease" is no command: lease release is'],
-    [['lease', '--help'], '"lease" is no command'],
-    [['cleanup', 'now'], 'cleanup takes flags only, not "now"'],
+    [['lease'], '"lease" needs a verb: flanneld-ts lease release'],
+    [['lease', 'renew'], 'unknown command "lease renew". Commands: '],
+    [['lease', '--help'], '"lease" needs a verb'],
+    [['cleanup', 'now'], 'flanneld-ts cleanup takes flags only, not "now"'],
     [['cleanup', '--iface=eth0'], 'unknown flag "--iface": see flanneld-ts cleanup --help'],
     [['cleanup', '--route'], 'did you mean --routes?'],
     [['cleanup', '--routes=yes'], '--routes is "yes": it must be true or false'],
     [['lease', 'release', '--etcd-username=root'], '--etcd-username needs a password'],
+    [['lease', 'release', '10.5.1.0/24', '-v=1'], 'unknown flag "-v": see flanneld-ts lease release --help'],
     [
-      ['lease', 'release', '10.5.1.0/24', '-v=1'],
-      'takes flags and then one SUBNET, not "10.5.1.0/24" "-v=1"',
+      ['lease', 'release', '10.5.1.0/24', '--force', '10.5.2.0/24'],
+      'lease release takes one SUBNET, not "10.5.1.0/24" "10.5.2.0/24"',
     ],
     [
       ['lease', 'release', '10.5.1.7/24'],
@@ -162,6 +163,19 @@ describe('lease release', () => {
     });
   });
 
+  it('takes SUBNET before, between and after its flags', async () => {
+    for (const argv of [
+      ['10.5.1.0/24', '--force', '--etcd-prefix=/p'],
+      ['--force', '10.5.1.0/24', '--etcd-prefix', '/p'],
+      ['--force', '--etcd-prefix=/p', '10.5.1.0/24'],
+      ['--etcd-prefix=/p', '--force', '--', '10.5.1.0/24'],
+    ]) {
+      expect(await parse(['lease', 'release', ...argv])).toMatchObject({
+        options: { lease: { subnet: { text: '10.5.1.0/24' } }, force: true, etcdPrefix: '/p' },
+      });
+    }
+  });
+
   it('warns about a password in the process list', async () => {
     const user = ['--etcd-prefix=/p', '--etcd-username=root', '--etcd-password=x'];
     expect(await parse(['lease', 'release', ...user])).toMatchObject({
@@ -187,7 +201,7 @@ describe('lease release', () => {
 
 describe('doctor', () => {
   it('takes all that the daemon takes, and reads it alike', async () => {
-    const argv = ['-iface=eth0', '-ip-masq', '-logtostderr', '--healthz-port=8080', 'stray'];
+    const argv = ['-iface=eth0', '-ip-masq', '-logtostderr', '--healthz-port=8080'];
     const env = { FLANNELD_ETCD_PREFIX: '/p', FLANNELD_TYPO: 'x' };
     expect(await parse(['doctor', ...argv], env)).toEqual({ ...(await run(argv, env)), command: 'doctor' });
   });

@@ -31,7 +31,9 @@ describe('help and version', () => {
     if (help.command !== 'help') throw new Error('no help');
     const lines = help.text.split('\n');
     const headings = lines.flatMap((line) => /^(\w.*):$/.exec(line)?.[1] ?? []);
-    expect(headings.filter((heading) => GROUPS.some((group) => group === heading))).toEqual(GROUPS);
+    expect(headings.filter((heading) => GROUPS.some((group) => group === heading))).toEqual(
+      GROUPS.filter((group) => group !== 'Options'),
+    );
     const below = new Map<string, string>();
     let heading = '';
     for (const line of lines) {
@@ -59,13 +61,35 @@ describe('help and version', () => {
     const help = await parseOptions({ argv: ['--help'], env: {} });
     if (help.command !== 'help') throw new Error('no help');
     for (const { words, usage, describe: purpose } of namedCommands) {
-      expect(help.text).toContain(`flanneld-ts ${words.join(' ')} ${usage}`);
+      expect(help.text).toContain(`flanneld-ts ${words.join(' ')} ${usage}`.trimEnd());
       expect(help.text.replaceAll(/\s+/g, ' ')).toContain(purpose.replaceAll(/\s+/g, ' '));
     }
   });
 
+  it.each([
+    ['status', ['--json', '--watch', '--status-socket', '--subnet-file']],
+    ['health', ['--healthz-ip', '--healthz-port']],
+    ['cleanup', ['--routes']],
+    ['lease release', ['--force']],
+  ])("has the options of %s below a heading of their own, in the command's words", async (name, own) => {
+    const help = await parseOptions({ argv: [...name.split(' '), '--help'], env: {} });
+    if (help.command !== 'help') throw new Error('no help');
+    const [, options = ''] = /^Options:\n((?: .*\n)*)/m.exec(help.text) ?? [];
+    expect(options.match(/(?<=^ {2})--[a-z-]+/gm)).toEqual(own);
+    expect(options).not.toMatch(/0\.0\.0\.0\) .*served|switches them off|is answered|are written to/);
+  });
+
+  it('is the same by the word help', async () => {
+    const text = async (...argv: string[]) => await parseOptions({ argv, env: {} });
+    expect(await text('help')).toEqual(await text('--help'));
+    for (const { words } of namedCommands)
+      expect(await text('help', ...words)).toEqual(await text(...words, '--help'));
+    expect(await text('help', 'lease')).toEqual(await text('help', 'lease', 'release'));
+    expect(await text('help')).toMatchObject({ command: 'help' });
+  });
+
   it('prints the version', async () => {
-    for (const argv of [['--version'], ['-version=T', '-v=wrong']]) {
+    for (const argv of [['version'], ['--version'], ['-version=T', '-v=wrong']]) {
       expect(await parseOptions({ argv, env: {} })).toMatchObject({
         command: 'version',
         text: expect.stringMatching(/^flanneld-ts \S+$/),

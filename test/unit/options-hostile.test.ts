@@ -44,6 +44,9 @@ const command = fc.constantFrom<readonly string[]>(
   ['lease', 'release'],
   ['lease'],
   ['cleanup'],
+  ['help'],
+  ['version'],
+  ['statsu'],
 );
 const word = fc.oneof(flag, texts, fc.constantFrom(...names.map((name) => `--${name}`), '--', '-', '', '='));
 
@@ -75,7 +78,9 @@ describe('any command line', () => {
     await expect(parseOptions({ argv: [`--${name}=1`], env: {} })).rejects.toMatchObject({
       code: 'USAGE_UNKNOWN_FLAG',
     });
-    await expect(parseOptions({ argv: [name], env: {} })).resolves.toMatchObject({ command: 'run' });
+    await expect(parseOptions({ argv: [name], env: {} })).rejects.toMatchObject({
+      code: 'USAGE_UNKNOWN_COMMAND',
+    });
   });
 
   it('of a megabyte, or of very many words, is done with at once', async () => {

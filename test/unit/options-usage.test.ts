@@ -9,21 +9,68 @@ import { run, usageError } from './options-run.ts';
 const outcome = (argv: readonly string[]) =>
   parseOptions({ argv, env: {} }).catch((error: unknown) => String(error));
 
-describe('what is ignored', () => {
+const COMMANDS =
+  'Commands: health, status, doctor, lease release, cleanup, help, version. Without one the daemon starts: see flanneld-ts --help';
+
+describe('a word that is no flag', () => {
   it.each([
-    [['-v=1', 'start', '-etcd-prefix=/x'], '"start" "-etcd-prefix=/x"'],
-    [['-v=1', '--', '-etcd-prefix=/x'], '"-etcd-prefix=/x"'],
-    [['-v=1', '', 'x\ny'], '"" "x\\ny"'],
-  ])('is named in a warning: %j', async (argv, named) => {
-    const { options, warnings } = await run(argv);
-    expect(options).toMatchObject({ logLevel: 'debug', etcdPrefix: '/coreos.com/network' });
-    expect(warnings).toEqual([`ignored, because flags end at the first word that is none: ${named}`]);
+    [['statsu'], `unknown command "statsu". Did you mean "status"? ${COMMANDS}`],
+    [['stat', '--json'], 'unknown command "stat". Did you mean "status"?'],
+    [['STATUS'], 'unknown command "STATUS". Did you mean "status"?'],
+    [['relase', '10.5.1.0/24'], 'unknown command "relase". Did you mean "lease release"?'],
+    [['lease', 'relase', '10.5.1.0/24'], 'unknown command "lease relase". Did you mean "lease release"?'],
+    [['config'], `unknown command "config". ${COMMANDS}`],
+    [['start', '-etcd-prefix=/x'], `unknown command "start". ${COMMANDS}`],
+    [[''], `unknown command "". ${COMMANDS}`],
+    [['-'], `unknown command "-". ${COMMANDS}`],
+    [['help', 'statsu'], 'unknown command "statsu". Did you mean "status"?'],
+    [['help', 'lease', 'relase'], 'unknown command "lease relase". Did you mean "lease release"?'],
+    [['\u2013version'], '"\u2013version" begins with another dash than "-"'],
+    [['-v=1', '\u2014iface=eth0'], '"\u2014iface=eth0" begins with another dash than "-"'],
+    // Behind flags, where the flags after it would be lost.
+    [
+      ['-v=1', 'start', '-etcd-prefix=/x'],
+      `the daemon takes flags only, not "start" "-etcd-prefix=/x". ${COMMANDS}`,
+    ],
+    [['-v=1', 'statsu'], 'not "statsu". A command comes first: flanneld-ts status …'],
+    [['-v=1', 'status', '--json'], 'not "status" "--json". A command comes first: flanneld-ts status …'],
+    [['-v=1', '', 'x\ny'], 'the daemon takes flags only, not "" "x\\ny".'],
+    [['-v=1', '--', '-etcd-prefix=/x'], 'nothing after "--" would be read: "-etcd-prefix=/x"'],
+    [['--', 'status'], 'not "status". A command comes first'],
+    [['doctor', '--', '-etcd-prefix=/x'], 'nothing after "--" would be read: "-etcd-prefix=/x"'],
+    [['doctor', 'now'], 'flanneld-ts doctor takes flags only, not "now"'],
+    [['version', 'now'], 'flanneld-ts version takes flags only, not "now"'],
+    // The value of a boolean.
+    [
+      ['--ip-masq', 'true', '--etcd-prefix=/x'],
+      '--ip-masq takes no separate value: write --ip-masq or --ip-masq=true. Nothing after "true" would be read.',
+    ],
+    [['-ip-masq', 'false'], '--ip-masq takes no separate value: write --ip-masq=false.'],
+    [['--ip-masq', 'yes'], 'the daemon takes flags only, not "yes"'],
+    [['lease', 'release', '--force', 'true', '10.5.1.0/24'], '--force takes no separate value'],
+    [['doctor', '-logtostderr', 'true', '-iface=eth0'], '--logtostderr takes no separate value'],
+    // A flag that another one would take for its value.
+    [['--iface', '--etcd-prefix=/x'], '--iface needs a value: --iface=…, and "--etcd-prefix=…" is a flag'],
+    [['-iface', '-ip-masq'], '--iface needs a value: --iface=…, and "-ip-masq" is a flag of its own'],
+    [['--etcd-prefix', '-logtostderr'], '"-logtostderr" is a flag of its own'],
+    [['lease', 'release', '--iface', '--force'], '"--force" is a flag of its own'],
+  ])('is refused: %j', async (argv, message) => {
+    const error = await usageError(argv);
+    expect(error.message).toContain(message);
+    expect(error.exitCode).toBe(2);
   });
 
-  it('is nothing after a closing --', async () => {
+  it('is a value where a flag takes one, whatever it looks like', async () => {
+    const { options } = await run(['-v', '-1', '--iface', '-x', '-etcd-prefix', 'status']);
+    expect(options).toMatchObject({ ifaces: ['-x'], etcdPrefix: 'status' });
+  });
+
+  it('is missed by nobody after a closing --', async () => {
     expect((await run(['-v=1', '--'])).warnings).toEqual([]);
   });
+});
 
+describe('what is ignored', () => {
   it('includes variables of no flag', async () => {
     const { warnings } = await run([], {
       FLANNELD_ETCD_ENDPOINT: 'http://a:1',
@@ -88,6 +135,8 @@ describe('wrong usage', () => {
     [['--public-ip=fc00::1'], 'USAGE_BAD_VALUE', 'it must be an IPv4 address'],
     [['--public-ip=10.0.0.1/24'], 'USAGE_BAD_VALUE', 'it must be an IPv4 address'],
     [['--public-ipv6=10.0.0.1'], 'USAGE_BAD_VALUE', 'it must be an IPv6 address'],
+    [['--iface-regex=eth['], 'USAGE_BAD_VALUE', "regular expression in Go's syntax: missing closing ]: ["],
+    [['--iface-regex=ok', '--iface-regex=(?<!x)'], 'USAGE_BAD_VALUE', 'Go has no lookahead or lookbehind'],
     [['--iface-can-reach=router'], 'USAGE_BAD_VALUE', 'it must be an IP address'],
     [['--healthz-ip=localhost'], 'USAGE_BAD_VALUE', 'it must be an IP address'],
     [['--healthz-port=65536'], 'USAGE_BAD_VALUE', 'it must be a port from 1 to 65535, or 0'],
@@ -124,14 +173,6 @@ describe('health', () => {
       command: 'health',
       options: { ip: '0.0.0.0', port: 8080 },
     });
-    expect((await run(['-v=1', 'health'])).warnings).toHaveLength(1);
-  });
-
-  it('is suggested when it is misspelt, and only then', async () => {
-    expect((await run(['healht'])).warnings[0]).toContain('"healht"; did you mean the command health?');
-    for (const argv of [['-v=1', 'healht'], ['start']]) {
-      expect((await run(argv)).warnings[0]).not.toContain('did you mean');
-    }
   });
 
   it('takes address and port from the environment, and minds no other variable', async () => {
@@ -143,7 +184,7 @@ describe('health', () => {
 
   it.each([
     [['health'], '--healthz-port=PORT or FLANNELD_HEALTHZ_PORT'],
-    [['health', '--healthz-port=1', 'now'], 'health takes flags only, not "now"'],
+    [['health', '--healthz-port=1', 'now'], 'flanneld-ts health takes flags only, not "now"'],
     [['health', '--etcd-prefix=/x'], 'unknown flag "--etcd-prefix"'],
   ])('%j is refused', async (argv, message) => {
     expect((await usageError(argv)).message).toContain(message);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Options } from '../../src/daemon/options/options.ts';
 import { flagTable } from '../../src/daemon/options/table.ts';
-import { type Env, run } from './options-run.ts';
+import { type Env, run, usageError } from './options-run.ts';
 
 const urls = (options: Options) => options.etcdEndpoints.map(({ url }) => url);
 
@@ -114,10 +114,9 @@ describe('each flag', () => {
     }
   });
 
-  it.each(booleans)('a bare --%s is true, and leaves the next word alone', async (flag, on) => {
-    const { options, warnings } = await run([`-${flag}`, 'false', '-v=1']);
-    expect(options).toMatchObject({ ...on, logLevel: 'info' });
-    expect(warnings).toHaveLength(1);
+  it.each(booleans)('a bare --%s is true, and takes no word for its value', async (flag, on) => {
+    const { message } = await usageError([`-${flag}`, 'false', '-v=1']);
+    expect(message).toContain(`--${flag} takes no separate value: write --${flag}=false.`);
     expect((await run([`--${flag}`, '-v=1'])).options).toMatchObject({ ...on, logLevel: 'debug' });
   });
 

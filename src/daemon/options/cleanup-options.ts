@@ -11,7 +11,7 @@ export interface CleanupOptions {
 
 const routesToo = {
   name: 'routes',
-  group: 'Routes',
+  group: 'Options',
   describe: 'remove the routes too',
   fallback: 'false',
   parse: boolean,

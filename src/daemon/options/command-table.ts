@@ -35,7 +35,7 @@ export interface CommandInput {
   readonly warn: (message: string) => void;
   /** What `warn` has been told, and will be. */
   readonly warnings: readonly string[];
-  /** The word after the flags, where the command takes one and it is there. */
+  /** The word beside the flags, where the command takes one and it is there. */
   readonly operand?: Operand;
 }
 
@@ -49,12 +49,12 @@ export interface Command {
   readonly describe: string;
   /** The flags it takes, in the order of the help text. */
   readonly flags: readonly Flag<unknown>[];
-  /** What one word after the flags stands for, where the command takes one: `SUBNET`. */
+  /** What one word beside the flags stands for, where the command takes one: `SUBNET`. */
   readonly operand?: string;
-  /** Takes what the daemon's unit gives it: flanneld's old flags and stray words are let pass. */
+  /** Takes what the daemon's unit gives it: flanneld's old flags are let pass. */
   readonly likeDaemon?: true;
-  /** Throws {@link UsageError}. */
-  readonly read: (input: CommandInput) => ParsedCommand;
+  /** Throws {@link UsageError}. Absent for what the program says about itself. */
+  readonly read?: (input: CommandInput) => ParsedCommand;
 }
 
 /** The daemon itself: what is asked for when no command is. */
@@ -71,13 +71,36 @@ export const daemonCommand: Command = {
   },
 };
 
+/** Asks for the help of the command that the words after it name. */
+export const helpCommand: Command = {
+  words: ['help'],
+  usage: '[COMMAND]',
+  describe: 'Prints the help of COMMAND, or of the daemon.',
+  flags: [flags.help],
+  operand: 'COMMAND',
+};
+
+const versionCommand: Command = {
+  words: ['version'],
+  usage: '',
+  describe: 'Prints the version.',
+  flags: [flags.help],
+};
+
+/** Without a default: the daemon's, 0, serves nothing. */
+const { fallback: _, ...healthPort } = flags.healthzPort;
+
 /** The commands that are asked for by name. */
 export const namedCommands: readonly Command[] = [
   {
     words: ['health'],
     usage: '[--healthz-ip=IP] --healthz-port=PORT',
     describe: "Asks a running daemon's /healthz; exits 0 when it is alive, else 1.",
-    flags: [flags.healthzIp, flags.healthzPort, flags.help],
+    flags: [
+      { ...flags.healthzIp, group: 'Options', describe: "the daemon's --healthz-ip" },
+      { ...healthPort, group: 'Options', describe: "the daemon's --healthz-port; needed" },
+      flags.help,
+    ],
     read: ({ settings }) => ({ command: 'health', options: healthOptions(settings) }),
   },
   {
@@ -120,6 +143,8 @@ export const namedCommands: readonly Command[] = [
     flags: cleanupFlags,
     read: ({ settings }) => ({ command: 'cleanup', options: cleanupOptions(settings) }),
   },
+  helpCommand,
+  versionCommand,
 ];
 
 /** Run by hand a command does not see what systemd gives the daemon; it would look beside it, and find nothing there. */

@@ -19,6 +19,8 @@ export interface ParsedEndpoint {
   readonly scheme: 'http' | 'https' | undefined;
   readonly host: string;
   readonly port: number;
+  /** What follows the authority, and is ignored, when it is more than a slash; the whole element, as given. */
+  readonly withPath?: string;
 }
 
 /**
@@ -42,7 +44,7 @@ export function parseEndpoints(text: string): readonly ParsedEndpoint[] {
 
 /**
  * Gives all endpoints one scheme. As with flanneld the first one's decides, and when it has none `certificate`, whether
- * one was given to show to etcd; `warn` is told about those that say otherwise. Duplicates count once.
+ * one was given to show to etcd; `warn` is told about those that say otherwise, and about paths. Duplicates count once.
  */
 export function withOneScheme(
   parsed: readonly ParsedEndpoint[],
@@ -51,27 +53,33 @@ export function withOneScheme(
 ): readonly Endpoint[] {
   const scheme = parsed[0]?.scheme ?? (certificate ? 'https' : 'http');
   const byUrl = new Map<string, Endpoint>();
-  for (const { host, port, scheme: own } of parsed) {
+  for (const { host, port, scheme: own, withPath } of parsed) {
     const authority = `${host.includes(':') ? `[${host}]` : host}:${port}`;
     if (own !== undefined && own !== scheme) {
       warn(
         `etcd endpoint ${own}://${authority} is used with ${scheme}: the first endpoint's scheme decides for all`,
       );
     }
+    if (withPath !== undefined)
+      warn(`the path of etcd endpoint ${withPath} is ignored: etcd's API is asked at ${authority}`);
     byUrl.set(`${scheme}://${authority}`, { url: `${scheme}://${authority}`, scheme, host, port });
   }
   return [...byUrl.values()];
 }
 
 function parseEndpoint(element: string): ParsedEndpoint {
-  const match = /^(?:([^/:]*):\/\/)?([^/]*)(?:\/.*)?$/s.exec(element);
+  if (/[;|\s]|:\/\/.*:\/\//.test(element))
+    throw new InvalidValue(`${RULE}; ${quote(element)}: separate endpoints with commas`);
+  const match = /^(?:([^/:]*):\/\/)?([^/]*)(\/.*)?$/s.exec(element);
   const authority = match?.[2] ?? '';
   if (/[?#]/.test(element)) throw new InvalidValue(`${RULE}; ${quote(element)} has a query or a fragment`);
   const scheme = parseScheme(match?.[1], element);
   const [, ipv6, name, port] = /^(?:\[([^\]]*)\]|([^:[\]]*)):([^:[\]]*)$/.exec(authority) ?? [];
   if (port === undefined) throw new InvalidValue(`${RULE}; ${whyNoHostAndPort(element, authority)}`);
   const host = ipv6 === undefined ? parseHostName(name ?? '', element) : parseIPv6(ipv6, element);
-  return { scheme, host, port: parsePort(port, element) };
+  const path = match?.[3] ?? '/';
+  const withPath = path === '/' ? {} : { withPath: quote(element) };
+  return { scheme, host, port: parsePort(port, element), ...withPath };
 }
 
 function parseScheme(text: string | undefined, element: string): 'http' | 'https' | undefined {
@@ -81,9 +89,10 @@ function parseScheme(text: string | undefined, element: string): 'http' | 'https
 }
 
 function whyNoHostAndPort(element: string, authority: string): string {
-  if (isIPv6(authority) || /:.*:/.test(authority.replace(/^\[[^\]]*\]/, ''))) {
+  const outside = authority.replace(/^\[[^\]]*\]/, '');
+  if (/::|(?::.*){7}/.test(outside))
     return `${quote(element)} has an IPv6 address without brackets: http://[fc00::1]:2379`;
-  }
+  if (/:.*:/.test(outside)) return `${quote(element)} has more than one port`;
   return `${quote(element)} has no port, etcd's is 2379`;
 }
 

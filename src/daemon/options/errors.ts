@@ -2,7 +2,13 @@ import { FlannelError } from '../../runtime/errors.ts';
 import { escapeControls } from '../../runtime/escape.ts';
 
 /** What is wrong with a command line. */
-export type UsageErrorKind = 'SYNTAX' | 'UNKNOWN_FLAG' | 'MISSING_VALUE' | 'BAD_VALUE' | 'REFUSED_MODE';
+export type UsageErrorKind =
+  | 'SYNTAX'
+  | 'UNKNOWN_COMMAND'
+  | 'UNKNOWN_FLAG'
+  | 'MISSING_VALUE'
+  | 'BAD_VALUE'
+  | 'REFUSED_MODE';
 
 /**
  * The command line or the environment asks for something impossible. The message is one line that names the flag or the

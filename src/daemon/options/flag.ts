@@ -1,5 +1,6 @@
 /** The headings of the help text, in its order. */
 export const GROUPS = [
+  'Options',
   'etcd',
   'Interface and address',
   'Lease',

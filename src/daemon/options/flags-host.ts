@@ -1,5 +1,13 @@
 import type { Flag } from './flag.ts';
-import { addressOrNone, anyText, filePath, filePathOrNone, integer, shellVariable } from './values.ts';
+import {
+  addressOrNone,
+  anyText,
+  filePath,
+  filePathOrNone,
+  goRegexp,
+  integer,
+  shellVariable,
+} from './values.ts';
 
 /** Where this host is reached at. */
 export const interfaceFlags = {
@@ -17,7 +25,7 @@ export const interfaceFlags = {
     group: 'Interface and address',
     placeholder: 'REGEX',
     describe: 'the same by a regular expression on addresses and names, asked after --iface; may be repeated',
-    parse: anyText,
+    parse: goRegexp,
     repeatable: true,
   } satisfies Flag<string>,
   ifaceCanReach: {

@@ -13,6 +13,8 @@ export interface GivenFlags {
   readonly flags: readonly GivenFlag[];
   /** The words after the flags: from the first one that is no flag, or after `--`. */
   readonly rest: readonly string[];
+  /** The boolean flag without a value right before `rest`, whose first word may be meant as its value. */
+  readonly bareBoolean?: string;
 }
 
 /**
@@ -22,13 +24,16 @@ export interface GivenFlags {
  * ends the flags.
  *
  * `kindOf` tells what a flag is; it throws {@link UsageError} for a name it does not know. This function throws it for
- * a flag without its value and for words like `---x` and `-=x`.
+ * a flag without its value and for words like `---x` and `-=x`. A word that `isFlag` knows is never another flag's value: Go
+ * would take it for one, and the flag would be lost without a word.
  */
 export function splitFlags(
   argv: readonly string[],
   kindOf: (name: string) => 'boolean' | 'value',
+  isFlag: (name: string) => boolean = () => false,
 ): GivenFlags {
   const flags: GivenFlag[] = [];
+  let bareBoolean: string | undefined;
   let at = 0;
   while (at < argv.length) {
     const word = argv[at] ?? '';
@@ -36,20 +41,24 @@ export function splitFlags(
     if (word.length < 2 || !word.startsWith('-')) break;
     at += 1;
     const { name, value } = splitWord(word);
-    if (kindOf(name) === 'boolean') {
+    const kind = kindOf(name);
+    bareBoolean = kind === 'boolean' && value === undefined ? name : undefined;
+    if (kind === 'boolean') {
       flags.push({ name, value: value ?? 'true' });
     } else if (value !== undefined) {
       flags.push({ name, value });
     } else {
       const next = argv[at];
       if (next === undefined) throw missingValue(name);
-      // As the value of another flag it would be printed some day.
-      if (holdsPassword(next)) throw missingValue(name, `, and ${shownWord(next)} is a flag of its own`);
+      const [, nextName = ''] = /^--?([^-=][^=]+)/.exec(next) ?? [];
+      // As the value of another flag a password would be printed some day.
+      if (holdsPassword(next) || isFlag(nextName))
+        throw missingValue(name, `, and ${shownWord(next)} is a flag of its own`);
       flags.push({ name, value: next });
       at += 1;
     }
   }
-  return { flags, rest: argv.slice(at) };
+  return { flags, rest: argv.slice(at), ...(bareBoolean === undefined ? {} : { bareBoolean }) };
 }
 
 function missingValue(name: string, because = ''): UsageError {

@@ -31,7 +31,7 @@ export async function helpText(command: Command): Promise<string> {
 }
 
 function usageLines(commands: readonly Command[]): string {
-  const lines = commands.map(({ words, usage }) => ['flanneld-ts', ...words, usage].join(' '));
+  const lines = commands.map(({ words, usage }) => ['flanneld-ts', ...words, usage].join(' ').trimEnd());
   return `Usage: ${lines.join('\n       ')}`;
 }
 

@@ -25,7 +25,7 @@ export interface Operand {
 
 const force = {
   name: 'force',
-  group: 'etcd',
+  group: 'Options',
   describe: 'release a reservation, too',
   fallback: 'false',
   parse: boolean,

@@ -1,7 +1,13 @@
-import { type Command, daemonCommand, namedCommands, type ParsedCommand } from './command-table.ts';
+import {
+  type Command,
+  daemonCommand,
+  helpCommand,
+  namedCommands,
+  type ParsedCommand,
+} from './command-table.ts';
 import { quote, UsageError } from './errors.ts';
-import { environmentName, type Flag } from './flag.ts';
-import { splitFlags } from './go-flags.ts';
+import { environmentName, type Flag, flagName } from './flag.ts';
+import { type GivenFlag, parseGoBoolean, splitFlags } from './go-flags.ts';
 import { helpText } from './help.ts';
 import { nearestName } from './nearest.ts';
 import { isOldVariable, oldFlag } from './old-flags.ts';
@@ -21,42 +27,148 @@ export interface CommandLine {
 
 /**
  * Reads the command line and the environment, and nothing else. Precedence: flag, FLANNELD_… variable, sysconfig name, default.
- * `--help`, then `--version`, win over bad values of other flags. A command is one as the first word only.
+ * `--help`, then `--version`, win over bad values of other flags. A command is one as the first word only; any other word that is
+ * no flag is wrong usage, because flags behind it would be lost, and a mistyped command would start a daemon.
  *
  * Rejects with {@link UsageError} and nothing else.
  */
 export async function parseOptions({ argv, env }: CommandLine): Promise<ParsedCommand> {
   const command = commandOf(argv);
-  const { flags: given, rest } = splitFlags(argv.slice(command.words.length), (name) =>
-    kindOf(name, command),
-  );
+  const { flags: given, words } = splitWords(argv, command);
   const settings = new Settings(given, env);
   if (given.some(({ name }) => name === 'h') || settings.optional(flags.help) === true) {
     return { command: 'help', text: await helpText(command) };
   }
-  if (settings.optional(flags.version) === true)
+  if (command === helpCommand) return { command: 'help', text: await helpText(helpTopic(argv, words)) };
+  if (command.read === undefined || settings.optional(flags.version) === true)
     return { command: 'version', text: `flanneld-ts ${VERSION}` };
-  const warnings: string[] = [];
-  const shown = shownRest(argv, rest, new Set(flagTable.map(({ name }) => name)));
-  const [text] = command.operand !== undefined && rest.length === 1 ? rest : [];
-  if (rest.length > 0 && text === undefined)
-    warnings.push(judgeRest(command, shown) + commandHint(argv, rest));
-  if (command.likeDaemon) warnings.push(...unknownVariables(env));
+  const [text] = words;
+  const warnings: string[] = command.likeDaemon ? [...unknownVariables(env)] : [];
   return command.read({
     settings,
     warnings,
     warn: (message) => warnings.push(message),
-    ...(text === undefined ? {} : { operand: { text, shown } }),
+    ...(text === undefined ? {} : { operand: { text, shown: shown(argv, words) } }),
   });
 }
 
 function commandOf(argv: readonly string[]): Command {
+  const [first, second] = argv;
+  if (first === undefined || isFlagLike(first)) return daemonCommand;
   const named = namedCommands.find(({ words }) => words.every((word, index) => argv[index] === word));
   if (named !== undefined) return named;
-  const started = namedCommands.find(({ words }) => words[0] === argv[0]);
-  if (started === undefined) return daemonCommand;
-  // The daemon must not start because half a command was written.
-  throw new UsageError('SYNTAX', `${quote(argv[0] ?? '')} is no command: ${started.words.join(' ')} is`);
+  const started = namedCommands.find(({ words }) => words[0] === first);
+  if (started === undefined) throw unknownCommand(argv, [first]);
+  if (second !== undefined && !isFlagLike(second)) throw unknownCommand(argv, [first, second]);
+  throw new UsageError('SYNTAX', `${quote(first)} needs a verb: flanneld-ts ${started.words.join(' ')}`);
+}
+
+function isFlagLike(word: string): boolean {
+  return word.length > 1 && word.startsWith('-');
+}
+
+/** The command that the words after `help` name; the daemon when there are none. */
+function helpTopic(argv: readonly string[], words: readonly string[]): Command {
+  if (words.length === 0) return daemonCommand;
+  const named = namedCommands.find((command) => words.every((word, index) => command.words[index] === word));
+  if (named === undefined) throw unknownCommand(argv, words);
+  return named;
+}
+
+function unknownCommand(argv: readonly string[], words: readonly string[]): UsageError {
+  const mayBeShown = shown(argv, words) === words.map(quote).join(' ');
+  const said = mayBeShown ? quote(words.join(' ')) : '(not shown)';
+  if (otherDash.test(words[0] ?? '')) return wrongDash(said);
+  const nearest = nearestCommand(words);
+  const meant = nearest === undefined ? '' : ` Did you mean ${quote(nearest)}?`;
+  return new UsageError('UNKNOWN_COMMAND', `unknown command ${said}.${meant} ${commandList()}`);
+}
+
+/** As word processors and web pages make of "-" and "--". */
+const otherDash = /^[\u2010-\u2015\u2212]/;
+
+function wrongDash(said: string): UsageError {
+  return new UsageError('SYNTAX', `${said} begins with another dash than "-": type it anew`);
+}
+
+function commandList(): string {
+  return `Commands: ${commandNames().join(', ')}. Without one the daemon starts: see flanneld-ts --help`;
+}
+
+function commandNames(): readonly string[] {
+  return namedCommands.map(({ words }) => words.join(' '));
+}
+
+/** The command that was meant: by most of its letters, by its beginning, or by its verb alone. */
+function nearestCommand(words: readonly string[]): string | undefined {
+  const text = words.join(' ').toLowerCase();
+  const names = commandNames();
+  const begun = names.filter((name) => text.length > 1 && name.startsWith(text));
+  if (begun.length === 1) return begun[0];
+  const verbs = new Map(names.map((name) => [name.slice(name.lastIndexOf(' ') + 1), name]));
+  return nearestName(text, names) ?? verbs.get(nearestName(text, [...verbs.keys()]) ?? '');
+}
+
+interface Split {
+  readonly flags: readonly GivenFlag[];
+  readonly words: readonly string[];
+}
+
+/** The flags, and the words beside them that the command takes; any other word is refused. */
+function splitWords(argv: readonly string[], command: Command): Split {
+  const given: GivenFlag[] = [];
+  const words: string[] = [];
+  let left = argv.slice(command.words.length);
+  for (;;) {
+    const part = splitFlags(
+      left,
+      (name) => kindOf(name, command),
+      (name) => name.length > 1 && isKnown(name, command),
+    );
+    given.push(...part.flags);
+    const [word, ...rest] = part.rest;
+    if (word === undefined) break;
+    const { bareBoolean } = part;
+    if (bareBoolean !== undefined && parseGoBoolean(word) !== undefined)
+      throw separateBoolean(bareBoolean, word, rest);
+    if (command.operand === undefined) throw strayWord(argv, part.rest, command);
+    words.push(word);
+    left = rest;
+  }
+  if (words.length > 1 && command !== helpCommand) {
+    const name = command.words.join(' ');
+    throw new UsageError('SYNTAX', `${name} takes one ${command.operand}, not ${shown(argv, words)}`);
+  }
+  return { flags: given, words };
+}
+
+function separateBoolean(name: string, word: string, rest: readonly string[]): UsageError {
+  const flag = flagName({ name });
+  const right = parseGoBoolean(word) === true ? `${flag} or ${flag}=true` : `${flag}=false`;
+  const lost = rest.length === 0 ? '' : ` Nothing after ${quote(word)} would be read.`;
+  return new UsageError('SYNTAX', `${flag} takes no separate value: write ${right}.${lost}`);
+}
+
+function strayWord(argv: readonly string[], rest: readonly string[], command: Command): UsageError {
+  const said = shown(argv, rest);
+  const [word = ''] = rest;
+  if (isFlagLike(word)) return new UsageError('SYNTAX', `nothing after "--" would be read: ${said}`);
+  if (otherDash.test(word)) return wrongDash(said);
+  const name = ['flanneld-ts', ...command.words].join(' ');
+  if (command !== daemonCommand) return new UsageError('SYNTAX', `${name} takes flags only, not ${said}`);
+  const nearest = nearestCommand([word]);
+  const meant = nearest === undefined ? commandList() : `A command comes first: flanneld-ts ${nearest} …`;
+  return new UsageError('SYNTAX', `the daemon takes flags only, not ${said}. ${meant}`);
+}
+
+function shown(argv: readonly string[], words: readonly string[]): string {
+  return shownRest(argv, words, knownNames);
+}
+
+const knownNames = new Set(flagTable.map(({ name }) => name));
+
+function isKnown(name: string, { flags: known }: Command): boolean {
+  return knownNames.has(name) || known.some((flag) => flag.name === name) || oldFlag(name) !== undefined;
 }
 
 function kindOf(name: string, command: Command): 'boolean' | 'value' {
@@ -71,22 +183,6 @@ function kindOf(name: string, command: Command): 'boolean' | 'value' {
   const help = ['flanneld-ts', ...command.words, '--help'].join(' ');
   const hint = nearest === undefined ? `see ${help}` : `did you mean --${nearest}?`;
   throw new UsageError('UNKNOWN_FLAG', `unknown flag ${shownName(name)}: ${hint}`);
-}
-
-/** flanneld's rule for words after the flags is to ignore them; that is kept for the daemon, and said. */
-function judgeRest(command: Command, shown: string): string {
-  if (!command.likeDaemon) {
-    const taken = command.operand === undefined ? 'flags only' : `flags and then one ${command.operand}`;
-    throw new UsageError('SYNTAX', `${command.words.join(' ')} takes ${taken}, not ${shown}`);
-  }
-  return `ignored, because flags end at the first word that is none: ${shown}`;
-}
-
-function commandHint(argv: readonly string[], rest: readonly string[]): string {
-  if (rest.length < argv.length) return '';
-  const commands = namedCommands.map(({ words }) => words.join(' '));
-  const meant = nearestName(rest.join(' '), commands);
-  return meant === undefined ? '' : `; did you mean the command ${meant}?`;
 }
 
 /** A misspelt variable has no effect and no error: say so. */

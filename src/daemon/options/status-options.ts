@@ -14,7 +14,7 @@ export interface StatusOptions {
 
 const json = {
   name: 'json',
-  group: 'Health',
+  group: 'Options',
   describe: 'print JSON, one line each time',
   fallback: 'false',
   parse: boolean,
@@ -24,7 +24,7 @@ const json = {
 
 const watch = {
   name: 'watch',
-  group: 'Health',
+  group: 'Options',
   describe: 'ask again every 2 seconds',
   fallback: 'false',
   parse: boolean,
@@ -36,8 +36,12 @@ const watch = {
 export const statusFlags: readonly Flag<unknown>[] = [
   json,
   watch,
-  flags.statusSocket,
-  flags.subnetFile,
+  {
+    ...flags.statusSocket,
+    group: 'Options',
+    describe: 'socket of the daemon (default: beside --subnet-file, .sock for .env)',
+  },
+  { ...flags.subnetFile, group: 'Options', describe: "the daemon's --subnet-file" },
   flags.help,
 ];
 

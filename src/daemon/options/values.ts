@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { canonicalAddress, type Family, parseAddress } from '../../ip/ip.ts';
+import { compileGoRegexp, GoRegexpError } from '../interface/go-regexp/go-regexp.ts';
 import { InvalidValue } from './errors.ts';
 import { parseDecimalInteger, parseGoBoolean, parseGoInteger } from './go-flags.ts';
 
@@ -7,6 +8,17 @@ import { parseDecimalInteger, parseGoBoolean, parseGoInteger } from './go-flags.
 
 export function anyText(text: string): string {
   return text;
+}
+
+/** A regular expression in Go's syntax, as given. */
+export function goRegexp(text: string): string {
+  try {
+    compileGoRegexp(text);
+    return text;
+  } catch (error) {
+    if (!(error instanceof GoRegexpError)) throw error;
+    throw new InvalidValue(`must be a regular expression in Go's syntax: ${error.message}`);
+  }
 }
 
 /** Text, or nothing: undefined. */
