@@ -77,6 +77,8 @@ export function addressOn(link: Link, cidr: string): LinkAddress {
     deprecated: false,
     temporary: false,
     permanent: true,
+    tentative: false,
+    dadFailed: false,
   };
 }
 

@@ -55,6 +55,8 @@ export function decodeAddress(payload: Buffer): LinkAddress | undefined {
     // The same bit means "secondary" in IPv4.
     temporary: family === 6 && (flags & IFA_F.TEMPORARY) !== 0,
     permanent: (flags & IFA_F.PERMANENT) !== 0,
+    tentative: (flags & IFA_F.TENTATIVE) !== 0,
+    dadFailed: (flags & IFA_F.DADFAILED) !== 0,
   };
 }
 

@@ -94,6 +94,13 @@ export interface LinkAddress {
   readonly deprecated: boolean;
   readonly temporary: boolean;
   readonly permanent: boolean;
+  /**
+   * IPv6: duplicate address detection is not over. The kernel sends nothing from it yet. One that is used meanwhile
+   * (optimistic) has the mark as well.
+   */
+  readonly tentative: boolean;
+  /** IPv6: another host has it. The kernel keeps it and uses it for nothing. */
+  readonly dadFailed: boolean;
 }
 
 /** What the kernel's lookup for one address found. */

@@ -53,7 +53,13 @@ export const IFLA = { IFNAME: 3, MTU: 4, EXT_MASK: 29 } as const;
 export const RTEXT_FILTER_SKIP_STATS = 8;
 
 export const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
-export const IFA_F = { TEMPORARY: 0x1, DEPRECATED: 0x20, PERMANENT: 0x80 } as const;
+export const IFA_F = {
+  TEMPORARY: 0x1,
+  DADFAILED: 0x8,
+  DEPRECATED: 0x20,
+  TENTATIVE: 0x40,
+  PERMANENT: 0x80,
+} as const;
 
 const AF_INET = 2;
 const AF_INET6 = 10;

@@ -54,6 +54,8 @@ function tableContract(at: () => KernelFixture): void {
         deprecated: false,
         temporary: false,
         permanent: true,
+        tentative: false,
+        dadFailed: false,
       });
       expect(await at().kernel.routes(4)).toEqual([
         {

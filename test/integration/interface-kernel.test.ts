@@ -19,7 +19,10 @@ let kernel: Kernel;
 let leave: () => void;
 
 beforeEach(async () => {
-  network = await makeNetwork([{ addresses: ['10.211.55.100/24', '10.211.55.200/24', 'fd00:55::100/64'] }]);
+  network = await makeNetwork([
+    { addresses: ['10.211.55.100/24', '10.211.55.200/24', 'fd00:55::100/64'] },
+    { addresses: [] },
+  ]);
   const [first] = network.hosts;
   if (first === undefined) throw new Error('no host');
   host = first;
@@ -77,6 +80,46 @@ describe('the kernel’s order of addresses', () => {
     await host.ip('addr change fd00:55::700/64 dev eth0 valid_lft 1000 preferred_lft 0');
     await expect(choose(wanted)).rejects.toThrow('interface eth0 has no usable IPv6 address');
   });
+});
+
+test('an address that another host has is never chosen: duplicate address detection is waited for', async () => {
+  const families = [6] as const;
+  const [, rival] = network.hosts;
+  await rival?.setAddresses(['fd00:77::1/64']);
+  await host.ip('addr del fd00:55::100/64 dev eth0');
+  await host.ip('addr add fd00:77::1/64 dev eth0');
+  const held = async () => (await kernel.addresses()).find(({ address }) => address === 'fd00:77::1');
+  for (;;) {
+    // At any moment of it.
+    await expect(choose({ families, ifaces: ['eth0'] })).rejects.toThrow(
+      'has no usable IPv6 address (fd00:77::1 is',
+    );
+    await expect(choose({ families, ifaces: ['fd00:77::1'] })).rejects.toThrow('fd00:77::1 of eth0 is');
+    if ((await held())?.dadFailed === true) break;
+  }
+  await expect(choose({ families, ifaces: ['eth0'] })).rejects.toThrow(
+    'fd00:77::1 is in use by another host: duplicate address detection failed',
+  );
+  await host.ip('addr add fd00:77::2/64 dev eth0');
+  await until(
+    () =>
+      choose({ families, ifaces: ['eth0'] }).then(
+        () => true,
+        () => false,
+      ),
+    10_000,
+    'fd00:77::2 is not chosen',
+  );
+  expect(await addressesOf({ families, ifaces: ['eth0'] })).toEqual({ ipv6: 'fd00:77::2' });
+});
+
+test('a host address that a cluster manager added is no match for the leased address of the network', async () => {
+  await host.flushAddresses();
+  await host.ip('addr add 10.99.0.2/24 dev eth0 valid_lft 1000 preferred_lft 900');
+  await host.ip('addr add 10.99.0.253/32 dev eth0');
+  expect(await addressesOf({ ifaces: ['eth0'] })).toEqual({ ipv4: '10.99.0.2' });
+  await host.ip('addr add 10.99.0.252/24 dev eth0');
+  expect(await addressesOf({ ifaces: ['eth0'] })).toEqual({ ipv4: '10.99.0.2' });
 });
 
 test('a temporary address is never chosen, also where packets leave by it', async () => {

@@ -20,6 +20,8 @@ const address = (family: 4 | 6, text: string, prefixLength: number, over: object
   deprecated: false,
   temporary: false,
   permanent: true,
+  tentative: false,
+  dadFailed: false,
   ...over,
 });
 

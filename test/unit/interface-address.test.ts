@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { SimKernel } from '../../sim/kernel.ts';
+import { chooseInterface } from '../../src/daemon/interface/choose-interface.ts';
+import { readHostNetwork } from '../../src/daemon/interface/host-network.ts';
 import type { LinkAddress } from '../../src/kernel/kernel.ts';
-import { choose, makeHost } from './interface-host.ts';
+import { choose, makeHost, wishes } from './interface-host.ts';
 
 describe('the address of an interface', () => {
   type Held = readonly [cidr: string, flags?: Partial<LinkAddress>];
@@ -14,6 +16,7 @@ describe('the address of an interface', () => {
   }
 
   const linkLocal = { scope: 'link' } as const;
+  const leasedFlags = { permanent: false } as const;
 
   it.each<readonly [string, readonly Held[], string]>([
     ['IPv4: the oldest first', [['10.1.0.1/24'], ['10.2.0.1/24']], '10.1.0.1'],
@@ -26,6 +29,31 @@ describe('the address of an interface', () => {
       [['169.254.7.7/16'], ['10.1.0.1/24', { permanent: false }]],
       '10.1.0.1',
     ],
+    ['IPv4: a network before a host address', [['10.2.0.9/32'], ['10.1.0.1/24', leasedFlags]], '10.1.0.1'],
+    ['IPv4: a host address when there is no other', [['10.2.0.9/32']], '10.2.0.9'],
+    ['IPv4: a host address before a link-local network', [['169.254.7.7/16'], ['10.2.0.9/32']], '10.2.0.9'],
+    [
+      'IPv4: one that was added to the network of a leased one after that',
+      [['10.1.0.1/24', leasedFlags], ['10.1.0.9/24']],
+      '10.1.0.1',
+    ],
+    [
+      'IPv6: a network before a host address',
+      [['fd00:1::1/64', leasedFlags], ['fd00:2::9/128']],
+      'fd00:1::1',
+    ],
+    ['IPv6: a host address when there is no other (DHCPv6)', [['fd00:2::9/128', leasedFlags]], 'fd00:2::9'],
+    [
+      'IPv6: never one that another host has',
+      [['fd00:1::1/64'], ['fd00:2::1/64', { dadFailed: true, tentative: true }]],
+      'fd00:1::1',
+    ],
+    [
+      'IPv6: never one that only another host has',
+      [['fd00:1::1/64', { dadFailed: true, tentative: true }]],
+      'none',
+    ],
+    ['IPv6: never one that is still being checked', [['fd00:1::1/64', { tentative: true }]], 'none'],
     [
       'IPv4: never deprecated',
       [
@@ -77,6 +105,35 @@ describe('the address of an interface', () => {
       expect(choice).toContain(`interface eth2 has no usable IPv${families[0]} address`);
     else expect(choice).toBe(`eth2 ${expected} 1500`);
   });
+
+  it('that the lease of this host names comes before all others, while it can be used', async () => {
+    const kernel = withAddresses(['10.1.0.1/24'], ['10.2.0.9/32', leasedFlags]);
+    const connection = kernel.open();
+    const wanted = wishes({ ifaces: ['eth2'] });
+    const host = await readHostNetwork(connection, wanted, new AbortController().signal);
+    const chosen = (leased: string, addresses = host.addresses) =>
+      chooseInterface({ ...host, addresses, leased: { ipv4: leased } }, wanted);
+    expect(chosen('10.2.0.9')).toMatchObject({ chosen: { addresses: { ipv4: '10.2.0.9' } } });
+    expect(chosen('10.2.0.8')).toMatchObject({ chosen: { addresses: { ipv4: '10.1.0.1' } } });
+    const deprecated = host.addresses.map((held) => ({ ...held, deprecated: held.address === '10.2.0.9' }));
+    expect(chosen('10.2.0.9', deprecated)).toMatchObject({ chosen: { addresses: { ipv4: '10.1.0.1' } } });
+  });
+
+  it.each([
+    [{ dadFailed: true, tentative: true }, 'in use by another host: duplicate address detection failed'],
+    [{ tentative: true }, 'still being checked for duplicates'],
+  ])(
+    'that the kernel does not use is not taken when it is asked for by itself, either: %j',
+    async (flags, why) => {
+      const kernel = withAddresses(['fd00:1::1/64', flags]);
+      const publicIPv6 = 'fd00:1::1';
+      for (const wanted of [{ ifaces: ['fd00:1::1'] }, { publicIPv6 }, { ifaces: ['eth2'], publicIPv6 }])
+        expect(await choose(kernel, { ...wanted, families: [6] })).toContain(`fd00:1::1 of eth2 is ${why}`);
+      expect(await choose(kernel, { ifaces: ['eth2'], families: [6] })).toContain(
+        `interface eth2 has no usable IPv6 address (fd00:1::1 is ${why})`,
+      );
+    },
+  );
 
   it('that is asked for by itself may be temporary or deprecated, but not link-local', async () => {
     const kernel = withAddresses(

@@ -91,6 +91,12 @@ function input({ desired = {}, actual = [], ...over }: Case): PlanInput {
 
 /** An address event's payload. */
 export function address(text: string, over: Partial<LinkAddress> = {}): LinkAddress {
-  const flags = { deprecated: false, temporary: false, permanent: true } as const;
+  const flags = {
+    deprecated: false,
+    temporary: false,
+    permanent: true,
+    tentative: false,
+    dadFailed: false,
+  } as const;
   return { family: 4, linkIndex: eth0, address: text, prefixLength: 24, scope: 'global', ...flags, ...over };
 }

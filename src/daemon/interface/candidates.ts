@@ -3,7 +3,7 @@ import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import { excerpt } from '../../runtime/excerpt.ts';
 import { compileGoRegexp, type GoRegexp, GoRegexpError } from './go-regexp/go-regexp.ts';
 import { fieldOf, type HostNetwork, type WantedInterface } from './host-network.ts';
-import { isLinkLocal, isUsable, usableAddresses } from './usable-addresses.ts';
+import { isLinkLocal, isUsable, unsettled, usableAddresses } from './usable-addresses.ts';
 
 /** An interface that fits what was asked for, and those of its addresses that were asked for by themselves. */
 export interface Candidate {
@@ -58,6 +58,8 @@ function byAddress(host: HostNetwork, families: readonly Family[], text: string)
   const links = holders.flatMap(({ linkIndex }) => host.links.filter(({ index }) => index === linkIndex));
   const link = links.find(({ loopback }) => !loopback) ?? links[0];
   if (link === undefined || address === undefined) return `no interface has the address ${text}`;
+  const why = holders.map(unsettled).find((reason) => reason !== undefined);
+  if (why !== undefined) return `${text} of ${link.name} is ${why}`;
   return { link, addresses: { [fieldOf(family)]: address } };
 }
 

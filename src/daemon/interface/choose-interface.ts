@@ -1,7 +1,7 @@
 import type { Family, PerFamily } from '../../ip/ip.ts';
 import { type Candidate, candidates, wantedAddress } from './candidates.ts';
 import { describeHost, fieldOf, type HostNetwork, type WantedInterface } from './host-network.ts';
-import { usableAddresses } from './usable-addresses.ts';
+import { unsettled, unusable, usableAddresses } from './usable-addresses.ts';
 
 /** The interface peers reach this host by. */
 export interface HostInterface {
@@ -55,10 +55,12 @@ export function chooseBeside(
   return { problem: `${tried}. There are: ${describeHost(host, wanted.families)}` };
 }
 
-/** Whether a link has all these addresses. */
+/** Whether a link has all these addresses, as far as is known for itself alone. */
 export function holdsAll(host: HostNetwork, linkIndex: number, addresses: PerFamily<string>): boolean {
   return Object.values(addresses).every((text) =>
-    host.addresses.some(({ address, linkIndex: index }) => index === linkIndex && address === text),
+    host.addresses.some(
+      ({ address, linkIndex: index, dadFailed }) => index === linkIndex && address === text && !dadFailed,
+    ),
   );
 }
 
@@ -86,11 +88,18 @@ function addressOf(
   const given = wantedAddress(wanted, family);
   if (given === undefined) {
     if (own !== undefined) return { address: own };
-    return { problem: `interface ${link.name} has no usable IPv${family} address` };
+    const why = host.addresses
+      .filter((held) => held.family === family && held.linkIndex === link.index)
+      .map((held) => `${held.address} is ${unusable(held)}`);
+    const reasons = why.length > 0 ? ` (${why.join(', ')})` : '';
+    return { problem: `interface ${link.name} has no usable IPv${family} address${reasons}` };
   }
   // flanneld compares --public-ip with what it chose, and takes --public-ipv6 as it is. An interface that was named by its
   // IPv6 address has no IPv4 address chosen yet.
   const free = family === 6 || (asked === undefined && addresses.ipv6 !== undefined);
+  const held = host.addresses.find(({ address, linkIndex }) => address === given && linkIndex === link.index);
+  const why = held && unsettled(held);
+  if (why !== undefined) return { problem: `${given} of ${link.name} is ${why}` };
   const fits = own === given || (free && holdsAll(host, link.index, { [fieldOf(family)]: given }));
   return fits ? { address: given } : { problem: describeMismatch(host, { link, own, given, family }) };
 }

@@ -9,6 +9,8 @@ export interface HostNetwork {
   readonly routes: PerFamily<readonly Route[]>;
   /** How the kernel reaches the address of --iface-can-reach; undefined: not asked for, or no route. */
   readonly reach?: RouteLookup | undefined;
+  /** The addresses that the lease of this host names; absent: none is known to be its own. */
+  readonly leased?: PerFamily<string>;
 }
 
 /** What the operator asked for, as the flags of these names say, and what the network needs. */
@@ -52,7 +54,7 @@ export function describeHost(host: HostNetwork, families: readonly Family[]): st
     .map(({ name, index, up }) => {
       const addresses = host.addresses
         .filter(({ family, linkIndex }) => families.includes(family) && linkIndex === index)
-        .map(({ address, prefixLength }) => `${address}/${prefixLength}`);
+        .map((held) => `${held.address}/${held.prefixLength}${held.dadFailed ? ' duplicate' : ''}`);
       return `${name} (${addresses.join(' ') || none}${up ? '' : ', down'})`;
     });
   return names.join(', ') || 'no interfaces but loopback';

@@ -1,24 +1,42 @@
-import type { Family } from '../../ip/ip.ts';
+import { type Family, parseSubnet } from '../../ip/ip.ts';
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
-import type { HostNetwork } from './host-network.ts';
+import { fieldOf, type HostNetwork } from './host-network.ts';
 
 /**
- * The addresses of a link that peers could use, the best first: global before link-local, permanent before leased, and among
- * equals in the kernel's order (IPv4: the oldest first; IPv6: the newest first).
+ * The addresses of a link that peers could use, the best first: the one that this host's lease names, then global before
+ * link-local, those of a network before host addresses (/32, /128: a cluster manager such as keepalived moves them from host to
+ * host), the first of its network before those added to it later, permanent before leased, and among equals in the kernel's
+ * order (IPv4: the oldest first; IPv6: the newest first).
  *
- * Never: deprecated, loopback, multicast; of IPv6 also link-local (it says nothing without its link) and temporary
- * (privacy) addresses, which are gone in a day.
+ * Never: see {@link unusable}.
  */
 export function usableAddresses(host: HostNetwork, link: Link, family: Family): readonly LinkAddress[] {
   return host.addresses
     .filter((address) => address.family === family && address.linkIndex === link.index && isUsable(address))
-    .toSorted((a, b) => rank(a) - rank(b)); // Stable: equals stay in the kernel's order.
+    .toSorted((a, b) => rank(host, a) - rank(host, b)); // Stable: equals stay in the kernel's order.
 }
 
 /** Whether an address may be chosen without having been asked for by itself. */
 export function isUsable(address: LinkAddress): boolean {
-  const { deprecated, temporary } = address;
-  return !deprecated && !temporary && !isSpecial(address) && !(address.family === 6 && isLinkLocal(address));
+  return unusable(address) === undefined;
+}
+
+/**
+ * Why an address is never chosen by itself; undefined: it may be. A temporary (privacy) IPv6 address is gone in a day, a link-local
+ * one says nothing without its link, and the kernel does not use one that another host was found to have.
+ */
+export function unusable(address: LinkAddress): string | undefined {
+  if (isSpecial(address)) return 'no address of a single host';
+  if (address.family === 6 && isLinkLocal(address)) return 'link-local';
+  return (
+    unsettled(address) ?? (address.temporary ? 'temporary' : address.deprecated ? 'deprecated' : undefined)
+  );
+}
+
+/** Why the kernel does not use an address (yet); undefined: it does. */
+export function unsettled({ dadFailed, tentative }: LinkAddress): string | undefined {
+  if (dadFailed) return 'in use by another host: duplicate address detection failed';
+  return tentative ? 'still being checked for duplicates' : undefined;
 }
 
 /** IPv4: 169.254.0.0/16; IPv6: fe80::/10; or what the kernel holds for valid on the link alone. */
@@ -33,8 +51,26 @@ function isSpecial({ family, address }: LinkAddress): boolean {
   return first === 0 || first === 127 || first >= 224;
 }
 
-/** Link-local or of another scope last; in each half, what will still be there tomorrow first. */
-function rank(address: LinkAddress): number {
-  const last = address.scope !== 'global' || isLinkLocal(address);
-  return (last ? 2 : 0) + (address.permanent ? 0 : 1);
+/** Link-local or of another scope last; then what may be on another host tomorrow, then what may be gone. */
+function rank(host: HostNetwork, address: LinkAddress): number {
+  const { family, scope, prefixLength, permanent } = address;
+  if (host.leased?.[fieldOf(family)] === address.address) return -1;
+  const last = scope !== 'global' || isLinkLocal(address);
+  const hostAddress = prefixLength === (family === 4 ? 32 : 128);
+  const floats = hostAddress || isSecondary(host, address);
+  return (last ? 4 : 0) + (floats ? 2 : 0) + (permanent ? 0 : 1);
+}
+
+/** An IPv4 address that was added to the network of an older one. IPv6 knows no such order. */
+function isSecondary(host: HostNetwork, address: LinkAddress): boolean {
+  if (address.family !== 4) return false;
+  const network = networkOf(address);
+  const first = host.addresses.find(
+    (other) => other.family === 4 && other.linkIndex === address.linkIndex && networkOf(other) === network,
+  );
+  return first !== undefined && first.address !== address.address;
+}
+
+function networkOf({ address, prefixLength }: LinkAddress): string {
+  return parseSubnet(`${address}/${prefixLength}`)?.text ?? address;
 }
