@@ -25,6 +25,11 @@ export class AddressTable {
     else this.#addresses.unshift(address);
   }
 
+  /** In its place. */
+  change(before: LinkAddress, after: LinkAddress): void {
+    this.#addresses = this.#addresses.map((other) => (other === before ? after : other));
+  }
+
   delete(address: LinkAddress): void {
     this.#addresses = this.#addresses.filter((other) => other !== address);
   }

@@ -155,6 +155,15 @@ export class SimKernel {
     this.#connect(address);
   }
 
+  /** Changes the flags of an address, as the end of duplicate address detection does. Throws EADDRNOTAVAIL. */
+  changeAddress(name: string, cidr: string, flags: Partial<LinkAddress>): void {
+    const held = this.#addresses.find(addressOn(this.link(name), cidr));
+    if (held === undefined) throw new KernelError('EADDRNOTAVAIL', `${cidr} is not on ${name}`);
+    const address = { ...held, ...flags };
+    this.#addresses.change(held, address);
+    this.#emit({ type: 'address-added', address });
+  }
+
   /** Removes an address, and with an IPv4 primary its secondaries (promote_secondaries=0). Throws EADDRNOTAVAIL. */
   removeAddress(name: string, cidr: string): void {
     const link = this.link(name);

@@ -1,11 +1,16 @@
 import { Firewall } from '../firewall/firewall.ts';
 import { familiesOf, type PerFamily, type Subnet } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
+import type { BackoffPolicy } from '../runtime/backoff.ts';
+import { explanationOf } from '../runtime/errors.ts';
 import { counted } from '../runtime/plural.ts';
+import { retryForever } from '../runtime/retry.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
 import type { Grants } from '../subnet/grants.ts';
+import { listRange } from '../subnet/list.ts';
 import { LeaseManager } from '../subnet/manager.ts';
+import { leasedAddresses } from '../subnet/own-keys.ts';
 import { familiesText } from '../subnet/own-lease.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
 import { BridgeNotice } from './bridge-notice.ts';
@@ -33,6 +38,8 @@ export interface MembershipOptions {
 
 /** A firewall tool that hangs must not hold up the rest. */
 const firewallPatienceMs = 10_000;
+/** How often etcd is asked which address this host's lease names. */
+const policy: BackoffPolicy = { initialMs: 200, maxMs: 10_000 };
 
 /**
  * This host's part in a network whose configuration is known: an address, a lease, the files, routes and rules. Everything
@@ -109,7 +116,8 @@ export class Membership implements Member {
   async run(signal: AbortSignal): Promise<void> {
     const { onPhase } = this.#options;
     onPhase('waiting for an address on the interface');
-    const host = await waitForInterface(this.#wantedInterface, signal);
+    const leased = (inner: AbortSignal) => this.#leasedAddresses(inner);
+    const host = await waitForInterface({ ...this.#wantedInterface, leased }, signal);
     this.#logChoice(host);
     onPhase('waiting for a subnet');
     const changed = new Wake();
@@ -139,6 +147,21 @@ export class Membership implements Member {
       manager.run(inner),
       this.#useSubnets(manager, subnets, interfaces, changed, inner),
     ]);
+  }
+
+  /** The addresses that this host's lease names, if it is known for its own without them. Waits for etcd. */
+  async #leasedAddresses(signal: AbortSignal): Promise<PerFamily<string>> {
+    const { parts, options, grants } = this.#options;
+    const { clock, random, registry, trouble } = parts;
+    const prefix = subnetsPrefix(options.etcdPrefix);
+    const hint = await this.#files.hint(signal);
+    const onFailure = (error: unknown) =>
+      trouble.report('lease', `waiting: the leases cannot be read: ${explanationOf(error)}`, { error });
+    const { kvs } = await retryForever({ clock, random, policy, onFailure }, signal, (inner) =>
+      listRange(registry, prefix, inner),
+    );
+    trouble.clear('lease', 'the leases could be read');
+    return leasedAddresses({ grants, hint, subnetsPrefix: prefix }, kvs);
   }
 
   get #wantedInterface() {

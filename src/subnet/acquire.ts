@@ -3,7 +3,7 @@ import { adopt, subnetsBeside } from './adopt.ts';
 import { isFree } from './allocate.ts';
 import { chooseSubnets } from './choose-subnets.ts';
 import type { PoolConfig } from './config.ts';
-import { isOwnKey } from './holder.ts';
+import { isOwnKey, isOwnLease } from './holder.ts';
 import { formatLeaseValue, type Lease } from './lease.ts';
 import { listRange } from './list.ts';
 import { findOwn, isHinted } from './own-keys.ts';
@@ -25,13 +25,14 @@ const listsPerPass = 4;
  * granted in vain is in `options.grants` then.
  */
 export async function acquireLease(options: AcquireOptions, signal: AbortSignal): Promise<OwnLease> {
-  const { registry, grants, subnetsPrefix } = options;
+  const { addresses, registry, grants, subnetsPrefix } = options;
   let preferred = options.hint;
-  /** Leases that nobody answered for. */
+  /** Leases that nobody answered for, and those that another daemon of this host holds. */
   const vetted = new Set<string>();
-  for (let lists = 0; lists < listsPerPass + vetted.size; lists++) {
+  const theirs = new Set<string>();
+  for (let lists = 0; lists < listsPerPass + vetted.size + theirs.size; lists++) {
     const { kvs } = await listRange(registry, subnetsPrefix, signal);
-    const own = findOwn(options, kvs);
+    const own = findOwn({ ...options, theirs }, kvs);
     const { chosen, unfit } = own;
     if (chosen !== undefined) grants.use(chosen.lease.leaseId);
     // A key of an earlier attempt whose answer was lost goes with its lease, and one that is still on its way never comes.
@@ -45,7 +46,12 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
     const found = chosen === undefined ? unfit : [chosen.lease];
     const doubtful = found.find((lease) => isDoubtful(options, lease) && !vetted.has(lease.key));
     if (doubtful !== undefined) {
-      if (await isLeftBehind(options, doubtful, signal)) vetted.add(doubtful.key);
+      const answer = await probe(options, doubtful, signal);
+      if (answer === 'quiet') vetted.add(doubtful.key);
+      else if (answer === 'answered') {
+        if (isOwnLease(addresses, doubtful)) throw new AddressInUseError(addresses, doubtful.key);
+        theirs.add(doubtful.key);
+      }
       continue;
     }
     if (unfit.length > 0) {
@@ -69,18 +75,13 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
 }
 
 /**
- * Whether a lease that carries our address may be that of another host that was given the same one (behind NAT, or all of a
- * template's copies). What this host was granted since it was booted is ours, and so is what subnet.env says it had.
+ * Whether a lease may be in use by somebody else: one that carries our address by another host that was given the same one (behind
+ * NAT, or all of a template's copies), one that was granted here by a second daemon of this host, at another address. What
+ * subnet.env says this host had is ours, and so is what was granted here for our address.
  */
-function isDoubtful({ grants, hint, hostIdentity }: AcquireOptions, lease: Lease): boolean {
-  return hostIdentity !== undefined && !grants.isOurs(lease.leaseId) && !isHinted(hint, lease);
-}
-
-/** Throws {@link AddressInUseError} when a host that lives answers for the lease. */
-async function isLeftBehind(options: AcquireOptions, lease: Lease, signal: AbortSignal): Promise<boolean> {
-  const answer = await probe(options, lease, signal);
-  if (answer === 'answered') throw new AddressInUseError(options.addresses, lease.key);
-  return answer === 'quiet';
+function isDoubtful({ addresses, grants, hint, hostIdentity }: AcquireOptions, lease: Lease): boolean {
+  if (hostIdentity === undefined || isHinted(hint, lease)) return false;
+  return !(grants.isOurs(lease.leaseId) && isOwnLease(addresses, lease));
 }
 
 /** Takes the preferred or random free subnets; undefined when it is time to list again. */
@@ -124,8 +125,8 @@ function reportOthers({ log, addresses }: AcquireOptions, held: OwnLease, keys: 
   const address = familiesText(addresses);
   log.warn(
     { event: 'other-own-leases', keys, addresses },
-    `beside ${held.key} other keys carry this host's address ${address}: ${keys.join(', ')}; ` +
-      `delete them (etcdctl del KEY) if no other host uses that address`,
+    `beside ${held.key} other keys carry this host's address ${address}, or were leased by it: ${keys.join(', ')}; ` +
+      'if no other host uses them, delete them: etcdctl del KEY',
   );
 }
 
@@ -136,14 +137,16 @@ async function giveBack(
   kvs: readonly KeyValue[],
   signal: AbortSignal,
 ): Promise<void> {
+  const deleted = new Set<string>();
   for (const { key, modRevision, leaseId } of unfit) {
-    const shared = kvs.some((kv) => kv.lease === leaseId && kv.key !== key);
+    const shared = kvs.some((kv) => kv.lease === leaseId && kv.key !== key && !deleted.has(kv.key));
     if (!shared) grants.own(leaseId);
     const compare = [{ key, target: 'mod', op: '=', value: modRevision } as const];
     const { succeeded } = await registry.txn({ compare, success: [{ op: 'delete', key }] }, signal);
     // Somebody changed it; perhaps it is theirs now.
     if (!succeeded) grants.use(leaseId);
     else {
+      deleted.add(key);
       log.warn(
         { event: 'lease-unfit', key },
         `the previous lease ${key} was given back: it does not fit the network configuration, or an older one overlaps it`,

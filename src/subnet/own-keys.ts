@@ -31,54 +31,79 @@ interface OwnKeysOptions {
   readonly addresses: PerFamily<string>;
   readonly pools: PerFamily<PoolConfig>;
   readonly grants: Pick<Grants, 'isOurs'>;
-  readonly hint?: LeaseSubnets;
+  readonly hint?: LeaseSubnets | undefined;
+  /** Keys that another daemon was found to hold, although they look like ours. */
+  readonly theirs?: ReadonlySet<string>;
 }
 
 /**
- * Of the leases that carry our address a fitting one: a reservation (a key without a lease) first, then one that needs no
- * change, then one whose IPv4 subnet can stay, then the first in byte order, as flanneld chooses. When none fits they are
- * given back, but for reservations, which are the operator's.
+ * The lease to go on with, of those that carry our address and those that this host was granted since it was booted: its address
+ * may have changed while no daemon ran, even to one that the lease of a dead host names, and its containers are in its own
+ * subnet. When none fits they are given back, but for reservations, which are the operator's.
  *
- * When none carries our address, that counts which this host was granted since it was booted and had when subnet.env was
- * written: the address changed while no daemon ran. The subnet stays, as when it changes under a running one.
+ * The best first: a reservation (a key without a lease) for our address; what this host was granted and had when subnet.env was
+ * written; what two of these three say (granted here, named in subnet.env, carries our address); what was granted here; what carries
+ * our address. Among equals one that needs no change, then one whose IPv4 subnet can stay, then the first in byte order, as
+ * flanneld chooses.
  *
  * A subnet that overlaps an older key of somebody else does not fit: it is what a crash left before we could give way to it.
  */
 export function findOwn(options: OwnKeysOptions, kvs: readonly KeyValue[]): OwnLeases {
-  const named = ownLeases(options, kvs);
-  const own = named.length > 0 ? named : formerLeases(options, kvs);
+  const own = ownLeases(options, kvs);
   const ownKeys = new Set(own.map(({ key }) => key));
   const foreign = (kv: KeyValue) => !ownKeys.has(kv.key);
   const [chosen] = own
     .map((lease) => candidate(options, lease, kvs, foreign))
     .filter(({ kept }) => kept.ipv4 !== undefined || kept.ipv6 !== undefined)
     // Sorting is stable: what is equal stays in byte order.
-    .toSorted((a, b) => rank(a) - rank(b));
+    .toSorted((a, b) => rank(options, a) - rank(options, b));
   const rest = own.filter((lease) => lease !== chosen?.lease);
   const unfit = chosen === undefined ? rest.filter(({ leaseId }) => leaseId !== '0') : [];
   const others = rest.filter((lease) => !unfit.includes(lease)).map(({ key }) => key);
   return { chosen, unfit, others };
 }
 
-function rank({ lease, kept, complete }: Candidate): number {
-  return (lease.leaseId === '0' ? 0 : 4) + (complete ? 0 : 2) + (kept.ipv4 === undefined ? 1 : 0);
+function rank(options: OwnKeysOptions, { lease, kept, complete }: Candidate): number {
+  return 4 * evidence(options, lease) + (complete ? 0 : 2) + (kept.ipv4 === undefined ? 1 : 0);
 }
 
-function ownLeases({ addresses, subnetsPrefix }: OwnKeysOptions, kvs: readonly KeyValue[]): Lease[] {
+/** How well a lease is known to be this host's own: the less the better. */
+function evidence({ addresses, grants, hint }: OwnKeysOptions, lease: Lease): number {
+  if (lease.leaseId === '0') return 0;
+  const [ours, hinted] = [grants.isOurs(lease.leaseId), isHinted(hint, lease)];
+  if (ours && hinted) return 1;
+  if ((ours || hinted) && isOwnLease(addresses, lease)) return 2;
+  return ours ? 3 : 4;
+}
+
+function ownLeases(options: OwnKeysOptions, kvs: readonly KeyValue[]): Lease[] {
+  const { addresses, grants, subnetsPrefix, theirs } = options;
   const own: Lease[] = [];
   for (const kv of kvs) {
-    if (!mayName(addresses, kv.value)) continue;
+    const ours = grants.isOurs(kv.lease);
+    if ((!ours && !mayName(addresses, kv.value)) || theirs?.has(kv.key)) continue;
     const parsed = parseLease(subnetsPrefix, kv);
-    if ('lease' in parsed && isOwnLease(addresses, parsed.lease)) own.push(parsed.lease);
+    if ('lease' in parsed && (ours || isOwnLease(addresses, parsed.lease))) own.push(parsed.lease);
   }
   return own;
 }
 
-function formerLeases({ grants, hint, subnetsPrefix }: OwnKeysOptions, kvs: readonly KeyValue[]): Lease[] {
-  return kvs.flatMap((kv) => {
-    const parsed = grants.isOurs(kv.lease) ? parseLease(subnetsPrefix, kv) : undefined;
-    return parsed !== undefined && 'lease' in parsed && isHinted(hint, parsed.lease) ? [parsed.lease] : [];
+/**
+ * The addresses that this host's lease names, as far as it is known for its own without them: granted here since the host was
+ * booted, or named in subnet.env. They may not be this host's any more.
+ */
+export function leasedAddresses(
+  { grants, hint, subnetsPrefix }: Pick<OwnKeysOptions, 'grants' | 'hint' | 'subnetsPrefix'>,
+  kvs: readonly KeyValue[],
+): PerFamily<string> {
+  const own = kvs.flatMap((kv) => {
+    const parsed = parseLease(subnetsPrefix, kv);
+    if (!('lease' in parsed)) return [];
+    const [ours, hinted] = [grants.isOurs(kv.lease), isHinted(hint, parsed.lease)];
+    return ours || hinted ? [{ value: parsed.lease.value, rank: (ours ? 0 : 2) + (hinted ? 0 : 1) }] : [];
   });
+  const { publicIP: ipv4, publicIPv6: ipv6 } = own.toSorted((a, b) => a.rank - b.rank)[0]?.value ?? {};
+  return { ...(ipv4 !== undefined && { ipv4 }), ...(ipv6 !== undefined && { ipv6 }) };
 }
 
 /** Whether the hint names the lease's subnet: the IPv4 one, if it has any. */

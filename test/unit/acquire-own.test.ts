@@ -84,6 +84,14 @@ it('a key that gets an IPv6 half is told as gone and then as new: flanneld must 
   expect(told).toEqual([`delete ${prefix}10.1.5.0-24`, `put ${host.manager.lease?.key}`]);
 });
 
+it('two leases that fit no more, on one etcd lease, are given back with it', async () => {
+  const lease = world.etcd.grant(86_400);
+  for (const name of ['10.2.5.0-24', '10.2.6.0-24']) world.etcd.put(prefix + name, valueOf(ip), lease);
+  const host = await untilHeld(world.host(ip, { watch: false }));
+  expect(world.keys).toEqual([host.manager.lease?.key.slice(prefix.length)]);
+  expect(world.etcd.leaseIds).toEqual([host.manager.lease?.leaseId]);
+});
+
 describe('a value that is being put right', () => {
   const vxlan = `{"PublicIP":"${ip}","BackendType":"vxlan"}`;
 

@@ -193,21 +193,49 @@ describe('L6: when the host’s address changes while no daemon runs', () => {
     expect(world.etcd.leaseIds).toHaveLength(1);
   });
 
-  it.each([
-    ['the host was booted in between', 2, true],
-    ['subnet.env is gone', 1, false],
-  ])('but not when %s: a lease under another address may be another host’s', async (_, identity, hinted) => {
-    const host = await restarted(identity, hinted, newIp);
+  it('also when subnet.env is gone, once no other daemon of this host answers for it', async () => {
+    const host = await restarted(1, false, newIp);
+    expect(host.manager.lease?.origin).toBe('reused');
+    expect(world.log.events('lease-probed')).toHaveLength(1);
+    expect(world.kvs).toMatchObject([{ key: host.manager.lease?.key, value: valueOf(newIp) }]);
+  });
+
+  it('but not the lease of a second daemon of this host, which has another address', async () => {
+    const first = await started({ hostIdentity: 1 });
+    const second = world.host(newIp, { hostIdentity: 1 }).start();
+    await world.clock.until('a lease', () => second.held !== undefined, 60_000);
+    await world.clock.advance(100);
+    expect(second.held).not.toBe(first.held);
+    expect(world.kvs.map(({ value }) => value).toSorted()).toEqual([valueOf(ip), valueOf(newIp)].toSorted());
+    expect([first, second].flatMap((host) => host.trouble.current)).toEqual([]);
+  });
+
+  it('but not when the host was booted in between: a lease under another address may be another host’s', async () => {
+    const host = await restarted(2, true, newIp);
     expect(host.manager.lease?.origin).toBe('new');
     expect(world.kvs.map(({ value }) => value).toSorted()).toEqual([valueOf(ip), valueOf(newIp)].toSorted());
   });
 
-  it('but not when another key carries the new address already', async () => {
-    world.etcd.put(`${prefix}10.1.9.0-24`, valueOf(newIp), world.etcd.grant(86_400));
-    const host = await restarted(1, true, newIp);
-    expect(host.held).toBe('10.1.9.0/24');
-    expect(world.keys).toHaveLength(2);
-  });
+  it.each([true, false])(
+    'also when the lease of a dead host names the new address (subnet.env is there: %s)',
+    async (hinted) => {
+      const dead = { key: `${prefix}10.1.9.0-24`, value: valueOf(newIp), lease: world.etcd.grant(86_400) };
+      world.etcd.put(dead.key, dead.value, dead.lease);
+      const host = await restarted(1, hinted, newIp);
+      const { held } = host;
+      expect(host.manager.lease).toMatchObject({ origin: 'reused', value: valueOf(newIp) });
+      expect(host.manager.lease?.key).not.toBe(dead.key);
+      expect(world.etcd.get(dead.key)).toMatchObject(dead);
+      // And it stays so at every start.
+      for (let times = 0; times < 3; times++) {
+        await host.stop();
+        host.start();
+        await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+        expect(host.held).toBe(held);
+      }
+      expect(world.keys).toHaveLength(2);
+    },
+  );
 });
 
 describe('L6: an address that another key carries', () => {

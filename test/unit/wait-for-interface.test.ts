@@ -3,15 +3,27 @@ import { VirtualClock } from '../../sim/clock.ts';
 import type { SimKernel } from '../../sim/kernel.ts';
 import { SimLog } from '../../sim/log.ts';
 import { waitForInterface } from '../../src/daemon/interface/wait-for-interface.ts';
+import type { PerFamily } from '../../src/ip/ip.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { brief, makeHost, type Wishes, wishes } from './interface-host.ts';
 
-function wait(kernel: SimKernel, clock: VirtualClock, over: Wishes) {
+function wait(kernel: SimKernel, clock: VirtualClock, over: Wishes, leased: PerFamily<string> = {}) {
   const log = new SimLog(clock);
   const trouble = new TroubleLog(clock, log.of('host'));
   const controller = new AbortController();
   const connection = kernel.open();
-  const options = { kernel: connection, clock, log: log.of('host'), trouble, ...wishes(over) };
+  let asked = 0;
+  const options = {
+    kernel: connection,
+    clock,
+    log: log.of('host'),
+    trouble,
+    leased: async () => {
+      asked++;
+      return leased;
+    },
+    ...wishes(over),
+  };
   const chosen: string[] = [];
   const ended = waitForInterface(options, controller.signal).then(
     (host) => void chosen.push(brief(host)),
@@ -22,7 +34,7 @@ function wait(kernel: SimKernel, clock: VirtualClock, over: Wishes) {
     await ended;
     connection.close();
   };
-  return { chosen, stop, log, trouble };
+  return { chosen, stop, log, trouble, asked: () => asked };
 }
 
 it('says what was tried and what exists, and ends soon after there is an address', async () => {
@@ -90,4 +102,32 @@ it('goes on when the kernel cannot be read, and ends when told to', async () => 
   await waiting.stop();
   expect(waiting.chosen).toEqual(['Error: stopped']);
   expect(clock.pending).toBe(0);
+});
+
+it.each([
+  ['which of several addresses the lease names', 'eth0', '10.211.55.200', 'eth0 10.211.55.200 1450', 1],
+  ['nothing when there is one address', 'eth1', '192.168.7.9', 'eth1 192.168.7.1 1500', 0],
+])('asks etcd %s', async (_, iface, ipv4, expected, times) => {
+  const clock = new VirtualClock();
+  const { chosen, stop, asked } = wait(makeHost(clock), clock, { ifaces: [iface] }, { ipv4 });
+  await clock.advance(100);
+  expect(chosen).toEqual([expected]);
+  expect(asked()).toBe(times);
+  await stop();
+});
+
+it('waits for the address that the lease names while it is being checked, and takes another when that has failed', async () => {
+  for (const dadFailed of [false, true]) {
+    const clock = new VirtualClock();
+    const kernel = makeHost(clock);
+    kernel.addAddress('eth0', 'fd00:55::77/64', { tentative: true });
+    const wanted = { ifaces: ['eth0'], families: [6] } as const;
+    const { chosen, stop } = wait(kernel, clock, wanted, { ipv6: 'fd00:55::77' });
+    await clock.advance(100);
+    expect(chosen).toEqual([]);
+    kernel.changeAddress('eth0', 'fd00:55::77/64', { tentative: dadFailed, dadFailed });
+    await clock.advance(100);
+    expect(chosen).toEqual([`eth0 ${dadFailed ? 'fd00:55::100' : 'fd00:55::77'} 1450`]);
+    await stop();
+  }
 });
