@@ -102,7 +102,7 @@ async function takeFree(
     const chosen = chooseSubnets(options, taken, { hint: preferred });
     if ('exhausted' in chosen) throw await options.onExhausted(chosen.exhausted);
     if (leaseId === undefined) ({ id: leaseId, ttlSeconds } = await grants.grant(leaseTtlSeconds, signal));
-    const outcome = await take(options, chosen.subnets, leaseId, signal, isRival);
+    const outcome = await take(options, chosen.subnets, leaseId, signal, { isInTheWay: isRival });
     if ('modRevision' in outcome) {
       grants.use(leaseId);
       const key = formatSubnetKey(subnetsPrefix, chosen.subnets);

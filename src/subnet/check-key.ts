@@ -6,7 +6,7 @@ import { formatLeaseValue } from './lease.ts';
 import { type LeaseOptions, type OwnLease } from './own-lease.ts';
 import type { KeyValue } from './registry.ts';
 import { formatSubnetKey } from './subnet-key.ts';
-import { findOverlap, take } from './take.ts';
+import { findOverlaps, take } from './take.ts';
 
 export interface CheckOptions extends LeaseOptions {
   /** Answers who asks for our key. */
@@ -46,7 +46,10 @@ export async function checkKey(
   if (isSpoiltAnother(options, own, kv)) return { result: 'contested', by: kv };
   // A key of ours that was never confirmed, because an answer was lost: does it overlap an older one? Then it goes.
   const unconfirmed = grants.isUnused(kv.lease);
-  const older = unconfirmed && (await findOverlap(options, own.subnets, signal, kv.createRevision));
+  const overlapping = unconfirmed ? await findOverlaps(options, own.subnets, signal) : [];
+  const older = overlapping.find(
+    (other) => other.createRevision < kv.createRevision && !isOfThisHost(options, other),
+  );
   if (older) return { result: 'contested', by: older };
   grants.use(kv.lease);
   const kept = options.moveTo
@@ -114,7 +117,9 @@ async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal)
   // Also a key that is still on its way from an attempt before.
   await grants.revokeUnused(signal);
   // A look first: to put the key and give way again, at every attempt, would make all hosts change their routes.
-  const still = options.contested && (await findOverlap(options, subnets, signal));
+  const mayOverlap = (kv: KeyValue) => isOfThisHost(options, kv);
+  const overlapping = options.contested ? await findOverlaps(options, subnets, signal) : [];
+  const still = overlapping.find((kv) => !mayOverlap(kv));
   if (still) return { result: 'contested', by: still };
   const lives = grants.isOurs(own.leaseId)
     ? (await registry.leaseKeepAlive(own.leaseId, signal)).ttlSeconds
@@ -123,7 +128,12 @@ async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal)
   if (lives > 0) grants.own(own.leaseId);
   const granted =
     lives > 0 ? { id: own.leaseId, ttlSeconds: lives } : await grants.grant(leaseTtlSeconds, signal);
-  const outcome = await take(options, subnets, granted.id, signal);
+  let outcome = await take(options, subnets, granted.id, signal, { mayOverlap });
+  // Another key of this host for the same subnet, which an operator or an older program made: both may be there.
+  if ('inTheWay' in outcome && outcome.inTheWay.every(mayOverlap)) {
+    const rules = { mayOverlap, seenRevision: outcome.revision };
+    outcome = await take(options, subnets, granted.id, signal, rules);
+  }
   if ('modRevision' in outcome) {
     grants.use(granted.id);
     const key = formatSubnetKey(subnetsPrefix, subnets);
@@ -131,8 +141,12 @@ async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal)
     const lease = { ...own, key, ...outcome, value: formatLeaseValue(addresses), leaseId, ttlSeconds };
     return { result: 'held', lease: { ...lease, origin: 'retaken' } };
   }
-  const [by] = outcome.inTheWay;
+  const by = outcome.inTheWay.find((kv) => !mayOverlap(kv));
   // Gone by now, or put by another program of this host: look again.
-  if (by === undefined || (by.key === own.key && isOwnKey(addresses, subnetsPrefix, by))) return again;
-  return { result: 'contested', by };
+  return by === undefined ? again : { result: 'contested', by };
+}
+
+/** Whether a key is this host's own, as its value says or, when it names an address from before, the lease granted here. */
+function isOfThisHost({ addresses, grants, subnetsPrefix }: CheckOptions, kv: KeyValue): boolean {
+  return grants.isOurs(kv.lease) || isOwnKey(addresses, subnetsPrefix, kv);
 }

@@ -106,6 +106,53 @@ describe('a lease', () => {
   }, 60_000);
 });
 
+/** Keys that an operator or an older program left beside the own one. */
+const besides: Record<string, string> = {
+  'of the same subnet, with an IPv6 half': '10.1.5.0-24&fc00:1::-64',
+  'of a larger subnet around it': '10.1.4.0-23',
+  'of a part of it': '10.1.5.128-25',
+};
+
+describe.each(Object.entries(besides))('of two keys of this host, the second %s,', (_, second) => {
+  const holdBoth = async () => {
+    const both = await hold({ hint: { ipv4: subnet('10.1.5.0/24') } });
+    world.etcd.put(prefix + second, valueOf(ip), both.leaseId);
+    await world.clock.advance(1_000);
+    return both;
+  };
+
+  it('the held one is taken again when it is deleted', async () => {
+    const { key, held: before } = await holdBoth();
+    world.etcd.delete(key);
+    await world.clock.advance(2_000);
+    expectInOrder(before);
+    expect(own().key).toBe(key);
+    expect(host.trouble.current).toEqual([]);
+    expect(world.log.lines.filter(({ fields }) => fields['what'] === 'contested')).toEqual([]);
+    expect(world.etcd.get(prefix + second)).toBeDefined();
+  });
+
+  it('the held one is taken again after a loss of its confirmation', async () => {
+    const { key, held: before } = await holdBoth();
+    for (const applied of [true, true]) world.etcd.loseNextReply({ applied });
+    world.etcd.delete(key);
+    await world.clock.advance(60_000);
+    expectInOrder(before);
+    expect(host.trouble.current).toEqual([]);
+  });
+
+  it('the held one stays contested while another host has a part of the subnet, and not a moment longer', async () => {
+    const { key, held: before } = await holdBoth();
+    world.etcd.delete(key);
+    world.etcd.put(key, other);
+    await world.clock.advance(2_000);
+    expect(host.manager.state).toBe('contested');
+    world.etcd.delete(key);
+    await world.clock.advance(2_000);
+    expectInOrder(before);
+  });
+});
+
 /** What may happen to the own key; each is seen through the watch at once, and without it at the next renewal. */
 const mishaps: Record<string, (key: string, leaseId: string) => void> = {
   'is deleted': (key) => world.etcd.delete(key),
