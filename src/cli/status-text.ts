@@ -87,7 +87,7 @@ function secondsBetween(from: string, to: string): number {
 }
 
 /** The two greatest units: `23 h 59 min`. */
-function duration(seconds: number): string {
+export function duration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
   const units = [
     ['d', Math.floor(whole / 86_400)],

@@ -47,12 +47,24 @@ async function showOnce({ socketPath, json, out, err }: StatusParts, before: str
   }
 }
 
+/** The daemon's answer, or why there is none. */
+export async function fetchStatus(
+  socketPath: string,
+): Promise<{ readonly view: StatusView } | { readonly silent: string }> {
+  try {
+    return { view: parseView(await askStatus(socketPath)) };
+  } catch (error) {
+    return { silent: `no daemon answers at ${socketPath}: ${whyNot(error)}` };
+  }
+}
+
 /** The daemon may be of another version: what is no answer of any is told from one. */
 function parseView(text: string): StatusView {
   const view: unknown = JSON.parse(text);
   if (typeof view !== 'object' || view === null || !('peers' in view) || !Array.isArray(view.peers))
     throw new Error('what listens there is no flanneld-ts');
-  return view as StatusView;
+  // That of an older daemon has no faults of peers.
+  return { degraded: [], ...view } as unknown as StatusView;
 }
 
 async function askStatus(socketPath: string): Promise<string> {

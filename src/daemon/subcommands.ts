@@ -2,10 +2,10 @@ import process from 'node:process';
 import { runCleanup } from '../cli/cleanup.ts';
 import { runDoctor } from '../cli/doctor/doctor.ts';
 import { runLeaseRelease } from '../cli/lease.ts';
-import { runStatus } from '../cli/status.ts';
+import { fetchStatus, runStatus } from '../cli/status.ts';
 import { addressesOfThisHost, type ThisHost } from '../cli/this-host.ts';
 import type { Family, PerFamily } from '../ip/ip.ts';
-import type { Kernel } from '../kernel/kernel.ts';
+import type { Kernel, RouteFinder } from '../kernel/kernel.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
 import { rotate } from '../subnet/rotation.ts';
@@ -19,6 +19,7 @@ import type { EtcdAccess } from './options/etcd-access.ts';
 import type { LeaseReleaseOptions } from './options/lease-release-options.ts';
 import type { InterfaceWish, Options } from './options/run-options.ts';
 import type { StatusOptions } from './options/status-options.ts';
+import { networksInSubnetEnv } from './subnet-env.ts';
 import { systemClock } from './system-clock.ts';
 import { systemCommands } from './system-commands.ts';
 
@@ -107,7 +108,8 @@ async function hostTarget(
 /** `doctor`. */
 export async function diagnose(options: Options, warnings: readonly string[]): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
-  const { members, oldStore, notices } = await connect(options);
+  const { members, oldStore, notices, addresses } = await connect(options);
+  const { statusSocket } = options;
   try {
     return await withKernel((kernel) =>
       runDoctor(
@@ -119,6 +121,12 @@ export async function diagnose(options: Options, warnings: readonly string[]): P
           kernel,
           commands: systemCommands(),
           files: nodeFiles,
+          askDaemon: async () =>
+            statusSocket === undefined
+              ? { silent: 'no daemon can be asked: --status-socket is empty' }
+              : await fetchStatus(statusSocket),
+          parseSubnetFile: networksInSubnetEnv,
+          etcdAddresses: () => addresses.current,
           chooseInterface: (families, signal) => choose(kernel, options, families, signal),
           write: say,
         },
@@ -136,7 +144,7 @@ async function connect(options: EtcdAccess): Promise<EtcdMembers & { readonly no
   return { ...etcdMembers(options, log, notices), notices };
 }
 
-async function withKernel<T>(use: (kernel: Kernel) => Promise<T>): Promise<T> {
+async function withKernel<T>(use: (kernel: Kernel & RouteFinder) => Promise<T>): Promise<T> {
   const kernel = openNetlinkKernel({ clock: systemClock });
   try {
     return await use(kernel);

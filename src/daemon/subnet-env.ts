@@ -47,6 +47,34 @@ function familyLines(prefix: string, { network, subnet }: FamilyNetwork): readon
  * a subnet is not well formed (half a file is no hint), or when it names no subnet.
  */
 export function parseSubnetEnv(text: string): PerFamily<Subnet> | undefined {
+  const variables = variablesOf(text);
+  if (variables === undefined) return undefined;
+  const ipv4 = hintOf(4, variables.get('FLANNEL_SUBNET'));
+  const ipv6 = hintOf(6, variables.get('FLANNEL_IPV6_SUBNET'));
+  if (ipv4 === 'invalid' || ipv6 === 'invalid') return undefined;
+  if (ipv4 === undefined && ipv6 === undefined) return undefined;
+  return { ...(ipv4 === undefined ? {} : { ipv4 }), ...(ipv6 === undefined ? {} : { ipv6 }) };
+}
+
+/** The networks and the MTU that subnet.env names, as far as it does; undefined as for {@link parseSubnetEnv}. */
+export function networksInSubnetEnv(text: string):
+  | {
+      readonly subnets: PerFamily<Subnet>;
+      readonly networks: PerFamily<Subnet>;
+      readonly mtu?: number;
+    }
+  | undefined {
+  const subnets = parseSubnetEnv(text);
+  const variables = variablesOf(text);
+  if (subnets === undefined || variables === undefined) return undefined;
+  const ipv4 = parseSubnet(variables.get('FLANNEL_NETWORK') ?? '');
+  const ipv6 = parseSubnet(variables.get('FLANNEL_IPV6_NETWORK') ?? '');
+  const mtu = Number(variables.get('FLANNEL_MTU'));
+  return { subnets, networks: { ...(ipv4 && { ipv4 }), ...(ipv6 && { ipv6 }) }, ...(mtu > 0 && { mtu }) };
+}
+
+/** Undefined when a line is not well formed. */
+function variablesOf(text: string): ReadonlyMap<string, string> | undefined {
   const variables = new Map<string, string>();
   for (const line of text.replace(/^\ufeff/, '').split(/\r?\n|\r/)) {
     if (/^\s*(?:#.*)?$/.test(line)) continue;
@@ -54,11 +82,7 @@ export function parseSubnetEnv(text: string): PerFamily<Subnet> | undefined {
     if (assignment === undefined) return undefined;
     variables.set(assignment.name, assignment.value);
   }
-  const ipv4 = hintOf(4, variables.get('FLANNEL_SUBNET'));
-  const ipv6 = hintOf(6, variables.get('FLANNEL_IPV6_SUBNET'));
-  if (ipv4 === 'invalid' || ipv6 === 'invalid') return undefined;
-  if (ipv4 === undefined && ipv6 === undefined) return undefined;
-  return { ...(ipv4 === undefined ? {} : { ipv4 }), ...(ipv6 === undefined ? {} : { ipv6 }) };
+  return variables;
 }
 
 function parseLine(line: string): { readonly name: string; readonly value: string } | undefined {

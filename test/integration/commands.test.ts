@@ -101,7 +101,9 @@ test('doctor names what is wrong, and what to do', async () => {
   await bench.host.exec('iptables', ...closedContainer('-A'));
   const { code, text } = await doctor('--ip-masq');
   expect(text).toMatch(/PROBLEM +net\.ipv4\.ip_forward is off.*\n.*sysctl -w net\.ipv4\.ip_forward=1/);
-  expect(text).toMatch(/PROBLEM +IPv4: 1 of 2 peers is not routed: 172\.20\.3\.0\/24 via 192\.0\.2\.7/);
+  expect(text).toMatch(
+    /PROBLEM +IPv4: 1 of 2 peers is not on eth0's network 10\.211\.55\.0\/24\. .*: 172\.20\.3\.0\/24 via 192\.0\.2\.7\n.*lease release 172\.20\.3\.0\/24/,
+  );
   expect(text).toMatch(/PROBLEM +docker0 has 172\.17\.0\.1\/16.*\n.*systemctl restart docker/);
   expect(text).toMatch(/PROBLEM +Docker lets no packet of another host reach 1 of this host's containers/);
   expect(text).toMatch(/PROBLEM +iptables nat: our rules are missing/);
@@ -111,6 +113,74 @@ test('doctor names what is wrong, and what to do', async () => {
   await bench.host.ip('link del docker0');
   await bench.removeLease('172.20.3.0/24');
   await bench.host.exec('sysctl', '-qw', 'net.ipv4.ip_forward=1');
+});
+
+test.each([
+  [
+    'a route to the upper half of a peer\u2019s subnet',
+    'route add 172.20.1.128/25 via 10.211.55.9',
+    'ip route del 172.20.1.128/25 via 10.211.55.9 dev eth0',
+    /packets to 172\.20\.1\.0\/24 go astray: the route 172\.20\.1\.128\/25 via 10\.211\.55\.9 dev eth0 takes them/,
+  ],
+  [
+    'a blackhole for one container of it',
+    'route add blackhole 172.20.1.77/32',
+    'ip route del blackhole 172.20.1.77/32',
+    /packets to 172\.20\.1\.0\/24 go astray: the route blackhole 172\.20\.1\.77\/32/,
+  ],
+  [
+    'a policy rule that leads elsewhere',
+    'route add 172.20.0.0/16 via 10.211.55.9 table 99\nrule add to 172.20.0.0/16 lookup 99 pref 1000',
+    'ip rule del pref 1000 to 172.20.0.0/16 lookup 99',
+    /the policy rule 1000 \(to 172\.20\.0\.0\/16 lookup 99\) leads them to 172\.20\.0\.0\/16 via 10\.211\.55\.9 dev eth0/,
+  ],
+  [
+    'a policy rule that refuses',
+    'rule add to 172.20.1.0/24 prohibit pref 1001',
+    'ip rule del pref 1001 to 172.20.1.0/24',
+    /the policy rule 1001 \(to 172\.20\.1\.0\/24\) drops or refuses them/,
+  ],
+])('doctor sees %s, and the command that it gives mends it', async (_, commands, mend, expected) => {
+  for (const command of commands.split('\n')) await bench.host.ip(command);
+  const { code, text } = await doctor();
+  expect(text).toMatch(expected);
+  expect(text).toContain(`\u2192 ${mend}`);
+  expect(code).toBe(1);
+  await bench.host.exec(...(mend.split(' ') as [string, ...string[]]));
+  expect(await doctor()).toMatchObject({
+    code: 0,
+    text: expect.stringContaining('the kernel sends to 1 peer'),
+  });
+});
+
+test('doctor repeats what the daemon says of a contested lease', async () => {
+  const value = await bench.etcd.ctl('get', '--print-value-only', ownKey());
+  await bench.etcd.ctl('put', '--ignore-lease', ownKey(), leaseValue('10.211.55.177'));
+  await until(async () => (await run('status')).text.includes('contested'), 10_000, 'it is not noticed');
+  const { code, text } = await doctor();
+  expect(text).toMatch(
+    /PROBLEM +the daemon says: subnet \S+ of this host now belongs to 10\.211\.55\.177 .*etcdctl/,
+  );
+  expect(text).not.toMatch(/start the daemon|has no lease/i);
+  expect(text).toMatch(/^ok +\/run\/flannel\/subnet\.env fits the lease/m);
+  expect(code).toBe(1);
+  await bench.etcd.ctl('put', '--ignore-lease', ownKey(), value.trim());
+  await until(async () => (await run('status')).text.includes(': ready'), 20_000, 'it is not over');
+});
+
+test('doctor goes on when etcd does not answer, by what the daemon knows', async () => {
+  const { code, text } = await run('doctor', '--etcd-endpoints=http://127.0.0.1:1', '--iface=eth0');
+  expect(text).toMatch(/^PROBLEM +.*127\.0\.0\.1:1.*refused/m);
+  expect(text).toMatch(/^ok +the daemon runs .* and is ready/m);
+  expect(text).toMatch(/goes by what the daemon knows: this host has 172\.20\.\d+\.0\/24/);
+  for (const part of [
+    'ip_forward is on',
+    'subnet.env fits',
+    'the only peer is routed',
+    'our rules are in place',
+  ])
+    expect(text).toContain(part);
+  expect(code).toBe(1);
 });
 
 test('doctor says what it cannot reach', async () => {

@@ -4,6 +4,8 @@ import { SimOldStore } from '../../sim/old-store.ts';
 import { type DoctorOptions, runDoctor } from '../../src/cli/doctor/doctor.ts';
 import { chooseInterface } from '../../src/daemon/interface/choose-interface.ts';
 import { readHostNetwork } from '../../src/daemon/interface/host-network.ts';
+import { statusView } from '../../src/daemon/status-server.ts';
+import { networksInSubnetEnv } from '../../src/daemon/subnet-env.ts';
 import type { Family } from '../../src/ip/ip.ts';
 
 export interface Examined {
@@ -44,6 +46,12 @@ export async function examineHost(
       iptablesForwardRules: true,
       iptablesForwardPosition: 'auto',
       chooseInterface: choose,
+      askDaemon: async () => {
+        const { state } = host;
+        return state === undefined ? { silent: 'no daemon answers' } : { view: statusView(state.snapshot()) };
+      },
+      parseSubnetFile: networksInSubnetEnv,
+      etcdAddresses: () => [],
       write: (line) => lines.push(line),
       ...options,
     },

@@ -99,7 +99,7 @@ describe('the doctor', () => {
         const half = (await leaseKeyOf(peer)).replace('-24', '-25');
         cluster.etcd.put(half, '{"PublicIP":"10.211.99.9","BackendType":"host-gw"}');
       },
-      /PROBLEM {2}\S+-24 and \S+-25 overlap/,
+      /PROBLEM {2}IPv4: 1 lease cannot be routed: \S+-25: it overlaps \S+ of the older lease \S+-24/,
     ],
     ['a junk key', () => cluster.etcd.put(`${prefix}/subnets/x`, '1'), /note {5}1 key is no lease/],
     [
@@ -126,7 +126,7 @@ describe('the doctor', () => {
           `${prefix}/subnets/172.20.9.0-24`,
           '{"PublicIP":"192.0.2.9","BackendType":"host-gw"}',
         ),
-      /PROBLEM {2}IPv4: 1 of 3 peers is not routed: 172\.20\.9\.0\/24 via 192\.0\.2\.9 \(its gateway is not on/,
+      /PROBLEM {2}IPv4: 1 of 3 peers is not on eth0's network 10\.211\.0\.0\/16\. host-gw .*: 172\.20\.9\.0\/24 via 192\.0\.2\.9\n.*lease release 172\.20\.9\.0\/24/,
     ],
     [
       'a route that is missing',
@@ -146,6 +146,100 @@ describe('the doctor', () => {
       /PROBLEM {2}172\.20\.77\.0\/24 of eth1 lies in the range/,
     ],
   ];
+
+  it('repeats the daemon, and contradicts it nowhere, when the lease is contested', async () => {
+    const key = await leaseKeyOf(host);
+    cluster.etcd.put(key, '{"PublicIP":"10.211.55.177","PublicIPv6":null,"BackendType":"host-gw"}');
+    await cluster.clock.until('the daemon sees it', () => !host.readiness.ready, 60_000);
+    const { exit, text } = await examine();
+    expect(text).toMatch(
+      /PROBLEM {2}the daemon says: subnet \S+ of this host now belongs to 10\.211\.55\.177/,
+    );
+    expect(text).not.toMatch(/start the daemon|no lease/i);
+    expect(text).toMatch(/subnet\.env fits the lease/);
+    expect(text).toContain('all 2 peers are routed');
+    expect(exit).toBe(1);
+  });
+
+  it('goes on without etcd by what the daemon knows', async () => {
+    for (const name of ['etcd-0', 'etcd-1', 'etcd-2']) cluster.etcd.stop(name);
+    await cluster.clock.until('the daemon sees it', () => !host.readiness.ready, 60_000);
+    const { exit, text } = await examine();
+    expect(text).toMatch(
+      /note {5}what follows goes by what the daemon knows: this host has 172\.20\.\d+\.0\/24/,
+    );
+    for (const part of [
+      'ip_forward is on',
+      'subnet.env fits',
+      'docker0 has',
+      'all 2 peers are routed',
+      'rules are in place',
+    ])
+      expect(text).toContain(part);
+    expect(text).not.toMatch(/start the daemon/i);
+    expect(exit).toBe(1);
+  });
+
+  it('goes on without etcd and without a daemon by subnet.env and the routes that are left', async () => {
+    const subnet = (await host.subnet())?.text ?? '';
+    await host.stop();
+    for (const name of ['etcd-0', 'etcd-1', 'etcd-2']) cluster.etcd.stop(name);
+    const { text } = await examine();
+    expect(text).toContain(`what follows goes by subnet.env: this host has ${subnet}`);
+    expect(text).toContain('IPv4: 2 routes of ours; which peers there are is not known');
+    for (const part of ['ip_forward is on', 'subnet.env fits', 'docker0 has', 'rules are in place'])
+      expect(text).toContain(part);
+  });
+
+  it('names a peer of another backend, a lease outside of Network, and says what to do', async () => {
+    const value = (backend: string) => `{"PublicIP":"10.211.55.77","BackendType":"${backend}"}`;
+    cluster.etcd.put(`${prefix}/subnets/172.20.9.0-24`, value('vxlan'));
+    cluster.etcd.put(`${prefix}/subnets/192.168.5.0-24`, value('host-gw'));
+    await cluster.clock.advance(1_000);
+    const { text } = await examine();
+    expect(text).toMatch(
+      /PROBLEM {2}1 lease names another backend .*: \S+9\.0-24 \(vxlan, at 10\.211\.55\.77\)\n +→/,
+    );
+    expect(text).toMatch(
+      /note {5}1 lease lies outside of Network 172\.20\.0\.0\/16: \S+192\.168\.5\.0-24 \(at .*\n +→/,
+    );
+  });
+
+  it('is content where the daemon is: with two keys of one peer', async () => {
+    const subnet = (await peer.subnet())?.text ?? '';
+    const value = `{"PublicIP":"${peer.address}","PublicIPv6":"fc00::9","BackendType":"host-gw"}`;
+    cluster.etcd.put(`${prefix}/subnets/${subnet.replace('/', '-')}&fc00:9::-64`, value);
+    await cluster.clock.advance(1_000);
+    expect(host.readiness.ready).toBe(true);
+    expect((await examine()).exit).toBe(0);
+  });
+
+  const astray: readonly (readonly [string, (dst: string) => void, RegExp])[] = [
+    [
+      'a route to the upper half of a peer\u2019s subnet',
+      (dst) =>
+        host.kernel.addRoute({
+          dst: dst.replace('.0/24', '.128/25'),
+          gateway: '10.211.99.9',
+          linkIndex: host.kernel.link('eth0').index,
+        }),
+      /PROBLEM {2}packets to \S+\.0\/24 go astray: the route \S+\.128\/25 via 10\.211\.99\.9 dev eth0 takes them\n +→ ip route del \S+\.128\/25 via 10\.211\.99\.9 dev eth0/,
+    ],
+    [
+      'a blackhole for a few addresses of it',
+      (dst) => host.kernel.addRoute({ dst: dst.replace('.0/24', '.64/30'), type: 'blackhole' }),
+      /PROBLEM {2}packets to \S+ go astray: the route blackhole \S+\.64\/30 takes them\n +→ ip route del blackhole \S+\.64\/30/,
+    ],
+  ];
+
+  it.each(astray)('sees %s', async (_, steal, expected) => {
+    steal((await peer.subnet())?.text ?? '');
+    await cluster.clock.advance(1_000);
+    const { exit, text } = await examine();
+    expect(text).toMatch(expected);
+    expect(text).toContain('all 2 peers are routed');
+    expect(exit).toBe(1);
+  });
 
   const operator = (input: string) => {
     const { exitCode, stderr } = host.firewall.answer({

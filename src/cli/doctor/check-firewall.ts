@@ -15,34 +15,61 @@ export interface FirewallFacts {
   readonly iptablesForwardPosition: ForwardPosition;
 }
 
+/** What the rules are for. */
+export interface FirewallPlace {
+  /** Absent: etcd does not say which mode is on, so either will do. */
+  readonly config?: NetworkConfig;
+  readonly networks: PerFamily<Subnet>;
+  readonly own: PerFamily<Subnet>;
+}
+
+type Mode = 'iptables' | 'nftables';
+
 /** Whether our rules are there, and whether others stand in their way. Changes nothing; what cannot be read is a finding. */
 export async function checkFirewall(
   facts: FirewallFacts,
-  config: NetworkConfig,
-  own: PerFamily<Subnet>,
+  { config, networks, own }: FirewallPlace,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
+  const modes: readonly Mode[] =
+    config === undefined ? ['iptables', 'nftables'] : [config.enableNFTables ? 'nftables' : 'iptables'];
   for (const family of ['ipv4', 'ipv6'] as const) {
-    const pool = config[family];
+    const network = networks[family];
     const subnet = own[family];
-    if (pool === undefined) continue;
-    if (subnet !== undefined)
-      findings.push(...(await checkRules(facts, config, { network: pool.network, subnet }, signal)));
-    findings.push(...(await checkObstacles(facts, config, pool.network, signal)));
+    if (network === undefined) continue;
+    if (subnet !== undefined) findings.push(...(await checkRules(facts, modes, { network, subnet }, signal)));
+    const mode = modes.length === 1 && modes[0] === 'nftables' ? 'none' : facts.iptablesForwardPosition;
+    findings.push(...(await checkObstacles(facts, mode, network, signal)));
   }
   return findings.filter((one, index) => findings.findIndex(({ text }) => text === one.text) === index);
 }
 
+/** The findings of the mode that is on; of several that of the first in which all is well, else of the first. */
 async function checkRules(
+  facts: FirewallFacts,
+  modes: readonly Mode[],
+  network: { readonly network: Subnet; readonly subnet: Subnet },
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  let first: readonly Finding[] | undefined;
+  for (const mode of modes) {
+    const found = await rulesOfMode(facts, mode, network, signal);
+    if (found.every(({ level }) => level === 'ok')) return found;
+    first ??= found;
+  }
+  return first ?? [];
+}
+
+async function rulesOfMode(
   { commands, ...facts }: FirewallFacts,
-  { enableNFTables }: NetworkConfig,
+  mode: Mode,
   network: { readonly network: Subnet; readonly subnet: Subnet },
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   const { family } = network.subnet;
   const settings = {
-    mode: enableNFTables ? ('nftables' as const) : ('iptables' as const),
+    mode,
     networks: {},
     masquerade: facts.ipMasq,
     fullyRandom: facts.ipMasqFullyRandom,
@@ -69,13 +96,12 @@ async function checkRules(
 }
 
 async function checkObstacles(
-  { commands, iptablesForwardRules, iptablesForwardPosition }: FirewallFacts,
-  { enableNFTables }: NetworkConfig,
+  { commands, iptablesForwardRules }: FirewallFacts,
+  jump: ForwardPosition | 'none',
   network: Subnet,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   if (!iptablesForwardRules) return [];
-  const jump = enableNFTables ? 'none' : iptablesForwardPosition;
   try {
     const obstacles = await readObstacles(commands, network.family, jump, signal);
     const closed = await readClosedContainers(commands, network, signal);

@@ -1,4 +1,4 @@
-import { overlaps, type PerFamily, type Subnet } from '../../ip/ip.ts';
+import { containsSubnet, type PerFamily } from '../../ip/ip.ts';
 import { counted } from '../../runtime/plural.ts';
 import { fits } from '../../subnet/allocate.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
@@ -8,6 +8,9 @@ import { listRange } from '../../subnet/list.ts';
 import { findOwn } from '../../subnet/own-keys.ts';
 import type { Registry } from '../../subnet/registry.ts';
 import { renewIntervalMs } from '../../subnet/renewal-schedule.ts';
+import { duration } from '../status-text.ts';
+import type { StatusView } from '../status-view.ts';
+import { daemonRemedy } from './check-daemon.ts';
 import { attempt, type Finding, few, note, ok, problem } from './finding.ts';
 
 /** What leases are judged by. */
@@ -18,35 +21,38 @@ export interface LeaseFacts {
   /** Of this host, as its daemon would choose them. */
   readonly addresses: PerFamily<string>;
   readonly renewMarginMs: number;
+  /** What the running daemon says; it decides which lease is this host's. */
+  readonly view?: StatusView;
 }
 
 /** The leases of the cluster, and this host's among them. */
 export interface LeaseReport {
   readonly findings: readonly Finding[];
-  readonly leases: readonly Lease[];
+  /** Of other hosts. */
+  readonly peers: readonly Lease[];
   readonly own?: Lease;
 }
 
 /** So many of one kind are told one by one. */
 const mostTold = 5;
 
-/** Looks for leases that no daemon can mend by itself: overlaps, shared addresses, keys that name nothing. */
+/** Looks for leases that no daemon can mend by itself: other backends, shared addresses, keys that name nothing. */
 export async function checkLeases(facts: LeaseFacts, signal: AbortSignal): Promise<LeaseReport> {
-  const { registry, subnetsPrefix, config, addresses } = facts;
+  const { registry, subnetsPrefix, config, addresses, view } = facts;
   const { kvs } = await listRange(registry, subnetsPrefix, signal);
   const parsed = kvs.map((kv) => parseLease(subnetsPrefix, kv));
   const leases = parsed.flatMap((one) => ('lease' in one ? [one.lease] : []));
   const junk = parsed.flatMap((one) => ('problem' in one ? [one.problem] : []));
   const mine = leases.filter((lease) => isOwnLease(addresses, lease));
   const grants = { isOurs: () => false };
-  const own = findOwn({ subnetsPrefix, addresses, pools: config, grants }, kvs).chosen?.lease ?? mine[0];
+  const chosen = findOwn({ subnetsPrefix, addresses, pools: config, grants }, kvs).chosen?.lease ?? mine[0];
+  const own = view === undefined ? chosen : leases.find(({ key }) => key === view.lease?.key);
   const others = mine.filter(({ key }) => key !== own?.key).map(({ key }) => key);
   const findings = [
     ok(`${counted(leases.length, 'lease')} under ${subnetsPrefix}`),
-    ...(junk.length === 0
-      ? []
-      : [note(`${counted(junk.length, 'key is no lease', 'keys are no leases')}: ${few(junk, 3)}`)]),
-    ...overlapFindings(leases),
+    ...junkFindings(junk),
+    ...backendFindings(leases.filter(({ key }) => key !== own?.key)),
+    ...outsideFindings(leases, config),
     ...sharedAddresses(leases.filter((lease) => !mine.includes(lease))),
     ...(await ownFindings(facts, own, signal)),
     ...(others.length === 0
@@ -58,7 +64,53 @@ export async function checkLeases(facts: LeaseFacts, signal: AbortSignal): Promi
           ),
         ]),
   ];
-  return { findings, leases, ...(own === undefined ? {} : { own }) };
+  return { findings, peers: leases.filter((lease) => !mine.includes(lease)), ...(own && { own }) };
+}
+
+function junkFindings(junk: readonly string[]): readonly Finding[] {
+  if (junk.length === 0) return [];
+  return [
+    note(
+      `${counted(junk.length, 'key is no lease', 'keys are no leases')}: ${few(junk, 3)}`,
+      'They do no harm to others. Delete what nobody needs: etcdctl del KEY',
+    ),
+  ];
+}
+
+function backendFindings(leases: readonly Lease[]): readonly Finding[] {
+  const foreign = leases.filter(({ value }) => value.backendType !== 'host-gw');
+  if (foreign.length === 0) return [];
+  const named = foreign.map(
+    ({ key, value }) =>
+      `${key} (${value.backendType || 'none'}, at ${value.publicIP ?? value.publicIPv6 ?? 'no address'})`,
+  );
+  return [
+    problem(
+      `${counted(foreign.length, 'lease names', 'leases name')} another backend than host-gw, so nobody here routes to them: ${few(named)}`,
+      'Have that host use host-gw, too: with this program, or with flanneld started anew after the network configuration says so.',
+    ),
+  ];
+}
+
+/** Leases that remain from a former Network, or of a host that reads another configuration. */
+function outsideFindings(leases: readonly Lease[], config: NetworkConfig): readonly Finding[] {
+  const outside = leases.filter(({ subnets }) =>
+    (['ipv4', 'ipv6'] as const).some((family) => {
+      const [pool, subnet] = [config[family], subnets[family]];
+      return pool !== undefined && subnet !== undefined && !containsSubnet(pool.network, subnet);
+    }),
+  );
+  if (outside.length === 0) return [];
+  const networks = [config.ipv4, config.ipv6].flatMap((pool) => pool?.network.text ?? []).join(' and ');
+  const named = outside.map(
+    ({ key, value }) => `${key} (at ${value.publicIP ?? value.publicIPv6 ?? 'no address'})`,
+  );
+  return [
+    note(
+      `${counted(outside.length, 'lease lies', 'leases lie')} outside of Network ${networks}: ${few(named)}`,
+      'After a change of Network, restart the daemon of that host: it takes a subnet of the new one.',
+    ),
+  ];
 }
 
 async function ownFindings(
@@ -66,9 +118,15 @@ async function ownFindings(
   own: Lease | undefined,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
+  const { view } = facts;
+  // What the daemon says of a lease that it does not hold is told already.
+  if (view !== undefined && view.lease?.state !== 'held' && view.reasons.length > 0) return [];
   if (own === undefined)
     return [
-      problem('this host has no lease', 'Start the daemon, and look at its log: it says what it waits for.'),
+      problem(
+        view === undefined ? 'this host has no lease' : `this host has no lease: ${view.summary}`,
+        daemonRemedy(view, 'takes one'),
+      ),
     ];
   const findings = [...(await attempt(`own lease ${own.key}`, signal, () => lifeOf(facts, own, signal)))];
   const { ipv4, ipv6 } = facts.config;
@@ -94,55 +152,19 @@ async function ownFindings(
 
 /** How long the lease lives, and whether that shows a daemon that renews it. */
 async function lifeOf(
-  { registry, renewMarginMs }: LeaseFacts,
+  { registry, renewMarginMs, view }: LeaseFacts,
   { key, leaseId }: Lease,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   if (leaseId === '0') return [ok(`own lease ${key}, a reservation`)];
   const { ttlSeconds, grantedTtlSeconds } = await registry.leaseTimeToLive(leaseId, signal);
-  const remedy =
-    'Is the daemon running? Start it, or look at its log: it says why the lease cannot be renewed.';
+  const remedy = daemonRemedy(view, 'renews it');
   if (ttlSeconds <= 0) return [problem(`own lease ${key} has ended`, remedy)];
-  const left = `own lease ${key}, ends in ${duration(ttlSeconds)} unless renewed`;
+  const left = `own lease ${key}: ${duration(ttlSeconds)} left`;
   // Twice the interval: a renewal may fail, and a daemon be just starting.
   const overdueS = grantedTtlSeconds - (2 * renewIntervalMs(grantedTtlSeconds, renewMarginMs)) / 1000;
-  return [ttlSeconds < overdueS ? problem(`${left}, and was not renewed when it was due`, remedy) : ok(left)];
-}
-
-function duration(seconds: number): string {
-  return seconds < 120 ? counted(seconds, 'second') : counted(Math.round(seconds / 60), 'minute');
-}
-
-function overlapFindings(leases: readonly Lease[]): readonly Finding[] {
-  const texts = overlapping(leases);
-  const rest = texts.length - mostTold;
-  const remedy = 'Delete the key of the host that is gone, or restart the daemon of the later one.';
-  return [
-    ...texts.slice(0, mostTold).map((text) => problem(text, remedy)),
-    ...(rest > 0
-      ? [problem(`${counted(rest, 'more lease overlaps', 'more leases overlap')} another one`)]
-      : []),
-  ];
-}
-
-/** Pairs of leases that share addresses, both named. */
-function overlapping(leases: readonly Lease[]): readonly string[] {
-  const found: string[] = [];
-  for (const family of ['ipv4', 'ipv6'] as const) {
-    const held = leases.flatMap((lease): { subnet: Subnet; key: string }[] => {
-      const subnet = lease.subnets[family];
-      return subnet === undefined ? [] : [{ subnet, key: lease.key }];
-    });
-    const ordered = held.toSorted((a, b) =>
-      a.subnet.first < b.subnet.first ? -1 : Number(a.subnet.first > b.subnet.first),
-    );
-    let widest = ordered[0];
-    for (const next of ordered.slice(1)) {
-      if (widest && overlaps(widest.subnet, next.subnet)) found.push(`${widest.key} and ${next.key} overlap`);
-      if (!widest || next.subnet.last > widest.subnet.last) widest = next;
-    }
-  }
-  return found;
+  if (ttlSeconds < overdueS) return [problem(`${left}; it was not renewed when it was due`, remedy)];
+  return [ok(`${left}, renewed ${duration(grantedTtlSeconds - ttlSeconds)} ago`)];
 }
 
 /** Of hosts but this one: `PublicIP`, or while IPv4 is off `PublicIPv6`. */

@@ -1,35 +1,66 @@
-import { familiesOf } from '../../ip/ip.ts';
-import type { Kernel } from '../../kernel/kernel.ts';
+import type { KernelSnapshot } from '../../backend/hostgw/mirror.ts';
+import { type Family, familiesOf, type PerFamily, parseSubnet, type Subnet } from '../../ip/ip.ts';
+import type { Kernel, RouteFinder } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/files.ts';
 import { counted } from '../../runtime/plural.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
-import type { Lease } from '../../subnet/lease.ts';
 import { familiesText } from '../../subnet/own-lease.ts';
 import { subnetsPrefix } from '../../subnet/subnet-key.ts';
+import type { StatusView } from '../status-view.ts';
 import type { ChooseInterface, ChosenInterface } from '../this-host.ts';
+import { type DaemonAnswer, daemonFindings, daemonRemedy } from './check-daemon.ts';
+import { checkBridge, checkDaemonJson } from './check-docker.ts';
 import { checkEtcd, type EtcdFacts } from './check-etcd.ts';
 import { checkFirewall, type FirewallFacts } from './check-firewall.ts';
-import { checkBridge, checkFiles, checkForwarding, checkPools, type HostFacts } from './check-host.ts';
-import { checkLeases } from './check-leases.ts';
+import { checkFiles, checkForwarding, checkPools } from './check-host.ts';
+import { checkLeases, type LeaseReport } from './check-leases.ts';
+import { checkPaths } from './check-paths.ts';
 import { checkRoutes } from './check-routes.ts';
-import { attempt, type Finding, failed, linesOf, ok, problem } from './finding.ts';
+import { attempt, type Finding, failed, linesOf, note, ok, problem } from './finding.ts';
+import { peersOf } from './peers.ts';
+
+/** What subnet.env says. */
+export interface SubnetFile {
+  readonly subnets: PerFamily<Subnet>;
+  readonly networks: PerFamily<Subnet>;
+}
 
 export interface DoctorOptions extends EtcdFacts, FirewallFacts {
-  readonly kernel: Kernel;
+  readonly kernel: Kernel & RouteFinder;
   readonly files: Files;
   readonly subnetFile: string;
   readonly dockerOptsFile?: string;
   readonly routeProtocol: number;
   readonly renewMarginMs: number;
   readonly chooseInterface: ChooseInterface;
+  /** Asks the running daemon. */
+  readonly askDaemon: () => Promise<DaemonAnswer>;
+  /** Undefined when the text is no subnet.env. */
+  readonly parseSubnetFile: (text: string) => SubnetFile | undefined;
+  /** Those that etcd was tried at. */
+  readonly etcdAddresses: () => readonly string[];
   /** Takes each line of the report. */
   readonly write: (line: string) => void;
 }
 
+type Tell = (findings: readonly Finding[]) => void;
+
+/** What is known of this host's place in the network: by its daemon, by etcd, by subnet.env, in this order. */
+interface Place {
+  readonly own: PerFamily<Subnet>;
+  readonly networks: PerFamily<Subnet>;
+  /** Whether it is known by subnet.env alone. */
+  readonly byFile: boolean;
+  readonly view?: StatusView;
+  readonly config?: NetworkConfig;
+  readonly report?: LeaseReport;
+  readonly chosen?: ChosenInterface;
+}
+
 /**
- * Looks at everything that containers on other hosts are reached by, and prints what is wrong with it and what to do: etcd,
- * the configuration, the interface, leases, files, Docker's bridge, routes, firewall. Changes nothing. Resolves to the
- * exit code: 0 when there is no problem, else 1.
+ * Looks at everything that containers on other hosts are reached by, and prints what is wrong with it and what to do: the daemon's
+ * own words, etcd, the configuration, the interface, leases, files, Docker, routes, firewall. Goes on without etcd and without a
+ * daemon, with what can be seen here. Changes nothing. Resolves to the exit code: 0 when there is no problem, else 1.
  */
 export async function runDoctor(options: DoctorOptions, signal: AbortSignal): Promise<0 | 1> {
   let problems = 0;
@@ -49,64 +80,134 @@ export async function runDoctor(options: DoctorOptions, signal: AbortSignal): Pr
   return problems === 0 ? 0 : 1;
 }
 
-async function examine(
-  options: DoctorOptions,
-  tell: (findings: readonly Finding[]) => void,
-  signal: AbortSignal,
-): Promise<void> {
-  const { etcdPrefix, files } = options;
-  const { findings, registry, config } = await checkEtcd(options, signal);
-  tell(findings);
-  if (registry === undefined || config === undefined) return;
-  tell(await checkForwarding(files, config));
-  const chosen = await options.chooseInterface(familiesOf(config), signal);
-  if (typeof chosen === 'string')
-    return tell([problem(chosen, 'Give --iface, or correct the addresses of this host.')]);
-  const { addresses } = chosen;
-  tell([ok(`peers reach this host at ${familiesText(addresses)} on ${chosen.name}`)]);
-  const asked = { ...options, registry, subnetsPrefix: subnetsPrefix(etcdPrefix), config, addresses };
-  const report = await checkLeases(asked, signal);
-  tell(report.findings);
-  const own = report.own?.subnets ?? {};
+async function examine(options: DoctorOptions, tell: Tell, signal: AbortSignal): Promise<void> {
   const step = async (what: string, check: () => Promise<readonly Finding[]>) =>
     tell(await attempt(what, signal, check));
-  await step('addresses of this host', () => hostFindings(options, config, report.own, chosen, signal));
-  await step('routes', () => routeFindings(options, config, report, chosen, signal));
-  await step('firewall', () => checkFirewall(options, config, own, signal));
+  const place = await findPlace(options, tell, signal);
+  const { own, networks, config } = place;
+  await step('addresses of this host', () => hostFindings(options, place, signal));
+  await step('Docker', () => checkDaemonJson(options.files, own));
+  await step('routes', () => routeFindings(options, place, signal));
+  await step('firewall', () => checkFirewall(options, { ...(config && { config }), networks, own }, signal));
+}
+
+/** Asks daemon and etcd, and says what they say. */
+async function findPlace(options: DoctorOptions, tell: Tell, signal: AbortSignal): Promise<Place> {
+  const answer = await options.askDaemon();
+  const view = 'view' in answer ? answer.view : undefined;
+  const { findings, registry, config } = await checkEtcd(options, signal);
+  tell(daemonFindings(answer, config !== undefined));
+  tell(findings);
+  const told = view?.lease ? subnetsIn(view.lease.subnets) : undefined;
+  const file = await readSubnetFile(options);
+  const known = told ?? file?.subnets ?? {};
+  const families = familiesOf(config ?? known);
+  const used: readonly Family[] = families.length > 0 ? families : [4];
+  tell(await checkForwarding(options.files, used));
+  const chosen = await options.chooseInterface(used, signal);
+  if (typeof chosen === 'string') tell([problem(chosen, interfaceRemedy(chosen))]);
+  else tell([ok(`peers reach this host at ${familiesText(chosen.addresses)} on ${chosen.name}`)]);
+  const byConfig = {
+    ...(config?.ipv4 && { ipv4: config.ipv4.network }),
+    ...(config?.ipv6 && { ipv6: config.ipv6.network }),
+  };
+  const place = {
+    own: known,
+    networks: config === undefined ? (file?.networks ?? {}) : byConfig,
+    byFile: told === undefined,
+    ...(view && { view }),
+    ...(config && { config }),
+    ...(typeof chosen === 'string' ? {} : { chosen }),
+  };
+  if (registry === undefined || config === undefined) return { ...place, ...withoutEtcd(tell, place) };
+  if (typeof chosen === 'string') return place;
+  const { addresses } = chosen;
+  const facts = { ...options, registry, subnetsPrefix: subnetsPrefix(options.etcdPrefix), config, addresses };
+  const report = await checkLeases({ ...facts, ...(view && { view }) }, signal);
+  tell(report.findings);
+  return { ...place, own: told ?? report.own?.subnets ?? {}, byFile: false, report };
+}
+
+/** Says by what the rest is judged. */
+function withoutEtcd(tell: Tell, { own, view }: Place): Partial<Place> {
+  const subnets = familiesText(own);
+  if (subnets === '')
+    tell([note('without etcd and without subnet.env the subnet of this host is not known')]);
+  else
+    tell([
+      note(
+        `what follows goes by ${view?.lease ? 'what the daemon knows' : 'subnet.env'}: this host has ${subnets}`,
+      ),
+    ]);
+  return {};
+}
+
+function subnetsIn(texts: readonly string[]): PerFamily<Subnet> {
+  const subnets = texts.flatMap((text) => parseSubnet(text) ?? []);
+  const [ipv4, ipv6] = ([4, 6] as const).map((family) => subnets.find((one) => one.family === family));
+  return { ...(ipv4 && { ipv4 }), ...(ipv6 && { ipv6 }) };
+}
+
+async function readSubnetFile({ files, subnetFile, parseSubnetFile }: DoctorOptions) {
+  const text = await files.readText(subnetFile).catch(() => undefined);
+  return text === undefined ? undefined : parseSubnetFile(text);
+}
+
+/** By the reason, where that does not say it already. */
+function interfaceRemedy(reason: string): string | undefined {
+  if (/\bgive --iface\b|\bso give\b|leave --public/.test(reason)) return undefined;
+  if (/there is no interface/.test(reason)) return 'Correct --iface: name one of these.';
+  if (/--iface-regex/.test(reason)) return 'Correct --iface-regex, or give --iface=NAME.';
+  if (/has no usable/.test(reason))
+    return 'Give that interface an address, or name another one: --iface=NAME.';
+  if (/no interface has the address|is no address|is of IPv/.test(reason))
+    return 'Correct the address, or give --iface=NAME.';
+  return 'Name the interface that the other hosts are reached by: --iface=NAME.';
 }
 
 async function hostFindings(
   options: DoctorOptions,
-  config: NetworkConfig,
-  own: Lease | undefined,
-  { index: interfaceIndex }: ChosenInterface,
+  { own, byFile, config, chosen, view }: Place,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   const { kernel } = options;
   const [links, addresses] = [await kernel.links(signal), await kernel.addresses(signal)];
-  const facts: HostFacts = { ...options, links, addresses };
-  const subnets = own?.subnets ?? {};
+  const mtu = links.find(({ index }) => index === chosen?.index)?.mtu;
+  const remedy = daemonRemedy(view, 'writes it');
+  const facts = { ...options, links, addresses, remedy, ...(mtu !== undefined && { mtu }) };
+  const isKnown = familiesOf(own).length > 0;
   return [
-    ...checkPools(facts, config, subnets, interfaceIndex),
-    ...(own === undefined ? [] : await checkFiles(facts, subnets)),
-    ...(subnets.ipv4 === undefined ? [] : [checkBridge(facts, subnets.ipv4)]),
+    ...(config && chosen ? checkPools(facts, config, own, chosen.index) : []),
+    ...(isKnown || byFile ? await checkFiles(facts, own) : []),
+    ...(isKnown ? checkBridge(facts, own) : []),
   ];
 }
 
 async function routeFindings(
-  { kernel, routeProtocol: protocol }: DoctorOptions,
-  config: NetworkConfig,
-  { leases, own }: { readonly leases: readonly Lease[]; readonly own?: Lease },
-  { index: linkIndex, addresses }: ChosenInterface,
+  { kernel, routeProtocol: protocol, etcdAddresses }: DoctorOptions,
+  { own, networks, report, chosen, view }: Place,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
+  const [links, addresses] = [await kernel.links(signal), await kernel.addresses(signal)];
   for (const family of ['ipv4', 'ipv6'] as const) {
-    const [pool, subnet, address] = [config[family], own?.subnets[family], addresses[family]];
-    if (pool === undefined || subnet === undefined || address === undefined) continue;
+    const [network, subnet, address] = [networks[family], own[family], chosen?.addresses[family]];
+    if (subnet === undefined || chosen === undefined || address === undefined) continue;
     const routes = await kernel.routes(subnet.family, signal);
-    const facts = { self: { subnet, address }, network: pool.network, routes, linkIndex, protocol };
-    findings.push(...checkRoutes(leases, facts));
+    const snapshot: KernelSnapshot = { links, addresses, routes };
+    const self = { subnet, address, ...(network && { network }) };
+    const sources = { routes, protocol, ...(report && { leases: report.peers }), ...(view && { view }) };
+    const { findings: found, routed } = checkRoutes(peersOf(self, sources), {
+      self,
+      kernel: snapshot,
+      link: chosen,
+      protocol,
+      etcdAddresses: etcdAddresses(),
+      remedy: daemonRemedy(view, 'puts routes right within seconds'),
+    });
+    findings.push(...found);
+    const facts = { finder: kernel, kernel: snapshot, family: subnet.family, linkIndex: chosen.index };
+    findings.push(...(await checkPaths(routed, facts, signal)));
   }
   return findings;
 }

@@ -1,0 +1,191 @@
+import type { DesiredRoute } from '../../backend/hostgw/claims.ts';
+import { connectedNetworks } from '../../backend/hostgw/host-networks.ts';
+import type { KernelSnapshot } from '../../backend/hostgw/mirror.ts';
+import {
+  containsAddress,
+  containsSubnet,
+  type Family,
+  formatAddress,
+  parseSubnet,
+  type Subnet,
+  subnetAt,
+} from '../../ip/ip.ts';
+import type { PolicyRule, Route, RouteFinder, UsedRoute } from '../../kernel/kernel.ts';
+import { counted } from '../../runtime/plural.ts';
+import { type Finding, few, ok, problem } from './finding.ts';
+
+/** What the ways to the peers of one family are judged by. */
+export interface PathFacts {
+  readonly finder: RouteFinder;
+  readonly kernel: KernelSnapshot;
+  readonly family: Family;
+  readonly linkIndex: number;
+}
+
+/** What takes packets away from our routes, and the command that removes it. */
+interface Thief {
+  readonly what: string;
+  readonly remedy: string;
+}
+
+/** So many peers are asked about one by one; beyond them the routing table and the rules have to do. */
+const mostAsked = 500;
+const mostTold = 5;
+const tables: Readonly<Record<number, string>> = { 253: 'default', 254: 'main', 255: 'local' };
+
+/**
+ * Whether packets to peers that are routed really take our routes: by the kernel's own answer for addresses in each peer's subnet,
+ * which policy rules and other tables change, and by the routes to parts of these subnets, wherever they lie.
+ */
+export async function checkPaths(
+  routed: readonly DesiredRoute[],
+  facts: PathFacts,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  if (routed.length === 0) return [];
+  const { finder, family, kernel, linkIndex } = facts;
+  const rules = await finder.rules(family, signal);
+  const stolen = new Map<string, { readonly thief: Thief; readonly dsts: Set<string> }>();
+  const blame = (thief: Thief, dst: string) => {
+    const known = stolen.get(thief.what) ?? { thief, dsts: new Set() };
+    known.dsts.add(dst);
+    stolen.set(thief.what, known);
+  };
+  for (const { part, dst } of partsOf(routed, kernel.routes)) blame(routeThief(part, facts), dst);
+  for (const { dst, gateway } of routed.slice(0, mostAsked)) {
+    for (const address of samples(dst)) {
+      const used = await finder.routeFor(address, signal);
+      if (used?.route.gateway === gateway && used.route.linkIndex === linkIndex) continue;
+      const isKnown = [...stolen.values()].some(({ dsts }) => dsts.has(dst));
+      if (!isKnown || used === undefined || isElsewhere(used))
+        blame(thiefOf(address, used, rules, facts), dst);
+    }
+  }
+  const found = [...stolen.values()];
+  const rest = found.length - mostTold;
+  if (found.length === 0)
+    return [ok(`IPv${family}: the kernel sends to ${counted(routed.length, 'peer')} by our routes`)];
+  return [
+    ...found
+      .slice(0, mostTold)
+      .map(({ thief, dsts }) =>
+        problem(`packets to ${few([...dsts], 3)} go astray: ${thief.what}`, thief.remedy),
+      ),
+    ...(rest > 0
+      ? [problem(`IPv${family}: ${counted(rest, 'more route or rule', 'more routes or rules')} likewise`)]
+      : []),
+  ];
+}
+
+function isElsewhere({ table }: UsedRoute): boolean {
+  return tables[table] === undefined;
+}
+
+/** Routes of the main table to a part of a peer's subnet. */
+function partsOf(
+  routed: readonly DesiredRoute[],
+  routes: readonly Route[],
+): readonly { readonly part: Route; readonly dst: string }[] {
+  const dsts = new Set(routed.map(({ dst }) => dst));
+  const lengths = [...new Set(routed.map(({ dst }) => Number(dst.slice(dst.indexOf('/') + 1))))];
+  return routes.flatMap((part) => {
+    const subnet = parseSubnet(part.dst);
+    if (subnet === undefined) return [];
+    return lengths.flatMap((length) => {
+      const dst = length < subnet.length ? subnetAt(subnet.family, subnet.first, length).text : '';
+      return dsts.has(dst) ? [{ part, dst }] : [];
+    });
+  });
+}
+
+/** Addresses near the beginning, in the middle and near the end of a subnet. */
+function samples(dst: string): readonly string[] {
+  const subnet = parseSubnet(dst);
+  if (subnet === undefined) return [];
+  const { family, first, last } = subnet;
+  const middle = first + (last - first + 1n) / 2n;
+  return [first + 2n, middle + 1n, last - 1n]
+    .filter((value) => value >= first && value <= last)
+    .map((value) => formatAddress(family, value));
+}
+
+/** What decided that packets to this address leave by another route, or by none. */
+function thiefOf(
+  address: string,
+  used: UsedRoute | undefined,
+  rules: readonly PolicyRule[],
+  facts: PathFacts,
+): Thief {
+  if (used !== undefined && !isElsewhere(used)) return routeThief(used.route, facts);
+  const rule = rules.find(
+    ({ priority, to, table }) =>
+      priority > 0 &&
+      priority < 32_766 &&
+      (to === undefined || containsAddress(subnetOf(to), address)) &&
+      (used === undefined || table === used.table),
+  );
+  if (rule !== undefined) return ruleThief(rule, used, facts);
+  const drop = facts.kernel.routes
+    .filter(({ type, dst }) => type !== 'unicast' && containsAddress(subnetOf(dst), address))
+    .toSorted((a, b) => subnetOf(b.dst).length - subnetOf(a.dst).length)[0];
+  if (drop !== undefined) return routeThief(drop, facts);
+  if (used !== undefined) return routeThief(used.route, facts, used.table);
+  return { what: `the kernel sends nothing to ${address}`, remedy: `Look: ip route get ${address}` };
+}
+
+function ruleThief(rule: PolicyRule, used: UsedRoute | undefined, facts: PathFacts): Thief {
+  const { priority, from, to, table } = rule;
+  const selector = [from && `from ${from}`, to && `to ${to}`].filter(Boolean).join(' ');
+  const action = table === undefined ? '' : `lookup ${tables[table] ?? table}`;
+  const words = [selector, action].filter(Boolean).join(' ');
+  const led = used === undefined ? 'drops or refuses them' : `leads them to ${routeText(used.route, facts)}`;
+  return {
+    what: `the policy rule ${priority} (${words || 'for all packets'}) ${led}`,
+    remedy: `${ip(facts)} rule del pref ${priority}${words === '' ? '' : ` ${words}`}`,
+  };
+}
+
+function routeThief(route: Route, facts: PathFacts, table?: number): Thief {
+  const { kernel, family } = facts;
+  const subnet = subnetOf(route.dst);
+  // The kernel made it for an address: as long as that is there it comes back.
+  const held = connectedNetworks(family, kernel.links, kernel.addresses).find(
+    (one) =>
+      containsSubnet(one.subnet, subnet) && route.gateway === undefined && route.linkIndex === one.linkIndex,
+  );
+  if (held !== undefined && (route.protocol === 2 || route.type === 'other'))
+    return {
+      what: `${held.linkName} of this host has an address there (${held.address})`,
+      remedy: `ip addr del ${held.address} dev ${held.linkName}`,
+    };
+  const inTable = table === undefined ? '' : ` table ${table}`;
+  const text = routeText(route, facts);
+  return {
+    what: `the route ${text}${inTable} takes them`,
+    remedy: `${ip(facts)} route del ${text}${inTable}`,
+  };
+}
+
+/** As the words of `ip route`. */
+function routeText({ dst, type, gateway, linkIndex, metric, family }: Route, { kernel }: PathFacts): string {
+  const link = kernel.links.find(({ index }) => index === linkIndex)?.name;
+  return [
+    type === 'blackhole' ? 'blackhole' : '',
+    dst.replace(/^(0\.0\.0\.0|::)\/0$/, 'default'),
+    gateway === undefined ? '' : `via ${gateway}`,
+    link === undefined ? '' : `dev ${link}`,
+    metric === 0 || (family === 6 && metric === 1024) ? '' : `metric ${metric}`,
+  ]
+    .filter(Boolean)
+    .join(' ');
+}
+
+function ip({ family }: PathFacts): string {
+  return family === 6 ? 'ip -6' : 'ip';
+}
+
+function subnetOf(text: string): Subnet {
+  const subnet = parseSubnet(text);
+  if (subnet === undefined) throw new RangeError(text);
+  return subnet;
+}
