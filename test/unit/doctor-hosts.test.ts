@@ -127,7 +127,8 @@ describe('routes', () => {
   const br9 = { ...link, index: 3, name: 'br9' };
   const held = (linkIndex: number, address: string, prefixLength = 24): LinkAddress => {
     const flags = { scope: 'global', deprecated: false, temporary: false, permanent: true } as const;
-    return { family: 4, linkIndex, address, prefixLength, ...flags };
+    const detected = { tentative: false, dadFailed: false };
+    return { family: 4, linkIndex, address, prefixLength, ...flags, ...detected };
   };
   const eth0 = held(2, '10.211.55.100');
   const connected = route({ dst: '10.211.55.0/24', protocol: 2, scope: 253 });
