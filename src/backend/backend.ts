@@ -17,11 +17,11 @@ export interface Backend {
 }
 
 export interface BackendStatus {
-  /** One line per thing that keeps peers from being reached; empty when all is well. */
-  readonly problems: readonly string[];
   readonly peers: readonly PeerRoute[];
   /** Leases of peers that cannot be routed to, and why. */
   readonly refused: readonly RefusedLease[];
+  /** Peers' routes that lead out of the cluster's network: they are installed like any other. */
+  readonly outside: readonly OutsideRoute[];
   /** Wall-clock ms when the kernel was last seen to be as the leases want it; absent before the first time. */
   readonly syncedAtMs?: number;
 }
@@ -31,6 +31,21 @@ export interface RefusedLease {
   readonly reason: string;
 }
 
+/** A route that a lease outside the cluster's network asks for. */
+export interface OutsideRoute {
+  readonly key: string;
+  readonly dst: string;
+  readonly network: string;
+}
+
+/** Why something is not as a lease asks for, and whether this host or the peer is to blame. */
+export interface Reason {
+  readonly text: string;
+  readonly fault: 'own' | 'peer';
+  /** What an operator can do about it. */
+  readonly remedy?: string;
+}
+
 /** The route to a peer's subnet of one family. */
 export interface PeerRoute {
   /** The etcd key of its lease. */
@@ -38,6 +53,8 @@ export interface PeerRoute {
   readonly dst: string;
   readonly gateway: string;
   readonly state: 'installed' | 'pending' | 'parked' | 'conflict';
-  /** Why it is not installed. */
-  readonly reason?: string;
+  /** Why it is not installed; absent while it is being put there. */
+  readonly reason?: Reason;
+  /** Wall-clock ms since when it is in this state. */
+  readonly sinceMs: number;
 }

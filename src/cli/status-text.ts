@@ -1,31 +1,29 @@
 import { oneLine } from '../runtime/escape.ts';
 import { counted } from '../runtime/plural.ts';
-import type { ErrorStatus, LeaseStatus, PeerStatus, StatusView } from './status-view.ts';
+import type { ErrorStatus, LeaseStatus, StatusView } from './status-view.ts';
 
-/** The answer for people: who we are, what is wrong, then a row per peer, those that are not routed first. */
+/** The answer for people: who we are, what is wrong, then a row per peer by subnet. Each fact is said once. */
 export function statusText(view: StatusView): string {
-  const { version, ready, now, startedAt, reasons, degraded, notices, peers, refused, errors } = view;
+  const { version, now, startedAt, reasons, degraded, notices } = view;
   const up = duration(secondsBetween(startedAt, now));
   return [
-    `flanneld-ts ${version}, up ${up}: ${ready ? 'ready' : `not ready: ${view.summary}`}`,
+    `flanneld-ts ${version}, up ${up}: ${stateText(view)}`,
     `own lease    ${leaseText(view.lease)}`,
     `cluster      ${counted(view.leases, 'lease')}, ${view.watching ? 'watched' : 'not watched now'}`,
     `routes       ${syncText(view)}`,
-    ...section('not ready', ready ? [] : reasons),
-    ...section('degraded', degraded),
-    ...section('notices', notices),
-    ...section('peers', table(peers)),
-    ...section(
-      'leases that cannot be routed',
-      refused.map(({ key, reason }) => `${key}: ${reason}`),
-    ),
-    ...section(
-      'last errors',
-      errors.map((error) => errorText(error, now)),
-    ),
+    ...section('not ready', view.ready ? [] : withTimes(reasons, view)),
+    ...section('degraded', withTimes(degraded, view)),
+    ...section('notices', withTimes(notices, view)),
+    ...section('peers', table(view)),
+    ...section('over', overTexts(view)),
   ]
     .map(flat)
     .join('\n');
+}
+
+function stateText({ ready, degraded, summary }: StatusView): string {
+  if (!ready) return `not ready: ${summary}`;
+  return degraded.length === 0 ? 'ready' : 'ready, degraded';
 }
 
 /** What it quotes comes from etcd, and from other hosts. */
@@ -46,29 +44,45 @@ function leaseText(lease: LeaseStatus | null): string {
 }
 
 function leftText(secondsLeft: number): string {
-  return secondsLeft > 0
-    ? `${duration(secondsLeft)} left`
-    : `its time was over ${duration(-secondsLeft)} ago`;
+  return secondsLeft > 0 ? `${duration(secondsLeft)} left` : `expired ${duration(-secondsLeft)} ago`;
 }
 
 function syncText({ peers, lastSync, now }: StatusView): string {
   const installed = peers.filter(({ state }) => state === 'installed').length;
-  const count = peers.length === 0 ? undefined : `${installed} of ${peers.length} installed`;
-  if (lastSync === null) return [count, 'not in step yet'].filter(Boolean).join(', ');
-  const synced = `in step ${duration(secondsBetween(lastSync, now))} ago`;
-  return `${count ?? 'no other host has joined yet'}, ${synced}`;
+  const count =
+    peers.length === 0
+      ? 'no other host has joined yet'
+      : `${installed} of ${counted(peers.length, 'peer')} routed`;
+  const checked =
+    lastSync === null ? 'not checked yet' : `checked ${duration(secondsBetween(lastSync, now))} ago`;
+  return `${count}, ${checked}`;
 }
 
-function table(peers: readonly PeerStatus[]): readonly string[] {
+/** `parked` and the like are words for programs. */
+const stateWords: Readonly<Record<string, string>> = {
+  installed: 'routed',
+  pending: 'not yet',
+  parked: 'no route',
+  conflict: 'no route',
+};
+
+/** A reason that stands above already is not said again. */
+function table({ peers, reasons, degraded, now }: StatusView): readonly string[] {
   if (peers.length === 0) return [];
-  const isBad = ({ state }: PeerStatus) => Number(state !== 'installed');
-  const sorted = peers.toSorted((a, b) => isBad(b) - isBad(a));
+  const said = [...reasons, ...degraded].join('\n');
   const rows = [
-    ['SUBNET', 'GATEWAY', 'STATE', 'REASON'],
-    ...sorted.map(({ subnet, gateway, state, reason }) => [subnet, gateway, state, reason ?? '']),
+    ['SUBNET', 'GATEWAY', 'STATE', 'FOR', 'REASON'],
+    ...peers.map(({ subnet, gateway, state, since, reason }) => [
+      subnet,
+      gateway,
+      stateWords[state] ?? state,
+      duration(secondsBetween(since, now)),
+      reason === null || said.includes(reason) ? '' : reason,
+    ]),
   ];
-  const widths = [0, 1, 2].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  return rows.map((row) =>
+  const shown = rows.some((row, i) => i > 0 && row[4] !== '') ? rows : rows.map((row) => row.slice(0, 4));
+  const widths = [0, 1, 2, 3].map((column) => Math.max(...shown.map((row) => row[column]?.length ?? 0)));
+  return shown.map((row) =>
     row
       .map((cell, column) => cell.padEnd(widths[column] ?? 0))
       .join('  ')
@@ -76,10 +90,29 @@ function table(peers: readonly PeerStatus[]): readonly string[] {
   );
 }
 
-function errorText({ message, since, over, attempts }: ErrorStatus, now: string): string {
-  const lasted = duration(secondsBetween(since, over ?? now));
-  const times = attempts === 1 ? '' : `, ${attempts} times`;
-  return `${since}  ${over === null ? `lasts (${lasted}${times})` : `over after ${lasted}${times}`}: ${message}`;
+/** The lines, each with the time it has lasted where that is known. */
+function withTimes(lines: readonly string[], { errors, now }: StatusView): readonly string[] {
+  return lines.map((line) => {
+    const error = errors.find(({ message, over }) => over === null && message === line);
+    if (error === undefined) return line;
+    return `${line} (for ${duration(secondsBetween(error.since, now))}${timesText(error)})`;
+  });
+}
+
+/** What is over stays here for an hour; --json has it longer. */
+const shownAfterS = 3_600;
+
+function overTexts({ errors, now }: StatusView): readonly string[] {
+  return errors.flatMap(({ over, ...error }) => {
+    if (over === null || secondsBetween(over, now) > shownAfterS) return [];
+    const lasted = duration(secondsBetween(error.since, over));
+    const ago = duration(secondsBetween(over, now));
+    return [`${ago} ago, after ${lasted}${timesText(error)}: ${error.message}`];
+  });
+}
+
+function timesText({ attempts }: Pick<ErrorStatus, 'attempts'>): string {
+  return attempts === 1 ? '' : `, ${attempts} times`;
 }
 
 function secondsBetween(from: string, to: string): number {

@@ -18,6 +18,9 @@ export interface StatusParts {
   readonly onTerminal: boolean;
 }
 
+/** 0 ready, 1 no answer, 3 ready and degraded by a peer, 4 not ready. */
+export type StatusCode = 0 | 1 | 3 | 4;
+
 const watchIntervalMs = 2_000;
 /** Ten thousand peers are three megabytes. */
 const longestAnswer = 64 << 20;
@@ -25,10 +28,10 @@ const longestReason = 500;
 const wipe = '\u001b[H\u001b[2J\u001b[3J';
 
 /**
- * Asks the daemon of this host how it does, prints the answer, and resolves to the exit code: 0 it answered, 1 it did not. With
+ * Asks the daemon of this host how it does, prints the answer, and resolves to the exit code. With
  * `watch` until `signal` aborts, then rejects with its reason.
  */
-export async function runStatus(parts: StatusParts, signal: AbortSignal): Promise<0 | 1> {
+export async function runStatus(parts: StatusParts, signal: AbortSignal): Promise<StatusCode> {
   if (!parts.watch) return await showOnce(parts, '');
   for (;;) {
     await showOnce(parts, parts.onTerminal && !parts.json ? wipe : '');
@@ -36,11 +39,11 @@ export async function runStatus(parts: StatusParts, signal: AbortSignal): Promis
   }
 }
 
-async function showOnce({ socketPath, json, out, err }: StatusParts, before: string): Promise<0 | 1> {
+async function showOnce({ socketPath, json, out, err }: StatusParts, before: string): Promise<StatusCode> {
   try {
     const view = parseView(await askStatus(socketPath));
     out(`${before}${json ? escapeControls(JSON.stringify(view)) : statusText(view)}\n`);
-    return 0;
+    return view.ready ? (view.degraded.length === 0 ? 0 : 3) : 4;
   } catch (error) {
     err(`${before}no answer at ${socketPath}: ${whyNot(error)}`);
     return 1;

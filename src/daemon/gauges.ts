@@ -39,6 +39,11 @@ export const gauges: readonly GaugeRow[] = [
     read: ({ degraded }) => degraded.length,
   },
   {
+    name: 'flannel_notices',
+    help: 'Notices of now, which have no effect: see flanneld-ts status.',
+    read: ({ notices }) => notices.length,
+  },
+  {
     name: 'flannel_leases',
     help: 'Leases of the cluster that can be read, the own one and reservations among them.',
     read: ({ leases }) => leases,
@@ -47,6 +52,16 @@ export const gauges: readonly GaugeRow[] = [
     name: 'flannel_leases_refused',
     help: 'Leases of peers that ask for a route they cannot get.',
     read: ({ refused }) => refused.length,
+  },
+  {
+    name: 'flannel_leases_outside_network',
+    help: "Leases outside the cluster's network, which are routed all the same.",
+    read: ({ outside }) => outside.length,
+  },
+  {
+    name: 'flannel_junk_keys',
+    help: 'Keys among the leases that are no leases, or hold none.',
+    read: ({ junk }) => junk.count,
   },
   {
     name: 'flannel_peers',

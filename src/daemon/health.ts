@@ -92,7 +92,7 @@ export class HealthServer {
       send(request, response, { status: 200, text: 'flanneld is running', details: {} });
     } else {
       const { ready, reasons, degraded, notices } = this.#options.readiness();
-      const text = ready ? 'flanneld is ready' : 'flanneld is not ready yet';
+      const text = ready ? 'flanneld is ready' : 'flanneld is not ready';
       send(request, response, {
         status: ready ? 200 : 503,
         text,

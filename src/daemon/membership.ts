@@ -1,3 +1,4 @@
+import { junkText, oddities, ownFaults, peerFaults, routedText } from '../backend/faults.ts';
 import { Firewall } from '../firewall/firewall.ts';
 import { familiesOf, type PerFamily, type Subnet } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
@@ -11,7 +12,7 @@ import type { Grants } from '../subnet/grants.ts';
 import { listRange } from '../subnet/list.ts';
 import { LeaseManager } from '../subnet/manager.ts';
 import { leasedAddresses } from '../subnet/own-keys.ts';
-import { familiesText } from '../subnet/own-lease.ts';
+import { familiesText, type LeaseState } from '../subnet/own-lease.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
 import { BridgeNotice } from './bridge-notice.ts';
 import { EnvFiles } from './env-files.ts';
@@ -22,7 +23,7 @@ import { waitForInterface } from './interface/wait-for-interface.ts';
 import { waitForPool } from './interface/wait-for-pool.ts';
 import type { DaemonOptions, DaemonParts } from './parts.ts';
 import { Routing } from './routing.ts';
-import type { LeaseView, Member, NetworkView } from './state.ts';
+import type { Faults, LeaseView, Member, NetworkView } from './state.ts';
 import { type FamilyNetwork, networksOf } from './subnet-env.ts';
 
 export interface MembershipOptions {
@@ -35,6 +36,13 @@ export interface MembershipOptions {
   readonly onPhase: (phase: string) => void;
   readonly onReady: () => void;
 }
+
+const leaseFaults: Readonly<Record<Exclude<LeaseState, 'held'>, string>> = {
+  acquiring: 'no lease yet',
+  contested: 'another host holds the subnet of this host',
+  lost: 'the own lease is gone from etcd: the daemon takes it again',
+  moving: 'the own lease still names the former address of this host: the daemon is changing that',
+};
 
 /** A firewall tool that hangs must not hold up the rest. */
 const firewallPatienceMs = 10_000;
@@ -60,14 +68,30 @@ export class Membership implements Member {
     this.#bridge = new BridgeNotice(options.parts);
   }
 
-  /** Why this host does not do its part just now; troubles that are logged are not among it. */
-  get problems(): readonly string[] {
-    const lease = this.#manager?.state ?? 'held';
-    return [
-      ...(lease === 'held' ? [] : [`the own lease is ${lease}`]),
-      ...(this.#ready && this.#routing?.watching === false ? ['the lease watch is not up'] : []),
-      ...(this.#ready ? (this.#routing?.problems ?? []) : []),
-    ];
+  /** What there is to say just now beside the troubles that are logged. */
+  get faults(): Faults {
+    const routing = this.#ready ? this.#routing : undefined;
+    const status = routing?.status() ?? { peers: [], refused: [], outside: [] };
+    return {
+      reasons: [...this.#leaseFaults(), ...this.#watchFaults(routing), ...ownFaults(status)],
+      degraded: [...peerFaults(status), ...junkText(routing?.junk ?? { count: 0, first: [] })],
+      notices: oddities(status),
+    };
+  }
+
+  /** A trouble that is logged says it better. */
+  #leaseFaults(): readonly string[] {
+    const { trouble } = this.#options.parts;
+    const state = this.#manager?.state ?? 'held';
+    if (state === 'held') return [];
+    const said = { acquiring: 'lease', contested: 'contested', lost: 'lost', moving: 'address' }[state];
+    return trouble.has(said) ? [] : [leaseFaults[state]];
+  }
+
+  #watchFaults(routing: Routing | undefined): readonly string[] {
+    const { trouble } = this.#options.parts;
+    if (routing?.watching !== false || trouble.has('lease-watch')) return [];
+    return ['changes of the leases do not arrive just now: the daemon lists the leases again'];
   }
 
   /** Whether this host has leased subnets by its configuration. */
@@ -79,20 +103,25 @@ export class Membership implements Member {
   get summary(): string | undefined {
     const subnets = this.#manager?.lease?.subnets;
     if (!this.#ready || subnets === undefined) return undefined;
-    const peers = this.#routing?.status().peers ?? [];
-    const installed = peers.filter(({ state }) => state === 'installed').length;
-    return `subnet ${familiesText(subnets)}; ${installed} of ${counted(peers.length, 'peer')} routed`;
+    return `subnet ${familiesText(subnets)}; ${routedText(this.#routing?.status().peers ?? [])}`;
   }
 
   view(): NetworkView {
     const lease = this.#leaseView();
-    const { peers, refused, syncedAtMs } = this.#routing?.status() ?? { peers: [], refused: [] };
+    const routing = this.#routing;
+    const { peers, refused, outside, syncedAtMs } = routing?.status() ?? {
+      peers: [],
+      refused: [],
+      outside: [],
+    };
     return {
       ...(lease && { lease }),
-      watching: this.#routing?.watching ?? false,
-      leases: this.#routing?.leases ?? 0,
+      watching: routing?.watching ?? false,
+      leases: routing?.leases ?? 0,
       peers,
       refused,
+      outside,
+      junk: routing?.junk ?? { count: 0, first: [] },
       ...(syncedAtMs !== undefined && { syncedAtMs }),
     };
   }
@@ -258,10 +287,15 @@ export class Membership implements Member {
     await firstOf(signal, (inner) => [firewall.tried(inner), parts.clock.sleep(firewallPatienceMs, inner)]);
     this.#ready = true;
     onReady();
-    const { peers, problems } = routing.status();
+    const { peers } = routing.status();
     const subnet = familiesText(this.#manager?.lease?.subnets ?? {});
     parts.log.info(
-      { event: 'ready', subnet, peers: peers.length, problems: problems.length },
+      {
+        event: 'ready',
+        subnet,
+        peers: peers.length,
+        problems: peers.filter(({ state }) => state !== 'installed').length,
+      },
       `ready: subnet ${subnet}, ${counted(peers.length, 'peer')}`,
     );
   }

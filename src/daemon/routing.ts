@@ -5,6 +5,7 @@ import type { Activity } from '../runtime/activity.ts';
 import { counted } from '../runtime/plural.ts';
 import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config.ts';
+import type { JunkKeys } from '../subnet/lease-reader.ts';
 import type { LeaseUpdate } from '../subnet/lease-update.ts';
 import { LeaseWatch, WATCH_LOOP } from '../subnet/lease-watch.ts';
 import type { LeaseManager } from '../subnet/manager.ts';
@@ -32,9 +33,6 @@ export interface RoutingOptions {
   readonly onSynced: (signal: AbortSignal) => Promise<void>;
 }
 
-/** When the interface is down no peer can be routed to: a probe and a status line need not hear all their names. */
-const namedProblems = 5;
-
 /** Keeps the files and routes of this host's subnets, over the interface that its addresses are on just now. */
 export class Routing {
   readonly #options: RoutingOptions;
@@ -58,19 +56,13 @@ export class Routing {
     return this.#keys.size;
   }
 
-  /** Peers that are not routed to, the first few by name. */
-  get problems(): readonly string[] {
-    const { problems } = this.status();
-    const rest = problems.length - namedProblems;
-    if (rest <= 0) return problems;
-    return [
-      ...problems.slice(0, namedProblems),
-      `${counted(rest, 'more route is', 'more routes are')} not installed`,
-    ];
+  /** What lies among the leases and is none. */
+  get junk(): JunkKeys {
+    return this.#watch?.junk ?? { count: 0, first: [] };
   }
 
   status(): BackendStatus {
-    return this.#backend?.status() ?? { peers: [], problems: [], refused: [] };
+    return this.#backend?.status() ?? { peers: [], refused: [], outside: [] };
   }
 
   /**

@@ -1,7 +1,8 @@
-import type { PeerRoute, RefusedLease } from '../backend/backend.ts';
+import type { OutsideRoute, PeerRoute, RefusedLease } from '../backend/backend.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { TroubleLog, TroubleRecord } from '../runtime/trouble.ts';
+import type { JunkKeys } from '../subnet/lease-reader.ts';
 import type { LeaseState } from '../subnet/own-lease.ts';
 import type { Readiness } from './health.ts';
 
@@ -27,6 +28,8 @@ export interface NetworkView {
   readonly leases: number;
   readonly peers: readonly PeerRoute[];
   readonly refused: readonly RefusedLease[];
+  readonly outside: readonly OutsideRoute[];
+  readonly junk: JunkKeys;
   /** When the routes were last seen to be as the leases want them; absent before the first time. */
   readonly syncedAtMs?: number;
 }
@@ -37,13 +40,21 @@ export interface Snapshot extends Readiness, NetworkView {
   readonly startedAtMs: number;
   /** One line: where the boot stands, or how many peers are routed. */
   readonly summary: string;
-  /** The last troubles, the newest last; those that are over, too. */
-  readonly troubles: readonly TroubleRecord[];
+  /** The last troubles of each kind, oldest first; those that are over, too. */
+  readonly troubles: readonly KnownTrouble[];
+}
+
+/** What there is to say beside the troubles that are logged, each in the order of importance. */
+export type Faults = Omit<Readiness, 'ready'>;
+
+/** A trouble, and how much it matters. */
+export interface KnownTrouble extends TroubleRecord {
+  readonly kind: 'own' | 'degraded' | 'notice';
 }
 
 /** What the state asks of the membership there is just now. */
 export interface Member {
-  readonly problems: readonly string[];
+  readonly faults: Faults;
   /** Undefined while the boot is not over. */
   readonly summary: string | undefined;
   view(): NetworkView;
@@ -57,7 +68,15 @@ export interface StateOptions {
   readonly activity: Activity;
 }
 
-const nothingYet: NetworkView = { watching: false, leases: 0, peers: [], refused: [] };
+const nothingYet: NetworkView = {
+  watching: false,
+  leases: 0,
+  peers: [],
+  refused: [],
+  outside: [],
+  junk: { count: 0, first: [] },
+};
+const nothingWrong: Faults = { reasons: [], degraded: [], notices: [] };
 
 /**
  * What the daemon says of itself, to whom it may be: probes, metrics, systemd, `flanneld-ts status`. It holds nothing that it
@@ -98,31 +117,37 @@ export class State {
   /** Whether this host does its part in the network just now, and if not, why. */
   readiness(): Readiness {
     const { trouble, degraded, notices } = this.#options;
-    const reasons = [...trouble.current, ...(this.#member?.problems ?? [])];
+    const faults = this.#member?.faults ?? nothingWrong;
+    const reasons = [...trouble.current, ...faults.reasons];
     if (!this.#ready && reasons.length === 0) reasons.push('starting');
     return {
       ready: this.#ready && reasons.length === 0,
       reasons,
-      degraded: degraded.current,
-      notices: notices.current,
+      degraded: [...degraded.current, ...faults.degraded],
+      notices: [...notices.current, ...faults.notices],
     };
   }
 
   /** For `systemctl status`: where the boot stands, or how many peers are routed, the troubles, those of peers, the notices. */
   statusLine(): string {
-    const { trouble, degraded, notices } = this.#options;
-    return [this.#summary, ...trouble.current, ...degraded.current, ...notices.current].join('; ');
+    const { reasons, degraded, notices } = this.readiness();
+    // Before everything was done once the summary says where the boot stands.
+    const said = this.#ready ? reasons : this.#options.trouble.current;
+    return [this.#summary, ...said, ...degraded, ...notices].join('; ');
   }
 
   snapshot(): Snapshot {
-    const { clock, trouble } = this.#options;
+    const { clock, trouble, degraded, notices } = this.#options;
+    const of = (kind: KnownTrouble['kind'], log: TroubleLog) =>
+      log.records.map((record) => ({ ...record, kind }));
+    const troubles = [...of('own', trouble), ...of('degraded', degraded), ...of('notice', notices)];
     return {
       ...this.readiness(),
       ...(this.#member?.view() ?? nothingYet),
       nowMs: clock.now(),
       startedAtMs: this.#startedAtMs,
       summary: this.#summary,
-      troubles: trouble.records,
+      troubles: troubles.toSorted((a, b) => a.sinceMs - b.sinceMs),
     };
   }
 

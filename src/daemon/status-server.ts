@@ -4,6 +4,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import type { PeerStatus, StatusView } from '../cli/status-view.ts';
+import { parseSubnet } from '../ip/ip.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { codeOf, FlannelError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
@@ -84,13 +85,16 @@ export class StatusServer {
 /** The state as `flanneld-ts status` shows it. */
 export function statusView(snapshot: Snapshot): StatusView {
   const { lease, nowMs, startedAtMs, syncedAtMs, troubles, reasons, ready, notices } = snapshot;
-  const { summary, watching, leases, refused, degraded } = snapshot;
-  const peers = snapshot.peers.map(
-    ({ dst, gateway, state, reason = null, key }): PeerStatus => ({
+  const { summary, watching, leases, refused, degraded, junk } = snapshot;
+  const peers = inOrder(snapshot.peers).map(
+    ({ dst, gateway, state, reason, sinceMs, key }): PeerStatus => ({
       subnet: dst,
       gateway,
       state,
-      reason,
+      reason: reason?.text ?? null,
+      fault: reason?.fault ?? null,
+      remedy: reason?.remedy ?? null,
+      since: iso(sinceMs),
       key,
     }),
   );
@@ -110,14 +114,29 @@ export function statusView(snapshot: Snapshot): StatusView {
     peers,
     conflicts: peers.filter(({ state }) => state === 'conflict'),
     refused,
-    errors: troubles.map(({ what, message, sinceMs, overMs, attempts }) => ({
+    outside: snapshot.outside.map(({ key, dst, network }) => ({ key, subnet: dst, network })),
+    junk,
+    errors: troubles.map(({ what, kind, message, sinceMs, overMs, attempts }) => ({
       what,
+      kind,
       message,
       since: iso(sinceMs),
       over: overMs === undefined ? null : iso(overMs),
       attempts,
     })),
   };
+}
+
+/** By subnet, IPv4 first. */
+function inOrder(peers: Snapshot['peers']): Snapshot['peers'] {
+  const keyed = peers.map((peer) => ({ peer, subnet: parseSubnet(peer.dst) }));
+  const compare = (a: bigint | number, b: bigint | number) => (a < b ? -1 : Number(a > b));
+  return keyed
+    .toSorted(
+      ({ subnet: a }, { subnet: b }) =>
+        compare(a?.family ?? 0, b?.family ?? 0) || compare(a?.first ?? 0n, b?.first ?? 0n),
+    )
+    .map(({ peer }) => peer);
 }
 
 function leaseStatus(

@@ -2,7 +2,7 @@ import process from 'node:process';
 import { runCleanup } from '../cli/cleanup.ts';
 import { runDoctor } from '../cli/doctor/doctor.ts';
 import { runLeaseRelease } from '../cli/lease.ts';
-import { fetchStatus, runStatus } from '../cli/status.ts';
+import { fetchStatus, runStatus, type StatusCode } from '../cli/status.ts';
 import { addressesOfThisHost, type ThisHost } from '../cli/this-host.ts';
 import type { Family, PerFamily } from '../ip/ip.ts';
 import type { Kernel, RouteFinder } from '../kernel/kernel.ts';
@@ -53,7 +53,7 @@ export function cleanUp({ routes, routeProtocol }: CleanupOptions): Promise<0 | 
 }
 
 /** `status`. */
-export function showStatus(options: StatusOptions): Promise<0 | 1> {
+export function showStatus(options: StatusOptions): Promise<StatusCode> {
   const out = (text: string) => process.stdout.write(text);
   // What has no end of its own, `status --watch | head`, is over when its reader is.
   process.stdout.on('error', () => process.exit(0));

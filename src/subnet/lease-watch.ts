@@ -7,7 +7,7 @@ import type { Random } from '../runtime/random.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
 import { KnownLeases } from './known-leases.ts';
-import { LeaseReader, revisionOf } from './lease-reader.ts';
+import { type JunkKeys, LeaseReader, revisionOf } from './lease-reader.ts';
 import type { LeaseSnapshot, LeaseUpdate } from './lease-update.ts';
 import { listRange } from './list.ts';
 import { MassRemovals } from './mass-removal.ts';
@@ -89,6 +89,11 @@ export class LeaseWatch {
     return this.#watchingSinceMs !== undefined;
   }
   #watchingSinceMs: number | undefined;
+
+  /** What lies among the leases and is none, as last read. */
+  get junk(): JunkKeys {
+    return this.#reader.junk;
+  }
 
   /** Delivers updates until `signal` aborts, then rejects with its reason. Nothing else ends it. */
   async run(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<never> {

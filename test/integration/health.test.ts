@@ -38,7 +38,7 @@ test('is served before etcd answers, and says that it waits for it', async () =>
   await bench.etcd.first.kill();
   bench.daemon.launch();
   await bench.daemon.waitForLog('health-listening');
-  await readyz(503, /^flanneld is not ready yet\nwaiting for etcd: .*127\.0\.0\.1:2379/);
+  await readyz(503, /^flanneld is not ready\nwaiting for etcd: .*127\.0\.0\.1:2379/);
   await bench.etcd.first.start();
 });
 
@@ -64,18 +64,24 @@ test('tells its figures to Prometheus', async () => {
 
 test('names a peer whose gateway is not on a connected network, until it goes', async () => {
   await bench.putRoutes([PEER, '172.20.2.0/24 via 192.0.2.9']);
-  await readyz(503, /172\.20\.2\.0\/24 via 192\.0\.2\.9 is parked/);
+  await readyz(
+    200,
+    /^flanneld is ready\n172\.20\.2\.0\/24: no route: 192\.0\.2\.9 is not on eth0's network 10\.211\.55\.0\/24/,
+  );
   await bench.removeLease('172.20.2.0/24');
   await readyz(200, /^flanneld is ready$/);
 });
 
 test('names a peer whose gateway is not on a connected network, and routes to it once one is', async () => {
-  const parked = '172.20.2.0/24 via 192.0.2.9';
-  await bench.putRoutes([PEER, parked]);
-  await readyz(503, /172\.20\.2\.0\/24 via 192\.0\.2\.9 is parked/);
+  const far = '172.20.2.0/24 via 192.0.2.9';
+  await bench.putRoutes([PEER, far]);
+  await readyz(
+    200,
+    /^flanneld is ready\n172\.20\.2\.0\/24: no route: 192\.0\.2\.9 is not on eth0's network 10\.211\.55\.0\/24/,
+  );
   expect(await bench.ourRoutes()).toEqual([PEER]);
   await bench.host.ip('addr add 192.0.2.1/24 dev eth0');
-  await bench.haveRoutes([PEER, parked]);
+  await bench.haveRoutes([PEER, far]);
   await readyz(200, /^flanneld is ready$/);
   await bench.removeLease('172.20.2.0/24');
   await bench.haveRoutes([PEER]);

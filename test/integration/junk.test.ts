@@ -73,13 +73,14 @@ const UNROUTABLE: readonly (readonly [subnet: string, value: string])[] = [
   ['10.77.107.0-24', leaseValue('10.77.107.1')],
   ['127.0.0.0-8', VALID],
   ['224.0.0.0-4', VALID],
+  // Other backends.
+  ['10.77.120.0-24', VALID.replace('host-gw', 'vxlan')],
+  ['10.77.121.0-24', VALID.replace('host-gw', 'HOST-GW')],
+  ['10.77.122.0-24', '{"PublicIP":"10.211.55.150"}'],
 ];
 
 /** What is none of this daemon's business, and not worth a line. */
 const SILENT: readonly (readonly [key: string, value: string])[] = [
-  ['subnets/10.77.120.0-24', VALID.replace('host-gw', 'vxlan')],
-  ['subnets/10.77.121.0-24', VALID.replace('host-gw', 'HOST-GW')],
-  ['subnets/10.77.122.0-24', '{"PublicIP":"10.211.55.150"}'],
   ['subnets/0.0.0.0-0&fc00:5::-64', leaseValue('0.0.0.0', { PublicIPv6: 'fc00::9' })],
   ['subnets-old/172.20.7.0-24', VALID],
   ['subnets', VALID],

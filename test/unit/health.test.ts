@@ -50,7 +50,7 @@ describe('/readyz', () => {
 
   it('says why not, one reason a line', async () => {
     const { port } = await start(notReady);
-    const body = 'flanneld is not ready yet\netcd is away\nno lease yet';
+    const body = 'flanneld is not ready\netcd is away\nno lease yet';
     expect(await ask(port, '/readyz')).toMatchObject({ status: 503, body });
   });
 
@@ -70,7 +70,7 @@ describe('/readyz', () => {
     const answer = await ask(port, '/readyz', { accept: 'text/html, application/json;q=0.9' });
     expect(answer).toMatchObject({ status: 503, headers: { 'content-type': 'application/json' } });
     expect(JSON.parse(answer.body)).toEqual({
-      status: 'flanneld is not ready yet',
+      status: 'flanneld is not ready',
       ready: false,
       reasons: ['etcd is away', 'no lease yet'],
       degraded: [],

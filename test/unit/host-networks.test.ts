@@ -29,27 +29,31 @@ describe('a route that would take a part of the host’s own', () => {
   const networks = new HostNetworks({
     connected: connectedNetworks(
       4,
-      [link(2, 'eth0')],
+      [link(2, 'eth0'), link(3, 'br9')],
       [
         address(4, '10.211.55.100', 24),
         address(4, '10.9.9.9', 32),
         address(4, '127.0.0.1', 8, { scope: 'host' }),
         address(6, 'fd00::1', 64),
+        address(4, '172.20.9.9', 24, { linkIndex: 3 }),
       ],
     ),
     gateways: ['10.99.0.1'],
     etcdAddresses: ['10.77.0.5', 'fd77::5'],
+    isLeasable: ({ text }) => ['172.20.9.0/24', '10.211.55.0/24'].includes(text),
+    linkIndex: 2,
   });
 
   const connected = 'it overlaps 10.211.55.0/24, the network eth0 is connected to';
+  const held = 'eth0 of this host has an address in it (10.211.55.100/24)';
   it.each<[string, string, string | undefined]>([
-    ['a half of a connected network', '10.211.55.0/25', connected],
+    ['a half of a connected network', '10.211.55.0/25', held],
     ['the other half', '10.211.55.128/25', connected],
     ['one host of it', '10.211.55.7/32', connected],
-    ['the network itself', '10.211.55.0/24', connected],
-    ['what is around it', '10.211.0.0/16', connected],
+    ['the network itself', '10.211.55.0/24', held],
+    ['what is around it', '10.211.0.0/16', held],
     ['its neighbour', '10.211.56.0/24', undefined],
-    ['a single address', '10.9.9.9/32', 'it overlaps 10.9.9.9/32, the network eth0 is connected to'],
+    ['a single address', '10.9.9.9/32', 'eth0 of this host has an address in it (10.9.9.9/32)'],
     ['what is around a single address, which the kernel keeps for itself', '10.9.9.0/24', undefined],
     [
       'the gateway of the default route',
@@ -60,8 +64,15 @@ describe('a route that would take a part of the host’s own', () => {
     ['a peer’s subnet', '172.20.1.0/24', undefined],
     ['the IPv6 endpoint', 'fd77::/64', 'it contains fd77::5, the address of an etcd endpoint'],
   ])('is refused, with a reason: %s', (_what, dst, reason) => {
-    expect(networks.refusal(dst)).toBe(reason);
-    expect(networks.refusal(dst)).toBe(reason);
+    expect(networks.refusal(dst)?.text).toBe(reason);
+    expect(networks.refusal(dst)?.text).toBe(reason);
+  });
+
+  it('is this host’s fault where hosts may lease that subnet, and else that of the lease', () => {
+    expect(networks.refusal('172.20.9.0/24')?.fault).toBe('own');
+    expect(networks.refusal('172.20.9.0/25')?.fault).toBe('peer');
+    expect(networks.refusal('10.211.55.0/24')?.fault).toBe('peer');
+    expect(networks.refusal('10.77.0.0/24')?.fault).toBe('peer');
   });
 });
 
@@ -97,7 +108,7 @@ describe.each([4, 6] as const)('leases that ask for the host’s own networks, I
     expect(ours()).toEqual([good]);
     const reasons = host.reconciler
       .status()
-      .peers.flatMap(({ state, reason }) => (reason ? [`${state}: ${reason}`] : []));
+      .peers.flatMap(({ state, reason }) => (reason ? [`${state}: ${reason.text}`] : []));
     expect(reasons).toHaveLength(2);
     expect(reasons.join()).toContain(
       `conflict: it overlaps ${otherNetwork}, the network eth1 is connected to`,

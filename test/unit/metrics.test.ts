@@ -51,8 +51,8 @@ function metricsOf(peers: readonly PeerRoute[]): Metrics {
     notices: trouble,
     activity: new Activity(clock),
   });
-  const view = { watching: true, leases: 0, peers, refused: [] };
-  state.follow({ problems: [], summary: undefined, view: () => view });
+  const view = { watching: true, leases: 0, peers, refused: [], outside: [], junk: { count: 0, first: [] } };
+  state.follow({ faults: { reasons: [], degraded: [], notices: [] }, summary: undefined, view: () => view });
   return new Metrics(state, new EtcdCalls());
 }
 
@@ -105,7 +105,11 @@ describe('metrics', () => {
     expect(metric('flannel_leases_refused')).toBe(1);
     expect(metric('flannel_peers{state="parked"}')).toBe(1);
     expect(metric('flannel_routes{family="ipv4",state="parked"}')).toBe(1);
-    expect(metric('flannel_ready')).toBe(0);
+    expect(metric('flannel_ready')).toBe(1);
+    expect(metric('flannel_degraded')).toBe(3);
+    expect(metric('flannel_junk_keys')).toBe(1);
+    expect(metric('flannel_leases_outside_network')).toBe(0);
+    expect(metric('flannel_notices')).toBe(0);
     expect(metric('flannel_relists_total{reason="compacted"}')).toBeUndefined();
   });
 
@@ -115,6 +119,7 @@ describe('metrics', () => {
       dst,
       gateway: '10.0.0.1',
       state,
+      sinceMs: 0,
     });
     const metric = await read(
       metricsOf([
@@ -141,6 +146,7 @@ describe('metrics', () => {
       dst: `172.20.${index}.0/24`,
       gateway: '192.0.2.9',
       state: 'parked' as const,
+      sinceMs: 0,
     });
     const peers = Array.from({ length: 200 }, (_, index) => parked(index));
     const named = async (metrics: Metrics) =>

@@ -64,16 +64,13 @@ describe('a route of IPv6', () => {
     [
       'gives way to a connected network, though both could exist',
       { actual: [connected6, route6()] },
-      [
-        `-${dst} via ${gateway} (shadowed)`,
-        `${dst} conflict: the kernel routes it as a network connected to this host`,
-      ],
+      [`-${dst} via ${gateway} (shadowed)`, `${dst} conflict: this host is connected to that network itself`],
     ],
     [
       'leaves the place to another program that insists',
       { actual: [foreign6()], mayReplaceForeign: () => false },
       [
-        `${dst} conflict: a unicast route via ${other} of protocol 4 that another program keeps putting there`,
+        `${dst} conflict: another program of this host keeps putting a unicast route via ${other} of protocol 4 there`,
       ],
     ],
     [

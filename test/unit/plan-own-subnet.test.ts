@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { ownFault } from '../../src/backend/hostgw/plan-input.ts';
 import type { Route } from '../../src/kernel/kernel.ts';
 import { blackhole, type Case, connected, foreign, legacy, planned, route } from './plan-table.ts';
 import { protocol, subnet } from './reconciler-host.ts';
@@ -60,7 +61,7 @@ describe('our own subnet', () => {
     [
       'waits when it was refused',
       true,
-      { held: { put: () => 'the kernel refused it', removal: () => undefined } },
+      { held: { put: () => ownFault('the kernel refused it'), removal: () => undefined } },
       [`${own4} parked: the kernel refused it`],
     ],
     [

@@ -60,8 +60,8 @@ export function planned({ desired = { [dst]: gateway }, actual = [], ...over }: 
       return `${sign}${what}${metric === metricOf(family) ? '' : ` metric ${metric}`} (${cause})`;
     }),
     ...installed.map((at) => `${at} installed`),
-    ...[...parked].map(([at, reason]) => `${at} parked: ${reason}`),
-    ...[...conflicts].map(([at, reason]) => `${at} conflict: ${reason}`),
+    ...[...parked].map(([at, reason]) => `${at} parked: ${reason.text}`),
+    ...[...conflicts].map(([at, reason]) => `${at} conflict: ${reason.text}`),
   ];
 }
 

@@ -3,7 +3,7 @@ import { type OperatorRoute, SimKernel } from '../../sim/kernel.ts';
 import { HostNetworks } from '../../src/backend/hostgw/host-networks.ts';
 import { Mirror } from '../../src/backend/hostgw/mirror.ts';
 import { blackholeMetricOf, metricOf, type Ownership } from '../../src/backend/hostgw/ownership.ts';
-import type { PlanInput } from '../../src/backend/hostgw/plan-input.ts';
+import { ownFault, type PlanInput } from '../../src/backend/hostgw/plan-input.ts';
 import type { Family } from '../../src/ip/ip.ts';
 import { KernelError } from '../../src/kernel/errors.ts';
 import { protocol, subnet } from './reconciler-host.ts';
@@ -108,7 +108,12 @@ export function inputOf(kernel: SimKernel, given: World): PlanInput {
   const { on, blackhole } = given;
   const mirror = new Mirror('eth0', on.family);
   mirror.reset({ links: kernel.links(), addresses: kernel.addresses(), routes: kernel.routes(on.family) });
-  const networks = new HostNetworks({ ...mirror.side, etcdAddresses: [] });
+  const networks = new HostNetworks({
+    ...mirror.side,
+    etcdAddresses: [],
+    isLeasable: () => true,
+    linkIndex: mirror.link.index,
+  });
   const desired = new Map(
     Object.entries(given.desired).map(([dst, gateway]) => [dst, { dst, gateway, key: dst }]),
   );
@@ -121,7 +126,10 @@ export function inputOf(kernel: SimKernel, given: World): PlanInput {
     link: mirror.link,
     ownAddresses: mirror.ownAddresses,
     refusal: (dst) => networks.refusal(dst),
-    held: { put: (dst) => (given.held.includes(dst) ? 'held' : undefined), removal: () => undefined },
+    held: {
+      put: (dst) => (given.held.includes(dst) ? ownFault('held') : undefined),
+      removal: () => undefined,
+    },
     programmed: new Set(given.programmed),
     removeLegacy: given.removeLegacy,
     mayReplaceForeign: (dst) => given.foreignAllowed.includes(dst),

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { ownFault } from '../../src/backend/hostgw/plan-input.ts';
 import {
   blackhole,
   type Case,
@@ -15,10 +16,10 @@ import {
 const outside = '192.168.50.0/24';
 const add = `+${dst} via ${gateway} (missing)`;
 const installed = `${dst} installed`;
-const isConnected = `${dst} conflict: the kernel routes it as a network connected to this host`;
-const keeps = `${dst} conflict: a unicast route via ${other} of protocol 4 that another program keeps putting there`;
+const isConnected = `${dst} conflict: this host is connected to that network itself`;
+const keeps = `${dst} conflict: another program of this host keeps putting a unicast route via ${other} of protocol 4 there`;
 const no = () => false;
-const held = { put: () => 'held', removal: () => undefined };
+const held = { put: () => ownFault('held'), removal: () => undefined };
 
 type Row = [string, Case, readonly string[]];
 
@@ -181,7 +182,7 @@ describe('a destination that cannot be programmed', () => {
 
 describe('a destination no lease asks for', () => {
   const none = {} as const;
-  const removal = { put: () => undefined, removal: () => 'held' };
+  const removal = { put: () => undefined, removal: () => ownFault('held') };
   it.each<Row>([
     ['loses our route', { desired: none, actual: [route()] }, [`-${dst} via ${gateway} (stale)`]],
     [

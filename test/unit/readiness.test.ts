@@ -39,11 +39,16 @@ const beyond = formatLeaseValue({ ipv4: '192.0.2.9' });
 
 type Step = (world: World) => void;
 
+/** An address in the subnet that a subnet.env names. */
+function inside(subnetEnv = ''): string {
+  return /FLANNEL_SUBNET=(.*)\.1\/24/.exec(subnetEnv)?.[1] + '.9/24';
+}
+
 const TROUBLES: readonly (readonly [string, Step, RegExp, Step])[] = [
   [
     'the lease, that another host has taken',
     ({ cluster: { etcd }, key }) => etcd.put(key, other),
-    /^the own lease is contested$/m,
+    /^subnet \S+ of this host now belongs to 10\.211\.99\.9/m,
     ({ cluster: { etcd }, key }) => etcd.delete(key),
   ],
   [
@@ -56,20 +61,41 @@ const TROUBLES: readonly (readonly [string, Step, RegExp, Step])[] = [
       const linkIndex = host.kernel.link('eth0').index;
       host.kernel.addRoute({ dst: '0.0.0.0/0', gateway: '10.211.0.1', linkIndex });
     },
-    /^the own lease is moving$/m,
+    /^the own lease still names the former address/m,
     ({ cluster: { etcd }, host }) => etcd.heal(host.name),
   ],
   [
     'the watch',
     ({ cluster: { etcd }, host }) => etcd.cut(host.name),
-    /^the lease watch is not up$/m,
+    /^the leases under .* cannot be watched/m,
     ({ cluster: { etcd }, host }) => etcd.heal(host.name),
   ],
   [
-    'a route that cannot be had',
-    ({ cluster: { etcd } }) => etcd.put(PEER, beyond),
-    /172\.20\.5\.0\/24 via 192\.0\.2\.9 is parked/,
-    ({ cluster: { etcd } }) => etcd.delete(PEER),
+    'the interface, when it is down',
+    ({ host }) => host.kernel.setLinkUp('eth0', false),
+    /^172\.20\.\d+\.0\/24: no route: interface eth0 is down$/m,
+    ({ host }) => host.kernel.setLinkUp('eth0', true),
+  ],
+  [
+    'an address of this host in a subnet that a peer has leased',
+    ({ cluster: { hosts }, host }) => {
+      host.kernel.createLink('br9');
+      host.kernel.addAddress('br9', inside(hosts[1]?.files.peek('/run/flannel/subnet.env')));
+    },
+    /^172\.20\.\d+\.0\/24: no route: br9 of this host has an address in it \(172\.20\.\d+\.9\/24\)$/m,
+    ({ host }) => host.kernel.deleteLink('br9'),
+  ],
+  [
+    'routes that the kernel refuses',
+    ({ cluster: { etcd }, host }) => {
+      for (let i = 0; i < 5; i++) host.kernel.faults.failNextApply('ENOBUFS');
+      etcd.put(PEER, other);
+    },
+    /^172\.20\.5\.0\/24: no route: the kernel refused it: ENOBUFS/m,
+    ({ cluster: { etcd }, host }) => {
+      host.kernel.faults.clear();
+      etcd.delete(PEER);
+    },
   ],
   [
     'a file that cannot be written',
@@ -95,6 +121,116 @@ it.each(TROUBLES)('tells of %s', async (_, act, reason, undo) => {
   undo(world);
   await clock.until('ready again', () => host.readiness.ready, 120_000);
   expect(host.readiness.reasons).toEqual([]);
+});
+
+/** Keys that others have put, and the line that tells of each. */
+const PEERS_FAULTS: readonly (readonly [what: string, name: string, value: string, line: RegExp])[] = [
+  [
+    'a gateway that is not on link',
+    '172.20.5.0-24',
+    beyond,
+    /^172\.20\.5\.0\/24: no route: 192\.0\.2\.9 is not on eth0's network 10\.211\.0\.0\/16\. .*flanneld-ts lease release 172\.20\.5\.0\/24$/,
+  ],
+  [
+    'a gateway that the kernel takes for none, as a broadcast address',
+    '172.20.5.0-24',
+    formatLeaseValue({ ipv4: '10.211.255.255' }),
+    /^172\.20\.5\.0\/24: no route: the kernel refused it: EINVAL/,
+  ],
+  [
+    'the network that all hosts are in',
+    '10.211.0.0-24',
+    other,
+    /^10\.211\.0\.0\/24: no route: it overlaps 10\.211\.0\.0\/16, the network eth0 is connected to$/,
+  ],
+  [
+    'a lease wider than the network',
+    '172.16.0.0-12',
+    other,
+    /^\S+\/172\.16\.0\.0-12: not routed: it overlaps our own subnet/,
+  ],
+  [
+    'another backend',
+    '172.20.5.0-24',
+    backend('vxlan'),
+    /^\S+: not routed: its backend is "vxlan", not host-gw$/,
+  ],
+  ['no backend', '172.20.5.0-24', backend(''), /^\S+: not routed: its backend is missing, not host-gw$/],
+  ['a key that is no subnet', 'nonsense', other, /^key \S+\/nonsense does not name a subnet/],
+  [
+    'a value that is none',
+    '172.20.5.0-24',
+    'nonsense',
+    /^key \S+5\.0-24 holds no lease: its value is nonsense$/,
+  ],
+];
+
+function backend(type: string): string {
+  return JSON.stringify({ PublicIP: '10.211.99.9', BackendType: type });
+}
+
+it.each(PEERS_FAULTS)('stays ready beside %s, and is degraded', async (_, name, value, line) => {
+  const { cluster: all, host } = await start();
+  const key = `${prefix}/subnets/${name}`;
+  if (line.source.includes('EINVAL'))
+    for (const each of all.hosts) each.kernel.faults.failNextApply('EINVAL');
+  all.etcd.put(key, value);
+  await all.clock.until(
+    'told',
+    () => all.hosts.every(({ readiness }) => readiness.degraded.length > 0),
+    60_000,
+  );
+  for (const each of all.hosts) {
+    expect(each.readiness).toEqual({
+      ready: true,
+      reasons: [],
+      degraded: [expect.stringMatching(line)],
+      notices: [],
+    });
+    // The same words in all places.
+    const [said = ''] = each.readiness.degraded;
+    expect(each.state?.statusLine()).toContain(said);
+    expect(
+      all.log.lines.filter(({ host: on, message }) => on === each.name && message.includes(said)),
+    ).not.toEqual([]);
+  }
+  all.etcd.delete(key);
+  await all.clock.until('over', () => host.readiness.degraded.length === 0, 60_000);
+  expect(host.readiness).toEqual({ ready: true, reasons: [], degraded: [], notices: [] });
+});
+
+it('names a lease outside the network in a notice, and routes it', async () => {
+  const { cluster: all, host } = await start();
+  const key = `${prefix}/subnets/192.168.5.0-24`;
+  all.etcd.put(key, other);
+  await all.clock.until('told', () => host.readiness.notices.length > 0, 60_000);
+  const line = `${key}: routed, although 192.168.5.0/24 is outside the network 172.20.0.0/16`;
+  expect(host.readiness).toEqual({ ready: true, reasons: [], degraded: [], notices: [line] });
+  expect(host.ownRoutes).toContain('192.168.5.0/24 via 10.211.99.9');
+  expect(all.log.lines.map(({ message }) => message)).toContain(line);
+  all.etcd.delete(key);
+  await all.clock.until('over', () => host.readiness.notices.length === 0, 60_000);
+});
+
+it('names the first few of many keys that are no leases, and counts the others', async () => {
+  const { cluster: all, host } = await start();
+  for (let i = 0; i < 3_000; i++) all.etcd.put(`${prefix}/subnets/junk-${i}`, 'nonsense');
+  const more = /^2995 more keys are no leases$/;
+  await all.clock.until('told', () => more.test(host.readiness.degraded.at(-1) ?? ''), 60_000);
+  expect(host.readiness.ready).toBe(true);
+  expect(host.readiness.degraded).toHaveLength(6);
+  expect(host.state?.snapshot().junk.first).toHaveLength(50);
+});
+
+it('says that host-gw cannot work where the own address stands alone', async () => {
+  const { cluster: all, host } = await start();
+  // As cloud providers do it.
+  host.kernel.removeAddress('eth0', `${host.address}/16`);
+  host.kernel.addAddress('eth0', `${host.address}/32`);
+  const said = () => host.readiness.reasons.join('\n');
+  await all.clock.until('told', () => said().includes('host-gw cannot work here'), 60_000);
+  expect(said()).toMatch(/no route: eth0 has 10\.211\.55\.20\/32 and no other address: this provider routes/);
+  expect(host.readiness.ready).toBe(false);
 });
 
 const user = { username: 'flannel', passwordFile: '/etc/etcd/password' };
@@ -164,7 +300,7 @@ it.each(NOTICES)('is ready in spite of %s, which is a notice', async (_, act, no
     degraded: [],
     notices: [expect.stringMatching(notice)],
   });
-  expect(host.state?.statusLine()).toMatch(/^subnet .* peers routed; \S/);
+  expect(host.state?.statusLine()).toMatch(/^subnet [\d./]+; no other host has joined yet; \S/);
   await undo(security, files);
   expect(host.readiness).toEqual({ ready: true, reasons: [], degraded: [], notices: [] });
 });

@@ -165,7 +165,7 @@ export class ReconcilerHost {
   state(dst: string): string {
     const peer = this.reconciler.status().peers.find((candidate) => candidate.dst === dst);
     if (peer === undefined) return 'absent';
-    return peer.reason === undefined ? peer.state : `${peer.state}: ${peer.reason}`;
+    return peer.reason === undefined ? peer.state : `${peer.state}: ${peer.reason.text}`;
   }
 }
 

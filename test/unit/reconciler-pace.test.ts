@@ -137,7 +137,7 @@ describe('another program that undoes our work is not fought', () => {
     });
     await host.settled({ [first]: '10.211.55.101' });
     await expectPatience();
-    expect(host.state(first)).toContain('does not stay');
+    expect(host.state(first)).toContain('another program of this host removes or changes it each time');
   });
 
   it('when it puts a route of its own in place of ours each time', async () => {
@@ -204,12 +204,15 @@ describe('noise', () => {
     const lines = host.log.lines.length;
     await host.clock.advance(3_600_000);
     expect(host.log.lines.slice(lines).map(({ message }) => message)).toEqual([]);
-    expect(host.state('172.20.9.0/24')).toBe('parked: unreachable: gateway 10.99.0.1 is not on link');
+    expect(host.state('172.20.9.0/24')).toBe("parked: 10.99.0.1 is not on eth0's network 10.211.55.0/24");
   });
 
   it('a thousand unreachable peers are tried once a second at most, all together', async () => {
     make();
-    const leases = Array.from({ length: 1000 }, (_, i) => [`11.${i >> 8}.${i & 255}.0/24`, '10.99.0.1']);
+    const leases = Array.from({ length: 1000 }, (_, i) => [
+      `172.20.${i >> 4}.${(i & 15) << 4}/28`,
+      '10.99.0.1',
+    ]);
     await host.settled(Object.fromEntries(leases));
     const { batches } = host.kernel.counters;
     await host.clock.advance(600_000);
@@ -222,6 +225,6 @@ describe('noise', () => {
     const leases = Array.from({ length: 1000 }, (_, i) => [`127.${i >> 8}.${i & 255}.0/24`, '10.211.55.101']);
     await host.settled(Object.fromEntries(leases));
     expect(host.log.lines.length).toBeLessThanOrEqual(2);
-    expect(host.log.lines[0]?.message).toContain('1000');
+    expect(host.log.lines[0]?.message).toMatch(/; 995 more leases are not routed$/);
   });
 });

@@ -55,7 +55,7 @@ describe('what happens at the same time', () => {
   it('tries a gateway at once that a new list brings, whatever became of the old one', async () => {
     const { clock } = make();
     await host.settled({ ...peers, [first]: '10.99.0.1' });
-    expect(host.state(first)).toBe('parked: unreachable: gateway 10.99.0.1 is not on link');
+    expect(host.state(first)).toBe("parked: 10.99.0.1 is not on eth0's network 10.211.55.0/24");
     host.snapshot(peers);
     await clock.advance(50);
     expect(host.own).toEqual(meshed);

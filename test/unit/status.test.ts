@@ -34,7 +34,10 @@ const snapshot: Snapshot = {
   ready: false,
   summary: 'subnet 172.20.9.0/24; 1 of 3 peers routed',
   reasons: ['etcd is away'],
-  degraded: ['172.20.11.0/24 of 192.0.2.9 has no route'],
+  degraded: [
+    "172.20.11.0/24: no route: 192.0.2.9 is not on eth0's network 10.211.55.0/24. Move that host",
+    'k4: not routed: its PublicIP 10.211.55.100 is our own address',
+  ],
   notices: ['the network configuration was changed'],
   lease: {
     key: '/net/subnets/172.20.9.0-24',
@@ -46,56 +49,84 @@ const snapshot: Snapshot = {
   watching: false,
   leases: 5,
   peers: [
-    { key: 'k1', dst: '172.20.10.0/24', gateway: '10.211.55.101', state: 'installed' },
-    { key: 'k2', dst: '172.20.11.0/24', gateway: '192.0.2.9', state: 'parked', reason: 'not on link' },
     {
       key: 'k3',
-      dst: '172.20.12.0/24',
+      dst: '172.20.112.0/24',
       gateway: '10.211.55.103',
       state: 'conflict',
-      reason: 'evil\u001b[2J\nx',
+      reason: { text: 'evil\u001b[2J\nx', fault: 'own' },
+      sinceMs: nowMs - 4_000,
+    },
+    {
+      key: 'k2',
+      dst: '172.20.11.0/24',
+      gateway: '192.0.2.9',
+      state: 'parked',
+      reason: {
+        text: "192.0.2.9 is not on eth0's network 10.211.55.0/24",
+        fault: 'peer',
+        remedy: 'Move that host',
+      },
+      sinceMs: nowMs - 120_000,
+    },
+    { key: 'k5', dst: 'fc00:1::/64', gateway: 'fd00::2', state: 'pending', sinceMs: nowMs },
+    {
+      key: 'k1',
+      dst: '172.20.10.0/24',
+      gateway: '10.211.55.101',
+      state: 'installed',
+      sinceMs: startedAtMs,
     },
   ],
   refused: [{ key: 'k4', reason: 'its PublicIP 10.211.55.100 is our own address' }],
+  outside: [{ key: 'k6', dst: '192.168.5.0/24', network: '172.20.0.0/16' }],
+  junk: { count: 2, first: [{ key: 'junk', reason: 'key junk does not name a subnet' }] },
   syncedAtMs: nowMs - 2_000,
   troubles: [
     {
       what: 'files',
+      kind: 'own',
+      message: 'a long time ago',
+      sinceMs: nowMs - 3_690_000,
+      overMs: nowMs - 3_660_000,
+      attempts: 1,
+    },
+    {
+      what: 'files',
+      kind: 'own',
       message: 'the disk is full',
       sinceMs: nowMs - 90_000,
       overMs: nowMs - 60_000,
       attempts: 7,
     },
-    { what: 'etcd', message: 'etcd is away', sinceMs: nowMs - 5_000, attempts: 1 },
+    { what: 'etcd', kind: 'own', message: 'etcd is away', sinceMs: nowMs - 5_000, attempts: 2 },
   ],
 };
 
 const text = `flanneld-ts development, up 1 d 2 h: not ready: subnet 172.20.9.0/24; 1 of 3 peers routed
 own lease    172.20.9.0/24 at 10.211.55.100: held, 1 h left
 cluster      5 leases, not watched now
-routes       1 of 3 installed, in step 2 s ago
+routes       1 of 4 peers routed, checked 2 s ago
 
 not ready:
-  etcd is away
+  etcd is away (for 5 s, 2 times)
 
 degraded:
-  172.20.11.0/24 of 192.0.2.9 has no route
+  172.20.11.0/24: no route: 192.0.2.9 is not on eth0's network 10.211.55.0/24. Move that host
+  k4: not routed: its PublicIP 10.211.55.100 is our own address
 
 notices:
   the network configuration was changed
 
 peers:
-  SUBNET          GATEWAY        STATE      REASON
-  172.20.11.0/24  192.0.2.9      parked     not on link
-  172.20.12.0/24  10.211.55.103  conflict   evil [2J x
-  172.20.10.0/24  10.211.55.101  installed
+  SUBNET           GATEWAY        STATE     FOR      REASON
+  172.20.10.0/24   10.211.55.101  routed    1 d 2 h
+  172.20.11.0/24   192.0.2.9      no route  2 min
+  172.20.112.0/24  10.211.55.103  no route  4 s      evil [2J x
+  fc00:1::/64      fd00::2        not yet   0 s
 
-leases that cannot be routed:
-  k4: its PublicIP 10.211.55.100 is our own address
-
-last errors:
-  2026-11-24T14:03:30.000Z  over after 30 s, 7 times: the disk is full
-  2026-11-24T14:04:55.000Z  lasts (5 s): etcd is away
+over:
+  1 min ago, after 30 s, 7 times: the disk is full
 `;
 
 /** A daemon's end; resolves once it answers, or has said that it cannot. */
@@ -147,26 +178,43 @@ async function other(at: string): Promise<Server> {
 }
 
 describe('flanneld-ts status', () => {
+  it.each<[number, string, Partial<Snapshot>]>([
+    [0, 'ready', { ready: true, reasons: [], degraded: [] }],
+    [3, 'ready, degraded', { ready: true, reasons: [] }],
+    [4, 'not ready: .*', { reasons: ['etcd is away'], degraded: [] }],
+  ])('exits %i when it says %j', async (expected, state, over) => {
+    await serve(path, () => ({ ...snapshot, ...over }));
+    const { code, out } = await ask();
+    expect([code, out.split('\n')[0]]).toEqual([expected, expect.stringMatching(new RegExp(`: ${state}$`))]);
+  });
+
   it('shows what the daemon tells, in lines of its own making', async () => {
     await serve();
-    expect(await ask()).toEqual({ code: 0, out: text, err: '' });
+    expect(await ask()).toEqual({ code: 4, out: text, err: '' });
   });
 
   it('shows the same as JSON', async () => {
     await serve();
     const { code, out } = await ask({ json: true });
-    expect([code, out.split('\n').length]).toEqual([0, 2]);
+    expect([code, out.split('\n').length]).toEqual([4, 2]);
     const view: StatusView = JSON.parse(out);
     expect(view).toMatchObject({
       ready: false,
       now: '2026-11-24T14:05:00.000Z',
       lastSync: '2026-11-24T14:04:58.000Z',
       lease: { subnets: ['172.20.9.0/24'], secondsLeft: 3_600 },
-      errors: [{ over: '2026-11-24T14:04:00.000Z' }, { over: null }],
+      errors: [{}, { over: '2026-11-24T14:04:00.000Z' }, { over: null }],
     });
-    expect(view.peers.map(({ state }) => state)).toEqual(['installed', 'parked', 'conflict']);
-    expect(view.conflicts.map(({ subnet }) => subnet)).toEqual(['172.20.12.0/24']);
-    expect(view.peers[0]?.reason).toBeNull();
+    expect(view.peers.map(({ state }) => state)).toEqual(['installed', 'parked', 'conflict', 'pending']);
+    expect(view.conflicts.map(({ subnet }) => subnet)).toEqual(['172.20.112.0/24']);
+    expect(view.peers[0]).toMatchObject({ reason: null, fault: null, remedy: null });
+    expect(view.peers[1]).toMatchObject({
+      fault: 'peer',
+      remedy: 'Move that host',
+      since: '2026-11-24T14:03:00.000Z',
+    });
+    expect(view.outside).toEqual([{ key: 'k6', subnet: '192.168.5.0/24', network: '172.20.0.0/16' }]);
+    expect(view.junk).toMatchObject({ count: 2, first: [{ key: 'junk' }] });
   });
 
   it('tells of a reservation, of a time that is over, and of a boot that goes on', async () => {
@@ -175,13 +223,15 @@ describe('flanneld-ts status', () => {
     const { expiresAtMs: __, ...reservation } = lease;
     let now: Snapshot = { ...snapshot, ready: true, lease: reservation };
     await serve(path, () => now);
-    expect((await ask()).out).toMatch(/up 1 d 2 h: ready\nown lease .*: held, a reservation\n/);
+    expect((await ask()).out).toMatch(/up 1 d 2 h: ready, degraded\nown lease .*: held, a reservation\n/);
     now = { ...snapshot, lease: { ...lease, expiresAtMs: nowMs - 61_000 } };
-    expect((await ask()).out).toContain('held, its time was over 1 min 1 s ago\n');
+    expect((await ask()).out).toContain('held, expired 1 min 1 s ago\n');
     now = { ...rest, leases: 0, peers: [], refused: [], troubles: [], notices: [] };
-    expect((await ask()).out).toMatch(/own lease +none yet\n.*\nroutes +not in step yet\n/);
+    expect((await ask()).out).toMatch(
+      /own lease +none yet\n.*\nroutes +no other host has joined yet, not checked yet\n/,
+    );
     now = { ...snapshot, leases: 1, peers: [] };
-    expect((await ask()).out).toMatch(/\nroutes +no other host has joined yet, in step /);
+    expect((await ask()).out).toMatch(/\nroutes +no other host has joined yet, checked /);
   });
 
   it('exits 1 with a line when no daemon answers', async () => {
@@ -245,7 +295,7 @@ describe('the status socket', () => {
     expect(lstatSync(path).isSocket()).toBe(true);
     const { entries } = await serve();
     expect(entries).toEqual([]);
-    expect((await ask()).code).toBe(0);
+    expect((await ask()).code).toBe(4);
   });
 
   it('is left to another daemon that lives, and had when that is gone', async () => {
@@ -259,10 +309,10 @@ describe('the status socket', () => {
       }),
     ]);
     expect(notices.current).toEqual([entries[0]?.message]);
-    expect((await ask()).code).toBe(0);
+    expect((await ask()).code).toBe(4);
     await first.stop();
     await waitFor('the socket', () => existsSync(path) || undefined);
-    expect((await ask()).code).toBe(0);
+    expect((await ask()).code).toBe(4);
     expect(notices.current).toEqual([]);
   }, 30_000);
 
@@ -296,7 +346,7 @@ describe('the status socket', () => {
       }),
     ]);
     broken = false;
-    expect((await ask()).code).toBe(0);
+    expect((await ask()).code).toBe(4);
   });
 
   it.each([

@@ -1,5 +1,14 @@
-import { containsAddress, type Family, overlaps, parseSubnet, type Subnet } from '../../ip/ip.ts';
+import {
+  containsAddress,
+  containsSubnet,
+  type Family,
+  overlaps,
+  parseSubnet,
+  type Subnet,
+} from '../../ip/ip.ts';
+import { excerpt } from '../../runtime/excerpt.ts';
 import type { Lease } from '../../subnet/lease.ts';
+import type { OutsideRoute } from '../backend.ts';
 import { type Claim, Claims, type DesiredRoute } from './claims.ts';
 
 /** One family's view of this host. */
@@ -28,7 +37,7 @@ function block(text: string): Subnet {
 
 /**
  * The route a lease asks for on this host in the family of our subnet, or the reason why there is none. `ignore` is set for
- * what is in order (our own lease, another backend's, one without that family) and needs no mention.
+ * what is in order (our own lease, one without that family) and needs no mention.
  */
 export function routeOfLease(
   lease: Lease,
@@ -54,10 +63,15 @@ function askedRoute(
   if (subnet === undefined) return { reason: `it has no IPv${own.family} subnet`, ignore: true };
   if (subnet.text === own.text) return { reason: 'it is our own subnet', ignore: true };
   if (value.backendType !== 'host-gw') {
-    return { reason: `its backend is ${JSON.stringify(value.backendType)}, not host-gw`, ignore: true };
+    return { reason: `its backend is ${backendText(value.backendType)}, not host-gw`, ignore: false };
   }
   if (gateway === undefined) return { reason: `it has no valid ${gatewayField(own.family)}`, ignore: false };
   return { route: { dst: subnet.text, gateway, key }, subnet };
+}
+
+/** Anybody may have written anything there. */
+function backendText(backendType: string): string {
+  return backendType === '' ? 'missing' : excerpt(JSON.stringify(backendType), 40);
 }
 
 /** Why the route cannot be had; undefined when it can. */
@@ -98,6 +112,8 @@ export class DesiredRoutes {
   readonly #refused = new Map<string, Refused>();
   /** Keys of claims that an older one stands in the way of, and why that is worth a mention. */
   readonly #outdone = new Map<string, string>();
+  /** Destinations of claims that lie outside the network, by key. */
+  readonly #outside = new Map<string, string>();
 
   constructor(self: Self) {
     this.#self = self;
@@ -105,6 +121,20 @@ export class DesiredRoutes {
 
   get size(): number {
     return this.#claims.size;
+  }
+
+  /** The address under which peers reach this host. */
+  get address(): string {
+    return this.#self.address;
+  }
+
+  /** Routes that lead out of the network. */
+  get outside(): readonly OutsideRoute[] {
+    const { network } = this.#self;
+    if (network === undefined) return [];
+    return [...this.#outside].flatMap(([key, dst]) =>
+      this.get(dst)?.key === key ? [{ key, dst, network: network.text }] : [],
+    );
   }
 
   get dsts(): Iterable<string> {
@@ -155,6 +185,7 @@ export class DesiredRoutes {
     const before = new Map([...this.dsts].map((dst) => [dst, this.get(dst)?.gateway]));
     this.#claims.clear();
     this.#outdone.clear();
+    this.#outside.clear();
     const touched = new Set(before.keys());
     const judged = new Set<string>();
     fill(judged, touched);
@@ -177,13 +208,19 @@ export class DesiredRoutes {
     const { gateway, key } = claim.route;
     const reason = refusal(claim.subnet, gateway, this.#self);
     this.#refused.delete(key);
-    if (reason === undefined) return this.#claims.put(claim, judged, touched);
+    if (reason === undefined) {
+      const { network } = this.#self;
+      if (network && !containsSubnet(network, claim.subnet)) this.#outside.set(key, claim.route.dst);
+      else this.#outside.delete(key);
+      return this.#claims.put(claim, judged, touched);
+    }
     this.#remove(key, judged, touched);
     this.#refused.set(key, { reason, claim });
   }
 
   #remove(key: string, judged: Set<string>, touched: Set<string>): void {
     this.#refused.delete(key);
+    this.#outside.delete(key);
     judged.add(key);
     this.#claims.remove(key, judged, touched);
   }

@@ -1,11 +1,15 @@
 import type { Clock } from '../../runtime/clock.ts';
 import type { Random } from '../../runtime/random.ts';
+import type { Reason } from '../backend.ts';
+import { ownFault } from './plan-input.ts';
 
 /** The second message in a row is sent at once; before the third there is this wait, which then doubles. */
 const firstWaitMs = 50;
 const maxWaitMs = 60_000;
 /** A row of messages ends when nothing was sent for so long, or for four times its last wait. */
 const calmMs = 1_000;
+
+const doesNotStay = ownFault('another program of this host removes or changes it each time');
 
 interface Row {
   waitMs: number;
@@ -22,7 +26,7 @@ export class Holds {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #rows = new Map<string, Row>();
-  readonly #held = new Map<string, { readonly reason: string; readonly untilMs: number }>();
+  readonly #held = new Map<string, { readonly reason: Reason; readonly untilMs: number }>();
 
   constructor(clock: Clock, random: Random) {
     this.#clock = clock;
@@ -30,7 +34,7 @@ export class Holds {
   }
 
   /** Why nothing may be sent for `dst` now; undefined when it may. */
-  reason(dst: string): string | undefined {
+  reason(dst: string): Reason | undefined {
     return this.#held.get(dst)?.reason;
   }
 
@@ -48,11 +52,11 @@ export class Holds {
     const inARow = row !== undefined && nowMs - row.sentAtMs < Math.max(calmMs, 4 * row.waitMs);
     const waitMs = inARow ? Math.min(maxWaitMs, Math.max(firstWaitMs, 2 * row.waitMs)) : 0;
     this.#rows.set(dst, { waitMs, sentAtMs: nowMs, refused: false });
-    this.#hold(dst, 'it does not stay: something removes or changes it each time', waitMs);
+    this.#hold(dst, doesNotStay, waitMs);
   }
 
   /** Takes in that the kernel refused what was sent last; it is held for `minMs` at least, longer every time. */
-  refused(dst: string, reason: string, minMs: number): void {
+  refused(dst: string, reason: Reason, minMs: number): void {
     const row = this.#rows.get(dst) ?? { waitMs: 0, sentAtMs: this.#clock.monotonic(), refused: true };
     row.waitMs = Math.max(row.waitMs, minMs);
     row.refused = true;
@@ -86,7 +90,7 @@ export class Holds {
     return due;
   }
 
-  #hold(dst: string, reason: string, waitMs: number): void {
+  #hold(dst: string, reason: Reason, waitMs: number): void {
     if (waitMs === 0) return;
     const untilMs = this.#clock.monotonic() + waitMs * (0.9 + 0.2 * this.#random.next());
     // Long holds end together, once a second: a thousand unreachable peers must not cost a thousand wake-ups.

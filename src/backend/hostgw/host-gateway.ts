@@ -1,7 +1,8 @@
 import type { PerFamily, Subnet } from '../../ip/ip.ts';
 import { firstOf } from '../../runtime/wake.ts';
 import type { LeaseUpdate } from '../../subnet/lease-update.ts';
-import type { Backend, BackendStatus } from '../backend.ts';
+import type { Backend, BackendStatus, RefusedLease } from '../backend.ts';
+import type { Ownership } from './ownership.ts';
 import { Reconciler, type ReconcilerOptions } from './reconciler.ts';
 
 export interface HostGatewayOptions extends Omit<ReconcilerOptions, 'self' | 'ownership'> {
@@ -10,11 +11,12 @@ export interface HostGatewayOptions extends Omit<ReconcilerOptions, 'self' | 'ow
   /** The addresses under which peers reach this host, for each family that is on. */
   readonly addresses: PerFamily<string>;
   /** The cluster's networks and the length of the subnets in them, for each family that is on. */
-  readonly networks: PerFamily<{ readonly network: Subnet; readonly subnetLength: number }>;
+  readonly networks: PerFamily<Omit<Ownership, 'protocol'>>;
   /** rtm_protocol of our routes. */
   readonly protocol: number;
 }
 
+const textOf = ({ key, reason }: RefusedLease) => `${key} ${reason}`;
 const families = ['ipv4', 'ipv6'] as const;
 
 /**
@@ -61,8 +63,9 @@ export class HostGateway implements Backend {
     const synced = all.flatMap(({ syncedAtMs }) => syncedAtMs ?? []);
     return {
       peers: all.flatMap(({ peers }) => peers),
-      problems: all.flatMap(({ problems }) => problems),
-      refused: all.flatMap(({ refused }) => refused),
+      // What is wrong with a whole lease both families say.
+      refused: [...new Map(all.flatMap(({ refused }) => refused).map((one) => [textOf(one), one])).values()],
+      outside: all.flatMap(({ outside }) => outside),
       ...(synced.length === all.length && { syncedAtMs: Math.min(...synced) }),
     };
   }

@@ -8,6 +8,7 @@ import {
   type Subnet,
 } from '../../ip/ip.ts';
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
+import type { Reason } from '../backend.ts';
 
 /** A network that this host has an address in. */
 export interface ConnectedNetwork {
@@ -47,6 +48,10 @@ export interface HostNetworksOptions {
   readonly gateways: readonly string[];
   /** Where etcd is, as far as that is known. */
   readonly etcdAddresses: readonly string[];
+  /** Whether it is a subnet as hosts lease them: then no other interface of this host may have an address in it. */
+  readonly isLeasable: (subnet: Subnet) => boolean;
+  /** The interface that peers reach this host by: what lies in its network is no subnet for anybody. */
+  readonly linkIndex: number | undefined;
 }
 
 /**
@@ -55,14 +60,14 @@ export interface HostNetworksOptions {
  */
 export class HostNetworks {
   readonly #options: HostNetworksOptions;
-  readonly #judged = new Map<string, string | undefined>();
+  readonly #judged = new Map<string, Reason | undefined>();
 
   constructor(options: HostNetworksOptions) {
     this.#options = options;
   }
 
   /** Why no route may lead to `dst` (a CIDR); undefined when one may. */
-  refusal(dst: string): string | undefined {
+  refusal(dst: string): Reason | undefined {
     const known = this.#judged.get(dst);
     if (known !== undefined || this.#judged.has(dst)) return known;
     const subnet = parseSubnet(dst);
@@ -72,16 +77,27 @@ export class HostNetworks {
     return reason;
   }
 
-  #judge(subnet: Subnet): string | undefined {
-    const { connected, gateways, etcdAddresses } = this.#options;
+  #judge(subnet: Subnet): Reason | undefined {
+    const { connected, gateways, etcdAddresses, isLeasable, linkIndex } = this.#options;
     const taken = connected.find(({ subnet: own }) => overlaps(own, subnet) && !isOneInside(own, subnet));
-    if (taken) return `it overlaps ${taken.subnet.text}, the network ${taken.linkName} is connected to`;
+    if (taken) {
+      const isOwn = isLeasable(subnet) && taken.linkIndex !== linkIndex;
+      return { text: connectedText(taken, subnet), fault: isOwn ? 'own' : 'peer' };
+    }
     const gateway = gateways.find((address) => containsAddress(subnet, address));
-    if (gateway !== undefined) return `it contains ${gateway}, the gateway of the default route`;
+    if (gateway !== undefined)
+      return { text: `it contains ${gateway}, the gateway of the default route`, fault: 'peer' };
     const member = etcdAddresses.find((address) => containsAddress(subnet, address));
-    if (member !== undefined) return `it contains ${member}, the address of an etcd endpoint`;
+    if (member !== undefined)
+      return { text: `it contains ${member}, the address of an etcd endpoint`, fault: 'peer' };
     return undefined;
   }
+}
+
+function connectedText({ subnet: own, address, linkName }: ConnectedNetwork, subnet: Subnet): string {
+  return containsAddress(subnet, address.replace(/\/.*/, ''))
+    ? `${linkName} of this host has an address in it (${address})`
+    : `it overlaps ${own.text}, the network ${linkName} is connected to`;
 }
 
 /** A single address of this host, of which the kernel takes care whatever is routed around it. */

@@ -1,9 +1,11 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { Family } from '../../ip/ip.ts';
+import { addressBits, type Family } from '../../ip/ip.ts';
 import type { Kernel, KernelEvent, Link, LinkAddress, Route } from '../../kernel/kernel.ts';
 import { sameRoute } from '../../kernel/route.ts';
+import type { Reason } from '../backend.ts';
+import type { DesiredRoute } from './claims.ts';
 import { type ConnectedNetwork, connectedNetworks } from './host-networks.ts';
-import type { LinkState } from './plan-input.ts';
+import { type LinkState, ownFault } from './plan-input.ts';
 
 /** What one event means for whoever plans. */
 export interface MirrorChange {
@@ -82,6 +84,33 @@ export class Mirror {
       return link.up ? { index: link.index } : { index: link.index, problem: `interface ${name} is down` };
     }
     return { problem: `interface ${name} does not exist` };
+  }
+
+  /**
+   * Why the kernel cannot reach a gateway over our interface. Down, gone and off link give one and the same errno (IPv6: two); what
+   * the interface has tells them apart, and whose fault it is. `address` is the one that peers reach us by.
+   */
+  whyOffLink({ dst, gateway }: DesiredRoute, address: string): Reason {
+    const { problem, index } = this.link;
+    const name = this.#linkName;
+    if (problem !== undefined) return ownFault(problem);
+    if (!this.ownAddresses.has(address)) return ownFault(`${address} is gone from ${name}`);
+    const networks = connectedNetworks(this.#family, this.#links.values(), this.#addresses)
+      .filter(({ linkIndex }) => linkIndex === index)
+      .map(({ subnet }) => subnet);
+    const wide = networks.filter(({ length, family }) => length < addressBits(family));
+    if (wide.length === 0) {
+      const held = networks.map(({ text }) => text).join(' and ');
+      return ownFault(
+        `${name} has ${held} and no other address: this provider routes between hosts itself, and host-gw cannot work here`,
+      );
+    }
+    const texts = wide.map(({ text }) => text);
+    return {
+      text: `${gateway} is not on ${name}'s network ${texts.join(' or ')}`,
+      fault: 'peer',
+      remedy: `host-gw needs all hosts on one L2 network. Move that host, or if it is gone: flanneld-ts lease release ${dst}`,
+    };
   }
 
   /** All addresses of this host, of both families. */

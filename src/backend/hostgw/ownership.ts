@@ -79,6 +79,11 @@ export function isRemovable(route: Route, owner: Owner, ownership: Ownership): b
   return owner === 'own' || (owner === 'legacy' && dst.length === ownership.subnetLength);
 }
 
+/** Whether it is a subnet of the network as hosts lease them. */
+export function isLeasable({ network, subnetLength }: Ownership, subnet: Subnet): boolean {
+  return subnet.length === subnetLength && containsSubnet(network, subnet);
+}
+
 /** Whether the kernel's route is exactly the one wanted, so that nothing has to be sent. */
 export function isInstalled(route: Route, wanted: RouteSpec): boolean {
   return (

@@ -1,4 +1,5 @@
 import type { Route, RouteChange } from '../../kernel/kernel.ts';
+import type { Reason } from '../backend.ts';
 import type { DesiredRoute } from './claims.ts';
 import type { Owner, Ownership } from './ownership.ts';
 
@@ -15,9 +16,9 @@ export interface PlanInput {
   /** Addresses of this host: as a gateway the kernel would accept one, and loop. */
   readonly ownAddresses: ReadonlySet<string>;
   /** Why no route may lead to a destination, whatever its lease says: it would cut this host off from something of its own. */
-  readonly refusal: (dst: string) => string | undefined;
+  readonly refusal: (dst: string) => Reason | undefined;
   /** Why no route may be put to (`put`) or removed from (`removal`) a destination just now; undefined when it may. */
-  readonly held: Readonly<Record<'put' | 'removal', (dst: string) => string | undefined>>;
+  readonly held: Readonly<Record<'put' | 'removal', (dst: string) => Reason | undefined>>;
   /** Destinations this process has programmed: its routes there are its own wherever they lie. */
   readonly programmed: ReadonlySet<string>;
   /** Whether stale legacy routes go: only on the first full sync, when leases and kernel are both known completely. */
@@ -50,20 +51,27 @@ export interface Plan {
   /** Those whose route is there as wanted, and takes no packets: they are in conflict. */
   readonly shadowed: readonly string[];
   /** Desired destinations that cannot be programmed now, and why. */
-  readonly parked: ReadonlyMap<string, string>;
+  readonly parked: ReadonlyMap<string, Reason>;
   /** Desired destinations where a route lies that we may not touch. */
-  readonly conflicts: ReadonlyMap<string, string>;
+  readonly conflicts: ReadonlyMap<string, Reason>;
   /** A stale route of flanneld's stays for now, because its removal is put off. */
   readonly legacyHeld: boolean;
 }
 
 /** What to do for one destination, and the state it is in; none while its route is being put there. */
-export interface Verdict {
-  readonly changes: readonly PlannedChange[];
-  readonly state?: 'installed' | 'parked' | 'conflict';
-  /** In conflict although the route is there as wanted: another one takes its packets. */
-  readonly shadowed?: true;
-  readonly reason?: string;
+export type Verdict = { readonly changes: readonly PlannedChange[] } & (
+  | { readonly state?: 'installed' }
+  | {
+      readonly state: 'parked' | 'conflict';
+      readonly reason: Reason;
+      /** In conflict although the route is there as wanted: another one takes its packets. */
+      readonly shadowed?: true;
+    }
+);
+
+/** A reason that an operator can only mend on this host. */
+export function ownFault(text: string): Reason {
+  return { text, fault: 'own' };
 }
 
 /** A route of a desired destination. */

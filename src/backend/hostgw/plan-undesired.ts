@@ -1,7 +1,7 @@
 import type { BlackholeRoute, Route } from '../../kernel/kernel.ts';
 import { hasGateway } from '../../kernel/route.ts';
 import { blackholeMetricOf, isInstalled, isLegacyBlackhole, isRemovable, ownerOf } from './ownership.ts';
-import type { PlanInput, PlannedChange, Verdict } from './plan-input.ts';
+import { ownFault, type PlanInput, type PlannedChange, type Verdict } from './plan-input.ts';
 import { describe, removal } from './removal.ts';
 
 /** What to do where no lease of a peer's asks for a route: our own subnet, and what is left over. */
@@ -41,7 +41,7 @@ function planBlackhole(input: PlanInput, actual: readonly Route[]): Verdict {
   const isLegacy = isLegacyBlackhole(target);
   if (!isLegacy && ownerOf(target, ownership, input.link.index) !== 'own') {
     const reason = `a ${describe(target)} is in the place of its blackhole`;
-    return { state: 'conflict', reason, changes: leftovers };
+    return { state: 'conflict', reason: ownFault(reason), changes: leftovers };
   }
   const cause = isLegacy ? 'adopt' : 'wrong';
   return { changes: [{ op: 'replace', route: wanted, cause }, ...leftovers] };

@@ -1,8 +1,17 @@
 import type { Route, RouteSpec } from '../../kernel/kernel.ts';
 import { hasGateway } from '../../kernel/route.ts';
+import type { Reason } from '../backend.ts';
 import type { DesiredRoute } from './claims.ts';
 import { isInstalled, isRemovable, metricOf, type Owner, ownerOf } from './ownership.ts';
-import type { Held, LinkState, Plan, PlanInput, PlannedChange, Verdict } from './plan-input.ts';
+import {
+  type Held,
+  type LinkState,
+  ownFault,
+  type Plan,
+  type PlanInput,
+  type PlannedChange,
+  type Verdict,
+} from './plan-input.ts';
 import { planUndesired } from './plan-undesired.ts';
 import { describe, isExact, removeOurs } from './removal.ts';
 
@@ -17,8 +26,8 @@ export function plan(input: PlanInput): Plan {
   const changes: PlannedChange[] = [];
   const installed: string[] = [];
   const shadowed: string[] = [];
-  const parked = new Map<string, string>();
-  const conflicts = new Map<string, string>();
+  const parked = new Map<string, Reason>();
+  const conflicts = new Map<string, Reason>();
   let legacyHeld = false;
   for (const dst of input.dsts) {
     const desired = input.desired.get(dst);
@@ -26,9 +35,10 @@ export function plan(input: PlanInput): Plan {
     const verdict =
       desired === undefined ? planUndesired(input, dst, actual) : planDesired(input, desired, actual);
     if (verdict.state === 'installed') installed.push(dst);
-    else if (verdict.state === 'parked') parked.set(dst, verdict.reason ?? '');
-    else if (verdict.state === 'conflict') conflicts.set(dst, verdict.reason ?? '');
-    if (verdict.shadowed) shadowed.push(dst);
+    else if ('reason' in verdict) {
+      (verdict.state === 'parked' ? parked : conflicts).set(dst, verdict.reason);
+      if (verdict.shadowed) shadowed.push(dst);
+    }
     for (const change of verdict.changes) {
       if (change.op !== 'remove') changes.push(change);
       else if (input.held.removal(dst) !== undefined) legacyHeld ||= change.cause === 'stale-legacy';
@@ -38,22 +48,20 @@ export function plan(input: PlanInput): Plan {
   return { changes, installed, shadowed, parked, conflicts, legacyHeld };
 }
 
+/** The kernel has made a route for an address that is not known to us yet. */
+const connectedReason = ownFault('this host is connected to that network itself');
+
 function planDesired(input: PlanInput, desired: DesiredRoute, actual: readonly Route[]): Verdict {
   const { link } = input;
   const there = actual.map((route) => ({ route, owner: ownerAt(input, desired, route) }));
   // Under another metric, too: a route of ours beside it would cut this host off from a network it is connected to.
-  if (there.some(({ owner }) => owner === 'kernel')) {
-    const reason = 'the kernel routes it as a network connected to this host';
-    return { state: 'conflict', reason, changes: removeOurs(there, 'shadowed') };
-  }
-  const refusal = input.refusal(desired.dst);
-  if (refusal !== undefined) {
-    return { state: 'conflict', reason: refusal, changes: removeOurs(there, 'shadowed') };
-  }
-  if (link.problem !== undefined) return park(link, desired, there, link.problem);
+  const isConnected = there.some(({ owner }) => owner === 'kernel');
+  const reason = input.refusal(desired.dst) ?? (isConnected ? connectedReason : undefined);
+  if (reason !== undefined) return { state: 'conflict', reason, changes: removeOurs(there, 'shadowed') };
+  if (link.problem !== undefined) return park(link, desired, there, ownFault(link.problem));
   if (input.ownAddresses.has(desired.gateway)) {
-    const reason = `its gateway ${desired.gateway} is an address of this host`;
-    return { state: 'parked', reason, changes: removeOurs(there, 'wrong') };
+    const text = `its gateway ${desired.gateway} is an address of this host`;
+    return { state: 'parked', reason: { text, fault: 'peer' }, changes: removeOurs(there, 'wrong') };
   }
   return program(input, desired, link.index, there);
 }
@@ -72,7 +80,7 @@ function ownerAt(input: PlanInput, desired: DesiredRoute, route: Route): Owner {
  * An old gateway is no way to reach the subnet's new holder. A right one stays: the kernel keeps what it would refuse to
  * take again.
  */
-function park(link: LinkState, desired: DesiredRoute, there: readonly Held[], reason: string): Verdict {
+function park(link: LinkState, desired: DesiredRoute, there: readonly Held[], reason: Reason): Verdict {
   const isWrong = ({ route }: Held) =>
     route.gateway !== desired.gateway || route.linkIndex !== link.index || route.special;
   return { state: 'parked', reason, changes: removeOurs(there.filter(isWrong), 'wrong') };
@@ -100,7 +108,7 @@ function program(
     const rival = family === 6 ? there.find((held) => held !== target && isRival(held, wanted)) : undefined;
     if (rival === undefined) return { state: 'installed', changes };
     const reason = `a ${describe(rival.route)} and metric ${rival.route.metric} takes its packets`;
-    return { state: 'conflict', shadowed: true, reason, changes };
+    return { state: 'conflict', shadowed: true, reason: ownFault(reason), changes };
   }
   const hold = input.held.put(dst);
   if (hold !== undefined) return park(input.link, desired, there, hold);
@@ -110,8 +118,8 @@ function program(
     };
   }
   if (target.owner === 'foreign' && !input.mayReplaceForeign(dst)) {
-    const reason = `a ${describe(target.route)} that another program keeps putting there`;
-    return { state: 'conflict', reason, changes: removeOurs(there, 'shadowed') };
+    const reason = `another program of this host keeps putting a ${describe(target.route)} there`;
+    return { state: 'conflict', reason: ownFault(reason), changes: removeOurs(there, 'shadowed') };
   }
   return {
     changes: [

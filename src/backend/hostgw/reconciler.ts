@@ -77,7 +77,7 @@ export class Reconciler implements Backend {
     this.#mirror = new Mirror(linkName, family);
     this.#loop = `routes-ipv${family}`;
     this.#trouble = family === 4 ? 'kernel' : 'kernel-ipv6';
-    this.#states = new RouteStates(options.log, options.activity);
+    this.#states = new RouteStates(options.clock, options.log, options.activity);
     this.#writer = new RouteWriter({
       ...options,
       own: { dst: self.subnet.text, blackhole },
@@ -150,7 +150,7 @@ export class Reconciler implements Backend {
       this.#dirty.add(dst);
       this.#writer.release(dst);
     }
-    this.#states.noteRefusedLeases(this.#desired.refused);
+    this.#states.noteRefused(this.#desired.refused);
     this.#wake.wake();
   }
 

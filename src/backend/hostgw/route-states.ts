@@ -1,41 +1,38 @@
 import type { ChangeResult } from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
+import type { Clock } from '../../runtime/clock.ts';
 import type { Logger } from '../../runtime/logger.ts';
-import { counted } from '../../runtime/plural.ts';
-import type { BackendStatus, PeerRoute } from '../backend.ts';
+import type { BackendStatus, PeerRoute, Reason } from '../backend.ts';
+import { capped, outsideText, refusedText, routeFaults } from '../faults.ts';
 import type { DesiredRoute } from './claims.ts';
 import type { DesiredRoutes } from './desired.ts';
 import type { Plan, PlannedChange } from './plan-input.ts';
 
-/** A line of log names at most this many routes; the counts tell the rest. */
-const namedPerLine = 5;
-
-interface Stuck {
-  readonly state: 'parked' | 'conflict';
-  readonly reason: string;
-}
+type Known = Pick<PeerRoute, 'state' | 'reason' | 'sinceMs'>;
 
 /** What was done about each cause, for the operator. */
 const words: Readonly<Record<string, string>> = {
   missing: 'added',
-  wrong: 'put right',
+  wrong: 'corrected',
   adopt: 'adopted from flanneld',
   foreign: "put in place of another program's",
   stale: 'removed',
-  'stale-legacy': "of flanneld's removed",
-  shadowed: 'given way',
+  'stale-legacy': "removed, flanneld's",
+  shadowed: 'withdrawn',
 };
 
 /** The state of each peer's route, for status and log. It follows the plans; nothing is decided by it. */
 export class RouteStates {
+  readonly #clock: Clock;
   readonly #log: Logger;
   readonly #activity: Activity | undefined;
-  readonly #installed = new Set<string>();
-  /** Until the route is installed: one that is only being tried again is as stuck as before. */
-  readonly #stuck = new Map<string, Stuck>();
+  /** Until the route is installed: one that is only being tried again is as stuck as before. One that is repaired stays installed. */
+  readonly #known = new Map<string, Known>();
   readonly #refusedLeases = new Map<string, string>();
+  readonly #outsideLeases = new Set<string>();
 
-  constructor(log: Logger, activity?: Activity) {
+  constructor(clock: Clock, log: Logger, activity?: Activity) {
+    this.#clock = clock;
     this.#log = log;
     this.#activity = activity;
   }
@@ -43,57 +40,60 @@ export class RouteStates {
   /** The states of all that is desired. */
   of(desired: DesiredRoutes): Omit<BackendStatus, 'syncedAtMs'> {
     const routes = [...desired.dsts].map((dst) => desired.get(dst)).filter((route) => route !== undefined);
-    const peers = routes.map((route) => this.#peer(route));
-    const problems = peers
-      .filter(({ state }) => state !== 'installed')
-      .map(
-        ({ dst, gateway, state, reason }) =>
-          `${dst} via ${gateway} is ${state}${reason ? `: ${reason}` : ''}`,
-      );
-    return { peers, problems, refused: [...desired.refused].map(([key, reason]) => ({ key, reason })) };
+    return {
+      peers: routes.map((route) => this.#peer(route)),
+      refused: [...desired.refused].map(([key, reason]) => ({ key, reason })),
+      outside: this.#routedOutside(desired),
+    };
   }
 
   #peer({ dst, gateway, key }: DesiredRoute): PeerRoute {
-    const stuck = this.#stuck.get(dst);
-    if (stuck !== undefined) return { key, dst, gateway, ...stuck };
-    return { key, dst, gateway, state: this.#installed.has(dst) ? 'installed' : 'pending' };
+    const known = this.#known.get(dst) ?? { state: 'pending', sinceMs: this.#clock.now() };
+    return { key, dst, gateway, ...known };
+  }
+
+  #routedOutside({ outside }: DesiredRoutes): BackendStatus['outside'] {
+    return outside.filter(({ dst }) => this.#known.get(dst)?.state === 'installed');
   }
 
   /** Takes in what a plan said about `dsts`; one line names those that are stuck for a new reason. */
   notePlan(dsts: Iterable<string>, planned: Plan, isDesired: (dst: string) => boolean): void {
-    for (const dst of planned.installed) {
-      this.#installed.add(dst);
-      this.#stuck.delete(dst);
-    }
-    for (const dst of dsts) {
-      if (isDesired(dst)) continue;
-      this.#installed.delete(dst);
-      this.#stuck.delete(dst);
-    }
+    for (const dst of planned.installed) this.#note(dst, 'installed');
     const fresh = [
       ...this.#noteStuck('parked', planned.parked),
       ...this.#noteStuck('conflict', planned.conflicts),
     ];
+    for (const dst of dsts) {
+      if (!isDesired(dst)) this.#known.delete(dst);
+      else if (!this.#known.has(dst)) this.#note(dst, 'pending');
+    }
     if (fresh.length === 0) return;
-    const conflicts = fresh.filter(([, { state }]) => state === 'conflict').length;
-    const named = fresh.map(([dst, { reason }]) => `${dst}: ${reason}`);
+    const conflicts = fresh.filter(({ state }) => state === 'conflict').length;
     this.#log.warn(
       { event: 'routes-stuck', parked: fresh.length - conflicts, conflicts },
-      `${counted(fresh.length, 'route')} cannot be programmed now: ${list(named)}`,
+      [...routeFaults(fresh, 'own'), ...routeFaults(fresh, 'peer')].join('; '),
     );
   }
 
+  /** Logs the leases with routes that lead out of the network, once each. */
+  noteOutside(desired: DesiredRoutes): void {
+    const outside = this.#routedOutside(desired);
+    const keys = new Set(outside.map(({ key }) => key));
+    const fresh = outside.filter(({ key }) => !this.#outsideLeases.has(key));
+    for (const key of this.#outsideLeases) if (!keys.has(key)) this.#outsideLeases.delete(key);
+    for (const { key } of fresh) this.#outsideLeases.add(key);
+    if (fresh.length === 0) return;
+    this.#log.warn({ event: 'leases-outside', count: fresh.length }, outsideText(fresh).join('; '));
+  }
+
   /** Logs leases that ask for a route they cannot get, once each. */
-  noteRefusedLeases(refused: ReadonlyMap<string, string>): void {
+  noteRefused(refused: ReadonlyMap<string, string>): void {
     const fresh = [...refused].filter(([key, reason]) => this.#refusedLeases.get(key) !== reason);
     for (const key of this.#refusedLeases.keys()) if (!refused.has(key)) this.#refusedLeases.delete(key);
     if (fresh.length === 0) return;
     for (const [key, reason] of fresh) this.#refusedLeases.set(key, reason);
-    const named = fresh.map(([key, reason]) => `${key}: ${reason}`);
-    this.#log.warn(
-      { event: 'leases-not-routed', count: fresh.length },
-      `${counted(fresh.length, 'lease is', 'leases are')} not routed: ${list(named)}`,
-    );
+    const texts = refusedText(fresh.map(([key, reason]) => ({ key, reason })));
+    this.#log.warn({ event: 'leases-not-routed', count: fresh.length }, texts.join('; '));
   }
 
   /** One line per batch: what was sent, by cause, and what failed. None when all failed: then they are stuck. */
@@ -118,23 +118,28 @@ export class RouteStates {
   }
 
   #causeOf({ cause, route }: PlannedChange): string {
-    return cause === 'missing' && this.#installed.has(route.dst) ? 'repaired' : cause;
+    return cause === 'missing' && this.#known.get(route.dst)?.state === 'installed' ? 'repaired' : cause;
   }
 
-  #noteStuck(state: Stuck['state'], now: ReadonlyMap<string, string>): [string, Stuck][] {
-    const fresh: [string, Stuck][] = [];
-    for (const [dst, reason] of now) {
-      this.#installed.delete(dst);
-      const known = this.#stuck.get(dst);
-      if (known?.state === state && known.reason === reason) continue;
-      this.#stuck.set(dst, { state, reason });
-      fresh.push([dst, { state, reason }]);
-    }
-    return fresh;
+  #noteStuck(
+    state: 'parked' | 'conflict',
+    now: ReadonlyMap<string, Reason>,
+  ): readonly { readonly dst: string; readonly state: string; readonly reason: Reason }[] {
+    return [...now].flatMap(([dst, reason]) =>
+      this.#note(dst, state, reason) ? [{ dst, state, reason }] : [],
+    );
+  }
+
+  /** Whether that is new. */
+  #note(dst: string, state: Known['state'], reason?: Reason): boolean {
+    const before = this.#known.get(dst);
+    if (before?.state === state && before.reason?.text === reason?.text) return false;
+    const sinceMs = before?.state === state ? before.sinceMs : this.#clock.now();
+    this.#known.set(dst, { state, sinceMs, ...(reason && { reason }) });
+    return true;
   }
 }
 
 function list(items: readonly string[]): string {
-  const rest = items.length - namedPerLine;
-  return items.slice(0, namedPerLine).join(', ') + (rest > 0 ? ` and ${rest} more` : '');
+  return capped(items, (rest) => `${rest} more`).join(', ');
 }

@@ -1,12 +1,13 @@
 import type { ChangeResult, Kernel } from '../../kernel/kernel.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Random } from '../../runtime/random.ts';
+import type { Reason } from '../backend.ts';
 import type { DesiredRoutes } from './desired.ts';
 import { ForeignLimit } from './foreign-limit.ts';
 import { Holds } from './holds.ts';
 import { HostNetworks } from './host-networks.ts';
 import type { HostSide, Mirror } from './mirror.ts';
-import { type Ownership, ownerOf } from './ownership.ts';
+import { isLeasable, type Ownership, ownerOf } from './ownership.ts';
 import { plan } from './plan.ts';
 import type { OwnSubnet, PlannedChange } from './plan-input.ts';
 import type { RouteStates } from './route-states.ts';
@@ -46,7 +47,9 @@ export class RouteWriter {
   /** The removal of one of flanneld's is put off. */
   #legacyHeld = false;
   #etcdAddresses: readonly string[] = [];
-  #guarded: { readonly side: HostSide; readonly networks: HostNetworks } | undefined;
+  #guarded:
+    | { readonly side: HostSide; readonly linkIndex: number | undefined; readonly networks: HostNetworks }
+    | undefined;
 
   constructor(options: RouteWriterOptions) {
     this.#options = options;
@@ -110,6 +113,7 @@ export class RouteWriter {
     }
     for (const dst of dsts) this.#forgetGone(dst);
     states.notePlan(dsts, planned, (dst) => this.#isWanted(dst));
+    states.noteOutside(desired);
     if (removeLegacy) {
       this.#legacyHeld = planned.legacyHeld;
       this.#legacyRemoved =
@@ -161,15 +165,15 @@ export class RouteWriter {
     const { desired, mirror } = this.#options;
     // What is there is not what the mirror shows.
     const contradicts = errno === 'EEXIST' || errno === 'ESRCH';
-    const refusal = `the kernel refused it: ${errno}${message ? ` (${message})` : ''}`;
+    const text = `the kernel refused it: ${errno}${message ? ` (${message})` : ''}`;
+    // What it takes for no gateway at all, a broadcast address for example, is what the lease names.
+    const refusal: Reason = { text, fault: op !== 'remove' && errno === 'EINVAL' ? 'peer' : 'own' };
+    const wanted = desired.get(dst);
     if (op === 'remove') {
       this.#removals.refused(dst, refusal, contradicts ? 0 : quickRetryMs);
-    } else if (gateway === undefined || desired.get(dst)?.gateway === gateway) {
+    } else if (gateway === undefined || wanted?.gateway === gateway) {
       const offLink = errno === 'ENETUNREACH' || errno === 'EHOSTUNREACH' || errno === 'ENODEV';
-      // Down, gone and off link give one and the same errno (IPv6: two): the link table tells them apart.
-      const reason = offLink
-        ? (mirror.link.problem ?? `unreachable: gateway ${gateway} is not on link`)
-        : refusal;
+      const reason = offLink && wanted ? mirror.whyOffLink(wanted, desired.address) : refusal;
       const slow = offLink || errno === 'EINVAL';
       this.#puts.refused(dst, reason, slow ? slowRetryMs : contradicts ? 0 : quickRetryMs);
     }
@@ -183,10 +187,21 @@ export class RouteWriter {
 
   /** With what it has judged already, as long as it looks the same from here. */
   #hostNetworks(): HostNetworks {
-    const { mirror } = this.#options;
-    const { side } = mirror;
-    if (this.#guarded?.side !== side) {
-      this.#guarded = { side, networks: new HostNetworks({ ...side, etcdAddresses: this.#etcdAddresses }) };
+    const { mirror, ownership } = this.#options;
+    const { side, link } = mirror;
+    const linkIndex = link.index;
+    if (this.#guarded?.side !== side || this.#guarded.linkIndex !== linkIndex) {
+      const etcdAddresses = this.#etcdAddresses;
+      this.#guarded = {
+        side,
+        linkIndex,
+        networks: new HostNetworks({
+          ...side,
+          etcdAddresses,
+          isLeasable: (subnet) => isLeasable(ownership, subnet),
+          linkIndex,
+        }),
+      };
     }
     return this.#guarded.networks;
   }

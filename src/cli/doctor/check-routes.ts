@@ -2,7 +2,7 @@ import type { DesiredRoute } from '../../backend/hostgw/claims.ts';
 import type { Self } from '../../backend/hostgw/desired.ts';
 import { connectedNetworks, HostNetworks } from '../../backend/hostgw/host-networks.ts';
 import { type KernelSnapshot, Mirror } from '../../backend/hostgw/mirror.ts';
-import { metricOf } from '../../backend/hostgw/ownership.ts';
+import { isLeasable, metricOf } from '../../backend/hostgw/ownership.ts';
 import { plan } from '../../backend/hostgw/plan.ts';
 import { addressBits, containsAddress, containsSubnet, overlaps, parseSubnet } from '../../ip/ip.ts';
 import type { Route } from '../../kernel/kernel.ts';
@@ -76,12 +76,18 @@ function judgeOf(
   const { family } = self.subnet;
   const mirror = new Mirror(link.name, family);
   mirror.reset(kernel);
-  const networks = new HostNetworks({ ...mirror.side, etcdAddresses });
+  const ownership = { protocol, network: self.network ?? self.subnet, subnetLength: self.subnet.length };
+  const networks = new HostNetworks({
+    ...mirror.side,
+    etcdAddresses,
+    isLeasable: (subnet) => isLeasable(ownership, subnet),
+    linkIndex: link.index,
+  });
   const { conflicts, parked } = plan({
     dsts: peers.routes.keys(),
     desired: peers.routes,
     actual: mirror,
-    ownership: { protocol, network: self.network ?? self.subnet, subnetLength: self.subnet.length },
+    ownership,
     own: { dst: self.subnet.text, blackhole: false },
     link: mirror.link,
     ownAddresses: mirror.ownAddresses,
@@ -110,8 +116,8 @@ function judgeOf(
       };
     }
     const reason =
-      conflict ??
-      parked.get(dst) ??
+      conflict?.text ??
+      parked.get(dst)?.text ??
       (used === undefined ? undefined : whyNot(used, gateway, link.index, kernel));
     if (reason !== undefined) return { ...route, kind: 'other', reason };
     if (used !== undefined) return undefined;
