@@ -3,7 +3,7 @@ import { isatty } from 'node:tty';
 import { runHealth } from '../cli/health.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import { exitNow } from '../native/exit.ts';
-import { FlannelError, messageOf } from '../runtime/errors.ts';
+import { explanationOf, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
 import type { RegistryError } from '../subnet/registry.ts';
@@ -11,6 +11,7 @@ import { rotate } from '../subnet/rotation.ts';
 import { Daemon } from './daemon.ts';
 import { EtcdCalls } from './etcd-calls.ts';
 import { etcdMembers } from './etcd-members.ts';
+import { FileLock, holderText } from './file-lock.ts';
 import { nodeFiles } from './files.ts';
 import { HealthServer, type MetricsPage } from './health.ts';
 import { hostIdentity } from './host-identity.ts';
@@ -82,9 +83,26 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   for (const warning of warnings) log.warn({ event: 'options' }, warning);
   logCrashes(log);
   const signal = untilAskedToStop(log, onTerminal);
+  try {
+    await work(options, log, signal);
+    return 0;
+  } catch (error) {
+    const fields = error instanceof CannotRunError ? { code: error.code } : { error };
+    log.error({ event: 'fatal', ...fields }, `cannot go on: ${explanationOf(error)}`);
+    return 1;
+  }
+}
+
+/** Until `signal` aborts. Rejects, before anything is touched, when this process or this host cannot do it. */
+async function work(given: Options, log: Logger, signal: AbortSignal): Promise<void> {
+  const kernel = openNetlinkKernel({ clock: systemClock });
+  // A thread that waits for notifications would hold up the end of the process, however that comes about.
+  process.on('exit', () => kernel.close());
+  await requireCapabilities(kernel);
   const trouble = new TroubleLog(systemClock, log);
   const degraded = new TroubleLog(systemClock, log);
   const notices = new TroubleLog(systemClock, log);
+  const options = await lockFiles(given, { trouble, notices }, signal);
   const calls = new EtcdCalls();
   const { members, security, oldStore, addresses } = etcdMembers(options, log, notices, (call) =>
     calls.add(call),
@@ -94,10 +112,6 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     if (!signal.aborted) throw error;
   });
   const registry = rotate(members, { onMove: tellMoves(log) });
-  const kernel = openNetlinkKernel({ clock: systemClock });
-  // A thread that waits for notifications would hold up the end of the process, however that comes about.
-  process.on('exit', () => kernel.close());
-  const notifier = systemdNotifier(process.env, log);
   const parts = {
     clock: systemClock,
     random: systemRandom,
@@ -107,7 +121,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     oldStore,
     etcdAddresses: addresses,
     kernel,
-    notifier,
+    notifier: systemdNotifier(process.env, log),
     commands: systemCommands(),
     log,
     trouble,
@@ -115,24 +129,54 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     notices,
   };
   const daemon = new Daemon(parts, options);
-  let servers: readonly Promise<void>[] = [];
+  const served = { options, daemon, calls, log, notices };
+  const servers = [serveHealth(served, signal), serveStatus(served, signal)];
   try {
-    // A process without the rights it needs leaves nothing behind.
-    await requireCapabilities(kernel);
-    const served = { options, daemon, calls, log, notices };
-    servers = [serveHealth(served, signal), serveStatus(served, signal)];
     await daemon.run(signal);
-    return 0;
-  } catch (error) {
-    const remedy = error instanceof FlannelError && error.remedy !== undefined ? `. ${error.remedy}` : '';
-    const fields = error instanceof CannotRunError ? { code: error.code } : { error };
-    log.error({ event: 'fatal', ...fields }, `cannot go on: ${messageOf(error)}${remedy}`);
-    return 1;
   } finally {
     registry.close();
     // They end with the same signal; after a fatal error the process ends without them.
     if (signal.aborted) await Promise.all(servers);
   }
+}
+
+/**
+ * Takes the files of this daemon for itself, as long as the process lives. Rejects with {@link CannotRunError} when another daemon
+ * has the subnet file. Docker's options alone are no reason to leave a host without routes: whoever comes second leaves them alone.
+ */
+async function lockFiles(
+  options: Options,
+  { trouble, notices }: { readonly trouble: TroubleLog; readonly notices: TroubleLog },
+  signal: AbortSignal,
+): Promise<Options> {
+  const keep = (lock: FileLock) =>
+    void lock.keep(systemClock, trouble, signal).catch((error: unknown) => {
+      if (!signal.aborted) throw error;
+    });
+  const { dockerOptsFile, ...others } = options;
+  const { subnetFile } = options;
+  const subnetLock = new FileLock(subnetFile);
+  const holder = await subnetLock.take();
+  if (holder !== undefined) {
+    const text = `a daemon (${holderText(holder)}) already runs with ${subnetFile}`;
+    const remedy =
+      'Stop that one first (systemctl stop flanneld), or, for a second network, give this one files of its own: --subnet-file=PATH --docker-opts-file=PATH';
+    throw new CannotRunError('ALREADY_RUNNING', text, { remedy });
+  }
+  keep(subnetLock);
+  if (dockerOptsFile === undefined) return options;
+  const dockerLock = new FileLock(dockerOptsFile);
+  const other = await dockerLock.take();
+  if (other === undefined) {
+    keep(dockerLock);
+    return options;
+  }
+  notices.report(
+    'docker-opts-shared',
+    `another daemon (${holderText(other)}) writes ${dockerOptsFile}: this one does not. ` +
+      'Give it a file of its own, --docker-opts-file=PATH, or none, --docker-opts-file=',
+  );
+  return others;
 }
 
 interface Served {

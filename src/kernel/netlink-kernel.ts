@@ -143,6 +143,9 @@ function orKernelError<T>(what: string, open: () => T): T {
   try {
     return open();
   } catch (error) {
-    throw new KernelError(codeOf(error) ?? 'EIO', `cannot ${what}: ${messageOf(error)}`, { cause: error });
+    const remedy =
+      'It needs AF_NETLINK sockets: allow them (systemd: RestrictAddressFamilies=, containers: the seccomp profile)';
+    const code = codeOf(error) ?? 'EIO';
+    throw new KernelError(code, `cannot ${what}: ${messageOf(error)}`, { cause: error, remedy });
   }
 }

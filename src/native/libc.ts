@@ -23,6 +23,7 @@ interface Libc {
     address: ArrayBufferView,
     addressLength: number,
   ): number;
+  fcntl(fd: number, command: number, lock: ArrayBufferView): number;
   _exit(status: number): void;
 }
 
@@ -56,6 +57,8 @@ function load(): Libc {
     recv: self.func('intptr_t recv(int, void *, size_t, int)'),
     send: self.func('intptr_t send(int, const void *, size_t, int)'),
     sendto: self.func('intptr_t sendto(int, const void *, size_t, int, const void *, int)'),
+    // Variadic in C; with a pointer for its third argument the call is the same on Linux.
+    fcntl: self.func('int fcntl(int, int, void *)'),
     _exit: self.func('void _exit(int)'),
   };
 }

@@ -1,0 +1,168 @@
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { CONFIG, PREFIX } from '../testbed/cluster.ts';
+import type { DaemonProcess } from '../testbed/daemon.ts';
+import { runFolder } from '../testbed/host.ts';
+import { until } from '../testbed/netns.ts';
+import { type Bench, ENDPOINT, startBench } from './bench.ts';
+import { runProgram } from './program.ts';
+
+// Two daemons on one host. The second one must not touch what the first one has.
+
+const OTHER_PREFIX = '/other/network';
+const argv = ['--log-format=json', `--etcd-endpoints=${ENDPOINT}`, '--iface=eth0'];
+
+let bench: Bench;
+let first: DaemonProcess;
+
+beforeAll(async () => {
+  bench = await startBench();
+  first = bench.daemon;
+  await bench.etcd.ctl(
+    'put',
+    `${OTHER_PREFIX}/config`,
+    JSON.stringify({
+      ...CONFIG,
+      Network: '172.21.0.0/16',
+      SubnetMin: '172.21.10.0',
+      SubnetMax: '172.21.99.0',
+    }),
+  );
+});
+
+beforeEach(async () => {
+  if (!first.running) await first.start();
+});
+
+afterAll(() => bench?.close());
+
+/** What a second daemon could spoil. */
+const state = async () => [
+  await bench.revision(),
+  await bench.allRoutes(),
+  await bench.host.exec('iptables-save'),
+  readFileSync(first.subnetFile, 'utf8'),
+  readFileSync(first.dockerOptsFile, 'utf8'),
+];
+
+const lockFile = () => join(runFolder(first.options), 'flannel/.subnet.env.lock');
+
+/** A second one on the host, with the same /run. */
+const second = (flags: readonly string[], options: Partial<DaemonProcess['options']> = {}) =>
+  bench.makeDaemon('second', { ...first.options, flags: ['--iface=eth0', ...flags], ...options });
+
+test.each([
+  ['with the same flags', [`--etcd-prefix=${PREFIX}`]],
+  ['for another network', [`--etcd-prefix=${OTHER_PREFIX}`]],
+  ['with another spelling of the path', ['--subnet-file=/run/./flannel//subnet.env']],
+  ['with another status socket', ['--status-socket=/run/other.sock', '--docker-opts-file=']],
+])(
+  'a second daemon %s ends with exit code 1 and the id of the first, and touches nothing',
+  async (_, flags) => {
+    const before = await state();
+    const { code, stderr } = await runProgram({ ...first.options, argv: [...argv, ...flags] });
+    expect(code, stderr.join('\n')).toBe(1);
+    expect(JSON.parse(stderr.at(-1) ?? '')).toMatchObject({
+      level: 'error',
+      event: 'fatal',
+      code: 'ALREADY_RUNNING',
+      msg: expect.stringMatching(
+        new RegExp(
+          `a daemon \\(pid ${first.pid}\\) already runs with /run/.*subnet.env\\. Stop that one first`,
+        ),
+      ),
+    });
+    expect(await state()).toEqual(before);
+    expect(existsSync(join(runFolder(first.options), 'other.sock'))).toBe(false);
+  },
+);
+
+test('one in another process namespace is refused, too, where no process id can be told', async () => {
+  const { code, stderr } = await runProgram({
+    ...first.options,
+    argv: [...argv, `--etcd-prefix=${PREFIX}`],
+    through: ['unshare', '--pid', '--fork', '--kill-child', '--'],
+  });
+  expect(code, stderr.join('\n')).toBe(1);
+  expect(stderr.at(-1)).toContain(
+    'a daemon (in another container) already runs with /run/flannel/subnet.env',
+  );
+});
+
+test('a daemon that was killed is started again at once, as often as one likes', async () => {
+  for (let round = 0; round < 5; round++) {
+    await first.kill9();
+    expect(existsSync(lockFile())).toBe(true);
+    await first.start();
+  }
+  await first.restart();
+});
+
+test('a child that outlives the daemon does not keep the lock', async () => {
+  await first.stop();
+  const bin = join(bench.dir, 'bin');
+  const started = join(bench.dir, 'child');
+  mkdirSync(bin);
+  writeFileSync(join(bin, 'iptables-save'), `#!/bin/sh\necho $$ >${started}; exec sleep 60\n`);
+  chmodSync(join(bin, 'iptables-save'), 0o755);
+  const options = { ...first.options, env: { PATH: `${bin}:${process.env['PATH']}` } };
+  const parent = bench.makeDaemon('parent', options);
+  parent.launch();
+  await until(
+    () => existsSync(started),
+    20_000,
+    () => parent.process.tail(),
+  );
+  await parent.kill9();
+  const child = Number(readFileSync(started, 'utf8'));
+  expect(existsSync(`/proc/${child}`)).toBe(true);
+  await first.start();
+  expect(existsSync(`/proc/${child}`)).toBe(true);
+  process.kill(child, 'SIGKILL');
+});
+
+test('a container with its own /run has its own daemon', async () => {
+  const other = bench.makeDaemon('container', { prefix: OTHER_PREFIX });
+  await other.start();
+  expect((await other.stop()).code).toBe(0);
+});
+
+test('two daemons with two subnet files in one folder both run; only the first one writes a shared docker_opts.env', async () => {
+  const docker = readFileSync(first.dockerOptsFile, 'utf8');
+  const other = second(['--subnet-file=/run/flannel/other.env'], { prefix: OTHER_PREFIX });
+  await other.start();
+  const { msg } = await other.waitForLog(({ msg: text = '' }) => text.includes('docker_opts.env'));
+  expect(msg).toContain(`another daemon (pid ${first.pid}) writes /run/docker_opts.env: this one does not`);
+  expect(msg).toContain('--docker-opts-file=PATH');
+  expect(readFileSync(join(runFolder(first.options), 'flannel/other.env'), 'utf8')).toContain('172.21.');
+  expect(readFileSync(first.dockerOptsFile, 'utf8')).toBe(docker);
+  expect((await other.stop()).code).toBe(0);
+  const apart = ['--subnet-file=/run/flannel/other.env', '--docker-opts-file=/run/other_opts.env'];
+  const third = second(apart, { prefix: OTHER_PREFIX });
+  await third.start();
+  expect(third.logs.filter(({ msg: text = '' }) => text.includes('another daemon'))).toEqual([]);
+  expect((await third.stop()).code).toBe(0);
+});
+
+test('a lock whose file was removed is taken again', async () => {
+  rmSync(lockFile());
+  await until(() => existsSync(lockFile()), 10_000, 'the lock is not taken again');
+  const { code, stderr } = await runProgram({ ...first.options, argv: [...argv, `--etcd-prefix=${PREFIX}`] });
+  expect(code, stderr.join('\n')).toBe(1);
+  expect(stderr.at(-1)).toContain(`(pid ${first.pid})`);
+});
+
+test('a daemon that was overtaken says so, as long as it lasts', async () => {
+  first.process.signal('SIGSTOP');
+  rmSync(lockFile());
+  const other = second([], { prefix: PREFIX });
+  await other.start();
+  first.process.signal('SIGCONT');
+  const text = `another daemon (pid ${other.pid}) uses /run/flannel/subnet.env, too: stop one of the two`;
+  await first.waitForLog(({ msg = '' }) => msg.includes(text));
+  await other.kill9();
+  await first.waitForLog(
+    ({ event, msg = '' }) => event === 'trouble-over' && msg.includes('no other daemon'),
+  );
+});
