@@ -1,4 +1,4 @@
-import { cleanupTasks } from '../firewall/tasks.ts';
+import { cleanupTasks, type Task } from '../firewall/tasks.ts';
 import { isMissing } from '../firewall/tool.ts';
 import type { Family } from '../ip/ip.ts';
 import type { Kernel, Route, RouteSpec } from '../kernel/kernel.ts';
@@ -9,6 +9,8 @@ export interface CleanupParts {
   readonly commands: Commands;
   /** Takes one line for the operator. */
   readonly say: (line: string) => void;
+  /** Say what would be removed, and change nothing. */
+  readonly dryRun?: boolean;
   /** With it the routes go, too. */
   readonly routes?: {
     readonly kernel: Kernel;
@@ -29,25 +31,26 @@ interface Outcome {
  *
  * Says what it did and resolves to the exit code: 0, or 1 when something could not be removed. Never rejects.
  */
-export async function runCleanup({ commands, say, routes }: CleanupParts): Promise<0 | 1> {
-  const outcomes = [await removeRules(commands, say)];
+export async function runCleanup(parts: CleanupParts): Promise<0 | 1> {
+  const { routes, say } = parts;
+  const outcomes = [await removeRules(parts)];
   if (routes !== undefined) {
-    for (const family of [4, 6] as const) outcomes.push(await removeRoutes(routes, family, say));
+    for (const family of [4, 6] as const) outcomes.push(await removeRoutes(routes, family, parts));
   }
   const failed = outcomes.some((outcome) => outcome.failed);
-  if (!failed && !outcomes.some(({ found }) => found)) say('there was nothing of ours');
+  if (!failed && !outcomes.some(({ found }) => found)) say('there is nothing of ours');
   return failed ? 1 : 0;
 }
 
-async function removeRules(commands: Commands, say: (line: string) => void): Promise<Outcome> {
+async function removeRules({ commands, say, dryRun = false }: CleanupParts): Promise<Outcome> {
   const { signal } = new AbortController();
   let found = false;
   let failed = false;
   for (const task of cleanupTasks(commands)) {
     try {
-      if (!(await task.run(signal))) continue;
+      if (!(await (dryRun ? isLeft(task, signal) : task.run(signal)))) continue;
       found = true;
-      say(`removed our rules: ${task.name}`);
+      say(`${dryRun ? 'would remove' : 'removed'} our rules: ${task.name}`);
     } catch (error) {
       // A tool that is not there has left nothing.
       if (isMissing(error)) continue;
@@ -58,13 +61,21 @@ async function removeRules(commands: Commands, say: (line: string) => void): Pro
   return { found, failed };
 }
 
+async function isLeft(task: Task, signal: AbortSignal): Promise<boolean> {
+  return !(await task.isDone(signal));
+}
+
 async function removeRoutes(
   { kernel, protocol }: NonNullable<CleanupParts['routes']>,
   family: Family,
-  say: (line: string) => void,
+  { say, dryRun = false }: CleanupParts,
 ): Promise<Outcome> {
   try {
     const ours = (await kernel.routes(family)).filter((route) => route.protocol === protocol);
+    if (dryRun) {
+      for (const { dst } of ours) say(`would remove our route to ${dst}`);
+      return { found: ours.length > 0, failed: false };
+    }
     const removable = ours.flatMap((route) => specOf(route) ?? []);
     const results = await kernel.apply(removable.map((route) => ({ op: 'remove', route })));
     // A route that is gone by itself is as good.

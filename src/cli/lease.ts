@@ -1,9 +1,14 @@
 import type { PerFamily, Subnet } from '../ip/ip.ts';
+import type { Clock } from '../runtime/clock.ts';
 import { explanationOf } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
+import type { Random } from '../runtime/random.ts';
+import { Grants } from '../subnet/grants.ts';
 import { holderText, isOwnLease } from '../subnet/holder.ts';
 import { parseLease } from '../subnet/lease.ts';
 import { listRange } from '../subnet/list.ts';
 import { familiesText } from '../subnet/own-lease.ts';
+import { probe } from '../subnet/probe.ts';
 import { type KeyValue, type Registry, RegistryError } from '../subnet/registry.ts';
 import { parseSubnetKey, subnetsPrefix } from '../subnet/subnet-key.ts';
 
@@ -12,8 +17,16 @@ export interface LeaseReleaseParts {
   readonly etcdPrefix: string;
   /** Whose lease: that of a subnet, or of the host with these addresses, in canonical form. */
   readonly target: { readonly subnet: Subnet } | { readonly addresses: PerFamily<string> };
-  /** Release reservations, too. */
+  /** Release reservations, and leases of daemons that run, too; and ask nobody. */
   readonly force: boolean;
+  /** Say what would be released, and change nothing. */
+  readonly dryRun: boolean;
+  /** That the daemon of this host runs and holds this key, as a text; undefined: it does not. */
+  readonly heldHere: (kv: KeyValue) => string | undefined;
+  /** Asks the operator; absent where nobody can answer. */
+  readonly confirm?: (question: string) => Promise<boolean>;
+  readonly clock: Clock;
+  readonly random: Random;
   /** Takes lines for standard output, and for standard error. */
   readonly out: (line: string) => void;
   readonly err: (line: string) => void;
@@ -21,28 +34,103 @@ export interface LeaseReleaseParts {
 
 /**
  * Gives back the lease of a host that is gone, so that its subnet is free at once: deletes its key, guarded by mod_revision,
- * and revokes its etcd lease unless another key hangs on it.
+ * and revokes its etcd lease unless another key uses it.
  *
- * Resolves to the exit code: 0 done; 1 not done (nothing matches, a reservation without `force`, etcd, or somebody changed
- * the key meanwhile). Rejects only with `signal.reason`.
+ * Without `force` the lease of a daemon that runs stays: this host's is asked for on this host, any other one by a probe (see
+ * {@link probe}), which takes two seconds. Nobody else answers, a flanneld included; so the operator is asked as well.
+ *
+ * Resolves to the exit code: 0 done; 1 not done (nothing matches, a reservation or a daemon that runs without `force`, a no, etcd,
+ * or somebody changed the key meanwhile). Rejects only with `signal.reason`.
  */
 export async function runLeaseRelease(parts: LeaseReleaseParts, signal: AbortSignal): Promise<0 | 1> {
   try {
-    const { kvs } = await listRange(parts.registry, subnetsPrefix(parts.etcdPrefix), signal);
-    const found = kvs.filter(matcher(parts));
+    const found = await findKeys(parts, signal);
     const refusal = refusalOf(parts, found);
     if (refusal !== undefined) {
       parts.err(refusal);
       return 1;
     }
+    if (parts.dryRun) {
+      for (const kv of found) parts.out(`would release ${leaseText(parts, kv)}: delete ${kv.key}`);
+      if (!parts.force) parts.out('unless its daemon answers, which a dry run does not ask');
+      return 0;
+    }
+    const left = parts.force ? found : await agreed(parts, found, signal);
+    if (left === undefined) return 1;
     let code: 0 | 1 = 0;
-    for (const kv of found) if (!(await release(parts, kv, kvs, signal))) code = 1;
+    const leases = new Set<string>();
+    for (const kv of left) {
+      if (await release(parts, kv, signal)) leases.add(kv.lease);
+      else code = 1;
+    }
+    leases.delete('0');
+    if (leases.size > 0) await revoke(parts, leases, signal);
     return code;
   } catch (error) {
     signal.throwIfAborted();
     parts.err(explanationOf(error));
     return 1;
   }
+}
+
+async function findKeys(parts: LeaseReleaseParts, signal: AbortSignal): Promise<readonly KeyValue[]> {
+  const { kvs } = await listRange(parts.registry, subnetsPrefix(parts.etcdPrefix), signal);
+  return kvs.filter(matcher(parts));
+}
+
+/** The keys as they are now, when no daemon answers for any of them and the operator agrees; otherwise says why not. */
+async function agreed(
+  parts: LeaseReleaseParts,
+  found: readonly KeyValue[],
+  signal: AbortSignal,
+): Promise<readonly KeyValue[] | undefined> {
+  const { err, confirm } = parts;
+  for (const kv of found) {
+    const answer = await askHolder(parts, kv, signal);
+    if (answer === 'quiet') continue;
+    err(
+      answer === 'answered'
+        ? `the daemon of ${holderText(kv.value)} runs and holds ${kv.key}; nothing was released. Stop it first, or release it all the same: --force`
+        : `${kv.key} was changed by somebody else meanwhile; nothing was released`,
+    );
+    return undefined;
+  }
+  if (confirm !== undefined) {
+    const leases = found.map((kv) => leaseText(parts, kv)).join(', ');
+    err(`No daemon of flanneld-ts answers for ${leases}. (A flanneld never does.)`);
+  }
+  if (confirm !== undefined && !(await confirm('Release it?'))) {
+    err('nothing was released');
+    return undefined;
+  }
+  // The probe has put the keys again.
+  const now = await findKeys(parts, signal);
+  return found.map((kv) => {
+    const same = now.find(
+      ({ key, value, lease }) => key === kv.key && value === kv.value && lease === kv.lease,
+    );
+    return same ?? kv;
+  });
+}
+
+async function askHolder(
+  { registry, etcdPrefix, out, clock, random }: LeaseReleaseParts,
+  kv: KeyValue,
+  signal: AbortSignal,
+): Promise<'answered' | 'quiet' | 'changed'> {
+  const prefix = subnetsPrefix(etcdPrefix);
+  const parsed = parseLease(prefix, kv);
+  if (!('lease' in parsed)) return 'quiet';
+  out(`asking whether the daemon of ${holderText(kv.value)} runs, for two seconds`);
+  const grants = new Grants(registry, random);
+  const common = { registry, grants, log: silent, subnetsPrefix: prefix, clock };
+  return await probe({ ...common, addresses: {}, leaseTtlSeconds: 0 }, parsed.lease, signal);
+}
+
+const silent: Logger = { debug() {}, info() {}, warn() {}, error() {} };
+
+function leaseText({ etcdPrefix }: LeaseReleaseParts, { key, value }: KeyValue): string {
+  return `${familiesText(parseSubnetKey(subnetsPrefix(etcdPrefix), key) ?? {})} of ${holderText(value)}`;
 }
 
 /** The target of `lease release`'s argument or `--public-ip`, for messages. */
@@ -72,36 +160,42 @@ function refusalOf(parts: LeaseReleaseParts, found: readonly KeyValue[]): string
   const prefix = subnetsPrefix(parts.etcdPrefix);
   if (found.length === 0)
     return `there is no lease ${targetText(parts)} under ${prefix} at ${parts.registry.endpoint}`;
+  if (parts.force) return undefined;
   const reservations = found.filter(({ lease }) => lease === '0').map(({ key }) => key);
-  if (reservations.length === 0 || parts.force) return undefined;
-  return `${reservations.join(', ')} is a reservation, which somebody put on purpose; nothing was released (--force does it)`;
+  if (reservations.length > 0)
+    return `${reservations.join(', ')} is a reservation, which somebody put on purpose; nothing was released (--force does it)`;
+  const here = found.flatMap((kv) => parts.heldHere(kv) ?? [])[0];
+  if (here === undefined) return undefined;
+  return `${here}; nothing was released. Stop it first (systemctl stop flanneld), or release it all the same: --force`;
 }
 
 /** Whether the key is gone. Rejects with RegistryError. */
-async function release(
-  { registry, etcdPrefix, out, err }: LeaseReleaseParts,
-  kv: KeyValue,
-  kvs: readonly KeyValue[],
-  signal: AbortSignal,
-): Promise<boolean> {
-  const { key, lease } = kv;
-  if (!(await deleteKey(registry, kv, signal))) {
-    err(`${key} was changed or deleted by somebody else meanwhile; it was left alone`);
+async function release(parts: LeaseReleaseParts, kv: KeyValue, signal: AbortSignal): Promise<boolean> {
+  if (!(await deleteKey(parts.registry, kv, signal))) {
+    parts.err(`${kv.key} was changed or deleted by somebody else meanwhile; it was left alone`);
     return false;
   }
-  const subnets = familiesText(parseSubnetKey(subnetsPrefix(etcdPrefix), key) ?? {});
-  out(`released ${subnets} of ${holderText(kv.value)}: deleted ${key}`);
-  if (lease === '0') return true;
-  const sharers = kvs.filter((other) => other.lease === lease && other.key !== key);
-  if (sharers.length === 0) {
-    await registry.leaseRevoke(lease, signal);
-    out(
-      'revoked its etcd lease; a daemon that still runs on that host will take the subnet again: stop it first',
-    );
-  } else {
-    out(`its etcd lease stays: ${sharers.map((other) => other.key).join(', ')} hangs on it, too`);
-  }
+  parts.out(`released ${leaseText(parts, kv)}: deleted ${kv.key}`);
   return true;
+}
+
+/** Revokes the etcd leases of keys that are gone, but for those that a key has still. Rejects with RegistryError. */
+async function revoke(
+  { registry, etcdPrefix, force, out }: LeaseReleaseParts,
+  leases: ReadonlySet<string>,
+  signal: AbortSignal,
+): Promise<void> {
+  const { kvs } = await listRange(registry, subnetsPrefix(etcdPrefix), signal);
+  for (const id of leases) {
+    const users = kvs.filter(({ lease }) => lease === id).map(({ key }) => key);
+    if (users.length > 0) {
+      out(`its etcd lease stays, because ${users.join(', ')} uses it, too`);
+    } else {
+      await registry.leaseRevoke(id, signal);
+      out('revoked its etcd lease');
+    }
+  }
+  if (force) out('a daemon that still runs on that host takes a subnet again at once');
 }
 
 /** Unless it was changed since it was read. */

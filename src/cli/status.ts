@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises';
 import type { Clock } from '../runtime/clock.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { escapeControls, oneLine } from '../runtime/escape.ts';
@@ -40,24 +41,25 @@ export async function runStatus(parts: StatusParts, signal: AbortSignal): Promis
 }
 
 async function showOnce({ socketPath, json, out, err }: StatusParts, before: string): Promise<StatusCode> {
-  try {
-    const view = parseView(await askStatus(socketPath));
+  const answer = await fetchStatus(socketPath);
+  if ('view' in answer) {
+    const { view } = answer;
     out(`${before}${json ? escapeControls(JSON.stringify(view)) : statusText(view)}\n`);
     return view.ready ? (view.degraded.length === 0 ? 0 : 3) : 4;
-  } catch (error) {
-    err(`${before}no answer at ${socketPath}: ${whyNot(error)}`);
-    return 1;
   }
+  if (json) out(`${escapeControls(JSON.stringify({ error: answer.silent }))}\n`);
+  else err(before + answer.silent);
+  return 1;
 }
 
-/** The daemon's answer, or why there is none. */
+/** The daemon's answer, or why there is none, in sentences for the operator. */
 export async function fetchStatus(
   socketPath: string,
 ): Promise<{ readonly view: StatusView } | { readonly silent: string }> {
   try {
     return { view: parseView(await askStatus(socketPath)) };
   } catch (error) {
-    return { silent: `no daemon answers at ${socketPath}: ${whyNot(error)}` };
+    return { silent: oneLine(await whyNot(socketPath, error)) };
   }
 }
 
@@ -65,7 +67,7 @@ export async function fetchStatus(
 function parseView(text: string): StatusView {
   const view: unknown = JSON.parse(text);
   if (typeof view !== 'object' || view === null || !('peers' in view) || !Array.isArray(view.peers))
-    throw new Error('what listens there is no flanneld-ts');
+    throw new SyntaxError('no status');
   // That of an older daemon has no faults of peers.
   return { degraded: [], ...view } as unknown as StatusView;
 }
@@ -77,11 +79,19 @@ async function askStatus(socketPath: string): Promise<string> {
   return text;
 }
 
-function whyNot(error: unknown): string {
+async function whyNot(path: string, error: unknown): Promise<string> {
   const code = codeOf(error);
-  if (code === 'EACCES') return 'only root may ask';
-  if (code === 'ENOENT' || code === 'ECONNREFUSED')
-    return 'no daemon runs, or it has another --subnet-file or --status-socket: give the same ones here';
-  if (error instanceof SyntaxError) return 'what listens there is no flanneld-ts';
-  return oneLine(messageOf(error));
+  if (code === 'EACCES') return "Only root may read the daemon's status: sudo flanneld-ts status";
+  if (code === 'ENOENT' || code === 'ECONNREFUSED') {
+    const there = await stat(path).catch(() => undefined);
+    if (there !== undefined && !there.isSocket()) return `${path} is not a socket`;
+    return (
+      `No daemon answers at ${path}. Is it running? systemctl status flanneld. ` +
+      'If it was started with another --subnet-file or --status-socket, pass the same flag.'
+    );
+  }
+  // Node's HTTP parser names what it cannot read HPE_….
+  if (error instanceof SyntaxError || code?.startsWith('HPE_'))
+    return `What answers at ${path} is no flanneld-ts`;
+  return `The daemon at ${path} gives no status: ${messageOf(error)}`;
 }

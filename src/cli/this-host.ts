@@ -2,6 +2,7 @@ import { type Family, familiesOf, type PerFamily } from '../ip/ip.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import { type NetworkConfig, NetworkConfigError, parseNetworkConfig } from '../subnet/config.ts';
 import { describeMissing, type Stores } from '../subnet/config-missing.ts';
+import { RegistryError } from '../subnet/registry.ts';
 import { configKey } from '../subnet/subnet-key.ts';
 
 /** The interface that the daemon would use, as it chooses it. */
@@ -24,8 +25,8 @@ export interface ThisHost extends Stores {
 
 /**
  * The addresses that this host's lease carries: those its daemon would choose, of the families that the network has, and no
- * others: by another one a lease of another host might be found. A text says why they cannot be told. Rejects only with
- * `signal.reason`.
+ * others: by another one a lease of another host might be found. A text says why they cannot be told. Rejects with
+ * RegistryError and with `signal.reason`.
  */
 export async function addressesOfThisHost(
   host: ThisHost,
@@ -38,6 +39,7 @@ export async function addressesOfThisHost(
     return typeof chosen === 'string' ? chosen : chosen.addresses;
   } catch (error) {
     signal.throwIfAborted();
+    if (error instanceof RegistryError) throw error;
     const reason = explanationOf(error);
     return error instanceof NetworkConfigError
       ? `the network configuration at ${configKey(host.etcdPrefix)} cannot be used: ${reason}`

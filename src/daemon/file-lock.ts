@@ -77,6 +77,11 @@ export class FileLock {
   }
 }
 
+/** The daemon that has this very file. */
+export function daemonOf(file: string): Holder | undefined {
+  return holderOf(lockPath(file));
+}
+
 /** The daemons that have a lock in the folder of `file`; empty when the folder cannot be read. */
 export function daemonsBeside(file: string): readonly Holder[] {
   const folder = dirname(resolve(file));

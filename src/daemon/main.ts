@@ -3,7 +3,7 @@ import { isatty } from 'node:tty';
 import { runHealth } from '../cli/health.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import { exitNow } from '../native/exit.ts';
-import { explanationOf, messageOf } from '../runtime/errors.ts';
+import { explanationOf, FlannelError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
 import type { RegistryError } from '../subnet/registry.ts';
@@ -277,9 +277,8 @@ function ignoreSignals(log: Logger, names: readonly NodeJS.Signals[]): void {
 main().then(
   (exitCode) => process.exit(exitCode),
   (error: unknown) => {
-    process.stderr.write(
-      `flanneld-ts: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
-    );
+    const bug = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    process.stderr.write(`flanneld-ts: ${error instanceof FlannelError ? explanationOf(error) : bug}\n`);
     process.exit(1);
   },
 );

@@ -1,4 +1,7 @@
+import { once } from 'node:events';
+import { networkInterfaces } from 'node:os';
 import process from 'node:process';
+import { createInterface } from 'node:readline/promises';
 import { runCleanup } from '../cli/cleanup.ts';
 import { runDoctor } from '../cli/doctor/doctor.ts';
 import { runLeaseRelease } from '../cli/lease.ts';
@@ -7,9 +10,13 @@ import { addressesOfThisHost, type ThisHost } from '../cli/this-host.ts';
 import type { Family, PerFamily } from '../ip/ip.ts';
 import type { Kernel, RouteFinder } from '../kernel/kernel.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
+import { explanationOf } from '../runtime/errors.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
+import { holderText } from '../subnet/holder.ts';
+import { type KeyValue, RegistryError } from '../subnet/registry.ts';
 import { rotate } from '../subnet/rotation.ts';
 import { type EtcdMembers, etcdMembers } from './etcd-members.ts';
+import { daemonOf, daemonsBeside, holderText as lockHolderText } from './file-lock.ts';
 import { nodeFiles } from './files.ts';
 import { chooseInterface, type HostInterface } from './interface/choose-interface.ts';
 import { readHostNetwork } from './interface/host-network.ts';
@@ -20,7 +27,7 @@ import type { LeaseReleaseOptions } from './options/lease-release-options.ts';
 import type { InterfaceWish, Options } from './options/run-options.ts';
 import type { StatusOptions } from './options/status-options.ts';
 import { networksInSubnetEnv } from './subnet-env.ts';
-import { systemClock } from './system-clock.ts';
+import { systemClock, systemRandom } from './system-clock.ts';
 import { systemCommands } from './system-commands.ts';
 
 // The commands beside the daemon: each is given its parts, prints, and resolves to the exit code.
@@ -42,14 +49,22 @@ export function outliveReaders(): void {
 }
 
 /** `cleanup`. */
-export function cleanUp({ routes, routeProtocol }: CleanupOptions): Promise<0 | 1> {
-  return withKernel((kernel) =>
-    runCleanup({
-      commands: systemCommands(),
-      say,
-      ...(routes ? { routes: { kernel, protocol: routeProtocol } } : {}),
-    }),
-  );
+export async function cleanUp(options: CleanupOptions): Promise<0 | 1> {
+  const { routes, routeProtocol, subnetFile, force, dryRun } = options;
+  const [running] = daemonsBeside(subnetFile);
+  if (running !== undefined && !force) {
+    const text = `a daemon (${lockHolderText(running)}) runs on this host`;
+    if (!dryRun) {
+      complain(
+        `${text}; nothing was removed. Stop it first (systemctl stop flanneld), or remove all the same: --force`,
+      );
+      return 1;
+    }
+    complain(`${text}: stop it first`);
+  }
+  const parts = { commands: systemCommands(), say, dryRun };
+  if (!routes) return await runCleanup(parts);
+  return await withKernel((kernel) => runCleanup({ ...parts, routes: { kernel, protocol: routeProtocol } }));
 }
 
 /** `status`. */
@@ -68,10 +83,11 @@ export async function releaseLease(
   warnings: readonly string[],
 ): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
-  const { lease, etcdPrefix, force } = options;
+  const { lease, etcdPrefix } = options;
   const { members, oldStore } = await connect(options);
   const registry = rotate(members);
   const { signal } = new AbortController();
+  const onTerminal = process.stdin.isTTY && process.stderr.isTTY;
   try {
     const target =
       'subnet' in lease ? lease : await hostTarget({ registry, oldStore, etcdPrefix }, lease.host, signal);
@@ -80,10 +96,51 @@ export async function releaseLease(
       complain('A lease can be named, too: lease release SUBNET, or --public-ip=ADDRESS');
       return 1;
     }
-    return await runLeaseRelease({ registry, etcdPrefix, force, target, out: say, err: complain }, signal);
+    const heldHere = await heldByThisHost(options);
+    const parts = { ...options, registry, target, heldHere, clock: systemClock, random: systemRandom };
+    return await runLeaseRelease(
+      { ...parts, out: say, err: complain, ...(onTerminal ? { confirm } : {}) },
+      signal,
+    );
+  } catch (error) {
+    if (!(error instanceof RegistryError)) throw error;
+    complain(explanationOf(error));
+    return 1;
   } finally {
     registry.close();
   }
+}
+
+async function confirm(question: string): Promise<boolean> {
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  // Ctrl-D and Ctrl-C reject, and the end of a terminal that is gone closes.
+  const ended = once(terminal, 'close').then(() => '');
+  const answered = terminal.question(`${question} [y/N] `).catch(() => '');
+  const answer = await Promise.race([answered, ended]);
+  terminal.close();
+  return /^y(es)?$/i.test(answer.trim());
+}
+
+/**
+ * Tells the keys that a daemon of this host holds. It is asked itself; where it does not answer, a lock on its subnet file and an
+ * address of this host say as much.
+ */
+async function heldByThisHost({
+  subnetFile,
+  statusSocket,
+}: LeaseReleaseOptions): Promise<(kv: KeyValue) => string | undefined> {
+  const holder = daemonOf(subnetFile);
+  if (holder === undefined) return () => undefined;
+  const answer = statusSocket === undefined ? undefined : await fetchStatus(statusSocket);
+  const addresses = () =>
+    Object.values(networkInterfaces()).flatMap((list = []) => list.map(({ address }) => address));
+  return ({ key, value }) => {
+    const held =
+      answer !== undefined && 'view' in answer
+        ? answer.view.lease?.key === key
+        : addresses().includes(holderText(value));
+    return held ? `the daemon of this host (${lockHolderText(holder)}) holds ${key}` : undefined;
+  };
 }
 
 /** By which addresses a host's lease is known: those given, else those its daemon would choose. */

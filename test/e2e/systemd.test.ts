@@ -212,7 +212,7 @@ describe('the units on a host with systemd', () => {
     );
     expect(await host.sh('stat -c %a /run/flannel/subnet.sock')).toBe('600');
     const asNobody = host.sh('setpriv --reuid=65534 --clear-groups flanneld-ts status 2>&1');
-    await expect(asNobody).rejects.toThrow(/only root may ask/);
+    await expect(asNobody).rejects.toThrow(/Only root may read the daemon's status: sudo flanneld-ts status/);
   });
 
   test("README's command has doctor look where the service does", async () => {

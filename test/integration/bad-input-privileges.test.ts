@@ -39,3 +39,36 @@ test.each([
   expect(await bench.allRoutes()).toEqual(routes);
   expect(await bench.etcdCalls()).toEqual(calls);
 });
+
+const withoutNetlink = [process.execPath, join(import.meta.dirname, '../testbed/without-netlink.ts')];
+
+test.each([
+  ['the daemon', [`--etcd-prefix=${PREFIX}`, '--iface=eth0', '--log-format=json']],
+  ['cleanup', ['cleanup', '--routes']],
+  ['doctor', ['doctor', `--etcd-prefix=${PREFIX}`, '--iface=eth0']],
+  ['lease release', ['lease', 'release', `--etcd-prefix=${PREFIX}`, '--iface=eth0']],
+])(
+  '%s without netlink sockets: one line that says what to allow, exit code 1, nothing touched',
+  async (_, argv) => {
+    const place = { namespace: bench.host.namespace, dir: join(bench.dir, 'no-netlink') };
+    const before = [await bench.allRoutes(), await bench.revision()];
+    const env = { FLANNELD_ETCD_ENDPOINTS: ENDPOINT };
+    const { code, stdout, stderr } = await runProgram({ ...place, argv, through: withoutNetlink, env });
+    expect(code, stderr.join('\n')).toBe(1);
+    expect([...stdout, ...stderr]).toHaveLength(1);
+    expect(stderr[0]).toMatch(
+      /cannot open a netlink socket: socket: EAFNOSUPPORT\. .*RestrictAddressFamilies=/,
+    );
+    expect(filesInRun(place)).toEqual([]);
+    expect([await bench.allRoutes(), await bench.revision()]).toEqual(before);
+  },
+);
+
+test('cleanup and lease release do without netlink sockets what needs none', async () => {
+  const place = { namespace: bench.host.namespace, dir: join(bench.dir, 'no-netlink') };
+  const run = (...argv: string[]) =>
+    runProgram({ ...place, argv, through: withoutNetlink, env: { FLANNELD_ETCD_ENDPOINTS: ENDPOINT } });
+  const released = await run('lease', 'release', '172.20.1.0/24', `--etcd-prefix=${PREFIX}`, '--force');
+  expect(released.code, released.stderr.join('\n')).toBe(0);
+  expect((await run('cleanup')).stderr.join('\n')).not.toContain('cannot open a netlink socket');
+});

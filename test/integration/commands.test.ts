@@ -1,9 +1,13 @@
-import { statSync } from 'node:fs';
+import { statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { StatusView } from '../../src/cli/status-view.ts';
 import { PREFIX } from '../testbed/cluster.ts';
+import { PROGRAM } from '../testbed/daemon.ts';
+import { onHost } from '../testbed/host.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
+import { RunningProcess } from '../testbed/process.ts';
 import { type Bench, ENDPOINT, startBench } from './bench.ts';
 import { runProgram } from './program.ts';
 import { etcdLeaseIds } from './route-watch.ts';
@@ -76,7 +80,10 @@ test('only root may ask for the status, and a daemon that was killed is no obsta
   const path = bench.daemon.subnetFile.replace('.env', '.sock');
   expect(statSync(path).mode & 0o777).toBe(0o600);
   await bench.daemon.kill9();
-  expect(await run('status')).toEqual({ code: 1, text: expect.stringMatching(/no answer .*no daemon runs/) });
+  expect(await run('status')).toEqual({
+    code: 1,
+    text: expect.stringContaining('No daemon answers at /run'),
+  });
   await bench.daemon.start();
   expect((await run('status')).code).toBe(0);
   expect(statSync(path).mode & 0o777).toBe(0o600);
@@ -197,6 +204,108 @@ test('doctor says what it cannot reach', async () => {
   );
   expect(text).toMatch(/PROBLEM +etcd: .*127\.0\.0\.1:1.*refused/);
   expect(code).toBe(1);
+});
+
+test('--json and --watch --json give the reason as JSON, too, when nobody answers', async () => {
+  const { stdout, stderr, code } = await runProgram({
+    ...bench.daemon.options,
+    argv: ['status', '--json', '--subnet-file=/run/other/subnet.env'],
+  });
+  expect([code, stderr]).toEqual([1, []]);
+  const reason = 'No daemon answers at /run/other/subnet.sock. Is it running? systemctl status flanneld.';
+  expect(JSON.parse(stdout.join(''))).toEqual({ error: expect.stringContaining(reason) });
+  const noSocket = await run('status', '--status-socket=/etc/hostname');
+  expect(noSocket).toEqual({ code: 1, text: '/etc/hostname is not a socket' });
+});
+
+test.each([
+  ['of this host', ['--iface=eth0']],
+  ['of this host by its address', ['--public-ip=10.211.55.100']],
+  ['of its subnet', []],
+])('lease release leaves the lease %s to the daemon that runs', async (_, flags) => {
+  if (!bench.daemon.running) await bench.daemon.start();
+  const operand =
+    flags.length > 0 ? [] : [bench.daemon.subnetEnv()['FLANNEL_SUBNET']?.replace('.1/', '.0/') ?? ''];
+  const before = await bench.revision();
+  const { code, text } = await run('lease', 'release', ...operand, ...etcd, ...flags);
+  expect(text).toBe(
+    `the daemon of this host (pid ${bench.daemon.pid}) holds ${ownKey()}; nothing was released. ` +
+      'Stop it first (systemctl stop flanneld), or release it all the same: --force',
+  );
+  expect(code).toBe(1);
+  expect(await bench.revision()).toBe(before);
+});
+
+test('lease release leaves the lease of a host whose daemon answers, whichever host it is asked on', async () => {
+  const elsewhere = (...flags: string[]) =>
+    runProgram({
+      namespace: bench.host.namespace,
+      dir: join(bench.dir, 'elsewhere'),
+      argv: ['lease', 'release', ...etcd, '--public-ip=10.211.55.100', ...flags],
+    });
+  const leases = await etcdLeaseIds(bench.etcd.first);
+  const refused = await elsewhere();
+  expect(refused.stderr).toEqual([
+    `the daemon of 10.211.55.100 runs and holds ${ownKey()}; nothing was released. ` +
+      'Stop it first, or release it all the same: --force',
+  ]);
+  expect(refused.code).toBe(1);
+  const before = await bench.revision();
+  const dry = await elsewhere('--dry-run');
+  expect(dry.stdout[0]).toContain(`delete ${ownKey()}`);
+  expect(dry.code).toBe(0);
+  expect(await bench.revision()).toBe(before);
+  expect(await etcdLeaseIds(bench.etcd.first)).toEqual(leases);
+  expect((await run('status')).code).toBe(0);
+});
+
+test('lease release asks at a terminal, and takes silence for no', async () => {
+  await bench.daemon.stop();
+  const key = ownKey();
+  const input = join(bench.dir, 'input');
+  await bench.host.exec('mkfifo', input);
+  const line = [process.execPath, PROGRAM, 'lease', 'release', ...etcd, '--iface=eth0'].join(' ');
+  const at = async (answer: string) => {
+    const terminal = ['sh', '-c', `exec script -qec '${line}' /dev/null <>${input}`];
+    const child = new RunningProcess(onHost(bench.daemon.options, terminal));
+    bench.onClose(async () => void (await child.stop('SIGKILL')));
+    const asked = (lines: readonly string[]) => lines.find((said) => said.startsWith('No daemon'));
+    const said = await child.waitFor(asked, 20_000, 'the question');
+    writeFileSync(input, answer);
+    const { code } = await child.exit;
+    return { code, said, text: child.stdout.join('\n') };
+  };
+  for (const answer of ['n\n', '\n', '\u0004']) {
+    const { code, said, text } = await at(answer);
+    expect(said).toMatch(/answers for 172\.20\.\d+\.0\/24 of 10\.211\.55\.100\. \(A flanneld never does\.\)/);
+    expect(text).toContain('nothing was released');
+    expect(code).toBe(1);
+    expect(await keys()).toContain(key);
+  }
+  const { code, text } = await at('y\n');
+  expect(text).toContain(`deleted ${key}`);
+  expect(code).toBe(0);
+  await bench.daemon.start();
+});
+
+test('cleanup leaves all to a daemon that runs', async () => {
+  if (!bench.daemon.running) await bench.daemon.start();
+  await bench.haveRoutes([PEER]);
+  const rules = () => bench.host.exec('iptables', '-S');
+  const before = [await rules(), await bench.allRoutes()];
+  const running = `a daemon (pid ${bench.daemon.pid}) runs on this host`;
+  const refused = await run('cleanup', '--routes');
+  expect(refused.text).toBe(
+    `${running}; nothing was removed. Stop it first (systemctl stop flanneld), or remove all the same: --force`,
+  );
+  expect(refused.code).toBe(1);
+  const dry = await run('cleanup', '--routes', '--dry-run');
+  expect(dry.text).toContain('would remove our rules: iptables filter');
+  expect(dry.text).toContain('would remove our route to 172.20.1.0/24');
+  expect(dry.text).toContain(running);
+  expect(dry.code).toBe(0);
+  expect([await rules(), await bench.allRoutes()]).toEqual(before);
+  expect((await run('cleanup', '--force')).text).toContain('removed our rules: iptables filter');
 });
 
 test('lease release gives back the lease of a host that is gone, with its etcd lease, and leaves others alone', async () => {

@@ -31,8 +31,11 @@ beforeAll(async () => {
   );
 });
 
+const rules = () => bench.host.exec('iptables', '-S');
+
 beforeEach(async () => {
   if (!first.running) await first.start();
+  await until(async () => (await rules()).includes('FLANNEL-FWD'), 20_000, 'no firewall rules');
 });
 
 afterAll(() => bench?.close());
@@ -41,7 +44,7 @@ afterAll(() => bench?.close());
 const state = async () => [
   await bench.revision(),
   await bench.allRoutes(),
-  await bench.host.exec('iptables-save'),
+  await rules(),
   readFileSync(first.subnetFile, 'utf8'),
   readFileSync(first.dockerOptsFile, 'utf8'),
 ];

@@ -35,7 +35,7 @@ describe('cleanup', () => {
   it('leaves the routes alone unless asked', async () => {
     const { tools, dsts, said, say } = host();
     expect(await runCleanup({ commands: tools, say })).toBe(0);
-    expect(said).toEqual(['there was nothing of ours']);
+    expect(said).toEqual(['there is nothing of ours']);
     expect(await dsts()).toHaveLength(4);
   });
 
@@ -44,6 +44,22 @@ describe('cleanup', () => {
     expect(await runCleanup({ commands: tools, say, routes })).toBe(0);
     expect(said).toEqual(['removed our routes: 2 of IPv4', 'removed our routes: 1 of IPv6']);
     expect(await dsts()).toEqual(['172.20.3.0/24']);
+  });
+
+  it('only says what it would remove when that is all that is asked', async () => {
+    const { tools, routes, dsts, said, say } = host();
+    await new CheckedFirewall({ commands: tools, close: async () => undefined }).check();
+    const written: string[] = [];
+    tools.before = ({ program }) => {
+      if (program.endsWith('restore')) written.push(program);
+      return undefined;
+    };
+    const before = await dsts();
+    expect(await runCleanup({ commands: tools, say, routes, dryRun: true })).toBe(0);
+    expect(said).toContain('would remove our rules: iptables filter');
+    expect(said).toContain('would remove our route to 172.20.1.0/24');
+    expect(said.filter((line) => !line.startsWith('would remove our '))).toEqual([]);
+    expect([await dsts(), written]).toEqual([before, []]);
   });
 
   it('says which route it could not remove', async () => {
@@ -89,6 +105,6 @@ describe('cleanup', () => {
     const { tools, said, say } = host();
     for (const program of ['nft', 'iptables-save', 'ip6tables-save']) tools.missing.add(program);
     expect(await runCleanup({ commands: tools, say })).toBe(0);
-    expect(said).toEqual(['there was nothing of ours']);
+    expect(said).toEqual(['there is nothing of ours']);
   });
 });

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { SeededRandom } from '../../sim/random.ts';
 import { type LeaseReleaseParts, runLeaseRelease } from '../../src/cli/lease.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
 import { LeaseWorld } from './lease-host.ts';
@@ -28,7 +29,12 @@ const put = (name: string, value = valueOf(ip), lease = world.etcd.grant(86_400)
 
 async function run(
   target: LeaseReleaseParts['target'],
-  { force = false, before = () => {} }: { force?: boolean; before?: (call: string) => void } = {},
+  {
+    before = () => {},
+    ...asked
+  }: Partial<Pick<LeaseReleaseParts, 'force' | 'dryRun' | 'confirm' | 'heldHere'>> & {
+    before?: (call: string) => void;
+  } = {},
 ): Promise<number> {
   const registry = rotate(world.etcd.connect('admin'));
   const txn = registry.txn.bind(registry);
@@ -38,7 +44,19 @@ async function run(
   };
   const out = (line: string) => void lines.push(line);
   const err = (line: string) => void errors.push(line);
-  const options = { registry, etcdPrefix: '/net', target, force, out, err };
+  const options = {
+    registry,
+    etcdPrefix: '/net',
+    target,
+    force: false,
+    dryRun: false,
+    heldHere: () => undefined,
+    clock: world.clock,
+    random: new SeededRandom(1),
+    out,
+    err,
+    ...asked,
+  };
   const running = runLeaseRelease(options, new AbortController().signal);
   let code: number | undefined;
   void running.then((value) => {
@@ -81,7 +99,7 @@ describe('lease release', () => {
     put('10.1.6.0-24', valueOf('10.211.0.2'), lease);
     expect(await run({ subnet: subnet('10.1.5.0/24') })).toBe(0);
     expect(world.keys).toEqual(['10.1.6.0-24']);
-    expect(lines.join('\n')).toContain(`${prefix}10.1.6.0-24 hangs on it, too`);
+    expect(lines.join('\n')).toContain(`${prefix}10.1.6.0-24 uses it, too`);
   });
 
   it('releases a key whose value cannot be read, by its subnet', async () => {
@@ -119,7 +137,7 @@ describe('lease release', () => {
   it('leaves a key that somebody changes in the same moment', async () => {
     put('10.1.5.0-24');
     const before = () => put('10.1.5.0-24', valueOf('10.211.0.2'));
-    expect(await run({ subnet: subnet('10.1.5.0/24') }, { before })).toBe(1);
+    expect(await run({ subnet: subnet('10.1.5.0/24') }, { before, force: true })).toBe(1);
     expect(world.kvs).toMatchObject([{ value: valueOf('10.211.0.2') }]);
     expect(errors.join()).toContain('meanwhile');
   });
@@ -130,7 +148,7 @@ describe('lease release', () => {
   ])('reads back when the answer is lost (applied: %s)', async (applied, code, keys) => {
     put('10.1.5.0-24');
     const before = () => world.etcd.loseNextReply({ applied });
-    expect(await run({ subnet: subnet('10.1.5.0/24') }, { before })).toBe(code);
+    expect(await run({ subnet: subnet('10.1.5.0/24') }, { before, force: true })).toBe(code);
     expect(world.keys).toHaveLength(keys);
     expect(errors).toHaveLength(code);
   });
@@ -152,6 +170,71 @@ describe('lease release', () => {
     expect(world.etcd.leaseIds).toEqual([]);
     const [name] = world.keys;
     expect(name).toBeUndefined();
-    expect(lines[0]).toContain(held);
+    expect(lines.join()).toContain(`released ${held}`);
+  });
+
+  it('revokes the etcd lease that two released keys share', async () => {
+    const lease = put('10.1.5.0-24');
+    put('10.1.5.0-24&fc00:1::-64', valueOf(ip, 'fd00::1'), lease);
+    expect(await run({ addresses: { ipv4: ip } })).toBe(0);
+    expect([world.keys, world.etcd.leaseIds]).toEqual([[], []]);
+    expect(lines.filter((line) => line === 'revoked its etcd lease')).toHaveLength(1);
+    expect(lines.join()).not.toContain('stays');
+  });
+
+  it('leaves the lease of a daemon that runs, unless forced', async () => {
+    const host = world.host(ip).start();
+    await world.clock.until('a lease', () => host.held !== undefined, 10_000);
+    const { keys } = world;
+    const leases = world.etcd.leaseIds;
+    expect(await run({ addresses: { ipv4: ip } })).toBe(1);
+    expect(errors.join()).toContain(
+      `the daemon of ${ip} runs and holds ${prefix}${keys[0]}; nothing was released`,
+    );
+    expect([world.keys, world.etcd.leaseIds]).toEqual([keys, leases]);
+    expect(host.held).toBeDefined();
+    expect(await run({ addresses: { ipv4: ip } }, { force: true })).toBe(0);
+    expect(lines.join()).toContain('released');
+    expect(lines.at(-1)).toContain('takes a subnet again at once');
+  });
+
+  it("leaves the lease that this host's daemon holds, without asking etcd for an answer", async () => {
+    put('10.1.5.0-24');
+    const calls: string[] = [];
+    const heldHere = ({ key }: { key: string }) => `the daemon of this host (pid 7) holds ${key}`;
+    const before = (call: string) => void calls.push(call);
+    expect(await run({ addresses: { ipv4: ip } }, { heldHere, before })).toBe(1);
+    expect(errors.join()).toMatch(/pid 7\) holds .*nothing was released\. Stop it first .*--force/);
+    expect([world.keys, calls]).toEqual([['10.1.5.0-24'], []]);
+    expect(await run({ addresses: { ipv4: ip } }, { heldHere, force: true })).toBe(0);
+  });
+
+  it.each([
+    [true, 0, 0],
+    [false, 1, 1],
+  ])('asks the operator once no daemon has answered, and heeds %s', async (yes, code, left) => {
+    put('10.1.5.0-24');
+    const questions: string[] = [];
+    const confirm = async (question: string) => {
+      questions.push(question);
+      return yes;
+    };
+    expect(await run({ addresses: { ipv4: ip } }, { confirm })).toBe(code);
+    expect(questions).toEqual(['Release it?']);
+    expect(errors[0]).toContain(`No daemon of flanneld-ts answers for 10.1.5.0/24 of ${ip}.`);
+    expect(world.keys).toHaveLength(left);
+    expect(errors.slice(1)).toEqual(yes ? [] : ['nothing was released']);
+    put('10.1.6.0-24');
+    expect(await run({ subnet: subnet('10.1.6.0/24') }, { confirm, force: true })).toBe(0);
+    expect(questions).toHaveLength(1);
+  });
+
+  it('changes nothing in a dry run, and says what it would do', async () => {
+    put('10.1.5.0-24');
+    const before = world.kvs;
+    expect(await run({ addresses: { ipv4: ip } }, { dryRun: true })).toBe(0);
+    expect(lines[0]).toBe(`would release 10.1.5.0/24 of ${ip}: delete ${prefix}10.1.5.0-24`);
+    expect(lines[1]).toContain('unless its daemon answers');
+    expect(world.kvs).toEqual(before);
   });
 });

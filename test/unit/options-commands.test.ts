@@ -23,8 +23,8 @@ describe('commands', () => {
   });
 
   it.each([
-    [['cleanup'], '--routes'],
-    [['lease', 'release'], '[SUBNET]'],
+    [['cleanup'], '[--routes] [--dry-run] [--force]'],
+    [['lease', 'release'], '[--dry-run] [--force] [flags] [SUBNET]'],
     [['doctor'], '[flags]'],
     [['status'], '[--json] [--watch]'],
   ])('%j has its own help', async (words, usage) => {
@@ -99,7 +99,13 @@ describe('cleanup', () => {
   it('needs to know nothing', async () => {
     expect(await parse(['cleanup'], { FLANNEL_ETCD_PREFIX: '/p', FLANNELD_V: 'wrong' })).toEqual({
       command: 'cleanup',
-      options: { routes: false, routeProtocol: 102 },
+      options: {
+        routes: false,
+        routeProtocol: 102,
+        subnetFile: '/run/flannel/subnet.env',
+        force: false,
+        dryRun: false,
+      },
     });
   });
 

@@ -69,8 +69,8 @@ describe('help and version', () => {
   it.each([
     ['status', ['--json', '--watch', '--status-socket', '--subnet-file']],
     ['health', ['--healthz-ip', '--healthz-port']],
-    ['cleanup', ['--routes']],
-    ['lease release', ['--force']],
+    ['cleanup', ['--routes', '--force', '--dry-run', '--subnet-file']],
+    ['lease release', ['--force', '--dry-run', '--status-socket', '--subnet-file']],
   ])("has the options of %s below a heading of their own, in the command's words", async (name, own) => {
     const help = await parseOptions({ argv: [...name.split(' '), '--help'], env: {} });
     if (help.command !== 'help') throw new Error('no help');

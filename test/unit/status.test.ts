@@ -1,7 +1,7 @@
 import { existsSync, lstatSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { createServer, type Server } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { runStatus } from '../../src/cli/status.ts';
 import type { StatusView } from '../../src/cli/status-view.ts';
@@ -235,13 +235,23 @@ describe('flanneld-ts status', () => {
   });
 
   it('exits 1 with a line when no daemon answers', async () => {
-    expect(await ask()).toEqual({ code: 1, out: '', err: expect.stringContaining('no daemon runs, or') });
-    await other(path);
-    expect(await ask()).toEqual({
+    const nobody =
+      `No daemon answers at ${path}. Is it running? systemctl status flanneld. ` +
+      'If it was started with another --subnet-file or --status-socket, pass the same flag.';
+    expect(await ask()).toEqual({ code: 1, out: '', err: nobody });
+    expect(await ask({ json: true })).toEqual({
       code: 1,
-      out: '',
-      err: `no answer at ${path}: what listens there is no flanneld-ts`,
+      out: `${JSON.stringify({ error: nobody })}\n`,
+      err: '',
     });
+    await other(path);
+    expect(await ask()).toEqual({ code: 1, out: '', err: `What answers at ${path} is no flanneld-ts` });
+  });
+
+  it('tells a file that is no socket from a daemon that does not run', async () => {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, '');
+    expect(await ask()).toEqual({ code: 1, out: '', err: `${path} is not a socket` });
   });
 
   it('asks again and again when told to watch, also after a daemon that is away for a moment', async () => {
@@ -271,8 +281,8 @@ describe('flanneld-ts status', () => {
     const wipe = '\u001b[H\u001b[2J\u001b[3J';
     expect(shown.slice(0, 2)).toEqual([wipe + text, wipe + text]);
     expect(shown.slice(2)).toEqual([
-      expect.stringContaining('no answer'),
-      expect.stringContaining('no answer'),
+      expect.stringContaining('No daemon answers'),
+      expect.stringContaining('No daemon answers'),
     ]);
   });
 });
@@ -337,7 +347,7 @@ describe('the status socket', () => {
     });
     expect(await ask()).toMatchObject({
       code: 1,
-      err: expect.stringMatching(/^no answer at .*: cannot be answered: broken$/),
+      err: expect.stringMatching(/^The daemon at .* gives no status: cannot be answered: broken$/),
     });
     expect(entries).toEqual([
       expect.objectContaining({

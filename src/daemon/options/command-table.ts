@@ -126,8 +126,9 @@ export const namedCommands: readonly Command[] = [
   },
   {
     words: ['lease', 'release'],
-    usage: '[flags] [SUBNET]',
-    describe: 'Gives back the lease of SUBNET, of the host at --public-ip, or of this host.',
+    usage: '[--dry-run] [--force] [flags] [SUBNET]',
+    describe:
+      'Gives back the lease of SUBNET, of the host at --public-ip, or of this host. Refuses while the daemon of that host runs, and asks before it releases when there is a terminal to ask at.',
     flags: leaseReleaseFlags,
     operand: 'SUBNET',
     read({ settings, warn, warnings, operand }) {
@@ -137,9 +138,9 @@ export const namedCommands: readonly Command[] = [
   },
   {
     words: ['cleanup'],
-    usage: '[--routes] [flags]',
+    usage: '[--routes] [--dry-run] [--force] [flags]',
     describe:
-      "Removes the daemon's firewall rules, and with --routes its routes; for a host where it has been stopped for good.",
+      "Removes the daemon's firewall rules, and with --routes its routes; for a host where it has been stopped for good. Refuses while a daemon runs.",
     flags: cleanupFlags,
     read: ({ settings }) => ({ command: 'cleanup', options: cleanupOptions(settings) }),
   },

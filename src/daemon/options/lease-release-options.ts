@@ -1,4 +1,5 @@
 import { canonicalAddress, parseSubnet, type Subnet } from '../../ip/ip.ts';
+import { dryRun } from './cleanup-options.ts';
 import { quote, UsageError } from './errors.ts';
 import { type EtcdAccess, etcdAccess } from './etcd-access.ts';
 import { type Flag, flagName } from './flag.ts';
@@ -6,17 +7,22 @@ import { etcdFlags } from './flags-etcd.ts';
 import { interfaceFlags } from './flags-host.ts';
 import { type InterfaceWish, interfaceWish } from './run-options.ts';
 import type { Settings } from './settings.ts';
+import { daemonsPlace, statusSocket } from './status-options.ts';
 import { flags } from './table.ts';
 import { boolean } from './values.ts';
 
 /** `lease release`: one lease, or that of a host; this one, where `host` names none by its public address. */
 export interface LeaseReleaseOptions extends EtcdAccess {
   readonly lease: { readonly subnet: Subnet } | { readonly host: InterfaceWish };
-  /** A reservation, too. */
+  /** A reservation, too, and the lease of a daemon that runs; without a question. */
   readonly force: boolean;
+  readonly dryRun: boolean;
+  /** The daemon of this host. */
+  readonly subnetFile: string;
+  readonly statusSocket?: string;
 }
 
-/** The word after the flags. */
+/** The word beside the flags. */
 export interface Operand {
   readonly text: string;
   /** For a message: without what may be a password. */
@@ -26,7 +32,7 @@ export interface Operand {
 const force = {
   name: 'force',
   group: 'Options',
-  describe: 'release a reservation, too',
+  describe: 'release a reservation, too, and the lease of a daemon that runs; asks nothing',
   fallback: 'false',
   parse: boolean,
   boolean: true,
@@ -36,6 +42,8 @@ const force = {
 /** The flags of `lease release`. */
 export const leaseReleaseFlags: readonly Flag<unknown>[] = [
   force,
+  dryRun,
+  ...daemonsPlace,
   ...Object.values(etcdFlags),
   ...Object.values(interfaceFlags),
   flags.help,
@@ -47,7 +55,14 @@ export function leaseReleaseOptions(
   warn: (message: string) => void,
   operand: Operand | undefined,
 ): LeaseReleaseOptions {
-  const access = { ...etcdAccess(settings, warn), force: settings.value(force) };
+  const socket = statusSocket(settings);
+  const access = {
+    ...etcdAccess(settings, warn),
+    force: settings.value(force),
+    dryRun: settings.value(dryRun),
+    subnetFile: settings.value(flags.subnetFile),
+    ...(socket === undefined ? {} : { statusSocket: socket }),
+  };
   const host = interfaceWish(settings);
   if (operand === undefined) return { ...access, lease: { host } };
   // A variable names this host for its daemon; only a flag is meant for this command.

@@ -32,18 +32,18 @@ const watch = {
   noEnvironment: true,
 } satisfies Flag<boolean>;
 
-/** The flags of `status`. */
-export const statusFlags: readonly Flag<unknown>[] = [
-  json,
-  watch,
+/** By which a command finds the daemon of this host. */
+export const daemonsPlace: readonly Flag<unknown>[] = [
   {
     ...flags.statusSocket,
     group: 'Options',
     describe: 'socket of the daemon (default: beside --subnet-file, .sock for .env)',
   },
   { ...flags.subnetFile, group: 'Options', describe: "the daemon's --subnet-file" },
-  flags.help,
 ];
+
+/** The flags of `status`. */
+export const statusFlags: readonly Flag<unknown>[] = [json, watch, ...daemonsPlace, flags.help];
 
 /** Reads them. Throws {@link UsageError}. */
 export function statusOptions(settings: Settings): StatusOptions {
