@@ -47,6 +47,11 @@ export class SimIptables {
     return done(['# Generated', `*${name}`, ...chains, ...rules, 'COMMIT', '# Completed', ''].join('\n'));
   }
 
+  /** `iptables-save`: the tables that somebody has used. */
+  saveAll(): Answer {
+    return done([...this.#tables.keys()].map((name) => this.save(name).stdout).join(''));
+  }
+
   /** `iptables-restore`: each table's lines together, or none of them. */
   restore(input: string, flush: boolean): Answer {
     let name = '';

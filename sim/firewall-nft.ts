@@ -19,15 +19,26 @@ export class SimNft {
     const chains = this.#tables.get(`${family} ${name}`);
     if (chains === undefined)
       return failed(1, `Error: No such file or directory\nlist table ${family} ${name}`);
+    return printed(this.#itemsOf(family, name, chains));
+  }
+
+  /** `nft -j list ruleset` */
+  listAll(): Answer {
+    return printed(
+      [...this.#tables].flatMap(([table, chains]) => {
+        const [family = '', name = ''] = table.split(' ');
+        return this.#itemsOf(family, name, chains);
+      }),
+    );
+  }
+
+  #itemsOf(family: string, name: string, chains: ReadonlyMap<string, Chain>): readonly object[] {
     const place = { family, table: name };
     const items = [...chains].flatMap(([chain, { hook, rules }]) => [
       { chain: { ...place, name: chain, handle: 0, ...hookFields(hook) } },
       ...rules.map(({ handle, text }) => ({ rule: { ...place, chain, handle, expr: expressions(text) } })),
     ]);
-    const table = { table: { family, name, handle: 0 } };
-    return done(
-      `${JSON.stringify({ nftables: [{ metainfo: { json_schema_version: 1 } }, table, ...items] })}\n`,
-    );
+    return [{ table: { family, name, handle: 0 } }, ...items];
   }
 
   /** `nft -f -`: all lines, or none. */
@@ -77,6 +88,10 @@ export class SimNft {
     if (verb === 'delete' && !tables.delete(table))
       refuse('Could not process rule: No such file or directory');
   }
+}
+
+function printed(items: readonly object[]): Answer {
+  return done(`${JSON.stringify({ nftables: [{ metainfo: { json_schema_version: 1 } }, ...items] })}\n`);
 }
 
 function changeChain(chains: Map<string, Chain>, verb: string, name: string, rest: string): void {

@@ -47,7 +47,7 @@ export class SimFirewall implements Commands {
     if (six === undefined) throw new CommandError('COMMAND_MISSING', `${program} is not installed`);
     const tables = this.#iptables[six === '6' ? 6 : 4];
     const table = args[args.indexOf('-t') + 1] ?? 'filter';
-    if (kind === '-save') return tables.save(table);
+    if (kind === '-save') return args.length === 0 ? tables.saveAll() : tables.save(table);
     if (kind === '-restore') return tables.restore(stdin, !args.includes('--noflush'));
     if (args.includes('--version')) return done(`${program} v${this.version} (nf_tables)\n`);
     return args.includes('-F')
@@ -60,6 +60,8 @@ export class SimFirewall implements Commands {
     switch (args.slice(0, 3).join(' ')) {
       case '-j list table':
         return this.#nft.list(family, name);
+      case '-j list ruleset':
+        return this.#nft.listAll();
       case '-f -':
         return this.#nft.apply(stdin);
       case 'flush ruleset':

@@ -1,6 +1,8 @@
 import { junkText, oddities, ownFaults, peerFaults, routedText } from '../backend/faults.ts';
+import { type Passage, readBlockages } from '../firewall/blockages.ts';
 import { Firewall } from '../firewall/firewall.ts';
 import { familiesOf, type PerFamily, type Subnet } from '../ip/ip.ts';
+import { linkInside } from '../kernel/addresses.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { BackoffPolicy } from '../runtime/backoff.ts';
 import { explanationOf } from '../runtime/errors.ts';
@@ -238,7 +240,7 @@ export class Membership implements Member {
     const { parts, options, activity, config, onPhase } = this.#options;
     const networks = networksOf(config, subnets);
     this.#bridge.expect(networks.ipv4);
-    const firewall = this.#makeFirewall(networks);
+    const firewall = this.#makeFirewall(networks, interfaces);
     const routing = new Routing({
       parts,
       options,
@@ -264,13 +266,26 @@ export class Membership implements Member {
     if (!config.enableNFTables) await reportBridgeFilter({ ...parts, families });
   }
 
-  #makeFirewall(networks: PerFamily<FamilyNetwork>): Firewall {
+  #makeFirewall(networks: PerFamily<FamilyNetwork>, interfaces: InterfaceWatch): Firewall {
     const { parts, options, activity, config } = this.#options;
+    const mode = config.enableNFTables ? 'nftables' : 'iptables';
+    const { commands, kernel } = parts;
+    const look = async (signal: AbortSignal) => {
+      const uplink = interfaces.host.name;
+      const passages: Passage[] = [];
+      for (const network of [networks.ipv4, networks.ipv6]) {
+        if (network === undefined) continue;
+        const bridge = await linkInside(kernel, network.subnet, signal);
+        passages.push({ ...network, uplink, ...(bridge === undefined ? {} : { bridge }) });
+      }
+      return await readBlockages({ commands, passages, mode }, signal);
+    };
     return new Firewall({
       ...parts,
       activity,
       networks,
-      mode: config.enableNFTables ? 'nftables' : 'iptables',
+      mode,
+      look,
       masquerade: options.ipMasq,
       fullyRandom: options.ipMasqFullyRandom,
       forwardRules: options.iptablesForwardRules,

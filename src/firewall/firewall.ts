@@ -1,3 +1,4 @@
+import type { Family } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Commands } from '../runtime/commands.ts';
@@ -6,7 +7,8 @@ import type { Logger } from '../runtime/logger.ts';
 import type { Random } from '../runtime/random.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { Wake } from '../runtime/wake.ts';
-import { forwardObstacles } from './forward.ts';
+import type { Blockage } from './blockages.ts';
+import type { SavedTable } from './iptables-save.ts';
 import { type FamilyTasks, type FirewallSettings, familyTasks, type Task } from './tasks.ts';
 import { isMissing } from './tool.ts';
 
@@ -16,6 +18,9 @@ export interface FirewallOptions extends FirewallSettings {
   readonly random: Random;
   readonly log: Logger;
   readonly trouble: TroubleLog;
+  readonly notices: TroubleLog;
+  /** What of this host's whole packet filter keeps containers' packets from passing. Costs some processes. */
+  readonly look: (signal: AbortSignal) => Promise<readonly Blockage[]>;
   /** Told of each repair. */
   readonly activity?: Activity;
   /** How often the rules are checked. */
@@ -24,6 +29,9 @@ export interface FirewallOptions extends FirewallSettings {
 
 /** After a failure the next try does not wait longer than this. */
 const retryMs = 10_000;
+
+/** The whole packet filter is looked at this often, and after each change that shows in what is read anyway. */
+const lookEveryMs = 60_000;
 
 /** So many repairs in a row are no accident any more. */
 const fightChecks = 3;
@@ -48,17 +56,19 @@ export class Firewall {
   readonly #checked = new Set<Task>();
   /** Checks in a row that found something to repair, by task. */
   readonly #repairs = new Map<Task, number>();
-  /** Said already. */
-  readonly #obstacles = new Set<string>();
+  /** What iptables' tables filter held when they were last read. */
+  readonly #filters = new Map<Family, string>();
+  #lookedAt = '';
+  #lookedAtMs = Number.NEGATIVE_INFINITY;
   readonly #triedWake = new Wake();
   #tried = false;
 
   constructor(options: FirewallOptions) {
     this.#options = options;
     const { commands, networks } = options;
-    const onFilter: Parameters<typeof familyTasks>[4] = (table) => this.#lookForObstacles(table);
-    const tasksOf = (family: 4 | 6): readonly FamilyTasks[] => {
+    const tasksOf = (family: Family): readonly FamilyTasks[] => {
       const network = family === 4 ? networks.ipv4 : networks.ipv6;
+      const onFilter = (table: SavedTable) => void this.#filters.set(family, textOf(table));
       return network === undefined ? [] : [familyTasks(commands, options, family, network, onFilter)];
     };
     this.#families = [...tasksOf(4), ...tasksOf(6)].map(({ wanted, unwanted }) => ({
@@ -72,6 +82,7 @@ export class Firewall {
     const { clock, random, resyncMs } = this.#options;
     for (;;) {
       const fine = await this.#check(signal);
+      await this.#lookIfDue(signal);
       this.#tried = true;
       this.#triedWake.wake();
       const waitMs = fine ? resyncMs : Math.min(resyncMs, retryMs);
@@ -169,13 +180,38 @@ export class Firewall {
     return false;
   }
 
-  #lookForObstacles(table: Parameters<typeof forwardObstacles>[0]): void {
-    const { forwardRules, forwardPosition, mode, log } = this.#options;
-    if (!forwardRules) return;
-    for (const obstacle of forwardObstacles(table, mode === 'iptables' ? forwardPosition : 'none')) {
-      if (this.#obstacles.has(obstacle)) continue;
-      this.#obstacles.add(obstacle);
-      log.warn({ event: 'firewall-obstacle' }, obstacle);
+  /** Asks for what blocks packets when it may have changed, and otherwise now and then: other tables change unseen. */
+  async #lookIfDue(signal: AbortSignal): Promise<void> {
+    const { clock, look, trouble, notices } = this.#options;
+    const seen = [...this.#filters.values()].join('\n');
+    const nowMs = clock.monotonic();
+    if (seen === this.#lookedAt && nowMs - this.#lookedAtMs < lookEveryMs) return;
+    let blockages: readonly Blockage[];
+    try {
+      blockages = await look(signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      const message = `the packet filter cannot be searched for rules that drop containers' packets: ${explanationOf(error)}`;
+      notices.report('forward-unread', message, { error });
+      return;
+    } finally {
+      [this.#lookedAt, this.#lookedAtMs] = [seen, nowMs];
     }
+    notices.clear('forward-unread', 'the packet filter can be read again');
+    const told = (effect: Blockage['effect']) =>
+      blockages.filter((one) => one.effect === effect).map(({ text, remedy }) => `${text}. ${remedy}`);
+    tell(trouble, 'forward-closed', told('closed'));
+    tell(notices, 'forward-partly', told('partly'));
   }
+}
+
+function tell(log: TroubleLog, what: string, texts: readonly string[]): void {
+  if (texts.length > 0) log.report(what, texts.join('. '));
+  else log.clear(what, "the firewall lets containers' packets pass");
+}
+
+function textOf(table: SavedTable): string {
+  return [...table]
+    .map(([name, { policy, rules }]) => [name, policy, ...rules.map(({ text }) => text)].join('\n'))
+    .join('\n');
 }

@@ -47,6 +47,12 @@ export function parseSave(output: string, table: string): SavedTable {
   return chains;
 }
 
+/** Reads the output of `iptables-save` without a table: all that iptables can show. Throws {@link UnreadableError}. */
+export function parseSaveAll(output: string): ReadonlyMap<string, SavedTable> {
+  const sections = output.matchAll(/^\*(\S+)\n[\s\S]*?^COMMIT$/gm);
+  return new Map([...sections].map(([text, name = '']) => [name, parseSave(text, name)]));
+}
+
 function readLine(
   line: string,
   chains: Map<string, { policy: string | undefined; rules: SavedRule[] }>,

@@ -17,7 +17,7 @@ export interface NftChain {
 /** A table by its chains. */
 export type NftTable = ReadonlyMap<string, NftChain>;
 
-type Json = { readonly [key: string]: unknown };
+export type Json = { readonly [key: string]: unknown };
 
 /** Reads the output of `nft -j list table FAMILY NAME`. Throws {@link UnreadableError}. */
 export function parseNftTable(output: string): NftTable {
@@ -31,7 +31,8 @@ export function parseNftTable(output: string): NftTable {
   return chains;
 }
 
-function itemsOf(output: string): readonly Json[] {
+/** The items that `nft -j` printed. Throws {@link UnreadableError}. */
+export function itemsOf(output: string): readonly Json[] {
   let parsed: unknown;
   try {
     parsed = JSON.parse(output);
@@ -96,14 +97,14 @@ function masqueradeText(options: unknown): string | undefined {
   return random && Object.keys(more).length === 0 ? 'masquerade fully-random' : undefined;
 }
 
-function asJson(value: unknown): Json | undefined {
+export function asJson(value: unknown): Json | undefined {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : undefined;
 }
 
-function asList(value: unknown): readonly unknown[] {
+export function asList(value: unknown): readonly unknown[] {
   return Array.isArray(value) ? (value as unknown[]) : [];
 }
 
-function asText(value: unknown): string {
+export function asText(value: unknown): string {
   return typeof value === 'string' || typeof value === 'number' ? String(value) : '';
 }

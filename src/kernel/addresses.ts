@@ -1,5 +1,6 @@
-import { type Family, parseAddress } from '../ip/ip.ts';
+import { containsAddress, type Family, parseAddress, type Subnet } from '../ip/ip.ts';
 import { ipv6Text } from '../ip/ipv6-text.ts';
+import type { Kernel } from './kernel.ts';
 
 /**
  * Canonical text of an address in the kernel's byte order (4 or 16 bytes), the same as src/ip makes; undefined for any
@@ -17,4 +18,15 @@ export function addressBytes(family: Family, text: string): Buffer | undefined {
   const parsed = parseAddress(text);
   if (parsed?.family !== family) return undefined;
   return Buffer.from(parsed.value.toString(16).padStart(family === 4 ? 8 : 32, '0'), 'hex');
+}
+
+/** The name of the link with an address in `subnet`: of the bridge of this host's containers; undefined when there is none. */
+export async function linkInside(
+  kernel: Pick<Kernel, 'links' | 'addresses'>,
+  subnet: Subnet,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const [links, addresses] = [await kernel.links(signal), await kernel.addresses(signal)];
+  const inside = addresses.find(({ address }) => containsAddress(subnet, address));
+  return links.find(({ index }) => index === inside?.linkIndex)?.name;
 }

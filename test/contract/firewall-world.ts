@@ -1,5 +1,6 @@
 import { SimLog } from '../../sim/log.ts';
 import { SeededRandom } from '../../sim/random.ts';
+import type { Blockage } from '../../src/firewall/blockages.ts';
 import { Firewall } from '../../src/firewall/firewall.ts';
 import type { FirewallSettings } from '../../src/firewall/tasks.ts';
 import { type Family, parseSubnet, type Subnet } from '../../src/ip/ip.ts';
@@ -79,6 +80,9 @@ export class CheckedFirewall {
   readonly clock = new StepClock();
   readonly log = new SimLog(this.clock);
   readonly trouble = new TroubleLog(this.clock, this.log.of('host'));
+  readonly notices = new TroubleLog(this.clock, this.log.of('host'));
+  /** What its looks find. */
+  look: () => Promise<readonly Blockage[]> = async () => [];
   /** Programs its checks have run, as `program args`. */
   readonly ran: string[] = [];
   /** Called before each program its checks run. */
@@ -103,6 +107,8 @@ export class CheckedFirewall {
       random: new SeededRandom(1),
       log: this.log.of('host'),
       trouble: this.trouble,
+      notices: this.notices,
+      look: () => this.look(),
       resyncMs,
     });
   }

@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { readBlockages } from '../../src/firewall/blockages.ts';
 import { CheckedFirewall, Operator } from '../contract/firewall-world.ts';
 import { makeBusyboxImage, runBusybox } from '../testbed/busybox.ts';
 import { type Docker, startDocker } from '../testbed/docker.ts';
@@ -79,5 +80,9 @@ test("with Docker's policy of DROP containers reach each other across hosts, als
   await firewall.check();
   expect(firewall.writes).toEqual([]);
   expect(await reaches('cb', await runBusybox(docker, image, 'one'))).toBe(true);
-  expect(firewall.messages('firewall-obstacle')).toEqual([]);
+  const passages = [{ ...networksOf('a').ipv4, uplink: 'eth0', bridge: 'docker0' }];
+  const { commands } = tools;
+  const { signal } = new AbortController();
+  // The operator's rule for one address of the outside is none of the network's.
+  expect(await readBlockages({ commands, passages, mode: 'iptables' }, signal)).toEqual([]);
 });

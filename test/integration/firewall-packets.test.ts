@@ -120,13 +120,10 @@ describe.each(modes)('$name', ({ variant, mode }) => {
       expect(await network.seenFrom('cx', 'out', 4)).toBeUndefined();
     });
   } else {
-    test("cannot get past iptables' REJECT, and says so", async () => {
+    test("cannot get past iptables' REJECT", async () => {
       await onBoth(['-A FORWARD -j REJECT'], prohibited);
-      const tools = network.tools('a', variant);
-      const firewall = new CheckedFirewall(tools, { mode, networks: networksOf('a') });
-      await firewall.check();
+      await new CheckedFirewall(network.tools('a', variant), { mode, networks: networksOf('a') }).check();
       expect(await network.seenFrom('ca', 'cb', 4)).toBeUndefined();
-      expect(firewall.messages('firewall-obstacle')).toEqual([expect.stringContaining('cannot overrule')]);
     });
   }
 

@@ -250,7 +250,12 @@ describe('the doctor', () => {
     expect(`${exitCode}${stderr}`).toBe('0');
   };
 
-  const firewallFaults: readonly (readonly [string, Partial<DoctorOptions>, () => void, RegExp])[] = [
+  const firewallFaults: readonly (readonly [
+    string,
+    Partial<DoctorOptions>,
+    () => void | Promise<void>,
+    RegExp,
+  ])[] = [
     [
       'rules that are gone',
       {},
@@ -267,23 +272,24 @@ describe('the doctor', () => {
       'rules that stand behind a REJECT',
       { iptablesForwardPosition: 'last' },
       () => operator('*filter\n-I FORWARD 1 -j REJECT --reject-with icmp-host-prohibited\nCOMMIT\n'),
-      /note {5}iptables' chain FORWARD has a rule that lets nothing pass, and ours stand behind it/,
+      /PROBLEM {2}the firewall drops all packets between containers .*chain FORWARD, rule "-j REJECT .*\n.*iptables -D FORWARD -j REJECT/,
     ],
     [
       'Docker that drops what comes from other hosts',
       {},
       () =>
         operator(
-          '*filter\n-N DOCKER\n-A FORWARD -j DOCKER\n-A DOCKER ! -i docker0 -o docker0 -j DROP\nCOMMIT\n',
+          '*filter\n-N DOCKER\n-I FORWARD 1 -j DOCKER\n-A DOCKER ! -i docker0 -o docker0 -j DROP\nCOMMIT\n',
         ),
-      /note {5}Docker drops packets .*--iptables-forward-position=first/,
+      /PROBLEM {2}Docker drops packets .*\n.*--iptables-forward-position=first/,
     ],
     [
       'containers closed in the table raw (Docker 28)',
       {},
-      () => {
+      async () => {
+        const own = bridgeAddress(await host.subnet()).replace(/1$/, '2');
         const raw = '-d 172.17.0.2 ! -i br-1 -j DROP\n-A PREROUTING -d 127.0.0.1 ! -i lo -j DROP';
-        operator(`*raw\n-A PREROUTING -d 172.20.20.2 ! -i docker0 -j DROP\n-A PREROUTING ${raw}\nCOMMIT\n`);
+        operator(`*raw\n-A PREROUTING -d ${own} ! -i docker0 -j DROP\n-A PREROUTING ${raw}\nCOMMIT\n`);
       },
       /PROBLEM {2}Docker lets no packet of another host reach 1 of .*\n.*allow-direct-routing/,
     ],
@@ -293,13 +299,13 @@ describe('the doctor', () => {
       () => {
         host.firewall.before = () => ({ exitCode: 4, stdout: '', stderr: 'Permission denied' });
       },
-      /PROBLEM {2}iptables filter: .*Permission denied.*\nPROBLEM {2}the firewall could not be looked at/,
+      /PROBLEM {2}iptables filter: .*Permission denied.*\nPROBLEM {2}the packet filter could not be searched/,
     ],
   ];
 
   it.each(firewallFaults)('tells of %s', async (_, options, breakIt, expected) => {
     await host.stop();
-    breakIt();
+    await breakIt();
     const { text } = await examine(options);
     expect(text).toMatch(expected);
     expect(text).toContain('all 2 peers are routed');

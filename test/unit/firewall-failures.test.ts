@@ -249,31 +249,3 @@ describe('what the installed iptables can', () => {
     expect(other.ran.filter((call) => call.includes('version'))).toEqual([]);
   });
 });
-
-describe('what keeps packets from passing in spite of our rules', () => {
-  const docker28 = [
-    '-N DOCKER',
-    '-A DOCKER ! -i docker0 -o docker0 -j DROP',
-    '-A FORWARD -o docker0 -j DOCKER',
-  ];
-  it.each([
-    ['nothing', {}, ['-A FORWARD -s 10.9.0.0/16 -j ACCEPT'], undefined],
-    ['iptables mode, a final REJECT', {}, ['-A FORWARD -j REJECT'], undefined],
-    [
-      'nftables mode, a final REJECT',
-      { mode: 'nftables' },
-      ['-A FORWARD -j REJECT'],
-      /nftables cannot overrule/,
-    ],
-    ['nftables mode, policy DROP', { mode: 'nftables' }, [':FORWARD DROP [0:0]'], /nftables cannot overrule/],
-    ['Docker 28', {}, docker28, /not published/],
-    ['forward rules off', { mode: 'nftables', forwardRules: false }, ['-A FORWARD -j REJECT'], undefined],
-  ] as const)('%s', async (_, settings, lines, message) => {
-    const { firewall, operator } = start(settings);
-    await operator.change('filter', lines);
-    await firewall.check();
-    await firewall.check();
-    const expected = message === undefined ? [] : [expect.stringMatching(message)];
-    expect(firewall.messages('firewall-obstacle')).toEqual(expected);
-  });
-});

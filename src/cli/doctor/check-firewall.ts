@@ -1,14 +1,18 @@
+import { readBlockages } from '../../firewall/blockages.ts';
 import type { ForwardPosition } from '../../firewall/forward.ts';
-import { readClosedContainers, readObstacles } from '../../firewall/obstacles.ts';
+import type { FirewallNetwork } from '../../firewall/rules.ts';
 import { familyTasks } from '../../firewall/tasks.ts';
 import type { PerFamily, Subnet } from '../../ip/ip.ts';
+import { linkInside } from '../../kernel/addresses.ts';
+import type { Kernel } from '../../kernel/kernel.ts';
 import type { Commands } from '../../runtime/commands.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
-import { type Finding, failed, note, ok, problem } from './finding.ts';
+import { attempt, type Finding, failed, note, ok, problem } from './finding.ts';
 
 /** How the daemon is to set its rules. */
 export interface FirewallFacts {
   readonly commands: Commands;
+  readonly kernel: Pick<Kernel, 'links' | 'addresses'>;
   readonly ipMasq: boolean;
   readonly ipMasqFullyRandom: boolean;
   readonly iptablesForwardRules: boolean;
@@ -21,6 +25,8 @@ export interface FirewallPlace {
   readonly config?: NetworkConfig;
   readonly networks: PerFamily<Subnet>;
   readonly own: PerFamily<Subnet>;
+  /** Name of the interface that peers are reached by, where it is known. */
+  readonly uplink?: string;
 }
 
 type Mode = 'iptables' | 'nftables';
@@ -28,7 +34,7 @@ type Mode = 'iptables' | 'nftables';
 /** Whether our rules are there, and whether others stand in their way. Changes nothing; what cannot be read is a finding. */
 export async function checkFirewall(
   facts: FirewallFacts,
-  { config, networks, own }: FirewallPlace,
+  { config, networks, own, uplink }: FirewallPlace,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
@@ -37,10 +43,12 @@ export async function checkFirewall(
   for (const family of ['ipv4', 'ipv6'] as const) {
     const network = networks[family];
     const subnet = own[family];
-    if (network === undefined) continue;
-    if (subnet !== undefined) findings.push(...(await checkRules(facts, modes, { network, subnet }, signal)));
-    const mode = modes.length === 1 && modes[0] === 'nftables' ? 'none' : facts.iptablesForwardPosition;
-    findings.push(...(await checkObstacles(facts, mode, network, signal)));
+    if (network === undefined || subnet === undefined) continue;
+    const pair = { network, subnet };
+    findings.push(...(await checkRules(facts, modes, pair, signal)));
+    const mode = modes.length === 1 && modes[0] === 'nftables' ? 'nftables' : 'iptables';
+    const check = () => checkPassage(facts, mode, pair, uplink, signal);
+    findings.push(...(await attempt('the packet filter could not be searched', signal, check)));
   }
   return findings.filter((one, index) => findings.findIndex(({ text }) => text === one.text) === index);
 }
@@ -49,7 +57,7 @@ export async function checkFirewall(
 async function checkRules(
   facts: FirewallFacts,
   modes: readonly Mode[],
-  network: { readonly network: Subnet; readonly subnet: Subnet },
+  network: FirewallNetwork,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   let first: readonly Finding[] | undefined;
@@ -64,7 +72,7 @@ async function checkRules(
 async function rulesOfMode(
   { commands, ...facts }: FirewallFacts,
   mode: Mode,
-  network: { readonly network: Subnet; readonly subnet: Subnet },
+  network: FirewallNetwork,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   const { family } = network.subnet;
@@ -95,29 +103,18 @@ async function rulesOfMode(
   return findings;
 }
 
-async function checkObstacles(
-  { commands, iptablesForwardRules }: FirewallFacts,
-  jump: ForwardPosition | 'none',
-  network: Subnet,
+/** What drops containers' packets, whoever's rule it is. */
+async function checkPassage(
+  { commands, kernel }: FirewallFacts,
+  mode: Mode,
+  network: FirewallNetwork,
+  uplink: string | undefined,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
-  if (!iptablesForwardRules) return [];
-  try {
-    const obstacles = await readObstacles(commands, network.family, jump, signal);
-    const closed = await readClosedContainers(commands, network, signal);
-    return [
-      ...obstacles.map((text) => note(text)),
-      ...(closed === 0
-        ? []
-        : [
-            problem(
-              `Docker lets no packet of another host reach ${closed} of this host's containers (table raw, IPv${network.family})`,
-              '"allow-direct-routing": true in /etc/docker/daemon.json (Docker 28.2 and later), then restart Docker.',
-            ),
-          ]),
-    ];
-  } catch (error) {
-    signal.throwIfAborted();
-    return [failed('the firewall could not be looked at', error)];
-  }
+  const bridge = await linkInside(kernel, network.subnet, signal);
+  const passage = { ...network, ...(uplink && { uplink }), ...(bridge && { bridge }) };
+  const found = await readBlockages({ commands, passages: [passage], mode }, signal);
+  if (found.length === 0)
+    return [ok(`no firewall rule drops packets between containers (${network.network.text})`)];
+  return found.map(({ effect, text, remedy }) => (effect === 'closed' ? problem : note)(text, remedy));
 }

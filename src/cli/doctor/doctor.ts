@@ -84,11 +84,17 @@ async function examine(options: DoctorOptions, tell: Tell, signal: AbortSignal):
   const step = async (what: string, check: () => Promise<readonly Finding[]>) =>
     tell(await attempt(what, signal, check));
   const place = await findPlace(options, tell, signal);
-  const { own, networks, config } = place;
+  const { own, networks, config, chosen } = place;
   await step('addresses of this host', () => hostFindings(options, place, signal));
   await step('Docker', () => checkDaemonJson(options.files, own));
   await step('routes', () => routeFindings(options, place, signal));
-  await step('firewall', () => checkFirewall(options, { ...(config && { config }), networks, own }, signal));
+  await step('firewall', () =>
+    checkFirewall(
+      options,
+      { ...(config && { config }), networks, own, ...(chosen && { uplink: chosen.name }) },
+      signal,
+    ),
+  );
 }
 
 /** Asks daemon and etcd, and says what they say. */

@@ -1,0 +1,215 @@
+import type { Subnet } from '../ip/ip.ts';
+import type { Commands } from '../runtime/commands.ts';
+import { excerpt } from '../runtime/excerpt.ts';
+import { forwardChain } from './iptables-plan.ts';
+import { type Packets, rest } from './packet.ts';
+import { readFilters, readNftRule } from './read-filters.ts';
+import type { FirewallNetwork } from './rules.ts';
+import type { FirewallSettings } from './tasks.ts';
+import { type Culprit, type FilterTable, type Hook, type Outcome, walk } from './walk.ts';
+
+/** Something in this host's firewall that keeps packets between containers of different hosts from passing. */
+export interface Blockage {
+  /**
+   * `closed`: no new connection gets through, in one direction at least: a fault of this host. `partly`: some may not; it may
+   * be meant so.
+   */
+  readonly effect: 'closed' | 'partly';
+  /** What drops: table, chain and rule. No full stop at its end. */
+  readonly text: string;
+  /** What opens it, with the commands. */
+  readonly remedy: string;
+}
+
+/** What is to pass, and by which interfaces. */
+export interface Passage extends FirewallNetwork {
+  /** Name of the interface that peers are reached by. */
+  readonly uplink?: string;
+  /** Name of the interface that this host's containers are reached by; without it no rule about interfaces is decided. */
+  readonly bridge?: string;
+}
+
+export interface BlockageOptions {
+  readonly commands: Commands;
+  /** One for each family that is on. */
+  readonly passages: readonly Passage[];
+  readonly mode: FirewallSettings['mode'];
+}
+
+interface Found {
+  readonly table: FilterTable;
+  readonly base: string;
+  readonly passage: Passage;
+  readonly effect: Blockage['effect'];
+  readonly directions: readonly ('in' | 'out')[];
+  readonly culprits: readonly Culprit[];
+}
+
+/** So many rules of a chain are named. */
+const mostNamed = 3;
+
+/**
+ * Reads this host's whole packet filter once (nft's tables, both kinds of iptables) and follows packets between a container
+ * here and one on another host through every chain on their way. Resolves to what drops them, `closed` first; empty
+ * when nothing does. Changes nothing. Three to five short processes. Rejects with a FlannelError when the rules cannot be
+ * read; programs that are not installed have no rules.
+ *
+ * For `doctor`: `closed` is a problem, `partly` a note; `text` and `remedy` are fit for a finding as they are.
+ */
+export async function readBlockages(
+  { commands, passages, mode }: BlockageOptions,
+  signal: AbortSignal,
+): Promise<readonly Blockage[]> {
+  const families = passages.map(({ network }) => network.family);
+  const tables = await readFilters(commands, families, signal);
+  const found = passages.flatMap((passage) => tables.flatMap((table) => judge(table, passage)));
+  const ordered = found.toSorted((a, b) => Number(a.effect === 'partly') - Number(b.effect === 'partly'));
+  const blockages: Blockage[] = [];
+  for (const one of ordered) blockages.push(await describe(commands, one, mode, signal));
+  return blockages;
+}
+
+/** What the chains of one table do to the packets of one network. */
+export function judge(table: FilterTable, passage: Passage): readonly Found[] {
+  if (!table.families.includes(passage.network.family)) return [];
+  return [...table.chains].flatMap(([base, { hook }]) => {
+    if (hook === undefined) return [];
+    const outcomes = (['in', 'out'] as const).map((direction) => ({
+      direction,
+      ...through(table, base, hook, packetsOf(passage, direction)),
+    }));
+    const dropping = outcomes.filter(({ drops }) => drops.length > 0);
+    const closed = hook.devices === 'unknown' ? [] : dropping.filter(({ accepts }) => !accepts);
+    const worst = closed.length > 0 ? closed : dropping;
+    if (worst.length === 0) return [];
+    return [
+      {
+        table,
+        base,
+        passage,
+        effect: closed.length > 0 ? ('closed' as const) : ('partly' as const),
+        directions: worst.map(({ direction }) => direction),
+        culprits: [...new Map(worst.flatMap(({ drops }) => drops).map((one) => [nameOf(one), one])).values()],
+      },
+    ];
+  });
+}
+
+function through(table: FilterTable, base: string, hook: Hook, packets: Packets): Outcome {
+  const device = hook.name === 'egress' ? packets.outLink : packets.inLink;
+  const isAsked =
+    hook.devices === undefined ||
+    hook.devices === 'unknown' ||
+    device === undefined ||
+    hook.devices.includes(device);
+  return isAsked ? walk(table, base, packets) : { accepts: true, falls: false, drops: [] };
+}
+
+function packetsOf({ network, subnet, uplink, bridge }: Passage, direction: 'in' | 'out'): Packets {
+  const [here, there] = [[subnet], rest(network, subnet)];
+  return direction === 'in'
+    ? { family: network.family, source: there, destination: here, inLink: uplink, outLink: bridge }
+    : { family: network.family, source: here, destination: there, inLink: bridge, outLink: uplink };
+}
+
+function nameOf({ chain, rule }: Culprit): string {
+  return `${chain} ${rule?.text ?? ''}`;
+}
+
+async function describe(
+  commands: Commands,
+  found: Found,
+  mode: FirewallSettings['mode'],
+  signal: AbortSignal,
+): Promise<Blockage> {
+  const { table, passage, culprits, effect } = found;
+  const docker = dockerBlockage(found);
+  if (docker !== undefined) return docker;
+  const named: string[] = [];
+  for (const culprit of culprits.slice(0, mostNamed)) {
+    const { chain, rule } = culprit;
+    const text =
+      rule === undefined
+        ? 'policy drop'
+        : `rule ${excerpt(await ruleText(commands, table, culprit, signal), 200)}`;
+    named.push(`chain ${chain}, ${text}`);
+  }
+  const more = culprits.length > mostNamed ? `, and ${culprits.length - mostNamed} more` : '';
+  const place = table.program === 'nft' ? `table ${table.name}` : `${table.program}, table ${table.name}`;
+  return {
+    effect,
+    text: `the firewall ${whatItDrops(found)} (${passage.network.text}): ${place}, ${named.join('; ')}${more}`,
+    remedy: effect === 'closed' ? remedyOf(found, mode) : `If this is not meant: ${remedyOf(found, mode)}`,
+  };
+}
+
+function whatItDrops({ effect, directions }: Found): string {
+  if (effect === 'partly') return 'may drop packets between containers of different hosts';
+  if (directions.length > 1) return 'drops all packets between containers of different hosts';
+  return directions[0] === 'in'
+    ? "drops all packets from other hosts' containers to this host's"
+    : "drops all packets from this host's containers to other hosts'";
+}
+
+/** The rule in its program's own words. */
+async function ruleText(
+  commands: Commands,
+  table: FilterTable,
+  { chain, rule }: Culprit,
+  signal: AbortSignal,
+): Promise<string> {
+  const text = rule?.text ?? '';
+  return table.program === 'nft' ? await readNftRule(commands, table.name, chain, text, signal) : `"${text}"`;
+}
+
+/** Since version 28 Docker drops what comes to a container from another interface, unless its port was published. */
+function dockerBlockage({ table, culprits, passage }: Found): Blockage | undefined {
+  const isEach = (pattern: RegExp) => culprits.every(({ rule }) => pattern.test(rule?.text ?? ''));
+  const allow = '"allow-direct-routing": true in /etc/docker/daemon.json (Docker 28.2 and later)';
+  const network = `(${table.program}, table ${table.name}, ${passage.network.text})`;
+  if (table.name === 'raw' && isEach(/^-d \S+ ! -i \S+ -j DROP$/)) {
+    const { length } = culprits;
+    return {
+      effect: 'closed',
+      text: `Docker lets no packet of another host reach ${length} of this host's containers ${network}`,
+      remedy: `Set ${allow}, then restart Docker.`,
+    };
+  }
+  if (table.name !== 'filter' || !isEach(/^! -i (\S+) -o \1 -j DROP$/)) return undefined;
+  return {
+    effect: 'closed',
+    text: `Docker drops packets of other hosts to ports that are not published ${network}`,
+    remedy: `Set ${allow}, restart Docker, and start the daemon with --iptables-forward-position=first.`,
+  };
+}
+
+function remedyOf({ table, base, passage, culprits }: Found, mode: FirewallSettings['mode']): string {
+  const { program, name } = table;
+  const { network } = passage;
+  if (name.endsWith(' firewalld'))
+    return `firewall-cmd --permanent --zone=trusted --add-source=${network.text} && firewall-cmd --reload`;
+  if (program === 'nft') {
+    return `${nftAccepts(name, base, network)}; put both rules into the file that this table is loaded from (often /etc/nftables.conf), too`;
+  }
+  const option = name === 'filter' ? '' : ` -t ${name}`;
+  const accepts = `${program}${option} -I ${base} -s ${network.text} -j ACCEPT && ${program}${option} -I ${base} -d ${network.text} -j ACCEPT`;
+  const [first] = culprits;
+  const jumps = table.chains
+    .get(base)
+    ?.rules.some(({ action }) => 'chain' in action && action.chain === forwardChain.chain);
+  if (jumps === true) {
+    const position = 'start the daemon with --iptables-forward-position=first';
+    return first?.rule !== undefined && first.chain === base
+      ? `Remove the rule (${program} -D ${base} ${excerpt(first.rule.text, 200)}), or ${position}.`
+      : `${position.replace('s', 'S')}.`;
+  }
+  if (mode === 'iptables' || name !== 'filter') return accepts;
+  return `${accepts} (with Docker in the chain DOCKER-USER), or store "EnableNFTables": false; an accept in nftables' own tables cannot overrule it`;
+}
+
+function nftAccepts(table: string, chain: string, { text, family }: Subnet): string {
+  const protocol = family === 4 ? 'ip' : 'ip6';
+  return ['saddr', 'daddr']
+    .map((field) => `nft insert rule ${table} ${chain} ${protocol} ${field} ${text} accept`)
+    .join(' && ');
+}

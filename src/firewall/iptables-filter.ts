@@ -1,0 +1,112 @@
+import type { Family } from '../ip/ip.ts';
+import type { SavedTable } from './iptables-save.ts';
+import { addressTest, always, anyOf, linkTest, never, not, rangeOf, type Test, unknown } from './packet.ts';
+import type { Action, FilterChain, FilterRule, FilterTable, Hook } from './walk.ts';
+
+const hooks: Readonly<Record<string, Hook['name']>> = {
+  PREROUTING: 'prerouting',
+  FORWARD: 'forward',
+  POSTROUTING: 'postrouting',
+};
+
+/** Targets that end a packet's way through the table; all others but chains let it go on. */
+const verdicts: Readonly<Record<string, Action['kind'] & ('accept' | 'drop' | 'return')>> = {
+  DROP: 'drop',
+  REJECT: 'drop',
+  RETURN: 'return',
+  // A program decides about what is queued, and what is translated goes on.
+  ...Object.fromEntries(
+    ['ACCEPT', 'NFQUEUE', 'QUEUE', 'MASQUERADE', 'SNAT', 'DNAT', 'REDIRECT', 'NETMAP'].map((target) => [
+      target,
+      'accept' as const,
+    ]),
+  ),
+};
+
+/** A table that iptables keeps, as its rules judge packets. */
+export function iptablesFilter(
+  program: FilterTable['program'],
+  name: string,
+  saved: SavedTable,
+  family: Family,
+): FilterTable {
+  const chains = new Map<string, FilterChain>();
+  for (const [chain, { policy, rules }] of saved) {
+    const hook = policy === undefined ? undefined : hooks[chain];
+    chains.set(chain, {
+      rules: rules.map(({ words, text }) => ({ ...readRule(words, saved, family), text })),
+      ...(hook === undefined ? {} : { hook: { name: hook, drops: policy === 'DROP' } }),
+    });
+  }
+  return { program, name, families: [family], chains };
+}
+
+function readRule(words: readonly string[], saved: SavedTable, family: Family): Omit<FilterRule, 'text'> {
+  const tests: Test[] = [];
+  let negated = false;
+  for (const [index, word] of words.entries()) {
+    const value = words[index + 1] ?? '';
+    if (word === '-j' || word === '-g') return { tests, action: actionOf(word, value, saved) };
+    if (word === '!') {
+      negated = true;
+      continue;
+    }
+    // A value of the option before.
+    if (!word.startsWith('-')) continue;
+    const test = testOf(word, value, family);
+    tests.push(negated ? not(test) : test);
+    negated = false;
+  }
+  return { tests, action: { kind: 'continue' } };
+}
+
+function testOf(option: string, value: string, family: Family): Test {
+  const read = options[option];
+  return read === undefined ? unknown : read(value, family);
+}
+
+/** Names of matches test nothing themselves; an option that is not known here may test for anything. */
+const options: Readonly<Record<string, (value: string, family: Family) => Test>> = {
+  '-m': () => always,
+  '--comment': () => always,
+  '-s': (value, family) => inRange('source', value, family),
+  '-d': (value, family) => inRange('destination', value, family),
+  '-i': (value) => linkTest('inLink', value, '+'),
+  '-o': (value) => linkTest('outLink', value, '+'),
+  '-f': () => never,
+  '--ctstate': stateTest,
+  '--state': stateTest,
+  // Nothing is translated or known yet.
+  '--ctstatus': (value) => (value.split(',').includes('NONE') ? always : never),
+  '--mark': markTest,
+  '--src-type': typeTest,
+  '--dst-type': typeTest,
+  // Of rpfilter: routes lead back the way that packets came.
+  '--invert': () => never,
+  '--physdev-is-bridged': () => never,
+};
+
+function inRange(side: 'source' | 'destination', value: string, family: Family): Test {
+  const range = rangeOf(value);
+  return range === undefined ? unknown : addressTest(side, family, range);
+}
+
+function stateTest(value: string): Test {
+  return value.split(',').includes('NEW') ? always : never;
+}
+
+/** `0x4000/0x4000`, `0x1`; packets have the mark 0. */
+function markTest(value: string): Test {
+  return Number(value.split('/')[0]) === 0 ? always : never;
+}
+
+function typeTest(value: string): Test {
+  return anyOf(value.split(',').map((type) => (type === 'UNICAST' ? always : never)));
+}
+
+function actionOf(option: string, target: string, saved: SavedTable): Action {
+  const kind = verdicts[target];
+  if (kind !== undefined) return { kind };
+  if (!saved.has(target)) return { kind: 'continue' };
+  return { kind: option === '-g' ? 'goto' : 'jump', chain: target };
+}

@@ -1,0 +1,228 @@
+import type { Family } from '../ip/ip.ts';
+import { asJson, asList, asText, itemsOf, type Json } from './nft-ruleset.ts';
+import {
+  addressTest,
+  allOf,
+  always,
+  anyOf,
+  familyTest,
+  linkTest,
+  never,
+  not,
+  rangeOf,
+  type Test,
+  unknown,
+} from './packet.ts';
+import type { Action, FilterChain, FilterRule, FilterTable, Hook } from './walk.ts';
+
+/** Families whose chains see packets that this host passes on. */
+const families = new Set(['ip', 'ip6', 'inet', 'netdev']);
+const hooks = new Set<unknown>(['ingress', 'prerouting', 'forward', 'postrouting', 'egress']);
+
+/** Elements of a table's sets and maps, by name. */
+type Sets = ReadonlyMap<string, readonly unknown[]>;
+
+/** Reads the output of `nft -j list ruleset`. Throws UnreadableError. */
+export function nftFilter(output: string): readonly FilterTable[] {
+  const items = itemsOf(output);
+  const sets = new Map<string, Map<string, readonly unknown[]>>();
+  for (const item of items) {
+    const set = asJson(item['set']) ?? asJson(item['map']);
+    if (set === undefined) continue;
+    const table = tableOf(set);
+    const named = sets.get(table) ?? new Map<string, readonly unknown[]>();
+    sets.set(table, named.set(asText(set['name']), asList(set['elem'])));
+  }
+  const tables = new Map<string, Map<string, { hook?: Hook; rules: FilterRule[] }>>();
+  for (const item of items) {
+    const chain = asJson(item['chain']);
+    const rule = asJson(item['rule']);
+    if (chain !== undefined && families.has(asText(chain['family']))) {
+      const chains = tables.get(tableOf(chain)) ?? new Map<string, FilterChain & { rules: FilterRule[] }>();
+      tables.set(tableOf(chain), chains.set(asText(chain['name']), { rules: [], ...hookOf(chain) }));
+    }
+    if (rule !== undefined) {
+      const rules = tables.get(tableOf(rule))?.get(asText(rule['chain']))?.rules;
+      rules?.push(...readRule(rule, sets.get(tableOf(rule)) ?? new Map<string, readonly unknown[]>()));
+    }
+  }
+  return [...tables].map(([name, chains]) => ({ program: 'nft', name, families: seenBy(name), chains }));
+}
+
+function seenBy(table: string): readonly Family[] {
+  return table.startsWith('ip ') ? [4] : table.startsWith('ip6 ') ? [6] : [4, 6];
+}
+
+function tableOf({ family, table, name }: Json): string {
+  return `${asText(family)} ${asText(table ?? name)}`;
+}
+
+function hookOf({ hook, policy, dev, family }: Json): { hook?: Hook } {
+  if (!hooks.has(hook)) return {};
+  const devices = [dev].flat().map(asText).filter(Boolean);
+  const onDevice = family === 'netdev' || hook === 'ingress' || hook === 'egress';
+  return {
+    hook: {
+      name: hook as Hook['name'],
+      drops: policy === 'drop',
+      ...(onDevice ? { devices: devices.length === 0 ? 'unknown' : devices } : {}),
+    },
+  };
+}
+
+/** One rule, or for a verdict map one for each of its verdicts. */
+function readRule(rule: Json, sets: Sets): readonly FilterRule[] {
+  const text = `handle ${asText(rule['handle'])}`;
+  const tests: Test[] = [];
+  for (const statement of asList(rule['expr']).map((item) => asJson(item) ?? {})) {
+    const action = actionOf(statement);
+    if (action !== undefined) return [{ tests, action, text }];
+    const vmap = asJson(statement['vmap']);
+    if (vmap !== undefined) {
+      return elementsOf(vmap['data'], sets).map((element) => {
+        const [value, verdict] = asList(element);
+        return {
+          tests: [...tests, comparison(vmap['key'], value, sets)],
+          action: actionOf(asJson(verdict) ?? {}) ?? { kind: 'continue' },
+          text,
+        };
+      });
+    }
+    tests.push(testOf(statement, sets));
+  }
+  return [{ tests, action: { kind: 'continue' }, text }];
+}
+
+/** Statements that end a packet's way through the chain; a program decides about what is queued. */
+const verdicts: Readonly<Record<string, Action['kind'] & ('accept' | 'drop' | 'return')>> = {
+  drop: 'drop',
+  reject: 'drop',
+  return: 'return',
+  ...Object.fromEntries(
+    ['accept', 'queue', 'masquerade', 'snat', 'dnat', 'redirect'].map((name) => [name, 'accept' as const]),
+  ),
+};
+
+function actionOf(statement: Json): Action | undefined {
+  for (const [name, value] of Object.entries(statement)) {
+    const kind = verdicts[name];
+    if (kind !== undefined) return { kind };
+    if (name === 'jump' || name === 'goto') return { kind: name, chain: asText(asJson(value)?.['target']) };
+    // Rules that iptables wrote, where iptables is not there to show them.
+    if (name === 'xt' && ['DROP', 'REJECT'].includes(asText(asJson(value)?.['name'])))
+      return { kind: 'drop' };
+  }
+  return undefined;
+}
+
+/** Statements that every packet gets past. */
+const effects = new Set([
+  'counter',
+  'log',
+  'mangle',
+  'notrack',
+  'flow',
+  'dup',
+  'set',
+  'secmark',
+  'ct helper',
+]);
+
+function testOf(statement: Json, sets: Sets): Test {
+  const match = asJson(statement['match']);
+  if (match === undefined) {
+    const isComment = asJson(statement['xt'])?.['name'] === 'comment';
+    return isComment || Object.keys(statement).every((name) => effects.has(name)) ? always : unknown;
+  }
+  const { op, left, right } = match;
+  const test = comparison(left, right, sets);
+  if (op === '==' || op === 'in') return test;
+  return op === '!=' ? allOf([ofItsFamily(left), not(test)]) : unknown;
+}
+
+/** A test of an address is true of its family only, whatever it says. */
+function ofItsFamily(field: unknown): Test {
+  const protocol = asJson(asJson(field)?.['payload'])?.['protocol'];
+  return protocol === 'ip' ? familyTest(4) : protocol === 'ip6' ? familyTest(6) : always;
+}
+
+/** `left` is `right`, or one of its elements. */
+function comparison(left: unknown, right: unknown, sets: Sets): Test {
+  const field = asJson(left) ?? {};
+  const set = asJson(right)?.['set'];
+  if (Array.isArray(right) || set !== undefined || (typeof right === 'string' && right.startsWith('@')))
+    return anyOf(elementsOf(right, sets).map((element) => comparison(left, element, sets)));
+  const element = asJson(asJson(right)?.['elem']);
+  if (element !== undefined) return comparison(left, element['val'], sets);
+  const fields = asList(field['concat']);
+  if (fields.length > 0) {
+    const values = asList(asJson(right)?.['concat']);
+    return allOf(fields.map((one, index) => comparison(one, values[index], sets)));
+  }
+  const payload = asJson(field['payload']);
+  if (payload !== undefined) return payloadTest(payload, right);
+  const { key } = asJson(field['meta']) ?? asJson(field['ct']) ?? {};
+  if ('ct' in field) return ctTest(key, right);
+  if ('fib' in field) return fibTest(asJson(field['fib']) ?? {}, right);
+  const [masked] = asList(field['&']);
+  const { key: maskedKey } = asJson(asJson(masked)?.['meta']) ?? asJson(asJson(masked)?.['ct']) ?? {};
+  return metaTest(key ?? (maskedKey === 'mark' ? maskedKey : undefined), right);
+}
+
+function elementsOf(data: unknown, sets: Sets): readonly unknown[] {
+  if (typeof data === 'string') return sets.get(data.slice(1)) ?? [];
+  return Array.isArray(data) ? data : asList(asJson(data)?.['set']);
+}
+
+function payloadTest({ protocol, field }: Json, right: unknown): Test {
+  const family = protocol === 'ip' ? 4 : protocol === 'ip6' ? 6 : undefined;
+  // A test of one family's header fails on the other's.
+  if (family === undefined) {
+    if (protocol === 'icmp') return allOf([familyTest(4), unknown]);
+    return protocol === 'icmpv6' ? allOf([familyTest(6), unknown]) : unknown;
+  }
+  if (field !== 'saddr' && field !== 'daddr') return allOf([familyTest(family), unknown]);
+  const side = field === 'saddr' ? 'source' : 'destination';
+  const prefix = asJson(asJson(right)?.['prefix']);
+  const [from, to] = asList(asJson(right)?.['range']).map((end) => rangeOf(asText(end)));
+  const range = prefix
+    ? rangeOf(`${asText(prefix['addr'])}/${asText(prefix['len'])}`)
+    : rangeOf(asText(right));
+  if (from !== undefined && to !== undefined)
+    return addressTest(side, family, { first: from.first, last: to.last });
+  return range === undefined ? allOf([familyTest(family), unknown]) : addressTest(side, family, range);
+}
+
+function metaTest(key: unknown, right: unknown): Test {
+  const value = asText(right);
+  switch (key) {
+    case 'iifname':
+    case 'iif':
+      return linkTest('inLink', value, '*');
+    case 'oifname':
+    case 'oif':
+      return linkTest('outLink', value, '*');
+    case 'nfproto':
+    case 'protocol':
+      return familyTest(value === 'ipv6' || value === 'ip6' ? 6 : 4);
+    case 'mark':
+      return Number(value) === 0 ? always : never;
+    default:
+      return unknown;
+  }
+}
+
+/** Packets that begin a connection; nothing is translated or known of it yet. */
+function ctTest(key: unknown, right: unknown): Test {
+  const value = asText(right);
+  if (key === 'state') return value === 'new' ? always : never;
+  if (key === 'status') return never;
+  if (key === 'direction') return value === 'original' ? always : never;
+  return key === 'mark' ? metaTest(key, right) : unknown;
+}
+
+/** Routes lead back the way that packets came, and addresses of containers are no host's. */
+function fibTest({ result }: Json, right: unknown): Test {
+  if (typeof right === 'boolean') return right ? always : never;
+  return result === 'type' ? (asText(right) === 'unicast' ? always : never) : unknown;
+}

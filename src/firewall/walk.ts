@@ -1,0 +1,114 @@
+import type { Family } from '../ip/ip.ts';
+import { allOf, type Packets, type Test } from './packet.ts';
+
+/** What a rule does with the packets that all its tests are true of. */
+export type Action =
+  | { readonly kind: 'accept' | 'drop' | 'return' | 'continue' }
+  | { readonly kind: 'jump' | 'goto'; readonly chain: string };
+
+export interface FilterRule {
+  readonly tests: readonly Test[];
+  readonly action: Action;
+  /** The rule in iptables' words without `-A CHAIN`, or the handle that nft lists it with. */
+  readonly text: string;
+}
+
+/** Where in a packet's way the kernel asks a chain. */
+export interface Hook {
+  readonly name: 'ingress' | 'prerouting' | 'forward' | 'postrouting' | 'egress';
+  /** Whether packets that reach the end of the chain are dropped. */
+  readonly drops: boolean;
+  /** Of ingress and egress: the interfaces, `unknown` when they are not told. */
+  readonly devices?: readonly string[] | 'unknown';
+}
+
+export interface FilterChain {
+  readonly hook?: Hook;
+  readonly rules: readonly FilterRule[];
+}
+
+/** A table of the kernel's packet filter. */
+export interface FilterTable {
+  /** The program that changes it: nft, or an iptables such as `ip6tables-legacy`. */
+  readonly program: string;
+  /** `filter`; of nft with its family, `inet filter`. */
+  readonly name: string;
+  /** Whose packets it sees. */
+  readonly families: readonly Family[];
+  readonly chains: ReadonlyMap<string, FilterChain>;
+}
+
+/** What drops packets: a rule, or without one the policy of a chain. */
+export interface Culprit {
+  readonly chain: string;
+  readonly rule?: FilterRule;
+}
+
+/** What may become of packets in a chain. */
+export interface Outcome {
+  /** Some may be accepted. */
+  readonly accepts: boolean;
+  /** Some may come to the chain's end. */
+  readonly falls: boolean;
+  readonly drops: readonly Culprit[];
+}
+
+/** The kernel's limit is 16. */
+const deepest = 32;
+
+/** So many rules are kept at most. */
+const mostCulprits = 1_000;
+
+/**
+ * What becomes of packets in one of the kernel's chains and those it leads to. A rule whose tests may be true is followed both
+ * ways. Each chain is walked once, however many rules lead to it.
+ */
+export function walk(table: FilterTable, chain: string, packets: Packets): Outcome {
+  const known = new Map<string, Outcome>();
+  const { accepts, falls, drops } = walkChain(table, chain, packets, known, 0);
+  const policy = table.chains.get(chain)?.hook?.drops === true;
+  return falls && policy
+    ? { accepts, falls: false, drops: [...drops, { chain }] }
+    : { accepts: accepts || falls, falls: false, drops };
+}
+
+function walkChain(
+  table: FilterTable,
+  name: string,
+  packets: Packets,
+  known: Map<string, Outcome>,
+  depth: number,
+): Outcome {
+  const before = known.get(name);
+  if (before !== undefined) return before;
+  const chain = table.chains.get(name);
+  if (chain === undefined || depth > deepest) return { accepts: true, falls: true, drops: [] };
+  let accepts = false;
+  let falls = false;
+  let live = true;
+  const drops = new Set<Culprit>();
+  const take = (inner: Outcome) => {
+    accepts ||= inner.accepts;
+    for (const culprit of inner.drops) if (drops.size < mostCulprits) drops.add(culprit);
+  };
+  for (const rule of chain.rules) {
+    const match = allOf(rule.tests)(packets);
+    const { action } = rule;
+    if (match === 'no' || action.kind === 'continue') continue;
+    let passes = match === 'maybe';
+    if (action.kind === 'accept') accepts = true;
+    else if (action.kind === 'drop') take({ accepts: false, falls: false, drops: [{ chain: name, rule }] });
+    else if (action.kind === 'return') falls = true;
+    else if ('chain' in action) {
+      const inner = walkChain(table, action.chain, packets, known, depth + 1);
+      take(inner);
+      if (inner.falls && action.kind === 'goto') falls = true;
+      else if (inner.falls) passes = true;
+    }
+    live = passes;
+    if (!live) break;
+  }
+  const outcome = { accepts, falls: falls || live, drops: [...drops] };
+  known.set(name, outcome);
+  return outcome;
+}

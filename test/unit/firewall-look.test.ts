@@ -1,0 +1,91 @@
+import { describe, expect, it } from 'vitest';
+import { SimFirewall } from '../../sim/firewall.ts';
+import { type Blockage, readBlockages } from '../../src/firewall/blockages.ts';
+import { FirewallError } from '../../src/firewall/tool.ts';
+import { CheckedFirewall, ipv4, Operator } from '../contract/firewall-world.ts';
+
+function start(settings: ConstructorParameters<typeof CheckedFirewall>[1] = {}) {
+  const tools = new SimFirewall();
+  const world = { commands: tools, close: async () => undefined };
+  const firewall = new CheckedFirewall(world, { networks: { ipv4 }, masquerade: false, ...settings });
+  const passage = { ...ipv4, uplink: 'eth0', bridge: 'docker0' };
+  let looks = 0;
+  firewall.look = async () => {
+    looks++;
+    const mode = settings.mode ?? 'iptables';
+    return await readBlockages({ commands: tools, passages: [passage], mode }, new AbortController().signal);
+  };
+  return { firewall, operator: new Operator(world), looks: () => looks };
+}
+
+describe('a daemon that looks for rules which drop packets', () => {
+  const docker28 = [
+    '-N DOCKER',
+    '-A DOCKER ! -i docker0 -o docker0 -j DROP',
+    '-A FORWARD -o docker0 -j DOCKER',
+  ];
+  it.each([
+    ['nothing but another accept', {}, ['-A FORWARD -s 10.9.0.0/16 -j ACCEPT'], undefined],
+    ['a final REJECT in iptables mode', {}, ['-A FORWARD -j REJECT'], undefined],
+    ['a final REJECT in nftables mode', { mode: 'nftables' }, ['-A FORWARD -j REJECT'], /cannot overrule/],
+    ['a policy of DROP in nftables mode', { mode: 'nftables' }, [':FORWARD DROP [0:0]'], /cannot overrule/],
+    ['Docker 28', {}, docker28, /not published/],
+    [
+      'a REJECT of the network before our jump',
+      {},
+      ['-I FORWARD 1 -s 10.5.0.0/16 -j REJECT'],
+      /drops all packets between .*\(10\.5\.0\.0\/16\): iptables, table filter, chain FORWARD, rule "-s 10\.5\.0\.0\/16 -j REJECT .*Remove the rule \(iptables -D FORWARD -s 10\.5\.0\.0\/16 -j REJECT .*--iptables-forward-position=first/,
+    ],
+  ] as const)('finds with %s what is there', async (_, settings, lines, message) => {
+    const { firewall, operator } = start(settings);
+    await operator.change('filter', lines);
+    await firewall.check();
+    expect(firewall.trouble.current).toEqual(message === undefined ? [] : [expect.stringMatching(message)]);
+    expect(firewall.notices.current).toEqual([]);
+  });
+
+  it('is not ready while all is dropped, and only says so when some may be', async () => {
+    const { firewall, operator } = start();
+    await operator.change('filter', ['-I FORWARD 1 -p tcp -s 10.5.0.0/16 -j DROP']);
+    await firewall.check();
+    expect(firewall.trouble.current).toEqual([]);
+    expect(firewall.notices.current).toEqual([
+      expect.stringMatching(/may drop packets .*-p tcp.*If this is not meant: Remove/),
+    ]);
+    await operator.change('filter', ['-I FORWARD 1 -s 10.5.0.0/16 -j DROP']);
+    await firewall.check();
+    expect(firewall.trouble.current).toHaveLength(1);
+    await operator.run('iptables -F');
+    await firewall.check();
+    await firewall.check();
+    expect([...firewall.trouble.current, ...firewall.notices.current]).toEqual([]);
+  });
+
+  it('looks at start, when the table filter has changed, and otherwise once a minute', async () => {
+    const { firewall, operator, looks } = start();
+    await firewall.check();
+    const first = looks();
+    const second = await firewall.check().then(looks);
+    for (let checks = 0; checks < 9; checks++) await firewall.check();
+    expect([first, second, looks()]).toEqual([1, 1, 1]);
+    await operator.change('filter', ['-A FORWARD -s 10.9.0.0/16 -j ACCEPT']);
+    await firewall.check();
+    expect(looks()).toBe(2);
+    for (let checks = 0; checks < 14; checks++) await firewall.check();
+    expect(looks()).toBe(3);
+  });
+
+  it('says when it cannot look, and stays ready', async () => {
+    const { firewall } = start();
+    const works = firewall.look;
+    firewall.look = async (): Promise<readonly Blockage[]> => {
+      throw new FirewallError('FIREWALL_REFUSED', 'nft failed with exit code 1: no');
+    };
+    await firewall.check();
+    expect(firewall.trouble.current).toEqual([]);
+    expect(firewall.notices.current).toEqual([expect.stringContaining('nft failed with exit code 1')]);
+    firewall.look = works;
+    for (let checks = 0; checks < 14; checks++) await firewall.check();
+    expect(firewall.notices.current).toEqual([]);
+  });
+});
