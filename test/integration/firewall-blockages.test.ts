@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type Blockage, readBlockages } from '../../src/firewall/blockages.ts';
 import { CommandError } from '../../src/runtime/commands.ts';
@@ -212,6 +213,32 @@ describe.each(rows)('$what', ({ script, mode = 'iptables', effect, passes, text 
     if (effect !== undefined) expect(await look()).toEqual([]);
     for (const family of [4, 6] as const) expect(await packets(family, all), `IPv${family}`).toEqual(all);
   });
+});
+
+/**
+ * What firewalld 1.3.3 (Debian 12) had in the kernel: with its default zone, public, and after both networks were made
+ * sources of its zone trusted by the commands of the remedy.
+ */
+test('firewalld is named, and its zone trusted lets packets pass', async () => {
+  const load = (name: string) =>
+    inA(`nft -f ${join(import.meta.dirname, '../testbed/firewalld', `${name}.nft`)}`);
+  await load('default-zone');
+  const tools = network.tools('a', 'nft');
+  await new CheckedFirewall(tools, { networks: networksOf('a'), masquerade: false }).check();
+  const look = () => readBlockages({ ...tools, passages, mode: 'iptables' }, new AbortController().signal);
+  const found = await look();
+  expect(await packets(4, none)).toEqual(none);
+  expect(found).toMatchObject(
+    passages.map((passage) => ({
+      effect: 'closed',
+      text: expect.stringContaining('table inet firewalld, chain filter_FWD_public, rule "reject with'),
+      remedy: `firewall-cmd --permanent --zone=trusted --add-source=${passage.network.text} && firewall-cmd --reload`,
+    })),
+  );
+  await inA('nft delete table inet firewalld');
+  await load('network-trusted');
+  for (const family of [4, 6] as const) expect(await packets(family, all)).toEqual(all);
+  expect(await look()).toEqual([]);
 });
 
 /** What a remedy tells to type. */

@@ -194,6 +194,10 @@ describe('rules of nft', () => {
     expect(ofNft([[drop]], { family: 'ip' }, of6)).toBeUndefined();
   });
 
+  it('takes no container for an IPv4 address written as an IPv6 one', () => {
+    expect(ofNft([[eq(address('daddr', 'ip6'), net('::ffff:0.0.0.0', 96)), drop]], {}, of6)).toBeUndefined();
+  });
+
   it('an accept in one chain does not overrule a policy in another', () => {
     const place = { family: 'inet', table: 'other' };
     const other = { ...place, name: 'f', type: 'filter', hook: 'forward', prio: -100, policy: 'accept' };
