@@ -16,7 +16,7 @@ import type {
 } from '../src/kernel/kernel.ts';
 import type { SimKernel } from './kernel.ts';
 import type { SimEventStream } from './kernel-events.ts';
-import { insertMode, type RouteMatch, routeOfSpec } from './kernel-table.ts';
+import { type RouteMatch, routeOfSpec } from './kernel-table.ts';
 
 const MAX_DUMP_ATTEMPTS = 10;
 
@@ -98,7 +98,7 @@ export class SimKernelConnection implements Kernel, RouteFinder {
     const errno =
       op === 'remove'
         ? this.#kernel.remove(route.family, matchOf(route), this)
-        : this.#kernel.insert(routeOfSpec(route), insertMode(op), this);
+        : this.#kernel.insert(routeOfSpec(route), op, this);
     return errno === undefined ? { outcome: 'done' } : { outcome: 'failed', errno };
   }
 

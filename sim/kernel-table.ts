@@ -1,5 +1,5 @@
 import { addressBits, type Family, parseSubnet, type Subnet } from '../src/ip/ip.ts';
-import type { Route, RouteChange, RouteSpec } from '../src/kernel/kernel.ts';
+import type { Route, RouteSpec } from '../src/kernel/kernel.ts';
 import { hasGateway, sameRoute } from '../src/kernel/route.ts';
 
 /** How a route is put into the table: the NLM_F_* flags of the request, by the words of `ip route`. */
@@ -202,10 +202,6 @@ export function routeOfSpec({ gateway, linkIndex, type = 'unicast', ...spec }: R
   // IPv6 knows no metric 0: it means the default.
   const metric = spec.family === 6 && spec.metric === 0 ? 1024 : spec.metric;
   return { tos: 0, type, scope: 0, special: false, ...spec, metric, ...nexthop };
-}
-
-export function insertMode(op: RouteChange['op']): InsertMode {
-  return op === 'replace' ? 'replace' : 'add';
 }
 
 /** Destination with the host bits cleared; undefined when it is none of that family. */

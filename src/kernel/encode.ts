@@ -17,6 +17,7 @@ import {
 
 const FLAGS = {
   add: NLM_F.CREATE | NLM_F.EXCL,
+  prepend: NLM_F.CREATE,
   replace: NLM_F.CREATE | NLM_F.REPLACE,
   remove: 0,
 } as const;

@@ -169,6 +169,11 @@ export type RouteChange =
   /** CREATE|EXCL: fails with EEXIST when the key (dst, tos, metric) is taken. */
   | { readonly op: 'add'; readonly route: RouteSpec }
   /**
+   * CREATE: puts the route before the others of its key and takes none of them away; IPv4 fails with EEXIST when the very same
+   * route is there. IPv6 would merge it with those that have a gateway.
+   */
+  | { readonly op: 'prepend'; readonly route: RouteSpec }
+  /**
    * CREATE|REPLACE: replaces the first route of the key whoever owns it, without a gap; creates when there is none. IPv4
    * fails with EEXIST when the very same route stands behind another of its key: remove it first, then replace. IPv6 takes
    * the first that has a gateway as the new one has, or has none as it has none, nexthop objects among these; the first of

@@ -42,6 +42,37 @@ export function routeContract(at: () => KernelFixture): void {
     });
   });
 
+  describe('prepend', () => {
+    test('puts the route before all others of its key, and takes none of them', async () => {
+      await at().operator.addAddress('eth0', '172.20.1.1/24');
+      await at().operator.addRoute('append', { dst: DST, gateway: OTHER });
+      const before = await at().table();
+      await at().events.drain();
+      expect(await at().apply({ op: 'prepend', route: at().ours() })).toEqual(['done']);
+      expect(await at().told()).toEqual([`+ ${DST} via ${PEER} proto 102 metric 0`]);
+      expect(await at().table()).toEqual(
+        before.toSpliced(
+          before.findIndex((text) => text.startsWith(DST)),
+          0,
+          `${DST} via ${PEER} proto 102 metric 0`,
+        ),
+      );
+    });
+
+    test('creates when there is nothing', async () => {
+      expect(await at().apply({ op: 'prepend', route: at().ours() })).toEqual(['done']);
+      expect(await at().told()).toEqual([`+ ${DST} via ${PEER} proto 102 metric 0`]);
+    });
+
+    test('is refused where the very same route is', async () => {
+      await at().add(at().ours());
+      await at().operator.addRoute('prepend', { dst: DST, gateway: OTHER });
+      const before = await at().table();
+      expect(await at().apply({ op: 'prepend', route: at().ours() })).toEqual(['EEXIST']);
+      expect(await at().table()).toEqual(before);
+    });
+  });
+
   describe('replace', () => {
     test('creates when there is nothing', async () => {
       expect(await at().replace(at().ours())).toEqual(['done']);

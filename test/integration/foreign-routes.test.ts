@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { LogRecord } from '../testbed/daemon.ts';
-import type { KernelMonitor } from '../testbed/kernel-monitor.ts';
+import { gaps, type KernelMonitor } from '../testbed/kernel-monitor.ts';
 import { type Bench, startBench } from './bench.ts';
 
 const HEALTHZ_PORT = 8471;
@@ -74,8 +74,8 @@ test('the first start adopts what flanneld left without a gap, removes what is s
   expect(after.filter((line) => !before.includes(line)).map(plain)).toEqual(
     ADOPTABLE.map((route) => `${route} dev eth0 proto 102`),
   );
-  const deleted = (await monitor.since(mark)).filter(({ text }) => text.includes('Deleted'));
-  expect(deleted.map(({ text }) => plain(text.replace('[ROUTE]Deleted ', '')))).toEqual(
+  const deleted = gaps(await monitor.routesSince(mark));
+  expect(deleted.map((text) => plain(text.replace('Deleted ', '')))).toEqual(
     STALE.map((route) => `${route} dev eth0`),
   );
 });
@@ -129,15 +129,14 @@ test('a connected network that was there before the lease is never touched eithe
 test('another’s static route at a peer’s subnet is replaced three times a minute without a gap, then left as a conflict', async () => {
   const peer = '172.20.2.0/24';
   const ours = /^\[ROUTE\]172\.20\.2\.0\/24 via 10\.211\.55\.102 dev eth0 proto 102/;
+  const theirs = '172.20.2.0/24 via 10.211.55.150 dev eth0 proto 4';
   const start = await monitor.mark();
   for (let round = 1; round <= 3; round++) {
     const mark = await monitor.mark();
     await bench.host.ip(`route replace ${peer} via 10.211.55.150 dev eth0 proto static`);
-    const theirs = await monitor.waitFor(
-      /^\[ROUTE\]172\.20\.2\.0\/24 via 10\.211\.55\.150 dev eth0 proto 4/,
-      mark,
-    );
-    expect((await monitor.waitFor(ours, mark)).atMs - theirs.atMs).toBeLessThan(1_000);
+    const put = await monitor.waitFor(new RegExp(`^\\[ROUTE\\]${theirs}`), mark);
+    expect((await monitor.waitFor(ours, mark)).atMs - put.atMs).toBeLessThan(1_000);
+    await monitor.waitFor(new RegExp(`^\\[ROUTE\\]Deleted ${theirs}`), mark);
   }
   await bench.host.ip(`route replace ${peer} via 10.211.55.150 dev eth0 proto static`);
   const told = await bench.daemon.waitForLog(
@@ -149,8 +148,8 @@ test('another’s static route at a peer’s subnet is replaced three times a mi
   expect(body).toContain(peer);
   // Over a periodic check (every 11 s at most) it stays the other's, and nothing more is said.
   await sleep(11_500);
-  expect(await about(peer, start)).toHaveLength(7);
-  expect(await about(`Deleted ${peer}`, start)).toEqual([]);
+  expect(await about(peer, start)).toHaveLength(10);
+  expect(gaps(await monitor.routesSince(start))).toEqual([]);
   expect(bench.daemon.logs.filter(({ msg }) => msg?.includes('keeps putting a '))).toHaveLength(1);
 
   // As soon as the other has withdrawn it, ours is back.

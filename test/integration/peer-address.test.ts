@@ -62,11 +62,14 @@ describe('a peer whose address changes', () => {
       expect(routedMs - rewrittenMs).toBeLessThan(1_000);
     });
     expect(lost).toEqual([]);
+    const dst = subnetOf(peer);
     expect(await routes.changes()).toEqual(
-      others.map(({ name }) => {
-        return { host: name, deleted: false, dst: subnetOf(peer), gateway: '10.211.55.201' };
-      }),
+      others.flatMap(({ name: host }) => [
+        { host, deleted: false, dst, gateway: '10.211.55.201' },
+        { host, deleted: true, dst, gateway: peer.address },
+      ]),
     );
+    expect(await routes.deletions()).toEqual([]);
     await expectOnlyTheGatewayChanged('10.211.55.201');
   });
 

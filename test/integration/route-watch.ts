@@ -2,7 +2,7 @@ import { expect } from 'vitest';
 import { type Cluster, type ClusterHost, PREFIX } from '../testbed/cluster.ts';
 import { OUR_PROTOCOL } from '../testbed/daemon.ts';
 import type { EtcdMember } from '../testbed/etcd.ts';
-import { type KernelEventLine, type KernelMonitor, routeOf } from '../testbed/kernel-monitor.ts';
+import { gaps, type KernelEventLine, type KernelMonitor, routeOf } from '../testbed/kernel-monitor.ts';
 import { until } from '../testbed/netns.ts';
 
 /** What the kernel told of a route with a gateway. */
@@ -35,8 +35,14 @@ export class RouteWatch {
     return hosts.flatMap((host) => this.#seen(host).map(({ change }) => change));
   }
 
+  /** Those after which nothing was left for the destination. */
   async deletions(): Promise<readonly RouteChange[]> {
-    return (await this.changes()).filter(({ deleted }) => deleted);
+    const hosts = [...this.#monitors.keys()];
+    await this.#fence(hosts);
+    return hosts.flatMap((host) => {
+      const routes = this.#events(host).flatMap(({ text }) => routeOf(text) ?? []);
+      return gaps(routes).flatMap((text) => changeOf(host.name, text) ?? []);
+    });
   }
 
   /**
@@ -78,8 +84,14 @@ export class RouteWatch {
   }
 
   #seen(host: ClusterHost): readonly SeenChange[] {
-    const events = this.#monitors.get(host)?.events.slice(this.#marks.get(host) ?? 0) ?? [];
-    return events.flatMap((event) => seenChange(host.name, event) ?? []);
+    return this.#events(host).flatMap(({ atMs, text }) => {
+      const change = changeOf(host.name, routeOf(text) ?? '');
+      return change === undefined ? [] : [{ atMs, change }];
+    });
+  }
+
+  #events(host: ClusterHost): readonly KernelEventLine[] {
+    return this.#monitors.get(host)?.events.slice(this.#marks.get(host) ?? 0) ?? [];
   }
 
   async #everywhere(
@@ -112,11 +124,11 @@ interface SeenChange {
   readonly change: RouteChange;
 }
 
-function seenChange(host: string, { atMs, text }: KernelEventLine): SeenChange | undefined {
-  const found = /^(Deleted )?(?:replace )?(?:unicast )?(\S+) via (\S+) /.exec(routeOf(text) ?? '');
+function changeOf(host: string, route: string): RouteChange | undefined {
+  const found = /^(Deleted )?(?:replace )?(?:unicast )?(\S+) via (\S+) /.exec(route);
   if (found === null) return undefined;
   const [, deleted, dst = '', gateway = ''] = found;
-  return { atMs, change: { host, deleted: deleted !== undefined, dst, gateway } };
+  return { host, deleted: deleted !== undefined, dst, gateway };
 }
 
 /** The daemon's routes on a host, `dst via gateway`, in order. */

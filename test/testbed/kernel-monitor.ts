@@ -87,6 +87,23 @@ export async function monitorKernel(namespace: string): Promise<KernelMonitor> {
   return new KernelMonitor(namespace, process);
 }
 
+/**
+ * The deletions among these events of routes (without the label) after which nothing is known to be left for their destination: of a
+ * route that another one took the place of before it was deleted, packets miss nothing.
+ */
+export function gaps(events: readonly string[]): readonly string[] {
+  const live = new Map<string, Set<string>>();
+  return events.filter((text) => {
+    const [, deleted, route = ''] = /^(Deleted )?(?:replace )?(?:unicast )?(.*?) *$/.exec(text) ?? [];
+    const [dst = ''] = route.split(' ');
+    const there = live.get(dst) ?? new Set();
+    live.set(dst, there);
+    if (deleted === undefined) there.add(route);
+    else there.delete(route);
+    return deleted !== undefined && there.size === 0;
+  });
+}
+
 /** What an event tells of a route, without the label; undefined when it is about something else. */
 export function routeOf(text: string): string | undefined {
   return /^\[ROUTE\](.*)$/.exec(text)?.[1];

@@ -89,12 +89,16 @@ class MixedHost {
       .toSorted();
   }
 
-  /** IPv4 destinations whose route was removed since the last time. */
+  /** IPv4 destinations whose route was removed since the last time, and no new one put in its place before. */
   async removed(): Promise<readonly string[]> {
     const events = (await this.events?.drain()) ?? [];
-    return events.flatMap((event) =>
-      event.type === 'route-removed' && event.route.family === 4 ? [event.route.dst] : [],
-    );
+    const added = new Set<string>();
+    return events.flatMap((event) => {
+      if (!('route' in event) || event.route.family !== 4) return [];
+      const { dst } = event.route;
+      if (event.type === 'route-added') added.add(dst);
+      return event.type === 'route-removed' && !added.delete(dst) ? [dst] : [];
+    });
   }
 }
 

@@ -52,6 +52,37 @@ describe('what happens at the same time', () => {
     expect(host.own).toContain(`${first} via 10.99.0.1`);
   });
 
+  it.each(['prepend', 'replace'] as const)(
+    'leaves a network alone that an operator connects in place of a route that is just being replaced (%s)',
+    async (mode) => {
+      const { clock, kernel } = make();
+      await host.settled(peers);
+      kernel.createLink('br0');
+      const another = { dst: first, gateway: '10.211.55.101', linkIndex: host.eth0, protocol: 3 };
+      kernel.addRoute(another, mode);
+      // Nothing of this has reached the host when its answer to the route is on its way.
+      await clock.advance(0);
+      kernel.addAddress('br0', '172.20.1.1/24');
+      kernel.deleteRoute({ dst: first, protocol: 3 });
+      await clock.advance(200);
+      expect(kernel.routes(4).filter(({ dst }) => dst === first)).toMatchObject([{ protocol: 2 }]);
+      expect(host.state(first)).toContain('conflict');
+      kernel.removeAddress('br0', '172.20.1.1/24');
+      await clock.advance(200);
+      expect(host.own).toEqual(meshed);
+    },
+  );
+
+  it('leaves another program’s route alone when the kernel refuses the one that is to take its place', async () => {
+    const { clock, kernel } = make();
+    const dst = '172.20.4.0/24';
+    kernel.addRoute({ dst, gateway: '10.211.55.150', linkIndex: host.eth0, protocol: 4 });
+    await host.settled({ ...peers, [dst]: '10.99.0.1' });
+    await clock.advance(5_000);
+    expect(host.state(dst)).toBe('parked: unreachable: gateway 10.99.0.1 is not on link');
+    expect(host.routes((route) => route.dst === dst)).toEqual([`${dst} via 10.211.55.150`]);
+  });
+
   it('tries a gateway at once that a new list brings, whatever became of the old one', async () => {
     const { clock } = make();
     await host.settled({ ...peers, [first]: '10.99.0.1' });

@@ -113,15 +113,17 @@ describe('at rest', () => {
 });
 
 describe('a change', () => {
-  it('of a peer’s address is one replacement, without a gap', async () => {
+  it('of a peer’s address puts the new route before the old one, which then goes', async () => {
     host = new ReconcilerHost();
     await host.settled(peers);
     const events = await eventsOf(async () => {
       host.put(first, '10.211.55.111');
       await host.clock.advance(20_000);
     });
-    expect(events.map(({ type }) => type)).toEqual(['route-added']);
-    expect(events[0]).toMatchObject({ replaced: true, route: { dst: first, gateway: '10.211.55.111' } });
+    expect(events).toMatchObject([
+      { type: 'route-added', appended: false, route: { dst: first, gateway: '10.211.55.111' } },
+      { type: 'route-removed', route: { dst: first, gateway: '10.211.55.101' } },
+    ]);
   });
 
   it('of many leases is one batch', async () => {

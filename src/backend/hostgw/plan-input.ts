@@ -1,4 +1,4 @@
-import type { Route, RouteChange } from '../../kernel/kernel.ts';
+import type { Route, RouteChange, RouteSpec } from '../../kernel/kernel.ts';
 import type { Reason } from '../backend.ts';
 import type { DesiredRoute } from './claims.ts';
 import type { Owner, Ownership } from './ownership.ts';
@@ -39,7 +39,9 @@ export type LinkState =
   | { readonly index: number; readonly problem?: undefined }
   | { readonly index?: number; readonly problem: string };
 
-export type PlannedChange = RouteChange & {
+export type PlannedChange = Exclude<RouteChange, { readonly op: 'prepend' }> & {
+  /** The route whose place a replacement takes, if a removal can name it and nothing else. */
+  readonly seen?: RouteSpec;
   readonly cause: 'missing' | 'wrong' | 'adopt' | 'foreign' | 'stale' | 'stale-legacy' | 'shadowed';
 };
 

@@ -13,14 +13,13 @@ import {
   type Verdict,
 } from './plan-input.ts';
 import { planUndesired } from './plan-undesired.ts';
-import { describe, isExact, removeOurs } from './removal.ts';
+import { describe, isExact, removal, removeOurs, sameRemoval } from './removal.ts';
 
 /**
  * What to send to the kernel so that it holds what is desired.
  *
- * A destination present before and after is never absent in between: a wrong route is replaced in one message. REPLACE hits
- * the first route of a key whoever owns it, so it is only sent when that first one may go. A removal names protocol,
- * gateway and link, so it can hit nothing but the very route that was seen.
+ * A destination present before and after is never absent in between: a wrong route is replaced, not removed and added. A removal
+ * names protocol, gateway and link, so it can hit nothing but the very route that was seen.
  */
 export function plan(input: PlanInput): Plan {
   const changes: PlannedChange[] = [];
@@ -121,14 +120,26 @@ function program(
     const reason = `another program of this host keeps putting a ${describe(target.route)} there`;
     return { state: 'conflict', reason: ownFault(reason), changes: removeOurs(there, 'shadowed') };
   }
+  const seen = family === 4 ? nameOf(target.route, wanted, there) : undefined;
   return {
     changes: [
-      // REPLACE fails with EEXIST when the very same route lies further back in the key.
+      // The kernel refuses with EEXIST what lies further back in the key.
       ...removeOurs(behind, 'wrong'),
-      { op: 'replace', route: wanted, cause: replaceCause(target, gateway) },
+      { op: 'replace', route: wanted, cause: replaceCause(target, gateway), ...(seen && { seen }) },
       ...removeOurs(elsewhere, 'wrong'),
     ],
   };
+}
+
+/**
+ * What a removal names `target` by; undefined when that fits another route there as well (a metric of 0 fits any), or the one
+ * that takes its place.
+ */
+function nameOf(target: Route, wanted: RouteSpec, there: readonly Held[]): RouteSpec | undefined {
+  const [name] = removal(target, 'wrong').map(({ route }) => route);
+  if (name === undefined || sameRemoval(wanted, name)) return undefined;
+  const alike = there.filter(({ route }) => sameRemoval({ ...route, metric: name.metric }, name));
+  return alike.length === 1 ? name : undefined;
 }
 
 /**

@@ -42,7 +42,8 @@ function looksLike(route: Route | undefined, spec: RouteSpec): boolean {
   return route?.tos === 0 && sameRemoval(route, spec);
 }
 
-function sameRemoval(a: Pick<Route, keyof RouteSpec> | RouteSpec, b: RouteSpec): boolean {
+/** Whether a removal that names `b` fits `a`. */
+export function sameRemoval(a: Pick<Route, keyof RouteSpec> | RouteSpec, b: RouteSpec): boolean {
   return (
     a.metric === b.metric &&
     a.protocol === b.protocol &&

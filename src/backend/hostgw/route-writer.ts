@@ -122,7 +122,13 @@ export class RouteWriter {
     return planned.changes;
   }
 
-  /** Sends the changes as one batch. Rejects when nothing is known about what became of them. */
+  /**
+   * Sends the changes as one batch. Rejects when nothing is known about what became of them.
+   *
+   * REPLACE hits the first route of a key whoever owns it, and that may be another one by the time it arrives: a connected
+   * network's, if an operator has just exchanged the one for the other. So ours goes before the route that was seen, where that can
+   * be named, and then that one goes: no packet finds none, and nothing is lost that was not seen.
+   */
   async send(changes: readonly PlannedChange[], signal: AbortSignal): Promise<readonly ChangeResult[]> {
     const puts = new Set<string>();
     const removals = new Set<string>();
@@ -132,7 +138,17 @@ export class RouteWriter {
       this.#puts.sent(dst);
       this.#programmed.add(dst);
     }
-    return this.#options.kernel.apply(changes, signal);
+    const { kernel } = this.#options;
+    const results = await kernel.apply(
+      changes.map(({ op, route, seen }) => ({ op: seen === undefined ? op : 'prepend', route })),
+      signal,
+    );
+    const outOfPlace = changes.flatMap(({ seen }, i) =>
+      seen !== undefined && results[i]?.outcome === 'done' ? [{ op: 'remove' as const, route: seen }] : [],
+    );
+    // What became of them shows in the kernel's notifications.
+    if (outOfPlace.length > 0) await kernel.apply(outOfPlace, signal);
+    return results;
   }
 
   /** Takes in the kernel's answers. `look-again`: they show that the mirror may be wrong. */
