@@ -26,7 +26,7 @@ export function checkRouteChange(world: World, host: SimHost, change: DaemonChan
   const come = after.filter((route) => !before.includes(route));
   const ours = come.some(({ protocol }) => protocol === routeProtocol);
   for (const route of gone) {
-    const why = notOurs(host, route, ours);
+    const why = notOurs(host, route, ours || isBehindOurs(route, before));
     if (why) world.violate('5 foreign routes are untouched', `${host.name}: ${text(route)} ${why}`);
   }
   for (const route of come) checkNewRoute(world, host, route);
@@ -47,6 +47,12 @@ function notOurs(
   const nic = kernel.links().find(({ name }) => name === 'eth0');
   const legacy = protocol === 3 && gateway !== undefined && type === 'unicast' && linkIndex === nic?.index;
   return legacy && metric === (family === 4 ? 0 : 1024) && isLeasable(dst) ? undefined : 'was removed';
+}
+
+/** Ours has come before it in its key, by the message before. */
+function isBehindOurs({ family, tos, metric }: Route, before: readonly Route[]): boolean {
+  const first = before.find((route) => route.tos === tos && route.metric === metric);
+  return family === 4 && first?.protocol === routeProtocol;
 }
 
 function checkNewRoute(world: World, host: SimHost, route: Route): void {

@@ -78,7 +78,7 @@ export const kernelMutants: Readonly<Record<string, () => Wrappers>> = {
       altered(inner, {
         apply: async (changes, signal) => {
           const first = changes
-            .filter(({ op }) => op === 'replace')
+            .filter(({ op }) => op === 'replace' || op === 'prepend')
             .flatMap((change) => removals(host, change));
           if (first.length > 0) await inner.apply(first, signal);
           return await inner.apply(changes, signal);

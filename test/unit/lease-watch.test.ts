@@ -317,6 +317,18 @@ describe('a removal of most leases at once', () => {
     expect(said('trouble')).toEqual([]);
   });
 
+  it('is told from the leases alone that a route comes of: with three of them and a spoilt one nothing is held back', async () => {
+    start({}, ({ etcd }) => {
+      for (const [i, key] of keys.slice(0, 4).entries()) etcd.put(key, valueOf(`10.0.0.${i + 1}`));
+      etcd.put(keys[4] ?? '', '{"PublicIP":"x"}');
+    });
+    await host.clock.advance(10);
+    host.etcd.delete(...keys.slice(1, 5));
+    await host.clock.advance(10);
+    expect(host.updates.slice(1)).toMatchObject([{ type: 'delta', put: [], removed: keys.slice(1, 5) }]);
+    expect(host.trouble.current).toEqual([]);
+  });
+
   it('takes nothing away when the leases are there again, and goes on with what the stream brings', async () => {
     start({}, full);
     await host.clock.advance(10);
