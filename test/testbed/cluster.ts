@@ -162,7 +162,7 @@ export class Cluster {
   }
 }
 
-/** Makes the hosts, with the addresses of the scenario: 10.211.55.100/24 and on. ip_forward is on, as it has to be. */
+/** Makes the hosts, with the addresses of the scenario: 10.211.55.100/24 and on. */
 export async function makeHosts(options: ClusterOptions = {}): Promise<Cluster> {
   const count = options.hosts ?? 3;
   const network = await makeNetwork(
@@ -175,8 +175,6 @@ export async function makeHosts(options: ClusterOptions = {}): Promise<Cluster> 
   try {
     for (const host of cluster.hosts) {
       mkdirSync(runFolder(host), { recursive: true });
-      // Before dockerd does it: it would set FORWARD's policy to DROP along with it.
-      await host.net.exec('sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward');
       if (options.ipv6) await host.net.exec('sh', '-c', 'echo 1 >/proc/sys/net/ipv6/conf/all/forwarding');
     }
     return cluster;

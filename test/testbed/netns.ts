@@ -144,6 +144,17 @@ export interface ListedRoute {
   readonly flags: readonly string[];
 }
 
+/**
+ * The kernel's own defaults, but for forwarding, which a host of containers has on. A new namespace has IPv4's settings from the
+ * machine (IPv6's only where net.core.devconf_inherit_init_net says so), and there they may be anything.
+ */
+const SETTINGS = `cd /proc/sys/net
+for conf in ipv4/conf/all ipv4/conf/default; do
+  for name in rp_filter arp_ignore arp_announce arp_filter promote_secondaries; do echo 0 >$conf/$name; done
+done
+echo 1 >ipv4/ip_forward
+for conf in ipv6/conf/*; do [ ! -d $conf ] || echo 0 >$conf/disable_ipv6; done`;
+
 const namespaces = new Set<string>();
 let exitHook = false;
 
@@ -203,6 +214,7 @@ export function enterNamespace(namespace: string): () => void {
 async function addNamespace(namespace: string): Promise<void> {
   namespaces.add(namespace);
   await run('ip', ['netns', 'add', namespace]);
+  await exec(namespace, 'sh', '-ec', SETTINGS);
   await exec(namespace, 'ip', 'link', 'set', 'lo', 'up');
 }
 
