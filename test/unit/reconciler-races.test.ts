@@ -83,6 +83,22 @@ describe('what happens at the same time', () => {
     expect(host.routes((route) => route.dst === dst)).toEqual([`${dst} via 10.211.55.150`]);
   });
 
+  it('needs no look at the kernel for a lease that comes back after it went while its route was being added', async () => {
+    const { clock, kernel } = make();
+    await host.settled(peers);
+    const dst = '172.20.4.0/24';
+    const { dumps } = kernel.counters;
+    host.put(dst, '10.211.55.104');
+    await clock.advance(0);
+    host.remove(dst);
+    await clock.advance(200);
+    expect(host.own).toEqual(meshed);
+    host.put(dst, '10.211.55.104');
+    await clock.advance(200);
+    expect(host.own).toHaveLength(meshed.length + 1);
+    expect(kernel.counters.dumps).toBe(dumps);
+  });
+
   it('tries a gateway at once that a new list brings, whatever became of the old one', async () => {
     const { clock } = make();
     await host.settled({ ...peers, [first]: '10.99.0.1' });

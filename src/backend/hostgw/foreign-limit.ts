@@ -9,6 +9,7 @@ const perWindow = 3;
  */
 export class ForeignLimit {
   readonly #clock: Clock;
+  /** The one that was replaced last is the last. */
   readonly #replacedAtMs = new Map<string, readonly number[]>();
 
   constructor(clock: Clock) {
@@ -21,7 +22,13 @@ export class ForeignLimit {
   }
 
   note(dst: string): void {
-    this.#replacedAtMs.set(dst, [...this.#recent(dst), this.#clock.monotonic()]);
+    const times = [...this.#recent(dst), this.#clock.monotonic()];
+    this.#replacedAtMs.delete(dst);
+    this.#replacedAtMs.set(dst, times);
+    for (const old of this.#replacedAtMs.keys()) {
+      if (this.#recent(old).length > 0) break;
+      this.#replacedAtMs.delete(old);
+    }
   }
 
   #recent(dst: string): readonly number[] {

@@ -225,7 +225,9 @@ export class RouteWriter {
   /** Where neither a lease nor a route of ours is left, another daemon with our protocol may settle. */
   #forgetGone(dst: string): void {
     const { mirror, ownership } = this.#options;
-    if (!this.#programmed.has(dst) || this.#isWanted(dst)) return;
+    if (this.#isWanted(dst)) return;
+    this.#unseen.delete(dst);
+    if (!this.#programmed.has(dst)) return;
     const isOurs = mirror.get(dst)?.some((route) => ownerOf(route, ownership, mirror.link.index) === 'own');
     if (!isOurs) this.#programmed.delete(dst);
   }
