@@ -111,7 +111,9 @@ describe('members in trouble', () => {
   });
 
   it('a full database: EXHAUSTED, and the write certainly did not happen', async () => {
-    const etcd = await startEtcd({ dir: join(dir, 'full'), args: ['--quota-backend-bytes=100000'] });
+    // Etcd looks at the size of its file, which grows with a commit: here of 20 writes, else every 100 ms, and later on a busy machine.
+    const args = ['--quota-backend-bytes=100000', '--backend-batch-limit=20'];
+    const etcd = await startEtcd({ dir: join(dir, 'full'), args });
     onTestFinished(() => etcd.close());
     const registry = connect(etcd.first.clientUrl);
     let error: unknown;

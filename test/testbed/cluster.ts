@@ -1,7 +1,8 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeBusyboxImage, runBusybox } from './busybox.ts';
-import { DaemonProcess } from './daemon.ts';
+import { until } from './commands.ts';
+import { DaemonProcess, OUR_PROTOCOL } from './daemon.ts';
 import { type Docker, startDocker } from './docker.ts';
 import { type EtcdCluster, startEtcd } from './etcd.ts';
 import { onHost, runFolder } from './host.ts';
@@ -87,9 +88,18 @@ export class Cluster {
     await this.etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(config));
   }
 
-  /** Starts all daemons at once and waits until each is ready. */
+  /**
+   * Starts all daemons at once and waits until each is ready and routes to all others: it is ready before those are known that
+   * start after it.
+   */
   async startDaemons(): Promise<void> {
     await Promise.all(this.hosts.map(({ daemon }) => daemon.start()));
+    const isMeshed = async ({ net }: ClusterHost) => {
+      const own = (await net.routes()).filter(({ protocol }) => protocol === OUR_PROTOCOL);
+      return own.length >= this.hosts.length - 1;
+    };
+    for (const host of this.hosts)
+      await until(() => isMeshed(host), 30_000, `${host.name} does not route to all others`);
   }
 
   /** Runs a command on a host: in its network, with its /run. Throws when it fails. */
