@@ -79,7 +79,7 @@ describe('what happens at the same time', () => {
     kernel.addRoute({ dst, gateway: '10.211.55.150', linkIndex: host.eth0, protocol: 4 });
     await host.settled({ ...peers, [dst]: '10.99.0.1' });
     await clock.advance(5_000);
-    expect(host.state(dst)).toBe('parked: unreachable: gateway 10.99.0.1 is not on link');
+    expect(host.state(dst)).toBe("parked: 10.99.0.1 is not on eth0's network 10.211.55.0/24");
     expect(host.routes((route) => route.dst === dst)).toEqual([`${dst} via 10.211.55.150`]);
   });
 
