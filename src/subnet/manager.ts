@@ -53,7 +53,7 @@ export class LeaseManager {
       exhaustion: new Exhaustion(() => clock.monotonic()),
       mix: new FamilyMix(log, subnetsPrefix),
     };
-    this.#schedule = new RenewalSchedule(clock, options.renewMarginMs, options.activity);
+    this.#schedule = new RenewalSchedule(clock, options.renewMarginMs, log, options.activity);
     this.#defence = new AddressDefence(clock, trouble);
     this.#move = new Move(trouble, options.addresses);
   }

@@ -1,6 +1,6 @@
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock } from '../runtime/clock.ts';
-import type { LogFields } from '../runtime/logger.ts';
+import type { LogFields, Logger } from '../runtime/logger.ts';
 import type { Wake } from '../runtime/wake.ts';
 import type { OwnLease } from './own-lease.ts';
 
@@ -11,19 +11,14 @@ const reservationCheckMs = 3_600_000;
 /** What the loop that renews is called, and how long it never takes: its calls have deadlines of seconds. */
 export const RENEWAL_LOOP = 'lease';
 export const stuckMs = 600_000;
-/** However close the margin is, renewals keep this distance (or a third of the TTL, for the shortest leases). */
-const shortestIntervalMs = 10_000;
-
 /**
- * How long to wait before the next keepalive, in milliseconds: min((TTL − margin) / 3, TTL / 3), so that two may fail and
- * the third still comes before the margin is reached. A TTL below the margin is renewed every third of itself; one that is
- * hardly above it not all the time.
+ * How long to wait before the next keepalive, in milliseconds: a third of what the margin leaves of the TTL, so that two may fail
+ * and the third still comes before the margin is reached. A margin of more than a third of the TTL counts as that third: a lease
+ * that lives hardly longer than the margin would be renewed all the time.
  */
 export function renewIntervalMs(ttlSeconds: number, renewMarginMs: number): number {
-  const thirdMs = Math.floor((ttlSeconds * 1000) / 3);
-  const beforeMarginMs = Math.floor((ttlSeconds * 1000 - renewMarginMs) / 3);
-  if (beforeMarginMs <= 0) return Math.max(500, thirdMs);
-  return Math.max(500, Math.min(thirdMs, Math.max(beforeMarginMs, shortestIntervalMs)));
+  const ttlMs = ttlSeconds * 1000;
+  return Math.max(500, Math.floor((ttlMs - Math.min(renewMarginMs, ttlMs / 3)) / 3));
 }
 
 /** One moment on both clocks. */
@@ -39,14 +34,18 @@ export interface Moment {
 export class RenewalSchedule {
   readonly #clock: Clock;
   readonly #renewMarginMs: number;
+  readonly #log: Logger;
   readonly #activity: Activity | undefined;
   #due: Moment = { wallMs: 0, monotonicMs: 0 };
   /** Wall-clock time, ms; Infinity for a reservation. */
   #expiresAtMs = 0;
+  /** The TTL for which it was said that the margin is too long. */
+  #saidOfTtlSeconds = 0;
 
-  constructor(clock: Clock, renewMarginMs: number, activity?: Activity) {
+  constructor(clock: Clock, renewMarginMs: number, log: Logger, activity?: Activity) {
     this.#clock = clock;
     this.#renewMarginMs = renewMarginMs;
+    this.#log = log;
     this.#activity = activity;
   }
 
@@ -62,9 +61,20 @@ export class RenewalSchedule {
   /** `asked`: when the request was sent that gave the lease its TTL. */
   renewed({ leaseId, ttlSeconds }: OwnLease, asked: Moment): void {
     const reservation = leaseId === '0';
+    if (!reservation) this.#sayIfCut(ttlSeconds);
     const intervalMs = reservation ? reservationCheckMs : renewIntervalMs(ttlSeconds, this.#renewMarginMs);
     this.#due = { wallMs: asked.wallMs + intervalMs, monotonicMs: asked.monotonicMs + intervalMs };
     this.#expiresAtMs = reservation ? Number.POSITIVE_INFINITY : asked.wallMs + ttlSeconds * 1000;
+  }
+
+  #sayIfCut(ttlSeconds: number): void {
+    if (this.#renewMarginMs <= (ttlSeconds * 1000) / 3 || ttlSeconds === this.#saidOfTtlSeconds) return;
+    this.#saidOfTtlSeconds = ttlSeconds;
+    this.#log.info(
+      { event: 'renew-margin-cut', ttlS: ttlSeconds },
+      `the lease of ${ttlSeconds} s is renewed at the latest ${Math.round(ttlSeconds / 3)} s before it ends: ` +
+        `a renew margin of ${Math.round(this.#renewMarginMs / 1000)} s is more than a third of it`,
+    );
   }
 
   /**

@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { VirtualClock } from '../../sim/clock.ts';
 import type { Clock } from '../../src/runtime/clock.ts';
@@ -48,17 +49,34 @@ describe('renewIntervalMs', () => {
   const marginMs = hourMs;
   it.each([
     [1, marginMs, 500],
-    [2, marginMs, 666],
-    [60, marginMs, 20_000],
-    [3_600, marginMs, 1_200_000],
-    [3_601, marginMs, 10_000],
-    [3_660, marginMs, 20_000],
+    [2, marginMs, 500],
+    [60, marginMs, 13_333],
+    [3_600, marginMs, 800_000],
+    [3_601, marginMs, 800_222],
+    [3_660, marginMs, 813_333],
+    [10_800, marginMs, 2_400_000],
+    [10_801, marginMs, 2_400_333],
     [86_400, marginMs, 27_600_000],
     [86_400, 60_000, 28_780_000],
     [2_592_000, marginMs, 862_800_000],
     [0, marginMs, 500],
   ])('TTL %i s, margin %i ms: every %i ms', (ttlSeconds, renewMarginMs, expected) => {
     expect(renewIntervalMs(ttlSeconds, renewMarginMs)).toBe(expected);
+  });
+
+  it('never leaps: a lease that lives a little longer is renewed no more often, and a fifth of its life is enough', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 30, max: 31_536_000 }),
+        fc.integer({ min: 1, max: 1_439 }),
+        (ttlSeconds, marginMinutes) => {
+          const everyMs = renewIntervalMs(ttlSeconds, marginMinutes * 60_000);
+          expect(renewIntervalMs(ttlSeconds + 1, marginMinutes * 60_000)).toBeGreaterThanOrEqual(everyMs);
+          expect(everyMs).toBeGreaterThanOrEqual(ttlSeconds * 200);
+          expect(everyMs).toBeLessThanOrEqual(ttlSeconds * 334);
+        },
+      ),
+    );
   });
 });
 
@@ -74,7 +92,8 @@ describe('a lease', () => {
       expect(own().leaseId).toBe(leaseId);
       expect(world.etcd.calls.leaseKeepAlive).toBeGreaterThanOrEqual(renewals - 1);
       expect(world.etcd.calls.leaseKeepAlive).toBeLessThanOrEqual(renewals + 1);
-      expect(world.log.lines).toHaveLength(1);
+      const said = world.log.lines.map(({ fields }) => String(fields['event']));
+      expect(said.toSorted()).toEqual(['lease-acquired', ...(ttl < 10_800 ? ['renew-margin-cut'] : [])]);
     },
     30_000,
   );

@@ -100,9 +100,9 @@ const EFFECTS: readonly (readonly [flags: string, look: Effect, without: unknown
   ],
   [
     '--subnet-lease-renew-margin=1439',
-    (at) => inTenMinutes(at, () => at.cluster.etcd.calls.leaseKeepAlive),
+    ({ cluster: { log } }) => log.lines.filter(({ fields }) => fields['event'] === 'renew-margin-cut').length,
     0,
-    30,
+    1,
   ],
   ['--subnet-file=/run/x/s.env', (at) => file(at, '/run/x/s.env'), undefined, /^FLANNEL_NETWORK=/],
   ['--docker-opts-file=/run/x/d', (at) => file(at, '/run/x/d'), undefined, /^DOCKER_OPTS=/],

@@ -66,7 +66,7 @@ export const leaseFlags = {
     name: 'subnet-lease-renew-margin',
     group: 'Lease',
     placeholder: 'MINUTES',
-    describe: 'renew the lease at the latest this long before it ends, 1 to 1439',
+    describe: 'renew the lease at the latest this long before it ends, 1 to 1439; at most a third of its TTL',
     fallback: '60',
     parse: integer(1, 1439),
   } satisfies Flag<number>,
