@@ -10,18 +10,22 @@ const PAUSE_MS = 5;
  * reason to stop routing: when nobody reads (EPIPE), the disk is full or a non-blocking pipe stays full, lines are
  * dropped, and their number is written as soon as there is room again.
  *
- * `write` is fs.writeSync.
+ * `write` is fs.writeSync. `layout` makes of a line of JSON what the lines of this log look like.
  */
 export function lineWriter(
   fd: number,
   write: (fd: number, bytes: Buffer) => number = writeSync,
+  layout: (line: string) => string = (line) => line,
 ): (line: string) => void {
   let lost = 0;
   // The end of a line that went out in part: without it the next line would be glued to the first half.
   let unfinished = Buffer.alloc(0);
   return (line) => {
+    const msg = `lines of this log were lost, because nobody read them: ${lost}`;
     const notice =
-      lost === 0 ? '' : `${JSON.stringify({ level: 'warn', event: 'log-lines-lost', lines: lost })}\n`;
+      lost === 0
+        ? ''
+        : layout(`${JSON.stringify({ level: 'warn', event: 'log-lines-lost', lines: lost, msg })}\n`);
     const text = Buffer.from(notice + line);
     // After a loss only one try: a reader that hangs must not cost us PATIENCE_MS for every line.
     const rest = writeAll(fd, Buffer.concat([unfinished, text]), write, lost === 0 ? PATIENCE_MS : 0);

@@ -1,3 +1,4 @@
+import { writeSync } from 'node:fs';
 import { type DestinationStream, pino, stdTimeFunctions } from 'pino';
 import { FlannelError, isBug } from '../runtime/errors.ts';
 import { escapeControls } from '../runtime/escape.ts';
@@ -9,9 +10,13 @@ export interface LoggerOptions {
   readonly format: 'json' | 'pretty';
   /** Colours for a terminal; only with `pretty`. */
   readonly colors?: boolean;
+  /** What is written goes to systemd's journal, which reads priorities and has the time itself. */
+  readonly journal?: boolean;
   /** Takes one whole line, its newline included, before it returns, and never throws. Default: stderr, as flanneld. */
   readonly write?: (line: string) => void;
 }
+
+type Layout = (line: string) => string;
 
 const STDERR = 2;
 const DEEPEST_CAUSE = 5;
@@ -25,8 +30,8 @@ const SECRETS = ['password', 'etcdPassword', 'token', 'authorization', 'secret']
  * terminal. Errors in fields become objects with message, code, remedy and cause.
  */
 export async function createLogger(options: LoggerOptions): Promise<Logger> {
-  const write = options.write ?? lineWriter(STDERR);
-  const layout = options.format === 'pretty' ? await prettyLayout(options.colors ?? false) : escapeControls;
+  const layout = await layoutOf(options);
+  const write = options.write ?? lineWriter(STDERR, writeSync, layout);
   const stream: DestinationStream = { write: (line) => write(layout(line)) };
   const logger = pino(
     {
@@ -46,8 +51,36 @@ export async function createLogger(options: LoggerOptions): Promise<Logger> {
   };
 }
 
+/** Turns a line of JSON into one as it is written. */
+async function layoutOf({ format, colors = false, journal = false }: LoggerOptions): Promise<Layout> {
+  if (!journal) return format === 'pretty' ? await prettyLayout(colors) : escapeControls;
+  const text = format === 'pretty' ? journalText : escapeControls;
+  return (line) => journalPrefix(/^\{"level":"(\w+)"/.exec(line)?.[1]) + text(line);
+}
+
+/** syslog's priorities, which the journal takes off the beginning of a line: for `journalctl -p warning`. */
+const priorities: Readonly<Record<string, number>> = { error: 3, warn: 4, info: 6, debug: 7 };
+
+/** What the beginning of a line of that level is for the journal. */
+export function journalPrefix(level = 'info'): string {
+  return `<${priorities[level] ?? 6}>`;
+}
+
+/** The message, then the fields as words; of an error whose message is in it already only the code. */
+function journalText(line: string): string {
+  const { level: _, time: __, event: ___, msg = '', ...fields } = JSON.parse(line) as Record<string, unknown>;
+  const words = Object.entries(fields).map(([name, value]) => `${name}=${fieldText(value)}`);
+  return `${escapeControls([inOneLine(msg), ...words].join(' '))}\n`;
+}
+
+function fieldText(value: unknown): string {
+  if (typeof value === 'string' && /^[\w.,:/&@+-]+$/.test(value)) return value;
+  const known = typeof value === 'object' && value !== null && 'code' in value && !('stack' in value);
+  return known ? String(value.code) : JSON.stringify(value);
+}
+
 /** Loaded only for people at a terminal: pino-pretty costs the start of a service nothing. */
-async function prettyLayout(colors: boolean): Promise<(line: string) => string> {
+async function prettyLayout(colors: boolean): Promise<Layout> {
   const { prettyFactory } = await import('pino-pretty');
   const prettify = prettyFactory({
     colorize: colors,
@@ -59,11 +92,15 @@ async function prettyLayout(colors: boolean): Promise<(line: string) => string> 
   return (line) => {
     const record: Record<string, unknown> = JSON.parse(line);
     // pino-pretty quotes every text but the message, whose newlines it keeps.
-    const message = escapeControls(JSON.stringify(record['msg'] ?? ''))
-      .slice(1, -1)
-      .replaceAll('\\"', '"');
-    return `${escapeControls(prettify({ ...record, msg: message }).trimEnd())}\n`;
+    return `${escapeControls(prettify({ ...record, msg: inOneLine(record['msg']) }).trimEnd())}\n`;
   };
+}
+
+/** A message with its newlines escaped. */
+function inOneLine(message: unknown): string {
+  return escapeControls(JSON.stringify(message ?? ''))
+    .slice(1, -1)
+    .replaceAll('\\"', '"');
 }
 
 function printable(fields: Record<string, unknown>): Record<string, unknown> {

@@ -1,3 +1,4 @@
+import { fstatSync, writeFileSync } from 'node:fs';
 import process from 'node:process';
 import { isatty } from 'node:tty';
 import { runHealth } from '../cli/health.ts';
@@ -15,7 +16,7 @@ import { FileLock, holderText } from './file-lock.ts';
 import { nodeFiles } from './files.ts';
 import { HealthServer, type MetricsPage } from './health.ts';
 import { hostIdentity } from './host-identity.ts';
-import { createLogger } from './logger.ts';
+import { createLogger, journalPrefix } from './logger.ts';
 import type { Metrics } from './metrics.ts';
 import { systemdNotifier } from './notifier.ts';
 import { UsageError } from './options/errors.ts';
@@ -51,7 +52,7 @@ async function main(): Promise<number> {
     parsed = await parseOptions({ argv: process.argv.slice(2), env: process.env });
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
-    process.stderr.write(`flanneld-ts: ${error.message}\n`);
+    complain(error.message);
     return error.exitCode;
   }
   if (parsed.command !== 'run') outliveReaders();
@@ -78,8 +79,10 @@ async function main(): Promise<number> {
 async function runDaemon(options: Options, warnings: readonly string[]): Promise<number> {
   // Asking process.stderr would open it as a stream, and make a pipe non-blocking under the logger.
   const onTerminal = isatty(2);
-  const format = options.logFormat ?? (onTerminal ? 'pretty' : 'json');
-  const log = await createLogger({ level: options.logLevel, format, colors: onTerminal });
+  const journal = goesToJournal();
+  const format = options.logFormat ?? (onTerminal || journal ? 'pretty' : 'json');
+  const log = await createLogger({ level: options.logLevel, format, colors: onTerminal, journal });
+  nameProcess();
   for (const warning of warnings) log.warn({ event: 'options' }, warning);
   logCrashes(log);
   const signal = untilAskedToStop(log, onTerminal);
@@ -90,6 +93,30 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     const fields = error instanceof CannotRunError ? { code: error.code } : { error };
     log.error({ event: 'fatal', ...fields }, `cannot go on: ${explanationOf(error)}`);
     return 1;
+  }
+}
+
+/** Says why the program ends where there is no log. Each line of a text of several is an error to the journal. */
+function complain(text: string): void {
+  const prefix = goesToJournal() ? journalPrefix('error') : '';
+  process.stderr.write(`${prefix}flanneld-ts: ${text.replaceAll('\n', `\n${prefix}`)}\n`);
+}
+
+/** Whether standard error is the journal's: systemd says which file that is, and whoever was redirected has another one. */
+function goesToJournal(): boolean {
+  const { dev, ino } = fstatSync(2, { bigint: true });
+  return process.env['JOURNAL_STREAM'] === `${dev}:${ino}`;
+}
+
+/**
+ * Lets `pgrep flanneld` find the daemon, and `systemctl status` and `top` name it. Not by process.title, which writes over the command
+ * line as well: `ps` and /proc would no longer show the flags that the daemon runs with.
+ */
+function nameProcess(): void {
+  try {
+    writeFileSync('/proc/self/comm', 'flanneld-ts');
+  } catch {
+    // No /proc, or one that is read-only: it stays the node it is.
   }
 }
 
@@ -278,7 +305,7 @@ main().then(
   (exitCode) => process.exit(exitCode),
   (error: unknown) => {
     const bug = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    process.stderr.write(`flanneld-ts: ${error instanceof FlannelError ? explanationOf(error) : bug}\n`);
+    complain(error instanceof FlannelError ? explanationOf(error) : bug);
     process.exit(1);
   },
 );

@@ -232,13 +232,48 @@ describe('the units on a host with systemd', () => {
     await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS=""/' /etc/sysconfig/flanneld`);
   });
 
-  test('a wrong flag fails at once, is not tried again, and leaves routes and Docker alone', async () => {
+  test('the journal has text with priorities, and JSON when asked; the process has its name', async () => {
+    const options = (flags: string) =>
+      host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="${flags}"/' /etc/sysconfig/flanneld`);
+    const entries = async (...filter: string[]) => {
+      const since = `_PID=${await mainPid(UNIT)}`;
+      const text = await host.exec('journalctl', '--no-pager', '--output=json', ...filter, since);
+      const lines = text.split('\n').filter((line) => line.startsWith('{'));
+      return lines.map((line): { MESSAGE: string; PRIORITY: string } => JSON.parse(line));
+    };
+    await options('-logtostderr');
+    await host.systemctl('restart', UNIT);
+    const warnings = await entries('--priority=warning');
+    expect(warnings.map(({ MESSAGE }) => MESSAGE)).toContainEqual(
+      expect.stringMatching(/^ignored, because it has no effect here: --logtostderr$/),
+    );
+    const all = await entries();
+    expect(all.filter(({ MESSAGE }) => /^[<{]/.test(MESSAGE))).toEqual([]);
+    expect(all).toContainEqual(
+      expect.objectContaining({ PRIORITY: '6', MESSAGE: expect.stringMatching(/^ready: subnet /) }),
+    );
+    expect(warnings.length).toBeLessThan(all.length);
+    expect(await host.sh(`systemctl status ${UNIT}`)).toMatch(/Main PID: \d+ \(flanneld-ts\)/);
+    expect((await host.exec('pgrep', 'flanneld')).split('\n')).toContain(await mainPid(UNIT));
+    await options('-logtostderr --log-format=json');
+    await host.systemctl('restart', UNIT);
+    const json = await entries('--priority=warning');
+    expect(json.map(({ MESSAGE }) => JSON.parse(MESSAGE).level)).toContain('warn');
+    await options('');
+  });
+
+  test.each([
+    ['wrong flag', '--no-such-flag'],
+    ['stray word', 'statsu'],
+  ])('a %s fails at once, is not tried again, and leaves routes and Docker alone', async (_, word) => {
     const dockerPid = await mainPid('docker.service');
-    await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="--no-such-flag"/' /etc/sysconfig/flanneld`);
+    await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="${word}"/' /etc/sysconfig/flanneld`);
     await expect(host.systemctl('restart', UNIT)).rejects.toThrow(/failed/);
     expect(await host.property(UNIT, 'ActiveState')).toBe('failed');
     expect(await host.property(UNIT, 'ExecMainStatus')).toBe('2');
-    expect(await host.journal(UNIT)).toContain('--no-such-flag');
+    const said = await host.sh(`journalctl --no-pager --lines=5 --priority=err --unit=${UNIT}`);
+    expect(said).toContain(word);
+    expect(await host.property(UNIT, 'NRestarts')).toBe('0');
     expect(await flannelRoutes()).toContain('172.20.9.0/24');
     expect(await mainPid('docker.service')).toBe(dockerPid);
     await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS=""/' /etc/sysconfig/flanneld`);

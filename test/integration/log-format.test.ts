@@ -1,3 +1,4 @@
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import process from 'node:process';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -5,7 +6,7 @@ import { PREFIX } from '../testbed/cluster.ts';
 import { PROGRAM } from '../testbed/daemon.ts';
 import { onHost } from '../testbed/host.ts';
 import { until } from '../testbed/netns.ts';
-import { RunningProcess } from '../testbed/process.ts';
+import { RunningProcess, runToEnd } from '../testbed/process.ts';
 import { type Bench, ENDPOINT, startBench } from './bench.ts';
 
 const COMMAND = [
@@ -51,6 +52,58 @@ test('with --log-format=pretty it is for people in a pipe, too, and without colo
     expect.stringContaining(' INFO: ready'),
   ]);
   expect(child.stderr.filter((line) => line.startsWith('{') || line.includes('\u001b'))).toEqual([]);
+});
+
+/** Runs the program with a file for its standard error that systemd would call the journal; resolves to its lines. */
+async function inJournal(name: string, argv: readonly string[], stream = '$(stat -Lc %d:%i /dev/stderr)') {
+  const file = join(bench.dir, `journal-${name}`);
+  const shell = ['sh', '-c', `exec 2>${file}; export JOURNAL_STREAM=${stream}; exec "$@"`, 'sh'];
+  const place = { dir: join(bench.dir, 'host'), namespace: bench.host.namespace };
+  const child = new RunningProcess(onHost(place, [...shell, ...argv]));
+  bench.onClose(async () => void (await child.stop('SIGKILL')));
+  const lines = () => (existsSync(file) ? readFileSync(file, 'utf8').split('\n').slice(0, -1) : []);
+  const ready = () => !child.running || lines().some((line) => line.includes('ready: subnet'));
+  await until(ready, 30_000, () => lines().join('\n'));
+  if (child.running) await child.stop('SIGTERM', 5_000);
+  return lines();
+}
+
+test('in the journal every line is text with its priority', async () => {
+  const lines = await inJournal('text', [...COMMAND, '-logtostderr']);
+  expect(lines.filter((line) => !/^<[3467]>[^{<\s]/.test(line))).toEqual([]);
+  expect(lines).toContainEqual(expect.stringMatching(/^<4>ignored, .*--logtostderr$/));
+  expect(lines).toContainEqual(expect.stringMatching(/^<6>ready: subnet 172\.20\./));
+});
+
+test('in the journal --log-format=json keeps JSON, behind the priority', async () => {
+  const lines = await inJournal('json', [...COMMAND, '--log-format=json', '-logtostderr']);
+  const levels = { '<4>': 'warn', '<6>': 'info' };
+  for (const line of lines) {
+    const prefix = line.slice(0, 3);
+    expect(Object.keys(levels)).toContain(prefix);
+    expect(JSON.parse(line.slice(3)).level).toBe(levels[prefix as keyof typeof levels]);
+  }
+  expect(lines.filter((line) => line.startsWith('<4>'))).toHaveLength(1);
+});
+
+test('wrong usage is an error in the journal', async () => {
+  expect(await inJournal('usage', [...COMMAND, 'statsu'])).toEqual([
+    expect.stringMatching(/^<3>flanneld-ts: the daemon takes flags only/),
+  ]);
+});
+
+test('a process that inherited JOURNAL_STREAM, but not the journal, writes JSON', async () => {
+  const lines = await inJournal('inherited', COMMAND, '9:1');
+  for (const line of lines) expect(JSON.parse(line)).toMatchObject({ level: expect.any(String) });
+});
+
+test('the process is called flanneld-ts, and keeps its flags in the process list', async () => {
+  const child = await start(COMMAND);
+  expect(readFileSync(`/proc/${child.pid}/comm`, 'utf8')).toBe('flanneld-ts\n');
+  expect(readFileSync(`/proc/${child.pid}/cmdline`, 'utf8').split('\0')).toContain(`--etcd-prefix=${PREFIX}`);
+  const { stdout } = await runToEnd(['pgrep', 'flanneld']);
+  expect(stdout.split('\n')).toContain(String(child.pid));
+  await child.stop('SIGTERM', 5_000);
 });
 
 test.each([

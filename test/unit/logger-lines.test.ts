@@ -46,9 +46,21 @@ describe('writing lines', () => {
       pipe.room = Number.POSITIVE_INFINITY;
       write('c\n');
       write('d\n');
-      expect(pipe.text).toBe('{"level":"warn","event":"log-lines-lost","lines":2}\nc\nd\n');
+      expect(pipe.text).toBe(
+        '{"level":"warn","event":"log-lines-lost","lines":2,"msg":"lines of this log were lost, because nobody read them: 2"}\nc\nd\n',
+      );
     },
   );
+
+  it('tells of lost lines in the layout of the log', () => {
+    const pipe = new Pipe();
+    Object.assign(pipe, { code: 'EPIPE', room: 0 });
+    const write = lineWriter(2, pipe.write, (line) => `<4>${line.length > 0 ? 'lost' : ''}\n`);
+    write('<6>a\n');
+    pipe.room = Number.POSITIVE_INFINITY;
+    write('<6>b\n');
+    expect(pipe.text).toBe('<4>lost\n<6>b\n');
+  });
 
   it('waits for a full pipe, once, and then drops', () => {
     const pipe = new Pipe();
@@ -77,7 +89,7 @@ describe('writing lines', () => {
           const lines = pipe.text.split('\n');
           expect(lines.at(-1)).toBe('');
           for (const line of lines.slice(0, -1))
-            expect(line).toMatch(/^(<line \d+>|<end>|\{"level".*"lines":\d+\})$/);
+            expect(line).toMatch(/^(<line \d+>|<end>|\{"level".*"lines":\d+,"msg":"[^"]*"\})$/);
           const reported = lines.flatMap((line) =>
             line.startsWith('{') ? [Number(/\d+/.exec(line)?.[0])] : [],
           );

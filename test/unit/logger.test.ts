@@ -24,6 +24,44 @@ function parse(line: string | undefined): Record<string, unknown> {
   return record;
 }
 
+describe("a line for systemd's journal", () => {
+  it.each([
+    ['debug', 7],
+    ['info', 6],
+    ['warn', 4],
+    ['error', 3],
+  ] as const)('of level %s has priority %i, in either format', async (level, priority) => {
+    for (const format of ['pretty', 'json'] as const) {
+      const { log, lines } = await capture({ format, journal: true, level: 'debug' });
+      log[level]({ event: 'x' }, 'Something happened');
+      expect(lines).toHaveLength(1);
+      expect(lines[0]?.slice(0, 3)).toBe(`<${priority}>`);
+      if (format === 'pretty') expect(lines[0]?.slice(3)).toBe('Something happened\n');
+      else expect(parse(lines[0]?.slice(3))).toMatchObject({ level, event: 'x', msg: 'Something happened' });
+    }
+  });
+
+  it('has fields as words, and of an error that the message tells the code alone', async () => {
+    const { log, lines } = await capture({ format: 'pretty', journal: true });
+    const error = new FlannelError('ETCD_UNAVAILABLE', 'etcd is away', { remedy: 'start it' });
+    log.warn(
+      { event: 'x', key: '/net/subnets/10.1.5.0-24', attempts: 3, error, list: ['a b'] },
+      'etcd is away',
+    );
+    expect(lines).toEqual([
+      '<4>etcd is away key=/net/subnets/10.1.5.0-24 attempts=3 error=ETCD_UNAVAILABLE list=["a b"]\n',
+    ]);
+  });
+
+  it('is one line with one priority, whatever the text, and shows the stack of a bug', async () => {
+    const { log, lines } = await capture({ format: 'pretty', journal: true });
+    log.error({ error: new TypeError('oops'), text: 'a\n<6>b' }, 'first\n<6>second\u2028third');
+    expect(lines).toHaveLength(1);
+    expect(lines[0]).toMatch(/^<3>first\\n<6>second\\u2028third .*logger\.test/);
+    expect(lines[0]?.trimEnd()).not.toMatch(/[\p{Cc}\u2028\u2029]/u);
+  });
+});
+
 describe('a line of JSON', () => {
   it('holds level, time, fields and message, and no noise', async () => {
     const { log, lines } = await capture();

@@ -46,7 +46,8 @@ export const processFlags = {
     name: 'log-format',
     group: 'Log',
     placeholder: 'FORMAT',
-    describe: 'json or pretty (default: pretty on a terminal, else json)',
+    describe:
+      "json or pretty (default: pretty on a terminal and in systemd's journal, else json); the journal gets priorities",
     parse: choice('json', 'pretty'),
   } satisfies Flag<'json' | 'pretty'>,
   help: {

@@ -19,7 +19,7 @@ export interface Options extends EtcdAccess, InterfaceWish, FirewallOptions {
   /** Whether to switch forwarding on in the kernel. */
   readonly setIpForward: boolean;
   readonly logLevel: LogLevel;
-  /** Absent: pretty on a terminal, else json. */
+  /** Absent: pretty on a terminal and in the journal, else json. */
   readonly logFormat?: LogFormat;
   /** Absent: switched off. */
   readonly healthz?: HealthAddress;
