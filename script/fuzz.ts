@@ -78,9 +78,9 @@ async function main(): Promise<number> {
   return stopped ? STOPPED : 0;
 }
 
-/** Every test file with a property in it, as its path in the project. */
+/** Every file of unit tests, which take the seed, with a property in it, as its path in the project. */
 function propertyFiles(): string[] {
-  return readdirSync(join(root, 'test'), { withFileTypes: true, recursive: true })
+  return readdirSync(join(root, 'test/unit'), { withFileTypes: true, recursive: true })
     .filter((entry) => entry.isFile() && entry.name.endsWith('.test.ts'))
     .map((entry) => join(entry.parentPath, entry.name))
     .filter((path) => /\bfc\.assert\(/.test(readFileSync(path, 'utf8')))

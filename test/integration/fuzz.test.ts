@@ -72,12 +72,15 @@ describe('npm run fuzz', () => {
     }
   });
 
-  it('takes another seed in each round', async () => {
-    const { output } = await shell(command(`--minutes 0.03 ${file}`));
-    const rounds = Number(/ property tests on (\d+) seeds each/.exec(output)?.[1]);
-    const seeds = [...output.matchAll(/^FAILED {2}PROPERTY_SEED=(-?\d+) /gm)].map(([, seed]) => seed);
-    expect(rounds, output).toBeGreaterThan(1);
-    expect(new Set(seeds).size).toBe(rounds);
+  it('takes other seeds in another run', async () => {
+    const seedOf = async () => {
+      const { output } = await shell(command(`--minutes 0.001 ${file}`));
+      return /^FAILED {2}PROPERTY_SEED=(-?\d+) /m.exec(output)?.[1];
+    };
+    const [one, another] = [await seedOf(), await seedOf()];
+    expect(one).toBeDefined();
+    expect(another).toBeDefined();
+    expect(another).not.toBe(one);
   });
 
   it('ends with 0 when all holds', async () => {
