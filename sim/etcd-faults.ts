@@ -117,6 +117,11 @@ export abstract class EtcdFaults {
     this.#streamCuts.push(messages);
   }
 
+  /** No more streams are cut. */
+  keepWatches(): void {
+    this.#streamCuts.length = 0;
+  }
+
   /** The answer to the next write (of `host`, if given) is lost. */
   loseNextReply(options: { readonly applied: LostReply; readonly host?: string }): void {
     this.#lostReplies.push({ applied: options.applied, host: options.host });

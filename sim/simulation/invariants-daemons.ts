@@ -1,7 +1,8 @@
 import { isBug } from '../../src/runtime/errors.ts';
+import { occupiedSubnets } from '../../src/subnet/subnet-key.ts';
 import type { SimHost } from '../host.ts';
 import { fitsPools, isContested, isExhausted, leasesOf } from './invariants-leases.ts';
-import { missingRules } from './oracle.ts';
+import { missingRules, selfOf, subnetsPrefix } from './oracle.ts';
 import type { World } from './world.ts';
 
 /** Timers of one daemon; what is more is a leak. */
@@ -50,8 +51,14 @@ export function daemonProblems(world: World): readonly string[] {
 
 /** Who has no subnet, or not his own, when there is one for each host and all leases that nobody renews have ended. */
 export function waitingProblems(world: World): readonly string[] {
-  const { present, scenario } = world;
-  const enough = scenario.pool >= present.length;
+  const { present, scenario, kvs } = world;
+  const used = present.map((host) => selfOf(host, 4)?.subnet.text);
+  // Of a host that works with another one.
+  const reserved = kvs.filter(({ key, lease }) => {
+    const subnets = occupiedSubnets(subnetsPrefix, key);
+    return lease === '0' && fitsPools(world, key) && !subnets.some(({ text }) => used.includes(text));
+  });
+  const enough = scenario.pool - reserved.length >= present.length;
   return present.flatMap((host) => {
     if (isRefused(host)) return [`${host.name} still is refused: ${host.readiness.reasons.join('; ')}`];
     return enough && isStarved(world, host) ? [`${host.name} has no subnet`] : [];

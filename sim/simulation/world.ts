@@ -142,6 +142,8 @@ export class World extends Memory {
       etcd.start(member);
       for (const other of etcd.members) etcd.healMembers(member, other);
     }
+    // One host may have to take them all, one every three seconds.
+    etcd.keepWatches();
     // A backup may have been made while there was none.
     const config = configText(this.scenario.pool, this.scenario.ipv6);
     if (etcd.get(`${prefix}/config`)?.value !== config) etcd.put(`${prefix}/config`, config);
