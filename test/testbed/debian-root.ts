@@ -40,14 +40,15 @@ const NPM = 'npm@11.6.2';
 
 /**
  * Resolves to a tar file with the root file system. Made once (a minute) by debootstrap and kept in FLANNELD_TS_CACHE
- * (default /var/cache/flanneld-ts-test), which runs at the same time share; it is made anew when the recipe changes.
+ * (default /var/cache/flanneld-ts-test), which all checkouts and runs of a machine share: the name follows from what is in it.
  */
 export async function debianRoot(recipe: RootRecipe): Promise<string> {
   mkdirSync(CACHE, { recursive: true });
   const settings = await machineSettings();
+  const withNode = recipe.withNode === true;
   const variables = {
     PACKAGES: recipe.packages.join(' '),
-    ...(recipe.withNode === true ? toolchainNode() : { NODE: '' }),
+    NODE_VERSION: withNode ? toolchainVersion() : '',
     NPM,
     ...settings,
   };
@@ -58,7 +59,14 @@ export async function debianRoot(recipe: RootRecipe): Promise<string> {
   const alone = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', '--'];
   const { exit, output } = await runToEnd(
     [...alone, 'flock', join(CACHE, 'lock'), 'sh', '-ec', SCRIPT, 'sh', file, base],
-    { env: { ...process.env, ...variables, CA_BUNDLE } },
+    {
+      env: {
+        ...process.env,
+        ...variables,
+        CA_BUNDLE,
+        NODE: withNode ? join(TOOLCHAIN_NODE, 'bin/node') : '',
+      },
+    },
   );
   if (exit.code !== 0) throw new Error(`no root file system for ${recipe.name}: ${output.slice(-4000)}`);
   return file;
@@ -87,12 +95,12 @@ async function machineSettings(): Promise<Readonly<Record<string, string>>> {
   };
 }
 
-/** The version is part of the recipe: another Node, another root. */
-function toolchainNode(): Readonly<Record<string, string>> {
+/** It is part of the recipe: another Node, another root. Where this checkout has it is not. */
+function toolchainVersion(): string {
   const packageJson: { version: string } = JSON.parse(
     readFileSync(join(TOOLCHAIN_NODE, 'package.json'), 'utf8'),
   );
-  return { NODE: join(TOOLCHAIN_NODE, 'bin/node'), NODE_VERSION: packageJson.version };
+  return packageJson.version;
 }
 
 function digest(...parts: readonly string[]): string {
@@ -102,8 +110,12 @@ function digest(...parts: readonly string[]): string {
 }
 
 const SCRIPT = `
+umask 022
 file=$1
 base=$2
+# What no checkout has asked for in a month is of no use any more.
+for used in "$file" "$base"; do [ ! -e "$used" ] || touch "$used"; done
+find "\${file%/*}" -maxdepth 1 -name '*.tar' -mtime +30 -delete
 [ ! -e "$file" ] || exit 0
 # What a killed run has left; the lock says that nobody is at it.
 rm -rf "\${file%/*}"/*.work
@@ -119,7 +131,6 @@ if [ ! -e "$base" ]; then
   fi
   rm -f "$root"/var/cache/apt/archives/*.deb
   tar -C "$root" -cf "$file.work/base.tar" .
-  rm -f "\${base%-*}"-*.tar
   mv "$file.work/base.tar" "$base"
 else
   tar -C "$root" -xf "$base"
@@ -145,8 +156,6 @@ if [ -n "$NODE" ]; then
 fi
 
 tar -C "$root" -cf "$file.work/root.tar" .
-# Older recipes of this name are of no use any more.
-rm -f "\${file%-*}"-*.tar
 mv "$file.work/root.tar" "$file"
 rm -rf "$file.work"
 `;
