@@ -1,3 +1,4 @@
+import { formatAddress, type Subnet } from '../ip/ip.ts';
 import type { NetworkConfig, PoolConfig } from './config.ts';
 
 /** What each part of a configuration is, in words; absent parts are off. */
@@ -15,9 +16,14 @@ function poolParts(pool: PoolConfig, prefix: string): readonly (readonly [string
     [pool.network.family === 4 ? 'EnableIPv4' : 'EnableIPv6', 'true'],
     [`${prefix}Network`, pool.network.text],
     [`${prefix}SubnetLen`, String(pool.subnetLength)],
-    [`${prefix}SubnetMin`, pool.min.text],
-    [`${prefix}SubnetMax`, pool.max.text],
+    [`${prefix}SubnetMin`, startOf(pool.min)],
+    [`${prefix}SubnetMax`, startOf(pool.max)],
   ];
+}
+
+/** As a configuration names a subnet: another length alone is told of by its own key. */
+function startOf({ family, first }: Subnet): string {
+  return formatAddress(family, first);
 }
 
 /**

@@ -1,4 +1,11 @@
-import { canonicalAddress, type Family, parseAddress, parseSubnet, type Subnet } from '../ip/ip.ts';
+import {
+  canonicalAddress,
+  containsSubnet,
+  type Family,
+  parseAddress,
+  parseSubnet,
+  type Subnet,
+} from '../ip/ip.ts';
 import { excerpt } from '../runtime/excerpt.ts';
 import { nearestTo } from '../runtime/nearest.ts';
 import { counted } from '../runtime/plural.ts';
@@ -25,6 +32,15 @@ export type ConfigKey = (typeof configKeys)[number];
 const byFoldedName = new Map<string, ConfigKey>(configKeys.map((key) => [foldKey(key), key]));
 /** A text of a megabyte may hold very many unknown keys. */
 const maxUnknownKeys = 8;
+
+/** What the internet does not route (RFC 1918, 6598, 2544); of IPv6 a site's own addresses are often public. */
+const privateNetworks = [
+  '10.0.0.0/8',
+  '172.16.0.0/12',
+  '192.168.0.0/16',
+  '100.64.0.0/10',
+  '198.18.0.0/15',
+].flatMap((text) => parseSubnet(text) ?? []);
 
 /** What the members of a configuration say. */
 export interface ConfigValues {
@@ -112,6 +128,12 @@ export function networkAt(
   }
   if (parseAddress(text.slice(0, text.indexOf('/')))?.value !== network.first) {
     warnings.push(`${key} ${text} has bits set beyond its length: taken as ${network.text}`);
+  }
+  if (family === 4 && !privateNetworks.some((range) => containsSubnet(range, network))) {
+    warnings.push(
+      `${key} ${network.text} has public addresses: hosts and containers of the cluster cannot reach these on the internet. ` +
+        `Use a part of ${privateNetworks.map((range) => range.text).join(', ')} unless they are your own`,
+    );
   }
   return network;
 }

@@ -95,7 +95,7 @@ export class ConfigWatch {
       return `the network configuration ${this.#key} was changed: ${changes.join(', ')}. ${goesOn}; restart the daemon to apply it`;
     } catch (error) {
       if (!(error instanceof NetworkConfigError)) throw error;
-      return `the network configuration ${this.#key} was changed and cannot be used: ${explanationOf(error)}. ${goesOn}; a restarted one waits until it is mended`;
+      return `the network configuration ${this.#key} was changed and cannot be used: ${explanationOf(error)} ${goesOn}; a restarted one waits until it is mended`;
     }
   }
 }

@@ -18,7 +18,7 @@ import {
   networkAt,
   readValues,
 } from './config-values.ts';
-import { foldKey, type JsonField, jsonFields, jsonString } from './json-fields.ts';
+import { foldKey, JsonError, type JsonField, jsonFields, jsonString } from './json-fields.ts';
 
 export { NetworkConfigError } from './config-error.ts';
 export type { PoolConfig } from './config-pool.ts';
@@ -72,10 +72,12 @@ function membersOf(text: string): JsonField[] {
   try {
     return jsonFields(text);
   } catch (error) {
-    // Whatever JSON.parse throws, a stack or memory limit included, is the text's fault.
-    const shown = text.trim() === '' ? 'empty' : excerpt(text, 60);
-    const message = `the network configuration is not a JSON object: ${excerpt(messageOf(error), 120)} (text: ${shown})`;
-    const remedy = 'Store e.g. {"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}.';
+    // Whatever else JSON.parse throws, a stack or memory limit included, is the text's fault, too.
+    const why = text.trim() === '' ? 'the key is empty' : excerpt(messageOf(error), 250);
+    const remedy =
+      (error instanceof JsonError ? error.remedy : undefined) ??
+      'Store e.g. {"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}.';
+    const message = `the network configuration is not a JSON object: ${why}`;
     throw new NetworkConfigError('SYNTAX', '', message, remedy, error);
   }
 }

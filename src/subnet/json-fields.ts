@@ -1,3 +1,6 @@
+import { messageOf } from '../runtime/errors.ts';
+import { jsonFault } from './json-fault.ts';
+
 /** One member of a JSON object: its key, unescaped, and its value as it was written, e.g. `24.0`, `"a\u0062"`, `{}`. */
 export interface JsonField {
   readonly key: string;
@@ -7,17 +10,28 @@ export interface JsonField {
 /** Go's decoder refuses deeper nesting; so do we, to accept and refuse the same texts. */
 const maxDepth = 10_000;
 
+/** A text that is no JSON object. `message` says in words why. */
+export class JsonError extends Error {
+  readonly remedy: string | undefined;
+
+  constructor(message: string, remedy?: string) {
+    super(message);
+    this.name = 'JsonError';
+    this.remedy = remedy;
+  }
+}
+
 /**
  * The members of the JSON object `text`, in their order, duplicates included: Go's decoder assigns them one after the
  * other and looks at how a number is written, both of which JSON.parse's result no longer tells.
  *
- * Throws SyntaxError when `text` is no JSON, no object, or nested deeper than Go allows. Uses no recursion.
+ * Throws {@link JsonError} when `text` is no JSON, no object, or nested deeper than Go allows. Uses no recursion.
  */
 export function jsonFields(text: string): JsonField[] {
-  JSON.parse(text); // From here on the text is known to be well-formed, and finding the members is a matter of counting.
+  checkSyntax(text); // From here on the text is known to be well-formed, and finding the members is a matter of counting.
   const fields: JsonField[] = [];
   let at = skipSpace(text, 0);
-  if (text[at] !== '{') throw new SyntaxError('it is JSON, but not an object in braces');
+  if (text[at] !== '{') throw new JsonError('it is JSON, but not an object in braces');
   at = skipSpace(text, at + 1);
   while (text[at] === '"') {
     const keyEnd = stringEnd(text, at);
@@ -28,6 +42,16 @@ export function jsonFields(text: string): JsonField[] {
     at = skipSpace(text, valueEnd + 1);
   }
   return fields;
+}
+
+/** JSON.parse decides; what it says of its reasons differs between versions of Node. */
+function checkSyntax(text: string): void {
+  try {
+    JSON.parse(text);
+  } catch (error) {
+    const fault = jsonFault(text);
+    throw new JsonError(fault?.text ?? messageOf(error), fault?.remedy);
+  }
 }
 
 /** The string that `raw` is, unescaped; undefined when it is another kind of value. */
@@ -73,7 +97,7 @@ function endOfValue(text: string, start: number): number {
     if (depth === 1 && (character === ',' || character === '}' || character === undefined)) return at;
     if (character === '{' || character === '[') depth++;
     else if (character === '}' || character === ']') depth--;
-    if (depth > maxDepth) throw new SyntaxError(`it is nested more than ${maxDepth} levels deep`);
+    if (depth > maxDepth) throw new JsonError(`it is nested more than ${maxDepth} levels deep`);
     at++;
   }
 }

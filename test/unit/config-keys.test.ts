@@ -91,6 +91,18 @@ describe('the warnings', () => {
     expect(warnings(`"${'x'.repeat(1_000_000)}":0`)[0]).toHaveLength('unknown key "" is ignored'.length + 61);
   });
 
+  it.each([
+    ['8.8.0.0/16', true],
+    ['172.0.0.0/8', true],
+    ['11.0.0.0/8', true],
+    ['172.20.0.0/16', false],
+    ['192.168.0.0/16', false],
+    ['100.64.0.0/12', false],
+  ])('tell of public addresses: %s, %s', (text, isPublic) => {
+    const said = parseNetworkConfig(withBackend(`"Network":"${text}"`)).warnings.join();
+    expect(said.includes(`Network ${text} has public addresses: hosts and containers`)).toBe(isPublic);
+  });
+
   it('tell of bits beyond a network’s length', () => {
     expect(parseNetworkConfig(withBackend('"Network":"10.5.1.0/16"'))).toMatchObject({
       ipv4: { network: { text: '10.5.0.0/16' } },

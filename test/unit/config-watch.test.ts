@@ -27,23 +27,24 @@ describe('configChanges', () => {
       `{"Network":"10.6.0.0/16",${backend}}`,
       [
         'Network 10.5.0.0/16 → 10.6.0.0/16',
-        'SubnetMin 10.5.1.0/24 → 10.6.1.0/24',
-        'SubnetMax 10.5.255.0/24 → 10.6.255.0/24',
+        'SubnetMin 10.5.1.0 → 10.6.1.0',
+        'SubnetMax 10.5.255.0 → 10.6.255.0',
       ],
     ],
     [
       'a subnet length, and with it the default bounds',
       `{"Network":"10.5.0.0/16","SubnetLen":25,${backend}}`,
-      [
-        'SubnetLen 24 → 25',
-        'SubnetMin 10.5.1.0/24 → 10.5.0.128/25',
-        'SubnetMax 10.5.255.0/24 → 10.5.255.128/25',
-      ],
+      ['SubnetLen 24 → 25', 'SubnetMin 10.5.1.0 → 10.5.0.128', 'SubnetMax 10.5.255.0 → 10.5.255.128'],
+    ],
+    [
+      'a subnet length alone, with bounds that stay',
+      `{"Network":"10.5.0.0/16","SubnetLen":26,"SubnetMin":"10.5.1.0","SubnetMax":"10.5.255.0",${backend}}`,
+      ['SubnetLen 24 → 26'],
     ],
     [
       'a smaller pool',
       `{"Network":"10.5.0.0/16","SubnetMax":"10.5.9.0",${backend}}`,
-      ['SubnetMax 10.5.255.0/24 → 10.5.9.0/24'],
+      ['SubnetMax 10.5.255.0 → 10.5.9.0'],
     ],
     [
       'nftables',
@@ -57,8 +58,8 @@ describe('configChanges', () => {
         'EnableIPv6 false → true',
         'IPv6Network (none) → fc00::/48',
         'IPv6SubnetLen (none) → 64',
-        'IPv6SubnetMin (none) → fc00:0:0:1::/64',
-        'IPv6SubnetMax (none) → fc00:0:0:ffff::/64',
+        'IPv6SubnetMin (none) → fc00:0:0:1::',
+        'IPv6SubnetMax (none) → fc00:0:0:ffff::',
       ],
     ],
   ];
@@ -125,7 +126,7 @@ describe('ConfigWatch', () => {
   it('says what an edit would change and that a restart applies it, and takes it back when it is undone', async () => {
     await edit(`{"Network":"10.5.0.0/16","SubnetMax":"10.5.9.0",${backend}}`);
     expect(notices.current).toEqual([
-      'the network configuration /net/config was changed: SubnetMax 10.5.255.0/24 → 10.5.9.0/24. ' +
+      'the network configuration /net/config was changed: SubnetMax 10.5.255.0 → 10.5.9.0. ' +
         'This host goes on with the configuration it was started with; restart the daemon to apply it',
     ]);
     await edit(started);
@@ -140,6 +141,8 @@ describe('ConfigWatch', () => {
     );
     await edit('{');
     expect(notices.current.join()).toMatch(/cannot be used: the network configuration is not a JSON object/);
+    expect(notices.current.join()).toMatch(/\}\. This host goes on/);
+    expect(notices.current.join()).not.toContain('..');
   });
 
   it('says when it may not watch, and not when etcd is away: the lease watch does', async () => {

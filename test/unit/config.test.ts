@@ -182,7 +182,7 @@ describe('any text', () => {
       }),
       { numRuns: 2000 },
     );
-  });
+  }, 30_000);
 
   it('that is accepted keeps the pool inside the network, on boundaries, and not empty', () => {
     const length = fc.integer({ min: 1, max: 30 });

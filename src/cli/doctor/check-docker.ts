@@ -11,6 +11,7 @@ import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import { messageOf } from '../../runtime/errors.ts';
 import type { Files } from '../../runtime/files.ts';
 import { plural } from '../../runtime/plural.ts';
+import { jsonFault } from '../../subnet/json-fault.ts';
 import { type Finding, failed, note, ok, problem } from './finding.ts';
 
 /** What of Docker is looked at. */
@@ -102,7 +103,7 @@ export async function checkDaemonJson(files: Files, own: PerFamily<Subnet>): Pro
   } catch (error) {
     return [
       problem(
-        `${daemonJson} is not valid, so dockerd does not start: ${text.trim() === '' ? 'it is empty' : messageOf(error)}`,
+        `${daemonJson} is not valid, so dockerd does not start: ${jsonFault(text)?.text ?? messageOf(error)}`,
         `Correct it, or remove it. To look: dockerd --validate --config-file=${daemonJson} (Docker 23 and later)`,
       ),
     ];
