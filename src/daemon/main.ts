@@ -21,6 +21,7 @@ import type { Metrics } from './metrics.ts';
 import { systemdNotifier } from './notifier.ts';
 import { UsageError } from './options/errors.ts';
 import { type Options, type ParsedCommand, parseOptions } from './options/options.ts';
+import { readServiceSettings } from './options/service-settings.ts';
 import { CannotRunError, requireCapabilities } from './requirements.ts';
 import { StatusServer } from './status-server.ts';
 import { cleanUp, diagnose, outliveReaders, releaseLease, showStatus } from './subcommands.ts';
@@ -49,7 +50,11 @@ process.env['UV_THREADPOOL_SIZE'] ??= '8';
 async function main(): Promise<number> {
   let parsed: ParsedCommand;
   try {
-    parsed = await parseOptions({ argv: process.argv.slice(2), env: process.env });
+    parsed = await parseOptions({
+      argv: process.argv.slice(2),
+      env: process.env,
+      service: () => readServiceSettings(nodeFiles),
+    });
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     complain(error.message);

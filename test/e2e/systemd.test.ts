@@ -1,6 +1,7 @@
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { parseEnvironmentFile, splitWords } from '../../src/daemon/options/service-settings.ts';
 import { type Docker, startDocker, withoutNetwork } from '../testbed/docker.ts';
 import { until } from '../testbed/netns.ts';
 import { tempDir } from '../testbed/run.ts';
@@ -215,21 +216,62 @@ describe('the units on a host with systemd', () => {
     await expect(asNobody).rejects.toThrow(/Only root may read the daemon's status: sudo flanneld-ts status/);
   });
 
-  test("README's command has doctor look where the service does", async () => {
+  test('doctor alone looks where the service looks, and says so', async () => {
     const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
-    const command = /^sudo (sh -c '.* flanneld-ts doctor .*')$/m.exec(readme)?.[1] ?? '';
+    const command = /^sudo (flanneld-ts doctor)$/m.exec(readme)?.[1] ?? '';
     await host.sh(
       `sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="--iface=eth0 --ip-masq"/' /etc/sysconfig/flanneld`,
     );
     await host.systemctl('restart', UNIT);
     const said = await host.sh(`${command} 2>&1`);
+    expect(said).toContain('settings of the service: /etc/sysconfig/flanneld\n');
     expect(said).toContain(`${PREFIX}/config: network 172.20.0.0/16`);
+    expect(said).toContain('the daemon runs');
     expect(said).toContain('the only peer is routed');
     expect(said).toContain('No problem was found.');
-    const other = await host.sh('flanneld-ts doctor 2>&1 || :');
-    expect(other).toContain(command);
+    await host.sh("echo 'FLANNEL_ETCD_PREFIX=/elsewhere' >/etc/default/flanneld");
+    const other = await host.sh(`${command} 2>&1 || :; rm /etc/default/flanneld`);
+    expect(other).toContain(
+      'settings of the service: /etc/sysconfig/flanneld and, winning, /etc/default/flanneld\n',
+    );
     expect(other).toContain(`A network is configured under ${PREFIX}`);
     await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS=""/' /etc/sysconfig/flanneld`);
+  });
+
+  test('environment files and the words of an option are read as systemd reads them', async () => {
+    const lines = [
+      '# FT_A=comment',
+      '; FT_A=comment',
+      'FT_A=plain  ',
+      ' FT_B = "in quotes" # behind',
+      "FT_C='it is $HOME \\ '",
+      'FT_D="a \\"b\\" \\$c \\x"',
+      'FT_E=one\\ two',
+      'no assignment',
+      'FT_F=first \\',
+      '  second',
+      'FT_G="two',
+      'lines"',
+      'FT_H=',
+      "FT_I=-a'b c'-d",
+      "FT_J=it\\'s",
+      'FT_K=--iface=eth0 --iface-regex="a b" -v 1',
+      'FT_L="--iface=eth0 --iface-regex=\\"a  b\\" \'-v 1\' x\\\\ y"',
+    ];
+    const text = `${lines.join('\n')}\n`;
+    await host.sh(`cat >/run/env-test <<'TEXT'\n${text}TEXT`);
+    const asked = 'systemd-run --wait --pipe --quiet -p EnvironmentFile=/run/env-test';
+    const printed = await host.sh(`${asked} env -0 | tr '\\0' '\\1'`);
+    const variables = printed.split('\u0001').map((one) => one.replace(/^\n/, ''));
+    const bySystemd = variables.filter((one) => one.startsWith('FT_')).toSorted();
+    const byUs = [...parseEnvironmentFile(text)].map(([name, value]) => `${name}=${value}`).toSorted();
+    expect(byUs).toEqual(bySystemd);
+    const words = await host.sh(`${asked} printf '[%%s]' '$FT_L'`);
+    expect(
+      splitWords(parseEnvironmentFile(text).get('FT_L') ?? '')
+        .map((word) => `[${word}]`)
+        .join(''),
+    ).toBe(words.trim());
   });
 
   test('the journal has text with priorities, and JSON when asked; the process has its name', async () => {

@@ -1,3 +1,4 @@
+import { explanationOf } from '../../runtime/errors.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 import { poolSize } from '../../subnet/allocate.ts';
 import {
@@ -46,7 +47,7 @@ export async function checkEtcd(
       findings.push(ok(`etcd at ${registry.endpoint} answers (revision ${header.revision})`));
       clusters.add(header.clusterId);
       found ??= { registry, text: kvs[0]?.value };
-    } else findings.push(failed('etcd', answer?.reason));
+    } else findings.push(problem(explanationOf(answer?.reason)));
   }
   findings.push(...notices.current.map((text) => note(text)));
   if (clusters.size > 1)

@@ -53,6 +53,8 @@ export interface Command {
   readonly operand?: string;
   /** Takes what the daemon's unit gives it: flanneld's old flags are let pass. */
   readonly likeDaemon?: true;
+  /** Looks where the service looks, unless it is told another place in etcd. */
+  readonly asService?: true;
   /** Throws {@link UsageError}. Absent for what the program says about itself. */
   readonly read?: (input: CommandInput) => ParsedCommand;
 }
@@ -118,9 +120,10 @@ export const namedCommands: readonly Command[] = [
       "Says what is wrong on this host and how to mend it; changes nothing. Takes the daemon's flags.",
     flags: flagTable,
     likeDaemon: true,
+    asService: true,
     read({ settings, warn, warnings }) {
       judgeOldFlags(settings, warn);
-      tellWhere('doctor $FLANNEL_OPTIONS', settings, warn);
+      tellWhere(settings, warn);
       return { command: 'doctor', options: runOptions(settings, warn), warnings };
     },
   },
@@ -131,8 +134,9 @@ export const namedCommands: readonly Command[] = [
       'Gives back the lease of SUBNET, of the host at --public-ip, or of this host. Refuses while the daemon of that host runs, and asks before it releases when there is a terminal to ask at.',
     flags: leaseReleaseFlags,
     operand: 'SUBNET',
+    asService: true,
     read({ settings, warn, warnings, operand }) {
-      tellWhere('lease release', settings, warn);
+      tellWhere(settings, warn);
       return { command: 'lease-release', options: leaseReleaseOptions(settings, warn, operand), warnings };
     },
   },
@@ -148,13 +152,12 @@ export const namedCommands: readonly Command[] = [
   versionCommand,
 ];
 
-/** Run by hand a command does not see what systemd gives the daemon; it would look beside it, and find nothing there. */
-function tellWhere(command: string, settings: Settings, warn: (message: string) => void): void {
+/** Nothing says where etcd is, and so the command may look beside it. */
+function tellWhere(settings: Settings, warn: (message: string) => void): void {
   const { etcdEndpoints, etcdPrefix } = flags;
   if ([etcdEndpoints, etcdPrefix].some((flag) => settings.sourceOf(flag) !== undefined)) return;
   warn(
-    `looking at ${etcdEndpoints.fallback} under ${etcdPrefix.fallback}, because nothing else is given; with what the service is given: ` +
-      `sudo sh -c 'set -a; . /etc/sysconfig/flanneld; flanneld-ts ${command}'`,
+    `looking at ${etcdEndpoints.fallback} under ${etcdPrefix.fallback}: neither flags, variables nor /etc/sysconfig/flanneld name another place`,
   );
 }
 

@@ -11,6 +11,7 @@ import { type GivenFlag, parseGoBoolean, splitFlags } from './go-flags.ts';
 import { helpText } from './help.ts';
 import { nearestName } from './nearest.ts';
 import { isOldVariable, oldFlag } from './old-flags.ts';
+import type { ServiceSettings } from './service-settings.ts';
 import { type Environment, Settings } from './settings.ts';
 import { shownName, shownRest } from './shown.ts';
 import { flags, flagTable } from './table.ts';
@@ -23,6 +24,8 @@ export type { Options } from './run-options.ts';
 export interface CommandLine {
   readonly argv: readonly string[];
   readonly env: Environment;
+  /** Reads what the service is given; asked by commands that look where it looks when nothing tells them. */
+  readonly service?: () => Promise<ServiceSettings | undefined>;
 }
 
 /**
@@ -32,9 +35,13 @@ export interface CommandLine {
  *
  * Rejects with {@link UsageError} and nothing else.
  */
-export async function parseOptions({ argv, env }: CommandLine): Promise<ParsedCommand> {
+export async function parseOptions(line: CommandLine): Promise<ParsedCommand> {
+  const { argv } = line;
   const command = commandOf(argv);
-  const { flags: given, words } = splitWords(argv, command);
+  const { flags: written, words } = splitWords(argv, command);
+  const service = await serviceOf(line, command, written);
+  const given = service === undefined ? written : [...flagsOfService(service, command, written), ...written];
+  const env = { ...service?.env, ...line.env };
   const settings = new Settings(given, env);
   if (given.some(({ name }) => name === 'h') || settings.optional(flags.help) === true) {
     return { command: 'help', text: await helpText(command) };
@@ -44,12 +51,46 @@ export async function parseOptions({ argv, env }: CommandLine): Promise<ParsedCo
     return { command: 'version', text: `flanneld-ts ${VERSION}` };
   const [text] = words;
   const warnings: string[] = command.likeDaemon ? [...unknownVariables(env)] : [];
+  if (service !== undefined)
+    warnings.push(`settings of the service: ${service.paths.join(' and, winning, ')}`);
   return command.read({
     settings,
     warnings,
     warn: (message) => warnings.push(message),
     ...(text === undefined ? {} : { operand: { text, shown: shown(argv, words) } }),
   });
+}
+
+/** What the service is given; undefined for a command that does not ask, or is told by a flag or variable where to look. */
+async function serviceOf(
+  { env, service }: CommandLine,
+  { asService }: Command,
+  written: readonly GivenFlag[],
+): Promise<ServiceSettings | undefined> {
+  const settings = new Settings(written, env);
+  const asksForHelp = written.some(({ name }) => ['h', 'help', 'version'].includes(name));
+  const isTold = [flags.etcdEndpoints, flags.etcdPrefix].some(
+    (flag) => settings.sourceOf(flag) !== undefined,
+  );
+  return asService && !asksForHelp && !isTold ? await service?.() : undefined;
+}
+
+/** Those that the command knows, without those that are written anew. Throws {@link UsageError}. */
+function flagsOfService(
+  { argv }: ServiceSettings,
+  command: Command,
+  written: readonly GivenFlag[],
+): readonly GivenFlag[] {
+  try {
+    const names = new Set(written.map(({ name }) => name));
+    return splitWords(argv, daemonCommand).flags.filter(
+      ({ name }) =>
+        !names.has(name) && (command.likeDaemon || command.flags.some((flag) => flag.name === name)),
+    );
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    throw new UsageError('BAD_VALUE', `FLANNEL_OPTIONS of the service: ${error.message}`);
+  }
 }
 
 function commandOf(argv: readonly string[]): Command {
