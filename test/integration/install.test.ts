@@ -92,7 +92,10 @@ describe('script/install', () => {
   test('a second install changes nothing, and keeps an edited sysconfig file', () => {
     install();
     const first = list();
-    expect(install().status).toBe(0);
+    const again = install();
+    expect(again.status).toBe(0);
+    expect(again.stdout).toContain('systemctl restart flanneld');
+    expect(again.stdout).not.toContain('enable --now');
     expect(list()).toEqual(first);
     appendFileSync(join(destdir, SYSCONFIG), 'FLANNEL_OPTIONS="--iface=eth1"\n');
     const edited = read(SYSCONFIG);
@@ -121,8 +124,13 @@ describe('script/install', () => {
     const before = list();
     install();
     install();
-    expect(install(['--uninstall']).status).toBe(0);
+    const { status, stdout } = install(['--uninstall']);
+    expect(status).toBe(0);
     expect(list()).toEqual(before);
+    // What outlives the program, with commands that do not need it.
+    for (const command of ['cleanup --routes', 'lease release'])
+      expect(stdout).toContain(`node ${join(PROJECT, 'dist/flanneld-ts.cjs')} ${command}`);
+    expect(stdout).toContain('/run/docker_opts.env');
     expect(install(['--uninstall']).status).toBe(0);
   });
 
@@ -179,6 +187,8 @@ describe('script/install', () => {
       if (note === undefined) expect(stdout).not.toContain('note:');
       else expect(note.exec(stdout)?.[1]).toBe(path);
       expect(stdout.match(/note:/g)?.length ?? 0).toBe(note === undefined ? 0 : 1);
+      if (note === LOST)
+        expect(stdout).toContain('none of --bip, --mtu, --ip-masq, --bridge (-b), --host (-H)');
       if (note === LOST) expect(stdout).toContain(files[path]?.replace('ExecStart=', ': ') ?? '');
     }
   });
