@@ -3,7 +3,7 @@ import { formatRouteMessage } from 'netlink/dist/rt/structs.js';
 import { AttrStream, formatMessage, putU32 } from 'netlink/dist/structs.js';
 import type { Family } from '../ip/ip.ts';
 import { addressBytes } from './addresses.ts';
-import type { RouteChange, RouteSpec } from './kernel.ts';
+import type { RouteChange, RouteSpec, Sender } from './kernel.ts';
 import {
   addressFamily,
   IFLA,
@@ -53,17 +53,33 @@ export function encodeRouteDump(family: Family, sequence: number): Buffer {
   return message(RTM.GETROUTE, NLM_F.DUMP, sequence, body);
 }
 
-/** Asks how the kernel would send to `address`; undefined when it is none. `fibMatch`: by which route. */
-export function encodeLookup(address: string, sequence: number, fibMatch = false): Buffer | undefined {
+/** Asks how the kernel would send to `address`; undefined when it is none. */
+export function encodeLookup(address: string, sequence: number): Buffer | undefined {
   const family = isIPv6(address) ? 6 : 4;
   const dst = addressBytes(family, address);
   if (dst === undefined) return undefined;
   const body = new AttrStream();
+  const data = { family: addressFamily(family), dstLen: dst.length * 8 };
+  formatRouteMessage({ kind: 'route', data, attrs: { dst } }, body);
+  return message(RTM.GETROUTE, NLM_F.ACK, sequence, body);
+}
+
+/** Asks by which route; undefined when `address` or the sender's is none. `sender`: of packets that are passed on. */
+export function encodeMatch(address: string, sequence: number, sender?: Sender): Buffer | undefined {
+  const family = isIPv6(address) ? 6 : 4;
+  const dst = addressBytes(family, address);
+  const src = sender && addressBytes(family, sender.address);
+  if (dst === undefined || (sender !== undefined && src === undefined)) return undefined;
+  const body = new AttrStream();
   // Without being asked IPv6 names the table, and refuses the question.
   const flags =
     family === 4 ? ({ fibMatch: true, lookupTable: true } as const) : ({ fibMatch: true } as const);
-  const data = { family: addressFamily(family), dstLen: dst.length * 8, ...(fibMatch && { flags }) };
-  formatRouteMessage({ kind: 'route', data, attrs: { dst } }, body);
+  const data = { family: addressFamily(family), dstLen: dst.length * 8, flags };
+  const attrs = { dst, ...(src && sender && { src, iif: sender.linkIndex }) };
+  formatRouteMessage(
+    { kind: 'route', data: { ...data, ...(src && { srcLen: src.length * 8 }) }, attrs },
+    body,
+  );
   return message(RTM.GETROUTE, NLM_F.ACK, sequence, body);
 }
 

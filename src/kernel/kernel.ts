@@ -32,10 +32,19 @@ export interface Kernel {
 
 /** What the kernel itself says about the way of packets: all of its tables and policy rules count. */
 export interface RouteFinder {
-  /** The route that packets to this address (canonical text) take; undefined: none does, or one that drops or refuses them. */
-  routeFor(address: string, signal?: AbortSignal): Promise<UsedRoute | undefined>;
+  /**
+   * The route that packets to this address (canonical text) take, this host's own or those of `sender` that it passes on;
+   * undefined: none does, or one that drops or refuses them.
+   */
+  routeFor(address: string, signal?: AbortSignal, sender?: Sender): Promise<UsedRoute | undefined>;
   /** The policy rules of one family, in the order in which the kernel asks them. */
   rules(family: Family, signal?: AbortSignal): Promise<readonly PolicyRule[]>;
+}
+
+/** Whose packets come in: a container's address, and the link that it is behind. */
+export interface Sender {
+  readonly address: string;
+  readonly linkIndex: number;
 }
 
 /** A route, and the number of the table that it stands in: 254 main, 255 local. */

@@ -2,9 +2,9 @@ import { parseAttributes, readU32 } from 'netlink/dist/structs.js';
 import { addressText } from './addresses.ts';
 import { decodeUsedRoute } from './decode-route.ts';
 import type { DumpSocket } from './dump-socket.ts';
-import { encodeLookup } from './encode.ts';
+import { encodeLookup, encodeMatch } from './encode.ts';
 import { KernelError } from './errors.ts';
-import type { PolicyRule, RouteLookup, UsedRoute } from './kernel.ts';
+import type { PolicyRule, RouteLookup, Sender, UsedRoute } from './kernel.ts';
 import { familyOf, RTM, RTN } from './rtnetlink.ts';
 
 /** struct rtmsg. */
@@ -29,31 +29,32 @@ export function lookUpRoute(
   address: string,
   signal: AbortSignal | undefined,
 ): Promise<RouteLookup | undefined> {
-  return ask(socket, { address, fibMatch: false, decode: decodeLookup }, signal);
+  const encode = (sequence: number) => encodeLookup(address, sequence);
+  return ask(socket, { address, encode, decode: decodeLookup }, signal);
 }
 
 /** See RouteFinder.routeFor. */
 export function findRoute(
   socket: DumpSocket,
-  address: string,
+  { address, sender }: { readonly address: string; readonly sender: Sender | undefined },
   signal: AbortSignal | undefined,
 ): Promise<UsedRoute | undefined> {
-  return ask(socket, { address, fibMatch: true, decode: decodeUsedRoute }, signal);
+  const encode = (sequence: number) => encodeMatch(address, sequence, sender);
+  return ask(socket, { address, encode, decode: decodeUsedRoute }, signal);
 }
 
 async function ask<T>(
   socket: DumpSocket,
   question: {
     readonly address: string;
-    /** Asks for the route itself, not for what the kernel made of it for this address. */
-    readonly fibMatch: boolean;
+    readonly encode: (sequence: number) => Buffer | undefined;
     readonly decode: (payload: Buffer) => T | undefined;
   },
   signal: AbortSignal | undefined,
 ): Promise<T | undefined> {
-  const { address, fibMatch, decode } = question;
-  if (encodeLookup(address, 0) === undefined) throw new KernelError('EINVAL', `not an address: ${address}`);
-  const encode = (sequence: number) => encodeLookup(address, sequence, fibMatch) ?? Buffer.alloc(0);
+  const { address, decode } = question;
+  if (question.encode(0) === undefined) throw new KernelError('EINVAL', `not an address: ${address}`);
+  const encode = (sequence: number) => question.encode(sequence) ?? Buffer.alloc(0);
   const request = { what: `route to ${address}`, encode, type: RTM.NEWROUTE, decode };
   try {
     const [found] = await socket.dump(request, signal);

@@ -20,6 +20,7 @@ import type {
   RouteChange,
   RouteFinder,
   RouteLookup,
+  Sender,
   UsedRoute,
 } from './kernel.ts';
 import { decodeRule, findRoute, lookUpRoute } from './lookup.ts';
@@ -111,8 +112,8 @@ class NetlinkKernel implements Kernel, RouteFinder {
     return lookUpRoute(this.#dumps, address, signal);
   }
 
-  routeFor(address: string, signal?: AbortSignal): Promise<UsedRoute | undefined> {
-    return findRoute(this.#dumps, address, signal);
+  routeFor(address: string, signal?: AbortSignal, sender?: Sender): Promise<UsedRoute | undefined> {
+    return findRoute(this.#dumps, { address, sender }, signal);
   }
 
   async rules(family: Family, signal?: AbortSignal): Promise<readonly PolicyRule[]> {

@@ -166,6 +166,49 @@ test.each([
   });
 });
 
+test('doctor sees a policy rule that is for packets of containers alone', async () => {
+  const address = bench.daemon.subnetEnv()['FLANNEL_SUBNET'] ?? '';
+  const subnet = address.replace('.1/24', '.0/24');
+  const commands = [
+    'link add docker0 type bridge',
+    `addr add ${address} dev docker0`,
+    'link set docker0 up',
+    'route add default via 10.211.55.9 table 98',
+    `rule add from ${subnet} lookup 98 pref 1000`,
+  ];
+  for (const command of commands) await bench.host.ip(command);
+  const { code, text } = await doctor();
+  expect(text).toContain(
+    `packets to 172.20.1.0/24 go astray: the policy rule 1000 (from ${subnet} lookup 98) leads them to default via 10.211.55.9 dev eth0`,
+  );
+  expect(code).toBe(1);
+  await bench.host.ip(`rule del pref 1000 from ${subnet} lookup 98`);
+  expect((await doctor()).text).toContain('the kernel sends to 1 peer by our routes');
+  await bench.host.ip('link del docker0');
+});
+
+test('doctor compares the MTU of docker0 with that of the interface, once a container is there', async () => {
+  const address = bench.daemon.subnetEnv()['FLANNEL_SUBNET'] ?? '';
+  for (const command of [
+    'link add docker0 type bridge',
+    `addr add ${address} dev docker0`,
+    'link set docker0 up',
+    'link add port0 mtu 9000 type veth peer name port1 mtu 9000',
+    'link set port0 master docker0 up',
+  ])
+    await bench.host.ip(command);
+  expect((await doctor()).text).not.toMatch(/has the MTU/);
+  await bench.host.ip('link set port1 up');
+  await bench.host.ip('link set docker0 mtu 9000');
+  const { code, text } = await doctor();
+  expect(text).toMatch(
+    /PROBLEM +docker0 has the MTU 9000, and the interface to the other hosts 1500: .*\n.*systemctl restart docker/,
+  );
+  expect(code).toBe(1);
+  await bench.host.ip('link del docker0');
+  await bench.host.ip('link del port0');
+});
+
 test('doctor repeats what the daemon says of a contested lease', async () => {
   const value = await bench.etcd.ctl('get', '--print-value-only', ownKey());
   await bench.etcd.ctl('put', '--ignore-lease', ownKey(), leaseValue('10.211.55.177'));
@@ -202,7 +245,9 @@ test('doctor says what it cannot reach', async () => {
     '--etcd-endpoints=http://127.0.0.1:1',
     `--etcd-prefix=${PREFIX}`,
   );
-  expect(text).toMatch(/PROBLEM +etcd: .*127\.0\.0\.1:1.*refused/);
+  expect(text).toMatch(/PROBLEM +etcd at http:\/\/127\.0\.0\.1:1: connection refused/);
+  // Without --iface: the daemon says which one it uses.
+  expect(text).toMatch(/^ok +peers reach this host at 10\.211\.55\.100 on eth0/m);
   expect(code).toBe(1);
 });
 

@@ -2,14 +2,15 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { SimFiles } from '../../sim/files.ts';
-import { checkDaemonJson } from '../../src/cli/doctor/check-docker.ts';
+import { checkBridge, checkDaemonJson } from '../../src/cli/doctor/check-docker.ts';
 import { parseSubnet } from '../../src/ip/ip.ts';
+import { BUSYBOX, makeBusyboxImage } from '../testbed/busybox.ts';
 import { startDocker } from '../testbed/docker.ts';
 import { makeNetwork, type Network } from '../testbed/netns.ts';
 import { tempDir } from '../testbed/run.ts';
 import { runInstall } from './installer.ts';
 
-// What doctor and script/install say about daemon.json, held against a dockerd that is started with it and with our flags.
+// What doctor and script/install say about daemon.json and docker0, held against a dockerd that is started with it and with our flags.
 
 const SUBNET = '172.20.30.0/24';
 const OPTIONS = '--bip=172.20.30.1/24 --ip-masq=true --mtu=1450';
@@ -129,4 +130,38 @@ test('without our options in its command Docker may have any key: nothing is a p
   writeFileSync(join(destdir, 'etc/docker/daemon.json'), '{"hosts":["fd://"]}');
   writeFileSync(join(destdir, override), '[Service]\nExecStart=\nExecStart=/usr/bin/dockerd $DOCKER_OPTS\n');
   expect(runInstall({ destdir }).stdout).not.toContain('note:');
+});
+
+test('docker0 has the MTU of its containers, and only with one of them doctor judges it', async () => {
+  const host = network.hosts[0];
+  if (host === undefined) throw new Error('no host');
+  const optionsFile = join(dir, 'docker_opts.env');
+  writeFileSync(optionsFile, `DOCKER_OPTS=" ${OPTIONS}"\n`);
+  const docker = await startDocker({ namespace: host.namespace, dir: join(dir, 'mtu'), optionsFile });
+  const judge = async (wanted: number) => {
+    const [shown]: [{ mtu: number; flags: string[]; ifindex: number }] = JSON.parse(
+      await host.ip('-j link show docker0'),
+    );
+    const carrier = shown.flags.includes('LOWER_UP');
+    const link = {
+      index: shown.ifindex,
+      name: 'docker0',
+      mtu: shown.mtu,
+      up: true,
+      carrier,
+      loopback: false,
+    };
+    const findings = checkBridge({ files: new SimFiles(), links: [link], addresses: [], mtu: wanted }, {});
+    return { mtu: shown.mtu, levels: findings.map(({ level }) => level) };
+  };
+  try {
+    expect(await judge(1450)).toEqual({ mtu: 1500, levels: [] });
+    await docker.docker('import', await makeBusyboxImage(dir), BUSYBOX);
+    await docker.run('first', BUSYBOX, 'sleep', '1000');
+    expect(await judge(1450)).toEqual({ mtu: 1450, levels: [] });
+    expect(await judge(1400)).toEqual({ mtu: 1450, levels: ['problem'] });
+    expect(await judge(1500)).toEqual({ mtu: 1450, levels: ['note'] });
+  } finally {
+    await docker.close();
+  }
 });

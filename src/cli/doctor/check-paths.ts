@@ -10,7 +10,7 @@ import {
   type Subnet,
   subnetAt,
 } from '../../ip/ip.ts';
-import type { PolicyRule, Route, RouteFinder, UsedRoute } from '../../kernel/kernel.ts';
+import type { PolicyRule, Route, RouteFinder, Sender, UsedRoute } from '../../kernel/kernel.ts';
 import { counted } from '../../runtime/plural.ts';
 import { type Finding, few, ok, problem } from './finding.ts';
 
@@ -20,6 +20,8 @@ export interface PathFacts {
   readonly kernel: KernelSnapshot;
   readonly family: Family;
   readonly linkIndex: number;
+  /** A container of this host, where its bridge is there: rules may be for its packets alone. */
+  readonly sender?: Sender;
 }
 
 /** What takes packets away from our routes, and the command that removes it. */
@@ -43,8 +45,11 @@ export async function checkPaths(
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   if (routed.length === 0) return [];
-  const { finder, family, kernel, linkIndex } = facts;
+  const { finder, family, kernel, linkIndex, sender } = facts;
   const rules = await finder.rules(family, signal);
+  // Of packets that are passed on the kernel says nothing, either, while forwarding is off.
+  const routeOf = async (address: string) =>
+    (sender && (await finder.routeFor(address, signal, sender))) ?? (await finder.routeFor(address, signal));
   const stolen = new Map<string, { readonly thief: Thief; readonly dsts: Set<string> }>();
   const blame = (thief: Thief, dst: string) => {
     const known = stolen.get(thief.what) ?? { thief, dsts: new Set() };
@@ -54,7 +59,7 @@ export async function checkPaths(
   for (const { part, dst } of partsOf(routed, kernel.routes)) blame(routeThief(part, facts), dst);
   for (const { dst, gateway } of routed.slice(0, mostAsked)) {
     for (const address of samples(dst)) {
-      const used = await finder.routeFor(address, signal);
+      const used = await routeOf(address);
       if (used?.route.gateway === gateway && used.route.linkIndex === linkIndex) continue;
       const isKnown = [...stolen.values()].some(({ dsts }) => dsts.has(dst));
       if (!isKnown || used === undefined || isElsewhere(used))

@@ -1,6 +1,14 @@
 import type { KernelSnapshot } from '../../backend/hostgw/mirror.ts';
-import { type Family, familiesOf, type PerFamily, parseSubnet, type Subnet } from '../../ip/ip.ts';
-import type { Kernel, RouteFinder } from '../../kernel/kernel.ts';
+import {
+  bridgeAddress,
+  type Family,
+  familiesOf,
+  formatAddress,
+  type PerFamily,
+  parseSubnet,
+  type Subnet,
+} from '../../ip/ip.ts';
+import type { Kernel, RouteFinder, Sender } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/files.ts';
 import { counted } from '../../runtime/plural.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
@@ -110,7 +118,8 @@ async function findPlace(options: DoctorOptions, tell: Tell, signal: AbortSignal
   const families = familiesOf(config ?? known);
   const used: readonly Family[] = families.length > 0 ? families : [4];
   tell(await checkForwarding(options.files, used));
-  const chosen = await options.chooseInterface(used, signal);
+  const chosen =
+    (await interfaceOfDaemon(options.kernel, view, signal)) ?? (await options.chooseInterface(used, signal));
   if (typeof chosen === 'string') tell([problem(chosen, interfaceRemedy(chosen))]);
   else tell([ok(`peers reach this host at ${familiesText(chosen.addresses)} on ${chosen.name}`)]);
   const byConfig = {
@@ -146,6 +155,21 @@ function withoutEtcd(tell: Tell, { own, view }: Place): Partial<Place> {
       ),
     ]);
   return {};
+}
+
+/** What the running daemon uses is right, whatever the flags of this command would choose. */
+async function interfaceOfDaemon(
+  kernel: Kernel,
+  view: StatusView | undefined,
+  signal: AbortSignal,
+): Promise<ChosenInterface | undefined> {
+  const used = view?.lease?.addresses ?? [];
+  const held = (await kernel.addresses(signal)).filter(({ address }) => used.includes(address));
+  const link = (await kernel.links(signal)).find(({ index }) => index === held[0]?.linkIndex);
+  if (link === undefined || held.length < used.length) return undefined;
+  const of = (family: Family) => held.find((one) => one.family === family)?.address;
+  const [ipv4, ipv6] = [of(4), of(6)];
+  return { name: link.name, index: link.index, addresses: { ...(ipv4 && { ipv4 }), ...(ipv6 && { ipv6 }) } };
 }
 
 function subnetsIn(texts: readonly string[]): PerFamily<Subnet> {
@@ -212,8 +236,19 @@ async function routeFindings(
       remedy: daemonRemedy(view, 'puts routes right within seconds'),
     });
     findings.push(...found);
+    const sender = senderIn(subnet, snapshot);
     const facts = { finder: kernel, kernel: snapshot, family: subnet.family, linkIndex: chosen.index };
-    findings.push(...(await checkPaths(routed, facts, signal)));
+    findings.push(...(await checkPaths(routed, { ...facts, ...(sender && { sender }) }, signal)));
   }
   return findings;
+}
+
+/** A container in this host's subnet, behind the bridge that has its first address. */
+function senderIn(own: Subnet, { links, addresses }: KernelSnapshot): Sender | undefined {
+  const bridge = addresses.find(
+    ({ address, prefixLength }) => `${address}/${prefixLength}` === bridgeAddress(own),
+  );
+  if (bridge === undefined || links.find(({ index }) => index === bridge.linkIndex)?.up !== true)
+    return undefined;
+  return { address: formatAddress(own.family, own.first + 2n), linkIndex: bridge.linkIndex };
 }
