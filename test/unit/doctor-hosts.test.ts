@@ -99,10 +99,10 @@ describe('the doctor', () => {
 
   it('says of a bridge without the IPv6 subnet how Docker gets it', async () => {
     const { all, host } = await meshed('both families');
-    const { ipv4, ipv6 } = await host.subnets();
+    const own = await host.subnets();
     host.kernel.createLink('docker0');
-    host.kernel.addAddress('docker0', `${ipv4?.text.replace('.0/24', '.1/24')}`);
-    const mend = `Give dockerd --ipv6 --fixed-cidr-v6=${ipv6?.text}`;
+    host.kernel.addAddress('docker0', `${own.ipv4?.text.replace('.0/24', '.1/24')}`);
+    const mend = `Give dockerd --ipv6 --fixed-cidr-v6=${own.ipv6?.text}`;
     expect((await examineHost(all, host)).text).toMatch(
       new RegExp(`note +docker0 has no IPv6 address.*\n.*${mend}`),
     );
@@ -110,7 +110,7 @@ describe('the doctor', () => {
     const { text } = await examineHost(all, host);
     expect(problems(text)).toEqual([expect.stringContaining('docker0 has fc00:99::1/64, and not fc00:20:')]);
     expect(text).toContain(mend);
-    host.kernel.addAddress('docker0', `${ipv6?.text.replace('::/64', '::1/64')}`);
+    host.kernel.addAddress('docker0', `${own.ipv6?.text.replace('::/64', '::1/64')}`);
     expect(problems((await examineHost(all, host)).text)).toEqual([]);
   });
 
