@@ -2,14 +2,15 @@ import { defineConfig, type OxlintOverride } from 'oxlint';
 
 /** What each folder of src/ must not know: imports point one way, from daemon/ and cli/ down to ip/ and runtime/. */
 const unknownTo: Readonly<Record<string, readonly string[]>> = {
-  ip: ['runtime', 'native', 'kernel', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
-  runtime: ['ip', 'native', 'kernel', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
-  native: ['kernel', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
-  kernel: ['subnet', 'backend', 'firewall', 'daemon', 'cli'],
-  subnet: ['native', 'kernel', 'backend', 'firewall', 'daemon', 'cli'],
-  'subnet/etcd': ['native', 'kernel', 'backend', 'firewall', 'daemon', 'cli'],
-  backend: ['native', 'firewall', 'daemon', 'cli'],
-  firewall: ['native', 'kernel', 'subnet', 'backend', 'daemon', 'cli'],
+  ip: ['arp', 'runtime', 'native', 'kernel', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
+  runtime: ['arp', 'ip', 'native', 'kernel', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
+  native: ['kernel', 'arp', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
+  kernel: ['arp', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
+  arp: ['subnet', 'backend', 'firewall', 'daemon', 'cli'],
+  subnet: ['native', 'kernel', 'arp', 'backend', 'firewall', 'daemon', 'cli'],
+  'subnet/etcd': ['native', 'kernel', 'arp', 'backend', 'firewall', 'daemon', 'cli'],
+  backend: ['native', 'arp', 'firewall', 'daemon', 'cli'],
+  firewall: ['native', 'kernel', 'arp', 'subnet', 'backend', 'daemon', 'cli'],
   cli: ['native', 'daemon'],
   daemon: [],
 };
@@ -19,7 +20,7 @@ const effects = ['process', 'fs', 'timers', 'perf_hooks', 'crypto', 'child_proce
 const effectsOf = (names: readonly string[]) =>
   names.flatMap((name) => [name, `${name}/**`, `node:${name}`, `node:${name}/**`]);
 const core = ['ip', 'runtime', 'subnet', 'backend', 'firewall'];
-const nearCore = ['native', 'kernel', 'subnet/etcd'];
+const nearCore = ['native', 'kernel', 'arp', 'subnet/etcd'];
 
 /** The one folder that imports each dependency. */
 const importerOf: Readonly<Record<string, string>> = {
@@ -114,7 +115,7 @@ export default defineConfig({
       },
     },
     {
-      files: ['src/native/**', 'src/kernel/**', 'src/subnet/etcd/**'],
+      files: ['src/native/**', 'src/kernel/**', 'src/arp/**', 'src/subnet/etcd/**'],
       rules: {
         'no-restricted-globals': forbid('only daemon/ and cli/ touch the process', ['process', 'globalThis']),
       },

@@ -26,6 +26,8 @@ export interface SimKernelOptions {
   readonly latencyMs?: number;
   /** How many events may wait for a listener before they are lost. Default 20000. */
   readonly eventCapacity?: number;
+  /** The first four bytes of its links' MAC addresses; of each host other ones. Default `02:00:00:00`. */
+  readonly macPrefix?: string;
 }
 
 /** What an operator (or another program) puts into the table; unicast, protocol boot, metric 0 unless said otherwise. */
@@ -64,11 +66,14 @@ export class SimKernel {
   capable = true;
   /** Told of every message of a daemon's that was carried out. */
   onDaemonChange: (change: DaemonChange) => void = () => {};
+  /** Told of every change of a link. */
+  onLinkChange: () => void = () => {};
   readonly #tables = { 4: new RouteTable(4), 6: new RouteTable(6) } as const;
   readonly #links = new Map<number, Link>();
   readonly #addresses = new AddressTable();
   readonly #streams = new Set<SimEventStream>();
   readonly #eventCapacity: number;
+  readonly #macPrefix: string;
   #lastIndex = 0;
 
   /** A fresh namespace: `lo` alone, up. */
@@ -76,6 +81,7 @@ export class SimKernel {
     this.clock = options.clock;
     this.latencyMs = options.latencyMs ?? 0;
     this.#eventCapacity = options.eventCapacity ?? 20_000;
+    this.#macPrefix = options.macPrefix ?? '02:00:00:00';
     this.createLink('lo', { loopback: true, mtu: 65536 });
     this.addAddress('lo', '127.0.0.1/8');
   }
@@ -98,11 +104,13 @@ export class SimKernel {
     return this.#tables[family].list();
   }
 
-  /** Creates a link, up unless told otherwise; indexes are never used twice. Returns its index. */
+  /** Creates a link, up unless told otherwise; indexes are never used twice, nor MAC addresses. Returns its index. */
   createLink(name: string, options: Partial<Omit<Link, 'index' | 'name'>> = {}): number {
     const index = ++this.#lastIndex;
+    const bytes = [index >> 8, index & 0xff].map((byte) => byte.toString(16).padStart(2, '0'));
+    const mac = options.loopback ? {} : { mac: [this.#macPrefix, ...bytes].join(':') };
     const defaults = { mtu: 1500, up: true, carrier: options.up ?? true, loopback: false };
-    this.#changeLink({ index, name, ...defaults, ...options });
+    this.#changeLink({ index, name, ...defaults, ...mac, ...options });
     return index;
   }
 
@@ -113,6 +121,7 @@ export class SimKernel {
     for (const address of this.#addresses.of(link.index)) this.#dropAddress(address);
     this.#links.delete(link.index);
     this.#emit({ type: 'link-removed', linkIndex: link.index, name });
+    this.onLinkChange();
   }
 
   /**
@@ -138,6 +147,12 @@ export class SimKernel {
   /** Pulls or plugs the cable: routes stay. */
   setCarrier(name: string, carrier: boolean): void {
     this.#changeLink({ ...this.link(name), carrier });
+  }
+
+  /** Undefined: the link does no ARP from now on. */
+  setMac(name: string, mac: string | undefined): void {
+    const { mac: _, ...link } = this.link(name);
+    this.#changeLink({ ...link, ...(mac !== undefined && { mac }) });
   }
 
   setMtu(name: string, mtu: number): void {
@@ -289,6 +304,7 @@ export class SimKernel {
   #changeLink(link: Link): void {
     this.#links.set(link.index, link);
     this.#emit({ type: 'link-changed', link });
+    this.onLinkChange();
   }
 
   #emit(event: KernelEvent): void {

@@ -1,4 +1,4 @@
-import { type NetlinkMessage, parseAttributes, readU32 } from 'netlink/dist/structs.js';
+import { type NetlinkMessage, parseAttributes, readU16, readU32 } from 'netlink/dist/structs.js';
 import { addressText } from './addresses.ts';
 import { decodeRoute } from './decode-route.ts';
 import type { KernelEvent, Link, LinkAddress } from './kernel.ts';
@@ -7,6 +7,7 @@ import { familyOf, IFA, IFA_F, IFF, IFLA, NLM_F, RTM } from './rtnetlink.ts';
 /** struct ifinfomsg and struct ifaddrmsg. */
 const LINK_HEADER_BYTES = 16;
 const ADDRESS_HEADER_BYTES = 8;
+const ARPHRD_ETHER = 1;
 
 /** A link from the payload of a link message; undefined when it is about something else. Never throws. */
 export function decodeLink(payload: Buffer): Link | undefined {
@@ -15,9 +16,13 @@ export function decodeLink(payload: Buffer): Link | undefined {
   const flags = readU32.call(payload, 8);
   let name = '';
   let mtu = 0;
+  let mac: string | undefined;
+  // What other kinds of links have is no Ethernet address.
+  const hasArp = readU16.call(payload, 2) === ARPHRD_ETHER && (flags & IFF.NOARP) === 0;
   forEachAttribute(payload.subarray(LINK_HEADER_BYTES), (type, data) => {
     if (type === IFLA.IFNAME) name = data.toString('utf8', 0, data.indexOf(0));
     else if (type === IFLA.MTU) mtu = readU32.call(data, 0);
+    else if (type === IFLA.ADDRESS && hasArp && data.length === 6) mac = macText(data);
   });
   return {
     index: readU32.call(payload, 4),
@@ -26,6 +31,7 @@ export function decodeLink(payload: Buffer): Link | undefined {
     up: (flags & IFF.UP) !== 0,
     carrier: (flags & IFF.LOWER_UP) !== 0,
     loopback: (flags & IFF.LOOPBACK) !== 0,
+    ...(mac !== undefined && { mac }),
   };
 }
 
@@ -99,6 +105,10 @@ function forEachAttribute(attributes: Buffer, visit: (type: number, data: Buffer
   } catch {
     // A link or address of which only a part is known is better than none.
   }
+}
+
+function macText(bytes: Buffer): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
 }
 
 function scopeName(scope: number): LinkAddress['scope'] {

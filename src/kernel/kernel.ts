@@ -91,6 +91,8 @@ export interface Link {
   /** Has carrier (IFF_LOWER_UP). Without it routes stay. */
   readonly carrier: boolean;
   readonly loopback: boolean;
+  /** Its Ethernet address, as `02:00:00:00:00:01`; absent when it has none, or does no ARP. */
+  readonly mac?: string;
 }
 
 export interface LinkAddress {

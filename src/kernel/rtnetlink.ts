@@ -47,8 +47,8 @@ export const RT_TABLE_MAIN = 254;
 export const RTM_F_CLONED = 0x200;
 export const RTNH_F_ONLINK = 4;
 
-export const IFF = { UP: 0x1, LOOPBACK: 0x8, LOWER_UP: 0x10000 } as const;
-export const IFLA = { IFNAME: 3, MTU: 4, EXT_MASK: 29 } as const;
+export const IFF = { UP: 0x1, LOOPBACK: 0x8, NOARP: 0x80, LOWER_UP: 0x10000 } as const;
+export const IFLA = { ADDRESS: 1, IFNAME: 3, MTU: 4, EXT_MASK: 29 } as const;
 /** Leaves the counters out of a link dump. */
 export const RTEXT_FILTER_SKIP_STATS = 8;
 

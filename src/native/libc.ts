@@ -13,6 +13,9 @@ interface Libc {
     value: ArrayBufferView,
     length: ArrayBufferView,
   ): number;
+  /** setsockopt(SO_ATTACH_FILTER) with so many instructions of a classic BPF program. */
+  attachFilter(fd: number, instructions: ArrayBufferView, count: number): number;
+  getpid(): number;
   recv(fd: number, buffer: ArrayBufferView, length: number, flags: number): number;
   send(fd: number, buffer: ArrayBufferView, length: number, flags: number): number;
   sendto(
@@ -24,6 +27,8 @@ interface Libc {
     addressLength: number,
   ): number;
   fcntl(fd: number, command: number, lock: ArrayBufferView): number;
+  /** fcntl with a number for its argument. */
+  setFlag(fd: number, command: number, value: number): number;
   _exit(status: number): void;
 }
 
@@ -49,7 +54,11 @@ export function lastErrno(): number {
 function load(): Libc {
   // No file name: the symbols of the C library this Node already runs on, be it glibc or musl.
   const self = koffi.load(null);
+  const program = koffi.struct({ len: 'uint16_t', filter: 'const void *' });
+  const attach = self.func('setsockopt', 'int', ['int', 'int', 'int', koffi.pointer(program), 'int']);
   return {
+    attachFilter: (fd, filter, len) => attach(fd, 1, 26, { len, filter }, koffi.sizeof(program)) as number,
+    getpid: self.func('int getpid()'),
     socket: self.func('int socket(int, int, int)'),
     bind: self.func('int bind(int, const void *, int)'),
     setsockopt: self.func('int setsockopt(int, int, int, const void *, int)'),
@@ -57,8 +66,9 @@ function load(): Libc {
     recv: self.func('intptr_t recv(int, void *, size_t, int)'),
     send: self.func('intptr_t send(int, const void *, size_t, int)'),
     sendto: self.func('intptr_t sendto(int, const void *, size_t, int, const void *, int)'),
-    // Variadic in C; with a pointer for its third argument the call is the same on Linux.
+    // Variadic in C; with one more argument, a pointer or an int, the call is the same on Linux.
     fcntl: self.func('int fcntl(int, int, void *)'),
+    setFlag: self.func('fcntl', 'int', ['int', 'int', 'int']),
     _exit: self.func('void _exit(int)'),
   };
 }

@@ -1,0 +1,98 @@
+import { type BpfInstruction, PacketSocket } from '../native/packet-socket.ts';
+import { codeOf, messageOf } from '../runtime/errors.ts';
+import { Wake } from '../runtime/wake.ts';
+import { type Arp, ArpError, type ArpPacket, type ArpSocket } from './arp.ts';
+import { decodeArp, encodeArp } from './codec.ts';
+
+const ETH_P_ARP = 0x0806;
+/** Room for some twenty packets. A storm of them costs no more than that at a time. */
+const receiveBufferBytes = 16_384;
+/** Taken in one go: more than fit. */
+const packetsPerTurn = 64;
+
+/** Has `listener` called at each SIGIO of this process; returns what ends that. The signal stays handled. */
+type OnInputSignal = (listener: () => void) => () => void;
+
+/** ARP of the network namespace that the calling thread is in. */
+export function linuxArp(onInputSignal: OnInputSignal): Arp {
+  return {
+    open: (linkIndex, address) => new LinuxArpSocket(linkIndex, address, onInputSignal),
+  };
+}
+
+class LinuxArpSocket implements ArpSocket {
+  readonly #socket: PacketSocket;
+  readonly #wake = new Wake();
+  readonly #endSignals: () => void;
+  readonly #buffer = new Uint8Array(64);
+
+  constructor(linkIndex: number, address: string, onInputSignal: OnInputSignal) {
+    this.#endSignals = onInputSignal(() => this.#wake.wake());
+    try {
+      const filter = filterFor(address);
+      this.#socket = new PacketSocket({ linkIndex, protocol: ETH_P_ARP, filter, receiveBufferBytes });
+    } catch (error) {
+      this.#endSignals();
+      throw arpError('open an ARP socket', error);
+    }
+  }
+
+  send(packet: ArpPacket): void {
+    try {
+      this.#socket.broadcast(encodeArp(packet));
+    } catch (error) {
+      throw arpError('send an ARP packet', error);
+    }
+  }
+
+  async next(signal: AbortSignal): Promise<readonly ArpPacket[]> {
+    for (;;) {
+      signal.throwIfAborted();
+      const packets = this.#receive();
+      if (packets.length > 0) return packets;
+      await this.#wake.wait(signal);
+    }
+  }
+
+  close(): void {
+    this.#endSignals();
+    this.#socket.close();
+    this.#wake.wake();
+  }
+
+  #receive(): readonly ArpPacket[] {
+    const packets: ArpPacket[] = [];
+    try {
+      for (let i = 0; i < packetsPerTurn; i++) {
+        const length = this.#socket.receive(this.#buffer);
+        if (length === undefined) break;
+        const packet = decodeArp(this.#buffer.subarray(0, length));
+        if (packet !== undefined) packets.push(packet);
+      }
+    } catch (error) {
+      throw arpError('read ARP packets', error);
+    }
+    return packets;
+  }
+}
+
+function arpError(what: string, error: unknown): ArpError {
+  return new ArpError(codeOf(error) ?? 'EIO', `cannot ${what}: ${messageOf(error)}`, { cause: error });
+}
+
+/** Lets a packet through whose sender has the address, or has none and asks for it: all others are dropped in the kernel. */
+function filterFor(address: string): readonly BpfInstruction[] {
+  const k = address.split('.').reduce((value, byte) => value * 256 + Number(byte), 0);
+  const load = 0x20;
+  const jumpIfEqual = 0x15;
+  const result = 0x06;
+  return [
+    { code: load, k: 14 },
+    { code: jumpIfEqual, jt: 3, jf: 0, k },
+    { code: jumpIfEqual, jt: 0, jf: 3, k: 0 },
+    { code: load, k: 24 },
+    { code: jumpIfEqual, jt: 0, jf: 1, k },
+    { code: result, k: 64 },
+    { code: result, k: 0 },
+  ];
+}
