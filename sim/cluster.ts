@@ -4,6 +4,7 @@ import { SimEtcd, type SimEtcdOptions } from './etcd.ts';
 import { prefix, SimHost, type Wrappers } from './host.ts';
 import { SimLog } from './log.ts';
 import { SeededRandom } from './random.ts';
+import { Segment } from './segment.ts';
 
 export { prefix, SimHost, type SimParts } from './host.ts';
 
@@ -30,6 +31,7 @@ const scenarioConfig =
 export class SimCluster {
   readonly clock = new VirtualClock();
   readonly etcd: SimEtcd;
+  readonly segment = new Segment();
   readonly log: SimLog;
   readonly hosts: readonly SimHost[];
   readonly options: Partial<DaemonOptions>;

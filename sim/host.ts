@@ -1,3 +1,4 @@
+import type { Arp } from '../src/arp/arp.ts';
 import { Daemon } from '../src/daemon/daemon.ts';
 import type { Readiness } from '../src/daemon/health.ts';
 import type { DaemonOptions, DaemonParts } from '../src/daemon/parts.ts';
@@ -22,6 +23,7 @@ import type { SimLog } from './log.ts';
 import { SimNotifier } from './notifier.ts';
 import { SimOldStore } from './old-store.ts';
 import { SimProcess } from './process.ts';
+import type { Segment } from './segment.ts';
 
 export const prefix = '/atomic.io/network';
 /** The number our routes carry. */
@@ -57,6 +59,7 @@ export interface Wrappers {
 export interface Surroundings {
   readonly clock: VirtualClock;
   readonly etcd: SimEtcd;
+  readonly segment: Segment;
   readonly log: SimLog;
   readonly options: Partial<DaemonOptions>;
   readonly wrappers: Wrappers;
@@ -95,6 +98,7 @@ export class SimHost {
   notifier = new SimNotifier();
   /** Where its daemon reaches etcd; the one in memory is nowhere. */
   readonly etcdAddresses = new EtcdAddresses();
+  readonly #arp: Arp;
   readonly #cluster: Surroundings;
   readonly #random: Random;
   #identity: number;
@@ -108,7 +112,10 @@ export class SimHost {
     this.clock = new HostClock(cluster.clock);
     this.name = `h${index}`;
     this.address = `10.211.${55 + Math.floor(index / 200)}.${20 + (index % 200)}`;
-    this.kernel = new SimKernel({ clock: cluster.clock, latencyMs: kernelLatencyMs });
+    const bytes = [(index + 1) >> 8, (index + 1) & 0xff].map((byte) => byte.toString(16).padStart(2, '0'));
+    const macPrefix = ['02', '00', ...bytes].join(':');
+    this.kernel = new SimKernel({ clock: cluster.clock, latencyMs: kernelLatencyMs, macPrefix });
+    this.#arp = cluster.segment.join(this.kernel);
     const linkIndex = this.kernel.createLink('eth0');
     this.kernel.addAddress('eth0', `${this.address}/16`);
     this.kernel.addRoute({ dst: '0.0.0.0/0', gateway: '10.211.0.1', linkIndex });
@@ -149,6 +156,7 @@ export class SimHost {
       oldStore: new SimOldStore(),
       etcdAddresses: this.etcdAddresses,
       kernel,
+      arp: process.arp(this.#arp),
       files,
       trouble: new TroubleLog(clock, log),
       degraded: new TroubleLog(clock, log),

@@ -1,3 +1,4 @@
+import type { Arp, ArpSocket } from '../src/arp/arp.ts';
 import type { Kernel, KernelEvents } from '../src/kernel/kernel.ts';
 import type { Clock } from '../src/runtime/clock.ts';
 import type { Commands } from '../src/runtime/commands.ts';
@@ -95,6 +96,24 @@ export class SimProcess {
       routes: (family, signal) => this.call(() => inner.routes(family, signal)),
       routeTo: (address, signal) => this.call(() => inner.routeTo(address, signal)),
       apply: (changes, signal) => this.call(() => inner.apply(changes, signal)),
+      close: () => inner.close(),
+    };
+  }
+
+  arp(inner: Arp): Arp {
+    return {
+      open: (linkIndex, address) => {
+        const socket = inner.open(linkIndex, address);
+        this.atDeath(() => socket.close());
+        return this.#arpSocket(socket);
+      },
+    };
+  }
+
+  #arpSocket(inner: ArpSocket): ArpSocket {
+    return {
+      send: (packet) => this.#say(() => inner.send(packet)),
+      next: (signal) => this.call(() => inner.next(signal)),
       close: () => inner.close(),
     };
   }

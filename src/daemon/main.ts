@@ -1,6 +1,7 @@
 import { fstatSync, writeFileSync } from 'node:fs';
 import process from 'node:process';
 import { isatty } from 'node:tty';
+import { linuxArp } from '../arp/linux-arp.ts';
 import { runHealth } from '../cli/health.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import { exitNow } from '../native/exit.ts';
@@ -153,6 +154,7 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
     oldStore,
     etcdAddresses: addresses,
     kernel,
+    arp: linuxArp(inputSignals()),
     notifier: systemdNotifier(process.env, log),
     commands: systemCommands(),
     log,
@@ -260,6 +262,18 @@ function logCrashes(log: Logger): void {
   };
   process.on('uncaughtException', onCrash);
   process.on('unhandledRejection', onCrash);
+}
+
+/** Has `listener` called at each SIGIO. The signal stays handled from the first time on: unhandled it ends the process. */
+function inputSignals(): (listener: () => void) => () => void {
+  const listeners = new Set<() => void>();
+  process.on('SIGIO', () => {
+    for (const listener of listeners) listener();
+  });
+  return (listener) => {
+    listeners.add(listener);
+    return () => listeners.delete(listener);
+  };
 }
 
 /** Says now and then that another etcd member is asked: one bad member of three is otherwise seen nowhere. */

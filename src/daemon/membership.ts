@@ -1,3 +1,4 @@
+import { AddressGuard } from '../arp/address-guard.ts';
 import { junkText, oddities, ownFaults, peerFaults, routedText } from '../backend/faults.ts';
 import { type Passage, readBlockages } from '../firewall/blockages.ts';
 import { Firewall } from '../firewall/firewall.ts';
@@ -152,27 +153,44 @@ export class Membership implements Member {
     this.#logChoice(host);
     onPhase('waiting for a subnet');
     const changed = new Wake();
+    const guard = new AddressGuard(this.#options.parts, host);
     const interfaces = new InterfaceWatch({
       ...this.#wantedInterface,
       host,
-      onChange: () => changed.wake(),
-      onLook: (links, addresses) => this.#bridge.look(links, addresses),
+      onChange: (next) => {
+        guard.follow(next);
+        changed.wake();
+      },
+      onLook: (links, addresses) => {
+        guard.look(links);
+        this.#bridge.look(links, addresses);
+      },
     });
-    await firstOf<void>(signal, (inner) => [interfaces.run(inner), this.#join(interfaces, changed, inner)]);
+    await firstOf<void>(signal, (inner) => [
+      interfaces.run(inner),
+      guard.run(inner),
+      this.#join(interfaces, guard, changed, inner),
+    ]);
   }
 
-  async #join(interfaces: InterfaceWatch, changed: Wake, signal: AbortSignal): Promise<void> {
+  async #join(
+    interfaces: InterfaceWatch,
+    guard: AddressGuard,
+    changed: Wake,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { parts, options, config } = this.#options;
     const { host } = interfaces;
     const hint = await this.#files.hint(signal);
     const wait = { ...parts, config, host, hint, subnetsPrefix: subnetsPrefix(options.etcdPrefix) };
-    const manager = this.#manage(host, hint);
+    const manager = this.#manage(host, guard, hint);
     await firstOf<unknown>(signal, (inner) => [
       waitForPool(wait, inner).then(() => manager.acquire(inner)),
       changed.wait(inner),
     ]);
     const subnets = manager.lease?.subnets;
     if (subnets === undefined) return;
+    guard.hold();
     // From here on the lease is kept, however long the files or the routes take.
     return await firstOf(signal, (inner) => [
       manager.run(inner),
@@ -214,7 +232,7 @@ export class Membership implements Member {
     );
   }
 
-  #manage(host: HostInterface, hint: PerFamily<Subnet> | undefined): LeaseManager {
+  #manage(host: HostInterface, addressUse: AddressGuard, hint: PerFamily<Subnet> | undefined): LeaseManager {
     const { parts, options, activity, config, grants } = this.#options;
     this.#manager = new LeaseManager({
       ...parts,
@@ -223,6 +241,7 @@ export class Membership implements Member {
       subnetsPrefix: subnetsPrefix(options.etcdPrefix),
       pools: config,
       addresses: host.addresses,
+      addressUse,
       renewMarginMs: options.renewMarginMs,
       leaseTtlSeconds: options.subnetLeaseTtlSeconds,
       ...(hint === undefined ? {} : { hint }),

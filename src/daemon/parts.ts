@@ -1,3 +1,4 @@
+import type { Arp } from '../arp/arp.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Commands } from '../runtime/commands.ts';
@@ -22,6 +23,7 @@ export interface DaemonParts {
   /** Where etcd is. */
   readonly etcdAddresses: EtcdAddresses;
   readonly kernel: Kernel;
+  readonly arp: Arp;
   readonly files: Files;
   readonly notifier: Notifier;
   readonly commands: Commands;

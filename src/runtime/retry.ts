@@ -1,6 +1,7 @@
 import { type BackoffPolicy, FailureCount } from './backoff.ts';
 import type { Clock } from './clock.ts';
 import type { Random } from './random.ts';
+import { firstOf } from './wake.ts';
 
 export interface RetryOptions {
   readonly clock: Clock;
@@ -9,6 +10,8 @@ export interface RetryOptions {
   readonly policy: BackoffPolicy | ((error: unknown) => BackoffPolicy);
   /** Told of every failure before the wait. Throwing from it ends the retries. */
   readonly onFailure: (error: unknown) => void;
+  /** Ends a wait early when it resolves. */
+  readonly sooner?: (signal: AbortSignal) => Promise<void>;
 }
 
 /**
@@ -31,6 +34,10 @@ export async function retryForever<T>(
       options.onFailure(error);
       if (typeof policy === 'function') policy = policy(error);
     }
-    await options.clock.sleep(failures.waitMs(policy, options.random), signal);
+    const waitMs = failures.waitMs(policy, options.random);
+    await firstOf(signal, (inner) => [
+      options.clock.sleep(waitMs, inner),
+      ...(options.sooner === undefined ? [] : [options.sooner(inner)]),
+    ]);
   }
 }

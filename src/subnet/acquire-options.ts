@@ -20,6 +20,18 @@ export interface AcquireOptions extends LeaseOptions {
    * Grants). With it, a lease under our address that may be another host's is probed before it is touched.
    */
   readonly hostIdentity?: number;
+  /** Absent: whether another host uses this host's addresses is not known. */
+  readonly addressUse?: AddressUse;
   readonly exhaustion: Exhaustion;
   readonly mix: FamilyMix;
+}
+
+/** Whether another host uses one of this host's addresses, as the link tells: etcd cannot, when that keeps a host from it. */
+export interface AddressUse {
+  /** The MAC address of the other host, as far as is known. */
+  readonly rival: string | undefined;
+  /** Resolves once `rival` is known as far as it can be. */
+  looked(signal: AbortSignal): Promise<void>;
+  /** Resolves when `rival` is not `seen`, at once or later. */
+  changed(seen: string | undefined, signal: AbortSignal): Promise<void>;
 }

@@ -34,6 +34,7 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
     const { kvs } = await listRange(registry, subnetsPrefix, signal);
     const own = findOwn({ ...options, theirs }, kvs);
     const { chosen, unfit } = own;
+    await refuseSharedAddress(options, chosen?.lease, signal);
     if (chosen !== undefined) grants.use(chosen.lease.leaseId);
     // A key of an earlier attempt whose answer was lost goes with its lease, and one that is still on its way never comes.
     await grants.revokeUnused(signal);
@@ -49,7 +50,7 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
       const answer = await probe(options, doubtful, signal);
       if (answer === 'quiet') vetted.add(doubtful.key);
       else if (answer === 'answered') {
-        if (isOwnLease(addresses, doubtful)) throw new AddressInUseError(addresses, doubtful.key);
+        if (isOwnLease(addresses, doubtful)) throw new AddressInUseError(addresses, { key: doubtful.key });
         theirs.add(doubtful.key);
       }
       continue;
@@ -75,12 +76,37 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
 }
 
 /**
+ * Throws {@link AddressInUseError} when another host uses our address, unless this is the one of the two that has had the lease.
+ * That one waits for nothing: who has it may only be asked once more (see isDoubtful).
+ */
+async function refuseSharedAddress(
+  options: AcquireOptions,
+  lease: Lease | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  const { addressUse, addresses } = options;
+  if (addressUse === undefined || (lease !== undefined && isProven(options, lease))) return;
+  await addressUse.looked(signal);
+  if (addressUse.rival !== undefined) throw new AddressInUseError(addresses, { mac: addressUse.rival });
+}
+
+/** Whether this host has had the lease: granted here since the boot, or a reservation, for this address; and in subnet.env. */
+function isProven({ addresses, grants, hint }: AcquireOptions, lease: Lease): boolean {
+  const granted = lease.leaseId === '0' || grants.isOurs(lease.leaseId);
+  return granted && isHinted(hint, lease) && isOwnLease(addresses, lease);
+}
+
+/**
  * Whether a lease may be in use by somebody else: one that carries our address by another host that was given the same one (behind
  * NAT, or all of a template's copies), one that was granted here by a second daemon of this host, at another address. What
- * subnet.env says this host had is ours, and so is what was granted here for our address.
+ * subnet.env says this host had is ours, and so is what was granted here for our address; but for another host that has been seen to
+ * have the address, and may have taken the lease over while this one was away.
  */
-function isDoubtful({ addresses, grants, hint, hostIdentity }: AcquireOptions, lease: Lease): boolean {
-  if (hostIdentity === undefined || isHinted(hint, lease)) return false;
+function isDoubtful(options: AcquireOptions, lease: Lease): boolean {
+  const { addresses, grants, hint, hostIdentity, addressUse } = options;
+  if (hostIdentity === undefined) return false;
+  if (addressUse?.rival !== undefined) return true;
+  if (isHinted(hint, lease) && isOwnLease(addresses, lease)) return false;
   return !(grants.isOurs(lease.leaseId) && isOwnLease(addresses, lease));
 }
 

@@ -49,7 +49,7 @@ export class AddressDefence {
     const untouched = kv.modRevision <= own.modRevision || kv.value !== own.value || kv.lease !== own.leaseId;
     if (untouched) {
       this.#owed = false;
-      if (this.#touches > 0 && nowMs >= this.#lastTouchMs + quietMs) this.#calm();
+      if (this.#touches > 0 && nowMs >= this.#lastTouchMs + quietMs) this.calm();
       return kv.modRevision;
     }
     // Later: the touch is still there to be seen then.
@@ -88,7 +88,8 @@ export class AddressDefence {
     );
   }
 
-  #calm(): void {
+  /** The other host is known to be gone. */
+  calm(): void {
     this.#touches = 0;
     this.#trouble.clear('address-shared', 'no other host asks for the lease of this host any more');
   }

@@ -4,7 +4,7 @@ import { type BackoffPolicy, FailureCount } from '../runtime/backoff.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import { retryForever } from '../runtime/retry.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
-import { Wake } from '../runtime/wake.ts';
+import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
 import { acquireLease } from './acquire.ts';
 import type { AcquireOptions } from './acquire-options.ts';
 import { AddressDefence } from './address-defence.ts';
@@ -83,13 +83,19 @@ export class LeaseManager {
 
   /** Gets the lease, trying for ever; rejects only with `signal.reason`. */
   async acquire(signal: AbortSignal): Promise<OwnLease> {
-    const { clock, random, trouble } = this.#base;
+    const { clock, random, trouble, addressUse } = this.#base;
     let asked = this.#schedule.now();
     const policy = (error: unknown) =>
       error instanceof AddressInUseError ? addressInUsePolicy : acquirePolicy;
-    const onFailure = (error: unknown) => this.#reportWaiting(error);
+    let rival: string | undefined;
+    const onFailure = (error: unknown) => {
+      rival = addressUse?.rival;
+      this.#reportWaiting(error);
+    };
+    // When the other host is gone there is nothing to wait for any more.
+    const sooner = addressUse && { sooner: (inner: AbortSignal) => addressUse.changed(rival, inner) };
     try {
-      const lease = await retryForever({ clock, random, policy, onFailure }, signal, (inner) => {
+      const lease = await retryForever({ clock, random, policy, onFailure, ...sooner }, signal, (inner) => {
         asked = this.#schedule.now();
         this.#move.settle();
         return acquireLease(this.#options, inner);
@@ -128,6 +134,20 @@ export class LeaseManager {
 
   /** Renews and guards the lease until `signal` aborts, then rejects with its reason. Nothing else ends it. */
   async run(signal: AbortSignal): Promise<never> {
+    return await firstOf(signal, (inner) => [this.#keep(inner), this.#followRival(inner)]);
+  }
+
+  /** What another host with our address has asked for over etcd is over when that host is. */
+  async #followRival(signal: AbortSignal): Promise<never> {
+    const { addressUse } = this.#base;
+    for (;;) {
+      if (addressUse === undefined) return await untilAborted(signal);
+      await addressUse.changed(addressUse.rival, signal);
+      if (addressUse.rival === undefined) this.#defence.calm();
+    }
+  }
+
+  async #keep(signal: AbortSignal): Promise<never> {
     const { activity, clock, random } = this.#base;
     try {
       const failures = new FailureCount();

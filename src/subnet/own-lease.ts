@@ -58,17 +58,18 @@ export class RaceLostError extends FlannelError {
   }
 }
 
-/** Another host that lives holds a lease under our address. */
+/** Another host uses our address: the one with this MAC address, or one that lives and holds this lease under it. */
 export class AddressInUseError extends FlannelError {
-  constructor(addresses: PerFamily<string>, key: string) {
-    super(
-      'ADDRESS_IN_USE',
-      `another host that is running uses this host's address ${familiesText(addresses)}, for the lease ${key}`,
-      {
-        remedy:
-          'Peers can tell hosts apart by their addresses only: give one of the two an address of its own with ' +
-          '--iface=INTERFACE or --public-ip=ADDRESS',
-      },
-    );
+  constructor(addresses: PerFamily<string>, by: { readonly mac: string } | { readonly key: string }) {
+    const address = familiesText(addresses);
+    const text =
+      'mac' in by
+        ? `another host (MAC address ${by.mac}) uses this host's address ${address}`
+        : `another host that is running uses this host's address ${address}, for the lease ${by.key}`;
+    super('ADDRESS_IN_USE', text, {
+      remedy:
+        'Peers can tell hosts apart by their addresses only: give one of the two an address of its own with ' +
+        '--iface=INTERFACE or --public-ip=ADDRESS',
+    });
   }
 }

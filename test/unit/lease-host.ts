@@ -75,7 +75,7 @@ export class LeaseWorld {
 export type LeaseHostOptions = Partial<
   Pick<
     LeaseManagerOptions,
-    'pools' | 'addresses' | 'hint' | 'hostIdentity' | 'leaseTtlSeconds' | 'renewMarginMs'
+    'pools' | 'addresses' | 'addressUse' | 'hint' | 'hostIdentity' | 'leaseTtlSeconds' | 'renewMarginMs'
   >
 > & {
   /** Default true: a lease watch tells the manager of changes. */

@@ -1,0 +1,285 @@
+import type { Kernel, Link } from '../kernel/kernel.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { messageOf } from '../runtime/errors.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
+import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
+import { type Arp, ArpError, type ArpPacket, type ArpSocket, announcementOf, probeFor } from './arp.ts';
+
+export interface AddressGuardOptions {
+  readonly arp: Arp;
+  readonly kernel: Kernel;
+  readonly clock: Clock;
+  readonly trouble: TroubleLog;
+  /** What the operator should know although this host does its work. */
+  readonly notices: TroubleLog;
+}
+
+/** The address that is guarded, and the link that it is on. */
+export interface GuardedAddress {
+  readonly name: string;
+  readonly index: number;
+  readonly addresses: { readonly ipv4?: string | undefined };
+}
+
+/**
+ * RFC 5227 has an unconfigured host wait for up to seven seconds. This address is in use already, on a link that is up: hosts
+ * on it answer within a millisecond, and three packets get through where one is lost.
+ */
+const probes = 3;
+const probeIntervalMs = 100;
+/** RFC 5227: DEFEND_INTERVAL, ANNOUNCE_INTERVAL. */
+const defendIntervalMs = 10_000;
+const announceIntervalMs = 2_000;
+/** While another host has the address: how often it is looked whether it still does, and how often in a row it must not. */
+const recheckMs = 5_000;
+const quietRechecks = 2;
+/** Also a storm of packets is looked at no more often than this. */
+const spacingMs = 100;
+/** A link that is down is tried again so often. */
+const retryMs = 1_000;
+
+/**
+ * Finds out by ARP whether another host on the link uses this host's IPv4 address, and defends it (RFC 5227) once this host has a
+ * lease with it. Unlike etcd the link tells so when the other host, or this one, has no connection to etcd: two hosts with
+ * one address take each other's connections down. The kernel of a host answers probes for its addresses, and no proxy does.
+ *
+ * Packets that name the address wake this up, and nothing else does: hosts send such packets only when two of them have it.
+ */
+export class AddressGuard {
+  readonly #options: AddressGuardOptions;
+  #target: GuardedAddress;
+  /** The target, or something about its link, is another. */
+  readonly #moved = new Wake();
+  readonly #lookedWake = new Wake();
+  readonly #rivalWake = new Wake();
+  #looked = false;
+  #rival: string | undefined;
+  #holds = false;
+  #carrier = true;
+  #mac: string | undefined;
+  #announcedMs = Number.NEGATIVE_INFINITY;
+
+  constructor(options: AddressGuardOptions, target: GuardedAddress) {
+    this.#options = options;
+    this.#target = target;
+  }
+
+  /** The MAC address of another host that uses the address, as far as is known. */
+  get rival(): string | undefined {
+    return this.#rival;
+  }
+
+  /** Resolves once the first probes were answered, or not; or when ARP cannot tell. */
+  async looked(signal: AbortSignal): Promise<void> {
+    while (!this.#looked) await this.#lookedWake.wait(signal);
+  }
+
+  /** Resolves when `rival` is not `seen`, at once or later. */
+  async changed(seen: string | undefined, signal: AbortSignal): Promise<void> {
+    while (this.#rival === seen) await this.#rivalWake.wait(signal);
+  }
+
+  /** The host has a lease with the address from now on: another that uses it is this host's trouble. */
+  hold(): void {
+    this.#holds = true;
+    if (this.#rival !== undefined) this.#report(this.#rival);
+  }
+
+  /** The address, or the link that it is on, is another one. */
+  follow(target: GuardedAddress): void {
+    const before = this.#target;
+    this.#target = target;
+    if (target.index !== before.index || target.addresses.ipv4 !== before.addresses.ipv4) this.#moved.wake();
+  }
+
+  /** Takes in the links of now: one that was without carrier may have been put into another network. */
+  look(links: readonly Link[]): void {
+    const link = links.find(({ index }) => index === this.#target.index);
+    const carrier = link !== undefined && link.up && link.carrier;
+    const isBack = carrier && !this.#carrier;
+    this.#carrier = carrier;
+    const isAnother = this.#mac !== undefined && link?.mac !== undefined && link.mac !== this.#mac;
+    if (isBack || isAnother) this.#moved.wake();
+  }
+
+  /** Works until `signal` aborts; rejects only with its reason. */
+  async run(signal: AbortSignal): Promise<never> {
+    for (let first = true; ; first = false) {
+      signal.throwIfAborted();
+      const target = this.#target;
+      await firstOf<void>(signal, (inner) => [this.#moved.wait(inner), this.#guard(target, first, inner)]);
+    }
+  }
+
+  /** Resolves when it is to be begun again. */
+  async #guard(target: GuardedAddress, first: boolean, signal: AbortSignal): Promise<void> {
+    const { notices, clock } = this.#options;
+    const address = target.addresses.ipv4;
+    try {
+      if (address !== undefined) return await this.#guardOver(target, address, first, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      // A kernel that cannot be read just now is asked again before anything is decided.
+      if (!(error instanceof ArpError)) return await clock.sleep(retryMs, signal);
+      this.#noteLooked();
+      if (isLinkDown(error)) return await clock.sleep(retryMs, signal);
+      notices.report('arp', `whether another host uses ${address} is not known: ${messageOf(error)}`);
+    }
+    this.#noteLooked();
+    await untilAborted(signal);
+  }
+
+  async #guardOver(
+    { index, name }: GuardedAddress,
+    address: string,
+    first: boolean,
+    signal: AbortSignal,
+  ): Promise<never> {
+    const { arp, kernel, notices } = this.#options;
+    const link = (await kernel.links(signal)).find((one) => one.index === index);
+    if (link === undefined) throw new ArpError('ENODEV', `interface ${name} is gone`);
+    if (link.mac === undefined) throw new ArpError('EOPNOTSUPP', `interface ${name} has no ARP`);
+    this.#mac = link.mac;
+    const socket = arp.open(index, address);
+    const station = new Station(this.#options, socket, address, link.mac);
+    try {
+      this.#note(await station.probe(signal), station);
+      notices.clear('arp', `ARP works on ${name}`);
+      this.#noteLooked();
+      // Peers are to learn the new MAC address, if it is one, or where the address is now.
+      if (!first) await this.#announceTwice(station, signal);
+      return await this.#watch(station, signal);
+    } finally {
+      socket.close();
+    }
+  }
+
+  async #watch(station: Station, signal: AbortSignal): Promise<never> {
+    const { clock } = this.#options;
+    const leftMs = () => station.probedMs + recheckMs - clock.monotonic();
+    for (let quiet = 0; ; ) {
+      const heard = await station.listen(
+        this.#rival === undefined ? undefined : Math.max(leftMs(), 0),
+        signal,
+      );
+      let mac = await station.claimant(heard, signal);
+      // Who asks for the address may have it itself, or only look for a free one. Two who have it do not ask one another for ever.
+      const isDue = mac === undefined && leftMs() <= 0;
+      if (isDue) mac = await station.probe(signal);
+      if (mac !== undefined) quiet = 0;
+      else if (isDue) quiet++;
+      if (mac !== undefined || quiet >= quietRechecks) this.#note(mac, station);
+      if (heard.length > 0) await clock.sleep(spacingMs, signal);
+    }
+  }
+
+  #note(mac: string | undefined, station: Station): void {
+    if (mac === undefined) return this.#over(`no other host uses ${station.address} any more`);
+    const before = this.#rival;
+    this.#rival = mac;
+    if (this.#holds) {
+      this.#report(mac);
+      this.#defend(station);
+    }
+    if (mac !== before) this.#rivalWake.wake();
+  }
+
+  #over(message: string): void {
+    if (this.#rival === undefined) return;
+    this.#rival = undefined;
+    this.#options.trouble.clear('address-conflict', message);
+    this.#rivalWake.wake();
+  }
+
+  #noteLooked(): void {
+    this.#looked = true;
+    this.#lookedWake.wake();
+  }
+
+  #report(mac: string): void {
+    const { name, addresses } = this.#target;
+    this.#options.trouble.report(
+      'address-conflict',
+      `another host (MAC address ${mac}) uses this host's address ${addresses.ipv4} on ${name} (MAC address ${this.#mac}): ` +
+        'packets for this host and its containers reach the other one. Give one of the two hosts another address',
+      { mac, ownMac: this.#mac },
+    );
+  }
+
+  /** As a server does that cannot give up its address (RFC 5227, 2.4 c). */
+  #defend(station: Station): void {
+    const nowMs = this.#options.clock.monotonic();
+    if (nowMs < this.#announcedMs + defendIntervalMs) return;
+    this.#announcedMs = nowMs;
+    station.announce();
+  }
+
+  async #announceTwice(station: Station, signal: AbortSignal): Promise<void> {
+    if (!this.#holds || this.#rival !== undefined) return;
+    station.announce();
+    await this.#options.clock.sleep(announceIntervalMs, signal);
+    station.announce();
+  }
+}
+
+/** This host on one link, for as long as a socket is open. */
+class Station {
+  readonly address: string;
+  readonly #options: AddressGuardOptions;
+  readonly #socket: ArpSocket;
+  readonly #mac: string;
+  /** When the last probe was sent. */
+  probedMs = Number.NEGATIVE_INFINITY;
+
+  constructor(options: AddressGuardOptions, socket: ArpSocket, address: string, mac: string) {
+    this.#options = options;
+    this.#socket = socket;
+    this.address = address;
+    this.#mac = mac;
+  }
+
+  announce(): void {
+    this.#socket.send(announcementOf(this.address, this.#mac));
+  }
+
+  /** The MAC address of another host that answers to the address; undefined when none does. */
+  async probe(signal: AbortSignal): Promise<string | undefined> {
+    const { clock } = this.#options;
+    for (let i = 0; i < probes; i++) {
+      this.#socket.send(probeFor(this.address, this.#mac));
+      this.probedMs = clock.monotonic();
+      const untilMs = this.probedMs + probeIntervalMs;
+      for (let leftMs = probeIntervalMs; leftMs > 0; leftMs = untilMs - clock.monotonic()) {
+        const mac = await this.claimant(await this.listen(leftMs, signal), signal);
+        if (mac !== undefined) return mac;
+      }
+    }
+    return undefined;
+  }
+
+  /** What comes within `ms`, or whenever it comes. */
+  async listen(ms: number | undefined, signal: AbortSignal): Promise<readonly ArpPacket[]> {
+    const { clock } = this.#options;
+    // Not the winner's value: packets that come while the end of the time is being handled count, too.
+    let heard: readonly ArpPacket[] = [];
+    const hear = async (inner: AbortSignal) => {
+      heard = await this.#socket.next(inner);
+    };
+    await firstOf(signal, (inner) => [hear(inner), ...(ms === undefined ? [] : [clock.sleep(ms, inner)])]);
+    return heard;
+  }
+
+  /** Who of the senders has the address and is not this host, over whichever of its links. */
+  async claimant(heard: readonly ArpPacket[], signal: AbortSignal): Promise<string | undefined> {
+    const macs = heard
+      .filter(({ sender, senderMac }) => sender === this.address && senderMac !== this.#mac)
+      .map(({ senderMac }) => senderMac);
+    if (macs.length === 0) return undefined;
+    const own = new Set((await this.#options.kernel.links(signal)).map(({ mac }) => mac));
+    return macs.find((mac) => !own.has(mac));
+  }
+}
+
+function isLinkDown(error: unknown): boolean {
+  return error instanceof ArpError && ['ENETDOWN', 'ENODEV', 'ENXIO'].includes(error.errno);
+}

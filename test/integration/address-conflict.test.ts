@@ -1,0 +1,121 @@
+import { existsSync, rmSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Cluster, type ClusterHost, makeHosts } from '../testbed/cluster.ts';
+import type { LogRecord } from '../testbed/daemon.ts';
+import {
+  etcdLeaseIds,
+  type RouteWatch,
+  type StoredLease,
+  storedLease,
+  storedLeases,
+  subnetOf,
+  watchRoutes,
+} from './route-watch.ts';
+
+const OWN = '10.211.55.104/24';
+
+/** Two hosts with one address on one link, neither of which has an etcd of its own. */
+describe('a host that is given the address of another one', () => {
+  let cluster: Cluster;
+  let routes: RouteWatch;
+  let peers: readonly ClusterHost[];
+  let first: ClusterHost;
+  let second: ClusterHost;
+  let lease: StoredLease;
+  let leaseIds: readonly string[];
+  let subnet: string;
+
+  beforeAll(async () => {
+    cluster = await makeHosts({ hosts: 5 });
+    await cluster.startEtcd();
+    await cluster.storeConfig();
+    peers = cluster.hosts.slice(0, 3);
+    [first, second] = cluster.hosts.slice(3) as [ClusterHost, ClusterHost];
+    await Promise.all([...peers, first].map(({ daemon }) => daemon.start()));
+    lease = await storedLease(cluster, first);
+    leaseIds = await etcdLeaseIds(cluster.etcd.first);
+    subnet = subnetOf(first);
+    routes = await watchRoutes(peers);
+    await routes.mark();
+  });
+
+  afterAll(async () => {
+    await routes?.stop();
+    await cluster?.close();
+  });
+
+  const readdress = async ({ net }: ClusterHost, cidr: string): Promise<void> => {
+    await net.flushAddresses();
+    await net.setAddresses([cidr]);
+  };
+  const macOf = async ({ net }: ClusterHost): Promise<string> => {
+    const [link] = JSON.parse(await net.ip('-j link show eth0')) as [{ address: string }];
+    return link.address;
+  };
+  const troubleOf = (what: string) => (record: LogRecord) =>
+    record.event === 'trouble' && record['what'] === what;
+
+  it('takes nothing of its lease, also when the first one cannot reach etcd for it; both say with whom', async () => {
+    await readdress(second, `${first.address}/24`);
+    // What a switch and the neighbour caches do by turns: all that etcd sends to the address reaches the second host.
+    for (const { net } of peers)
+      await net.ip(`neigh replace ${first.address} lladdr ${await macOf(second)} dev eth0 nud permanent`);
+
+    second.daemon.launch();
+    const refused = await second.daemon.waitForLog(troubleOf('lease'));
+    for (const part of ["uses this host's address", first.address, await macOf(first), '--iface'])
+      expect(refused.msg).toContain(part);
+    const told = await first.daemon.waitForLog(troubleOf('address-conflict'));
+    for (const part of ["uses this host's address", first.address, await macOf(second)])
+      expect(told.msg).toContain(part);
+    expect(existsSync(second.daemon.subnetFile)).toBe(false);
+    expect(second.daemon.logs.filter(({ event }) => event === 'lease-probed')).toEqual([]);
+    expect(await storedLeases(cluster.etcd.first)).toContainEqual(lease);
+  });
+
+  it('and still takes nothing when both are back at etcd and the first one is started again', async () => {
+    for (const { net } of peers) await net.ip(`neigh del ${first.address} dev eth0`);
+    await first.daemon.stop();
+    // It asks first whether the other one has taken its lease meanwhile.
+    await first.daemon.start(60_000);
+    await first.daemon.waitForLog(troubleOf('address-conflict'));
+    expect(subnetOf(first)).toBe(subnet);
+    expect(second.daemon.running).toBe(true);
+    expect(existsSync(second.daemon.subnetFile)).toBe(false);
+    const { key, leaseId, value } = await storedLease(cluster, first);
+    expect({ key, leaseId, value }).toEqual({ key: lease.key, leaseId: lease.leaseId, value: lease.value });
+    expect(await etcdLeaseIds(cluster.etcd.first)).toEqual(leaseIds);
+  });
+
+  it('gets a lease of its own once it has an address of its own, and the first one is at peace', async () => {
+    await readdress(second, OWN);
+    await second.daemon.ready();
+    expect(subnetOf(second)).not.toBe(subnet);
+    await first.daemon.waitForLog(
+      ({ event, what }) => event === 'trouble-over' && what === 'address-conflict',
+    );
+    expect(await storedLeases(cluster.etcd.first)).toHaveLength(5);
+    const changed = (await routes.changes()).filter(({ dst }) => dst === subnet);
+    expect(changed).toEqual([]);
+  });
+
+  it('gets its lease when it was off the network; when it is back without a boot, both say that there are two', async () => {
+    await first.daemon.stop();
+    await first.net.setCarrier(false);
+    await second.daemon.stop();
+    await cluster.etcd.ctl('del', (await storedLease(cluster, second)).key);
+    rmSync(second.daemon.subnetFile);
+    await readdress(second, `${first.address}/24`);
+    await second.daemon.start();
+    expect(subnetOf(second)).toBe(subnet);
+    await first.net.setCarrier(true);
+    first.daemon.launch();
+    // Refused, if the second one can be asked: its connection to etcd is being taken down by this very conflict.
+    const told = [
+      await first.daemon.waitForLog((one) => troubleOf('lease')(one) || troubleOf('address-conflict')(one)),
+      await second.daemon.waitForLog(troubleOf('address-conflict')),
+    ];
+    for (const { msg } of told) expect(msg).toContain(`uses this host's address ${first.address}`);
+    expect(told[1]?.msg).toContain(await macOf(first));
+  });
+});

@@ -1,0 +1,345 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { VirtualClock } from '../../sim/clock.ts';
+import { SimKernel } from '../../sim/kernel.ts';
+import { SimLog } from '../../sim/log.ts';
+import { Segment } from '../../sim/segment.ts';
+import { AddressGuard, type AddressGuardOptions } from '../../src/arp/address-guard.ts';
+import { type Arp, ArpError, announcementOf, probeFor } from '../../src/arp/arp.ts';
+import type { Kernel } from '../../src/kernel/kernel.ts';
+import { TroubleLog } from '../../src/runtime/trouble.ts';
+
+const address = '10.211.55.101';
+const strangerMac = '52:54:00:00:00:99';
+
+let clock: VirtualClock;
+let segment: Segment;
+let log: SimLog;
+let stations: Station[];
+
+beforeEach(() => {
+  clock = new VirtualClock();
+  segment = new Segment();
+  log = new SimLog(clock);
+  stations = [];
+});
+
+afterEach(async () => {
+  for (const station of stations) await station.stop();
+  expect(clock.pending).toBe(0);
+});
+
+/** A host with the address on eth0, and what guards it. */
+class Station {
+  readonly sim = new SimKernel({ macPrefix: `02:00:00:0${stations.length + 1}` });
+  readonly kernel: Kernel = this.sim.open();
+  readonly trouble = new TroubleLog(clock, log.of('trouble'));
+  readonly notices = new TroubleLog(clock, log.of('notice'));
+  readonly index = this.sim.createLink('eth0');
+  readonly arp: Arp = segment.join(this.sim);
+  guard: AddressGuard | undefined;
+  #stop: AbortController | undefined;
+  #ended: Promise<unknown> | undefined;
+
+  constructor(own = address) {
+    this.sim.addAddress('eth0', `${own}/24`);
+    stations.push(this);
+  }
+
+  get mac(): string {
+    return this.sim.link('eth0').mac ?? '';
+  }
+
+  start(options: Partial<AddressGuardOptions> = {}, ipv4: string | null = address): AddressGuard {
+    const { kernel, trouble, notices, arp, index } = this;
+    const parts = { arp, kernel, clock, trouble, notices, ...options };
+    const guard = new AddressGuard(parts, { name: 'eth0', index, addresses: ipv4 === null ? {} : { ipv4 } });
+    this.#stop = new AbortController();
+    this.#ended = guard.run(this.#stop.signal).catch((error: unknown) => error);
+    this.guard = guard;
+    return guard;
+  }
+
+  async stop(): Promise<void> {
+    this.#stop?.abort(new Error('stopped'));
+    await this.#ended;
+    this.kernel.close();
+  }
+}
+
+const announcements = (mac: string) =>
+  segment.sent.filter(({ sender, senderMac }) => sender === address && senderMac === mac).length;
+const probes = () => segment.sent.filter(({ sender }) => sender === '0.0.0.0').length;
+
+describe('the first look', () => {
+  it('takes three probes and 300 ms when nobody else has the address, and nothing after that', async () => {
+    const guard = new Station().start();
+    let lookedMs: number | undefined;
+    void guard.looked(new AbortController().signal).then(() => {
+      lookedMs = clock.monotonic();
+    });
+    await clock.advance(300);
+    expect(lookedMs).toBe(300);
+    expect(guard.rival).toBeUndefined();
+    await clock.advance(24 * 3_600_000);
+    expect(probes()).toBe(3);
+    expect(segment.sent).toHaveLength(3);
+  });
+
+  it('ends at once when another host answers, with its MAC address', async () => {
+    const other = new Station();
+    const guard = new Station().start();
+    await clock.advance(1);
+    await guard.looked(new AbortController().signal);
+    expect(guard.rival).toBe(other.mac);
+    expect(probes()).toBe(1);
+  });
+
+  it('finds a host that asks others for their address meanwhile', async () => {
+    const guard = new Station().start();
+    await clock.advance(150);
+    segment.say({ operation: 'request', senderMac: strangerMac, sender: address, target: '10.211.55.1' });
+    await clock.advance(1);
+    expect(guard.rival).toBe(strangerMac);
+  });
+
+  it('does not take another link of this host, or its copy of a packet, for another host', async () => {
+    const one = new Station();
+    one.sim.createLink('eth1', { mac: strangerMac });
+    const guard = one.start();
+    for (const senderMac of [one.mac, strangerMac])
+      segment.say({ operation: 'reply', senderMac, sender: address, target: '0.0.0.0' });
+    await clock.advance(1_000);
+    expect(guard.rival).toBeUndefined();
+  });
+
+  it('waits for a kernel that cannot be read just now', async () => {
+    const other = new Station();
+    const one = new Station();
+    for (const errno of ['ENOBUFS', 'ENOBUFS']) one.sim.faults.failNextDump(errno);
+    const guard = one.start();
+    await clock.advance(1_900);
+    let looked = false;
+    void guard.looked(new AbortController().signal).then(() => {
+      looked = true;
+    });
+    await clock.advance(50);
+    expect(looked).toBe(false);
+    await clock.advance(1_000);
+    expect(looked).toBe(true);
+    expect(guard.rival).toBe(other.mac);
+  });
+});
+
+describe('a host that has a lease', () => {
+  it('says that another host uses its address, with both MAC addresses, and again that it does not', async () => {
+    const one = new Station();
+    const guard = one.start();
+    guard.hold();
+    await clock.advance(1_000);
+    segment.say(announcementOf(address, strangerMac));
+    await clock.advance(1);
+    const [said = ''] = one.trouble.current;
+    for (const part of [address, strangerMac, one.mac, 'eth0', "uses this host's address"])
+      expect(said).toContain(part);
+    await clock.advance(20_000);
+    expect(one.trouble.current).toEqual([]);
+    expect(guard.rival).toBeUndefined();
+  });
+
+  it('says so at once when the other host was found before there was a lease', async () => {
+    const other = new Station();
+    const one = new Station();
+    const guard = one.start();
+    await clock.advance(1_000);
+    expect(one.trouble.current).toEqual([]);
+    guard.hold();
+    expect(one.trouble.current.join()).toContain(other.mac);
+  });
+
+  it('goes on saying so for as long as the other one is there, and stops soon after', async () => {
+    const other = new Station();
+    const one = new Station();
+    one.start().hold();
+    await clock.advance(3_600_000);
+    expect(one.trouble.current).toHaveLength(1);
+    other.sim.removeAddress('eth0', `${address}/24`);
+    await clock.advance(11_000);
+    expect(one.trouble.current).toEqual([]);
+    const sent = segment.sent.length;
+    await clock.advance(3_600_000);
+    expect(segment.sent).toHaveLength(sent);
+  });
+
+  it('defends its address by one announcement in ten seconds, whatever the other one says', async () => {
+    const one = new Station();
+    one.start().hold();
+    await clock.advance(1_000);
+    for (let i = 0; i < 600; i++) {
+      segment.say(announcementOf(address, strangerMac));
+      await clock.advance(100);
+    }
+    expect(announcements(one.mac)).toBeGreaterThanOrEqual(5);
+    expect(announcements(one.mac)).toBeLessThanOrEqual(7);
+  });
+
+  it('reads a storm of packets from ever new MAC addresses ten times a second at most', async () => {
+    const one = new Station();
+    one.start().hold();
+    await clock.advance(1_000);
+    const { dumps } = one.sim.counters;
+    for (let i = 0; i < 10_000; i++) {
+      segment.say(announcementOf(address, `52:54:00:00:${(i >> 8) % 100}:${i % 100}`));
+      await clock.advance(0.1);
+    }
+    expect(one.sim.counters.dumps - dumps).toBeLessThanOrEqual(11);
+    expect(log.lines.length).toBeLessThan(10);
+  });
+
+  it('finds out about a host that only asks for the address: one that has it is told, one that looks for a free one is not', async () => {
+    const one = new Station();
+    one.start().hold();
+    await clock.advance(60_000);
+    segment.say(probeFor(address, strangerMac));
+    await clock.advance(1_000);
+    expect(one.trouble.current).toEqual([]);
+    const other = new Station();
+    await clock.advance(60_000);
+    segment.say(probeFor(address, other.mac));
+    await clock.advance(1_000);
+    expect(one.trouble.current.join()).toContain(other.mac);
+  });
+
+  it('and another one that has it too do not ask one another without end', async () => {
+    const both = [new Station(), new Station()];
+    for (const one of both) one.start().hold();
+    await clock.advance(60_000);
+    for (const one of both) expect(one.trouble.current).toHaveLength(1);
+    const { length } = segment.sent;
+    await clock.advance(600_000);
+    // Three probes in five seconds each, and an announcement in ten, at most.
+    expect(segment.sent.length - length).toBeLessThanOrEqual(2 * (3 * 120 + 60));
+  });
+});
+
+describe('a host that has none', () => {
+  it('does not defend the address', async () => {
+    const other = new Station();
+    const one = new Station();
+    one.start();
+    await clock.advance(60_000);
+    expect(announcements(one.mac)).toBe(0);
+    expect(one.guard?.rival).toBe(other.mac);
+    expect(one.trouble.current).toEqual([]);
+  });
+
+  it('hears soon when the other one is gone', async () => {
+    const other = new Station();
+    const guard = new Station().start();
+    await clock.advance(1_000);
+    await guard.changed(undefined, new AbortController().signal);
+    let free = false;
+    void guard.changed(other.mac, new AbortController().signal).then(() => {
+      free = true;
+    });
+    await clock.advance(60_000);
+    expect(free).toBe(false);
+    other.sim.setLinkUp('eth0', false);
+    await clock.advance(11_000);
+    expect(free).toBe(true);
+    expect(guard.rival).toBeUndefined();
+  });
+});
+
+describe('when something about the interface changes', () => {
+  it.each([
+    [
+      'the carrier comes back',
+      (one: Station) => {
+        one.sim.setCarrier('eth0', false);
+        one.guard?.look(one.sim.links());
+        one.sim.setCarrier('eth0', true);
+      },
+    ],
+    [
+      'the link was down',
+      (one: Station) => {
+        one.sim.setLinkUp('eth0', false);
+        one.guard?.look(one.sim.links());
+        one.sim.setLinkUp('eth0', true);
+      },
+    ],
+    ['it gets another MAC address', (one: Station) => one.sim.setMac('eth0', '02:00:00:00:77:77')],
+  ])('%s: the address is probed again, then announced twice', async (_, change) => {
+    const one = new Station();
+    one.start().hold();
+    await clock.advance(60_000);
+    expect([probes(), announcements(one.mac)]).toEqual([3, 0]);
+    change(one);
+    one.guard?.look(one.sim.links());
+    await clock.advance(60_000);
+    expect(announcements(one.mac)).toBe(2);
+    expect(
+      segment.sent.filter(({ sender, senderMac }) => sender === '0.0.0.0' && senderMac === one.mac).length,
+    ).toBeGreaterThanOrEqual(3);
+  });
+
+  it('the address is another one, or on another link: that is probed and announced', async () => {
+    const one = new Station();
+    const other = new Station('10.211.55.150');
+    const guard = one.start();
+    guard.hold();
+    await clock.advance(60_000);
+    guard.follow({ name: 'eth0', index: one.index, addresses: { ipv4: '10.211.55.150' } });
+    await clock.advance(1_000);
+    expect(one.trouble.current.join()).toContain(`10.211.55.150 on eth0`);
+    expect(guard.rival).toBe(other.mac);
+    one.sim.deleteLink('eth0');
+    const index = one.sim.createLink('eth0');
+    guard.follow({ name: 'eth0', index, addresses: { ipv4: address } });
+    await clock.advance(60_000);
+    expect(guard.rival).toBeUndefined();
+    expect(one.trouble.current).toEqual([]);
+    expect(announcements(one.mac)).toBe(2);
+  });
+});
+
+describe('where ARP cannot be used', () => {
+  it.each([
+    [
+      'is not allowed',
+      {
+        open: () => {
+          throw new ArpError('EPERM', 'cannot open an ARP socket: EPERM');
+        },
+      },
+      'EPERM',
+    ],
+  ])('because it %s there is a notice, and nobody waits', async (_, arp, text) => {
+    const one = new Station();
+    const guard = one.start({ arp });
+    await clock.advance(1);
+    await guard.looked(new AbortController().signal);
+    expect(guard.rival).toBeUndefined();
+    expect(one.notices.current.join()).toContain(text);
+    expect(one.notices.current.join()).toContain(address);
+    expect(one.trouble.current).toEqual([]);
+  });
+
+  it('because the interface has none there is a notice that names it', async () => {
+    const one = new Station();
+    one.sim.setMac('eth0', undefined);
+    const guard = one.start();
+    await clock.advance(1);
+    await guard.looked(new AbortController().signal);
+    expect(one.notices.current.join()).toContain('eth0');
+  });
+
+  it('because there is no IPv4 address there is nothing to say', async () => {
+    const one = new Station();
+    const guard = one.start({}, null);
+    await clock.advance(1);
+    await guard.looked(new AbortController().signal);
+    expect(one.notices.current).toEqual([]);
+    expect(segment.sent).toEqual([]);
+  });
+});
