@@ -1,4 +1,4 @@
-import { messageOf } from '../runtime/errors.ts';
+import { codeOf, messageOf } from '../runtime/errors.ts';
 import { oneLine } from '../runtime/escape.ts';
 import { ask } from './ask.ts';
 
@@ -28,7 +28,11 @@ export async function runHealth({ ip, port }: HealthAddress): Promise<0 | 1> {
     }
     process.stdout.write(`unhealthy: ${where} answered ${status}: ${text}\n`);
   } catch (error) {
-    process.stdout.write(`unhealthy: no answer from ${where}: ${messageOf(error)}\n`);
+    const refused = codeOf(error) === 'ECONNREFUSED';
+    const why = refused
+      ? 'nobody listens there. Does the daemon run, and are these its --healthz-ip and --healthz-port?'
+      : messageOf(error);
+    process.stdout.write(`unhealthy: no answer from ${where}: ${why}\n`);
   }
   return 1;
 }

@@ -11,6 +11,7 @@ import { familiesText } from '../subnet/own-lease.ts';
 import { probe } from '../subnet/probe.ts';
 import { type KeyValue, type Registry, RegistryError } from '../subnet/registry.ts';
 import { parseSubnetKey, subnetsPrefix } from '../subnet/subnet-key.ts';
+import { duration } from './status-text.ts';
 
 export interface LeaseReleaseParts {
   readonly registry: Registry;
@@ -95,10 +96,10 @@ async function agreed(
     );
     return undefined;
   }
-  if (confirm !== undefined) {
-    const leases = found.map((kv) => leaseText(parts, kv)).join(', ');
-    err(`No daemon of flanneld-ts answers for ${leases}. (A flanneld never does.)`);
-  }
+  for (const kv of found)
+    parts.out(
+      `no daemon answers for ${leaseText(parts, kv)} (a flanneld never does)${await renewedText(parts, kv, signal)}`,
+    );
   if (confirm !== undefined && !(await confirm('Release it?'))) {
     err('nothing was released');
     return undefined;
@@ -111,6 +112,17 @@ async function agreed(
     );
     return same ?? kv;
   });
+}
+
+/** When somebody renewed the etcd lease of a key: a flanneld does so once a day. */
+async function renewedText(
+  { registry }: LeaseReleaseParts,
+  { lease }: KeyValue,
+  signal: AbortSignal,
+): Promise<string> {
+  if (lease === '0') return '';
+  const { ttlSeconds, grantedTtlSeconds } = await registry.leaseTimeToLive(lease, signal);
+  return ttlSeconds < 0 ? '' : `; its lease was renewed ${duration(grantedTtlSeconds - ttlSeconds)} ago`;
 }
 
 async function askHolder(

@@ -138,6 +138,17 @@ describe('the unit of the flannel 0.7.1 package, unchanged', () => {
     },
   );
 
+  test('a stray word behind the flags of flanneld-start starts no daemon', async () => {
+    const typed = (...words: string[]) => host.exec('/usr/bin/flanneld-start', ...words);
+    await expect(typed('statsu')).rejects.toThrow(/the daemon takes flags only, not "statsu"/);
+    await expect(typed('-ip-masq', 'true', '-iface=eth0')).rejects.toThrow(
+      /--ip-masq takes no separate value/,
+    );
+    await expect(typed()).rejects.toThrow(
+      /a daemon \(pid \d+\) already runs with \/run\/flannel\/subnet\.env/,
+    );
+  });
+
   test('a killed daemon is started again', async () => {
     const killed = await mainPid(UNIT);
     await host.systemctl('kill', '--signal=KILL', '--kill-who=main', UNIT);

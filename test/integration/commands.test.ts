@@ -1,4 +1,4 @@
-import { statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { StatusView } from '../../src/cli/status-view.ts';
@@ -310,19 +310,26 @@ test('lease release asks at a terminal, and takes silence for no', async () => {
   const input = join(bench.dir, 'input');
   await bench.host.exec('mkfifo', input);
   const line = [process.execPath, PROGRAM, 'lease', 'release', ...etcd, '--iface=eth0'].join(' ');
+  const shown = join(bench.dir, 'shown');
   const at = async (answer: string) => {
-    const terminal = ['sh', '-c', `exec script -qec '${line}' /dev/null <>${input}`];
+    const terminal = ['sh', '-c', `exec script -qefc '${line}' ${shown} <>${input}`];
     const child = new RunningProcess(onHost(bench.daemon.options, terminal));
     bench.onClose(async () => void (await child.stop('SIGKILL')));
-    const asked = (lines: readonly string[]) => lines.find((said) => said.startsWith('No daemon'));
-    const said = await child.waitFor(asked, 20_000, 'the question');
+    // The question ends without a new line.
+    const text = () => readFileSync(shown, 'utf8');
+    const asked = () => existsSync(shown) && text().includes('[y/N]');
+    await until(asked, 20_000, () => child.tail());
     writeFileSync(input, answer);
     const { code } = await child.exit;
-    return { code, said, text: child.stdout.join('\n') };
+    const all = text();
+    rmSync(shown);
+    return { code, text: all };
   };
   for (const answer of ['n\n', '\n', '\u0004']) {
-    const { code, said, text } = await at(answer);
-    expect(said).toMatch(/answers for 172\.20\.\d+\.0\/24 of 10\.211\.55\.100\. \(A flanneld never does\.\)/);
+    const { code, text } = await at(answer);
+    expect(text).toMatch(
+      /answers for 172\.20\.\d+\.0\/24 of 10\.211\.55\.100 \(a flanneld never does\); its lease was renewed /,
+    );
     expect(text).toContain('nothing was released');
     expect(code).toBe(1);
     expect(await keys()).toContain(key);

@@ -169,3 +169,18 @@ test('a daemon that was overtaken says so, as long as it lasts', async () => {
     ({ event, msg = '' }) => event === 'trouble-over' && msg.includes('no other daemon'),
   );
 });
+
+test('a folder that cannot be made yet is waited for, and locked once it is there', async () => {
+  const blocked = join(runFolder(first.options), 'blocked');
+  writeFileSync(blocked, '');
+  const flags = ['--iface=eth0', '--subnet-file=/run/blocked/subnet.env', '--docker-opts-file='];
+  const daemon = bench.makeDaemon('blocked', { ...first.options, prefix: OTHER_PREFIX, flags });
+  daemon.launch();
+  await daemon.waitForLog(({ msg = '' }) => msg.includes('/run/blocked/subnet.env cannot be written'));
+  rmSync(blocked);
+  await daemon.ready();
+  await until(() => existsSync(join(blocked, '.subnet.env.lock')), 10_000, 'it is not locked');
+  const { code, stderr } = await runProgram({ ...first.options, argv: [...argv, ...flags] });
+  expect(code, stderr.join('\n')).toBe(1);
+  expect(stderr.at(-1)).toContain(`a daemon (pid ${daemon.pid}) already runs with /run/blocked/subnet.env`);
+});

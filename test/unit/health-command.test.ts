@@ -34,7 +34,9 @@ describe('flanneld-ts health', () => {
     const { code, output } = await health('127.0.0.1', port);
     expect([code, output]).toEqual([
       1,
-      expect.stringMatching(/^unhealthy: no answer from http:\/\/127.*ECONNREFUSED.*\n$/),
+      expect.stringMatching(
+        /^unhealthy: no answer from http:\/\/127.*: nobody listens there\..*--healthz-port\?\n$/,
+      ),
     ]);
   });
 
