@@ -79,7 +79,7 @@ describe('the unit of the flannel 0.7.1 package, unchanged', () => {
 
   test('it notifies as the main process, and ExecStartPost has written docker its options', async () => {
     expect(await host.property(UNIT, 'NotifyAccess')).toBe('main');
-    expect(await host.property(UNIT, 'StatusText')).toContain('0 of 0 peers routed');
+    expect(await host.property(UNIT, 'StatusText')).toContain('no other host has joined yet');
     const address = await gateway();
     expect(await host.read(OPTIONS_FILE)).toBe(
       [
