@@ -266,7 +266,7 @@ describe('the units on a host with systemd', () => {
     const bySystemd = variables.filter((one) => one.startsWith('FT_')).toSorted();
     const byUs = [...parseEnvironmentFile(text)].map(([name, value]) => `${name}=${value}`).toSorted();
     expect(byUs).toEqual(bySystemd);
-    const words = await host.sh(`${asked} printf '[%%s]' '$FT_L'`);
+    const words = await host.sh(`${asked} printf '[%s]' '$FT_L'`);
     expect(
       splitWords(parseEnvironmentFile(text).get('FT_L') ?? '')
         .map((word) => `[${word}]`)

@@ -225,7 +225,8 @@ test('doctor repeats what the daemon says of a contested lease', async () => {
 });
 
 test('doctor goes on when etcd does not answer, by what the daemon knows', async () => {
-  const { code, text } = await run('doctor', '--etcd-endpoints=http://127.0.0.1:1', '--iface=eth0');
+  const nobody = ['--etcd-endpoints=http://127.0.0.1:1', '--iface=eth0'];
+  const { code, text } = await run('doctor', ...nobody, `--etcd-prefix=${PREFIX}`);
   expect(text).toMatch(/^PROBLEM +.*127\.0\.0\.1:1.*refused/m);
   expect(text).toMatch(/^ok +the daemon runs .* and is ready/m);
   expect(text).toMatch(/goes by what the daemon knows: this host has 172\.20\.\d+\.0\/24/);
@@ -237,6 +238,21 @@ test('doctor goes on when etcd does not answer, by what the daemon knows', async
   ])
     expect(text).toContain(part);
   expect(code).toBe(1);
+});
+
+test('doctor takes no word of a daemon that is one of another network', async () => {
+  await bench.etcd.ctl('put', '/other/config', '{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}');
+  const { text } = await run(
+    'doctor',
+    `--etcd-endpoints=${ENDPOINT}`,
+    '--etcd-prefix=/other',
+    '--iface=eth0',
+  );
+  expect(text).toMatch(
+    /^note +the daemon that answers is one of another network: it has \/atomic\.io\/network\/subnets/m,
+  );
+  expect(text).toMatch(/^PROBLEM +this host has no lease\n.*systemctl start flanneld/m);
+  await bench.etcd.ctl('del', '/other/config');
 });
 
 test('doctor says what it cannot reach', async () => {

@@ -3,31 +3,43 @@ import type { PeerStatus, StatusView } from '../status-view.ts';
 import { type Finding, note, ok, problem } from './finding.ts';
 
 /** What the daemon of this host says of itself, or why there is no answer. */
-export type DaemonAnswer = { readonly view: StatusView } | { readonly silent: string };
+export type DaemonAnswer =
+  | { readonly view: StatusView }
+  | { readonly silent: string; readonly remedy?: string };
+
+const withoutDaemon =
+  'Without a daemon nobody renews the lease or follows changes. Look: systemctl status flanneld';
+
+/** A daemon that keeps its leases elsewhere in etcd says nothing about the network that is looked at. */
+export function unlessElsewhere(answer: DaemonAnswer, prefix: string): DaemonAnswer {
+  if ('silent' in answer || answer.view.lease === null || answer.view.lease.key.startsWith(prefix))
+    return answer;
+  const { key } = answer.view.lease;
+  return {
+    silent: `the daemon that answers is one of another network: it has ${key}, and this looks at ${prefix}`,
+    remedy: 'Give the flags of that daemon, or the --status-socket of the one that is meant.',
+  };
+}
 
 /**
  * The daemon's own words: nothing that follows contradicts them. Left out is what other checks say with a remedy: peers without a
- * route and, with `leases` at hand, what is wrong with the leases of others.
+ * route and, when the leases below `listed` can be read, what is wrong with them.
  */
-export function daemonFindings(answer: DaemonAnswer, leases: boolean): readonly Finding[] {
-  if ('silent' in answer) {
-    return [
-      note(
-        answer.silent,
-        'Without a daemon nobody renews the lease or follows changes. Look: systemctl status flanneld',
-      ),
-    ];
-  }
+export function daemonFindings(answer: DaemonAnswer, listed?: string): readonly Finding[] {
+  if ('silent' in answer) return [note(answer.silent, answer.remedy ?? withoutDaemon)];
   const { view } = answer;
-  const { version, startedAt, now, reasons, notices, degraded } = view;
-  const up = duration((Date.parse(now) - Date.parse(startedAt)) / 1000);
+  const { version, startedAt, now, ready, reasons, notices, degraded } = view;
   const stuck = view.peers.filter(isStuck);
-  const isOfPeer = (line: string) => stuck.some(({ subnet }) => line.startsWith(subnet));
-  const told = [...reasons, ...(leases ? [] : degraded)].filter((line) => !isOfPeer(line));
+  const isToldBelow = (line: string) =>
+    stuck.some(({ subnet }) => line.startsWith(subnet)) || (listed !== undefined && line.startsWith(listed));
+  const told = (lines: readonly string[]) =>
+    lines.filter((line) => !isToldBelow(line)).map((line) => `the daemon says: ${line}`);
+  const up = duration((Date.parse(now) - Date.parse(startedAt)) / 1000);
+  const runs = `the daemon runs (flanneld-ts ${version}, up ${up}) and is ${ready ? 'ready' : 'not ready'}`;
   return [
-    ok(`the daemon runs (flanneld-ts ${version}, up ${up})${view.ready ? ' and is ready' : ''}`),
-    ...told.map((line) => problem(`the daemon says: ${line}`)),
-    ...notices.map((line) => note(`the daemon says: ${line}`)),
+    ready ? ok(runs) : note(runs),
+    ...told([...reasons, ...(listed === undefined ? degraded : [])]).map((line) => problem(line)),
+    ...told(notices).map((line) => note(line)),
   ];
 }
 

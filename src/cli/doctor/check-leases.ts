@@ -28,7 +28,7 @@ export interface LeaseFacts {
 /** The leases of the cluster, and this host's among them. */
 export interface LeaseReport {
   readonly findings: readonly Finding[];
-  /** Of other hosts. */
+  /** Of other hosts, with our backend. */
   readonly peers: readonly Lease[];
   readonly own?: Lease;
 }
@@ -64,7 +64,8 @@ export async function checkLeases(facts: LeaseFacts, signal: AbortSignal): Promi
           ),
         ]),
   ];
-  return { findings, peers: leases.filter((lease) => !mine.includes(lease)), ...(own && { own }) };
+  const peers = leases.filter((lease) => !mine.includes(lease) && lease.value.backendType === 'host-gw');
+  return { findings, peers, ...(own && { own }) };
 }
 
 function junkFindings(junk: readonly string[]): readonly Finding[] {

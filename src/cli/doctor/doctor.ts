@@ -16,7 +16,7 @@ import { familiesText } from '../../subnet/own-lease.ts';
 import { subnetsPrefix } from '../../subnet/subnet-key.ts';
 import type { StatusView } from '../status-view.ts';
 import type { ChooseInterface, ChosenInterface } from '../this-host.ts';
-import { type DaemonAnswer, daemonFindings, daemonRemedy } from './check-daemon.ts';
+import { type DaemonAnswer, daemonFindings, daemonRemedy, unlessElsewhere } from './check-daemon.ts';
 import { checkBridge, checkDaemonJson } from './check-docker.ts';
 import { checkEtcd, type EtcdFacts } from './check-etcd.ts';
 import { checkFirewall, type FirewallFacts } from './check-firewall.ts';
@@ -107,10 +107,10 @@ async function examine(options: DoctorOptions, tell: Tell, signal: AbortSignal):
 
 /** Asks daemon and etcd, and says what they say. */
 async function findPlace(options: DoctorOptions, tell: Tell, signal: AbortSignal): Promise<Place> {
-  const answer = await options.askDaemon();
+  const answer = unlessElsewhere(await options.askDaemon(), subnetsPrefix(options.etcdPrefix));
   const view = 'view' in answer ? answer.view : undefined;
   const { findings, registry, config } = await checkEtcd(options, signal);
-  tell(daemonFindings(answer, config !== undefined));
+  tell(daemonFindings(answer, config && subnetsPrefix(options.etcdPrefix)));
   tell(findings);
   const told = view?.lease ? subnetsIn(view.lease.subnets) : undefined;
   const file = await readSubnetFile(options);
