@@ -1,5 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
+// What tests write is to have the modes that they name; those of the program are tested under umasks of their own.
+process.umask(0o022);
+
 // Files that need root (namespaces, docker) run one or two at a time: each owns whole processes, and everything on the machine
 // that it makes has a name of its own.
 const onRealParts = {

@@ -8,6 +8,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
+import { quoted } from '../test/testbed/commands.ts';
 
 /** The part of vitest's JSON report that is read here. */
 interface VitestReport {
@@ -170,9 +171,4 @@ function run(
 /** The text as a pattern. */
 function escaped(text: string): string {
   return text.replaceAll(/[\\^$.*+?()[\]{}|]/g, '\\$&');
-}
-
-/** The text as a word of a shell. */
-function quoted(text: string): string {
-  return `'${text.replaceAll("'", "'\\''")}'`;
 }

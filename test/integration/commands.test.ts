@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { StatusView } from '../../src/cli/status-view.ts';
 import { PREFIX } from '../testbed/cluster.ts';
+import { quoted } from '../testbed/commands.ts';
 import { PROGRAM } from '../testbed/daemon.ts';
 import { onHost } from '../testbed/host.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
@@ -325,10 +326,10 @@ test('lease release asks at a terminal, and takes silence for no', async () => {
   const key = ownKey();
   const input = join(bench.dir, 'input');
   await bench.host.exec('mkfifo', input);
-  const line = [process.execPath, PROGRAM, 'lease', 'release', ...etcd, '--iface=eth0'].join(' ');
+  const line = quoted(process.execPath, PROGRAM, 'lease', 'release', ...etcd, '--iface=eth0');
   const shown = join(bench.dir, 'shown');
   const at = async (answer: string) => {
-    const terminal = ['sh', '-c', `exec script -qefc '${line}' ${shown} <>${input}`];
+    const terminal = ['sh', '-c', 'exec script -qefc "$1" "$2" <>"$3"', 'sh', line, shown, input];
     const child = new RunningProcess(onHost(bench.daemon.options, terminal));
     bench.onClose(async () => void (await child.stop('SIGKILL')));
     // The question ends without a new line.

@@ -7,8 +7,8 @@ const SOURCES = join(import.meta.dirname, '../../src/daemon');
 
 /** Runs in the host's network: there, and only there, the settings are the host's. */
 const SCRIPT = `
-const { nodeFiles: files } = await import('${SOURCES}/files.ts');
-const { prepareForwarding } = await import('${SOURCES}/forwarding.ts');
+const { nodeFiles: files } = await import(${JSON.stringify(join(SOURCES, 'files.ts'))});
+const { prepareForwarding } = await import(${JSON.stringify(join(SOURCES, 'forwarding.ts'))});
 const tell = (fields) => console.log(fields.event, fields.family);
 const log = { debug: tell, info: tell, warn: tell, error: tell };
 await prepareForwarding({ files, log, families: [4, 6], setIpForward: process.argv[1] === 'set' });`;

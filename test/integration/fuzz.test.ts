@@ -8,7 +8,7 @@ const root = join(import.meta.dirname, '../..');
 /** A project with this one's configuration, and with properties that do not hold. */
 const project = tempDir('fuzz');
 const file = 'test/unit/numbers.test.ts';
-const command = (argv: string) => `node '${root}/script/fuzz.ts' ${argv}`;
+const command = (argv: string) => `node "$FUZZ" ${argv}`;
 
 beforeAll(() => {
   for (const folder of ['test/unit', 'test/testbed']) mkdirSync(join(project, folder), { recursive: true });
@@ -48,7 +48,10 @@ afterAll(() => rmSync(project, { recursive: true }));
 async function shell(line: string): Promise<{ readonly code: number | null; readonly output: string }> {
   // Not as a part of the run that this test is in.
   const { VITEST: _, PROPERTY_SEED: __, PROPERTY_PATH: ___, ...env } = process.env;
-  const running = new RunningProcess(['sh', '-c', line], { cwd: project, env: { ...env, NO_COLOR: '1' } });
+  const running = new RunningProcess(['sh', '-c', line], {
+    cwd: project,
+    env: { ...env, NO_COLOR: '1', FUZZ: join(root, 'script/fuzz.ts') },
+  });
   const { code } = await running.exit;
   return { code, output: running.lines.join('\n') };
 }

@@ -14,6 +14,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { quoted } from '../testbed/commands.ts';
 import { tempDir } from '../testbed/run.ts';
 import { INSTALL, listInstalled, runInstall } from './installer.ts';
 
@@ -39,7 +40,7 @@ describe('script/install', () => {
   const listOutside = (library: string) => list().filter((line) => !line.includes(` ${library}/`));
 
   test('puts every file in its place, with modes that do not depend on the umask', () => {
-    const script = `umask 077; exec ${join(PROJECT, 'script/install')}`;
+    const script = `umask 077; exec ${quoted(join(PROJECT, 'script/install'))}`;
     const env = { PATH: process.env['PATH'], DESTDIR: destdir, NODE: process.execPath };
     expect(spawnSync('sh', ['-c', script], { env }).status).toBe(0);
     expect(listOutside('usr/local/lib/flanneld-ts')).toEqual([

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
+import { quoted } from '../testbed/commands.ts';
 import { PROGRAM } from '../testbed/daemon.ts';
 import { onHost } from '../testbed/host.ts';
 import { until } from '../testbed/netns.ts';
@@ -122,7 +123,7 @@ test.each([
 test('on a terminal the log is for people', async () => {
   // util-linux: runs the command on a terminal of its own and copies to standard output what is shown there. Told to stop
   // it would show nothing more, so the program itself is told; should script be killed, the program goes with it.
-  const command = `echo "pid $$"; exec setpriv --pdeathsig KILL -- ${COMMAND.join(' ')}`;
+  const command = `echo "pid $$"; exec setpriv --pdeathsig KILL -- ${quoted(...COMMAND)}`;
   const child = await start(['script', '-qec', command, '/dev/null']);
   const pid = Number(/^pid (\d+)/.exec(child.stdout[0] ?? '')?.[1]);
   expect(pid).toBeGreaterThan(1);

@@ -13,6 +13,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { quoted } from '../testbed/commands.ts';
 import { onHost } from '../testbed/host.ts';
 import { tempDir } from '../testbed/run.ts';
 
@@ -90,7 +91,7 @@ describe.each(SHELLS.map((shell) => ({ shell, name: shell.join(' ') })))(
       const onFullDisk = `
         mount -t tmpfs -o size=4k tmpfs /run
         echo earlier >/run/docker
-        ${shell.join(' ')} ${SCRIPT} -f ${join(dir, 'subnet.env')} -d /run/docker || echo "exit code $?"
+        ${quoted(...shell, SCRIPT, '-f', join(dir, 'subnet.env'))} -d /run/docker || echo "exit code $?"
         cat /run/docker
         ls -A /run`;
       const [program = '', ...words] = onHost({ dir }, ['sh', '-c', onFullDisk]);
@@ -197,7 +198,7 @@ describe.each(SHELLS.map((shell) => ({ shell, name: shell.join(' ') })))(
       linkSync(output, join(dir, 'linked'));
       const masks = { '022': 0o644, '027': 0o640, '077': 0o600, '000': 0o666 };
       for (const [mask, mode] of Object.entries(masks)) {
-        const script = `umask ${mask}; exec ${shell.join(' ')} ${SCRIPT} -f subnet.env -d out.env`;
+        const script = `umask ${mask}; exec ${quoted(...shell, SCRIPT)} -f subnet.env -d out.env`;
         writeFileSync(join(dir, 'subnet.env'), SUBNET_ENV);
         expect(spawnSync('sh', ['-c', script], { cwd: dir }).status).toBe(0);
         expect(statSync(output).mode & 0o777).toBe(mode);
@@ -215,7 +216,7 @@ describe.each(SHELLS.map((shell) => ({ shell, name: shell.join(' ') })))(
       mkdirSync(join(dir, 'folder'));
       expect(mk({ args: ['-d', join(dir, 'folder')] }).stderr).toMatch(/is a folder/);
       expect(readdirSync(join(dir, 'folder'))).toEqual([]);
-      const toPipe = `${shell.join(' ')} ${SCRIPT} -f subnet.env -c -d /dev/stdout | cat`;
+      const toPipe = `${quoted(...shell, SCRIPT)} -f subnet.env -c -d /dev/stdout | cat`;
       const piped = spawnSync('sh', ['-c', toPipe], { cwd: dir, encoding: 'utf8' });
       expect(piped.stdout).toBe('DOCKER_OPTS=" --bip=172.20.91.1/24 --ip-masq=true --mtu=1500"\n');
     });

@@ -1,6 +1,7 @@
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { quoted } from '../testbed/commands.ts';
 import { DaemonProcess, PROGRAM } from '../testbed/daemon.ts';
 import { onHost } from '../testbed/host.ts';
 import { makeNetwork, type Network, until } from '../testbed/netns.ts';
@@ -53,7 +54,7 @@ describe('a signal that is no stop', () => {
   });
 
   it('SIGHUP stops a daemon whose terminal is gone', async () => {
-    const command = `echo "pid $$"; exec ${process.execPath} ${PROGRAM} --etcd-endpoints=${NO_ETCD}`;
+    const command = `echo "pid $$"; exec ${quoted(process.execPath, PROGRAM)} --etcd-endpoints=${NO_ETCD}`;
     const file = join(place.dir, 'typescript');
     terminal = new RunningProcess(onHost(place, ['script', '-qefc', command, file]));
     inTerminal = await terminal.waitFor(

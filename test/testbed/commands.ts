@@ -12,6 +12,11 @@ export function ipBatch(namespace: string, lines: readonly string[]): Promise<st
   return run('nsenter', argv, `${lines.join('\n')}\n`);
 }
 
+/** The words as a shell takes them, whatever is in them. */
+export function quoted(...words: readonly string[]): string {
+  return words.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ');
+}
+
 /** Waits until `condition` holds, polled; rejects with `message` after `timeoutMs`. */
 export async function until(
   condition: () => boolean | Promise<boolean>,
