@@ -60,6 +60,29 @@ describe('a word that is no flag', () => {
     expect(error.exitCode).toBe(2);
   });
 
+  it('never starts a daemon, wherever it stands among flags that are in order', async () => {
+    const inOrder = fc.constantFrom(
+      '--iface=eth0',
+      '-ip-masq',
+      '--etcd-prefix=/p',
+      '-v=1',
+      '--set-ip-forward=F',
+    );
+    const word = fc
+      .oneof(
+        fc.string(),
+        fc.constantFrom('true', 'false', '', '-', 'status', 'statsu', 'lease', 'run', 'start', 'x=y', '/p'),
+      )
+      .filter((text) => text.length < 2 || !text.startsWith('-'));
+    await fc.assert(
+      fc.asyncProperty(fc.array(inOrder), word, fc.array(inOrder), async (before, stray, after) => {
+        const said = await outcome([...before, stray, ...after]);
+        if (typeof said === 'string') expect(said).toContain('UsageError: ');
+        else expect(said.command).not.toBe('run');
+      }),
+    );
+  });
+
   it('is a value where a flag takes one, whatever it looks like', async () => {
     const { options } = await run(['-v', '-1', '--iface', '-x', '-etcd-prefix', 'status']);
     expect(options).toMatchObject({ ifaces: ['-x'], etcdPrefix: 'status' });
