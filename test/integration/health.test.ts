@@ -99,7 +99,7 @@ test('is not ready while etcd is away, and ready again', async () => {
 test('stays ready while an edited configuration waits for a restart, and tells of it', async () => {
   const edited = { ...CONFIG, SubnetMax: '172.20.99.0' };
   await bench.etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(edited));
-  await readyz(200, /^flanneld is ready\n.*SubnetMax 172\.20\.254\.0\/24 → 172\.20\.99\.0\/24.*restart/);
+  await readyz(200, /^flanneld is ready\n.*SubnetMax 172\.20\.254\.0 → 172\.20\.99\.0.*restart/);
   await bench.etcd.ctl('put', `${PREFIX}/config`, JSON.stringify({ ...CONFIG, SubnetLen: 31 }));
   await readyz(200, /^flanneld is ready\n.*cannot be used: SubnetLen is 31/);
   await bench.etcd.ctl('del', `${PREFIX}/config`);
