@@ -1,44 +1,115 @@
+import { bridgeName, cniBridgeName } from '../backend/hostgw/pool-overlap.ts';
 import type { Family } from '../ip/ip.ts';
-import { bridgeFilter, forwarding } from '../kernel/sysctl.ts';
+import { bridgeFilter, forwarding, linkForwarding, type Sysctl } from '../kernel/sysctl.ts';
+import type { Activity } from '../runtime/activity.ts';
+import type { Clock } from '../runtime/clock.ts';
 import { messageOf } from '../runtime/errors.ts';
 import type { Files } from '../runtime/files.ts';
 import type { Logger } from '../runtime/logger.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
 
-interface HostParts {
+export interface ForwardingOptions {
   readonly files: Files;
+  readonly clock: Clock;
   readonly log: Logger;
+  readonly trouble: TroubleLog;
+  readonly activity: Activity;
+  readonly families: readonly Family[];
+  /** Whether what is off is to be switched on (`--set-ip-forward`). */
+  readonly setIpForward: boolean;
+  /** The interface that peers reach this host by. */
+  readonly linkName: () => string;
 }
 
+/** The kernel tells nobody; a look is two to five reads of /proc. */
+const checkIntervalMs = 10_000;
+const loop = 'forwarding';
+/** Reads of /proc take no time. */
+const stuckMs = 60_000;
+
 /**
- * Without forwarding all routes are in vain. With `setIpForward` it is switched on, otherwise only said: dockerd closes the
- * FORWARD chain when it is the one that has to switch it on, so this is to happen before Docker starts. Never rejects.
+ * Whether this host passes packets on: without that all routes are in vain. Looked at before Docker starts, as dockerd closes the
+ * FORWARD chain when it is the one that has to switch it on, and then all the time. With `setIpForward` what is off is switched on,
+ * again and again.
  */
-export async function prepareForwarding({
-  files,
-  log,
-  families,
-  setIpForward,
-}: HostParts & { readonly families: readonly Family[]; readonly setIpForward: boolean }): Promise<void> {
-  for (const family of families) {
-    const { path, name } = forwarding[family];
-    if ((await valueOf(files, path)) !== '0') continue;
-    const remedy = `sysctl -w ${name}=1`;
-    if (!setIpForward) {
-      log.warn(
-        { event: 'not-forwarding', family },
-        `this host does not forward packets, so its containers reach no other host: ${remedy}`,
-      );
-      continue;
+export class Forwarding {
+  readonly #options: ForwardingOptions;
+
+  constructor(options: ForwardingOptions) {
+    this.#options = options;
+  }
+
+  /** Checks until `signal` aborts, then rejects with its reason. */
+  async run(signal: AbortSignal): Promise<never> {
+    const { clock, activity } = this.#options;
+    try {
+      for (;;) {
+        activity.round(loop, stuckMs);
+        await clock.sleep(checkIntervalMs, signal);
+        await this.check();
+      }
+    } finally {
+      activity.end(loop);
     }
+  }
+
+  /** Looks once, and switches on what is to be. Never rejects. */
+  async check(): Promise<void> {
+    const { families, trouble } = this.#options;
+    for (const family of families) {
+      const what = `forwarding-ipv${family}`;
+      const isOff = (await this.#read(forwarding[family])) === '0';
+      const failure = isOff && this.#options.setIpForward ? await this.#switchOn(family) : undefined;
+      const off =
+        isOff && (failure !== undefined || !this.#options.setIpForward)
+          ? [forwarding[family]]
+          : await this.#linksOff(family);
+      if (off.length === 0) {
+        trouble.clear(what, `IPv${family} forwarding is on again`);
+        continue;
+      }
+      const remedy = off.map(({ name }) => `sysctl -w ${name}=1`).join(' && ');
+      const named = off.map(({ name }) => `${name} = 0`).join(', ');
+      const tried = failure === undefined ? '' : `, and the daemon cannot switch it on: ${failure}`;
+      trouble.report(
+        what,
+        `IPv${family} forwarding is off (${named}), so containers reach no other host${tried}. Run: ${remedy}`,
+        { event: 'not-forwarding', family },
+      );
+    }
+  }
+
+  /**
+   * Links that pass nothing on although the host does. That is somebody's wish for this link, so it is told and left. In IPv6 a link's
+   * own setting says only whether the host takes router advertisements there.
+   */
+  async #linksOff(family: Family): Promise<readonly Sysctl[]> {
+    if (family === 6) return [];
+    const names = [this.#options.linkName(), bridgeName, cniBridgeName];
+    const links = names.map(linkForwarding);
+    const values = await Promise.all(links.map((setting) => this.#read(setting)));
+    return links.filter((_, i) => values[i] === '0');
+  }
+
+  /** Why it cannot be; undefined when it was done. */
+  async #switchOn(family: Family): Promise<string | undefined> {
+    const { files, log, activity } = this.#options;
+    const { path, name } = forwarding[family];
     try {
       await files.writeInPlace(path, '1\n');
-      log.info({ event: 'forwarding-set', family }, `forwarding was off and is switched on (${name}=1)`);
     } catch (error) {
-      log.warn(
-        { event: 'not-forwarding', family },
-        `this host does not forward packets, and that cannot be changed: ${messageOf(error)}. As root: ${remedy}`,
-      );
+      return messageOf(error);
     }
+    activity.count('forwarding-set', `ipv${family}`);
+    log.warn(
+      { event: 'forwarding-set', family },
+      `IPv${family} forwarding was off; the daemon switched it on (${name}=1)`,
+    );
+    return undefined;
+  }
+
+  #read(setting: Sysctl): Promise<string | undefined> {
+    return valueOf(this.#options.files, setting.path);
   }
 }
 
@@ -50,7 +121,7 @@ export async function reportBridgeFilter({
   files,
   log,
   families,
-}: HostParts & { readonly families: readonly Family[] }): Promise<void> {
+}: Pick<ForwardingOptions, 'files' | 'log' | 'families'>): Promise<void> {
   for (const family of families) {
     const { path, name } = bridgeFilter[family];
     if ((await valueOf(files, path)) !== undefined) continue;

@@ -19,7 +19,7 @@ import { familiesText, type LeaseState } from '../subnet/own-lease.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
 import { BridgeNotice } from './bridge-notice.ts';
 import { EnvFiles } from './env-files.ts';
-import { prepareForwarding, reportBridgeFilter } from './forwarding.ts';
+import { Forwarding, reportBridgeFilter } from './forwarding.ts';
 import type { HostInterface } from './interface/choose-interface.ts';
 import { InterfaceWatch } from './interface/interface-watch.ts';
 import { waitForInterface } from './interface/wait-for-interface.ts';
@@ -274,15 +274,16 @@ export class Membership implements Member {
       onSynced: (inner) => this.#announce(routing, firewall, inner),
     });
     this.#routing = routing;
-    await this.#prepareHost();
-    return await firstOf(signal, (inner) => [firewall.run(inner), routing.run(inner)]);
-  }
-
-  async #prepareHost(): Promise<void> {
-    const { parts, options, config } = this.#options;
-    const { families } = this.#wantedInterface;
-    await prepareForwarding({ ...parts, families, setIpForward: options.setIpForward });
-    if (!config.enableNFTables) await reportBridgeFilter({ ...parts, families });
+    const forwarding = new Forwarding({
+      ...parts,
+      activity,
+      families: this.#wantedInterface.families,
+      setIpForward: options.setIpForward,
+      linkName: () => interfaces.host.name,
+    });
+    await forwarding.check();
+    if (!config.enableNFTables) await reportBridgeFilter({ ...parts, families: familiesOf(config) });
+    return await firstOf(signal, (inner) => [firewall.run(inner), forwarding.run(inner), routing.run(inner)]);
   }
 
   #makeFirewall(networks: PerFamily<FamilyNetwork>, interfaces: InterfaceWatch): Firewall {

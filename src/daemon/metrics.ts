@@ -30,6 +30,18 @@ const counters: readonly CounterRow[] = [
     counted: 'firewall-repair',
   },
   {
+    name: 'flannel_forwarding_set_total',
+    help: 'How often forwarding was off and was switched on (--set-ip-forward), by family.',
+    label: 'family',
+    counted: 'forwarding-set',
+  },
+  {
+    name: 'flannel_file_repairs_total',
+    help: 'How often subnet.env or docker_opts.env was missing or changed and was written again, by file.',
+    label: 'file',
+    counted: 'file-repair',
+  },
+  {
     name: 'flannel_relists_total',
     help: 'How often all leases were listed again, by reason: history was compacted, or is another one.',
     label: 'reason',

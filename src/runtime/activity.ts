@@ -9,7 +9,11 @@ export type Counted =
   /** A key or a value that is no lease was met. */
   | 'lease-skipped'
   /** Firewall rules were missing or changed and were put back; by place. */
-  | 'firewall-repair';
+  | 'firewall-repair'
+  /** Forwarding was off and was switched on; by family. */
+  | 'forwarding-set'
+  /** A file was missing or changed and was written again; by file. */
+  | 'file-repair';
 
 /**
  * What the loops do: how often, and whether they still come round. Nothing follows from it but what the operator and the

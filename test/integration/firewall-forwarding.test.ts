@@ -1,49 +1,58 @@
-import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type Host, makeNetwork, type Network } from '../testbed/netns.ts';
-import { runToEnd } from '../testbed/process.ts';
+import { until } from '../testbed/netns.ts';
+import { type Bench, startBench } from './bench.ts';
 
-const SOURCES = join(import.meta.dirname, '../../src/daemon');
+// Whether this host passes packets on, by the kernel's own settings, while the daemon runs.
 
-/** Runs in the host's network: there, and only there, the settings are the host's. */
-const SCRIPT = `
-const { nodeFiles: files } = await import(${JSON.stringify(join(SOURCES, 'files.ts'))});
-const { prepareForwarding } = await import(${JSON.stringify(join(SOURCES, 'forwarding.ts'))});
-const tell = (fields) => console.log(fields.event, fields.family);
-const log = { debug: tell, info: tell, warn: tell, error: tell };
-await prepareForwarding({ files, log, families: [4, 6], setIpForward: process.argv[1] === 'set' });`;
+const FORWARD = 'net.ipv4.ip_forward';
+const AT = 'http://127.0.0.1:8471';
 
-let network: Network;
-let host: Host;
+let bench: Bench;
 
 beforeAll(async () => {
-  network = await makeNetwork([{ addresses: ['10.211.55.100/24'] }]);
-  const [only] = network.hosts;
-  if (only === undefined) throw new Error('no host');
-  host = only;
+  const flags = ['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8471'];
+  bench = await startBench({ flags });
+  await bench.daemon.start();
 });
-afterAll(() => network?.close());
 
-const settings = ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'].map((name) => `/proc/sys/${name}`);
-const read = async () => (await host.exec('cat', ...settings)).trim().split('\n');
+afterAll(() => bench?.close());
 
-async function prepare(what: 'set' | 'report'): Promise<readonly string[]> {
-  const node = [process.execPath, '--input-type=module', '-e', SCRIPT, what];
-  const { exit, stdout, output } = await runToEnd([
-    'nsenter',
-    `--net=/run/netns/${host.namespace}`,
-    '--',
-    ...node,
-  ]);
-  expect(exit.code, output).toBe(0);
-  return stdout.split('\n').filter(Boolean);
+const set = (name: string, value: 0 | 1) => bench.host.exec('sysctl', '-qw', `${name}=${value}`);
+const readyz = () => bench.get(`${AT}/readyz`);
+
+async function untilReadyz(status: number): Promise<string> {
+  let last = await readyz();
+  const changed = async () => (last = await readyz()).status === status;
+  await until(changed, 30_000, () => `wanted ${status}, got ${last.status} ${last.body}`);
+  return last.body;
 }
 
-test('forwarding that is off is reported, and switched on in the kernel only when asked for', async () => {
-  for (const path of settings) await host.exec('sh', '-c', `echo 0 >${path}`);
-  expect(await prepare('report')).toEqual(['not-forwarding 4', 'not-forwarding 6']);
-  expect(await read()).toEqual(['0', '0']);
-  expect(await prepare('set')).toEqual(['forwarding-set 4', 'forwarding-set 6']);
-  expect(await read()).toEqual(['1', '1']);
-  expect(await prepare('set')).toEqual([]);
+test.each([FORWARD, 'net.ipv4.conf.eth0.forwarding'])(
+  'a host is not ready while %s is off, and says what to run',
+  async (name) => {
+    await untilReadyz(200);
+    await set(name, 0);
+    expect(await untilReadyz(503)).toMatch(
+      new RegExp(
+        `^flanneld is not ready\\nIPv4 forwarding is off \\(${name} = 0\\).*Run: sysctl -w ${name}=1$`,
+      ),
+    );
+    await set(name, 1);
+    await untilReadyz(200);
+  },
+);
+
+test('forwarding is switched on again, logged and counted when the daemon is asked to', async () => {
+  await bench.daemon.stop();
+  const flags = ['--iface=eth0', '--set-ip-forward', '--healthz-ip=127.0.0.1', '--healthz-port=8472'];
+  const daemon = bench.makeDaemon('setting', { flags });
+  await set(FORWARD, 0);
+  await daemon.start();
+  const value = async () => (await bench.host.exec('cat', '/proc/sys/net/ipv4/ip_forward')).trim();
+  expect(await value()).toBe('1');
+  await set(FORWARD, 0);
+  await until(async () => (await value()) === '1', 30_000, 'it stays off');
+  expect(daemon.logs.filter(({ event }) => event === 'forwarding-set')).toHaveLength(2);
+  const { body } = await bench.get('http://127.0.0.1:8472/metrics');
+  expect(body).toMatch(/^flannel_forwarding_set_total\{family="ipv4"\} 2$/m);
 });

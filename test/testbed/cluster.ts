@@ -185,7 +185,6 @@ export async function makeHosts(options: ClusterOptions = {}): Promise<Cluster> 
   try {
     for (const host of cluster.hosts) {
       mkdirSync(runFolder(host), { recursive: true });
-      if (options.ipv6) await host.net.exec('sh', '-c', 'echo 1 >/proc/sys/net/ipv6/conf/all/forwarding');
     }
     return cluster;
   } catch (error) {

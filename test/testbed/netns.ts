@@ -153,6 +153,7 @@ for conf in ipv4/conf/all ipv4/conf/default; do
   for name in rp_filter arp_ignore arp_announce arp_filter promote_secondaries; do echo 0 >$conf/$name; done
 done
 echo 1 >ipv4/ip_forward
+[ ! -e ipv6/conf/all/forwarding ] || echo 1 >ipv6/conf/all/forwarding
 for conf in ipv6/conf/*; do [ ! -d $conf ] || echo 0 >$conf/disable_ipv6; done`;
 
 const namespaces = new Set<string>();

@@ -214,13 +214,22 @@ describe('a three-host cluster in one process', () => {
     await clock.until('the new peer', () => hosts.every((host) => host.ownRoutes.length === 3), 10_000);
   });
 
-  it('says that a host does not forward packets, and nothing when it does', async () => {
+  it('is not ready while a host does not forward packets, at the start and later', async () => {
     const { clock, hosts, log } = start({ seed: 10, hosts: 2 });
     await hosts[0]?.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '0\n', 0o644);
     await hosts[1]?.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '1\n', 0o644);
     for (const host of hosts) host.start();
-    await clock.until('full mesh', () => cluster?.meshed === true);
+    // Docker, which starts after this daemon, is not held up by it.
+    await clock.until('READY=1', () => hosts.every(({ notifier }) => notifier.isReady), 60_000);
     expect(log.events('not-forwarding').map(({ host }) => host)).toEqual(['h0']);
+    expect(hosts.map(({ readiness }) => readiness.ready)).toEqual([false, true]);
+    await hosts[0]?.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '1\n', 0o644);
+    await hosts[1]?.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '0\n', 0o644);
+    await clock.advance(11_000);
+    expect(hosts.map(({ readiness }) => readiness.ready)).toEqual([true, false]);
+    expect(hosts[1]?.readiness.reasons.join()).toMatch(
+      /^IPv4 forwarding is off .*sysctl -w net.ipv4.ip_forward=1$/,
+    );
   });
 
   it('keeps its lease, and its subnet, while a full disk holds up the files of a first boot for days', async () => {

@@ -6,7 +6,7 @@ import { type ConnectedNetwork, connectedNetworks } from './host-networks.ts';
 /** Docker's bridge: its address comes from our files. */
 export const bridgeName = 'docker0';
 /** That of the CNI plugin, made from subnet.env as well. */
-const cniBridgeName = 'cni0';
+export const cniBridgeName = 'cni0';
 
 export interface PoolOverlapOptions {
   readonly links: readonly Link[];

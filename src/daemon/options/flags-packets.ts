@@ -61,7 +61,7 @@ export const packetFlags = {
   setIpForward: {
     name: 'set-ip-forward',
     group: 'Routes',
-    describe: 'switch forwarding on in the kernel at start',
+    describe: 'switch forwarding on in the kernel, whenever it is off',
     fallback: 'false',
     parse: boolean,
     boolean: true,
