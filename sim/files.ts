@@ -12,6 +12,7 @@ export class SimFiles implements Files {
   readonly #folders = new Set<string>(['/']);
   /** Fails every write with this system error code (ENOSPC, EROFS, …) while set. */
   writeError: string | undefined;
+  readonly #watchers = new Map<string, Set<() => void>>();
   /** How often a file was replaced. */
   writes = 0;
 
@@ -31,6 +32,32 @@ export class SimFiles implements Files {
     }
     this.#entries.set(normal, { content, mode });
     this.writes++;
+    this.#tell(normal);
+  }
+
+  watch(path: string, onChange: () => void): () => void {
+    const normal = posix.normalize(path);
+    const watchers = this.#watchers.get(normal) ?? new Set();
+    this.#watchers.set(normal, watchers);
+    watchers.add(onChange);
+    return () => {
+      watchers.delete(onChange);
+    };
+  }
+
+  /** How many watch a file. */
+  get watched(): number {
+    return [...this.#watchers.values()].reduce((sum, { size }) => sum + size, 0);
+  }
+
+  #tell(normal: string): void {
+    for (const onChange of new Set(this.#watchers.get(normal))) onChange();
+  }
+
+  /** Another program removes a file. */
+  remove(path: string): void {
+    const normal = posix.normalize(path);
+    if (this.#entries.delete(normal)) this.#tell(normal);
   }
 
   async writeInPlace(path: string, content: string): Promise<void> {
@@ -41,6 +68,7 @@ export class SimFiles implements Files {
     if (entry === undefined) throw systemError('ENOENT', 'open', path);
     this.#entries.set(normal, { ...entry, content });
     this.writes++;
+    this.#tell(normal);
   }
 
   /** A file's text, at once; undefined when there is none. */
@@ -64,6 +92,7 @@ export class SimFiles implements Files {
     this.#entries.clear();
     this.#folders.clear();
     this.#folders.add('/');
+    for (const normal of this.#watchers.keys()) this.#tell(normal);
   }
 }
 

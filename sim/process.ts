@@ -123,6 +123,14 @@ export class SimProcess {
       readText: (path) => this.call(() => inner.readText(path)),
       writeAtomic: (path, content, mode) => this.call(() => inner.writeAtomic(path, content, mode)),
       writeInPlace: (path, content) => this.call(() => inner.writeInPlace(path, content)),
+      watch: (path, onChange) => {
+        const end = inner.watch(path, () => this.#say(onChange));
+        this.#onDeath.add(end);
+        return () => {
+          this.#onDeath.delete(end);
+          end();
+        };
+      },
     };
   }
 

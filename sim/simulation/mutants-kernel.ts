@@ -191,6 +191,7 @@ export const kernelMutants: Readonly<Record<string, () => Wrappers>> = {
       readText: () => Promise.resolve(undefined),
       writeAtomic: (...call) => inner.writeAtomic(...call),
       writeInPlace: (...call) => inner.writeInPlace(...call),
+      watch: (path, onChange) => inner.watch(path, onChange),
     }),
   }),
   'routes go when the daemon ends': () => ({

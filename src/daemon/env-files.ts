@@ -1,4 +1,5 @@
 import type { PerFamily, Subnet } from '../ip/ip.ts';
+import type { Activity } from '../runtime/activity.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { messageOf } from '../runtime/errors.ts';
 import type { Files } from '../runtime/files.ts';
@@ -6,6 +7,7 @@ import type { Logger } from '../runtime/logger.ts';
 import type { Random } from '../runtime/random.ts';
 import { retryForever } from '../runtime/retry.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
+import { firstOf, Wake } from '../runtime/wake.ts';
 import { renderDockerOpts } from './docker-opts.ts';
 import { parseSubnetEnv, renderSubnetEnv, type SubnetEnvironment } from './subnet-env.ts';
 
@@ -15,12 +17,30 @@ export interface EnvFilesOptions {
   readonly random: Random;
   readonly log: Logger;
   readonly trouble: TroubleLog;
+  readonly activity: Activity;
   readonly subnetFile: string;
   /** Undefined: not written. */
   readonly dockerOptsFile: string | undefined;
   readonly dockerOptsKey: string;
 }
 
+/** One of the two, as it is to be. */
+interface EnvFile {
+  /** For metrics: none of the operator's paths. */
+  readonly name: string;
+  readonly path: string;
+  readonly content: string;
+}
+
+/** Beside what the system tells: it may lose track of a folder, or have no watch left. */
+const checkIntervalMs = 10_000;
+/** A program that writes a file bit by bit is not answered at each of them. */
+const spacingMs = 50;
+/** So many repairs within so long are no accident. From then on one is made every {@link checkIntervalMs}. */
+const fightRepairs = 5;
+const fightMs = 60_000;
+/** A disk that does not answer for so long will not do so any more. */
+const stuckMs = 120_000;
 const policy = { initialMs: 500, maxMs: 10_000 };
 /** Docker's wrappers and the CNI plugin read them, whoever they run as. */
 const fileMode = 0o644;
@@ -49,35 +69,96 @@ export class EnvFiles {
     }
   }
 
-  /** Writes both files, trying for ever (a disk that is full gets emptied); rejects only with `signal.reason`. */
-  async write(environment: SubnetEnvironment, signal: AbortSignal): Promise<void> {
-    const { subnetFile, dockerOptsFile, dockerOptsKey } = this.#options;
+  /**
+   * Writes both files, trying for ever (a disk that is full gets emptied), calls `onWritten`, and keeps them so: what another program
+   * removes or changes is written again. Their content counts, whoever owns them. Rejects only with `signal.reason`.
+   */
+  async keep(environment: SubnetEnvironment, onWritten: () => void, signal: AbortSignal): Promise<never> {
+    const { subnetFile, dockerOptsFile, dockerOptsKey, activity } = this.#options;
     const { ipv4, mtu, ipMasq } = environment;
-    await this.#writeOne(subnetFile, renderSubnetEnv(environment), signal);
-    if (dockerOptsFile === undefined) return;
     const subnet = ipv4 === undefined ? {} : { subnet: ipv4.subnet };
     const dockerOpts = renderDockerOpts({ ...subnet, mtu, ipMasq, key: dockerOptsKey });
-    await this.#writeOne(dockerOptsFile, dockerOpts, signal);
+    const envFiles: readonly EnvFile[] = [
+      { name: 'subnet.env', path: subnetFile, content: renderSubnetEnv(environment) },
+      ...(dockerOptsFile === undefined
+        ? []
+        : [{ name: 'docker_opts.env', path: dockerOptsFile, content: dockerOpts }]),
+    ];
+    try {
+      for (const envFile of envFiles) await this.#write(envFile, 'file-written', signal);
+      onWritten();
+      return await firstOf(signal, (inner) => envFiles.map((envFile) => this.#guard(envFile, inner)));
+    } finally {
+      for (const { name } of envFiles) activity.end(name);
+    }
   }
 
-  async #writeOne(path: string, content: string, signal: AbortSignal): Promise<void> {
-    const { clock, random, trouble } = this.#options;
-    const onFailure = (error: unknown) =>
+  async #guard(envFile: EnvFile, signal: AbortSignal): Promise<never> {
+    const { files, clock, trouble, activity } = this.#options;
+    const { name, path } = envFile;
+    const repairedAtMs: number[] = [];
+    for (;;) {
+      activity.round(name, stuckMs);
+      const changed = new Wake();
+      // Before the look: what happens after that is told.
+      const stop = files.watch(path, () => changed.wake());
+      try {
+        const isRight = await this.#isRight(envFile);
+        const nowMs = clock.monotonic();
+        while (nowMs - (repairedAtMs[0] ?? nowMs) > fightMs) repairedAtMs.shift();
+        if (!isRight) {
+          repairedAtMs.push(nowMs);
+          await this.#write(envFile, 'file-repaired', signal);
+          activity.count('file-repair', name);
+        }
+        if (repairedAtMs.length === 0) trouble.clear(`file-fight ${path}`, `${path} stays as it is to be`);
+        else if (repairedAtMs.length >= fightRepairs)
+          trouble.report(
+            `file-fight ${path}`,
+            `another program keeps removing or changing ${path}: find and stop it (perhaps a second flanneld), or choose another path`,
+            { path },
+          );
+        activity.round(name, checkIntervalMs + stuckMs);
+        await changed.waitAtMost(clock, checkIntervalMs, signal);
+      } finally {
+        stop();
+      }
+      await clock.sleep(repairedAtMs.length >= fightRepairs ? checkIntervalMs : spacingMs, signal);
+    }
+  }
+
+  /** A symbolic link to the right content will do; what cannot be read is written again. */
+  async #isRight({ path, content }: EnvFile): Promise<boolean> {
+    return (await this.#options.files.readText(path).catch(() => undefined)) === content;
+  }
+
+  async #write(
+    { name, path, content }: EnvFile,
+    event: 'file-written' | 'file-repaired',
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { clock, random, trouble, activity } = this.#options;
+    activity.round(name, stuckMs);
+    const onFailure = (error: unknown) => {
+      activity.round(name, stuckMs);
       trouble.report(
         `file ${path}`,
         `waiting: ${path} cannot be written: ${reasonOf(error)}. ${remedy(path)}`,
         { path, error },
       );
-    await retryForever({ clock, random, policy, onFailure }, signal, () => this.#writeOrKeep(path, content));
+    };
+    const write = () => this.#writeOrKeep(path, content, event);
+    await retryForever({ clock, random, policy, onFailure }, signal, write);
     trouble.clear(`file ${path}`, `${path} could be written`);
   }
 
   /** A file that holds what it should already will do: a full /run must not keep a restarted daemon from its routes. */
-  async #writeOrKeep(path: string, content: string): Promise<void> {
+  async #writeOrKeep(path: string, content: string, event: 'file-written' | 'file-repaired'): Promise<void> {
     const { files, log } = this.#options;
     try {
       await files.writeAtomic(path, content, fileMode);
-      log.info({ event: 'file-written', path }, `wrote ${path}`);
+      if (event === 'file-written') log.info({ event, path }, `wrote ${path}`);
+      else log.warn({ event, path }, `another program removed or changed ${path}; wrote it again`);
     } catch (error) {
       const present = await files.readText(path).catch(() => undefined);
       if (present !== content) throw error;

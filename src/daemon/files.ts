@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { watch as watchFolder } from 'node:fs';
 import {
   chmod,
   constants,
@@ -23,7 +24,7 @@ import type { Files } from '../runtime/files.ts';
 const LEFTOVER_AGE_MS = 10_000;
 
 /** Files on this machine's disks. */
-export const nodeFiles: Files = { readText, writeAtomic, writeInPlace };
+export const nodeFiles: Files = { readText, writeAtomic, writeInPlace, watch };
 
 async function readText(path: string): Promise<string | undefined> {
   try {
@@ -36,6 +37,27 @@ async function readText(path: string): Promise<string | undefined> {
 
 async function writeInPlace(path: string, content: string): Promise<void> {
   await writeFile(path, content, { flag: constants.O_WRONLY | constants.O_TRUNC });
+}
+
+/** Watches the folder, as a file that is replaced is another one; while there is no folder the nearest one above it. */
+function watch(path: string, onChange: () => void): () => void {
+  let name = resolve(path);
+  for (;;) {
+    const folder = dirname(name);
+    const awaited = basename(name);
+    try {
+      // The folder itself goes by its own name.
+      const watcher = watchFolder(folder, { persistent: false }, (_, changed) => {
+        if (changed === null || changed === awaited || changed === basename(folder)) onChange();
+      });
+      watcher.on('error', () => {});
+      return () => watcher.close();
+    } catch (error) {
+      // Inotify may be used up (ENOSPC, EMFILE).
+      if (codeOf(error) !== 'ENOENT' || folder === name) return () => {};
+      name = folder;
+    }
+  }
 }
 
 async function writeAtomic(relativePath: string, content: string, mode: number): Promise<void> {

@@ -67,7 +67,13 @@ export class Membership implements Member {
   constructor(options: MembershipOptions) {
     this.#options = options;
     const { subnetFile, dockerOptsFile, dockerOptsKey } = options.options;
-    this.#files = new EnvFiles({ ...options.parts, subnetFile, dockerOptsFile, dockerOptsKey });
+    this.#files = new EnvFiles({
+      ...options.parts,
+      activity: options.activity,
+      subnetFile,
+      dockerOptsFile,
+      dockerOptsKey,
+    });
     this.#bridge = new BridgeNotice(options.parts);
   }
 

@@ -75,23 +75,24 @@ export class Routing {
 
   /** Has the files hold the MTU of now. A disk that is full holds up READY, but neither routes nor a move to another address. */
   async #keepFiles(signal: AbortSignal): Promise<never> {
-    const { files, networks, options, interfaces, interfaceChanged } = this.#options;
-    let written: number | undefined;
+    const { files, networks, options, interfaces } = this.#options;
+    const onWritten = () => {
+      this.#haveFiles = true;
+      this.#filesWake.wake();
+    };
     for (;;) {
       const { mtu } = interfaces.host;
-      const write = async (inner: AbortSignal) => {
-        // Cut off, it is to be done again, also with what was there before.
-        written = undefined;
-        await files.write({ ...networks, mtu, ipMasq: options.ipMasq }, inner);
-        written = mtu;
-        this.#haveFiles = true;
-        this.#filesWake.wake();
-      };
-      await firstOf(signal, (inner) => [
-        interfaceChanged.wait(inner),
-        ...(mtu === written ? [] : [write(inner)]),
+      const environment = { ...networks, mtu, ipMasq: options.ipMasq };
+      await firstOf<void>(signal, (inner) => [
+        files.keep(environment, onWritten, inner),
+        this.#untilMtuIsNot(mtu, inner),
       ]);
     }
+  }
+
+  async #untilMtuIsNot(mtu: number, signal: AbortSignal): Promise<void> {
+    const { interfaces, interfaceChanged } = this.#options;
+    while (interfaces.host.mtu === mtu) await interfaceChanged.wait(signal);
   }
 
   async #keepRoutes(signal: AbortSignal): Promise<never> {

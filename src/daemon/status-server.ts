@@ -9,8 +9,8 @@ import type { Clock } from '../runtime/clock.ts';
 import { codeOf, FlannelError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
-import { untilAborted } from '../runtime/wake.ts';
-import { makeFolders } from './files.ts';
+import { Wake } from '../runtime/wake.ts';
+import { makeFolders, nodeFiles } from './files.ts';
 import { closeServer, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
 import { VERSION } from './options/version.ts';
 import type { Snapshot } from './state.ts';
@@ -24,6 +24,8 @@ export interface StatusServerOptions {
   readonly snapshot: () => Snapshot;
 }
 
+/** Beside what the system tells. */
+const checkIntervalMs = 10_000;
 /** What struct sockaddr_un holds; a longer path may be cut off in silence. */
 const longestPathBytes = 107;
 
@@ -63,9 +65,29 @@ export class StatusServer {
       server.on('error', (error) =>
         log.warn({ event: 'status-error', error }, `Status server: ${messageOf(error)}`),
       );
-      await untilAborted(signal).catch(() => {});
+      await this.#untilGone(signal);
     } finally {
       await closeServer(server);
+    }
+  }
+
+  /** Resolves when nothing lies at the path any more, or `signal` aborts: whoever empties the folder must not take the socket for good. */
+  async #untilGone(signal: AbortSignal): Promise<void> {
+    const { clock, log, path } = this.#options;
+    while (!signal.aborted) {
+      const changed = new Wake();
+      const stop = nodeFiles.watch(path, () => changed.wake());
+      try {
+        if (await isGone(path)) {
+          const fields = { event: 'status-socket-gone', path };
+          return log.warn(fields, `another program removed the status socket ${path}; making it again`);
+        }
+        await changed.waitAtMost(clock, checkIntervalMs, signal);
+      } catch (error) {
+        if (!signal.aborted) throw error;
+      } finally {
+        stop();
+      }
     }
   }
 
@@ -170,6 +192,13 @@ async function makeRoom(path: string): Promise<void> {
     throw new SocketError('SOCKET_TAKEN', message);
   }
   await unlink(path);
+}
+
+function isGone(path: string): Promise<boolean> {
+  return lstat(path).then(
+    () => false,
+    (error: unknown) => codeOf(error) === 'ENOENT',
+  );
 }
 
 function isServed(path: string): Promise<boolean> {

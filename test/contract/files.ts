@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Files } from '../../src/runtime/files.ts';
 
 export interface FilesUnderTest {
@@ -6,6 +6,10 @@ export interface FilesUnderTest {
   /** An empty folder of its own. */
   readonly folder: string;
   modeOf(path: string): number | undefined;
+  /** As another program removes a file. */
+  remove(path: string): void;
+  /** Resolves when all that has happened was told of. */
+  quiet(): Promise<void>;
 }
 
 /** What {@link Files} promises, for every implementation. */
@@ -51,6 +55,42 @@ export function filesContract(name: string, setup: () => FilesUnderTest): void {
       expect(await under.files.readText(path)).toBe('1\n');
       expect(under.modeOf(path)).toBe(0o600);
       await expect(under.files.writeInPlace(under.folder, 'x')).rejects.toMatchObject({ code: 'EISDIR' });
+    });
+
+    it('tells of a watched file that is made, replaced, written to or removed, until it need not', async () => {
+      const path = `${under.folder}/watched/file`;
+      await under.files.writeAtomic(`${under.folder}/watched/other`, 'text', 0o644);
+      let told = 0;
+      const stop = under.files.watch(path, () => told++);
+      const steps: readonly (() => Promise<void>)[] = [
+        () => under.files.writeAtomic(path, 'one', 0o644),
+        () => under.files.writeAtomic(path, 'two', 0o644),
+        () => under.files.writeInPlace(path, 'three'),
+        async () => under.remove(path),
+      ];
+      for (const step of steps) {
+        const before = told;
+        await step();
+        await vi.waitFor(() => expect(told).toBeGreaterThan(before));
+        await under.quiet();
+      }
+      const before = told;
+      await under.files.writeAtomic(`${under.folder}/watched/other`, 'changed', 0o644);
+      await under.quiet();
+      expect(told).toBe(before);
+      stop();
+      await under.files.writeAtomic(path, 'four', 0o644);
+      await under.quiet();
+      expect(told).toBe(before);
+    });
+
+    it('tells of a watched file whose folders are not there yet', async () => {
+      const path = `${under.folder}/not/yet/file`;
+      let told = 0;
+      const stop = under.files.watch(path, () => told++);
+      await under.files.writeAtomic(path, 'one', 0o644);
+      await vi.waitFor(() => expect(told).toBeGreaterThan(0));
+      stop();
     });
 
     it('rejects with EISDIR for a folder, and changes nothing', async () => {

@@ -326,6 +326,16 @@ describe('the status socket', () => {
     expect(notices.current).toEqual([]);
   }, 30_000);
 
+  it.each(['socket', 'folder'])('comes back when another program removes the %s', async (what) => {
+    const { entries } = await serve();
+    rmSync(what === 'socket' ? path : join(dir, 'run'), { recursive: true });
+    await waitFor('the socket', () => (entries.length > 0 && existsSync(path)) || undefined);
+    expect((await ask()).code).toBe(4);
+    expect(entries.map(({ message }) => message)).toEqual([
+      `another program removed the status socket ${path}; making it again`,
+    ]);
+  });
+
   it('never replaces a file', async () => {
     mkdirSync(join(dir, 'run/flannel'), { recursive: true });
     writeFileSync(path, 'mine');
