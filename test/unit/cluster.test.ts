@@ -221,7 +221,8 @@ describe('a three-host cluster in one process', () => {
     for (const host of hosts) host.start();
     // Docker, which starts after this daemon, is not held up by it.
     await clock.until('READY=1', () => hosts.every(({ notifier }) => notifier.isReady), 60_000);
-    await clock.until('ready', () => hosts[1]?.readiness.ready === true, 1_000);
+    // The last to join is still to be routed to.
+    await clock.advance(1_000);
     expect(log.events('not-forwarding').map(({ host }) => host)).toEqual(['h0']);
     expect(hosts.map(({ readiness }) => readiness.ready)).toEqual([false, true]);
     await hosts[0]?.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '1\n', 0o644);
