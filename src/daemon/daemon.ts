@@ -75,6 +75,7 @@ export class Daemon {
       });
       const watch = new ConfigWatch({
         ...this.#parts,
+        activity: this.#activity,
         etcdPrefix,
         config,
         isApplied: () => membership.hasLease,

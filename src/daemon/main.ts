@@ -140,10 +140,6 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
   const { members, security, oldStore, addresses } = etcdMembers(options, log, notices, (call) =>
     calls.add(call),
   );
-  // It ends with the signal and not before.
-  security.run(signal).catch((error: unknown) => {
-    if (!signal.aborted) throw error;
-  });
   const registry = rotate(members, { onMove: tellMoves(log) });
   const parts = {
     clock: systemClock,
@@ -163,6 +159,10 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
     notices,
   };
   const daemon = new Daemon(parts, options);
+  // It ends with the signal and not before.
+  security.run(daemon.state.activity, signal).catch((error: unknown) => {
+    if (!signal.aborted) throw error;
+  });
   const served = { options, daemon, calls, log, notices };
   const servers = [serveHealth(served, signal), serveStatus(served, signal)];
   try {

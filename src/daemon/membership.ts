@@ -162,6 +162,7 @@ export class Membership implements Member {
     const guard = new AddressGuard(this.#options.parts, host);
     const interfaces = new InterfaceWatch({
       ...this.#wantedInterface,
+      activity: this.#options.activity,
       host,
       onChange: (next) => {
         guard.follow(next);

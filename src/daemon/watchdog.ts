@@ -31,8 +31,15 @@ export async function watchLoops(watched: WatchedLoops, signal: AbortSignal): Pr
     if (wasLate) continue;
     if (stuck.length === 0) trouble.clear('stuck', 'all loops of the daemon come round again');
     else {
-      const what = `${stuck.join(' and ')} ${plural(stuck.length, 'does', 'do')} not go on`;
-      trouble.report('stuck', `${what}: this is a bug, and a restart of the daemon helps`, { loops: stuck });
+      const what = `${stuck.join(' and ')} ${plural(stuck.length, 'hangs', 'hang')}`;
+      const remedy = 'Restart the daemon: systemctl restart flanneld';
+      trouble.report(
+        'stuck',
+        `${plural(stuck.length, 'a loop', 'loops')} of the daemon: ${what}. ${remedy}`,
+        {
+          loops: stuck,
+        },
+      );
     }
   }
 }

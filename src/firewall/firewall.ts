@@ -33,6 +33,10 @@ const retryMs = 10_000;
 /** The whole packet filter is looked at this often, and after each change that shows in what is read anyway. */
 const lookEveryMs = 60_000;
 
+const loop = 'firewall';
+/** Programs have a time limit and are killed after it: a check that takes this long waits for one that cannot be (state D). */
+const stuckMs = 300_000;
+
 /** So many repairs in a row are no accident any more. */
 const fightChecks = 3;
 
@@ -79,14 +83,20 @@ export class Firewall {
 
   /** Checks and repairs until `signal` aborts; rejects with its reason and for nothing else. */
   async run(signal: AbortSignal): Promise<never> {
-    const { clock, random, resyncMs } = this.#options;
-    for (;;) {
-      const fine = await this.#check(signal);
-      await this.#lookIfDue(signal);
-      this.#tried = true;
-      this.#triedWake.wake();
-      const waitMs = fine ? resyncMs : Math.min(resyncMs, retryMs);
-      await clock.sleep(waitMs * (0.9 + 0.2 * random.next()), signal);
+    const { activity, clock, random, resyncMs } = this.#options;
+    try {
+      for (;;) {
+        activity?.round(loop, stuckMs);
+        const fine = await this.#check(signal);
+        await this.#lookIfDue(signal);
+        this.#tried = true;
+        this.#triedWake.wake();
+        const waitMs = (fine ? resyncMs : Math.min(resyncMs, retryMs)) * (0.9 + 0.2 * random.next());
+        activity?.round(loop, waitMs + stuckMs);
+        await clock.sleep(waitMs, signal);
+      }
+    } finally {
+      activity?.end(loop);
     }
   }
 

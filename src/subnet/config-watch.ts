@@ -1,3 +1,4 @@
+import type { Activity } from '../runtime/activity.ts';
 import { type BackoffPolicy, backoffMs } from '../runtime/backoff.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { explanationOf } from '../runtime/errors.ts';
@@ -14,6 +15,8 @@ export interface ConfigWatchOptions {
   readonly random: Random;
   /** Where an edit is reported, under `config-changed`, and under `config-watch` that none would be noticed. */
   readonly notices: TroubleLog;
+  /** Told of each round of the loop. */
+  readonly activity?: Activity;
   /** As given by the user. */
   readonly etcdPrefix: string;
   /** The configuration this host works with. */
@@ -22,6 +25,9 @@ export interface ConfigWatchOptions {
   readonly isApplied: () => boolean;
 }
 
+const loop = 'config-watch';
+/** Calls have deadlines of seconds, for each member that is asked. */
+const stuckMs = 600_000;
 const policy: BackoffPolicy = { initialMs: 500, maxMs: 30_000 };
 
 /**
@@ -40,14 +46,26 @@ export class ConfigWatch {
 
   /** Watches until `signal` aborts, then rejects with its reason; resolves when another configuration can still be taken. */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, random, notices, registry } = this.#options;
+    try {
+      await this.#follow(signal);
+    } finally {
+      this.#options.activity?.end(loop);
+    }
+  }
+
+  async #follow(signal: AbortSignal): Promise<void> {
+    const { activity, clock, random, notices, registry } = this.#options;
     for (let failures = 0; ; failures++) {
+      activity?.round(loop, stuckMs);
       try {
         // Without a revision, so that no compaction can come in between: what was before it is read.
         for await (const _ of registry.watch({ key: this.#key, rangeEnd: `${this.#key}\0` }, signal)) {
+          activity?.round(loop, stuckMs);
           if (await this.#look(signal)) return;
           notices.clear('config-watch', `${this.#key} can be watched again`);
           failures = 0;
+          // Nothing need ever change: that the stream lives is HTTP/2's care.
+          activity?.round(loop, Number.POSITIVE_INFINITY);
         }
       } catch (error) {
         signal.throwIfAborted();

@@ -5,6 +5,7 @@ import { createServer } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { systemClock } from '../../src/daemon/system-clock.ts';
+import { Activity } from '../../src/runtime/activity.ts';
 import type { TlsFiles } from '../../src/subnet/etcd/tls-material.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
 import { rejectionOf } from '../contract/registry-suite.ts';
@@ -124,7 +125,7 @@ describe('files that come or change while it runs', () => {
       clock,
     );
     const stop = new AbortController();
-    const running = security.run(stop.signal).catch(() => undefined);
+    const running = security.run(new Activity(clock), stop.signal).catch(() => undefined);
     await registry.range({ key });
     const before = security.material;
     // So that the next connection shows which certificate it is made with.

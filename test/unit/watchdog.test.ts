@@ -8,6 +8,8 @@ import { watchLoops } from '../../src/daemon/watchdog.ts';
 import type { Kernel } from '../../src/kernel/kernel.ts';
 import { Activity } from '../../src/runtime/activity.ts';
 import type { Clock } from '../../src/runtime/clock.ts';
+import type { Commands } from '../../src/runtime/commands.ts';
+import type { Files } from '../../src/runtime/files.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { untilAborted } from '../../src/runtime/wake.ts';
 import type { Registry } from '../../src/subnet/registry.ts';
@@ -73,7 +75,9 @@ describe('the watchdog', () => {
     expect([pings(notifier), trouble.current]).toEqual([4, []]);
     await clock.advance(10 * minuteMs);
     expect(pings(notifier)).toBe(4);
-    expect(trouble.current).toEqual([expect.stringContaining('routes-ipv4 does not go on')]);
+    expect(trouble.current).toEqual([
+      expect.stringContaining('a loop of the daemon: routes-ipv4 hangs. Restart the daemon'),
+    ]);
     expect(log.lines).toHaveLength(1);
     activity.round('routes-ipv4', 120_000);
     await clock.advance(30_000);
@@ -103,19 +107,24 @@ describe('the watchdog', () => {
     activity.round('lease', 1_000);
     await clock.advance(minuteMs);
     expect(notifier.sent).toEqual([]);
-    expect(trouble.current).toEqual([expect.stringContaining('lease does not go on')]);
+    expect(trouble.current).toEqual([expect.stringContaining('lease hangs')]);
   });
 });
 
 describe('a daemon under a watchdog', () => {
   let cluster: SimCluster | undefined;
 
+  /** Ends the reads that have no end. */
+  const stalled: (() => void)[] = [];
+
   afterEach(async () => {
+    hang(undefined);
+    for (const end of stalled.splice(0)) end();
     await cluster?.close();
     cluster = undefined;
   });
 
-  let hangs: 'kernel' | 'registry' | undefined;
+  let hangs: 'kernel' | 'links' | 'registry' | 'config' | 'commands' | 'files' | undefined;
   const hang = (what: typeof hangs) => {
     hangs = what;
   };
@@ -124,7 +133,7 @@ describe('a daemon under a watchdog', () => {
 
   /** Under a watchdog, and with calls that never end once one of them is to {@link hang}. */
   function watched(parts: SimParts): DaemonParts {
-    const { kernel, registry, notifier } = parts;
+    const { kernel, registry, notifier, commands, files } = parts;
     notifier.watchdogMs = minuteMs;
     const unlessHanging =
       <A extends unknown[], T>(what: typeof hangs, call: (...args: A) => Promise<T>, signalAt: number) =>
@@ -136,11 +145,35 @@ describe('a daemon under a watchdog', () => {
       };
     const hanging: Partial<Kernel> = {
       routes: unlessHanging('kernel', (family, signal?: AbortSignal) => kernel.routes(family, signal), 1),
+      links: unlessHanging('links', (signal?: AbortSignal) => kernel.links(signal), 0),
     };
     const deaf: Partial<Registry> = {
-      range: unlessHanging('registry', (request, signal?: AbortSignal) => registry.range(request, signal), 1),
+      range: (request, signal) =>
+        hangs === 'config' && request.key === `${prefix}/config`
+          ? untilAborted(signal ?? new AbortController().signal)
+          : unlessHanging(
+              'registry',
+              (one: typeof request, inner?: AbortSignal) => registry.range(one, inner),
+              1,
+            )(request, signal),
     };
-    return { ...parts, kernel: over(kernel, hanging), registry: over(registry, deaf) };
+    // As programs do in state D, where they cannot be killed, and reads of a disk that is gone.
+    const inStateD: Commands = {
+      run: unlessHanging('commands', (...call: Parameters<Commands['run']>) => commands.run(...call), 3),
+    };
+    const gone: Partial<Files> = {
+      readText: (path) =>
+        hangs === 'files' && path.startsWith('/run')
+          ? new Promise((resolve) => stalled.push(() => resolve(undefined)))
+          : files.readText(path),
+    };
+    return {
+      ...parts,
+      kernel: over(kernel, hanging),
+      registry: over(registry, deaf),
+      commands: inStateD,
+      files: over(files, gone),
+    };
   }
 
   /** A host that does its part, watched since then. */
@@ -182,7 +215,28 @@ describe('a daemon under a watchdog', () => {
     const before = pings(host.notifier);
     await world.clock.advance(10 * minuteMs);
     expect(pings(host.notifier)).toBe(before);
-    expect(host.readiness.reasons).toEqual([expect.stringContaining('routes-ipv4 does not go on')]);
+    expect(host.readiness.reasons).toEqual([
+      expect.stringContaining('a loop of the daemon: routes-ipv4 hangs. Restart the daemon'),
+    ]);
+  });
+
+  it.each<[typeof hangs, string, RegExp]>([
+    ['links', 'the interface', /interface/],
+    ['commands', 'the firewall rules', /firewall/],
+    ['files', 'the files', /subnet\.env/],
+    ['config', 'an eye on the configuration', /config-watch/],
+  ])('stops when %s never answer the loop that keeps %s', async (what, _, loop) => {
+    const { cluster: world, host } = await startHost();
+    hang(what);
+    // Somebody edits it.
+    if (what === 'config') world.etcd.put(`${prefix}/config`, '{}');
+    await world.clock.advance(11 * minuteMs);
+    const before = pings(host.notifier);
+    await world.clock.advance(10 * minuteMs);
+    expect(pings(host.notifier)).toBe(before);
+    expect(host.readiness.ready).toBe(false);
+    expect(host.readiness.reasons.join()).toMatch(/loops? of the daemon: .*hangs?\. Restart the daemon/);
+    expect(host.readiness.reasons.join()).toMatch(loop);
   });
 
   it('stops when etcd never answers the loop that keeps the lease', async () => {
@@ -193,7 +247,7 @@ describe('a daemon under a watchdog', () => {
     const before = pings(host.notifier);
     await world.clock.advance(10 * minuteMs);
     expect(pings(host.notifier)).toBe(before);
-    expect(host.readiness.reasons).toEqual([expect.stringMatching(/(^|\s)lease (and .*)?do(es)? not go on/)]);
+    expect(host.readiness.reasons).toEqual([expect.stringMatching(/: (.* and )?lease (and .*)?hangs?\./)]);
   });
 });
 

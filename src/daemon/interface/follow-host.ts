@@ -1,4 +1,5 @@
 import type { Kernel, KernelEvent, KernelEvents } from '../../kernel/kernel.ts';
+import type { Activity } from '../../runtime/activity.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { messageOf } from '../../runtime/errors.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
@@ -8,6 +9,8 @@ export interface FollowHostOptions<T> {
   readonly kernel: Kernel;
   readonly clock: Clock;
   readonly trouble: TroubleLog;
+  /** Told of each round of the loop. */
+  readonly activity?: Activity;
   /** Looking takes dumps, and events come in bursts: at least so long from one look to the next. */
   readonly spacingMs: number;
   /** Whether to look again because of this event. */
@@ -20,14 +23,18 @@ export type Look<T> = { readonly done: T } | { readonly againMs?: number };
 
 /** Looked again this often even when the kernel says nothing. */
 const lookAgainMs = 10_000;
+const loop = 'interface';
+/** Longer than any answer of the kernel is waited for. */
+const stuckMs = 120_000;
 
 /**
  * Looks at the kernel's links, addresses and routes at once, after events that matter, and now and then. A kernel that
  * cannot be read is told and tried again. Rejects only with `signal.reason`.
  */
 export async function followHost<T>(options: FollowHostOptions<T>, signal: AbortSignal): Promise<T> {
-  const { kernel, clock, trouble } = options;
+  const { activity, kernel, clock, trouble } = options;
   for (;;) {
+    activity?.round(loop, stuckMs);
     try {
       const events = await kernel.subscribe();
       try {
@@ -49,11 +56,12 @@ async function follow<T>(
   events: KernelEvents,
   signal: AbortSignal,
 ): Promise<T> {
-  const { clock, trouble, spacingMs } = options;
+  const { activity, clock, trouble, spacingMs } = options;
   const change = async (inner: AbortSignal) => {
     while (!(await events.next(inner)).some((event) => options.matters(event)));
   };
   for (;;) {
+    activity?.round(loop, stuckMs);
     const result = await options.look(signal);
     trouble.clear('interfaces', 'the interfaces of this host can be read again');
     if ('done' in result) return result.done;

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { PerFamily } from '../../ip/ip.ts';
 import type { Kernel, KernelEvent, Link, LinkAddress } from '../../kernel/kernel.ts';
+import type { Activity } from '../../runtime/activity.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Logger } from '../../runtime/logger.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
@@ -14,6 +15,8 @@ export interface InterfaceWatchOptions extends WantedInterface {
   readonly clock: Clock;
   readonly log: Logger;
   readonly trouble: TroubleLog;
+  /** Told of each round of the loop. */
+  readonly activity?: Activity;
   /** What was chosen at the start. */
   readonly host: HostInterface;
   /** Told of every change once it has settled; must not throw. */
@@ -58,10 +61,15 @@ export class InterfaceWatch {
 
   /** Works until `signal` aborts; rejects only with its reason. */
   async run(signal: AbortSignal): Promise<never> {
-    const { kernel, clock, trouble } = this.#options;
+    const { activity, kernel, clock, trouble } = this.#options;
     const matters = (event: KernelEvent) => this.#matters(event);
     const look = (inner: AbortSignal) => this.#look(inner);
-    return await followHost<never>({ kernel, clock, trouble, spacingMs, matters, look }, signal);
+    const options = { kernel, clock, trouble, spacingMs, matters, look, ...(activity && { activity }) };
+    try {
+      return await followHost<never>(options, signal);
+    } finally {
+      activity?.end('interface');
+    }
   }
 
   /** Routes come and go by the thousand; they matter to a choice alone. */

@@ -1,3 +1,4 @@
+import type { Activity } from '../../runtime/activity.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { explanationOf } from '../../runtime/errors.ts';
 import type { Logger } from '../../runtime/logger.ts';
@@ -43,6 +44,9 @@ export interface SecurityNames {
 
 /** How long a replaced file may go unnoticed as long as no connection is made. */
 const checkIntervalMs = 60_000;
+const loop = 'etcd-credentials';
+/** A disk, or a network share, that does not answer for so long will not do so any more. */
+const stuckMs = 120_000;
 /** A certificate that has less than this part of its life left should have been replaced. */
 const lastPart = 1 / 10;
 
@@ -107,10 +111,15 @@ export class EtcdSecurity {
   }
 
   /** Looks at files that are in use now and then, so that replaced ones are taken up, and bad ones told of, in time. */
-  async run(signal: AbortSignal): Promise<never> {
-    for (;;) {
-      await this.#options.clock.sleep(checkIntervalMs, signal);
-      if (this.#material !== undefined) await this.refresh();
+  async run(activity: Activity, signal: AbortSignal): Promise<never> {
+    try {
+      for (;;) {
+        activity.round(loop, checkIntervalMs + stuckMs);
+        await this.#options.clock.sleep(checkIntervalMs, signal);
+        if (this.#material !== undefined) await this.refresh();
+      }
+    } finally {
+      activity.end(loop);
     }
   }
 
