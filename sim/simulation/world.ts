@@ -2,7 +2,7 @@ import { type Family, parseSubnet } from '../../src/ip/ip.ts';
 import { messageOf } from '../../src/runtime/errors.ts';
 import { prefix, routeProtocol, type SimHost } from '../host.ts';
 import { Memory } from './memory.ts';
-import { actualRoutes, configText, isConnected } from './oracle.ts';
+import { actualRoutes, configText, isConnected, selfOf } from './oracle.ts';
 
 /** How soon after a link is back its routes are (invariant 10). */
 const repairMs = 250;
@@ -167,9 +167,9 @@ export class World extends Memory {
   watchRepair(host: SimHost): () => void {
     const { notifier } = host;
     const rested = this.untouchedMs(host) > restedMs && notifier.isReady;
-    const before = ([4, 6] as const).flatMap((family) =>
-      actualRoutes(host, family).map((text) => ({ family, text })),
-    );
+    // A family that was turned off since may have left routes, which nobody looks after.
+    const families = ([4, 6] as const).filter((family) => selfOf(host, family) !== undefined);
+    const before = families.flatMap((family) => actualRoutes(host, family).map((text) => ({ family, text })));
     const wentDownMs = this.nowMs;
     return () => {
       const backMs = this.nowMs;
