@@ -24,8 +24,8 @@ export interface LeaseWatchOptions {
   /** `<prefix>/subnets/`, with the slash: `subnets-old/` is not ours. */
   readonly subnetsPrefix: string;
   /**
-   * Told of an update that is held back because it removes most peers at once: who looks after a lease of his own need not
-   * wait. Must not throw.
+   * Told of an update that is held back because it removes most peers at once, and of a list that says what is known: who looks
+   * after a lease of his own need not wait, and knows of writes that no stream has told of. Must not throw.
    */
   readonly onDoubt?: (heldBack: LeaseUpdate) => void;
 }
@@ -184,6 +184,8 @@ export class LeaseWatch {
       try {
         const listed = await this.#snapshot(signal);
         const same = this.#known.equals(listed);
+        // Of a write of this host's own the stream may not have told, when a restore took it back.
+        if (same) this.#options.onDoubt?.(listed);
         const update = same ? listed : await this.#confirmed(listed, signal);
         if (same || this.#give(update, onUpdate) === update.revision + 1)
           this.#compareAtMs = Number.POSITIVE_INFINITY;

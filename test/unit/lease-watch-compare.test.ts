@@ -80,6 +80,15 @@ describe('a stream that was lost and opened again', () => {
     expect(host.snapshots).toBe(1);
   });
 
+  it('tells the keeper of the own lease of such a list: a restore may have taken back what he had written since', async () => {
+    const told: number[] = [];
+    host.onDoubt = (update) => told.push(update.revision);
+    host.etcd.cutWatches();
+    await host.clock.advance(2 * minuteMs);
+    expect(told).toEqual([host.etcd.revision]);
+    expect(host.snapshots).toBe(1);
+  });
+
   it('loses nothing that the stream brings while the list is on its way', async () => {
     await host.stop();
     host = new WatchHost({ latencyMs: 50, fragmentEvents: 1 });
