@@ -15,7 +15,7 @@ import type { Grants } from '../subnet/grants.ts';
 import { listRange } from '../subnet/list.ts';
 import { LeaseManager } from '../subnet/manager.ts';
 import { leasedAddresses } from '../subnet/own-keys.ts';
-import { familiesText, type LeaseState } from '../subnet/own-lease.ts';
+import { familiesText, leaseFaults } from '../subnet/own-lease.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
 import { BridgeNotice } from './bridge-notice.ts';
 import { EnvFiles } from './env-files.ts';
@@ -39,13 +39,6 @@ export interface MembershipOptions {
   readonly onPhase: (phase: string) => void;
   readonly onReady: () => void;
 }
-
-const leaseFaults: Readonly<Record<Exclude<LeaseState, 'held'>, string>> = {
-  acquiring: 'no lease yet',
-  contested: 'another host holds the subnet of this host',
-  lost: 'the own lease is gone from etcd: the daemon takes it again',
-  moving: 'the own lease still names the former address of this host: the daemon is changing that',
-};
 
 /** A firewall tool that hangs must not hold up the rest. */
 const firewallPatienceMs = 10_000;

@@ -14,7 +14,7 @@ import { FamilyMix } from './family-mix.ts';
 import { Grants } from './grants.ts';
 import type { LeaseUpdate } from './lease-update.ts';
 import { Move } from './move.ts';
-import { AddressInUseError, familiesText, type LeaseState, type OwnLease } from './own-lease.ts';
+import { AddressInUseError, familiesText, type LeaseState, leaseFaults, type OwnLease } from './own-lease.ts';
 import { Exhaustion } from './pool-exhausted.ts';
 import type { KeyValue } from './registry.ts';
 import { type Moment, RENEWAL_LOOP, RenewalSchedule, stuckMs } from './renewal-schedule.ts';
@@ -114,7 +114,10 @@ export class LeaseManager {
    * `moving`. Throws RangeError when it is not one for each family there was one for.
    */
   moveTo(addresses: PerFamily<string>): void {
-    if (this.#move.to(addresses)) this.#wake.wake();
+    if (!this.#move.to(addresses)) return;
+    const fields = { event: 'lease-moving', key: this.#lease?.key, addresses };
+    if (this.state === 'moving') this.#base.log.info(fields, leaseFaults.moving);
+    this.#wake.wake();
   }
 
   /** Told of every update of the lease watch: a change of our own key is looked into at once, not at the next renewal. */
@@ -217,7 +220,7 @@ export class LeaseManager {
     if (this.#state !== 'held') return;
     this.#state = 'lost';
     const fields = { event: 'lease-lost', key };
-    this.#base.log.warn(fields, `the own lease ${key} is gone from etcd; taking it again`);
+    this.#base.log.warn(fields, leaseFaults.lost);
   }
 
   /** Notes that `kv`, another host's key, has our subnet, and gives back the lease we had for it. */

@@ -41,6 +41,14 @@ export interface OwnLease {
  */
 export type LeaseState = 'acquiring' | 'held' | 'moving' | 'lost' | 'contested';
 
+/** What a state means for this host, the same in log and status. */
+export const leaseFaults: Readonly<Record<Exclude<LeaseState, 'held'>, string>> = {
+  acquiring: 'no lease yet',
+  contested: 'another host holds the subnet of this host',
+  lost: 'the own lease is gone from etcd: the daemon takes it again',
+  moving: 'the own lease still names the former address of this host: the daemon is changing that',
+};
+
 /** A lease's subnets, or a host's addresses, for a line: `172.20.9.0/24`, or both of a dual-stack host. */
 export function familiesText({
   ipv4,

@@ -118,6 +118,15 @@ it.each(TROUBLES)('tells of %s', async (_, act, reason, undo) => {
   act(world);
   await clock.until('told', () => reason.test(host.readiness.reasons.join('\n')), 120_000);
   expect(host.readiness.ready).toBe(false);
+  // The same words in all places.
+  const messages = world.cluster.log.lines.map(({ message }) => message);
+  const said = host.readiness.reasons.filter((line) => reason.test(line));
+  for (const line of said) expect(host.state?.statusLine()).toContain(line);
+  for (const line of said)
+    expect(
+      messages.filter((message) => message.includes(line)),
+      line,
+    ).not.toEqual([]);
   undo(world);
   await clock.until('ready again', () => host.readiness.ready, 120_000);
   expect(host.readiness.reasons).toEqual([]);
