@@ -1,5 +1,5 @@
 import { Activity } from '../runtime/activity.ts';
-import { firstOf } from '../runtime/wake.ts';
+import { firstOf, Wake } from '../runtime/wake.ts';
 import { waitForConfig } from '../subnet/config-source.ts';
 import { ConfigWatch } from '../subnet/config-watch.ts';
 import { Grants } from '../subnet/grants.ts';
@@ -8,8 +8,10 @@ import type { DaemonOptions, DaemonParts } from './parts.ts';
 import { State } from './state.ts';
 import { watchLoops } from './watchdog.ts';
 
-/** How often the status line is brought up to date. */
+/** How often the status line is brought up to date, beside what it is told of. */
 const statusIntervalMs = 5_000;
+/** Troubles that take turns make no more lines than this allows. */
+const statusPauseMs = 250;
 /**
  * One host's daemon, from the first look at etcd to the signal that ends it. Constructing does nothing; `run` works.
  *
@@ -23,6 +25,7 @@ export class Daemon {
   /** What there is to tell of this daemon. */
   readonly state: State;
   #said = '';
+  readonly #changed = new Wake();
 
   constructor(parts: DaemonParts, options: DaemonOptions) {
     this.#parts = parts;
@@ -95,11 +98,14 @@ export class Daemon {
     this.#sayStatus();
   }
 
-  /** Keeps the line true that `systemctl status` shows. */
+  /** Keeps the line true that `systemctl status` shows: troubles at once, the count of routes after a few seconds. */
   async #tellStatus(signal: AbortSignal): Promise<never> {
+    const { clock, trouble, degraded, notices } = this.#parts;
+    for (const log of [trouble, degraded, notices]) log.onChange = () => this.#changed.wake();
     for (;;) {
-      await this.#parts.clock.sleep(statusIntervalMs, signal);
+      await this.#changed.waitAtMost(clock, statusIntervalMs, signal);
       this.#sayStatus();
+      await clock.sleep(statusPauseMs, signal);
     }
   }
 

@@ -47,6 +47,8 @@ export class TroubleLog {
   /** When the lines still to be had would all be there again, by trouble; kept when a trouble is over, as it may come back. */
   readonly #refilledAtMs = new Map<string, number>();
   #past: readonly TroubleRecord[] = [];
+  /** Called when `current` has changed. */
+  onChange: () => void = () => {};
   readonly #clock: Clock;
   readonly #log: Logger;
 
@@ -87,9 +89,11 @@ export class TroubleLog {
       repeatMs: firstRepeatMs,
       repeatAtMs: nowMs + firstRepeatMs,
     };
+    const isNew = trouble.attempts === 0 || trouble.message !== message;
     this.#troubles.set(what, trouble);
     trouble.message = message;
     trouble.attempts++;
+    if (isNew) this.onChange();
     if (!this.#mayBeSaid(what, trouble, nowMs)) return;
     const lasting =
       trouble.said.size === 0 && trouble.attempts === 1
@@ -109,6 +113,7 @@ export class TroubleLog {
     this.#troubles.delete(what);
     const over = { ...recordOf(what, trouble), overMs: this.#clock.now() };
     this.#past = [...this.#past.slice(1 - remembered), over];
+    this.onChange();
     if (trouble.said.size === 0) return;
     const lastedS = Math.round((this.#clock.monotonic() - trouble.sinceMs) / 1000);
     this.#log.info({ event: 'trouble-over', what, attempts: trouble.attempts, lastedS, ...fields }, message);

@@ -313,3 +313,19 @@ it.each(NOTICES)('is ready in spite of %s, which is a notice', async (_, act, no
   await undo(security, files);
   expect(host.readiness).toEqual({ ready: true, reasons: [], degraded: [], notices: [] });
 });
+
+it('the status line follows an etcd outage and its end at once', async () => {
+  const { cluster: world, host } = await start();
+  const { clock, etcd } = world;
+  const line = () => host.notifier.sent.findLast((text) => text.startsWith('STATUS=')) ?? '';
+  const seen = async (what: string, condition: () => boolean) => {
+    await clock.until(what, condition, 120_000);
+    await clock.advance(300);
+  };
+  for (const member of etcd.members) etcd.stop(member);
+  await seen('not ready', () => !host.readiness.ready);
+  expect(line()).toContain('cannot be watched');
+  for (const member of etcd.members) etcd.start(member);
+  await seen('ready again', () => host.readiness.ready);
+  expect(line()).not.toContain('cannot be watched');
+});
