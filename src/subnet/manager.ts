@@ -182,7 +182,7 @@ export class LeaseManager {
       return this.state === 'contested' || this.state === 'moving' ? 'waits' : 'failed';
     } catch (error) {
       signal.throwIfAborted();
-      const { text, fields } = this.#schedule.timeLeft();
+      const { text, fields } = this.#schedule.timeLeft(this.#state === 'lost');
       this.#base.trouble.report(
         'renewal',
         `the lease ${own.key} could not be renewed; ${text}: ${explanationOf(error)}`,

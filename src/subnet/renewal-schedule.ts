@@ -94,8 +94,9 @@ export class RenewalSchedule {
     }
   }
 
-  /** How the lease fares while it cannot be renewed; the text stays the same from one attempt to the next. */
-  timeLeft(): { readonly text: string; readonly fields: LogFields } {
+  /** How the lease fares while it cannot be renewed, its key gone or not; the text stays the same from one attempt to the next. */
+  timeLeft(gone: boolean): { readonly text: string; readonly fields: LogFields } {
+    if (gone) return { text: 'its key is gone from etcd, another host may take the subnet', fields: {} };
     if (this.#expiresAtMs === Number.POSITIVE_INFINITY)
       return { text: 'it is a reservation and does not expire', fields: {} };
     const leftS = Math.round((this.#expiresAtMs - this.#clock.now()) / 1000);
