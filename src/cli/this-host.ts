@@ -23,6 +23,9 @@ export interface ThisHost extends Stores {
   readonly chooseInterface: ChooseInterface;
 }
 
+/** Of no use when it is etcd that does not answer. */
+const hint = 'A lease can be named, too: lease release SUBNET, or --public-ip=ADDRESS';
+
 /**
  * The addresses that this host's lease carries: those its daemon would choose, of the families that the network has, and no
  * others: by another one a lease of another host might be found. A text says why they cannot be told. Rejects with
@@ -34,16 +37,17 @@ export async function addressesOfThisHost(
 ): Promise<PerFamily<string> | string> {
   try {
     const config = await readConfig(host, signal);
-    if (typeof config === 'string') return config;
+    if (typeof config === 'string') return `${config}\n${hint}`;
     const chosen = await host.chooseInterface(familiesOf(config), signal);
-    return typeof chosen === 'string' ? chosen : chosen.addresses;
+    return typeof chosen === 'string' ? `${chosen}\n${hint}` : chosen.addresses;
   } catch (error) {
     signal.throwIfAborted();
     if (error instanceof RegistryError) throw error;
     const reason = explanationOf(error);
+    if (error instanceof RegistryError) return reason;
     return error instanceof NetworkConfigError
-      ? `the network configuration at ${configKey(host.etcdPrefix)} cannot be used: ${reason}`
-      : reason;
+      ? `the network configuration at ${configKey(host.etcdPrefix)} cannot be used: ${reason}\n${hint}`
+      : `${reason}\n${hint}`;
   }
 }
 
