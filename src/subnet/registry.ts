@@ -52,6 +52,13 @@ export interface Registry {
   close(): void;
 }
 
+/** What a member of etcd has raised for the operator to see to: NOSPACE, CORRUPT. */
+export interface EtcdAlarm {
+  readonly name: string;
+  /** As etcdctl writes it. */
+  readonly member: string;
+}
+
 export interface KeyValue {
   readonly key: string;
   readonly value: string;
@@ -144,7 +151,8 @@ export interface WatchBatch {
  * - UNAUTHENTICATED: wrong or expired credentials. PERMISSION_DENIED: the user may not touch this key.
  * - CREDENTIALS: a certificate, key or password file cannot be used; etcd was not asked.
  * - NOT_ETCD: something else answers at this address. TLS: the handshake failed.
- * - EXHAUSTED: the server refuses for lack of space or because of too many requests.
+ * - EXHAUSTED: the server refuses to write: for lack of space, because of too many requests, or because data are corrupt.
+ * - NOT_SERVING: etcd answers and cannot serve: a learner, too old, or a member of another cluster.
  * - PROTOCOL: anything else.
  */
 export type RegistryErrorCode =
@@ -157,6 +165,7 @@ export type RegistryErrorCode =
   | 'NOT_ETCD'
   | 'TLS'
   | 'EXHAUSTED'
+  | 'NOT_SERVING'
   | 'PROTOCOL';
 
 /** A failed registry call. `code` is `ETCD_` + {@link RegistryErrorCode}; the kind alone is `kind`. */

@@ -1,5 +1,13 @@
 import { type CallOptions, type ChannelCredentials, type Client, credentials, Metadata } from '@grpc/grpc-js';
-import { AuthClient, type ICallable, KVClient, LeaseClient, type Services, WatchClient } from 'etcd3';
+import {
+  AuthClient,
+  type ICallable,
+  KVClient,
+  LeaseClient,
+  MaintenanceClient,
+  type Services,
+  WatchClient,
+} from 'etcd3';
 import { Host } from 'etcd3/lib/connection-pool.js';
 
 type Service = keyof typeof Services;
@@ -30,6 +38,7 @@ export interface EtcdServices {
   readonly lease: LeaseClient;
   readonly watch: WatchClient;
   readonly auth: AuthClient;
+  readonly maintenance: MaintenanceClient;
 }
 
 /**
@@ -54,6 +63,7 @@ export class MemberClient {
       lease: new LeaseClient(calls),
       watch: new WatchClient(calls),
       auth: new AuthClient(calls),
+      maintenance: new MaintenanceClient(calls),
     };
   }
 

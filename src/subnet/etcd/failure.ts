@@ -1,6 +1,13 @@
 import { RegistryError } from '../registry.ts';
 import { CredentialsError } from './pem.ts';
-import { type CallContext, notPermitted, noUser, refusedUser, type Verdict } from './refusal.ts';
+import {
+  type CallContext,
+  notPermitted,
+  noUser,
+  refusedToken,
+  refusedUser,
+  type Verdict,
+} from './refusal.ts';
 import { tlsPattern, tlsVerdict } from './tls-failure.ts';
 
 /** What is known about a gRPC call that failed. */
@@ -15,12 +22,17 @@ export interface CallFailure extends CallContext {
 // gRPC status codes (https://grpc.github.io/grpc/core/md_doc_statuscodes.html).
 const cancelled = 1;
 const unknownStatus = 2;
+const invalidArgument = 3;
 const deadlineExceeded = 4;
+const notFound = 5;
 const permissionDenied = 7;
 const resourceExhausted = 8;
+const failedPrecondition = 9;
+const outOfRange = 11;
 const unimplemented = 12;
 const internal = 13;
 const unavailable = 14;
+const dataLoss = 15;
 const unauthenticated = 16;
 
 /** Statuses that leave open whether a request that was sent took effect. All others are the server's answer. */
@@ -29,10 +41,12 @@ const inconclusive: readonly number[] = [cancelled, unknownStatus, deadlineExcee
 const hungUp = 'the connection was closed before it was of use';
 const wrongPort = 'Check the address and port, and whether it needs https://.';
 
-/** Fits a failure by its gRPC status or by a pattern in its details. */
+/** Fits a failure by its gRPC status and by a pattern in its details: by both where both are given. */
 interface Rule {
-  readonly code?: number;
+  readonly codes?: readonly number[];
   readonly pattern?: RegExp;
+  /** Etcd refused before it did anything, although the status alone would leave that open. */
+  readonly refused?: true;
   readonly verdict: Verdict | ((details: string, context: CallContext) => Verdict);
 }
 
@@ -45,12 +59,11 @@ export function registryError(failure: CallFailure): RegistryError {
   if (error instanceof RegistryError) return error;
   if (error instanceof CredentialsError) return notAsked(endpoint, error);
   const { code, details } = statusOf(error);
-  const verdict = judge(code, details, failure);
-  const answered = staleToken.test(details) || /no leader|too many requests|space exceeded/.test(details);
+  const { verdict, refused } = judge(code, details, failure);
   const lostAnswer = code === resourceExhausted && !details.startsWith('etcdserver');
   return new RegistryError(verdict.kind, endpoint, `etcd at ${endpoint}: ${verdict.reason}`, {
     cause: error,
-    outcomeUnknown: write && sent && !answered && (inconclusive.includes(code) || lostAnswer),
+    outcomeUnknown: write && sent && !refused && (inconclusive.includes(code) || lostAnswer),
     ...(verdict.remedy === undefined ? {} : { remedy: verdict.remedy }),
   });
 }
@@ -82,7 +95,7 @@ export function watchCanceled(context: CallContext, reason: string, compactRevis
   }
   // Judged by its text alone: an expired token and a missing permission have the same shape here.
   const text = reason === '' ? 'the server ended it without a reason' : reason;
-  const verdict = judge(unavailable, text, context);
+  const { verdict } = judge(undefined, text, context);
   const options = verdict.remedy === undefined ? {} : { remedy: verdict.remedy };
   return new RegistryError(verdict.kind, endpoint, message(verdict.reason), options);
 }
@@ -95,58 +108,135 @@ function statusOf(error: unknown): { readonly code: number; readonly details: st
   return { code: unknownStatus, details: error.message };
 }
 
-/** What etcd itself says. */
+/** What etcd itself says (its package rpctypes); versions differ in some of the statuses. */
 const answers: readonly Rule[] = [
   {
+    codes: [notFound],
     pattern: /requested lease not found/,
     verdict: { kind: 'LEASE_NOT_FOUND', reason: 'the etcd lease does not exist any more' },
   },
   {
+    codes: [outOfRange],
     pattern: /has been compacted/,
     verdict: { kind: 'COMPACTED', reason: 'the revision asked for is compacted' },
   },
-  { code: permissionDenied, pattern: /permission denied/, verdict: (_, context) => notPermitted(context) },
   {
-    code: unauthenticated,
+    codes: [permissionDenied],
+    pattern: /permission denied/,
+    verdict: (_, context) => notPermitted(context),
+  },
+  {
+    codes: [invalidArgument, unauthenticated],
     pattern: /authentication failed/,
     verdict: (details, { names }) => refusedUser(details, names),
   },
   {
+    codes: [unknownStatus, invalidArgument, unauthenticated],
     pattern: staleToken,
+    refused: true,
     verdict: (details, { names }) =>
-      names.username === undefined ? noUser(details) : refusedUser(details, names),
+      names.username === undefined ? noUser(details) : refusedToken(details, names),
   },
   {
+    codes: [resourceExhausted],
     pattern: /space exceeded/,
     verdict: {
       kind: 'EXHAUSTED',
-      reason: 'the etcd database is full, it accepts no writes',
-      remedy: 'Compact and defragment etcd, then disarm its NOSPACE alarm (etcdctl alarm disarm).',
+      reason: 'the etcd database is full (alarm NOSPACE), it accepts no writes',
+      remedy: 'Compact and defragment etcd, then disarm the alarm (etcdctl alarm disarm).',
     },
   },
   {
+    codes: [resourceExhausted],
     pattern: /too many requests/,
-    verdict: { kind: 'EXHAUSTED', reason: 'etcd is overloaded (too many requests)' },
+    verdict: { kind: 'EXHAUSTED', reason: 'this member is overloaded (too many requests)' },
   },
   {
-    pattern: /no leader/,
+    // 9 in etcd 3.4, 14 since.
+    codes: [failedPrecondition, unavailable],
+    pattern: /not supported for learner/,
+    refused: true,
+    verdict: {
+      kind: 'NOT_SERVING',
+      reason: 'this member is a learner, which serves no clients',
+      remedy:
+        'Promote it (etcdctl member promote ID), or leave it out of --etcd-endpoints as long as it is one.',
+    },
+  },
+  {
+    codes: [dataLoss],
+    pattern: /corrupt cluster/,
+    verdict: {
+      kind: 'EXHAUSTED',
+      reason: 'the data of its members differ (alarm CORRUPT), it accepts no writes',
+      remedy: 'Find the corrupt member (etcdctl endpoint hashkv --cluster) and replace it.',
+    },
+  },
+  {
+    codes: [unavailable],
+    pattern: /etcdserver: no leader/,
+    refused: true,
     verdict: {
       kind: 'UNAVAILABLE',
       reason: 'no leader: this member is cut off from the majority of its cluster',
       remedy: 'Check the health of the other etcd members.',
     },
   },
+  {
+    codes: [failedPrecondition],
+    pattern: /etcdserver: not leader/,
+    verdict: { kind: 'UNAVAILABLE', reason: 'this member is not the leader any more' },
+  },
+  {
+    codes: [unavailable],
+    pattern: /etcdserver: (request timed out|unhealthy cluster)/,
+    verdict: (details) => ({
+      kind: 'UNAVAILABLE',
+      reason: `the majority of the etcd members does not answer this one (${details})`,
+      remedy: 'Check the health of the etcd members, and how fast their disks are.',
+    }),
+  },
+  {
+    codes: [unavailable],
+    pattern: /etcdserver: (not capable|cluster version not found)/,
+    verdict: (details) => ({
+      kind: 'UNAVAILABLE',
+      reason: `this member has not agreed on a version with the others yet (${details})`,
+    }),
+  },
 ];
+
+const tooLate: Verdict = {
+  kind: 'UNAVAILABLE',
+  reason: 'no answer within the deadline',
+  remedy: 'Check that etcd runs there, is healthy, and that nothing filters the port.',
+};
 
 /** What the way to etcd says. */
 const connections: readonly Rule[] = [
   {
-    code: unimplemented,
-    pattern: /HTTP status code 4/,
+    codes: [unavailable],
+    pattern: /HTTP status code (429|50[234])/,
+    verdict: (details) => ({
+      kind: 'UNAVAILABLE',
+      reason: `a proxy answers there and reaches no etcd (HTTP ${httpStatus(details)})`,
+      remedy: 'Check the proxy, and the etcd behind it.',
+    }),
+  },
+  {
+    pattern: /HTTP status code \d+/,
     verdict: (details) => ({
       kind: 'NOT_ETCD',
-      reason: `what answers there does not speak etcd's v3 API (${details})`,
+      reason: `what answers there does not speak etcd's v3 API (HTTP ${httpStatus(details)})`,
       remedy: wrongPort,
+    }),
+  },
+  {
+    codes: [unimplemented],
+    verdict: (details) => ({
+      kind: 'NOT_ETCD',
+      reason: `what answers there does not know etcd's v3 API (${details})`,
+      remedy: 'Check the address and port; etcd 3.3 or later is needed.',
     }),
   },
   {
@@ -163,56 +253,120 @@ const connections: readonly Rule[] = [
   },
   {
     pattern: /ECONNREFUSED/,
+    verdict: (details, { endpoint }) => ({
+      kind: 'UNAVAILABLE',
+      reason: `connection refused, nothing listens ${placeOf(details, endpoint)}`,
+      remedy: 'Check that etcd runs there.',
+    }),
+  },
+  {
+    pattern: /EHOSTUNREACH|EHOSTDOWN/,
+    verdict: (details, { endpoint }) => ({
+      kind: 'UNAVAILABLE',
+      reason: `no host answers ${placeOf(details, endpoint)} (it is down, or not on this network)`,
+      remedy: 'Check that the host is up, and its address.',
+    }),
+  },
+  {
+    pattern: /ENETUNREACH|ENETDOWN|EADDRNOTAVAIL/,
+    verdict: (details, { endpoint }) => ({
+      kind: 'UNAVAILABLE',
+      reason: `this host has no route to ${addressOf(details) ?? endpoint}`,
+      remedy: 'Check that its interface is up and has an address (ip address, ip route).',
+    }),
+  },
+  {
+    pattern: /EACCES|EPERM/,
     verdict: {
       kind: 'UNAVAILABLE',
-      reason: 'connection refused, nothing listens there',
-      remedy: 'Check that etcd runs there.',
+      reason: 'this host does not let the connection out',
+      remedy: 'Check the rules of its firewall for outgoing packets, and its routes (ip route).',
     },
+  },
+  {
+    pattern: /ETIMEDOUT|no connection within/,
+    verdict: (details, { endpoint }) => ({
+      kind: 'UNAVAILABLE',
+      reason: `nothing answers ${placeOf(details, endpoint)}`,
+      remedy: 'Check that the host is up, and that nothing filters the port.',
+    }),
   },
   { pattern: tlsPattern, verdict: (details, { names }) => tlsVerdict(lastError(details), names) },
   {
-    code: deadlineExceeded,
-    verdict: {
-      kind: 'UNAVAILABLE',
-      reason: 'no answer within the deadline',
-      remedy: 'Check that etcd runs there, is healthy, and that nothing filters the port.',
-    },
+    pattern: /ECONNRESET|EPIPE|Connection dropped|transport is closing/,
+    verdict: { kind: 'UNAVAILABLE', reason: 'etcd closed the connection' },
   },
+  { codes: [deadlineExceeded], verdict: tooLate },
+  // A proxy's own deadline.
+  { pattern: /context deadline exceeded/, verdict: tooLate },
   {
     pattern: /^Received message larger than max/,
     verdict: (details) => ({ kind: 'PROTOCOL', reason: `the answer is too large (${details})` }),
   },
 ];
 
-/** By the first rule that fits: etcd's own words before what the way to it says, and what nobody knows last. */
-function judge(code: number, details: string, context: CallContext): Verdict {
-  const answer = firstVerdict(answers, code, details, context);
-  if (answer !== undefined) return answer;
-  if (details.startsWith('etcdserver') && code !== unavailable && code !== deadlineExceeded)
-    return { kind: 'PROTOCOL', reason: details };
-  const connection = firstVerdict(connections, code, details, context);
-  if (connection !== undefined) return connection;
-  if (![unavailable, cancelled, internal, unknownStatus].includes(code))
-    return { kind: 'PROTOCOL', reason: `${details} (gRPC status ${code})` };
-  const reason = lastError(details);
-  // What an etcd that serves https does with a client that speaks http.
-  return { kind: 'UNAVAILABLE', reason, ...(reason === hungUp ? { remedy: wrongPort } : {}) };
+interface Judgement {
+  readonly verdict: Verdict;
+  readonly refused: boolean;
 }
 
-function firstVerdict(
+/**
+ * By the first rule that fits: etcd's own words before what the way to it says, and what nobody knows last. Without a code the
+ * words alone decide.
+ */
+function judge(code: number | undefined, details: string, context: CallContext): Judgement {
+  const answer = firstThatFits(answers, code, details, context);
+  if (answer !== undefined) return answer;
+  const certain = (verdict: Verdict): Judgement => ({ verdict, refused: false });
+  if (details.startsWith('etcdserver') && code !== undefined && !inconclusive.includes(code))
+    return certain({ kind: 'PROTOCOL', reason: details });
+  const connection = firstThatFits(connections, code, details, context);
+  if (connection !== undefined) return connection;
+  if (code !== undefined && !inconclusive.includes(code))
+    return certain({ kind: 'PROTOCOL', reason: `${details} (gRPC status ${code})` });
+  const reason = lastError(details);
+  // What an etcd that serves https does with a client that speaks http.
+  return certain({ kind: 'UNAVAILABLE', reason, ...(reason === hungUp ? { remedy: wrongPort } : {}) });
+}
+
+function firstThatFits(
   rules: readonly Rule[],
-  code: number,
+  code: number | undefined,
   details: string,
   context: CallContext,
-): Verdict | undefined {
-  const rule = rules.find((one) => one.code === code || one.pattern?.test(details));
-  return typeof rule?.verdict === 'function' ? rule.verdict(details, context) : rule?.verdict;
+): Judgement | undefined {
+  const rule = rules.find(
+    ({ codes, pattern }) =>
+      (code === undefined ? pattern !== undefined : (codes?.includes(code) ?? true)) &&
+      (pattern?.test(details) ?? true),
+  );
+  if (rule === undefined) return undefined;
+  const { verdict, refused = false } = rule;
+  return { verdict: typeof verdict === 'function' ? verdict(details, context) : verdict, refused };
 }
 
 /** The cause inside grpc-js's wrapping, without the timestamp that would make every line a different one. */
 function lastError(details: string): string {
   const inner = /Last error: (?:Error: )?(.*?)\.? Resolution note:/s.exec(details)?.[1] ?? details;
   const cause = inner.replace(/ \(\d{4}-\d\d-\d\dT[^)]*\)/, '');
-  if (cause === 'Failed to connect') return hungUp;
+  if (cause === 'Failed to connect' || cause === 'null') return hungUp;
   return cause;
+}
+
+function httpStatus(details: string): string {
+  return /HTTP status code (\d+)/.exec(details)?.[1] ?? '';
+}
+
+/** The address that Node tried: `connect ECONNREFUSED ::1:2379`. */
+function addressOf(details: string): string | undefined {
+  return /connect E[A-Z]+ (\S+):\d+/.exec(details)?.[1];
+}
+
+/** ` there`, or the address where the endpoint is a name: `localhost` may be ::1. */
+function placeOf(details: string, endpoint: string): string {
+  const address = addressOf(details);
+  const { hostname } = new URL(endpoint);
+  return address === undefined || hostname.replace(/^\[(.*)\]$/, '$1') === address
+    ? 'there'
+    : `at ${address}`;
 }

@@ -2,6 +2,7 @@ import type { Clock } from '../../runtime/clock.ts';
 import { unlessAborted } from '../../runtime/wake.ts';
 import type { EtcdAddresses } from '../etcd-addresses.ts';
 import type {
+  EtcdAlarm,
   RangeRequest,
   RangeResponse,
   Registry,
@@ -42,11 +43,11 @@ interface Purpose {
  * One etcd member as a {@link Registry}. Nothing is connected before the first call. `endpoint` is a normalised URL,
  * `http://host:port` or `https://host:port` (etcd3 fails on a trailing slash, on spaces and on upper-case schemes).
  */
-export function connectMember(endpoint: string, options: MemberOptions): Registry {
+export function connectMember(endpoint: string, options: MemberOptions): EtcdMember {
   return new EtcdMember(endpoint, options);
 }
 
-class EtcdMember implements Registry {
+export class EtcdMember implements Registry {
   readonly endpoint: string;
   readonly #connection: Connection;
   readonly #clock: Clock;
@@ -70,7 +71,9 @@ class EtcdMember implements Registry {
 
   async txn(request: TxnRequest, signal?: AbortSignal): Promise<TxnResponse> {
     const [first] = [...request.success, ...request.compare, ...(request.failure ?? [])];
-    const response = await this.#call({ kind: 'write', key: first?.key }, signal, ({ kv }, { options }) =>
+    const changes = [...request.success, ...(request.failure ?? [])].some(({ op }) => op !== 'range');
+    const purpose: Purpose = { kind: changes ? 'write' : 'read', key: first?.key };
+    const response = await this.#call(purpose, signal, ({ kv }, { options }) =>
       kv.txn(
         {
           compare: request.compare.map(toCompare),
@@ -124,6 +127,17 @@ class EtcdMember implements Registry {
     } catch (error) {
       if (!(error instanceof RegistryError && error.kind === 'LEASE_NOT_FOUND')) throw error;
     }
+  }
+
+  /** The alarms of all members. Rejects as the calls of a registry do. */
+  async alarms(signal?: AbortSignal): Promise<readonly EtcdAlarm[]> {
+    const { alarms } = await this.#call({ kind: 'read' }, signal, ({ maintenance }, { options }) =>
+      maintenance.alarm({ action: 'Get' }, options),
+    );
+    return alarms.map(({ alarm, memberID }) => ({
+      name: alarm.toUpperCase(),
+      member: BigInt(memberID).toString(16),
+    }));
   }
 
   async *watch(request: WatchRequest, signal: AbortSignal): AsyncGenerator<WatchBatch> {

@@ -44,6 +44,15 @@ export function refusedUser(
   };
 }
 
+/** Not for the password: with that one a new token was fetched just before. */
+export function refusedToken(details: string, { username = '' }: SecurityNames): Verdict {
+  return {
+    kind: 'UNAUTHENTICATED',
+    reason: `it does not take the token that it gave user ${username} (${details})`,
+    remedy: 'Check that all etcd members have the same --auth-token settings and clocks that agree.',
+  };
+}
+
 /** etcd does not say which key it was. */
 export function notPermitted({ names, key }: CallContext): Verdict {
   const { username, certificate, keyPrefix = '' } = names;

@@ -1,0 +1,170 @@
+import { describe, expect, it } from 'vitest';
+import { registryError, watchCanceled } from '../../src/subnet/etcd/failure.ts';
+import type { SecurityNames } from '../../src/subnet/etcd/security.ts';
+import type { RegistryErrorCode } from '../../src/subnet/registry.ts';
+
+const endpoint = 'http://etcd.example:2379';
+
+/** What grpc-js rejects with. */
+const failure = (code: number, details: string) => Object.assign(new Error(details), { code, details });
+const judged = (code: number, details: string, names: SecurityNames = {}, at = endpoint) =>
+  registryError({
+    endpoint: at,
+    names,
+    key: '/net/config',
+    write: true,
+    sent: true,
+    error: failure(code, details),
+  });
+
+type Row = readonly [code: number, details: string, kind: RegistryErrorCode, unknown: boolean, says: RegExp];
+
+/** The errors of etcd's package rpctypes that a call of ours can meet, with the status of each version that has another one. */
+const ofEtcd: readonly Row[] = [
+  [5, 'etcdserver: requested lease not found', 'LEASE_NOT_FOUND', false, /does not exist any more/],
+  [11, 'etcdserver: mvcc: required revision has been compacted', 'COMPACTED', false, /compacted/],
+  [11, 'etcdserver: mvcc: required revision is a future revision', 'PROTOCOL', false, /future revision/],
+  [8, 'etcdserver: mvcc: database space exceeded', 'EXHAUSTED', false, /NOSPACE/],
+  [8, 'etcdserver: too many requests', 'EXHAUSTED', false, /overloaded/],
+  [3, 'etcdserver: request is too large', 'PROTOCOL', false, /too large/],
+  [3, 'etcdserver: too many operations in txn request', 'PROTOCOL', false, /too many operations/],
+  [9, 'etcdserver: lease already exists', 'PROTOCOL', false, /already exists/],
+  [7, 'etcdserver: permission denied', 'PERMISSION_DENIED', false, /may not use \/net\/config/],
+  [
+    3,
+    'etcdserver: authentication failed, invalid user ID or password',
+    'UNAUTHENTICATED',
+    false,
+    /does not accept/,
+  ],
+  [16, 'etcdserver: invalid auth token', 'UNAUTHENTICATED', false, /invalid auth token/],
+  [3, 'etcdserver: user name is empty', 'UNAUTHENTICATED', false, /wants a user/],
+  [2, 'auth: revision in header is old', 'UNAUTHENTICATED', false, /revision in header is old/],
+  [3, 'etcdserver: revision of auth store is old', 'UNAUTHENTICATED', false, /revision of auth store/],
+  [9, 'etcdserver: rpc not supported for learner', 'NOT_SERVING', false, /is a learner/],
+  [14, 'etcdserver: rpc not supported for learner', 'NOT_SERVING', false, /is a learner/],
+  [15, 'etcdserver: corrupt cluster', 'EXHAUSTED', false, /CORRUPT/],
+  [14, 'etcdserver: no leader', 'UNAVAILABLE', false, /^etcd at \S+: no leader/],
+  [9, 'etcdserver: not leader', 'UNAVAILABLE', false, /not the leader/],
+  [14, 'etcdserver: leader changed', 'UNAVAILABLE', true, /leader changed/],
+  [14, 'etcdserver: server stopped', 'UNAVAILABLE', true, /server stopped/],
+  [14, 'etcdserver: not capable', 'UNAVAILABLE', true, /version/],
+  [14, 'etcdserver: unhealthy cluster', 'UNAVAILABLE', true, /majority/],
+  [14, 'etcdserver: request timed out', 'UNAVAILABLE', true, /majority/],
+  [
+    14,
+    'etcdserver: request timed out, possibly due to previous leader failure',
+    'UNAVAILABLE',
+    true,
+    /majority/,
+  ],
+  [14, 'etcdserver: request timed out, possibly due to connection lost', 'UNAVAILABLE', true, /majority/],
+];
+
+const lost = (error: string) => `No connection established. Last error: Error: ${error}. Resolution note: `;
+
+/** What grpc-js 1.14 and proxies say when there is no etcd to answer. */
+const ofTheWay: readonly Row[] = [
+  [14, lost('connect ECONNREFUSED ::1:2379'), 'UNAVAILABLE', true, /refused, nothing listens at ::1$/],
+  [
+    14,
+    lost('connect EHOSTUNREACH 10.211.55.250:2379'),
+    'UNAVAILABLE',
+    true,
+    /no host answers at 10\.211\.55\.250/,
+  ],
+  [
+    14,
+    lost('connect ENETUNREACH 10.211.55.100:2379 - Local (0.0.0.0:0)'),
+    'UNAVAILABLE',
+    true,
+    /this host has no route to 10\.211\.55\.100$/,
+  ],
+  [
+    14,
+    lost('connect ENETUNREACH fd00:99::1:2379 - Local (:::0)'),
+    'UNAVAILABLE',
+    true,
+    /no route to fd00:99::1$/,
+  ],
+  [
+    14,
+    lost('connect ETIMEDOUT 10.211.55.100:2379'),
+    'UNAVAILABLE',
+    true,
+    /nothing answers at 10\.211\.55\.100$/,
+  ],
+  [14, lost('no connection within 4 s'), 'UNAVAILABLE', true, /nothing answers there$/],
+  [14, lost('connect EPERM 10.211.55.100:2379'), 'UNAVAILABLE', true, /does not let the connection out$/],
+  [14, lost('read ECONNRESET'), 'UNAVAILABLE', true, /: etcd closed the connection$/],
+  [14, 'Connection dropped', 'UNAVAILABLE', true, /: etcd closed the connection$/],
+  [14, 'read ECONNRESET', 'UNAVAILABLE', true, /: etcd closed the connection$/],
+  [14, 'Name resolution failed for target dns:etcd.example:2379', 'UNAVAILABLE', true, /does not resolve/],
+  [
+    4,
+    'Deadline exceeded after 5.001s,Waiting for LB pick',
+    'UNAVAILABLE',
+    true,
+    /no answer within the deadline/,
+  ],
+  [2, 'context deadline exceeded', 'UNAVAILABLE', true, /no answer within the deadline/],
+  [14, 'transport is closing', 'UNAVAILABLE', true, /etcd closed the connection/],
+  [
+    14,
+    'No connection established. Last error: null. Resolution note: ',
+    'UNAVAILABLE',
+    true,
+    /closed before it was of use/,
+  ],
+  [14, 'Received HTTP status code 503', 'UNAVAILABLE', true, /a proxy .* reaches no etcd \(HTTP 503\)/],
+  [14, 'Received HTTP status code 429', 'UNAVAILABLE', true, /HTTP 429/],
+  [12, 'Received HTTP status code 404', 'NOT_ETCD', false, /HTTP 404/],
+  [16, 'Received HTTP status code 401', 'NOT_ETCD', false, /HTTP 401/],
+  [7, 'Received HTTP status code 403', 'NOT_ETCD', false, /HTTP 403/],
+  [12, 'unknown service etcdserverpb.KV', 'NOT_ETCD', false, /unknown service/],
+  [12, 'unknown method LeaseTimeToLive for service etcdserverpb.Lease', 'NOT_ETCD', false, /unknown method/],
+  [8, 'Received message larger than max (70000000 vs. 67108864)', 'PROTOCOL', true, /too large/],
+];
+
+describe('what a failed call is judged as', () => {
+  it.each([...ofEtcd, ...ofTheWay])('%i "%s" is %s', (code, details, kind, outcomeUnknown, says) => {
+    const error = judged(code, details);
+    expect(error).toMatchObject({ kind, outcomeUnknown, endpoint });
+    expect(error.message).toMatch(says);
+    expect(error.message).not.toMatch(/E[A-Z]{5,}\b(?<!ECONNRESET)|Last error|undefined/);
+  });
+
+  it.each(ofEtcd)(
+    '%i "%s": another status does not get by on the words alone, nor on the status',
+    (code, details) => {
+      const kind = judged(code, details).kind;
+      if (['PROTOCOL', 'UNAVAILABLE'].includes(kind)) return;
+      expect(judged(10, details).kind).toBe('PROTOCOL');
+      expect(judged(code, 'something else').kind).not.toBe(kind);
+    },
+  );
+
+  it('names the address only where the endpoint does not', () => {
+    const refused = (at: string, address: string) =>
+      judged(14, lost(`connect ECONNREFUSED ${address}:2379`), {}, at).message.replace(/^.*, /, '');
+    expect(refused('http://localhost:2379', '::1')).toBe('nothing listens at ::1');
+    expect(refused('http://127.0.0.1:2379', '127.0.0.1')).toBe('nothing listens there');
+    expect(refused('http://[::1]:2379', '::1')).toBe('nothing listens there');
+  });
+
+  it('does not blame a password for a token', () => {
+    const error = judged(16, 'etcdserver: invalid auth token', { username: 'flannel', passwordFile: '/p' });
+    expect(error.message).toContain('does not take the token that it gave user flannel');
+    expect(error.message).not.toContain('/p');
+  });
+
+  it.each([
+    ['etcdserver: permission denied', 'PERMISSION_DENIED'],
+    ['etcdserver: invalid auth token', 'UNAUTHENTICATED'],
+    ['etcdserver: no leader', 'UNAVAILABLE'],
+    ['etcdserver: rpc not supported for learner', 'NOT_SERVING'],
+    ['', 'UNAVAILABLE'],
+  ])('a watch that is canceled for "%s" is %s: it has no status', (reason, kind) => {
+    expect(watchCanceled({ endpoint, names: {} }, reason, 0).kind).toBe(kind);
+  });
+});
