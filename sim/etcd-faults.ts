@@ -1,14 +1,24 @@
 import type { LateWrites } from './etcd-late.ts';
+import type { ClusterAccess } from './etcd-member.ts';
 import { EtcdNetwork } from './etcd-network.ts';
+import { UnfitMembers, type Unfitness } from './etcd-unfit.ts';
 import type { SimStream } from './etcd-watch.ts';
 
 /** What becomes of a write whose answer is lost: it takes effect at once, never, or after a while. */
 export type LostReply = boolean | { readonly afterMs: number };
 
+/** Another cluster in the place of a member. */
+interface Stranger {
+  readonly access: ClusterAccess;
+  close(): void;
+}
+
 /** What can go wrong with the members of a simulated cluster, the ways to them, and their streams. */
 export abstract class EtcdFaults {
   readonly network: EtcdNetwork;
   readonly late: LateWrites | undefined;
+  readonly unfit = new UnfitMembers();
+  readonly #strangers = new Map<string, Stranger>();
   /** The watch streams that are open. */
   protected readonly streams = new Set<SimStream>();
   /** Told whenever a host gets an answer or a watch message; of a list twice. */
@@ -30,7 +40,7 @@ export abstract class EtcdFaults {
   /** Connections are refused and streams end at once. */
   stop(member: string): void {
     this.network.setState(member, 'stopped');
-    for (const stream of this.streams) if (stream.member === member) stream.cut();
+    this.#cutMember(member);
     this.#changed();
   }
 
@@ -50,6 +60,28 @@ export abstract class EtcdFaults {
   start(member: string): void {
     this.network.setState(member, 'running');
     this.#changed();
+  }
+
+  /** The member is made anew, and answers without serving; undefined: it serves again. */
+  spoil(member: string, unfit: Unfitness | undefined): void {
+    this.unfit.set(member, unfit);
+    if (unfit === 'learner') this.#cutMember(member);
+  }
+
+  /** The database is full, or no longer: writes are refused everywhere. */
+  fill(full: boolean): void {
+    this.unfit.full = full;
+  }
+
+  /** At the member's address is a member of another, empty cluster now. */
+  replace(member: string): void {
+    this.#strangers.set(member, this.makeStranger(member));
+    this.#cutMember(member);
+  }
+
+  putBack(member: string): void {
+    this.#strangers.get(member)?.close();
+    this.#strangers.delete(member);
   }
 
   /** Nothing that one member sends arrives at the other. */
@@ -147,6 +179,21 @@ export abstract class EtcdFaults {
   takeLostReply(host: string): { readonly applied: LostReply } | undefined {
     const index = this.#lostReplies.findIndex((lost) => lost.host === undefined || lost.host === host);
     return index < 0 ? undefined : this.#lostReplies.splice(index, 1)[0];
+  }
+
+  strangerAt(member: string): ClusterAccess | undefined {
+    return this.#strangers.get(member)?.access;
+  }
+
+  protected abstract makeStranger(member: string): Stranger;
+
+  /** Ends the clusters in the place of members. */
+  protected dismissStrangers(): void {
+    for (const member of this.#strangers.keys()) this.putBack(member);
+  }
+
+  #cutMember(member: string): void {
+    for (const stream of this.streams) if (stream.member === member) stream.cut();
   }
 
   /** The members have got, or lost, a leader. */

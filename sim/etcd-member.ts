@@ -1,5 +1,6 @@
 import type { Clock } from '../src/runtime/clock.ts';
 import {
+  type Compare,
   type RangeRequest,
   type RangeResponse,
   type Registry,
@@ -15,6 +16,7 @@ import type { EtcdFaults } from './etcd-faults.ts';
 import type { LeaseTable } from './etcd-leases.ts';
 import type { Way } from './etcd-network.ts';
 import { type EtcdStore, Refusal } from './etcd-store.ts';
+import type { Asked } from './etcd-unfit.ts';
 import { type Link, reasons, SimStream, type WatchSource } from './etcd-watch.ts';
 
 /** How often each kind of call was made, failed ones included. */
@@ -51,29 +53,37 @@ export class SimMember implements Registry {
   readonly calls = noCalls();
   readonly #host: string;
   readonly #name: string;
-  readonly #cluster: ClusterAccess;
+  readonly #home: ClusterAccess;
   readonly #closing = new AbortController();
 
   constructor(cluster: ClusterAccess, name: string, host: string) {
     this.endpoint = `http://${name}:2379`;
-    this.#cluster = cluster;
+    this.#home = cluster;
     this.#name = name;
     this.#host = host;
+  }
+
+  /** Whose member is at this address. */
+  get #cluster(): ClusterAccess {
+    return this.#home.faults.strangerAt(this.#name) ?? this.#home;
   }
 
   async range(request: RangeRequest, signal?: AbortSignal): Promise<RangeResponse> {
     const { store, faults } = this.#cluster;
     const read = () => ({ ...store.range(request), header: this.#cluster.header() });
-    const answer = await this.#call('range', signal, read);
+    const answer = await this.#call('range', 'read', signal, read);
     if (request.rangeEnd !== undefined) faults.onHeard(this.#host, 'list');
     return answer;
   }
 
   txn(request: TxnRequest, signal?: AbortSignal): Promise<TxnResponse> {
-    const { store, leases } = this.#cluster;
-    return this.#call('txn', signal, () => {
-      const result = store.txn(request, (id) => leases.has(id));
-      return { ...result, header: this.#cluster.header() };
+    const cluster = this.#cluster;
+    const { store, leases, faults } = cluster;
+    const changes = [...request.success, ...(request.failure ?? [])].some(({ op }) => op !== 'range');
+    return this.#call('txn', changes ? 'write' : 'txn', signal, () => {
+      const understood = faults.unfit.isOld(this.#name) ? withoutRanges(request) : request;
+      const result = store.txn(understood, (id) => leases.has(id));
+      return { ...result, header: cluster.header() };
     });
   }
 
@@ -82,22 +92,24 @@ export class SimMember implements Registry {
     signal?: AbortSignal,
     id?: string,
   ): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
-    return this.#call('leaseGrant', signal, () => this.#cluster.leases.grant(ttlSeconds, id));
+    return this.#call('leaseGrant', 'write', signal, () => this.#cluster.leases.grant(ttlSeconds, id));
   }
 
   leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }> {
-    return this.#call('leaseKeepAlive', signal, () => ({ ttlSeconds: this.#cluster.leases.keepAlive(id) }));
+    return this.#call('leaseKeepAlive', 'read', signal, () => ({
+      ttlSeconds: this.#cluster.leases.keepAlive(id),
+    }));
   }
 
   leaseTimeToLive(
     id: string,
     signal?: AbortSignal,
   ): Promise<{ readonly ttlSeconds: number; readonly grantedTtlSeconds: number }> {
-    return this.#call('leaseTimeToLive', signal, () => this.#cluster.leases.timeToLive(id));
+    return this.#call('leaseTimeToLive', 'read', signal, () => this.#cluster.leases.timeToLive(id));
   }
 
   leaseRevoke(id: string, signal?: AbortSignal): Promise<void> {
-    return this.#call('leaseRevoke', signal, () => {
+    return this.#call('leaseRevoke', 'write', signal, () => {
       this.#cluster.leases.revoke(id);
     });
   }
@@ -108,6 +120,7 @@ export class SimMember implements Registry {
     this.#count('watch');
     const either = AbortSignal.any([signal, this.#closing.signal]);
     await this.#travel(either);
+    if (this.#way.requests === 'ok') this.#throwIfRefused('read');
     yield* new SimStream(this.#source(), request).messages(either);
   }
 
@@ -136,16 +149,22 @@ export class SimMember implements Registry {
     };
   }
 
-  async #call<T>(kind: keyof Calls, signal: AbortSignal | undefined, answer: () => T): Promise<T> {
+  async #call<T>(
+    kind: keyof Calls,
+    asked: Asked,
+    signal: AbortSignal | undefined,
+    answer: () => T,
+  ): Promise<T> {
     signal?.throwIfAborted();
     this.#closing.signal.throwIfAborted();
     this.#count(kind);
     const { faults } = this.#cluster;
-    const write = kind === 'txn' || kind === 'leaseGrant' || kind === 'leaseRevoke';
+    const write = asked === 'write';
     const either =
       signal === undefined ? this.#closing.signal : AbortSignal.any([signal, this.#closing.signal]);
     await this.#travel(either);
     await this.#arrive(write, answer, either);
+    this.#throwIfRefused(asked, kind);
     const result = this.#carryOut(write, answer);
     await this.#travel(either);
     // Renewals are the leader's affair alone: a member passes them on whatever it has applied.
@@ -153,6 +172,13 @@ export class SimMember implements Registry {
     if (back !== 'ok') throw await this.#failure(back, write, either);
     faults.onHeard(this.#host, 'answer');
     return result;
+  }
+
+  #throwIfRefused(asked: Asked, kind?: keyof Calls): void {
+    // Leases are given back in a full database, too.
+    const needs = kind === 'leaseRevoke' && this.#cluster.faults.unfit.full ? 'read' : asked;
+    const refusal = this.#cluster.faults.unfit.refusal(this.#name, needs);
+    if (refusal !== undefined) throw this.#error(refusal.kind, refusal.reason);
   }
 
   get #way(): Way {
@@ -242,4 +268,13 @@ export class SimMember implements Registry {
     const text = `etcd at ${this.endpoint}: ${message}`;
     return new RegistryError(kind, this.endpoint, text, { outcomeUnknown, compactRevision });
   }
+}
+
+/** As etcd 3.2 understands it: it does not know that a range can be compared. */
+function withoutRanges(request: TxnRequest): TxnRequest {
+  const keyOnly = (compare: Compare): Compare => {
+    const { rangeEnd, ...rest } = compare;
+    return rangeEnd === undefined ? compare : rest;
+  };
+  return { ...request, compare: request.compare.map(keyOnly) };
 }

@@ -45,7 +45,8 @@ export class SimEtcd extends EtcdFaults {
   #writer: Writer = 'operator';
   /** Called at every change of keys, before anybody else hears of it. */
   onCommit: (commit: Commit, writer: Writer) => void = () => {};
-  readonly #access: ClusterAccess;
+  readonly access: ClusterAccess;
+  readonly #options: SimEtcdOptions;
   #clusterId = 14_841_639_068_965_178_000n;
 
   constructor(options: SimEtcdOptions) {
@@ -53,6 +54,7 @@ export class SimEtcd extends EtcdFaults {
       options.members ?? ['etcd-0'],
       options.lateWrites && new LateWrites(options.clock, options.lateWrites),
     );
+    this.#options = options;
     this.#leases = new LeaseTable(options.clock, (id, expired) => {
       const forget = () => this.#store.deleteLease(id);
       if (expired) this.#as('expiry', forget);
@@ -62,7 +64,7 @@ export class SimEtcd extends EtcdFaults {
       this.onCommit(commit, this.#writer);
       for (const stream of this.streams) stream.deliver(commit);
     };
-    this.#access = {
+    this.access = {
       clock: options.clock,
       deadlineMs: options.deadlineMs ?? 5_000,
       latencyMs: options.latencyMs ?? 0,
@@ -99,7 +101,7 @@ export class SimEtcd extends EtcdFaults {
   /** A connection of `host` to a member. */
   member(name: string, host = 'host'): SimMember {
     if (!this.members.includes(name)) throw new RangeError(`no member ${name}`);
-    return new SimMember(this.#access, name, host);
+    return new SimMember(this.access, name, host);
   }
 
   /** Connections of `host` to all members, in their order. */
@@ -170,8 +172,16 @@ export class SimEtcd extends EtcdFaults {
     else this.#leases.pause();
   }
 
+  protected makeStranger(member: string): SimEtcd {
+    const { lateWrites: _, ...options } = this.#options;
+    const stranger = new SimEtcd({ ...options, members: [member] });
+    stranger.#clusterId = this.#clusterId + 1_000_000n;
+    return stranger;
+  }
+
   /** Ends the lease timer; the cluster is of no more use. */
   close(): void {
+    this.dismissStrangers();
     this.#leases.close();
     this.late?.forget();
     this.cutWatches();

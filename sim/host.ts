@@ -13,6 +13,7 @@ import { TroubleLog } from '../src/runtime/trouble.ts';
 import { EtcdAddresses } from '../src/subnet/etcd-addresses.ts';
 import type { Registry } from '../src/subnet/registry.ts';
 import { rotate } from '../src/subnet/rotation.ts';
+import { configKey } from '../src/subnet/subnet-key.ts';
 import type { VirtualClock } from './clock.ts';
 import type { SimEtcd } from './etcd.ts';
 import { SimFiles } from './files.ts';
@@ -142,7 +143,10 @@ export class SimHost {
     const clock = process.clock();
     const log = process.log(logs.of(this.name));
     this.notifier = new SimNotifier();
-    const rotated = rotate(etcd.connect(this.name).map((member) => process.registry(member)));
+    const rotated = rotate(
+      etcd.connect(this.name).map((member) => process.registry(member)),
+      { configKey: configKey(options.etcdPrefix) },
+    );
     const registry = wrappers.registry?.(rotated, this) ?? rotated;
     const rawKernel = this.kernel.open();
     const kernel = process.kernel(wrappers.kernel?.(rawKernel, this) ?? rawKernel);

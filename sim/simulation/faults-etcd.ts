@@ -1,3 +1,4 @@
+import type { Unfitness } from '../etcd-unfit.ts';
 import { prefix } from '../host.ts';
 import type { Fault } from './faults.ts';
 import { subnetsPrefix } from './oracle.ts';
@@ -20,8 +21,48 @@ function toggle({ cluster: { etcd }, keys }: World, key: string): void {
   else etcd.put(key, peer(key.length));
 }
 
-/** What happens to etcd's data. */
+/** One member that answers and does not serve. */
+function withUnfit(weight: number, what: Unfitness): Fault {
+  return {
+    weight,
+    lastsMs: [500, 400_000],
+    whom: 'all',
+    apart: true,
+    apply: ({ cluster: { etcd } }, { dice }) => {
+      const member = etcd.members[dice % etcd.members.length] as string;
+      etcd.spoil(member, what);
+      return () => etcd.spoil(member, undefined);
+    },
+  };
+}
+
+/** What happens to etcd's data, and what keeps members from serving it. */
 export const etcdFaults: Readonly<Record<string, Fault>> = {
+  'a member is a learner': withUnfit(2, 'learner'),
+  'a member is overloaded': withUnfit(2, 'overloaded'),
+  'the database is full': {
+    weight: 2,
+    lastsMs: [500, 200_000],
+    whom: 'all',
+    apart: true,
+    apply: ({ cluster: { etcd } }) => {
+      etcd.fill(true);
+      return () => etcd.fill(false);
+    },
+  },
+  'a member of another cluster takes the place of one': {
+    weight: 2,
+    lastsMs: [500, 400_000],
+    whom: 'all',
+    apart: true,
+    apply: ({ cluster: { etcd } }, { dice }) => {
+      // Two of three would be what a restore looks like.
+      if (etcd.members.some((member) => etcd.strangerAt(member) !== undefined)) return undefined;
+      const member = etcd.members[dice % etcd.members.length] as string;
+      etcd.replace(member);
+      return () => etcd.putBack(member);
+    },
+  },
   compact: {
     weight: 4,
     lastsMs: [1, 2],

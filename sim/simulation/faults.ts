@@ -20,6 +20,8 @@ export interface Fault {
   readonly kernel?: true;
   /** Put right only after a first look at the healed cluster: it must do with it. */
   readonly lingers?: true;
+  /** In every eighth cluster alone. */
+  readonly apart?: true;
   /** Makes it happen; returns what puts it right again. */
   readonly apply: (world: World, event: FaultEvent) => Promise<Undo> | Undo;
 }

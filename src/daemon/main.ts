@@ -10,6 +10,7 @@ import type { Logger } from '../runtime/logger.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
 import type { RegistryError } from '../subnet/registry.ts';
 import { rotate } from '../subnet/rotation.ts';
+import { configKey } from '../subnet/subnet-key.ts';
 import { Daemon } from './daemon.ts';
 import { EtcdCalls } from './etcd-calls.ts';
 import { etcdMembers } from './etcd-members.ts';
@@ -140,7 +141,12 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
   const { members, security, oldStore, addresses } = etcdMembers(options, log, notices, (call) =>
     calls.add(call),
   );
-  const registry = rotate(members, { onMove: tellMoves(log) });
+  const registry = rotate(members, {
+    configKey: configKey(options.etcdPrefix),
+    onMove: tellMoves(log),
+    // What the only endpoint fails with is no notice.
+    ...(members.length > 1 && { onFitness: tellFitness(notices) }),
+  });
   const parts = {
     clock: systemClock,
     random: systemRandom,
@@ -159,10 +165,11 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
     notices,
   };
   const daemon = new Daemon(parts, options);
-  // It ends with the signal and not before.
-  security.run(daemon.state.activity, signal).catch((error: unknown) => {
-    if (!signal.aborted) throw error;
-  });
+  // They end with the signal and not before.
+  for (const running of [security.run(daemon.state.activity, signal), registry.run(systemClock, signal)])
+    running.catch((error: unknown) => {
+      if (!signal.aborted) throw error;
+    });
   const served = { options, daemon, calls, log, notices };
   const servers = [serveHealth(served, signal), serveStatus(served, signal)];
   try {
@@ -283,6 +290,15 @@ function tellMoves(log: Logger): (from: string, to: string, reason: RegistryErro
     if (systemClock.monotonic() - saidAtMs < movesIntervalMs) return;
     saidAtMs = systemClock.monotonic();
     log.info({ event: 'etcd-moved', from, to }, `asking etcd at ${to} instead: ${reason.message}`);
+  };
+}
+
+/** Names the members that answer and cannot serve: nobody would miss them before the others fail. */
+function tellFitness(notices: TroubleLog): (endpoint: string, unfit: RegistryError | undefined) => void {
+  return (endpoint, unfit) => {
+    const what = `etcd-member ${endpoint}`;
+    if (unfit === undefined) notices.clear(what, `etcd at ${endpoint} serves now`);
+    else notices.report(what, explanationOf(unfit), { endpoint, error: unfit });
   };
 }
 

@@ -89,6 +89,28 @@ export async function startEtcd(options: EtcdOptions): Promise<EtcdCluster> {
   };
 }
 
+/** Starts one more member of the cluster, as a learner: it follows and serves no clients. */
+export async function startLearner(
+  cluster: EtcdCluster,
+  dir: string,
+  place?: EtcdPlace,
+): Promise<EtcdMember> {
+  const [addresses] = await addressesOf(place === undefined ? 1 : [place], 'http');
+  if (addresses === undefined) throw new RangeError('no address');
+  const learner = { ...addresses, name: 'learner' };
+  await cluster.ctl('member', 'add', learner.name, '--learner', `--peer-urls=${learner.peerUrl}`);
+  // ID, status, name, peer addresses, client addresses, learner or not.
+  const list = (await cluster.ctl('member', 'list')).trim().split('\n');
+  const voters = list
+    .map((line) => line.split(', '))
+    .flatMap(([, , name, url]) => (name ? [`${name}=${url}`] : []));
+  const initialCluster = [...voters, `${learner.name}=${learner.peerUrl}`].join(',');
+  const access = { args: ['--initial-cluster-state', 'existing'], ctlArgs: [] };
+  const member = new EtcdMember(learner, dir, initialCluster, access);
+  member.launch();
+  return member;
+}
+
 function accessOf({ args = [], tls }: EtcdOptions): EtcdAccess {
   if (tls === undefined) return { args, ctlArgs: [] };
   const { server, ca, client } = tls;

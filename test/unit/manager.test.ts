@@ -262,6 +262,20 @@ describe.each(Object.keys(mishaps))('when the own key %s', (mishap) => {
   });
 });
 
+it('a key that is deleted while the database is full is put back once it is not, and until then is said to be gone', async () => {
+  const { key, held: before } = await hold();
+  world.etcd.fill(true);
+  world.etcd.delete(key);
+  await world.clock.advance(hourMs);
+  expect(host.trouble.current.join()).toMatch(
+    new RegExp(`the lease ${key} could not be renewed; its key is gone from etcd, .*NOSPACE`),
+  );
+  world.etcd.fill(false);
+  await world.clock.until('it is ours again', held, 60_000);
+  expectInOrder(before);
+  expect(host.trouble.current).toEqual([]);
+});
+
 describe('a subnet that another host has now', () => {
   it.each([
     [

@@ -78,7 +78,7 @@ describe('calls that change nothing', () => {
       expect(error).toBeInstanceOf(RegistryError);
       expect(error).toMatchObject({ kind: 'UNAVAILABLE', outcomeUnknown: false });
       expect((error as RegistryError).message).toBe(
-        'no etcd endpoint answers: etcd at http://etcd-0:2379: connection refused, nothing listens there; ' +
+        'no etcd endpoint can be used: etcd at http://etcd-0:2379: connection refused, nothing listens there; ' +
           'etcd at http://etcd-1:2379: no answer within the deadline; ' +
           'etcd at http://etcd-2:2379: no leader: this member is cut off from the majority of its cluster',
       );

@@ -1,0 +1,194 @@
+import { type Registry, RegistryError, type ResponseHeader, type TxnRequest } from './registry.ts';
+
+/** The member belongs to another cluster than the endpoints that are in use. */
+class ForeignMember extends RegistryError {}
+
+/**
+ * Finds out of each member whether it serves, and for the cluster of the others. One that serves another cluster answers
+ * everything: its empty list would take every route away.
+ *
+ * The cluster is the one that most endpoints name at the start, the first listed of two equals. It stays that as long as one
+ * of its endpoints serves; after a restore under a new id it is the one that more than half of all endpoints name. So a list
+ * of endpoints with a stranger in it does not lead there while the own cluster is away.
+ */
+export class Vetting {
+  readonly #members: readonly Registry[];
+  readonly #onFitness: (endpoint: string, unfit: RegistryError | undefined) => void;
+  readonly #configKey: string;
+  readonly #question: TxnRequest;
+  /** Those that served when they were asked, as long as no member has failed since. */
+  readonly #vetted = new Set<Registry>();
+  readonly #unfit = new Map<Registry, RegistryError>();
+  #cluster: string | undefined;
+
+  constructor(
+    members: readonly Registry[],
+    configKey: string,
+    onFitness: (endpoint: string, unfit: RegistryError | undefined) => void = () => {},
+  ) {
+    this.#members = members;
+    this.#onFitness = onFitness;
+    this.#configKey = configKey;
+    // Begins before the key: etcd 3.2 passes over the end of a range that is compared, and would find nothing at its start.
+    const range = { key: configKey.slice(0, -1), rangeEnd: `${configKey}\0` };
+    this.#question = {
+      compare: [{ ...range, target: 'create', op: '=', value: 0 }],
+      success: [{ op: 'range', ...range }],
+    };
+  }
+
+  /** Before the first call: asks all members at once. Resolves to those that are of no use; rejects with `signal.reason`. */
+  async begin(signal: AbortSignal | undefined): Promise<Map<Registry, RegistryError>> {
+    if (this.#cluster !== undefined || this.#vetted.size > 0) return new Map();
+    return await this.#survey(signal);
+  }
+
+  /** Why the member is of no use; undefined when it is. Costs a call unless it is known. Rejects with `signal.reason`. */
+  async vet(member: Registry, signal: AbortSignal | undefined): Promise<RegistryError | undefined> {
+    if (this.#vetted.has(member)) return undefined;
+    try {
+      this.#admit(member, await this.#ask(member, signal));
+      return undefined;
+    } catch (error) {
+      if (error instanceof RegistryError) return error;
+      throw error;
+    }
+  }
+
+  /** Throws when an answer comes from another cluster. */
+  check(member: Registry, { clusterId }: ResponseHeader): void {
+    this.#cluster ??= clusterId;
+    if (clusterId === this.#cluster) return;
+    const [of, used] = [clusterId, this.#cluster].map((id) => BigInt(id).toString(16));
+    throw new ForeignMember(
+      'NOT_SERVING',
+      member.endpoint,
+      `etcd at ${member.endpoint}: this member belongs to another cluster (${of}) than the endpoints in use (${used})`,
+      {
+        remedy:
+          'Give --etcd-endpoints of one cluster only. If the cluster was restored under a new id, restart the daemon.',
+      },
+    );
+  }
+
+  /** Has the member vetted anew when an answer came from another cluster. */
+  doubt(member: Registry, { clusterId }: ResponseHeader): void {
+    if (this.#cluster !== undefined && clusterId !== this.#cluster) this.#vetted.delete(member);
+  }
+
+  /** Takes in what a member failed with. */
+  note(member: Registry, reason: RegistryError): void {
+    // Whoever is next is vetted when its turn comes: much may have happened since the last time.
+    const stays = reason.kind === 'EXHAUSTED' && this.#vetted.has(member);
+    this.#vetted.clear();
+    // It serves all but writes, or will in a moment.
+    if (stays) this.#vetted.add(member);
+    if (reason.kind === 'NOT_SERVING' || reason.kind === 'NOT_ETCD') {
+      this.#unfit.set(member, reason);
+      this.#onFitness(member.endpoint, reason);
+    } else this.#forget(member);
+  }
+
+  /**
+   * After a call that failed on every member: whether another cluster takes the place of the one that was used, because its
+   * endpoints serve and none of the other does. Rejects with `signal.reason`.
+   */
+  async chooseAgain(
+    failures: ReadonlyMap<Registry, RegistryError>,
+    signal: AbortSignal | undefined,
+  ): Promise<boolean> {
+    if (![...failures.values()].some((failure) => failure instanceof ForeignMember)) return false;
+    const before = this.#cluster;
+    await this.#survey(signal);
+    return this.#cluster !== before;
+  }
+
+  /** Asks those that were of no use whether they serve now. Rejects with `signal.reason`. */
+  async askUnfit(signal: AbortSignal): Promise<void> {
+    for (const member of this.#unfit.keys()) {
+      const reason = await this.vet(member, signal);
+      if (reason !== undefined) this.note(member, reason);
+    }
+  }
+
+  /** Resolves once all have answered or failed; the first time once more than half of the members name one cluster. */
+  async #survey(signal: AbortSignal | undefined): Promise<Map<Registry, RegistryError>> {
+    const failures = new Map<Registry, RegistryError>();
+    const found = new Map<Registry, string>();
+    let chosen = false;
+    let enough = () => {};
+    const majority = new Promise<void>((resolve) => {
+      enough = resolve;
+    });
+    const judge = (member: Registry, id: string | undefined) => {
+      try {
+        this.#admit(member, id);
+      } catch (error) {
+        if (!(error instanceof RegistryError)) throw error;
+        failures.set(member, error);
+        this.note(member, error);
+      }
+    };
+    const ask = async (member: Registry) => {
+      try {
+        const id = await this.#ask(member, signal);
+        if (chosen || id === undefined) return judge(member, id);
+        found.set(member, id);
+        if (this.#cluster === undefined && this.#isMajority(id, found)) enough();
+      } catch (error) {
+        if (!(error instanceof RegistryError)) throw error;
+        failures.set(member, error);
+        if (chosen) this.note(member, error);
+      }
+    };
+    await Promise.race([majority, Promise.all(this.#members.map(ask))]);
+    chosen = true;
+    this.#choose(found);
+    for (const [member, id] of found) judge(member, id);
+    return new Map(failures);
+  }
+
+  #choose(found: ReadonlyMap<Registry, string>): void {
+    const ids = this.#members.flatMap((member) => found.get(member) ?? []);
+    if (this.#cluster !== undefined && ids.includes(this.#cluster)) return;
+    const count = (id: string) => ids.filter((other) => other === id).length;
+    const [most] = ids.toSorted((a, b) => count(b) - count(a));
+    if (most === undefined) return;
+    if (this.#cluster === undefined || this.#isMajority(most, found)) this.#cluster = most;
+  }
+
+  #isMajority(id: string, found: ReadonlyMap<Registry, string>): boolean {
+    return 2 * [...found.values()].filter((other) => other === id).length > this.#members.length;
+  }
+
+  /** The id of a member's cluster; undefined when the user may not ask, as a call will say by its key. Rejects as the registry does. */
+  async #ask(member: Registry, signal: AbortSignal | undefined): Promise<string | undefined> {
+    try {
+      const { header, succeeded, ranges } = await member.txn(this.#question, signal);
+      if (!succeeded || (ranges[0] ?? []).length === 0) return header.clusterId;
+    } catch (error) {
+      const kind = error instanceof RegistryError ? error.kind : undefined;
+      if (kind === 'PERMISSION_DENIED') return undefined;
+      if (kind !== 'EXHAUSTED') throw error;
+      // A full database takes no transaction at all in etcd 3.4, and is read from as ever.
+      return (await member.range({ key: this.#configKey, keysOnly: true }, signal)).header.clusterId;
+    }
+    throw new RegistryError(
+      'NOT_SERVING',
+      member.endpoint,
+      `etcd at ${member.endpoint}: this member is older than etcd 3.3 (it cannot compare a range of keys)`,
+      { remedy: 'Upgrade etcd: without that two hosts can get one subnet.' },
+    );
+  }
+
+  /** Throws when the id is that of another cluster. */
+  #admit(member: Registry, clusterId: string | undefined): void {
+    if (clusterId !== undefined) this.check(member, { clusterId, revision: 0 });
+    this.#vetted.add(member);
+    this.#forget(member);
+  }
+
+  #forget(member: Registry): void {
+    if (this.#unfit.delete(member)) this.#onFitness(member.endpoint, undefined);
+  }
+}

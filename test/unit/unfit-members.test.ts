@@ -1,0 +1,352 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { VirtualClock } from '../../sim/clock.ts';
+import { SimEtcd } from '../../sim/etcd.ts';
+import { altered } from '../../sim/simulation/mutants-etcd.ts';
+import { prefixEnd, type Registry, RegistryError, type WatchBatch } from '../../src/subnet/registry.ts';
+import { type Rotation, rotate } from '../../src/subnet/rotation.ts';
+
+const names = ['etcd-0', 'etcd-1', 'etcd-2'];
+const configKey = '/net/config';
+const key = '/net/subnets/10.1.0.0-24';
+
+let clock: VirtualClock;
+let etcd: SimEtcd;
+let registry: Rotation;
+let moves: string[];
+let unfit: Map<string, string>;
+let stop: AbortController;
+
+beforeEach(() => {
+  stop = new AbortController();
+  clock = new VirtualClock();
+  etcd = new SimEtcd({ clock, members: names });
+  etcd.put(configKey, '{}');
+  etcd.put(key, 'ours', etcd.grant(3_600));
+  moves = [];
+  unfit = new Map();
+  registry = connect(etcd.connect('host'));
+});
+
+afterEach(async () => {
+  stop.abort(new Error('stopped'));
+  registry.close();
+  etcd.close();
+  await clock.settle();
+  expect(clock.pending).toBe(0);
+});
+
+function connect(members: readonly Registry[]): Rotation {
+  return rotate(members, {
+    configKey,
+    onMove: (from, to) => moves.push(`${from} → ${to}`),
+    onFitness: (endpoint, reason) => {
+      if (reason === undefined) unfit.delete(endpoint);
+      else unfit.set(endpoint, reason.message);
+    },
+  });
+}
+
+async function outcome<T>(call: Promise<T>): Promise<T | RegistryError> {
+  let pending = true;
+  const settled = call
+    .catch((error: unknown) => {
+      if (error instanceof RegistryError) return error;
+      throw error;
+    })
+    .finally(() => {
+      pending = false;
+    });
+  settled.catch(() => undefined);
+  await clock.until('the call ends', () => !pending);
+  return await settled;
+}
+
+/** The first messages of a watch of the subnets. */
+async function firstBatch(): Promise<WatchBatch> {
+  const request = { key: '/net/subnets/', rangeEnd: prefixEnd('/net/subnets/') };
+  for await (const batch of registry.watch(request, stop.signal)) return batch;
+  throw new Error('a watch ended without an error');
+}
+
+const calls = {
+  'a read': async () => expect((await registry.range({ key })).kvs).toMatchObject([{ value: 'ours' }]),
+  'a list at a revision': async () =>
+    expect((await registry.range({ key, revision: etcd.revision })).kvs).toMatchObject([{ value: 'ours' }]),
+  'a write': async () => {
+    const before = etcd.get(key)?.modRevision ?? 0;
+    const compare = [{ key, target: 'mod', op: '=', value: before }] as const;
+    const lease = etcd.get(key)?.lease ?? '0';
+    const success = [{ op: 'put', key, value: 'ours', lease }] as const;
+    expect(await registry.txn({ compare, success })).toMatchObject({ succeeded: true });
+    expect(etcd.get(key)).toMatchObject({ value: 'ours', modRevision: before + 1 });
+  },
+  'a grant': async () => {
+    const { id } = await registry.leaseGrant(60);
+    expect(etcd.leaseIds).toContain(id);
+  },
+  'a renewal': async () => {
+    const id = etcd.get(key)?.lease ?? '0';
+    expect(await registry.leaseKeepAlive(id)).toEqual({ ttlSeconds: 3_600 });
+  },
+  'a watch': async () => expect(await firstBatch()).toMatchObject({ kind: 'created' }),
+} as const;
+
+type Call = keyof typeof calls;
+
+async function served(call: Call): Promise<void> {
+  const answer = await outcome<unknown>(calls[call]());
+  if (answer instanceof RegistryError) throw answer;
+}
+
+/** How a member becomes unfit, which calls that keeps it from, and what is said. */
+const faults: readonly {
+  readonly name: string;
+  readonly spoil: (member: string) => void;
+  readonly keepsFrom: readonly Call[];
+  readonly says: RegExp;
+  /** Nothing heals it but an operator: it is to be known as unfit. */
+  readonly lasts: boolean;
+}[] = [
+  {
+    name: 'a learner',
+    spoil: (member) => etcd.spoil(member, 'learner'),
+    keepsFrom: Object.keys(calls) as Call[],
+    says: /learner/,
+    lasts: true,
+  },
+  {
+    name: 'of another cluster',
+    spoil: (member) => etcd.replace(member),
+    keepsFrom: Object.keys(calls) as Call[],
+    says: /another cluster/,
+    lasts: true,
+  },
+  {
+    name: 'too old',
+    spoil: (member) => {
+      etcd.stop(member);
+      etcd.spoil(member, 'old');
+      etcd.start(member);
+    },
+    keepsFrom: Object.keys(calls) as Call[],
+    says: /older than etcd 3\.3/,
+    lasts: true,
+  },
+  {
+    name: 'overloaded',
+    spoil: (member) => etcd.spoil(member, 'overloaded'),
+    keepsFrom: ['a write', 'a grant'],
+    says: /overloaded/,
+    lasts: false,
+  },
+  {
+    name: 'cut off from the others',
+    spoil: (member) => etcd.isolate(member),
+    keepsFrom: Object.keys(calls) as Call[],
+    says: /no leader/,
+    lasts: false,
+  },
+];
+
+const places = ['first', 'in the middle', 'last'] as const;
+const rows = faults.flatMap((fault) =>
+  places.flatMap((place, index) =>
+    (Object.keys(calls) as Call[]).map((call) => ({ fault, place, call, member: names[index] ?? '' })),
+  ),
+);
+
+describe('a member that answers and cannot serve', () => {
+  it.each(rows)('$fault.name, listed $place: $call is served by another', async ({ fault, call, member }) => {
+    fault.spoil(member);
+    await served(call);
+    await served(call);
+    if (fault.keepsFrom.includes(call)) expect(registry.endpoint).not.toContain(member);
+    expect([...unfit.keys()]).toEqual(fault.lasts ? [`http://${member}:2379`] : []);
+    for (const reason of unfit.values()) expect(reason).toMatch(fault.says);
+  });
+
+  it.each(rows.filter(({ place, fault }) => place === 'first' && fault.name !== 'too old'))(
+    '$fault.name while in use: the next one serves $call',
+    async ({ fault, call, member }) => {
+      await served(call);
+      expect(registry.endpoint).toContain(member);
+      fault.spoil(member);
+      // The next read finds out where the answer itself does not tell.
+      await served('a read');
+      await served(call);
+      if (fault.keepsFrom.includes(call)) expect(registry.endpoint).not.toContain(member);
+    },
+  );
+
+  it.each(faults.filter(({ lasts }) => lasts))(
+    '$name: is asked again each minute, and used when it has to be',
+    async ({ spoil }) => {
+      void registry.run(clock, stop.signal).catch(() => undefined);
+      spoil('etcd-0');
+      await served('a read');
+      expect([...unfit.keys()]).toEqual(['http://etcd-0:2379']);
+      etcd.spoil('etcd-0', undefined);
+      etcd.putBack('etcd-0');
+      await clock.advance(61_000);
+      expect([...unfit.keys()]).toEqual([]);
+      for (const other of ['etcd-1', 'etcd-2']) etcd.cut('host', other);
+      await served('a read');
+      expect(registry.endpoint).toBe('http://etcd-0:2379');
+    },
+  );
+});
+
+it('every member is named with its reason when none serves', async () => {
+  await served('a read');
+  etcd.spoil('etcd-0', 'learner');
+  etcd.stop('etcd-1');
+  etcd.replace('etcd-2');
+  for (const call of ['a read', 'a write', 'a watch'] as const)
+    await expect(served(call)).rejects.toMatchObject({
+      kind: 'UNAVAILABLE',
+      message: expect.stringMatching(
+        /^no etcd endpoint can be used: etcd at http:\/\/etcd-0:2379: this member is a learner.*; etcd at http:\/\/etcd-1:2379: connection refused.*; etcd at http:\/\/etcd-2:2379: .*another cluster/,
+      ),
+    });
+});
+
+describe('a full database', () => {
+  it('is read and watched as ever, and a write names every member and the alarm once', async () => {
+    etcd.fill(true);
+    for (const call of ['a read', 'a list at a revision', 'a renewal', 'a watch'] as const)
+      await served(call);
+    const error = await outcome(registry.txn({ compare: [], success: [{ op: 'delete', key: 'x' }] }));
+    expect(error).toMatchObject({
+      kind: 'EXHAUSTED',
+      outcomeUnknown: false,
+      message:
+        'no etcd endpoint can be used: etcd at http://etcd-0:2379, http://etcd-1:2379, http://etcd-2:2379: ' +
+        'the etcd database is full (alarm NOSPACE), it accepts no writes',
+    });
+    expect(registry.endpoint).toBe('http://etcd-0:2379');
+    etcd.fill(false);
+    await served('a write');
+  });
+});
+
+describe('the cluster of the endpoints', () => {
+  it('is that of most, wherever a stranger is listed, and all strangers are named', async () => {
+    etcd.replace('etcd-0');
+    await served('a read');
+    expect([...unfit]).toEqual([
+      [
+        'http://etcd-0:2379',
+        expect.stringMatching(
+          /^etcd at http:\/\/etcd-0:2379: this member belongs to another cluster \([\da-f]+\) than the endpoints in use \([\da-f]+\)$/,
+        ),
+      ],
+    ]);
+  });
+
+  it('does not change to a stranger’s while its own members are away', async () => {
+    await served('a read');
+    etcd.replace('etcd-2');
+    etcd.stop('etcd-0');
+    etcd.stop('etcd-1');
+    for (let tries = 0; tries < 5; tries++) {
+      const error = await outcome(registry.range({ key }));
+      expect(error).toMatchObject({ kind: 'UNAVAILABLE' });
+      expect((error as RegistryError).message).toMatch(/refused.*another cluster/);
+    }
+    etcd.start('etcd-0');
+    etcd.start('etcd-1');
+    await served('a read');
+  });
+
+  it('does not change while one of its members is read from, however many are strangers’', async () => {
+    await served('a read');
+    etcd.fill(true);
+    etcd.replace('etcd-0');
+    etcd.replace('etcd-2');
+    await served('a read');
+    expect(await outcome(registry.leaseGrant(60))).toMatchObject({
+      kind: 'UNAVAILABLE',
+      outcomeUnknown: false,
+    });
+    await served('a read');
+  });
+
+  it('is another one after a restore under a new id, within one call', async () => {
+    await served('a read');
+    const backup = etcd.snapshot();
+    etcd.restore(backup);
+    await served('a read');
+    etcd.restore(backup);
+    await served('a watch');
+    expect([...unfit.keys()]).toEqual([]);
+  });
+
+  it('is another one after a restore although a member is still down', async () => {
+    await served('a read');
+    etcd.restore(etcd.snapshot());
+    etcd.stop('etcd-1');
+    await served('a read');
+  });
+
+  it('of a single endpoint is whatever it says', async () => {
+    registry = connect([etcd.member('etcd-0')]);
+    await served('a read');
+    etcd.restore(etcd.snapshot());
+    await served('a read');
+  });
+});
+
+describe('a proxy whose etcd goes away while a watch is open', () => {
+  /** Its streams stay open and say nothing; calls fail. */
+  function proxied(member: Registry): { readonly proxy: Registry; readonly lose: () => void } {
+    let lost = false;
+    const proxy = altered(member, {
+      range: (...call) => (lost ? Promise.reject(gone(member)) : member.range(...call)),
+      txn: (...call) => (lost ? Promise.reject(gone(member)) : member.txn(...call)),
+    });
+    const lose = () => {
+      lost = true;
+    };
+    return { proxy, lose };
+  }
+  const gone = ({ endpoint }: Registry) => new RegistryError('UNAVAILABLE', endpoint, 'no answer');
+
+  it('is left by the watch within a minute or so, which goes on elsewhere', async () => {
+    const [first, ...others] = etcd.connect('host');
+    if (first === undefined) throw new RangeError('no member');
+    const { proxy, lose } = proxied(first);
+    registry = connect([proxy, ...others]);
+    void registry.run(clock, stop.signal).catch(() => undefined);
+    const ended = outcome(
+      (async () => {
+        const request = { key: '/net/subnets/', rangeEnd: prefixEnd('/net/subnets/') };
+        for await (const _ of registry.watch(request, stop.signal)) lose();
+      })(),
+    );
+    await clock.advance(70_000);
+    expect(await ended).toMatchObject({ kind: 'UNAVAILABLE', message: 'no answer' });
+    await served('a watch');
+    expect(registry.endpoint).toBe('http://etcd-1:2379');
+  });
+
+  it('one that answers is left alone', async () => {
+    void registry.run(clock, stop.signal).catch(() => undefined);
+    let ended = false;
+    void outcome(
+      (async () => {
+        const request = { key: '/net/subnets/', rangeEnd: prefixEnd('/net/subnets/') };
+        for await (const _ of registry.watch(request, stop.signal)) continue;
+      })(),
+    ).catch(() => {
+      ended = true;
+    });
+    await clock.advance(600_000);
+    expect(ended).toBe(false);
+    expect(etcd.watchers).toBe(1);
+  });
+});
+
+it('asks nothing twice of a member that serves', async () => {
+  for (let times = 0; times < 5; times++) await served('a read');
+  expect(etcd.calls).toMatchObject({ range: 5, txn: 3 });
+});
