@@ -7,7 +7,7 @@ import { EtcdV2Store } from '../subnet/etcd/v2-store.ts';
 import { EtcdAddresses } from '../subnet/etcd-addresses.ts';
 import { type MeasuredCall, measured } from '../subnet/measured.ts';
 import type { OldStore } from '../subnet/old-store.ts';
-import type { Registry } from '../subnet/registry.ts';
+import type { EtcdAlarm, Registry } from '../subnet/registry.ts';
 import { nodeFiles } from './files.ts';
 import type { EtcdAccess } from './options/etcd-access.ts';
 import { systemClock } from './system-clock.ts';
@@ -18,6 +18,8 @@ export interface EtcdMembers {
   readonly security: EtcdSecurity;
   readonly oldStore: OldStore;
   readonly addresses: EtcdAddresses;
+  /** The alarms of etcd's members, by the first one that tells them; none when nobody does. */
+  readonly alarms: (signal: AbortSignal) => Promise<readonly EtcdAlarm[]>;
 }
 
 /** Connects nothing yet: a member is reached at its first call. `onCall` is told how each call ends. */
@@ -43,7 +45,12 @@ export function etcdMembers(
   const options = { clock: systemClock, security, addresses };
   const members = etcdEndpoints.map(({ url }) => connectMember(url, options));
   const urls = etcdEndpoints.map(({ url }) => url);
-  const common = { security, oldStore: new EtcdV2Store(urls, security), addresses };
+  const alarms = async (signal: AbortSignal) => {
+    const asked = members.map((member) => member.alarms(signal));
+    const answers = await Promise.allSettled(asked);
+    return answers.find((answer) => answer.status === 'fulfilled')?.value ?? [];
+  };
+  const common = { security, oldStore: new EtcdV2Store(urls, security), addresses, alarms };
   if (onCall === undefined) return { ...common, members };
   return { ...common, members: members.map((member) => measured(member, systemClock, onCall)) };
 }

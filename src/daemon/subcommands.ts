@@ -15,6 +15,7 @@ import { TroubleLog } from '../runtime/trouble.ts';
 import { holderText } from '../subnet/holder.ts';
 import { type KeyValue, RegistryError } from '../subnet/registry.ts';
 import { rotate } from '../subnet/rotation.ts';
+import { configKey } from '../subnet/subnet-key.ts';
 import { type EtcdMembers, etcdMembers } from './etcd-members.ts';
 import { daemonOf, daemonsBeside, holderText as lockHolderText } from './file-lock.ts';
 import { nodeFiles } from './files.ts';
@@ -85,7 +86,7 @@ export async function releaseLease(
   for (const warning of warnings) complain(warning);
   const { lease, etcdPrefix } = options;
   const { members, oldStore } = await connect(options);
-  const registry = rotate(members);
+  const registry = rotate(members, { configKey: configKey(etcdPrefix) });
   const { signal } = new AbortController();
   const onTerminal = process.stdin.isTTY && process.stderr.isTTY;
   try {
@@ -93,7 +94,6 @@ export async function releaseLease(
       'subnet' in lease ? lease : await hostTarget({ registry, oldStore, etcdPrefix }, lease.host, signal);
     if (typeof target === 'string') {
       complain(target);
-      complain('A lease can be named, too: lease release SUBNET, or --public-ip=ADDRESS');
       return 1;
     }
     const heldHere = await heldByThisHost(options);
@@ -165,7 +165,7 @@ async function hostTarget(
 /** `doctor`. */
 export async function diagnose(options: Options, warnings: readonly string[]): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
-  const { members, oldStore, notices, addresses } = await connect(options);
+  const { members, oldStore, notices, alarms, addresses } = await connect(options);
   const { statusSocket } = options;
   try {
     return await withKernel((kernel) =>
@@ -175,6 +175,7 @@ export async function diagnose(options: Options, warnings: readonly string[]): P
           members,
           oldStore,
           notices,
+          alarms,
           kernel,
           commands: systemCommands(),
           files: nodeFiles,

@@ -33,6 +33,7 @@ export async function examineHost(
       members,
       oldStore: new SimOldStore(),
       notices: { current: [] },
+      alarms: async () => (cluster.etcd.unfit.full ? [{ name: 'NOSPACE', member: 'e7cd' }] : []),
       kernel,
       files: host.files,
       commands: host.firewall,

@@ -61,7 +61,26 @@ describe('the doctor', () => {
   });
 
   const faults: readonly (readonly [string, () => void | Promise<void>, RegExp])[] = [
-    ['an etcd member that is down', () => cluster.etcd.stop('etcd-0'), /PROBLEM {2}etcd.*etcd-0.*refused/],
+    [
+      'an etcd member that is down',
+      () => cluster.etcd.stop('etcd-0'),
+      /PROBLEM {2}etcd at http:\/\/etcd-0:2379: connection refused/,
+    ],
+    [
+      'a learner among members that serve',
+      () => cluster.etcd.spoil('etcd-1', 'learner'),
+      /note {5}etcd at http:\/\/etcd-1:2379: this member is a learner/,
+    ],
+    [
+      'members of different clusters',
+      () => cluster.etcd.replace('etcd-0'),
+      /PROBLEM {2}the etcd endpoints belong to different clusters: http:\/\/etcd-0:2379 to [\da-f]+; http:\/\/etcd-1:2379, http:\/\/etcd-2:2379 to [\da-f]+\n.*\n(?!.*no network configuration)/,
+    ],
+    [
+      'a full database',
+      () => cluster.etcd.fill(true),
+      /PROBLEM {2}etcd has raised the alarm NOSPACE \(member e7cd\): .*\n.*etcdctl alarm disarm/,
+    ],
     [
       'no configuration',
       () => cluster.etcd.delete(`${prefix}/config`),

@@ -1,4 +1,3 @@
-import { explanationOf } from '../../runtime/errors.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 import { poolSize } from '../../subnet/allocate.ts';
 import {
@@ -9,7 +8,7 @@ import {
 } from '../../subnet/config.ts';
 import { describeMissing } from '../../subnet/config-missing.ts';
 import type { OldStore } from '../../subnet/old-store.ts';
-import type { Registry } from '../../subnet/registry.ts';
+import { type EtcdAlarm, type Registry, RegistryError } from '../../subnet/registry.ts';
 import { configKey } from '../../subnet/subnet-key.ts';
 import { type Finding, failed, note, ok, problem } from './finding.ts';
 
@@ -27,36 +26,43 @@ export interface EtcdFacts {
   readonly etcdPrefix: string;
   /** What was noticed on the way to etcd. */
   readonly notices: Pick<TroubleLog, 'current'>;
+  /** The alarms of etcd's members; none when they cannot be had. */
+  readonly alarms: (signal: AbortSignal) => Promise<readonly EtcdAlarm[]>;
+}
+
+interface Answer {
+  readonly registry: Registry;
+  /** The configuration's. */
+  readonly text: string | undefined;
 }
 
 /** Asks every endpoint by itself: behind a rotation a dead one is not noticed until the others are gone. */
 export async function checkEtcd(
-  { members, oldStore, etcdPrefix, notices }: EtcdFacts,
+  { members, oldStore, etcdPrefix, notices, alarms }: EtcdFacts,
   signal: AbortSignal,
 ): Promise<EtcdReport> {
   const findings: Finding[] = [];
-  const clusters = new Set<string>();
+  const clusters = new Map<string, Answer[]>();
   const key = configKey(etcdPrefix);
-  let found: { readonly registry: Registry; readonly text: string | undefined } | undefined;
   const asked = await Promise.allSettled(members.map((registry) => registry.range({ key }, signal)));
   signal.throwIfAborted();
+  const othersServe = asked.some(({ status }) => status === 'fulfilled');
   for (const [index, registry] of members.entries()) {
     const answer = asked[index];
-    if (answer?.status === 'fulfilled') {
-      const { kvs, header } = answer.value;
-      findings.push(ok(`etcd at ${registry.endpoint} answers (revision ${header.revision})`));
-      clusters.add(header.clusterId);
-      found ??= { registry, text: kvs[0]?.value };
-    } else findings.push(problem(explanationOf(answer?.reason)));
+    if (answer?.status !== 'fulfilled') {
+      findings.push(unserved(answer?.reason, othersServe));
+      continue;
+    }
+    const { kvs, header } = answer.value;
+    findings.push(ok(`etcd at ${registry.endpoint} answers (revision ${header.revision})`));
+    const cluster = clusters.get(header.clusterId) ?? [];
+    clusters.set(header.clusterId, [...cluster, { registry, text: kvs[0]?.value }]);
   }
   findings.push(...notices.current.map((text) => note(text)));
-  if (clusters.size > 1)
-    findings.push(
-      problem(
-        'the etcd endpoints belong to different clusters',
-        'Give --etcd-endpoints of one cluster only.',
-      ),
-    );
+  if (clusters.size > 1) findings.push(differentClusters(clusters));
+  findings.push(...(await alarms(signal)).map(alarmFinding));
+  // As the daemon chooses: the cluster that most endpoints belong to.
+  const [[found] = []] = [...clusters.values()].toSorted((one, other) => other.length - one.length);
   if (found === undefined) return { findings };
   const { registry, text } = found;
   if (text === undefined) {
@@ -66,6 +72,40 @@ export async function checkEtcd(
   }
   const read = readConfig(key, text);
   return { findings: [...findings, ...read.findings], registry, ...(read.config && { config: read.config }) };
+}
+
+/** A learner among others that serve does no harm. */
+function unserved(error: unknown, othersServe: boolean): Finding {
+  if (!(error instanceof RegistryError)) return failed('etcd', error);
+  const say = error.kind === 'NOT_SERVING' && othersServe ? note : problem;
+  return say(error.message, error.remedy);
+}
+
+function differentClusters(clusters: ReadonlyMap<string, readonly Answer[]>): Finding {
+  const each = [...clusters].map(
+    ([id, answers]) =>
+      `${answers.map(({ registry }) => registry.endpoint).join(', ')} to ${BigInt(id).toString(16)}`,
+  );
+  return problem(
+    `the etcd endpoints belong to different clusters: ${each.join('; ')}`,
+    'Give --etcd-endpoints of one cluster only.',
+  );
+}
+
+const alarmTexts: Readonly<Record<string, readonly [text: string, remedy: string]>> = {
+  NOSPACE: [
+    'the database is full, etcd accepts no writes',
+    'Compact and defragment etcd, then: etcdctl alarm disarm',
+  ],
+  CORRUPT: [
+    'the data of the members differ, etcd accepts no writes',
+    'Find the corrupt member (etcdctl endpoint hashkv --cluster), replace it, then: etcdctl alarm disarm',
+  ],
+};
+
+function alarmFinding({ name, member }: EtcdAlarm): Finding {
+  const [text, remedy] = alarmTexts[name] ?? ['see its documentation', 'etcdctl alarm list'];
+  return problem(`etcd has raised the alarm ${name} (member ${member}): ${text}`, remedy);
 }
 
 function readConfig(key: string, text: string): { findings: readonly Finding[]; config?: NetworkConfig } {
