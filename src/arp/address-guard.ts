@@ -53,6 +53,7 @@ export class AddressGuard {
   readonly #lookedWake = new Wake();
   readonly #rivalWake = new Wake();
   #looked = false;
+  #asked = false;
   #rival: string | undefined;
   #holds = false;
   #carrier = true;
@@ -67,6 +68,11 @@ export class AddressGuard {
   /** The MAC address of another host that uses the address, as far as is known. */
   get rival(): string | undefined {
     return this.#rival;
+  }
+
+  /** Whether the link was asked for the address as it is now, and no other host has it. */
+  get alone(): boolean {
+    return this.#asked && this.#rival === undefined;
   }
 
   /** Resolves once the first probes were answered, or not; or when ARP cannot tell. */
@@ -89,7 +95,10 @@ export class AddressGuard {
   follow(target: GuardedAddress): void {
     const before = this.#target;
     this.#target = target;
-    if (target.index !== before.index || target.addresses.ipv4 !== before.addresses.ipv4) this.#moved.wake();
+    if (target.index === before.index && target.addresses.ipv4 === before.addresses.ipv4) return;
+    this.#looked = false;
+    this.#asked = false;
+    this.#moved.wake();
   }
 
   /** Takes in the links of now: one that was without carrier may have been put into another network. */
@@ -145,6 +154,7 @@ export class AddressGuard {
     try {
       this.#note(await station.probe(signal), station);
       notices.clear('arp', `ARP works on ${name}`);
+      this.#asked = true;
       this.#noteLooked();
       // Peers are to learn the new MAC address, if it is one, or where the address is now.
       if (!first) await this.#announceTwice(station, signal);

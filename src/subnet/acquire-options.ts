@@ -30,6 +30,8 @@ export interface AcquireOptions extends LeaseOptions {
 export interface AddressUse {
   /** The MAC address of the other host, as far as is known. */
   readonly rival: string | undefined;
+  /** Whether the link was asked for our IPv4 address as it is now, and no other host has it. */
+  readonly alone: boolean;
   /** Resolves once `rival` is known as far as it can be. */
   looked(signal: AbortSignal): Promise<void>;
   /** Resolves when `rival` is not `seen`, at once or later. */

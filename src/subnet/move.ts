@@ -1,5 +1,6 @@
 import type { PerFamily } from '../ip/ip.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
+import type { AddressUse } from './acquire-options.ts';
 import { carriesAny } from './holder.ts';
 import { formatLeaseValue, parseLease } from './lease.ts';
 import { listRange } from './list.ts';
@@ -52,9 +53,12 @@ export class Move {
     this.written.add(formatLeaseValue(this.#addresses));
   }
 
-  /** The target, unless another key carries one of its addresses: that is reported. Rejects with RegistryError. */
+  /**
+   * The target, unless another key carries one of its addresses: that is reported, but for an IPv4 address that no other host on the
+   * link has: the key was left behind. Rejects with RegistryError.
+   */
   async next(
-    options: LeaseOptions,
+    options: LeaseOptions & { readonly addressUse?: AddressUse },
     own: OwnLease,
     signal: AbortSignal,
   ): Promise<PerFamily<string> | undefined> {
@@ -65,13 +69,16 @@ export class Move {
       ...(target.ipv4 === undefined || target.ipv4 === ipv4 ? {} : { ipv4: target.ipv4 }),
       ...(target.ipv6 === undefined || target.ipv6 === ipv6 ? {} : { ipv6: target.ipv6 }),
     };
-    const { registry, subnetsPrefix } = options;
+    const { registry, subnetsPrefix, addressUse } = options;
     const { kvs } = await listRange(registry, subnetsPrefix, signal);
     const other = kvs.find((kv) => {
       const parsed = kv.key === own.key ? undefined : parseLease(subnetsPrefix, kv);
       return parsed !== undefined && 'lease' in parsed && carriesAny(changed, parsed.lease);
     });
-    if (other === undefined) {
+    if (other !== undefined && changed.ipv6 === undefined) await addressUse?.looked(signal);
+    const leftBehind = changed.ipv6 === undefined && addressUse?.alone === true;
+    if (other === undefined || leftBehind) {
+      this.#trouble.clear('address', 'no other host has the address');
       this.written.add(formatLeaseValue(target));
       return target;
     }

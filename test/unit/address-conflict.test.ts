@@ -207,6 +207,21 @@ it('a host that gets the address of another one while it runs says so, as does t
   expect([first, second].map(({ readiness }) => readiness.ready)).toEqual([true, true]);
 });
 
+it.each([
+  ['that nobody has moves to it', false],
+  ['that another host has does not', true],
+])('a host with a lease whose new address is named by another lease, %s', async (_, isTaken) => {
+  await start(peer, first, second);
+  const { address } = second;
+  await second.stop();
+  if (!isTaken) second.kernel.deleteLink('eth0');
+  readdress(first, address);
+  await pass(30_000);
+  const named = leases().filter((lease) => lease.address === address);
+  expect(named).toHaveLength(isTaken ? 1 : 2);
+  expect(reasons(first)).toMatch(isTaken ? /carries it already/ : /^$/);
+});
+
 describe('a start', () => {
   const readyAfter = async (host: SimHost) => {
     const startMs = cluster.clock.monotonic();
