@@ -54,6 +54,7 @@ export interface Wrappers {
   readonly registry?: (inner: Registry, host: SimHost) => Registry;
   readonly kernel?: (inner: Kernel, host: SimHost) => Kernel;
   readonly files?: (inner: Files, host: SimHost) => Files;
+  readonly arp?: (inner: Arp, host: SimHost) => Arp;
 }
 
 /** What a host needs of its cluster. */
@@ -160,7 +161,7 @@ export class SimHost {
       oldStore: new SimOldStore(),
       etcdAddresses: this.etcdAddresses,
       kernel,
-      arp: process.arp(this.#arp),
+      arp: process.arp(wrappers.arp?.(this.#arp, this) ?? this.#arp),
       files,
       trouble: new TroubleLog(clock, log),
       degraded: new TroubleLog(clock, log),

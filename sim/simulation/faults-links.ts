@@ -92,7 +92,6 @@ export const linkFaults: Readonly<Record<string, Fault>> = {
     apply: (world, { host: index, dice }) => {
       const host = world.host(index);
       world.unplug(host);
-      // Its own every time: two hosts with one address are another story.
       world.readdress(host, `10.211.${100 + index}.${1 + (dice % 250)}`);
       return () => world.plug(host);
     },

@@ -1,3 +1,4 @@
+import { addressFaults } from './faults-address.ts';
 import { etcdFaults } from './faults-etcd.ts';
 import { firewallFaults } from './faults-firewall.ts';
 import { hostFaults } from './faults-host.ts';
@@ -38,5 +39,6 @@ export const faults: ReadonlyMap<string, Fault> = new Map(
     ...kernelFaults,
     ...operatorFaults,
     ...firewallFaults,
+    ...addressFaults,
   }),
 );

@@ -7,6 +7,8 @@ import type { World } from './world.ts';
 
 /** Timers of one daemon; what is more is a leak. */
 const mostTimers = 60;
+/** So long two hosts may think that they have one subnet. */
+const sharedLimitMs = 30_000;
 
 /** What holds at any time: no daemon ends by itself or meets a mistake of its own. */
 export function checkDaemons(world: World): void {
@@ -17,6 +19,7 @@ export function checkDaemons(world: World): void {
       world.violate('no daemon ends by itself', `${host.name} ended: ${describe(host.ended.error)}`);
     }
   }
+  checkSharing(world);
   const { lines } = world.cluster.log;
   for (; world.linesSeen < lines.length; world.linesSeen++) {
     const line = lines[world.linesSeen];
@@ -29,6 +32,27 @@ export function checkDaemons(world: World): void {
   // Those of killed daemons end one by one.
   const most = mostTimers * (world.hosts.length + 4 + world.ends);
   if (pending > most) world.violate('timers do not pile up', `${pending} timers wait`);
+}
+
+/** No subnet has two hosts that both say that all is well: not for longer than it takes to notice. */
+function checkSharing(world: World): void {
+  const ready = new Map<string, SimHost[]>();
+  for (const host of world.present) {
+    const subnet = host.running && host.readiness.ready ? selfOf(host, 4)?.subnet.text : undefined;
+    // Of another host that has taken its subnet it may not have heard yet.
+    const knows = !host.clock.suspended && !world.hearsLate(host) && host.files.writeError === undefined;
+    if (subnet !== undefined && knows) ready.set(subnet, [...(ready.get(subnet) ?? []), host]);
+  }
+  for (const subnet of world.sharedSinceMs.keys())
+    if ((ready.get(subnet)?.length ?? 0) < 2) world.sharedSinceMs.delete(subnet);
+  for (const [subnet, hosts] of ready) {
+    if (hosts.length < 2) continue;
+    const sinceMs = world.sharedSinceMs.get(subnet) ?? world.nowMs;
+    world.sharedSinceMs.set(subnet, sinceMs);
+    if (world.nowMs - sinceMs <= sharedLimitMs) continue;
+    const names = hosts.map(({ name }) => name).join(' and ');
+    world.violate('8 no subnet has two owners', `${names} are ready with ${subnet}`);
+  }
 }
 
 /** What is not as it has to be with the daemons, at rest: each is up, and says that all is well, or what it waits for. */

@@ -1,5 +1,5 @@
 import { overlaps, parseSubnet, type Subnet } from '../../src/ip/ip.ts';
-import type { WatchEvent } from '../../src/subnet/registry.ts';
+import type { KeyValue, WatchEvent } from '../../src/subnet/registry.ts';
 import { occupiedSubnets } from '../../src/subnet/subnet-key.ts';
 import type { Writer } from '../etcd.ts';
 import type { Commit } from '../etcd-store.ts';
@@ -21,22 +21,37 @@ function checkEvent(world: World, host: SimHost, event: WatchEvent): void {
   const key = event.type === 'put' ? event.kv.key : event.key;
   const before = world.keys.get(key)?.kv;
   const holder = before && holderOf(before);
-  if (holder !== undefined && !world.hasBeen(host, holder))
+  // An address that two hosts have had says less than the etcd lease.
+  const isOwner = before !== undefined && world.leaseOwners.get(before.lease)?.has(host) === true;
+  const hasBeen = holder === undefined || holder === host.address || world.hasBeen(host, holder);
+  if (!hasBeen && !isOwner)
     world.violate(
       "8 another host's lease is never touched",
       `${host.name} ${event.type} ${key} of ${holder}`,
     );
+  if (event.type === 'delete' && before !== undefined && before.lease !== '0')
+    checkOwner(world, host, before);
   if (event.type === 'delete') return;
   const { lease } = event.kv;
   if (before?.lease === '0' && lease !== '0')
     world.violate('a reservation stays one', `${host.name} gave ${key} a lease`);
-  const owner = world.leaseOwners.get(lease) ?? host;
-  if (lease !== '0') world.leaseOwners.set(lease, owner);
-  if (owner !== host)
-    world.violate(
-      "8 another host's lease is never touched",
-      `${host.name} put ${key} on that of ${owner.name}`,
-    );
+  if (lease !== '0') checkOwner(world, host, event.kv);
+}
+
+/** A lease is put on a key by who was granted it, or has the address of a host that is away. */
+function checkOwner(world: World, host: SimHost, kv: KeyValue): void {
+  const owners = world.leaseOwners.get(kv.lease) ?? new Set([host]);
+  world.leaseOwners.set(kv.lease, owners);
+  const address = holderOf(kv);
+  const isThere = (owner: SimHost) => world.isOnLink(owner, address) && world.isOnLink(host);
+  const owner = owners.has(host) ? undefined : [...owners].find(isThere);
+  const isOwn = address === host.address;
+  if (!owners.has(host) && isOwn && owner === undefined) owners.add(host);
+  if (owners.has(host)) return;
+  world.violate(
+    "8 another host's lease is never touched",
+    `${host.name} put ${kv.key} on that of ${[...owners].map(({ name }) => name).join(' and ')}`,
+  );
 }
 
 /** A daemon that was started again keeps its subnet, unless somebody else has it by now (invariant 9). */

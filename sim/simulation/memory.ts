@@ -36,6 +36,9 @@ export interface Heard {
   readonly listed: boolean;
 }
 
+/** A host that was off the link is found by then. */
+const linkSettledMs = 5_000;
+
 /** A cluster under test with what is remembered of it, so that each step can be judged by what was before. */
 export class Memory {
   readonly scenario: Scenario;
@@ -55,8 +58,12 @@ export class Memory {
   readonly torn = new Set<SimHost>();
   /** Hosts that have left for good. */
   readonly gone = new Set<SimHost>();
-  /** Who put a key with an etcd lease first, by the lease. */
-  readonly leaseOwners = new Map<string, SimHost>();
+  /** Who has had each etcd lease: who put a key with it first, and who took it over while that one was away. */
+  readonly leaseOwners = new Map<string, Set<SimHost>>();
+  /** When a host's links changed last. */
+  readonly linkChangedMs = new Map<SimHost, number>();
+  /** Since when a subnet has two hosts that are both ready. */
+  readonly sharedSinceMs = new Map<string, number>();
   /** Every address a host has had, by host. */
   readonly addressesOf = new Map<SimHost, Set<string>>();
   /** Until when something is wrong, by host; faults of the whole cluster count for every host. Infinity: still. */
@@ -93,7 +100,14 @@ export class Memory {
       },
       etcd: { progressIntervalMs, lateWrites, ...(fragmentEvents > 0 ? { fragmentEvents } : {}) },
     });
-    for (const host of this.hosts) this.addressesOf.set(host, new Set([host.address]));
+    for (const host of this.hosts) {
+      this.addressesOf.set(host, new Set([host.address]));
+      const { onLinkChange } = host.kernel;
+      host.kernel.onLinkChange = () => {
+        this.linkChangedMs.set(host, this.nowMs);
+        onLinkChange();
+      };
+    }
     this.cluster.etcd.onHeard = (name, what) => this.#hear(name, what === 'list');
   }
 
@@ -120,6 +134,14 @@ export class Memory {
 
   hasBeen(host: SimHost, address: string | undefined): boolean {
     return address !== undefined && this.addressesOf.get(host)?.has(address) === true;
+  }
+
+  /** Whether ARP finds a host at this address, and has for a while; `undefined`: at whichever it has. */
+  isOnLink(host: SimHost, address = host.address): boolean {
+    const link = host.kernel.links().find(({ name }) => name === 'eth0');
+    const changedMs = Math.max(this.linkChangedMs.get(host) ?? 0, this.nowMs - this.untouchedMs(host));
+    const has = host.kernel.addresses().some((one) => one.address === address);
+    return link?.up === true && link.carrier && has && this.nowMs - changedMs > linkSettledMs;
   }
 
   violate(invariant: string, text: string): void {

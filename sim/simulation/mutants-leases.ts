@@ -8,8 +8,8 @@ export const leaseMutants: Readonly<Record<string, () => Wrappers>> = {
     registry: (inner) =>
       altered(inner, {
         txn: (request, signal) => {
-          const compare = request.compare.filter(({ target }) => target !== 'create');
-          return inner.txn({ ...request, compare }, signal);
+          const takes = request.compare.some(({ target }) => target === 'create');
+          return inner.txn({ ...request, compare: takes ? [] : request.compare }, signal);
         },
       }),
   }),
@@ -58,5 +58,16 @@ export const leaseMutants: Readonly<Record<string, () => Wrappers>> = {
           return await inner.txn({ ...request, success }, signal);
         },
       }),
+  }),
+  'the link is not heard': () => ({
+    arp: (inner) => ({
+      open: (...call) => {
+        const socket = inner.open(...call);
+        const next = async (signal: AbortSignal): Promise<never> => {
+          for (;;) await socket.next(signal);
+        };
+        return { send: (packet) => socket.send(packet), next, close: () => socket.close() };
+      },
+    }),
   }),
 };

@@ -71,6 +71,7 @@ export class World extends Memory {
   /** The host will not come back. */
   leave(host: SimHost): void {
     this.crash(host);
+    this.unplug(host);
     this.gone.add(host);
   }
 
