@@ -13,7 +13,7 @@ import { TroubleLog } from '../src/runtime/trouble.ts';
 import { EtcdAddresses } from '../src/subnet/etcd-addresses.ts';
 import type { Registry } from '../src/subnet/registry.ts';
 import { rotate } from '../src/subnet/rotation.ts';
-import { configKey } from '../src/subnet/subnet-key.ts';
+import { subnetsPrefix } from '../src/subnet/subnet-key.ts';
 import type { VirtualClock } from './clock.ts';
 import type { SimEtcd } from './etcd.ts';
 import { SimFiles } from './files.ts';
@@ -146,7 +146,7 @@ export class SimHost {
     this.notifier = new SimNotifier();
     const rotated = rotate(
       etcd.connect(this.name).map((member) => process.registry(member)),
-      { configKey: configKey(options.etcdPrefix) },
+      { leasesPrefix: subnetsPrefix(options.etcdPrefix) },
     );
     const registry = wrappers.registry?.(rotated, this) ?? rotated;
     const rawKernel = this.kernel.open();

@@ -10,7 +10,7 @@ import type { Logger } from '../runtime/logger.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
 import type { RegistryError } from '../subnet/registry.ts';
 import { rotate } from '../subnet/rotation.ts';
-import { configKey } from '../subnet/subnet-key.ts';
+import { subnetsPrefix } from '../subnet/subnet-key.ts';
 import { Daemon } from './daemon.ts';
 import { EtcdCalls } from './etcd-calls.ts';
 import { etcdMembers } from './etcd-members.ts';
@@ -142,7 +142,7 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
     calls.add(call),
   );
   const registry = rotate(members, {
-    configKey: configKey(options.etcdPrefix),
+    leasesPrefix: subnetsPrefix(options.etcdPrefix),
     onMove: tellMoves(log),
     // What the only endpoint fails with is no notice.
     ...(members.length > 1 && { onFitness: tellFitness(notices) }),

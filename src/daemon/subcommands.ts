@@ -15,7 +15,7 @@ import { TroubleLog } from '../runtime/trouble.ts';
 import { holderText } from '../subnet/holder.ts';
 import { type KeyValue, RegistryError } from '../subnet/registry.ts';
 import { rotate } from '../subnet/rotation.ts';
-import { configKey } from '../subnet/subnet-key.ts';
+import { subnetsPrefix } from '../subnet/subnet-key.ts';
 import { type EtcdMembers, etcdMembers } from './etcd-members.ts';
 import { daemonOf, daemonsBeside, holderText as lockHolderText } from './file-lock.ts';
 import { nodeFiles } from './files.ts';
@@ -86,7 +86,7 @@ export async function releaseLease(
   for (const warning of warnings) complain(warning);
   const { lease, etcdPrefix } = options;
   const { members, oldStore } = await connect(options);
-  const registry = rotate(members, { configKey: configKey(etcdPrefix) });
+  const registry = rotate(members, { leasesPrefix: subnetsPrefix(etcdPrefix) });
   const { signal } = new AbortController();
   const onTerminal = process.stdin.isTTY && process.stderr.isTTY;
   try {

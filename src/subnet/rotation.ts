@@ -21,8 +21,8 @@ export interface RotationOptions {
    * longer is.
    */
   readonly onFitness?: (endpoint: string, unfit: RegistryError | undefined) => void;
-  /** The key of the network configuration. With it a member is vetted before it is used; absent: members are trusted. */
-  readonly configKey?: string;
+  /** What the keys of all leases begin with. With it a member is vetted before it is used; absent: members are trusted. */
+  readonly leasesPrefix?: string;
 }
 
 /** Several members as one, with the loop that looks after those that are unfit. */
@@ -72,8 +72,8 @@ class Members implements Rotation {
   constructor(members: readonly [Registry, ...Registry[]], options: RotationOptions) {
     this.#members = members;
     this.#options = options;
-    const { configKey, onFitness } = options;
-    if (configKey !== undefined) this.#vetting = new Vetting(members, configKey, onFitness);
+    const { leasesPrefix, onFitness } = options;
+    if (leasesPrefix !== undefined) this.#vetting = new Vetting(members, leasesPrefix, onFitness);
   }
 
   get endpoint(): string {
@@ -167,7 +167,7 @@ class Members implements Rotation {
 
   /** A proxy keeps its streams open, and answers keepalive, when the etcd behind it is gone. A call tells. */
   async #checkStreams(member: Registry, signal: AbortSignal): Promise<void> {
-    const { configKey: key } = this.#options;
+    const { leasesPrefix: key } = this.#options;
     if (key === undefined) return;
     try {
       await member.range({ key, keysOnly: true }, signal);

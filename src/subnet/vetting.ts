@@ -1,4 +1,4 @@
-import { type Registry, RegistryError, type ResponseHeader, type TxnRequest } from './registry.ts';
+import { prefixEnd, type Registry, RegistryError, type ResponseHeader, type TxnRequest } from './registry.ts';
 
 /** The member belongs to another cluster than the endpoints that are in use. */
 class ForeignMember extends RegistryError {}
@@ -14,7 +14,7 @@ class ForeignMember extends RegistryError {}
 export class Vetting {
   readonly #members: readonly Registry[];
   readonly #onFitness: (endpoint: string, unfit: RegistryError | undefined) => void;
-  readonly #configKey: string;
+  readonly #leasesPrefix: string;
   readonly #question: TxnRequest;
   /** Those that served when they were asked, as long as no member has failed since. */
   readonly #vetted = new Set<Registry>();
@@ -23,14 +23,14 @@ export class Vetting {
 
   constructor(
     members: readonly Registry[],
-    configKey: string,
+    leasesPrefix: string,
     onFitness: (endpoint: string, unfit: RegistryError | undefined) => void = () => {},
   ) {
     this.#members = members;
     this.#onFitness = onFitness;
-    this.#configKey = configKey;
-    // Begins before the key: etcd 3.2 passes over the end of a range that is compared, and would find nothing at its start.
-    const range = { key: configKey.slice(0, -1), rangeEnd: `${configKey}\0` };
+    this.#leasesPrefix = leasesPrefix;
+    // The daemon's user may read all of this range. No key is at its start, which is all that etcd 3.2 compares: it ignores the end.
+    const range = { key: leasesPrefix, rangeEnd: prefixEnd(leasesPrefix) };
     this.#question = {
       compare: [{ ...range, target: 'create', op: '=', value: 0 }],
       success: [{ op: 'range', ...range }],
@@ -161,7 +161,7 @@ export class Vetting {
     return 2 * [...found.values()].filter((other) => other === id).length > this.#members.length;
   }
 
-  /** The id of a member's cluster; undefined when the user may not ask, as a call will say by its key. Rejects as the registry does. */
+  /** The id of a member's cluster; undefined when the user may not ask, as the calls that follow will say. Rejects as the registry does. */
   async #ask(member: Registry, signal: AbortSignal | undefined): Promise<string | undefined> {
     try {
       const { header, succeeded, ranges } = await member.txn(this.#question, signal);
@@ -171,7 +171,7 @@ export class Vetting {
       if (kind === 'PERMISSION_DENIED') return undefined;
       if (kind !== 'EXHAUSTED') throw error;
       // A full database takes no transaction at all in etcd 3.4, and is read from as ever.
-      return (await member.range({ key: this.#configKey, keysOnly: true }, signal)).header.clusterId;
+      return (await member.range({ key: this.#leasesPrefix, keysOnly: true }, signal)).header.clusterId;
     }
     throw new RegistryError(
       'NOT_SERVING',

@@ -31,7 +31,7 @@ const says: Readonly<Record<UnfitKind, string>> = {
   'cut off': 'no leader: this member is cut off from the majority of its cluster',
   full: 'the etcd database is full (alarm NOSPACE), it accepts no writes',
 };
-const configKey = '/net/config';
+
 const key = '/net/subnets/10.1.0.0-24';
 
 /** What members that answer and do not serve fail with, and that a rotation goes on to one that does. */
@@ -73,10 +73,10 @@ async function check(kind: UnfitKind, { unfit, fit, settled }: UnfitCluster): Pr
   ]) {
     const told: string[] = [];
     const registry = rotate(members, {
-      configKey,
+      leasesPrefix: '/net/subnets/',
       onFitness: (_, reason) => told.push(reason?.message ?? 'fit'),
     });
-    await settled(registry.txn({ compare: [], success: [put(configKey, '{}'), put(key, 'ours')] }));
+    await settled(registry.txn({ compare: [], success: [put('/net/config', '{}'), put(key, 'ours')] }));
     for (const [, make] of calls) await settled(make(registry));
     const { kvs } = await settled(one.range({ key: '/net/', rangeEnd: prefixEnd('/net/') }));
     expect(kvs).toHaveLength(2);

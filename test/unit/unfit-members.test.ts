@@ -6,7 +6,6 @@ import { prefixEnd, type Registry, RegistryError, type WatchBatch } from '../../
 import { type Rotation, rotate } from '../../src/subnet/rotation.ts';
 
 const names = ['etcd-0', 'etcd-1', 'etcd-2'];
-const configKey = '/net/config';
 const key = '/net/subnets/10.1.0.0-24';
 
 let clock: VirtualClock;
@@ -20,7 +19,6 @@ beforeEach(() => {
   stop = new AbortController();
   clock = new VirtualClock();
   etcd = new SimEtcd({ clock, members: names });
-  etcd.put(configKey, '{}');
   etcd.put(key, 'ours', etcd.grant(3_600));
   moves = [];
   unfit = new Map();
@@ -37,7 +35,7 @@ afterEach(async () => {
 
 function connect(members: readonly Registry[]): Rotation {
   return rotate(members, {
-    configKey,
+    leasesPrefix: '/net/subnets/',
     onMove: (from, to) => moves.push(`${from} → ${to}`),
     onFitness: (endpoint, reason) => {
       if (reason === undefined) unfit.delete(endpoint);
