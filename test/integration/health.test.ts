@@ -55,7 +55,7 @@ test('tells its figures to Prometheus', async () => {
   // The boot's calls are in it, although nobody had asked for metrics then.
   expect(body).toMatch(/^flannel_etcd_request_duration_seconds_count\{call="txn"\} [1-9]/m);
   expect(body).toMatch(
-    /^flannel_etcd_errors_total\{endpoint="http:\/\/127\.0\.0\.1:2379",call="range",kind="UNAVAILABLE"\}/m,
+    /^flannel_etcd_errors_total\{endpoint="http:\/\/127\.0\.0\.1:2379",call="txn",kind="UNAVAILABLE"\}/m,
   );
   expect(body).toMatch(/^flannel_own_lease_remaining_seconds 8\d{4}/m);
   expect(body).toMatch(/^flannel_build_info\{version="\d+\.\d+\.\d+"\} 1$/m);
