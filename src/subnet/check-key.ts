@@ -67,15 +67,16 @@ function isOwnWrite({ written, grants }: CheckOptions, { leaseId }: OwnLease, kv
 }
 
 /**
- * A value that names nobody was spoilt, and is put right; but not that of a key that was made since we had ours and hangs on a
- * lease that is not ours: it is another host's, which puts it right itself.
+ * A value that names nobody was spoilt, and is put right. But a key on a lease that is not ours is another host's, which puts it
+ * right itself, when it was made since we had ours, or comes from a restored backup of the time before.
  */
 function isSpoiltAnother(
   { addresses, grants, subnetsPrefix }: CheckOptions,
   own: OwnLease,
   kv: KeyValue,
 ): boolean {
-  if (kv.createRevision <= own.modRevision || isOwnKey(addresses, subnetsPrefix, kv)) return false;
+  const isOfNow = kv.createRevision <= own.modRevision && kv.modRevision >= own.modRevision;
+  if (isOfNow || isOwnKey(addresses, subnetsPrefix, kv)) return false;
   return kv.lease !== '0' && kv.lease !== own.leaseId && !grants.isOurs(kv.lease);
 }
 

@@ -40,4 +40,22 @@ describe('a subnet that another host took while this one was away', () => {
       expect(holder.held).toBe('10.1.7.0/24');
     },
   );
+
+  it('stays with it when a restored backup has its spoilt value from before', async () => {
+    const holder = world.host('10.211.0.2', options).start();
+    await world.clock.until('one has it', () => holder.held !== undefined, 60_000);
+    world.etcd.cut(holder.name);
+    const { lease = '0' } = world.etcd.get(key) ?? {};
+    world.etcd.put(key, '', lease);
+    const backup = world.etcd.snapshot();
+    world.etcd.delete(key);
+    const other = world.host('10.211.0.1', options).start();
+    await world.clock.until('another has it', () => other.held !== undefined, 60_000);
+    world.etcd.restore(backup);
+    await world.clock.advance(100_000);
+    expect(world.etcd.get(key)).toMatchObject({ value: '', lease });
+    expect(other.manager.state).toBe('contested');
+    world.etcd.heal(holder.name);
+    await world.clock.until('it is put right', () => world.etcd.get(key)?.value === valueOf(holder.ip));
+  });
 });
