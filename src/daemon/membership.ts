@@ -164,6 +164,7 @@ export class Membership implements Member {
       onLook: (links, addresses) => {
         guard.look(links);
         this.#bridge.look(links, addresses);
+        this.#options.parts.etcdAddresses.keepFrom(addresses.map(({ address }) => address));
       },
     });
     await firstOf<void>(signal, (inner) => [

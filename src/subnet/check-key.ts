@@ -3,6 +3,7 @@ import type { AddressDefence } from './address-defence.ts';
 import { isOwnKey, namesAnother } from './holder.ts';
 import { keepKey, keepLease, rewrite } from './keep-key.ts';
 import { formatLeaseValue } from './lease.ts';
+import type { NextMove } from './move.ts';
 import { type LeaseOptions, type OwnLease } from './own-lease.ts';
 import type { KeyValue } from './registry.ts';
 import { formatSubnetKey } from './subnet-key.ts';
@@ -12,7 +13,7 @@ export interface CheckOptions extends LeaseOptions {
   /** Answers who asks for our key. */
   readonly defence: AddressDefence;
   /** Addresses that the value is to name from now on, when this host has got other ones. */
-  readonly moveTo?: PerFamily<string> | undefined;
+  readonly nextMove?: NextMove | undefined;
   /** Values that this host has written, or may have without hearing of it. */
   readonly written: ReadonlySet<string>;
   /** Another host had our subnet when we looked last. */
@@ -52,9 +53,11 @@ export async function checkKey(
   );
   if (older) return { result: 'contested', by: older };
   grants.use(kv.lease);
-  const kept = options.moveTo
-    ? await move(options, kv, options.moveTo, signal)
-    : await keep(options, own, kv, signal);
+  const { nextMove } = options;
+  const kept =
+    nextMove !== undefined && (nextMove.atOnce || isAskedFor(own, kv))
+      ? await move(options, kv, nextMove.target, signal)
+      : await keep(options, own, kv, signal);
   if (kept === undefined) return again;
   noteLease(options, own, kept.leaseId);
   await grants.revokeUnused(signal);
@@ -78,6 +81,11 @@ function isSpoiltAnother(
   const isOfNow = kv.createRevision <= own.modRevision && kv.modRevision >= own.modRevision;
   if (isOfNow || isOwnKey(addresses, subnetsPrefix, kv)) return false;
   return kv.lease !== '0' && kv.lease !== own.leaseId && !grants.isOurs(kv.lease);
+}
+
+/** Whether somebody has put our key again as it is: who lives at the address that this host has lost asks for it. */
+function isAskedFor({ value, leaseId, modRevision }: OwnLease, kv: KeyValue): boolean {
+  return kv.value === value && kv.lease === leaseId && kv.modRevision > modRevision;
 }
 
 async function keep(options: CheckOptions, own: OwnLease, kv: KeyValue, signal: AbortSignal) {

@@ -15,12 +15,14 @@ interface Endpoint {
 /**
  * Where etcd is: the addresses that connections to it are tried or made at, and those the endpoints name themselves. Also an
  * address that does not answer: a route there may be the very reason. One is forgotten once a connection is open at another
- * and none is left there.
+ * and none is left there. Also from where: see {@link EtcdAddresses.keepFrom}.
  */
 export class EtcdAddresses {
   readonly #named: readonly string[];
   readonly #endpoints = new Map<string, Endpoint>();
   readonly #changed = new Wake();
+  /** What ends each connection that is open, with the address of this host that it was made from. */
+  readonly #local = new Map<() => void, string>();
   #current: readonly string[];
 
   /** `hosts`: those of the endpoints, names or addresses. */
@@ -69,6 +71,22 @@ export class EtcdAddresses {
     if (text === undefined || open === 0) return;
     at.open.set(text, open - 1);
     this.#forgetUnused(at);
+  }
+
+  /** A connection was made from this address of this host; `drop` ends it. To be called back when it has ended. */
+  opened(local: string, drop: () => void): () => void {
+    const text = destinationAddress(local);
+    if (text !== undefined) this.#local.set(drop, text);
+    return () => this.#local.delete(drop);
+  }
+
+  /**
+   * This host has these addresses now. A connection from one that it has lost is dead, which would show only when keepalive
+   * has waited for 14 s; calls in it are made anew over another one at once.
+   */
+  keepFrom(addresses: readonly string[]): void {
+    const held = new Set(addresses);
+    for (const [drop, local] of this.#local) if (!held.has(local)) drop();
   }
 
   #look(endpoint: string, address: string) {

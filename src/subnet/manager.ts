@@ -55,7 +55,7 @@ export class LeaseManager {
     };
     this.#schedule = new RenewalSchedule(clock, options.renewMarginMs, log, options.activity);
     this.#defence = new AddressDefence(clock, trouble);
-    this.#move = new Move(trouble, options.addresses);
+    this.#move = new Move(clock, trouble, options.addresses);
   }
 
   get state(): LeaseState {
@@ -131,8 +131,9 @@ export class LeaseManager {
     const waiting = this.state === 'contested' || this.state === 'moving';
     const changed = seen && (seen.rawValue !== own.value || seen.leaseId !== own.leaseId);
     if (seen === undefined ? gone : changed || seen.modRevision > own.modRevision) this.#wake.wake();
-    // What was in our way may be gone.
+    // What was in our way may be gone, or has changed.
     else if (waiting && update.type === 'delta' && update.removed.length > 0) this.#wake.wake();
+    else if (known.some(({ key }) => this.#move.waitsFor(key))) this.#wake.wake();
   }
 
   /** Renews and guards the lease until `signal` aborts, then rejects with its reason. Nothing else ends it. */
@@ -165,7 +166,9 @@ export class LeaseManager {
         }
         // What another host does is looked at rarely; an etcd that is back is not to be waited for long.
         const policy = outcome === 'waits' ? contestedPolicy : renewPolicy;
-        await this.#wake.waitAtMost(clock, failures.waitMs(policy, random), signal);
+        const waitMs = failures.waitMs(policy, random);
+        const dueMs = Math.ceil(this.#move.dueMs - clock.monotonic());
+        await this.#wake.waitAtMost(clock, dueMs > 0 ? Math.min(waitMs, dueMs) : waitMs, signal);
       }
     } finally {
       activity?.end(RENEWAL_LOOP);
@@ -195,12 +198,12 @@ export class LeaseManager {
   /** Whether all is well with our key. */
   async #check(own: OwnLease, signal: AbortSignal): Promise<boolean> {
     const asked = this.#schedule.now();
-    const moveTo = await this.#move.next(this.#options, own, signal);
+    const nextMove = await this.#move.next(this.#options, own, signal);
     const checked = await checkKey(
       {
         ...this.#options,
         defence: this.#defence,
-        moveTo,
+        nextMove,
         written: this.#move.written,
         contested: this.#state === 'contested',
         onLost: () => this.#lost(own),

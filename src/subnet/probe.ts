@@ -4,8 +4,10 @@ import type { Lease } from './lease.ts';
 import type { LeaseOptions } from './own-lease.ts';
 import { RegistryError } from './registry.ts';
 
+/** Who has not answered by then does not live. */
+export const probeMs = 2_000;
 /** When the key is looked at again after it was put, in ms from then. A daemon that lives answers in a few round trips. */
-const looksMs = [250, 750, 2_000];
+const looksMs = [250, 750, probeMs];
 
 /**
  * Finds out whether a host that lives holds a lease, by putting its key again as it is: a daemon that sees its own key put by
@@ -41,8 +43,11 @@ export async function probe(
   return 'quiet';
 }
 
-/** `gone`: its etcd lease is dead, so nobody has renewed it, and etcd is about to delete the key. */
-async function putAgain(
+/**
+ * Asks: puts the key of a lease again as it is. Resolves to its new revision; undefined when it changed meanwhile; `gone`: its etcd
+ * lease is dead, so nobody has renewed it, and etcd is about to delete the key. Rejects with RegistryError.
+ */
+export async function putAgain(
   options: LeaseOptions,
   lease: Lease,
   signal: AbortSignal,

@@ -119,3 +119,14 @@ describe('the addresses of etcd', () => {
     expect(addresses.current).toContain('10.0.0.200');
   });
 });
+
+it('connections from an address that this host has lost are dropped, and no others', () => {
+  const dropped: string[] = [];
+  const open = (local: string) => addresses.opened(local, () => void dropped.push(local));
+  for (const local of ['10.0.0.5', 'fd00::5', 'fe80::5%eth0', '::1']) open(local);
+  open('10.0.0.6')();
+  addresses.keepFrom(['10.0.0.5', 'fd00::5', 'fe80::5', '::1', '10.0.0.9']);
+  expect(dropped).toEqual([]);
+  addresses.keepFrom(['10.0.0.9', 'fe80::5', '::1']);
+  expect(dropped).toEqual(['10.0.0.5', 'fd00::5']);
+});

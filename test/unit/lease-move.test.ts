@@ -239,7 +239,7 @@ describe('L6: when the host’s address changes while no daemon runs', () => {
 });
 
 describe('L6: an address that another key carries', () => {
-  it.each([
+  const names: readonly [string, string, string, PerFamily<string>][] = [
     ['PublicIP', '10.1.9.0-24', valueOf(newIp), { ipv4: newIp, ipv6: 'fd00::1' }],
     [
       'PublicIPv6',
@@ -247,44 +247,129 @@ describe('L6: an address that another key carries', () => {
       valueOf('10.211.0.2', 'fd00::77'),
       { ipv4: ip, ipv6: 'fd00::77' },
     ],
-  ])(
-    'as its %s: nothing is written, both are named; moved when that key goes',
+  ];
+
+  it.each(names)(
+    'as its %s, a dead host’s: the lease moves once nobody has answered for it',
     async (_, name, value, to) => {
-      world.etcd.put(prefix + name, value, world.etcd.grant(5 * 86_400));
+      const dead = { key: prefix + name, value, lease: world.etcd.grant(5 * 86_400) };
+      world.etcd.put(dead.key, value, dead.lease);
       const host = await started(dual);
       const { held } = host;
-      const before = world.kvs;
       host.manager.moveTo(to);
-      await world.clock.advance(12 * hourMs);
-      expect(world.kvs).toEqual(before);
+      await world.clock.advance(1_500);
       expect(host.manager.state).toBe('moving');
-      for (const part of [name, familyText(to), 'etcdctl'])
-        expect(host.trouble.current.join()).toContain(part);
-      expect(world.log.lines.filter(({ fields }) => fields['what'] === 'address').length).toBeLessThan(8);
-      world.etcd.delete(prefix + name);
-      await world.clock.until('the move', () => host.held !== undefined, 1_000);
+      await world.clock.advance(2_000);
       expect(host.held).toBe(held);
+      expect(host.manager.addresses).toEqual(to);
+      expect(world.etcd.get(dead.key)).toMatchObject(dead);
       expect(host.trouble.current).toEqual([]);
-      expect(world.keys).toHaveLength(1);
+      expect(world.log.lines.filter(({ fields }) => fields['event'] === 'trouble')).toEqual([]);
     },
   );
 
-  it('and that the host gives up again is no trouble any more', async () => {
-    world.etcd.put(`${prefix}10.1.9.0-24`, valueOf(newIp));
+  it('a dead host’s whose etcd lease is gone as well: it moves at once', async () => {
+    const lease = world.etcd.grant(86_400);
+    world.etcd.put(`${prefix}10.1.9.0-24`, valueOf(newIp), lease);
     const host = await started();
+    host.onStart = () => {};
+    world.etcd.revoke(lease);
     host.manager.moveTo({ ipv4: newIp });
-    await world.clock.advance(1_000);
+    await world.clock.advance(500);
+    expect(host.manager.addresses).toEqual({ ipv4: newIp });
+  });
+
+  it('a living host’s: nothing is changed, both are named; moved when that host has gone', async () => {
+    const host = await started();
+    const { held } = host;
+    const other = world.host(newIp).start();
+    await world.clock.until('a lease', () => other.held !== undefined, 60_000);
+    const before = world.kvs.map(({ key, value, lease }) => ({ key, value, lease }));
+    host.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(12 * hourMs);
+    expect(world.kvs).toMatchObject(before);
+    expect(host.manager.state).toBe('moving');
+    const { key = '' } = other.manager.lease ?? {};
+    for (const part of [key, newIp, 'etcdctl']) expect(host.trouble.current.join()).toContain(part);
+    expect(world.log.lines.filter(({ fields }) => fields['what'] === 'address').length).toBeLessThan(10);
+    expect(world.log.events('lease-probed').length).toBeLessThan(12 * 7 + 10);
+    expect(other.held).toBeDefined();
+    await other.crash();
+    await world.clock.until('the move', () => host.held !== undefined, 700_000);
+    expect(host.held).toBe(held);
+    expect(host.trouble.current).toEqual([]);
+  });
+
+  it('and that the host gives up again is no trouble any more', async () => {
+    const host = await started();
+    const other = world.host(newIp).start();
+    await world.clock.until('a lease', () => other.held !== undefined, 60_000);
+    host.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(3_000);
     expect(host.trouble.current).toHaveLength(1);
     host.manager.moveTo({ ipv4: ip });
     expect(host.trouble.current).toEqual([]);
     await world.clock.advance(1_000);
     expect(host.held).toBeDefined();
   });
+
+  it('a former one of its own is no other host’s', async () => {
+    const host = await started({ hostIdentity: 1 });
+    const { leaseId = '' } = host.manager.lease ?? {};
+    world.etcd.put(`${prefix}10.1.9.0-24`, valueOf(newIp), leaseId);
+    host.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(200);
+    expect(host.held).toBeDefined();
+    expect(host.manager.addresses).toEqual({ ipv4: newIp });
+    expect(world.log.events('lease-probed')).toEqual([]);
+  });
 });
 
-function familyText({ ipv4, ipv6 }: PerFamily<string>): string {
-  return `${ipv4} and ${ipv6}`;
-}
+describe('L6: hosts that exchange their addresses', () => {
+  it.each([2, 3])(
+    '%i of them, at once or one after the other, keep their subnets',
+    async (count) => {
+      for (const apartMs of [0, 1, 500, 1_000, 1_900, 2_500, 30_000]) {
+        const ips = Array.from({ length: count }, (_, index) => `10.211.1.${index + 1}`);
+        const hosts = ips.map((one) => world.host(one, { hostIdentity: world.hosts.length + 1 }).start());
+        await world.clock.until('leases', () => hosts.every(({ held }) => held !== undefined), 60_000);
+        await world.clock.advance(100);
+        const before = hosts.map(({ held }) => held);
+        for (const [index, host] of hosts.entries()) {
+          host.manager.moveTo({ ipv4: ips[(index + 1) % count] ?? '' });
+          await world.clock.advance(apartMs);
+        }
+        await world.clock.until('all moved', () => hosts.every(({ held }) => held !== undefined), 70_000);
+        expect(hosts.map(({ held }) => held)).toEqual(before);
+        const carried = world.kvs.map(({ value }) => value).toSorted();
+        expect(carried).toEqual(ips.map((one) => valueOf(one)).toSorted());
+        for (const host of hosts) {
+          expect(host.trouble.current).toEqual([]);
+          await host.stop();
+        }
+        for (const { lease } of world.kvs) world.etcd.revoke(lease);
+      }
+    },
+    30_000,
+  );
+
+  it('a host that takes the address of one that moves to a dead host’s gets a subnet of its own', async () => {
+    for (const afterMs of [0, 100, 500, 1_000, 1_900, 2_100, 5_000]) {
+      const dead = world.etcd.grant(86_400);
+      world.etcd.put(`${prefix}10.1.9.0-24`, valueOf(newIp), dead);
+      const host = await started({ hostIdentity: 1 });
+      const { held } = host;
+      host.manager.moveTo({ ipv4: newIp });
+      await world.clock.advance(afterMs);
+      const second = world.host(ip, { hostIdentity: 2 }).start();
+      await world.clock.until('both', () => host.held !== undefined && second.held !== undefined, 70_000);
+      expect(host.held).toBe(held);
+      expect(second.held).not.toBe(held);
+      for (const one of [host, second]) await one.stop();
+      for (const { lease } of world.kvs) world.etcd.revoke(lease);
+    }
+  }, 30_000);
+});
 
 it('L6: a move that etcd was away for is made soon after etcd is back', async () => {
   const host = await started();

@@ -59,7 +59,12 @@ export class Connecting {
       addresses.tried(endpoint, address);
       socket.once('close', () => addresses.ended(endpoint, address));
     });
-    socket.once('connect', () => addresses.made(endpoint, socket.remoteAddress ?? ''));
+    socket.once('connect', () => {
+      addresses.made(endpoint, socket.remoteAddress ?? '');
+      const local = socket.localAddress ?? '';
+      const drop = () => socket.destroy(new Error(`the address ${local} of this host is gone`));
+      socket.once('close', addresses.opened(local, drop));
+    });
   }
 }
 
