@@ -4,6 +4,8 @@ import { decodeRoute } from './decode-route.ts';
 import type { KernelEvent, Link, LinkAddress } from './kernel.ts';
 import { familyOf, IFA, IFA_F, IFF, IFLA, NLM_F, RTM } from './rtnetlink.ts';
 
+/** Nested attributes have a flag in their type. */
+const NLA_TYPE_MASK = 0x3fff;
 /** struct ifinfomsg and struct ifaddrmsg. */
 const LINK_HEADER_BYTES = 16;
 const ADDRESS_HEADER_BYTES = 8;
@@ -19,10 +21,15 @@ export function decodeLink(payload: Buffer): Link | undefined {
   let mac: string | undefined;
   // What other kinds of links have is no Ethernet address.
   const hasArp = readU16.call(payload, 2) === ARPHRD_ETHER && (flags & IFF.NOARP) === 0;
+  const altNames: string[] = [];
   forEachAttribute(payload.subarray(LINK_HEADER_BYTES), (type, data) => {
-    if (type === IFLA.IFNAME) name = data.toString('utf8', 0, data.indexOf(0));
+    if (type === IFLA.IFNAME) name = textOf(data);
     else if (type === IFLA.MTU) mtu = readU32.call(data, 0);
     else if (type === IFLA.ADDRESS && hasArp && data.length === 6) mac = macText(data);
+    else if ((type & NLA_TYPE_MASK) === IFLA.PROP_LIST)
+      forEachAttribute(data, (property, text) => {
+        if (property === IFLA.ALT_IFNAME) altNames.push(textOf(text));
+      });
   });
   return {
     index: readU32.call(payload, 4),
@@ -32,6 +39,7 @@ export function decodeLink(payload: Buffer): Link | undefined {
     carrier: (flags & IFF.LOWER_UP) !== 0,
     loopback: (flags & IFF.LOOPBACK) !== 0,
     ...(mac !== undefined && { mac }),
+    ...(altNames.length > 0 && { altNames }),
   };
 }
 
@@ -43,9 +51,11 @@ export function decodeAddress(payload: Buffer): LinkAddress | undefined {
   let flags = payload[2] ?? 0;
   let local: string | undefined;
   let peer: string | undefined;
+  let label = '';
   forEachAttribute(payload.subarray(ADDRESS_HEADER_BYTES), (type, data) => {
     if (type === IFA.LOCAL) local = addressText(data);
     else if (type === IFA.ADDRESS) peer = addressText(data);
+    else if (type === IFA.LABEL) label = textOf(data);
     else if (type === IFA.FLAGS) flags = readU32.call(data, 0);
   });
   // IFA_ADDRESS is the other end of a point-to-point link; IPv6 leaves IFA_LOCAL out when there is none.
@@ -56,6 +66,8 @@ export function decodeAddress(payload: Buffer): LinkAddress | undefined {
     linkIndex: readU32.call(payload, 4),
     address,
     prefixLength: payload[1] ?? 0,
+    // Without a colon it is the name of the link, or the one it had before.
+    ...(label.includes(':') && { label }),
     scope: scopeName(payload[3] ?? 0),
     deprecated: (flags & IFA_F.DEPRECATED) !== 0,
     // The same bit means "secondary" in IPv4.
@@ -109,6 +121,11 @@ function forEachAttribute(attributes: Buffer, visit: (type: number, data: Buffer
 
 function macText(bytes: Buffer): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
+}
+
+function textOf(data: Buffer): string {
+  const end = data.indexOf(0);
+  return data.toString('utf8', 0, end < 0 ? data.length : end);
 }
 
 function scopeName(scope: number): LinkAddress['scope'] {

@@ -93,6 +93,8 @@ export interface Link {
   readonly loopback: boolean;
   /** Its Ethernet address, as `02:00:00:00:00:01`; absent when it has none, or does no ARP. */
   readonly mac?: string;
+  /** Further names (`ip link property add … altname`); absent when there is none. */
+  readonly altNames?: readonly string[];
 }
 
 export interface LinkAddress {
@@ -101,6 +103,8 @@ export interface LinkAddress {
   /** Canonical text of the address itself, never of a point-to-point peer. */
   readonly address: string;
   readonly prefixLength: number;
+  /** IPv4: `eth0:1`, as ifconfig shows an address by itself; absent when it is the name of the link or there is none. */
+  readonly label?: string;
   readonly scope: 'global' | 'link' | 'host' | 'other';
   readonly deprecated: boolean;
   readonly temporary: boolean;

@@ -48,11 +48,11 @@ export const RTM_F_CLONED = 0x200;
 export const RTNH_F_ONLINK = 4;
 
 export const IFF = { UP: 0x1, LOOPBACK: 0x8, NOARP: 0x80, LOWER_UP: 0x10000 } as const;
-export const IFLA = { ADDRESS: 1, IFNAME: 3, MTU: 4, EXT_MASK: 29 } as const;
+export const IFLA = { ADDRESS: 1, IFNAME: 3, MTU: 4, EXT_MASK: 29, PROP_LIST: 52, ALT_IFNAME: 53 } as const;
 /** Leaves the counters out of a link dump. */
 export const RTEXT_FILTER_SKIP_STATS = 8;
 
-export const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
+export const IFA = { ADDRESS: 1, LOCAL: 2, LABEL: 3, FLAGS: 8 } as const;
 export const IFA_F = {
   TEMPORARY: 0x1,
   DADFAILED: 0x8,

@@ -122,6 +122,17 @@ test('a host address that a cluster manager added is no match for the leased add
   expect(await addressesOf({ ifaces: ['eth0'] })).toEqual({ ipv4: '10.99.0.2' });
 });
 
+test('another name of an interface is taken for it, and the label of an address is not', async () => {
+  await host.ip('link property add dev eth0 altname enp3s0f1np1-uplink altname uplink');
+  await host.ip('addr add 10.99.0.9/24 dev eth0 label eth0:1');
+  for (const iface of ['enp3s0f1np1-uplink', 'uplink'])
+    expect(await choose({ ifaces: [iface] })).toMatchObject({ name: 'eth0' });
+  expect((await kernel.links()).find(({ name }) => name === 'lo')?.altNames).toBeUndefined();
+  await expect(choose({ ifaces: ['eth0:1'] })).rejects.toThrow(
+    'eth0:1 is the label of the address 10.99.0.9 of eth0, not an interface: use --iface=10.99.0.9 or --iface=eth0',
+  );
+});
+
 test('a temporary address is never chosen, also where packets leave by it', async () => {
   for (const [name, value] of [
     ['use_tempaddr', 2],

@@ -161,6 +161,17 @@ describe('iface', () => {
     expect(await choose(makeHost(), wanted)).toBe(expected);
   });
 
+  it('another name of an interface is as good, a label of an address is told', async () => {
+    const kernel = makeHost();
+    kernel.createLink('eth3', { altNames: ['uplink', 'eth1'] });
+    kernel.addAddress('eth3', '10.3.0.1/24', { label: 'eth3:7' });
+    expect(await choose(kernel, { ifaces: ['uplink'] })).toBe('eth3 10.3.0.1 1500');
+    expect(await choose(kernel, { ifaces: ['eth1'] })).toBe('eth1 192.168.7.1 1500');
+    expect(await choose(kernel, { ifaces: ['eth3:7'] })).toContain(
+      'eth3:7 is the label of the address 10.3.0.1 of eth3, not an interface: use --iface=10.3.0.1 or --iface=eth3',
+    );
+  });
+
   it('without an address of each family it does not do for both', async () => {
     const kernel = makeHost();
     kernel.removeAddress('eth1', 'fd00:7::1/64');

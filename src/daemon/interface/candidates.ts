@@ -41,8 +41,17 @@ export function wantedAddress(wanted: WantedInterface, family: Family): string |
 function byElement(host: HostNetwork, families: readonly Family[], element: string): Candidate | string {
   if (element === '') return byDefaultRoute(host, families);
   if (parseAddress(element) !== undefined) return byAddress(host, families, element);
-  const link = host.links.find(({ name }) => name === element);
-  return link === undefined ? `there is no interface ${excerpt(element)}` : { link, addresses: {} };
+  const link =
+    host.links.find(({ name }) => name === element) ??
+    host.links.find(({ altNames }) => altNames?.includes(element));
+  if (link !== undefined) return { link, addresses: {} };
+  const labelled = host.addresses.find(({ label }) => label === element);
+  const holder = host.links.find(({ index }) => index === labelled?.linkIndex);
+  if (labelled === undefined || holder === undefined) return `there is no interface ${excerpt(element)}`;
+  return (
+    `${excerpt(element)} is the label of the address ${labelled.address} of ${holder.name}, not an interface: ` +
+    `use --iface=${labelled.address} or --iface=${holder.name}`
+  );
 }
 
 /** The very address that was asked for, whatever its rank. */
