@@ -134,6 +134,11 @@ export abstract class EtcdFaults {
     this.#streamDelaysMs.set(host, ms);
   }
 
+  /** A host has got or lost addresses: connections from those that it has again live on. */
+  readdressed(host: string): void {
+    for (const stream of this.streams) if (stream.host === host) stream.nudge();
+  }
+
   /** Ends the open watch streams of a host (by default of all), with what is on its way. */
   cutWatches(host?: string): void {
     for (const stream of this.streams) if (host === undefined || stream.host === host) stream.cut();

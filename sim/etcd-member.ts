@@ -12,9 +12,10 @@ import {
   type WatchBatch,
   type WatchRequest,
 } from '../src/subnet/registry.ts';
+import { type HostEnd, SimConnection } from './etcd-connection.ts';
 import type { EtcdFaults } from './etcd-faults.ts';
 import type { LeaseTable } from './etcd-leases.ts';
-import type { Way } from './etcd-network.ts';
+import { silence, type Way } from './etcd-network.ts';
 import { type EtcdStore, Refusal } from './etcd-store.ts';
 import type { Asked } from './etcd-unfit.ts';
 import { type Link, reasons, SimStream, type WatchSource } from './etcd-watch.ts';
@@ -55,12 +56,16 @@ export class SimMember implements Registry {
   readonly #name: string;
   readonly #home: ClusterAccess;
   readonly #closing = new AbortController();
+  readonly #connection: SimConnection;
 
-  constructor(cluster: ClusterAccess, name: string, host: string) {
+  constructor(cluster: ClusterAccess, name: string, host: string, end?: HostEnd) {
     this.endpoint = `http://${name}:2379`;
     this.#home = cluster;
     this.#name = name;
     this.#host = host;
+    this.#connection = new SimConnection(cluster.clock, end, () => {
+      for (const stream of cluster.streams) if (stream.host === host && stream.member === name) stream.cut();
+    });
   }
 
   /** Whose member is at this address. */
@@ -119,6 +124,7 @@ export class SimMember implements Registry {
     this.#closing.signal.throwIfAborted();
     this.#count('watch');
     const either = AbortSignal.any([signal, this.#closing.signal]);
+    this.#connection.use();
     await this.#travel(either);
     if (this.#way.requests === 'ok') this.#throwIfRefused('read');
     yield* new SimStream(this.#source(), request).messages(either);
@@ -126,6 +132,7 @@ export class SimMember implements Registry {
 
   close(): void {
     this.#closing.abort(this.#error('UNAVAILABLE', 'closed'));
+    this.#connection.close();
   }
 
   #source(): WatchSource {
@@ -160,18 +167,24 @@ export class SimMember implements Registry {
     this.#count(kind);
     const { faults } = this.#cluster;
     const write = asked === 'write';
-    const either =
-      signal === undefined ? this.#closing.signal : AbortSignal.any([signal, this.#closing.signal]);
-    await this.#travel(either);
-    await this.#arrive(write, answer, either);
-    this.#throwIfRefused(asked, kind);
-    const result = this.#carryOut(write, answer);
-    await this.#travel(either);
-    // Renewals are the leader's affair alone: a member passes them on whatever it has applied.
-    const back = kind === 'leaseKeepAlive' && this.#lags ? 'ok' : this.#way.answers;
-    if (back !== 'ok') throw await this.#failure(back, write, either);
-    faults.onHeard(this.#host, 'answer');
-    return result;
+    const dropped = this.#connection.use();
+    const stops = [this.#closing.signal, ...(signal === undefined ? [] : [signal])];
+    const either = AbortSignal.any([...stops, dropped]);
+    try {
+      await this.#travel(either);
+      await this.#arrive(write, answer, either);
+      this.#throwIfRefused(asked, kind);
+      const result = this.#carryOut(write, answer);
+      await this.#travel(either);
+      // Renewals are the leader's affair alone: a member passes them on whatever it has applied.
+      const back = kind === 'leaseKeepAlive' && this.#lags ? 'ok' : this.#way.answers;
+      if (back !== 'ok') throw await this.#failure(back, write, either);
+      faults.onHeard(this.#host, 'answer');
+      return result;
+    } catch (error) {
+      const lost = dropped.aborted && error === dropped.reason;
+      throw lost ? this.#error('UNAVAILABLE', 'Connection dropped', write) : error;
+    }
   }
 
   #throwIfRefused(asked: Asked, kind?: keyof Calls): void {
@@ -182,7 +195,7 @@ export class SimMember implements Registry {
   }
 
   get #way(): Way {
-    return this.#cluster.faults.network.way(this.#host, this.#name);
+    return this.#connection.stranded ? silence : this.#cluster.faults.network.way(this.#host, this.#name);
   }
 
   get #lags(): boolean {
@@ -197,7 +210,9 @@ export class SimMember implements Registry {
     const { requests } = this.#way;
     if (requests === 'ok') return;
     const { late } = this.#cluster.faults;
-    const waits = write && requests !== 'refused' && late?.survives === true;
+    // What a host sends from an address that it has lost does not leave it.
+    const leaves = requests !== 'refused' && !this.#connection.stranded;
+    const waits = write && leaves && late?.survives === true;
     if (waits)
       late.keep(
         () => this.#way.requests,

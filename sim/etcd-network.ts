@@ -16,6 +16,8 @@ export interface Way {
 
 const good: Way = { requests: 'ok', answers: 'ok', streams: 'ok', muted: false };
 const all = (link: Link): Way => ({ requests: link, answers: link, streams: link, muted: false });
+/** Nothing gets through in either direction. */
+export const silence: Way = all('silent');
 
 /**
  * The members, the ways between them and those between them and the hosts, each way in one direction. The leader stays as long
@@ -91,7 +93,7 @@ export class EtcdNetwork {
   way(host: string, member: string): Way {
     const name = `${host} ${member}`;
     const state = this.#members.get(member);
-    if (this.#cutLinks.has(name) || state === 'frozen') return all('silent');
+    if (this.#cutLinks.has(name) || state === 'frozen') return silence;
     if (state === 'stopped') return all('refused');
     const leader = this.#leader;
     if (leader === undefined || !this.#reaches(leader, member)) return all('no-leader');

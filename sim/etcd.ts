@@ -1,6 +1,7 @@
 import type { Clock } from '../src/runtime/clock.ts';
 import type { Random } from '../src/runtime/random.ts';
 import type { KeyValue } from '../src/subnet/registry.ts';
+import type { HostEnd } from './etcd-connection.ts';
 import { EtcdFaults } from './etcd-faults.ts';
 import { LateWrites } from './etcd-late.ts';
 import { LeaseTable } from './etcd-leases.ts';
@@ -99,14 +100,14 @@ export class SimEtcd extends EtcdFaults {
   }
 
   /** A connection of `host` to a member. */
-  member(name: string, host = 'host'): SimMember {
+  member(name: string, host = 'host', end?: HostEnd): SimMember {
     if (!this.members.includes(name)) throw new RangeError(`no member ${name}`);
-    return new SimMember(this.access, name, host);
+    return new SimMember(this.access, name, host, end);
   }
 
   /** Connections of `host` to all members, in their order. */
-  connect(host: string): readonly SimMember[] {
-    return this.members.map((name) => this.member(name, host));
+  connect(host: string, end?: HostEnd): readonly SimMember[] {
+    return this.members.map((name) => this.member(name, host, end));
   }
 
   // What an operator does beside the daemons: no call is counted and no fault is in the way.

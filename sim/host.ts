@@ -16,6 +16,7 @@ import { rotate } from '../src/subnet/rotation.ts';
 import { subnetsPrefix } from '../src/subnet/subnet-key.ts';
 import type { VirtualClock } from './clock.ts';
 import type { SimEtcd } from './etcd.ts';
+import type { HostEnd } from './etcd-connection.ts';
 import { SimFiles } from './files.ts';
 import { SimFirewall } from './firewall.ts';
 import { HostClock } from './host-clock.ts';
@@ -118,6 +119,7 @@ export class SimHost {
     const macPrefix = ['02', '00', ...bytes].join(':');
     this.kernel = new SimKernel({ clock: cluster.clock, latencyMs: kernelLatencyMs, macPrefix });
     this.#arp = cluster.segment.join(this.kernel);
+    this.kernel.onAddresses = () => cluster.etcd.readdressed(this.name);
     const linkIndex = this.kernel.createLink('eth0');
     this.kernel.addAddress('eth0', `${this.address}/16`);
     this.kernel.addRoute({ dst: '0.0.0.0/0', gateway: '10.211.0.1', linkIndex });
@@ -145,7 +147,7 @@ export class SimHost {
     const log = process.log(logs.of(this.name));
     this.notifier = new SimNotifier();
     const rotated = rotate(
-      etcd.connect(this.name).map((member) => process.registry(member)),
+      etcd.connect(this.name, this.#end).map((member) => process.registry(member)),
       { leasesPrefix: subnetsPrefix(options.etcdPrefix) },
     );
     const registry = wrappers.registry?.(rotated, this) ?? rotated;
@@ -187,6 +189,19 @@ export class SimHost {
     });
   }
 
+  /** Its connections to etcd come from its first address; without one they take another way, which is never lost. */
+  get #end(): HostEnd {
+    const addresses = () => this.kernel.addresses();
+    return {
+      source: () => addresses().find(({ family, scope }) => family === 4 && scope === 'global')?.address,
+      holds: (text) => addresses().some(({ address }) => address === text),
+      opened: (local, drop) => this.etcdAddresses.opened(local, drop),
+    };
+  }
+
+  /** How often it was booted since the beginning. */
+  boots = 0;
+
   /** Set when the daemon has ended by itself; what it failed with, if it did. */
   ended: { readonly error: unknown } | undefined;
 
@@ -204,6 +219,7 @@ export class SimHost {
   reboot(): void {
     if (this.#run !== undefined) throw new Error(`${this.name} is running`);
     this.files.clear();
+    this.boots++;
     this.#identity += 100_000;
   }
 

@@ -64,6 +64,8 @@ export class SimKernel {
   readonly latencyMs: number;
   /** Whether the daemon has CAP_NET_ADMIN. */
   capable = true;
+  /** Told when an address has come or gone. */
+  onAddresses: () => void = () => {};
   /** Told of every message of a daemon's that was carried out. */
   onDaemonChange: (change: DaemonChange) => void = () => {};
   /** Told of every change of a link. */
@@ -168,6 +170,7 @@ export class SimKernel {
     this.#addresses.add(address);
     this.#emit({ type: 'address-added', address });
     this.#connect(address);
+    this.onAddresses();
   }
 
   /** Changes the flags of an address, as the end of duplicate address detection does. Throws EADDRNOTAVAIL. */

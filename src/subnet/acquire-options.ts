@@ -22,6 +22,8 @@ export interface AcquireOptions extends LeaseOptions {
   readonly hostIdentity?: number;
   /** Absent: whether another host uses this host's addresses is not known. */
   readonly addressUse?: AddressUse;
+  /** Leases that were granted here and that another daemon answered for, under the values they had: not asked for again. */
+  readonly theirs: Map<string, string>;
   readonly exhaustion: Exhaustion;
   readonly mix: FamilyMix;
 }

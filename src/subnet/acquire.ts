@@ -27,12 +27,12 @@ const listsPerPass = 4;
 export async function acquireLease(options: AcquireOptions, signal: AbortSignal): Promise<OwnLease> {
   const { addresses, registry, grants, subnetsPrefix } = options;
   let preferred = options.hint;
-  /** Leases that nobody answered for, and those that another daemon of this host holds. */
+  /** Leases that nobody answered for. */
   const vetted = new Set<string>();
-  const theirs = new Set<string>();
-  for (let lists = 0; lists < listsPerPass + vetted.size + theirs.size; lists++) {
+  const answered = new Set<string>();
+  for (let lists = 0; lists < listsPerPass + vetted.size + 2 * answered.size; lists++) {
     const { kvs } = await listRange(registry, subnetsPrefix, signal);
-    const own = findOwn({ ...options, theirs }, kvs);
+    const own = findOwn(options, kvs);
     const { chosen, unfit } = own;
     await refuseSharedAddress(options, chosen?.lease, signal);
     if (chosen !== undefined) grants.use(chosen.lease.leaseId);
@@ -51,7 +51,9 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
       if (answer === 'quiet') vetted.add(doubtful.key);
       else if (answer === 'answered') {
         if (isOwnLease(addresses, doubtful)) throw new AddressInUseError(addresses, { key: doubtful.key });
-        theirs.add(doubtful.key);
+        // A host that asks, too, does so once: who holds it answers each time.
+        if (answered.has(doubtful.key)) options.theirs.set(doubtful.key, doubtful.rawValue);
+        else answered.add(doubtful.key);
       }
       continue;
     }
@@ -98,16 +100,15 @@ function isProven({ addresses, grants, hint }: AcquireOptions, lease: Lease): bo
 
 /**
  * Whether a lease may be in use by somebody else: one that carries our address by another host that was given the same one (behind
- * NAT, or all of a template's copies), one that was granted here by a second daemon of this host, at another address. What
- * subnet.env says this host had is ours, and so is what was granted here for our address; but for another host that has been seen to
- * have the address, and may have taken the lease over while this one was away.
+ * NAT, or all of a template's copies), unless it was granted here or is what subnet.env says this host had; one that carries another
+ * address by a host that has got that one since, or by a second daemon of this host. Either by another host that has been seen to
+ * have our address, and may have taken the lease over while this one was away.
  */
 function isDoubtful(options: AcquireOptions, lease: Lease): boolean {
   const { addresses, grants, hint, hostIdentity, addressUse } = options;
   if (hostIdentity === undefined) return false;
-  if (addressUse?.rival !== undefined) return true;
-  if (isHinted(hint, lease) && isOwnLease(addresses, lease)) return false;
-  return !(grants.isOurs(lease.leaseId) && isOwnLease(addresses, lease));
+  if (addressUse?.rival !== undefined || !isOwnLease(addresses, lease)) return true;
+  return !(grants.isOurs(lease.leaseId) || isHinted(hint, lease));
 }
 
 /** Takes the preferred or random free subnets; undefined when it is time to list again. */

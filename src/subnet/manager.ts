@@ -19,7 +19,8 @@ import { Exhaustion } from './pool-exhausted.ts';
 import type { KeyValue } from './registry.ts';
 import { type Moment, RENEWAL_LOOP, RenewalSchedule, stuckMs } from './renewal-schedule.ts';
 
-export interface LeaseManagerOptions extends Omit<AcquireOptions, 'grants' | 'exhaustion' | 'mix'> {
+export interface LeaseManagerOptions
+  extends Omit<AcquireOptions, 'grants' | 'theirs' | 'exhaustion' | 'mix'> {
   /** Those of a manager before this one, so that none is forgotten; absent: new ones. */
   readonly grants?: Grants;
   readonly trouble: TroubleLog;
@@ -50,6 +51,7 @@ export class LeaseManager {
     this.#base = {
       ...options,
       grants: options.grants ?? new Grants(registry, random, hostIdentity),
+      theirs: new Map(),
       exhaustion: new Exhaustion(() => clock.monotonic()),
       mix: new FamilyMix(log, subnetsPrefix),
     };

@@ -5,7 +5,7 @@ import type { Grants } from './grants.ts';
 import { isOwnLease } from './holder.ts';
 import { type Lease, parseLease } from './lease.ts';
 import type { KeyValue } from './registry.ts';
-import type { LeaseSubnets } from './subnet-key.ts';
+import { type LeaseSubnets, parseSubnetKey } from './subnet-key.ts';
 import { overlapsKey } from './take.ts';
 
 /** A lease of this host, and those of its subnets that it goes on with. */
@@ -32,18 +32,18 @@ interface OwnKeysOptions {
   readonly pools: PerFamily<PoolConfig>;
   readonly grants: Pick<Grants, 'isOurs'>;
   readonly hint?: LeaseSubnets | undefined;
-  /** Keys that another daemon was found to hold, although they look like ours. */
-  readonly theirs?: ReadonlySet<string>;
+  /** Keys, with their values, that another daemon was found to hold although they look like ours. */
+  readonly theirs?: ReadonlyMap<string, string>;
 }
 
 /**
  * The lease to go on with, of those that carry our address and those that this host was granted since it was booted: its address
  * may have changed while no daemon ran, even to one that the lease of a dead host names, and its containers are in its own
- * subnet. When none fits they are given back, but for reservations, which are the operator's.
+ * subnet. When none fits they are given back, but for reservations, which are the operator's. What subnet.env names and neither
+ * carries our address nor was granted here may be in use by a flanneld, which answers nobody, since our lease ended.
  *
- * The best first: a reservation (a key without a lease) for our address; what this host was granted and had when subnet.env was
- * written; what two of these three say (granted here, named in subnet.env, carries our address); what was granted here; what carries
- * our address. Among equals one that needs no change, then one whose IPv4 subnet can stay, then the first in byte order, as
+ * The best first: a reservation (a key without a lease) for our address; what two of three say (granted here, named in subnet.env,
+ * carries our address), the first two above all; what was granted here; what carries our address. Among equals one that needs no change, then one whose IPv4 subnet can stay, then the first in byte order, as
  * flanneld chooses.
  *
  * A subnet that overlaps an older key of somebody else does not fit: it is what a crash left before we could give way to it.
@@ -81,11 +81,20 @@ function ownLeases(options: OwnKeysOptions, kvs: readonly KeyValue[]): Lease[] {
   const own: Lease[] = [];
   for (const kv of kvs) {
     const ours = grants.isOurs(kv.lease);
-    if ((!ours && !mayName(addresses, kv.value)) || theirs?.has(kv.key)) continue;
+    if ((!ours && !mayName(addresses, kv.value)) || theirs?.get(kv.key) === kv.value) continue;
     const parsed = parseLease(subnetsPrefix, kv);
     if ('lease' in parsed && (ours || isOwnLease(addresses, parsed.lease))) own.push(parsed.lease);
+    else if (ours) own.push(...spoiltLease(subnetsPrefix, kv));
   }
   return own;
+}
+
+/** Somebody has spoilt the value of a key that was put here: it is put right. */
+function spoiltLease(subnetsPrefix: string, kv: KeyValue): Lease[] {
+  const subnets = parseSubnetKey(subnetsPrefix, kv.key);
+  if (subnets === undefined) return [];
+  const { key, value: rawValue, createRevision, modRevision, lease: leaseId } = kv;
+  return [{ key, subnets, value: { backendType: '' }, rawValue, createRevision, modRevision, leaseId }];
 }
 
 /**

@@ -210,6 +210,29 @@ describe('L6: when the host’s address changes while no daemon runs', () => {
     expect([first, second].flatMap((host) => host.trouble.current)).toEqual([]);
   });
 
+  it('but not when the host that got the old address in the meantime holds it', async () => {
+    const pools = { ipv4: poolOf('10.1.7.0/24', '10.1.8.0/24') };
+    const host = await started({ hostIdentity: 1, pools });
+    const { lease } = host.manager;
+    await host.stop();
+    const next = world.host(ip, { hostIdentity: 2, pools }).start();
+    await world.clock.until('it takes over', () => next.held !== undefined, 60_000);
+    expect(next.manager.lease?.key).toBe(lease?.key);
+    const free = world.etcd.grant(86_400);
+    const [last = ''] = ['10.1.7.0-24', '10.1.8.0-24'].filter((name) => prefix + name !== lease?.key);
+    world.etcd.put(prefix + last, valueOf('10.211.0.9'), free);
+    host.options = { ...host.options, addresses: { ipv4: newIp }, ...(lease && { hint: lease.subnets }) };
+    host.start();
+    await world.clock.advance(hourMs);
+    // It asks twice, as another that asks may seem to answer, and not each time it looks for a free subnet.
+    expect(world.log.events('lease-probed')).toHaveLength(3);
+    expect(host.trouble.current.join()).toContain('no free subnet');
+    world.etcd.revoke(free);
+    await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+    expect(next.held).not.toBe(host.held);
+    expect(next.trouble.current).toEqual([]);
+  });
+
   it('but not when the host was booted in between: a lease under another address may be another host’s', async () => {
     const host = await restarted(2, true, newIp);
     expect(host.manager.lease?.origin).toBe('new');
