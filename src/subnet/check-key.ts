@@ -14,8 +14,8 @@ export interface CheckOptions extends LeaseOptions {
   readonly defence: AddressDefence;
   /** Addresses that the value is to name from now on, when this host has got other ones. */
   readonly nextMove?: NextMove | undefined;
-  /** Values that this host has written, or may have without hearing of it. */
-  readonly written: ReadonlySet<string>;
+  /** Whether this host has written a value, or may have without hearing of it; `granted`: on an etcd lease granted here. */
+  readonly wrote: (value: string, granted: boolean) => boolean;
   /** Another host had our subnet when we looked last. */
   readonly contested: boolean;
   /** Told when our key is found to be gone, before it is taken again. */
@@ -65,8 +65,9 @@ export async function checkKey(
 }
 
 /** Our own doing although it names other addresses, those before or after a move: nobody else puts a key on our lease. */
-function isOwnWrite({ written, grants }: CheckOptions, { leaseId }: OwnLease, kv: KeyValue): boolean {
-  return written.has(kv.value) && (kv.lease === leaseId || grants.isOurs(kv.lease));
+function isOwnWrite({ wrote, grants }: CheckOptions, { leaseId }: OwnLease, kv: KeyValue): boolean {
+  const granted = grants.isOurs(kv.lease);
+  return (granted || kv.lease === leaseId) && wrote(kv.value, granted);
 }
 
 /**

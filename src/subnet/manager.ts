@@ -206,7 +206,7 @@ export class LeaseManager {
         ...this.#options,
         defence: this.#defence,
         nextMove,
-        written: this.#move.written,
+        wrote: (value, granted) => this.#move.wrote(value, granted),
         contested: this.#state === 'contested',
         onLost: () => this.#lost(own),
       },

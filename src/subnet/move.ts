@@ -13,6 +13,10 @@ import type { KeyValue } from './registry.ts';
 const firstRefusalMs = 60_000;
 const longestRefusalMs = 600_000;
 
+/** So many writes of our own do not take effect late within this time. */
+const lateWrites = 4;
+const lateWritesMs = 60_000;
+
 /** A lease in the way of the move, whose holder was asked whether it lives. */
 interface Asked {
   /** As it was asked for. */
@@ -43,13 +47,30 @@ export class Move {
    * Every value that this host has written, or may have: an unanswered write can take effect long after another one, and an etcd that
    * is restored has an old one again.
    */
-  readonly written = new Set<string>();
+  readonly #written = new Set<string>();
+  /** When such a value was found that another host may have put. */
+  readonly #found: { readonly value: string; readonly atMs: number }[] = [];
 
   constructor(clock: Clock, trouble: TroubleLog, addresses: PerFamily<string>) {
     this.#clock = clock;
     this.#trouble = trouble;
     this.#addresses = addresses;
-    this.written.add(formatLeaseValue(addresses));
+    this.#written.add(formatLeaseValue(addresses));
+  }
+
+  /**
+   * Whether this host may have written a value that is found in its key. Nobody else puts a key on an etcd lease that was granted here
+   * (`granted`). On another, which was left behind once, so may a host that has had the same addresses: it does so again and again.
+   */
+  wrote(value: string, granted: boolean): boolean {
+    if (!this.#written.has(value) || granted) return this.#written.has(value);
+    const nowMs = this.#clock.monotonic();
+    this.#found.push({ value, atMs: nowMs });
+    if (this.#found.length > lateWrites) this.#found.shift();
+    const [first] = this.#found;
+    const often = this.#found.length === lateWrites && this.#found.every((one) => one.value === value);
+    if (often && first !== undefined && nowMs - first.atMs < lateWritesMs) this.#written.delete(value);
+    return this.#written.has(value);
   }
 
   /** The addresses in use: those that etcd is known to hold. */
@@ -81,7 +102,7 @@ export class Move {
     this.#addresses = this.#target ?? this.#addresses;
     this.#target = undefined;
     this.#asked = undefined;
-    this.written.add(formatLeaseValue(this.#addresses));
+    this.#written.add(formatLeaseValue(this.#addresses));
   }
 
   /**
@@ -97,7 +118,7 @@ export class Move {
   ): Promise<NextMove | undefined> {
     const target = this.#target;
     if (target === undefined) return undefined;
-    this.written.add(formatLeaseValue(target));
+    this.#written.add(formatLeaseValue(target));
     const { kvs } = await listRange(options.registry, options.subnetsPrefix, signal);
     const other = this.#otherHolder(options, target, own, kvs);
     // The link tells of IPv4, as far as it has been asked already.

@@ -219,7 +219,7 @@ it.each([
   await pass(30_000);
   const named = leases().filter((lease) => lease.address === address);
   expect(named).toHaveLength(isTaken ? 1 : 2);
-  expect(reasons(first)).toMatch(isTaken ? /carries it already/ : /^$/);
+  expect(reasons(first)).toMatch(isTaken ? /holds the lease/ : /^$/);
 });
 
 describe('a start', () => {

@@ -376,6 +376,26 @@ describe('L6: hosts that exchange their addresses', () => {
     30_000,
   );
 
+  it('two that both keep one lease, as the first was suspended while the other took it over, do not write without end', async () => {
+    const first = await started({ hostIdentity: 1 });
+    first.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(1_000);
+    first.manager.moveTo({ ipv4: ip });
+    await world.clock.advance(1_000);
+    world.etcd.cut(first.name);
+    const second = world.host(ip, { hostIdentity: 2 }).start();
+    await world.clock.until('it takes over', () => second.held !== undefined, 60_000);
+    second.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(1_000);
+    world.etcd.heal(first.name);
+    const { revision } = world.etcd;
+    await world.clock.advance(hourMs);
+    expect(world.etcd.revision - revision).toBeLessThan(40);
+    // Who was granted the lease keeps it.
+    expect(first.manager.state).toBe('held');
+    expect(second.manager.state).toBe('contested');
+  });
+
   it('a host that takes the address of one that moves to a dead host’s gets a subnet of its own', async () => {
     for (const afterMs of [0, 100, 500, 1_000, 1_900, 2_100, 5_000]) {
       const dead = world.etcd.grant(86_400);
