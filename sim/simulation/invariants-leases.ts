@@ -35,11 +35,13 @@ function checkEvent(world: World, host: SimHost, event: WatchEvent): void {
   const { lease } = event.kv;
   if (before?.lease === '0' && lease !== '0')
     world.violate('a reservation stays one', `${host.name} gave ${key} a lease`);
-  if (lease !== '0') checkOwner(world, host, event.kv);
+  // Who puts a key again as it is asks whether somebody holds it.
+  const asks = before?.value === event.kv.value && before.lease === lease;
+  if (lease !== '0') checkOwner(world, host, event.kv, asks);
 }
 
 /** A lease is put on a key by who was granted it, or has the address of a host that is away. */
-function checkOwner(world: World, host: SimHost, kv: KeyValue): void {
+function checkOwner(world: World, host: SimHost, kv: KeyValue, asks = false): void {
   const owners = world.leaseOwners.get(kv.lease) ?? new Set([host]);
   world.leaseOwners.set(kv.lease, owners);
   const address = holderOf(kv);
@@ -47,7 +49,7 @@ function checkOwner(world: World, host: SimHost, kv: KeyValue): void {
   const owner = owners.has(host) ? undefined : [...owners].find(isThere);
   const isOwn = address === host.address;
   if (!owners.has(host) && isOwn && owner === undefined) owners.add(host);
-  if (owners.has(host)) return;
+  if (owners.has(host) || asks) return;
   world.violate(
     "8 another host's lease is never touched",
     `${host.name} put ${kv.key} on that of ${[...owners].map(({ name }) => name).join(' and ')}`,
