@@ -67,7 +67,8 @@ describe('the units on a host with systemd', () => {
     const verdict = await host.exec('systemd-analyze', 'security', '--no-pager', UNIT);
     const score = /exposure level for flanneld\.service: ([\d.]+)/.exec(verdict)?.[1];
     expect(Number(score)).toBeGreaterThan(0);
-    expect(Number(score)).toBeLessThanOrEqual(2);
+    // 0.1 of it is the packet socket that ARP needs.
+    expect(Number(score)).toBeLessThanOrEqual(2.1);
   });
 
   test('Docker waits as long as flanneld waits for the network configuration, then gets its subnet', async () => {
