@@ -98,6 +98,7 @@ export class AddressGuard {
     if (target.index === before.index && target.addresses.ipv4 === before.addresses.ipv4) return;
     this.#looked = false;
     this.#asked = false;
+    this.#over(`${before.addresses.ipv4} on ${before.name} is not this host's address any more`);
     this.#moved.wake();
   }
 
@@ -132,7 +133,11 @@ export class AddressGuard {
       if (!(error instanceof ArpError)) return await clock.sleep(retryMs, signal);
       this.#noteLooked();
       if (isLinkDown(error)) return await clock.sleep(retryMs, signal);
-      notices.report('arp', `whether another host uses ${address} is not known: ${messageOf(error)}`);
+      const unknown = `whether another host uses ${address} is not known: ${messageOf(error)}`;
+      notices.report('arp', unknown);
+      // A queue or a table that is full now is not so later.
+      if (!isFinal(error)) return await clock.sleep(recheckMs, signal);
+      this.#over(unknown);
     }
     this.#noteLooked();
     await untilAborted(signal);
@@ -290,6 +295,13 @@ class Station {
   }
 }
 
-function isLinkDown(error: unknown): boolean {
-  return error instanceof ArpError && ['ENETDOWN', 'ENODEV', 'ENXIO'].includes(error.errno);
+function isLinkDown({ errno }: ArpError): boolean {
+  return ['ENETDOWN', 'ENODEV', 'ENXIO'].includes(errno);
+}
+
+/** What stays so until the daemon is started in another way, or the link is another one. */
+function isFinal({ errno }: ArpError): boolean {
+  return ['EPERM', 'EACCES', 'EAFNOSUPPORT', 'EPROTONOSUPPORT', 'EOPNOTSUPP', 'EINVAL', 'ENOSYS'].includes(
+    errno,
+  );
 }

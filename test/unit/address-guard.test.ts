@@ -342,4 +342,48 @@ describe('where ARP cannot be used', () => {
     expect(one.notices.current).toEqual([]);
     expect(segment.sent).toEqual([]);
   });
+
+  it('for a while, it is tried again: a conflict that ended meanwhile is over', async () => {
+    const other = new Station();
+    const one = new Station();
+    let full = false;
+    const arp: Arp = {
+      open: (index, guarded) => {
+        const socket = one.arp.open(index, guarded);
+        return {
+          next: (signal) => socket.next(signal),
+          close: () => socket.close(),
+          send: (packet) => {
+            if (full) throw new ArpError('ENOBUFS', 'cannot send: ENOBUFS');
+            socket.send(packet);
+          },
+        };
+      },
+    };
+    const guard = one.start({ arp });
+    guard.hold();
+    await clock.advance(1_000);
+    expect(guard.rival).toBe(other.mac);
+    full = true;
+    await clock.advance(6_000);
+    expect(one.notices.current.join()).toContain('ENOBUFS');
+    other.sim.removeAddress('eth0', `${address}/24`);
+    full = false;
+    await clock.advance(30_000);
+    expect([guard.rival, one.trouble.current, one.notices.current]).toEqual([undefined, [], []]);
+  });
+
+  it('any more, as the address is on another link, a conflict over it is over', async () => {
+    new Station();
+    const one = new Station();
+    const guard = one.start();
+    guard.hold();
+    await clock.advance(1_000);
+    expect(one.trouble.current).toHaveLength(1);
+    const index = one.sim.createLink('tun0');
+    one.sim.setMac('tun0', undefined);
+    guard.follow({ name: 'tun0', index, addresses: { ipv4: '10.8.0.1' } });
+    await clock.advance(1_000);
+    expect([guard.rival, one.trouble.current]).toEqual([undefined, []]);
+  });
 });
