@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import type { Kernel } from '../../src/kernel/kernel.ts';
 import { type HostOptions, meshed, peers, ReconcilerHost } from './reconciler-host.ts';
 
 let host: ReconcilerHost;
@@ -81,6 +82,32 @@ describe('what happens at the same time', () => {
     await clock.advance(5_000);
     expect(host.state(dst)).toBe("parked: 10.99.0.1 is not on eth0's network 10.211.55.0/24");
     expect(host.routes((route) => route.dst === dst)).toEqual([`${dst} via 10.211.55.150`]);
+  });
+
+  it('removes the route that was replaced again when the kernel refused to', async () => {
+    let refusals = 1;
+    make({
+      wrap: (kernel) =>
+        new Proxy(kernel, {
+          get(target, name) {
+            if (name !== 'apply') {
+              const value: unknown = Reflect.get(target, name);
+              return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+            }
+            return async (...[changes, signal]: Parameters<Kernel['apply']>) => {
+              if (refusals === 0 || changes.some(({ op }) => op !== 'remove'))
+                return await target.apply(changes, signal);
+              refusals--;
+              return changes.map(() => ({ outcome: 'failed', errno: 'ENOBUFS' }) as const);
+            };
+          },
+        }),
+    });
+    host.kernel.addRoute({ dst: first, gateway: '10.211.55.150', linkIndex: host.eth0 });
+    await host.settled(peers);
+    await host.clock.advance(15_000);
+    expect(refusals).toBe(0);
+    expect(host.routes(({ dst }) => dst === first)).toEqual([`${first} via 10.211.55.101`]);
   });
 
   it('needs no look at the kernel for a lease that comes back after it went while its route was being added', async () => {

@@ -143,12 +143,15 @@ export class RouteWriter {
       changes.map(({ op, route, seen }) => ({ op: seen === undefined ? op : 'prepend', route })),
       signal,
     );
-    const outOfPlace = changes.flatMap(({ seen }, i) =>
-      seen !== undefined && results[i]?.outcome === 'done' ? [{ op: 'remove' as const, route: seen }] : [],
+    const replaced = changes.flatMap(({ seen }, i) =>
+      seen !== undefined && results[i]?.outcome === 'done' ? [{ i, route: seen }] : [],
     );
-    // What became of them shows in the kernel's notifications.
-    if (outOfPlace.length > 0) await kernel.apply(outOfPlace, signal);
-    return results;
+    if (replaced.length === 0) return results;
+    const outOfPlace = replaced.map(({ route }) => ({ op: 'remove' as const, route }));
+    const removed = await kernel.apply(outOfPlace, signal);
+    // One that may still be there, behind ours, is looked for again: it would carry the packets when ours goes.
+    const left = new Set(replaced.filter((_, at) => !isGone(removed[at])).map(({ i }) => i));
+    return results.map((result, i) => (left.has(i) ? { outcome: 'unknown' } : result));
   }
 
   /** Takes in the kernel's answers. `look-again`: they show that the mirror may be wrong. */
@@ -231,4 +234,8 @@ export class RouteWriter {
     const isOurs = mirror.get(dst)?.some((route) => ownerOf(route, ownership, mirror.link.index) === 'own');
     if (!isOurs) this.#programmed.delete(dst);
   }
+}
+
+function isGone(result: ChangeResult | undefined): boolean {
+  return result?.outcome === 'done' || (result?.outcome === 'failed' && result.errno === 'ESRCH');
 }
