@@ -2,11 +2,9 @@ import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { SystemCallError } from './errors.ts';
 import { check, libc } from './libc.ts';
+import { MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_DGRAM } from './socket-constants.ts';
 
 const AF_UNIX = 1;
-const SOCK_DGRAM = 2;
-const SOCK_CLOEXEC = 0o2000000;
-const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 /** sizeof(sun_path) in struct sockaddr_un. */
 const PATH_BYTES = 108;

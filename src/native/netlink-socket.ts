@@ -2,13 +2,10 @@ import { closeSync, read, write } from 'node:fs';
 import { constants } from 'node:os';
 import { SystemCallError } from './errors.ts';
 import { check, lastErrno, libc } from './libc.ts';
+import { MSG_DONTWAIT, SO_RCVBUF, SOCK_CLOEXEC, SOL_SOCKET } from './socket-constants.ts';
 
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;
-const SOCK_CLOEXEC = 0o2000000;
-const MSG_DONTWAIT = 0x40;
-const SOL_SOCKET = 1;
-const SO_RCVBUF = 8;
 const SO_RCVTIMEO = 20;
 const SO_RCVBUFFORCE = 33;
 const SOL_NETLINK = 270;

@@ -2,13 +2,9 @@ import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { SystemCallError } from './errors.ts';
 import { check, lastErrno, libc } from './libc.ts';
+import { MSG_DONTWAIT, SO_RCVBUF, SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET } from './socket-constants.ts';
 
 const AF_PACKET = 17;
-const SOCK_DGRAM = 2;
-const SOCK_CLOEXEC = 0o2000000;
-const SOL_SOCKET = 1;
-const SO_RCVBUF = 8;
-const MSG_DONTWAIT = 0x40;
 const F_SETFL = 4;
 const F_SETOWN = 8;
 const O_ASYNC = 0o20000;
