@@ -1,12 +1,14 @@
 import type { PeerRoute } from '../backend/backend.ts';
 import type { LeaseState } from '../subnet/own-lease.ts';
-import type { Snapshot } from './state.ts';
+import type { KnownTrouble, Snapshot } from './state.ts';
 
 type RouteState = PeerRoute['state'];
 
 /** From worst to best: a peer is as badly off as the worst of its routes. */
 const routeStates: readonly RouteState[] = ['conflict', 'parked', 'pending', 'installed'];
 const leaseStates: readonly LeaseState[] = ['acquiring', 'held', 'moving', 'lost', 'contested'];
+
+const kinds: readonly KnownTrouble['kind'][] = ['own', 'degraded', 'notice'];
 
 /** When the interface is down no route is installed: a cluster's worth of series would help nobody. */
 const mostNamed = 50;
@@ -42,6 +44,18 @@ export const gauges: readonly GaugeRow[] = [
     name: 'flannel_notices',
     help: 'Notices of now, which have no effect: see flanneld-ts status.',
     read: ({ notices }) => notices.length,
+  },
+  {
+    name: 'flannel_trouble',
+    help:
+      'Which of these it is: 1 for each that lasts, by what is concerned (as in the log) and kind (own, degraded, notice), ' +
+      `for the first ${mostNamed}. Leases, routes and keys have metrics of their own.`,
+    labels: ['what', 'kind'],
+    read: ({ troubles }) => {
+      const lasting = troubles.filter(({ overMs }) => overMs === undefined);
+      const worstFirst = kinds.flatMap((kind) => lasting.filter((trouble) => trouble.kind === kind));
+      return worstFirst.slice(0, mostNamed).map(({ what, kind }): Sample => [{ what, kind }, 1]);
+    },
   },
   {
     name: 'flannel_leases',

@@ -9,6 +9,8 @@ import { State } from '../../src/daemon/state.ts';
 import { Activity } from '../../src/runtime/activity.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 
+type Kind = 'trouble' | 'degraded' | 'notices';
+
 let cluster: SimCluster | undefined;
 
 afterEach(async () => {
@@ -41,16 +43,12 @@ async function read(metrics: Metrics): Promise<(series: string) => number | unde
 }
 
 /** The metrics of a daemon with these routes. */
-function metricsOf(peers: readonly PeerRoute[]): Metrics {
+function metricsOf(peers: readonly PeerRoute[], tell?: (logs: Record<Kind, TroubleLog>) => void): Metrics {
   const clock = new VirtualClock();
-  const trouble = new TroubleLog(clock, new SimLog(clock).of('h0'));
-  const state = new State({
-    clock,
-    trouble,
-    degraded: trouble,
-    notices: trouble,
-    activity: new Activity(clock),
-  });
+  const troubleLog = () => new TroubleLog(clock, new SimLog(clock).of('h0'));
+  const logs = { trouble: troubleLog(), degraded: troubleLog(), notices: troubleLog() };
+  tell?.(logs);
+  const state = new State({ clock, ...logs, activity: new Activity(clock) });
   const view = { watching: true, leases: 0, peers, refused: [], outside: [], junk: { count: 0, first: [] } };
   state.follow({ faults: { reasons: [], degraded: [], notices: [] }, summary: undefined, view: () => view });
   return new Metrics(state, new EtcdCalls());
@@ -156,6 +154,34 @@ describe('metrics', () => {
     ]);
     expect(await named(metricsOf(peers))).toHaveLength(50);
     expect(await named(metricsOf([]))).toEqual([]);
+  });
+
+  it('name the troubles that last, this host’s own first, but not any number of them', async () => {
+    const named = async (tell: (logs: Record<Kind, TroubleLog>) => void) => {
+      const text = await metricsOf([], tell).render();
+      return text.split('\n').filter((line) => line.startsWith('flannel_trouble{'));
+    };
+    const few = await named(({ trouble, degraded, notices }) => {
+      for (let i = 0; i < 3; i++) notices.report(`etcd-member http://m${i}:2379`, 'unfit');
+      degraded.report('removal', 'most leases are gone');
+      trouble.report('forwarding-ipv4', 'off');
+      trouble.report('etcd', 'gone');
+      trouble.clear('etcd', 'there');
+    });
+    expect(few).toEqual([
+      'flannel_trouble{what="forwarding-ipv4",kind="own"} 1',
+      'flannel_trouble{what="removal",kind="degraded"} 1',
+      'flannel_trouble{what="etcd-member http://m0:2379",kind="notice"} 1',
+      'flannel_trouble{what="etcd-member http://m1:2379",kind="notice"} 1',
+      'flannel_trouble{what="etcd-member http://m2:2379",kind="notice"} 1',
+    ]);
+    const many = await named(({ trouble, notices }) => {
+      for (let i = 0; i < 200; i++) notices.report(`etcd-member http://m${i}:2379`, 'unfit');
+      trouble.report('forwarding-ipv4', 'off');
+    });
+    expect(many).toHaveLength(50);
+    expect(many[0]).toContain('forwarding-ipv4');
+    expect(await named(() => {})).toEqual([]);
   });
 
   it('leave out what is not known, rather than tell 0', async () => {

@@ -2,6 +2,8 @@ import { rootCertificates } from 'node:tls';
 import { afterEach, expect, it } from 'vitest';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { SimFiles } from '../../sim/files.ts';
+import { EtcdCalls } from '../../src/daemon/etcd-calls.ts';
+import { Metrics } from '../../src/daemon/metrics.ts';
 import type { DaemonParts } from '../../src/daemon/parts.ts';
 import { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
 import { formatLeaseValue } from '../../src/subnet/lease.ts';
@@ -32,6 +34,40 @@ async function start(): Promise<World> {
   const subnet = (await host.subnet())?.text ?? '';
   return { cluster, host, key: `${prefix}/subnets/${subnet.replace('/', '-')}` };
 }
+
+const conditions = ({ readiness: { reasons, degraded, notices } }: SimHost) => ({
+  own: reasons,
+  degraded,
+  notice: notices,
+});
+
+/** What there is in the metrics for each line that the host says of itself; none is there for what it does not say. */
+async function expectInMetrics(host: SimHost): Promise<void> {
+  const { state } = host;
+  if (state === undefined) throw new Error('no daemon');
+  const text = await new Metrics(state, new EtcdCalls()).render();
+  const series = text.split('\n').filter((line) => !line.startsWith('#'));
+  const lasting = state.snapshot().troubles.filter(({ overMs }) => overMs === undefined);
+  for (const [kind, lines] of Object.entries(conditions(host)))
+    for (const line of lines) {
+      const trouble = lasting.find((one) => one.kind === kind && one.message === line);
+      const own = trouble && `flannel_trouble{what="${trouble.what}",kind="${kind}"} 1`;
+      const counted = COUNTED.find(([said]) => said.test(line))?.[1](line);
+      const isIn = series.some((one) => (own === undefined ? counted?.test(one) : one === own));
+      expect(isIn, `${kind}: ${line}`).toBe(true);
+    }
+  expect(series.filter((one) => one.startsWith('flannel_trouble{'))).toHaveLength(lasting.length);
+}
+
+/** What is said of leases and routes, which have figures of their own. */
+const COUNTED: readonly (readonly [line: RegExp, series: (line: string) => RegExp])[] = [
+  [/: no route: /, (line) => new RegExp(`^flannel_route_problem\\{dst="${line.split(':', 1)[0]}",.*\\} 1$`)],
+  [/: not routed: /, () => /^flannel_leases_refused [1-9]/],
+  [/: routed, although /, () => /^flannel_leases_outside_network [1-9]/],
+  [/^(key |\d+ more keys)/, () => /^flannel_junk_keys [1-9]/],
+  [/^changes of the leases do not arrive/, () => /^flannel_lease_watch_up 0$/],
+  [/own lease /, () => /^flannel_own_lease\{state="(?!held)\w+"\} 1$/],
+];
 
 const PEER = `${prefix}/subnets/172.20.5.0-24`;
 const other = formatLeaseValue({ ipv4: '10.211.99.9' });
@@ -127,9 +163,11 @@ it.each(TROUBLES)('tells of %s', async (_, act, reason, undo) => {
       messages.filter((message) => message.includes(line)),
       line,
     ).not.toEqual([]);
+  await expectInMetrics(host);
   undo(world);
   await clock.until('ready again', () => host.readiness.ready, 120_000);
   expect(host.readiness.reasons).toEqual([]);
+  await expectInMetrics(host);
 });
 
 /** Keys that others have put, and the line that tells of each. */
@@ -202,6 +240,7 @@ it.each(PEERS_FAULTS)('stays ready beside %s, and is degraded', async (_, name, 
     expect(
       all.log.lines.filter(({ host: on, message }) => on === each.name && message.includes(said)),
     ).not.toEqual([]);
+    await expectInMetrics(each);
   }
   all.etcd.delete(key);
   await all.clock.until('over', () => host.readiness.degraded.length === 0, 60_000);
@@ -217,6 +256,7 @@ it('names a lease outside the network in a notice, and routes it', async () => {
   expect(host.readiness).toEqual({ ready: true, reasons: [], degraded: [], notices: [line] });
   expect(host.ownRoutes).toContain('192.168.5.0/24 via 10.211.99.9');
   expect(all.log.lines.map(({ message }) => message)).toContain(line);
+  await expectInMetrics(host);
   all.etcd.delete(key);
   await all.clock.until('over', () => host.readiness.notices.length === 0, 60_000);
 });
@@ -229,6 +269,7 @@ it('names the first few of many keys that are no leases, and counts the others',
   expect(host.readiness.ready).toBe(true);
   expect(host.readiness.degraded).toHaveLength(6);
   expect(host.state?.snapshot().junk.first).toHaveLength(50);
+  await expectInMetrics(host);
 });
 
 it('says that host-gw cannot work where the own address stands alone', async () => {
@@ -240,6 +281,7 @@ it('says that host-gw cannot work where the own address stands alone', async () 
   await all.clock.until('told', () => said().includes('host-gw cannot work here'), 60_000);
   expect(said()).toMatch(/no route: eth0 has 10\.211\.55\.20\/32 and no other address: this provider routes/);
   expect(host.readiness.ready).toBe(false);
+  await expectInMetrics(host);
 });
 
 const user = { username: 'flannel', passwordFile: '/etc/etcd/password' };
@@ -310,6 +352,7 @@ it.each(NOTICES)('is ready in spite of %s, which is a notice', async (_, act, no
     notices: [expect.stringMatching(notice)],
   });
   expect(host.state?.statusLine()).toMatch(/^subnet [\d./]+; no other host has joined yet; \S/);
+  await expectInMetrics(host);
   await undo(security, files);
   expect(host.readiness).toEqual({ ready: true, reasons: [], degraded: [], notices: [] });
 });
