@@ -3,9 +3,13 @@ import { defineConfig } from 'vitest/config';
 // What tests write is to have the modes that they name; those of the program are tested under umasks of their own.
 process.umask(0o022);
 
+/** Every project has it, so that a property test takes the seed wherever it is. */
+const setupFiles = ['test/testbed/property-seed.ts'];
+
 // Files that need root (namespaces, docker) run one or two at a time: each owns whole processes, and everything on the machine
 // that it makes has a name of its own.
 const onRealParts = {
+  setupFiles,
   pool: 'forks' as const,
   fileParallelism: false,
   testTimeout: 120_000,
@@ -22,7 +26,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/unit/**/*.test.ts', 'test/contract/**/*.memory.test.ts'],
-          setupFiles: ['test/testbed/property-seed.ts'],
+          setupFiles,
           maxWorkers: '100%',
         },
       },
@@ -31,6 +35,7 @@ export default defineConfig({
         test: {
           name: 'simulation',
           include: ['test/simulation/**/*.test.ts'],
+          setupFiles,
           fileParallelism: false,
           testTimeout: 180_000,
         },

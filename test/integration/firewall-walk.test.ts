@@ -96,5 +96,6 @@ test('what is said of any rules holds for packets', async () => {
     }),
     { numRuns: 40, endOnFailure: true },
   );
-  expect(Math.min(open, closed)).toBeGreaterThan(10);
+  // One counterexample that is gone straight to is no sample.
+  if (process.env.PROPERTY_PATH === undefined) expect(Math.min(open, closed)).toBeGreaterThan(10);
 }, 300_000);

@@ -8,16 +8,16 @@ const root = join(import.meta.dirname, '../..');
 /** A project with this one's configuration, and with properties that do not hold. */
 const project = tempDir('fuzz');
 const file = 'test/unit/numbers.test.ts';
+const onRealParts = 'test/integration/numbers.test.ts';
 const command = (argv: string) => `node "$FUZZ" ${argv}`;
 
 beforeAll(() => {
-  for (const folder of ['test/unit', 'test/testbed']) mkdirSync(join(project, folder), { recursive: true });
+  for (const folder of ['test/unit', 'test/integration', 'test/testbed'])
+    mkdirSync(join(project, folder), { recursive: true });
   for (const name of ['vitest.config.ts', 'package.json', 'test/testbed/property-seed.ts'])
     copyFileSync(join(root, name), join(project, name));
   symlinkSync(join(root, 'node_modules'), join(project, 'node_modules'));
-  writeFileSync(
-    join(project, file),
-    `import fc from 'fast-check';
+  const falseProperties = `import fc from 'fast-check';
 import { describe, it } from 'vitest';
 
 describe("1 + 1 (it's $2)", () => {
@@ -28,8 +28,8 @@ describe("1 + 1 (it's $2)", () => {
     fc.assert(fc.property(fc.nat(100_000), (n) => n < 90_000), { numRuns: 1_000 });
   });
 });
-`,
-  );
+`;
+  for (const each of [file, onRealParts]) writeFileSync(join(project, each), falseProperties);
   writeFileSync(
     join(project, 'test/unit/holds.test.ts'),
     `import fc from 'fast-check';
@@ -57,8 +57,8 @@ async function shell(line: string): Promise<{ readonly code: number | null; read
 }
 
 describe('npm run fuzz', () => {
-  it('prints of a failure what shows that very failure again', async () => {
-    const fuzz = await shell(command(`--minutes 0.001 ${file}`));
+  it.each([file, onRealParts])('prints of a failure in %s what shows that one again', async (path) => {
+    const fuzz = await shell(command(`--minutes 0.001 ${path}`));
     expect(fuzz.code, fuzz.output).toBe(1);
     expect(fuzz.output).toMatch(
       / 1 files of property tests on 1 seeds each, 0 simulated clusters, 2 failed$/m,
@@ -84,6 +84,15 @@ describe('npm run fuzz', () => {
     expect(one).toBeDefined();
     expect(another).toBeDefined();
     expect(another).not.toBe(one);
+  });
+
+  it('runs the property tests of every folder, and not one that only writes some', async () => {
+    writeFileSync(
+      join(project, 'test/integration/writes.test.ts'),
+      `const text = \`import fc from 'fast-check';\nfc.assert(fc.property());\`;\nthrow new Error(text);\n`,
+    );
+    const { output } = await shell(command('--minutes 0.001'));
+    expect(output).toMatch(/ 3 files of property tests on 1 seeds each, 0 simulated clusters, 4 failed$/m);
   });
 
   it('ends with 0 when all holds', async () => {
