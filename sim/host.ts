@@ -148,7 +148,7 @@ export class SimHost {
     this.notifier = new SimNotifier();
     const rotated = rotate(
       etcd.connect(this.name, this.#end).map((member) => process.registry(member)),
-      { leasesPrefix: subnetsPrefix(options.etcdPrefix) },
+      { leasesPrefix: subnetsPrefix(options.etcdPrefix), clock },
     );
     const registry = wrappers.registry?.(rotated, this) ?? rotated;
     const rawKernel = this.kernel.open();

@@ -86,7 +86,7 @@ export async function releaseLease(
   for (const warning of warnings) complain(warning);
   const { lease, etcdPrefix } = options;
   const { members, oldStore } = await connect(options);
-  const registry = rotate(members, { leasesPrefix: subnetsPrefix(etcdPrefix) });
+  const registry = rotate(members, { leasesPrefix: subnetsPrefix(etcdPrefix), clock: systemClock });
   const { signal } = new AbortController();
   const onTerminal = process.stdin.isTTY && process.stderr.isTTY;
   try {

@@ -23,6 +23,8 @@ export interface RotationOptions {
   readonly onFitness?: (endpoint: string, unfit: RegistryError | undefined) => void;
   /** What the keys of all leases begin with. With it a member is vetted before it is used; absent: members are trusted. */
   readonly leasesPrefix?: string;
+  /** So that a silent member does not hold up the first call. */
+  readonly clock?: Clock;
 }
 
 /** Several members as one, with the loop that looks after those that are unfit. */
@@ -45,6 +47,8 @@ const ofMember: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([
 
 /** How often members are asked that are unfit, or that a watch is open at. */
 const askAgainMs = 60_000;
+/** How often while it is not certain which cluster is the right one. */
+const askSoonMs = 5_000;
 
 /**
  * Several members of one cluster as one {@link Registry}. Calls stick to one member and move on when it fails, or answers that
@@ -72,8 +76,8 @@ class Members implements Rotation {
   constructor(members: readonly [Registry, ...Registry[]], options: RotationOptions) {
     this.#members = members;
     this.#options = options;
-    const { leasesPrefix, onFitness } = options;
-    if (leasesPrefix !== undefined) this.#vetting = new Vetting(members, leasesPrefix, onFitness);
+    const { leasesPrefix, onFitness, clock } = options;
+    if (leasesPrefix !== undefined) this.#vetting = new Vetting(members, leasesPrefix, onFitness, clock);
   }
 
   get endpoint(): string {
@@ -159,7 +163,9 @@ class Members implements Rotation {
 
   async run(clock: Clock, signal: AbortSignal): Promise<never> {
     for (;;) {
-      await clock.sleep(askAgainMs, signal);
+      await clock.sleep(askSoonMs, signal);
+      if (this.#vetting?.provisional !== true) await clock.sleep(askAgainMs - askSoonMs, signal);
+      await this.#vetting?.reconsider(signal);
       await this.#vetting?.askUnfit(signal);
       for (const member of new Set(this.#streams.values())) await this.#checkStreams(member, signal);
     }
@@ -170,7 +176,7 @@ class Members implements Rotation {
     const { leasesPrefix: key } = this.#options;
     if (key === undefined) return;
     try {
-      await member.range({ key, keysOnly: true }, signal);
+      this.#ofOurCluster(member, await member.range({ key, keysOnly: true }, signal));
     } catch (error) {
       signal.throwIfAborted();
       if (!isOfMember(error)) return;

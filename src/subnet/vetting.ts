@@ -1,7 +1,11 @@
+import type { Clock } from '../runtime/clock.ts';
 import { prefixEnd, type Registry, RegistryError, type ResponseHeader, type TxnRequest } from './registry.ts';
 
 /** The member belongs to another cluster than the endpoints that are in use. */
 class ForeignMember extends RegistryError {}
+
+/** Once one member has named its cluster, a silent one is not waited for longer than this. */
+const graceMs = 500;
 
 /**
  * Finds out of each member whether it serves, and for the cluster of the others. One that serves another cluster answers
@@ -9,7 +13,8 @@ class ForeignMember extends RegistryError {}
  *
  * The cluster is the one that most endpoints name at the start, the first listed of two equals. It stays that as long as one
  * of its endpoints serves; after a restore under a new id it is the one that more than half of all endpoints name. So a list
- * of endpoints with a stranger in it does not lead there while the own cluster is away.
+ * of endpoints with a stranger in it does not lead there while the own cluster is away. Was the stranger alone at the start,
+ * it is left as soon as more than half of the endpoints name another cluster.
  */
 export class Vetting {
   readonly #members: readonly Registry[];
@@ -20,13 +25,18 @@ export class Vetting {
   readonly #vetted = new Set<Registry>();
   readonly #unfit = new Map<Registry, RegistryError>();
   #cluster: string | undefined;
+  /** Fewer than half of the endpoints have named the cluster. */
+  #provisional = false;
+  readonly #clock: Clock | undefined;
 
   constructor(
     members: readonly Registry[],
     leasesPrefix: string,
     onFitness: (endpoint: string, unfit: RegistryError | undefined) => void = () => {},
+    clock?: Clock,
   ) {
     this.#members = members;
+    this.#clock = clock;
     this.#onFitness = onFitness;
     this.#leasesPrefix = leasesPrefix;
     // The daemon's user may read all of this range. No key is at its start, which is all that etcd 3.2 compares: it ignores the end.
@@ -35,6 +45,16 @@ export class Vetting {
       compare: [{ ...range, target: 'create', op: '=', value: 0 }],
       success: [{ op: 'range', ...range }],
     };
+  }
+
+  /** Whether the cluster was chosen although more than half of the endpoints were silent. */
+  get provisional(): boolean {
+    return this.#provisional;
+  }
+
+  /** Asks all members again which cluster is theirs, while that is not certain. Rejects with `signal.reason`. */
+  async reconsider(signal: AbortSignal): Promise<void> {
+    if (this.#provisional) await this.#survey(signal);
   }
 
   /** Before the first call: asks all members at once. Resolves to those that are of no use; rejects with `signal.reason`. */
@@ -111,7 +131,10 @@ export class Vetting {
     }
   }
 
-  /** Resolves once all have answered or failed; the first time once more than half of the members name one cluster. */
+  /**
+   * Resolves once all have answered or failed; the first time once more than half of the members name one cluster, or a moment
+   * after the first one has.
+   */
   async #survey(signal: AbortSignal | undefined): Promise<Map<Registry, RegistryError>> {
     const failures = new Map<Registry, RegistryError>();
     const found = new Map<Registry, string>();
@@ -120,6 +143,13 @@ export class Vetting {
     const majority = new Promise<void>((resolve) => {
       enough = resolve;
     });
+    const over = new AbortController();
+    let waiting = false;
+    const wait = () => {
+      if (waiting) return;
+      waiting = true;
+      this.#clock?.sleep(graceMs, over.signal).then(enough, () => {});
+    };
     const judge = (member: Registry, id: string | undefined) => {
       try {
         this.#admit(member, id);
@@ -134,7 +164,9 @@ export class Vetting {
         const id = await this.#ask(member, signal);
         if (chosen || id === undefined) return judge(member, id);
         found.set(member, id);
-        if (this.#cluster === undefined && this.#isMajority(id, found)) enough();
+        if (this.#cluster !== undefined) return;
+        if (this.#isMajority(id, found)) enough();
+        else wait();
       } catch (error) {
         if (!(error instanceof RegistryError)) throw error;
         failures.set(member, error);
@@ -142,6 +174,7 @@ export class Vetting {
       }
     };
     await Promise.race([majority, Promise.all(this.#members.map(ask))]);
+    over.abort(new Error('the members have answered'));
     chosen = true;
     this.#choose(found);
     for (const [member, id] of found) judge(member, id);
@@ -150,11 +183,14 @@ export class Vetting {
 
   #choose(found: ReadonlyMap<Registry, string>): void {
     const ids = this.#members.flatMap((member) => found.get(member) ?? []);
-    if (this.#cluster !== undefined && ids.includes(this.#cluster)) return;
+    if (this.#cluster !== undefined && !this.#provisional && ids.includes(this.#cluster)) return;
     const count = (id: string) => ids.filter((other) => other === id).length;
     const [most] = ids.toSorted((a, b) => count(b) - count(a));
     if (most === undefined) return;
-    if (this.#cluster === undefined || this.#isMajority(most, found)) this.#cluster = most;
+    const certain = this.#isMajority(most, found);
+    if (this.#cluster !== undefined && !certain) return;
+    this.#cluster = most;
+    this.#provisional = !certain;
   }
 
   #isMajority(id: string, found: ReadonlyMap<Registry, string>): boolean {

@@ -36,6 +36,7 @@ afterEach(async () => {
 function connect(members: readonly Registry[]): Rotation {
   return rotate(members, {
     leasesPrefix: '/net/subnets/',
+    clock,
     onMove: (from, to) => moves.push(`${from} → ${to}`),
     onFitness: (endpoint, reason) => {
       if (reason === undefined) unfit.delete(endpoint);
@@ -284,6 +285,42 @@ describe('the cluster of the endpoints', () => {
     etcd.restore(etcd.snapshot());
     etcd.stop('etcd-1');
     await served('a read');
+  });
+
+  it('is that of most as soon as they are back, when a stranger was alone at the start', async () => {
+    etcd.replace('etcd-2');
+    etcd.stop('etcd-0');
+    etcd.stop('etcd-1');
+    const running = registry.run(clock, stop.signal).catch(() => undefined);
+    const read = async () => {
+      const answer = await outcome(registry.range({ key }));
+      return answer instanceof RegistryError ? answer : answer.kvs.map(({ value }) => value);
+    };
+    expect(await read()).toEqual([]);
+    const watch = async () => {
+      for await (const _ of registry.watch({ key, rangeEnd: `${key}\0`, startRevision: 1 }, stop.signal));
+    };
+    const cut = watch().catch((error: unknown) => error);
+    await clock.advance(1_000);
+    etcd.start('etcd-0');
+    etcd.start('etcd-1');
+    await clock.advance(10_000);
+    expect(await read()).toEqual(['ours']);
+    expect(await cut).toMatchObject({ kind: 'NOT_SERVING' });
+    expect([...unfit.keys()]).toEqual(['http://etcd-2:2379']);
+    stop.abort(new Error('stopped'));
+    await running;
+  });
+
+  it('is known a moment after one of two endpoints has answered, though the other is silent', async () => {
+    registry = connect([etcd.member('etcd-1'), etcd.member('etcd-0')]);
+    etcd.freeze('etcd-1');
+    await served('a read');
+    expect(clock.monotonic()).toBeLessThan(6_000);
+    registry = connect([etcd.member('etcd-0'), etcd.member('etcd-1')]);
+    const before = clock.monotonic();
+    await served('a read');
+    expect(clock.monotonic() - before).toBeLessThan(1_000);
   });
 
   it('of a single endpoint is whatever it says', async () => {
