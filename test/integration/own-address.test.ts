@@ -9,6 +9,7 @@ import { storedLeases, subnetOf } from './route-watch.ts';
 
 const DEAD_SUBNET = '172.20.77.0/24';
 const DEAD = '10.211.55.177';
+const VIRTUAL = '10.211.55.253';
 
 let cluster: Cluster;
 let peer: ClusterHost;
@@ -107,13 +108,32 @@ test('a host whose address goes to another while it moves to that of a dead host
 
 test('a leased address from DHCP stays the own one beside a keepalived address, also after a restart and a failover', async () => {
   const subnet = subnetOf(host);
-  await host.net.ip('addr add 10.211.55.253/32 dev eth0');
+  await host.net.ip(`addr add ${VIRTUAL}/32 dev eth0`);
   await host.net.ip(`addr change ${host.address}/24 dev eth0 valid_lft 1000 preferred_lft 900`);
   await host.daemon.restart();
   expect(await addressIn(leaseKey(subnet))).toBe(host.address);
-  await host.net.ip('addr del 10.211.55.253/32 dev eth0');
-  await host.daemon.restart();
-  expect(await addressIn(leaseKey(subnet))).toBe(host.address);
+  // keepalived of another host takes over: first it has the address, and announces it, then this one gives it up.
+  await second.daemon.start();
+  const routed = async (each: ClusterHost) => {
+    const found = (await peer.net.routes()).find(({ dst }) => dst === subnetOf(each));
+    return found?.gateway;
+  };
+  await until(async () => (await routed(second)) === second.address, 10_000, 'no route to the second host');
+  await second.net.ip(`addr add ${VIRTUAL}/32 dev eth0`);
+  await host.net.ip(`addr del ${VIRTUAL}/32 dev eth0`);
+  await until(() => isReached(VIRTUAL), 10_000, 'the virtual address is not reached');
+  for (const each of [host, second]) {
+    const own = subnetOf(each);
+    await each.daemon.restart();
+    expect(subnetOf(each)).toBe(own);
+    expect(await addressIn(leaseKey(own))).toBe(each.address);
+    expect(await routed(each)).toBe(each.address);
+  }
+  expect(subnetOf(host)).toBe(subnet);
+  const troubles = [host, second]
+    .flatMap(({ daemon }) => daemon.logs)
+    .filter(({ event }) => event === 'trouble');
+  expect(troubles.filter(({ what }) => /^address|^contested/.test(String(what)))).toEqual([]);
 });
 
 test('of several addresses the one that the lease names stays at a restart', async () => {
