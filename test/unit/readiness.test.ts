@@ -69,11 +69,21 @@ const COUNTED: readonly (readonly [line: RegExp, series: (line: string) => RegEx
   [/own lease /, () => /^flannel_own_lease\{state="(?!held)\w+"\} 1$/],
 ];
 
+const FORWARDING = '/proc/sys/net/ipv4/ip_forward';
 const PEER = `${prefix}/subnets/172.20.5.0-24`;
 const other = formatLeaseValue({ ipv4: '10.211.99.9' });
 const beyond = formatLeaseValue({ ipv4: '192.0.2.9' });
 
 type Step = (world: World) => void;
+
+/** Exchanges the address of a host; the kernel takes its routes along. */
+function readdress(host: SimHost | undefined, from = '', to = ''): void {
+  if (host === undefined) throw new Error('no host');
+  host.kernel.removeAddress('eth0', `${from}/16`);
+  host.kernel.addAddress('eth0', `${to}/16`);
+  const linkIndex = host.kernel.link('eth0').index;
+  host.kernel.addRoute({ dst: '0.0.0.0/0', gateway: '10.211.0.1', linkIndex });
+}
 
 /** An address in the subnet that a subnet.env names. */
 function inside(subnetEnv = ''): string {
@@ -91,11 +101,7 @@ const TROUBLES: readonly (readonly [string, Step, RegExp, Step])[] = [
     'the lease, that has to move to another address and cannot',
     ({ cluster: { etcd }, host }) => {
       etcd.cut(host.name);
-      // The kernel takes the routes along.
-      host.kernel.removeAddress('eth0', `${host.address}/16`);
-      host.kernel.addAddress('eth0', '10.211.77.7/16');
-      const linkIndex = host.kernel.link('eth0').index;
-      host.kernel.addRoute({ dst: '0.0.0.0/0', gateway: '10.211.0.1', linkIndex });
+      readdress(host, host.address, '10.211.77.7');
     },
     /^the own lease still names the former address/m,
     ({ cluster: { etcd }, host }) => etcd.heal(host.name),
@@ -132,6 +138,18 @@ const TROUBLES: readonly (readonly [string, Step, RegExp, Step])[] = [
       host.kernel.faults.clear();
       etcd.delete(PEER);
     },
+  ],
+  [
+    'forwarding, that is off',
+    ({ host }) => void host.files.writeAtomic(FORWARDING, '0\n', 0o644),
+    /^IPv4 forwarding is off/m,
+    ({ host }) => void host.files.writeAtomic(FORWARDING, '1\n', 0o644),
+  ],
+  [
+    'another host with the address of this one',
+    ({ cluster: { hosts }, host }) => readdress(hosts[1], hosts[1]?.address, host.address),
+    /^another host \(MAC address \S+\) uses this host's address/m,
+    ({ cluster: { hosts }, host }) => readdress(hosts[1], host.address, hosts[1]?.address),
   ],
   [
     'a file that cannot be written',
@@ -259,6 +277,18 @@ it('names a lease outside the network in a notice, and routes it', async () => {
   await expectInMetrics(host);
   all.etcd.delete(key);
   await all.clock.until('over', () => host.readiness.notices.length === 0, 60_000);
+});
+
+it('names an old address of the bridge in a notice', async () => {
+  const { cluster: all, host } = await start();
+  host.kernel.createLink('docker0');
+  host.kernel.addAddress('docker0', '172.20.255.1/24');
+  await all.clock.until('told', () => host.readiness.notices.length > 0, 60_000);
+  expect(host.readiness.notices).toEqual([expect.stringMatching(/^docker0 has 172\.20\.255\.1\/24, and /)]);
+  await expectInMetrics(host);
+  host.kernel.deleteLink('docker0');
+  await all.clock.until('over', () => host.readiness.notices.length === 0, 60_000);
+  await expectInMetrics(host);
 });
 
 it('names the first few of many keys that are no leases, and counts the others', async () => {
