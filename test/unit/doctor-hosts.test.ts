@@ -239,10 +239,19 @@ describe('routes', () => {
 
   it('a provider that gives single addresses is told apart from a host elsewhere', () => {
     const far = [lease('172.20.9.0/24', '10.211.55.101')];
-    expect(judge(far, [], [held(2, '10.211.55.100', 32)]).findings[0]?.text).toMatch(
+    const [finding] = judge(far, [], [held(2, '10.211.55.100', 32)]).findings;
+    expect(finding?.text).toMatch(
       /not on link: eth0 has 10\.211\.55\.100\/32, so the provider routes between hosts itself/,
     );
-    expect(judge([lease('172.20.9.0/24', '192.0.2.9')], [connected]).findings).toMatchObject([
+    expect(finding?.remedy).toMatch(/give this interface its address with the network's length/);
+    expect(finding?.remedy).not.toContain('release');
+  });
+
+  it.each([
+    ['alone', [eth0]],
+    ['with an address of keepalived beside it', [held(2, '10.211.55.200', 32), eth0]],
+  ])('of a host elsewhere are told by the network of the link, %s', (_, addresses) => {
+    expect(judge([lease('172.20.9.0/24', '192.0.2.9')], [connected], addresses).findings).toMatchObject([
       {
         text: "IPv4: 1 of 1 peer is not on eth0's network 10.211.55.0/24. host-gw needs all hosts on one L2 network: 172.20.9.0/24 via 192.0.2.9",
         remedy: 'Move that host to this network, or if it is gone: flanneld-ts lease release 172.20.9.0/24',

@@ -123,8 +123,10 @@ function judgeOf(
     if (used !== undefined) return undefined;
     if (onLink.some((one) => containsAddress(one.subnet, gateway)))
       return { ...route, kind: 'other', reason: peers.told.get(dst) ?? 'missing' };
-    const nets = onLink.map((one) => one.subnet.text).join(' and ');
-    const alone = onLink.find((one) => one.subnet.length === addressBits(family));
+    // A keepalived address of one host lies beside the network, and is none.
+    const wide = onLink.filter((one) => one.subnet.length < addressBits(family));
+    const nets = wide.map((one) => one.subnet.text).join(' and ');
+    const alone = wide.length === 0 ? onLink[0] : undefined;
     return {
       ...route,
       kind: 'off-link',
@@ -132,6 +134,10 @@ function judgeOf(
         alone === undefined
           ? `not on ${link.name}'s network ${nets}. host-gw needs all hosts on one L2 network`
           : `not on link: ${link.name} has ${alone.address}, so the provider routes between hosts itself, and host-gw cannot work here`,
+      remedy:
+        alone === undefined
+          ? `Move that host to this network, or if it is gone: flanneld-ts lease release ${dst}`
+          : "If all hosts are on one L2 network, give this interface its address with the network's length.",
     };
   };
 }
@@ -191,7 +197,7 @@ function wrongFindings(
       : [
           problem(
             `${some(offLink.length)} ${first.reason}: ${few(offLink.map(({ dst, gateway }) => `${dst} via ${gateway}`))}`,
-            `Move that host to this network, or if it is gone: flanneld-ts lease release ${first.dst}`,
+            first.remedy,
           ),
         ]),
     ...own.slice(0, mostTold).map(({ reason, remedy: mend }) => problem(reason, mend)),
