@@ -41,7 +41,7 @@ export async function runStatus(parts: StatusParts, signal: AbortSignal): Promis
 }
 
 async function showOnce({ socketPath, json, out, err }: StatusParts, before: string): Promise<StatusCode> {
-  const answer = await fetchStatus(socketPath);
+  const answer = await fetchStatus(socketPath, 'status');
   if ('view' in answer) {
     const { view } = answer;
     out(`${before}${json ? escapeControls(JSON.stringify(view)) : statusText(view)}\n`);
@@ -52,14 +52,18 @@ async function showOnce({ socketPath, json, out, err }: StatusParts, before: str
   return 1;
 }
 
-/** The daemon's answer, or why there is none, in sentences for the operator. */
-export async function fetchStatus(
-  socketPath: string,
-): Promise<{ readonly view: StatusView } | { readonly silent: string }> {
+/** The daemon's answer, or why there is none, in sentences for the operator; `absent`: nobody listens there. */
+export type StatusAnswer =
+  | { readonly view: StatusView }
+  | { readonly silent: string; readonly absent: boolean };
+
+/** Asks the daemon. `command`: who asks, for the operator who has to ask again. */
+export async function fetchStatus(socketPath: string, command: string): Promise<StatusAnswer> {
   try {
     return { view: parseView(await askStatus(socketPath)) };
   } catch (error) {
-    return { silent: oneLine(await whyNot(socketPath, error)) };
+    if (await isAbsent(socketPath, error)) return { silent: oneLine(nobody(socketPath)), absent: true };
+    return { silent: oneLine(whyNot(socketPath, command, error)), absent: false };
   }
 }
 
@@ -79,17 +83,27 @@ async function askStatus(socketPath: string): Promise<string> {
   return text;
 }
 
-async function whyNot(path: string, error: unknown): Promise<string> {
+function isRefused(error: unknown): boolean {
+  return ['ENOENT', 'ECONNREFUSED'].includes(codeOf(error) ?? '');
+}
+
+async function isAbsent(path: string, error: unknown): Promise<boolean> {
+  if (!isRefused(error)) return false;
+  const there = await stat(path).catch(() => undefined);
+  return there === undefined || there.isSocket();
+}
+
+function nobody(path: string): string {
+  return (
+    `No daemon answers at ${path}. Is it running? systemctl status flanneld. ` +
+    'If it was started with another --subnet-file or --status-socket, pass the same flag.'
+  );
+}
+
+function whyNot(path: string, command: string, error: unknown): string {
   const code = codeOf(error);
-  if (code === 'EACCES') return "Only root may read the daemon's status: sudo flanneld-ts status";
-  if (code === 'ENOENT' || code === 'ECONNREFUSED') {
-    const there = await stat(path).catch(() => undefined);
-    if (there !== undefined && !there.isSocket()) return `${path} is not a socket`;
-    return (
-      `No daemon answers at ${path}. Is it running? systemctl status flanneld. ` +
-      'If it was started with another --subnet-file or --status-socket, pass the same flag.'
-    );
-  }
+  if (code === 'EACCES') return `Only root may read the daemon's status: sudo flanneld-ts ${command}`;
+  if (isRefused(error)) return `${path} is not a socket`;
   // Node's HTTP parser names what it cannot read HPE_….
   if (error instanceof SyntaxError || code?.startsWith('HPE_'))
     return `What answers at ${path} is no flanneld-ts`;

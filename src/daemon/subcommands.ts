@@ -3,6 +3,7 @@ import { networkInterfaces } from 'node:os';
 import process from 'node:process';
 import { createInterface } from 'node:readline/promises';
 import { runCleanup } from '../cli/cleanup.ts';
+import type { DaemonAnswer } from '../cli/doctor/check-daemon.ts';
 import { runDoctor } from '../cli/doctor/doctor.ts';
 import { runLeaseRelease } from '../cli/lease.ts';
 import { fetchStatus, runStatus, type StatusCode } from '../cli/status.ts';
@@ -131,7 +132,7 @@ async function heldByThisHost({
 }: LeaseReleaseOptions): Promise<(kv: KeyValue) => string | undefined> {
   const holder = daemonOf(subnetFile);
   if (holder === undefined) return () => undefined;
-  const answer = statusSocket === undefined ? undefined : await fetchStatus(statusSocket);
+  const answer = statusSocket === undefined ? undefined : await fetchStatus(statusSocket, 'lease release');
   const addresses = () =>
     Object.values(networkInterfaces()).flatMap((list = []) => list.map(({ address }) => address));
   return ({ key, value }) => {
@@ -166,7 +167,6 @@ async function hostTarget(
 export async function diagnose(options: Options, warnings: readonly string[]): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
   const { members, oldStore, notices, alarms, addresses } = await connect(options);
-  const { statusSocket } = options;
   try {
     return await withKernel((kernel) =>
       runDoctor(
@@ -179,10 +179,7 @@ export async function diagnose(options: Options, warnings: readonly string[]): P
           kernel,
           commands: systemCommands(),
           files: nodeFiles,
-          askDaemon: async () =>
-            statusSocket === undefined
-              ? { silent: 'no daemon can be asked: --status-socket is empty' }
-              : await fetchStatus(statusSocket),
+          askDaemon: () => askDaemon(options),
           parseSubnetFile: networksInSubnetEnv,
           etcdAddresses: () => addresses.current,
           chooseInterface: (families, signal) => choose(kernel, options, families, signal),
@@ -194,6 +191,16 @@ export async function diagnose(options: Options, warnings: readonly string[]): P
   } finally {
     for (const member of members) member.close();
   }
+}
+
+/** One that does not answer is known by its lock. */
+async function askDaemon({ statusSocket, subnetFile }: Options): Promise<DaemonAnswer> {
+  const answer =
+    statusSocket === undefined
+      ? { silent: 'no daemon can be asked: --status-socket is empty' }
+      : await fetchStatus(statusSocket, 'doctor');
+  const holder = 'silent' in answer ? daemonOf(subnetFile) : undefined;
+  return holder === undefined ? answer : { ...answer, holder: lockHolderText(holder) };
 }
 
 async function connect(options: EtcdAccess): Promise<EtcdMembers & { readonly notices: TroubleLog }> {

@@ -49,7 +49,9 @@ export async function examineHost(
       chooseInterface: choose,
       askDaemon: async () => {
         const { state } = host;
-        return state === undefined ? { silent: 'no daemon answers' } : { view: statusView(state.snapshot()) };
+        return state === undefined
+          ? { silent: 'no daemon answers', absent: true }
+          : { view: statusView(state.snapshot()) };
       },
       parseSubnetFile: networksInSubnetEnv,
       etcdAddresses: () => [],

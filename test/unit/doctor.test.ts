@@ -349,6 +349,83 @@ describe('the doctor', () => {
     expect(exit).toBe(/PROBLEM/.test(text) ? 1 : 0);
   });
 
+  it.each([
+    [
+      'forwarding that is off',
+      /ip_?forward/,
+      () => host.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '0\n', 0o644),
+    ],
+    [
+      'forwarding that is off on the link',
+      /conf\.eth0\.forwarding/,
+      () => host.files.writeAtomic('/proc/sys/net/ipv4/conf/eth0/forwarding', '0\n', 0o644),
+    ],
+    [
+      'an old address of docker0',
+      /docker0/,
+      () => {
+        host.kernel.deleteLink('docker0');
+        host.kernel.createLink('docker0');
+        host.kernel.addAddress('docker0', '172.20.0.1/24');
+      },
+    ],
+    ['several peers without a route', /not routed|no route/, () => host.kernel.setLinkUp('eth0', false)],
+  ] as const)('says once what the daemon says, too: %s', async (_, about, breakIt) => {
+    await breakIt();
+    const before = host.state?.statusLine();
+    await cluster.clock.advance(70_000);
+    expect(host.state?.statusLine()).not.toBe(before);
+    const problems = (await examine()).text.split('\n').filter((line) => line.startsWith('PROBLEM'));
+    expect(problems.filter((line) => about.test(line))).toHaveLength(1);
+    expect(problems.join('\n')).not.toMatch(/the daemon says: .*(forwarding|docker0|no route)/);
+  });
+
+  it('calls a setting that cannot be read not off', async () => {
+    host.files.remove('/proc/sys/net/ipv4/ip_forward');
+    const { exit, text } = await examine();
+    expect(text).toContain('note     net.ipv4.ip_forward cannot be read');
+    expect(exit).toBe(0);
+  });
+
+  it.each([
+    [
+      { silent: 'Nobody is there', absent: true },
+      /Nobody is there\n +→ Without a daemon/,
+      / Start the daemon: it puts/,
+    ],
+    [
+      { silent: 'Nobody is there', absent: true, holder: 'pid 12' },
+      /→ A daemon runs \(pid 12\), so it listens elsewhere/,
+      /The daemon runs and puts/,
+    ],
+    [{ silent: 'Only root may' }, /Only root may\n\S/, /Start the daemon, unless it runs: it puts/],
+    [{ silent: 'Only root may', holder: 'pid 12' }, /Only root may\n\S/, /The daemon runs and puts/],
+  ])('knows of a daemon that gives no answer what can be known: %j', async (answer, said, remedy) => {
+    await host.stop();
+    host.kernel.deleteRoute({ dst: (await peer.subnet())?.text ?? '' });
+    operator('*filter\n-F FORWARD\nCOMMIT\n');
+    const { text } = await examine({ askDaemon: async () => answer });
+    expect(text).toMatch(said);
+    expect(text.match(new RegExp(remedy, 'g'))).toHaveLength(2);
+  });
+
+  it.each([
+    ['use --iface=10.211.55.100 or --iface=eth0', undefined],
+    ['fe80::1 is link-local, so it does not say which host it is: take a global address', undefined],
+    ['eth0 has no usable IPv6 address: fc00::1 is still being checked for duplicates', undefined],
+    [
+      'eth0 has no usable IPv6 address: fc00::1 is in use by another host: duplicate address detection failed',
+      'Give one of the two hosts another address.',
+    ],
+    ['eth7 has no usable IPv4 address', 'Give that interface an address, or name another one: --iface=NAME.'],
+  ])('advises by the reason: %s', async (reason, advice) => {
+    await host.stop();
+    const { text } = await examine({ chooseInterface: async () => reason });
+    const [, next = ''] = text.split('\n').slice(text.split('\n').findIndex((line) => line.includes(reason)));
+    if (advice === undefined) expect(next).not.toContain('→');
+    else expect(next).toContain(`→ ${advice}`);
+  });
+
   it('lets no value from etcd move the cursor', async () => {
     cluster.etcd.put(`${prefix}/subnets/\u001b[2J`, 'x');
     const { text } = await examine();

@@ -7,6 +7,7 @@ import { linkInside } from '../../kernel/addresses.ts';
 import type { Kernel } from '../../kernel/kernel.ts';
 import type { Commands } from '../../runtime/commands.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
+import { type DaemonState, daemonRemedy } from './check-daemon.ts';
 import { attempt, type Finding, failed, note, ok, problem } from './finding.ts';
 
 /** How the daemon is to set its rules. */
@@ -27,17 +28,24 @@ export interface FirewallPlace {
   readonly own: PerFamily<Subnet>;
   /** Name of the interface that peers are reached by, where it is known. */
   readonly uplink?: string;
+  readonly daemon: DaemonState;
 }
 
 type Mode = 'iptables' | 'nftables';
 
+interface RuleFacts extends FirewallFacts {
+  /** What to do about rules that are missing. */
+  readonly remedy: string;
+}
+
 /** Whether our rules are there, and whether others stand in their way. Changes nothing; what cannot be read is a finding. */
 export async function checkFirewall(
   facts: FirewallFacts,
-  { config, networks, own, uplink }: FirewallPlace,
+  { config, networks, own, uplink, daemon }: FirewallPlace,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
+  const remedy = daemonRemedy(daemon, 'puts them right within seconds (--iptables-resync)');
   const modes: readonly Mode[] =
     config === undefined ? ['iptables', 'nftables'] : [config.enableNFTables ? 'nftables' : 'iptables'];
   for (const family of ['ipv4', 'ipv6'] as const) {
@@ -45,7 +53,7 @@ export async function checkFirewall(
     const subnet = own[family];
     if (network === undefined || subnet === undefined) continue;
     const pair = { network, subnet };
-    findings.push(...(await checkRules(facts, modes, pair, signal)));
+    findings.push(...(await checkRules({ ...facts, remedy }, modes, pair, signal)));
     const mode = modes.length === 1 && modes[0] === 'nftables' ? 'nftables' : 'iptables';
     const check = () => checkPassage(facts, mode, pair, uplink, signal);
     findings.push(...(await attempt('the packet filter could not be searched', signal, check)));
@@ -55,7 +63,7 @@ export async function checkFirewall(
 
 /** The findings of the mode that is on; of several that of the first in which all is well, else of the first. */
 async function checkRules(
-  facts: FirewallFacts,
+  facts: RuleFacts,
   modes: readonly Mode[],
   network: FirewallNetwork,
   signal: AbortSignal,
@@ -70,7 +78,7 @@ async function checkRules(
 }
 
 async function rulesOfMode(
-  { commands, ...facts }: FirewallFacts,
+  { commands, remedy, ...facts }: RuleFacts,
   mode: Mode,
   network: FirewallNetwork,
   signal: AbortSignal,
@@ -90,10 +98,7 @@ async function rulesOfMode(
       findings.push(
         (await task.isDone(signal))
           ? ok(`${task.name}: our rules are in place`)
-          : problem(
-              `${task.name}: our rules are missing, or not as they should be`,
-              'A running daemon puts them right within seconds (--iptables-resync), and its log says what keeps it from that.',
-            ),
+          : problem(`${task.name}: our rules are missing, or not as they should be`, remedy),
       );
     } catch (error) {
       signal.throwIfAborted();

@@ -1,10 +1,10 @@
-import { poolOverlaps } from '../../backend/hostgw/pool-overlap.ts';
+import { bridgeName, cniBridgeName, poolOverlaps } from '../../backend/hostgw/pool-overlap.ts';
 import { bridgeAddress, type Family, type PerFamily, type Subnet } from '../../ip/ip.ts';
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
-import { forwarding } from '../../kernel/sysctl.ts';
+import { forwarding, linkForwarding } from '../../kernel/sysctl.ts';
 import type { Files } from '../../runtime/files.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
-import { type Finding, failed, ok, problem } from './finding.ts';
+import { type Finding, failed, note, ok, problem } from './finding.ts';
 
 /** What of this host is looked at beside its routes. */
 export interface HostFacts {
@@ -19,25 +19,45 @@ export interface HostFacts {
   readonly remedy: string;
 }
 
-/** Whether the kernel passes packets on at all. */
+/** Whether the kernel passes packets on, all in all and on the bridges and the links that peers reach this host by. */
 export async function checkForwarding(
   files: Files,
   families: readonly Family[],
+  uplinks: readonly string[],
 ): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
   for (const family of families) {
-    const { path, name } = forwarding[family];
-    const text = await files.readText(path).catch(() => undefined);
-    if (text?.trim() === '1') findings.push(ok(`${name} is on`));
-    else
+    const { name, path } = forwarding[family];
+    const value = await sysctlValue(files, path);
+    if (value === undefined) findings.push(note(`${name} cannot be read`));
+    else if (value === '0')
       findings.push(
         problem(
           `${name} is off: packets of containers are not passed on`,
           `sysctl -w ${name}=1, or start with --set-ip-forward.`,
         ),
       );
+    else findings.push(ok(`${name} is on`), ...(family === 4 ? await linksOff(files, uplinks) : []));
   }
   return findings;
+}
+
+/** In IPv6 a link's own setting says only whether the host takes router advertisements there. */
+async function linksOff(files: Files, uplinks: readonly string[]): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  for (const link of [...uplinks, bridgeName, cniBridgeName]) {
+    const { name, path } = linkForwarding(link);
+    if ((await sysctlValue(files, path)) !== '0') continue;
+    findings.push(
+      problem(`${name} is off: packets that arrive on ${link} are not passed on`, `sysctl -w ${name}=1`),
+    );
+  }
+  return findings;
+}
+
+/** Undefined when there is no such setting, or none that can be read. */
+async function sysctlValue(files: Files, path: string): Promise<string | undefined> {
+  return (await files.readText(path).catch(() => undefined))?.trim();
 }
 
 /** Whether subnet.env and Docker's options say what the lease and the interface do. */

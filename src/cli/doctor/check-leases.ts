@@ -10,7 +10,7 @@ import type { Registry } from '../../subnet/registry.ts';
 import { renewIntervalMs } from '../../subnet/renewal-schedule.ts';
 import { duration } from '../status-text.ts';
 import type { StatusView } from '../status-view.ts';
-import { daemonRemedy } from './check-daemon.ts';
+import { type DaemonState, daemonRemedy } from './check-daemon.ts';
 import { attempt, type Finding, few, note, ok, problem } from './finding.ts';
 
 /** What leases are judged by. */
@@ -23,6 +23,7 @@ export interface LeaseFacts {
   readonly renewMarginMs: number;
   /** What the running daemon says; it decides which lease is this host's. */
   readonly view?: StatusView;
+  readonly daemon: DaemonState;
 }
 
 /** The leases of the cluster, and this host's among them. */
@@ -119,14 +120,14 @@ async function ownFindings(
   own: Lease | undefined,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
-  const { view } = facts;
+  const { view, daemon } = facts;
   // What the daemon says of a lease that it does not hold is told already.
   if (view !== undefined && view.lease?.state !== 'held' && view.reasons.length > 0) return [];
   if (own === undefined)
     return [
       problem(
         view === undefined ? 'this host has no lease' : `this host has no lease: ${view.summary}`,
-        daemonRemedy(view, 'takes one'),
+        daemonRemedy(daemon, 'takes one'),
       ),
     ];
   const findings = [...(await attempt(`own lease ${own.key}`, signal, () => lifeOf(facts, own, signal)))];
@@ -153,13 +154,13 @@ async function ownFindings(
 
 /** How long the lease lives, and whether that shows a daemon that renews it. */
 async function lifeOf(
-  { registry, renewMarginMs, view }: LeaseFacts,
+  { registry, renewMarginMs, daemon }: LeaseFacts,
   { key, leaseId }: Lease,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   if (leaseId === '0') return [ok(`own lease ${key}, a reservation`)];
   const { ttlSeconds, grantedTtlSeconds } = await registry.leaseTimeToLive(leaseId, signal);
-  const remedy = daemonRemedy(view, 'renews it');
+  const remedy = daemonRemedy(daemon, 'renews it');
   if (ttlSeconds <= 0) return [problem(`own lease ${key} has ended`, remedy)];
   const left = `own lease ${key}: ${duration(ttlSeconds)} left`;
   // Twice the interval: a renewal may fail, and a daemon be just starting.

@@ -16,7 +16,14 @@ import { familiesText } from '../../subnet/own-lease.ts';
 import { subnetsPrefix } from '../../subnet/subnet-key.ts';
 import type { StatusView } from '../status-view.ts';
 import type { ChooseInterface, ChosenInterface } from '../this-host.ts';
-import { type DaemonAnswer, daemonFindings, daemonRemedy, unlessElsewhere } from './check-daemon.ts';
+import {
+  type DaemonAnswer,
+  type DaemonState,
+  daemonFindings,
+  daemonRemedy,
+  daemonState,
+  unlessElsewhere,
+} from './check-daemon.ts';
 import { checkBridge, checkDaemonJson } from './check-docker.ts';
 import { checkEtcd, type EtcdFacts } from './check-etcd.ts';
 import { checkFirewall, type FirewallFacts } from './check-firewall.ts';
@@ -59,6 +66,7 @@ interface Place {
   readonly networks: PerFamily<Subnet>;
   /** Whether it is known by subnet.env alone. */
   readonly byFile: boolean;
+  readonly daemon: DaemonState;
   readonly view?: StatusView;
   readonly config?: NetworkConfig;
   readonly report?: LeaseReport;
@@ -92,14 +100,14 @@ async function examine(options: DoctorOptions, tell: Tell, signal: AbortSignal):
   const step = async (what: string, check: () => Promise<readonly Finding[]>) =>
     tell(await attempt(what, signal, check));
   const place = await findPlace(options, tell, signal);
-  const { own, networks, config, chosen } = place;
+  const { own, networks, config, chosen, daemon } = place;
   await step('addresses of this host', () => hostFindings(options, place, signal));
   await step('Docker', () => checkDaemonJson(options.files, own));
   await step('routes', () => routeFindings(options, place, signal));
   await step('firewall', () =>
     checkFirewall(
       options,
-      { ...(config && { config }), networks, own, ...(chosen && { uplink: chosen.name }) },
+      { ...(config && { config }), networks, own, daemon, ...(chosen && { uplink: chosen.name }) },
       signal,
     ),
   );
@@ -117,11 +125,11 @@ async function findPlace(options: DoctorOptions, tell: Tell, signal: AbortSignal
   const known = told ?? file?.subnets ?? {};
   const families = familiesOf(config ?? known);
   const used: readonly Family[] = families.length > 0 ? families : [4];
-  tell(await checkForwarding(options.files, used));
   const chosen =
     (await interfaceOfDaemon(options.kernel, view, signal)) ?? (await options.chooseInterface(used, signal));
   if (typeof chosen === 'string') tell([problem(chosen, interfaceRemedy(chosen))]);
   else tell([ok(`peers reach this host at ${familiesText(chosen.addresses)} on ${chosen.name}`)]);
+  tell(await checkForwarding(options.files, used, typeof chosen === 'string' ? [] : [chosen.name]));
   const byConfig = {
     ...(config?.ipv4 && { ipv4: config.ipv4.network }),
     ...(config?.ipv6 && { ipv6: config.ipv6.network }),
@@ -130,6 +138,7 @@ async function findPlace(options: DoctorOptions, tell: Tell, signal: AbortSignal
     own: known,
     networks: config === undefined ? (file?.networks ?? {}) : byConfig,
     byFile: told === undefined,
+    daemon: daemonState(answer),
     ...(view && { view }),
     ...(config && { config }),
     ...(typeof chosen === 'string' ? {} : { chosen }),
@@ -138,7 +147,7 @@ async function findPlace(options: DoctorOptions, tell: Tell, signal: AbortSignal
   if (typeof chosen === 'string') return place;
   const { addresses } = chosen;
   const facts = { ...options, registry, subnetsPrefix: subnetsPrefix(options.etcdPrefix), config, addresses };
-  const report = await checkLeases({ ...facts, ...(view && { view }) }, signal);
+  const report = await checkLeases({ ...facts, daemon: place.daemon, ...(view && { view }) }, signal);
   tell(report.findings);
   return { ...place, own: told ?? report.own?.subnets ?? {}, byFile: false, report };
 }
@@ -185,7 +194,9 @@ async function readSubnetFile({ files, subnetFile, parseSubnetFile }: DoctorOpti
 
 /** By the reason, where that does not say it already. */
 function interfaceRemedy(reason: string): string | undefined {
-  if (/\bgive --iface\b|\bso give\b|leave --public/.test(reason)) return undefined;
+  if (/\bgive --iface\b|\bso give\b|leave --public|use --iface=|take a global/.test(reason)) return undefined;
+  if (/duplicate address detection failed/.test(reason)) return 'Give one of the two hosts another address.';
+  if (/still being checked/.test(reason)) return undefined;
   if (/there is no interface/.test(reason)) return 'Correct --iface: name one of these.';
   if (/--iface-regex/.test(reason)) return 'Correct --iface-regex, or give --iface=NAME.';
   if (/has no usable/.test(reason))
@@ -197,13 +208,13 @@ function interfaceRemedy(reason: string): string | undefined {
 
 async function hostFindings(
   options: DoctorOptions,
-  { own, byFile, config, chosen, view }: Place,
+  { own, byFile, config, chosen, daemon }: Place,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   const { kernel } = options;
   const [links, addresses] = [await kernel.links(signal), await kernel.addresses(signal)];
   const mtu = links.find(({ index }) => index === chosen?.index)?.mtu;
-  const remedy = daemonRemedy(view, 'writes it');
+  const remedy = daemonRemedy(daemon, 'writes it');
   const facts = { ...options, links, addresses, remedy, ...(mtu !== undefined && { mtu }) };
   const isKnown = familiesOf(own).length > 0;
   return [
@@ -215,7 +226,7 @@ async function hostFindings(
 
 async function routeFindings(
   { kernel, routeProtocol: protocol, etcdAddresses }: DoctorOptions,
-  { own, networks, report, chosen, view }: Place,
+  { own, networks, report, chosen, daemon, view }: Place,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
@@ -233,7 +244,7 @@ async function routeFindings(
       link: chosen,
       protocol,
       etcdAddresses: etcdAddresses(),
-      remedy: daemonRemedy(view, 'puts routes right within seconds'),
+      remedy: daemonRemedy(daemon, 'puts routes right within seconds'),
     });
     findings.push(...found);
     const sender = senderIn(subnet, snapshot);
