@@ -92,7 +92,7 @@ describe('etcd endpoints', () => {
     ['://a:2379', 'neither http nor https'],
     ['http://:2379', 'no valid host name'],
     ['http://-a:2379', 'no valid host name'],
-    ['http://a b:2379', '"http://a b:2379": separate endpoints with commas'],
+    ['http://a b:2379', /^must be .*2379; separate endpoints with commas$/],
     ['http://a:2379;http://b:2379', 'separate endpoints with commas'],
     ['http://a:2379 http://b:2379', 'separate endpoints with commas'],
     ['http://a:2379\nhttp://b:2379', 'separate endpoints with commas'],

@@ -39,7 +39,7 @@ export function parseEndpoints(text: string): readonly ParsedEndpoint[] {
     .map((element) => element.trim())
     .filter((element) => element !== '');
   if (elements.length === 0) throw new InvalidValue(`${RULE}; it names none`);
-  return elements.map(parseEndpoint);
+  return elements.map((element) => parseEndpoint(element, elements.length === 1));
 }
 
 /**
@@ -67,9 +67,10 @@ export function withOneScheme(
   return [...byUrl.values()];
 }
 
-function parseEndpoint(element: string): ParsedEndpoint {
+/** `isOnly`: the error names the whole value already. */
+function parseEndpoint(element: string, isOnly: boolean): ParsedEndpoint {
   if (/[;|\s]|:\/\/.*:\/\//.test(element))
-    throw new InvalidValue(`${RULE}; ${quote(element)}: separate endpoints with commas`);
+    throw new InvalidValue(`${RULE}; ${isOnly ? '' : `${quote(element)}: `}separate endpoints with commas`);
   const match = /^(?:([^/:]*):\/\/)?([^/]*)(\/.*)?$/s.exec(element);
   const authority = match?.[2] ?? '';
   if (/[?#]/.test(element)) throw new InvalidValue(`${RULE}; ${quote(element)} has a query or a fragment`);
