@@ -35,11 +35,16 @@ describe('commands', () => {
     expect(await help(['--help'])).toContain(`  ${words.join(' ')} `);
   });
 
+  it.each(['--help', '-help', '-h'])('lease %s has the help of lease release', async (flag) => {
+    expect(await help(['lease', flag])).toBe(await help(['help', 'lease']));
+  });
+
   it.each([
     [['lease'], '"lease" needs a verb: flanneld-ts lease release'],
     [['lease', 'renew'], 'unknown command "lease renew". Commands: '],
-    [['lease', '--help'], '"lease" needs a verb'],
-    [['cleanup', 'now'], 'flanneld-ts cleanup takes flags only, not "now"'],
+    [['lease', '--force'], '"lease" needs a verb'],
+    [['lease', '--help', 'x'], '"lease" needs a verb'],
+    [['cleanup', 'now'], 'cleanup takes flags only, not "now"'],
     [['cleanup', '--iface=eth0'], 'unknown flag "--iface": see flanneld-ts cleanup --help'],
     [['cleanup', '--route'], 'did you mean --routes?'],
     [['cleanup', '--routes=yes'], '--routes is "yes": it must be true or false'],

@@ -53,6 +53,7 @@ describe('help and version', () => {
       if (help.command !== 'help') throw new Error('no help');
       expect(help.text).toContain('Usage: flanneld-ts health [--healthz-ip=IP] --healthz-port=PORT\n');
       expect(help.text.match(/(?<=^ {2})--[a-z-]+/gm)).toEqual(['--healthz-ip', '--healthz-port', '--help']);
+      expect(help.text).not.toContain('default');
       expect(help.text.split('\n').filter((line) => line.length > 80)).toEqual([]);
     }
   });

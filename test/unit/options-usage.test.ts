@@ -38,8 +38,8 @@ describe('a word that is no flag', () => {
     [['-v=1', '--', '-etcd-prefix=/x'], 'nothing after "--" would be read: "-etcd-prefix=/x"'],
     [['--', 'status'], 'not "status". A command comes first'],
     [['doctor', '--', '-etcd-prefix=/x'], 'nothing after "--" would be read: "-etcd-prefix=/x"'],
-    [['doctor', 'now'], 'flanneld-ts doctor takes flags only, not "now"'],
-    [['version', 'now'], 'flanneld-ts version takes flags only, not "now"'],
+    [['doctor', 'now'], 'doctor takes flags only, not "now"'],
+    [['version', 'now'], 'version takes flags only, not "now"'],
     // The value of a boolean.
     [
       ['--ip-masq', 'true', '--etcd-prefix=/x'],
@@ -207,10 +207,14 @@ describe('health', () => {
 
   it.each([
     [['health'], '--healthz-port=PORT or FLANNELD_HEALTHZ_PORT'],
-    [['health', '--healthz-port=1', 'now'], 'flanneld-ts health takes flags only, not "now"'],
+    [['health', '--healthz-port=1', 'now'], 'health takes flags only, not "now"'],
+    [['health', '--healthz-port=0'], '--healthz-port is "0": it must be a port from 1 to 65535'],
+    [['health', '--healthz-port=70000'], '"70000": it must be a port from 1 to 65535'],
     [['health', '--etcd-prefix=/x'], 'unknown flag "--etcd-prefix"'],
   ])('%j is refused', async (argv, message) => {
-    expect((await usageError(argv)).message).toContain(message);
+    const { message: said } = await usageError(argv);
+    expect(said).toContain(message);
+    expect(said).not.toMatch(/switch it off|flanneld-ts health takes/);
   });
 });
 

@@ -13,6 +13,7 @@ import { type Options, runOptions } from './run-options.ts';
 import type { Settings } from './settings.ts';
 import { type StatusOptions, statusFlags, statusOptions } from './status-options.ts';
 import { flags, flagTable } from './table.ts';
+import { port } from './values.ts';
 
 /** What to do. `warnings` are lines for the log about what was ignored or taken differently. */
 export type ParsedCommand =
@@ -90,7 +91,16 @@ const versionCommand: Command = {
 };
 
 /** Without a default: the daemon's, 0, serves nothing. */
-const { fallback: _, ...healthPort } = flags.healthzPort;
+const healthPort = {
+  name: flags.healthzPort.name,
+  placeholder: 'PORT',
+  group: 'Options',
+  describe: "the daemon's --healthz-port; needed",
+  parse: port,
+} satisfies Flag<number>;
+
+/** Without a default in its help: one who listens everywhere is asked at 127.0.0.1. */
+const { fallback: _, ...healthIp } = flags.healthzIp;
 
 /** The commands that are asked for by name. */
 export const namedCommands: readonly Command[] = [
@@ -98,18 +108,14 @@ export const namedCommands: readonly Command[] = [
     words: ['health'],
     usage: '[--healthz-ip=IP] --healthz-port=PORT',
     describe: "Asks a running daemon's /healthz; exits 0 when it is alive, else 1.",
-    flags: [
-      { ...flags.healthzIp, group: 'Options', describe: "the daemon's --healthz-ip" },
-      { ...healthPort, group: 'Options', describe: "the daemon's --healthz-port; needed" },
-      flags.help,
-    ],
+    flags: [{ ...healthIp, group: 'Options', describe: "the daemon's --healthz-ip" }, healthPort, flags.help],
     read: ({ settings }) => ({ command: 'health', options: healthOptions(settings) }),
   },
   {
     words: ['status'],
     usage: '[--json] [--watch] [flags]',
     describe:
-      'Asks the running daemon for its lease, its peers and what is wrong with them; exits 1 when none answers.',
+      'Asks the running daemon for its lease, its peers and what is wrong with them; exits 0 when it is ready, 3 when ready and degraded, 4 when not ready, 1 when none answers.',
     flags: statusFlags,
     read: ({ settings }) => ({ command: 'status', options: statusOptions(settings) }),
   },
@@ -162,13 +168,13 @@ function tellWhere(settings: Settings, warn: (message: string) => void): void {
 }
 
 function healthOptions(settings: Settings): HealthAddress {
-  const port = settings.value(flags.healthzPort);
-  if (port === 0) {
-    const variable = environmentName(flags.healthzPort);
+  const asked = settings.optional(healthPort);
+  if (asked === undefined) {
+    const variable = environmentName(healthPort);
     throw new UsageError(
       'MISSING_VALUE',
       `health needs the daemon's port: --healthz-port=PORT or ${variable}`,
     );
   }
-  return { ip: settings.value(flags.healthzIp), port };
+  return { ip: settings.value(flags.healthzIp), port: asked };
 }

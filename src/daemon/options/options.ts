@@ -37,6 +37,8 @@ export interface CommandLine {
  */
 export async function parseOptions(line: CommandLine): Promise<ParsedCommand> {
   const { argv } = line;
+  const begun = begunHelp(argv);
+  if (begun !== undefined) return { command: 'help', text: await helpText(begun) };
   const command = commandOf(argv);
   const { flags: written, words } = splitWords(argv, command);
   const service = await serviceOf(line, command, written);
@@ -102,6 +104,12 @@ function commandOf(argv: readonly string[]): Command {
   if (started === undefined) throw unknownCommand(argv, [first]);
   if (second !== undefined && !isFlagLike(second)) throw unknownCommand(argv, [first, second]);
   throw new UsageError('SYNTAX', `${quote(first)} needs a verb: flanneld-ts ${started.words.join(' ')}`);
+}
+
+/** `lease --help`: of a command by its first word alone. */
+function begunHelp([first, second, ...rest]: readonly string[]): Command | undefined {
+  if (rest.length > 0 || !/^--?h(elp)?$/.test(second ?? '')) return undefined;
+  return namedCommands.find(({ words }) => words.length > 1 && words[0] === first);
 }
 
 function isFlagLike(word: string): boolean {
@@ -195,7 +203,7 @@ function strayWord(argv: readonly string[], rest: readonly string[], command: Co
   const [word = ''] = rest;
   if (isFlagLike(word)) return new UsageError('SYNTAX', `nothing after "--" would be read: ${said}`);
   if (otherDash.test(word)) return wrongDash(said);
-  const name = ['flanneld-ts', ...command.words].join(' ');
+  const name = command.words.join(' ');
   if (command !== daemonCommand) return new UsageError('SYNTAX', `${name} takes flags only, not ${said}`);
   const nearest = nearestCommand([word]);
   const meant = nearest === undefined ? commandList() : `A command comes first: flanneld-ts ${nearest} …`;

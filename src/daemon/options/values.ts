@@ -59,6 +59,14 @@ export function portOrOff(text: string): number {
   return Math.max(0, value);
 }
 
+/** A TCP port. */
+export function port(text: string): number {
+  const value = parseGoInteger(text);
+  if (value === undefined || value < 1 || value > 65_535)
+    throw new InvalidValue('must be a port from 1 to 65535');
+  return value;
+}
+
 /** klog's verbosity: decimal, 32 bits. */
 export function verbosity(text: string): number {
   const value = parseDecimalInteger(text);
