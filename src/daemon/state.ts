@@ -1,6 +1,7 @@
 import type { OutsideRoute, PeerRoute, RefusedLease } from '../backend/backend.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { joined } from '../runtime/sentences.ts';
 import type { TroubleLog, TroubleRecord } from '../runtime/trouble.ts';
 import type { JunkKeys } from '../subnet/lease-reader.ts';
 import type { LeaseState } from '../subnet/own-lease.ts';
@@ -133,7 +134,7 @@ export class State {
     const { reasons, degraded, notices } = this.readiness();
     // Before everything was done once the summary says where the boot stands.
     const said = this.#ready ? reasons : this.#options.trouble.current;
-    return [this.#summary, ...said, ...degraded, ...notices].join('; ');
+    return joined([this.#summary, ...said, ...degraded, ...notices], '; ');
   }
 
   snapshot(): Snapshot {

@@ -5,6 +5,7 @@ import type { Commands } from '../runtime/commands.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { Random } from '../runtime/random.ts';
+import { joined } from '../runtime/sentences.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { Wake } from '../runtime/wake.ts';
 import type { Blockage } from './blockages.ts';
@@ -186,7 +187,7 @@ export class Firewall {
       return true;
     }
     const [error] = failures.values();
-    trouble.report('firewall', `firewall: ${[...failures.keys()].join('; ')}`, { error });
+    trouble.report('firewall', `firewall: ${joined([...failures.keys()], '; ')}`, { error });
     return false;
   }
 
@@ -216,7 +217,7 @@ export class Firewall {
 }
 
 function tell(log: TroubleLog, what: string, texts: readonly string[]): void {
-  if (texts.length > 0) log.report(what, texts.join('. '));
+  if (texts.length > 0) log.report(what, joined(texts, '. '));
   else log.clear(what, "the firewall lets containers' packets pass");
 }
 
