@@ -135,11 +135,15 @@ async function describe(
     named.push(`chain ${chain}, ${text}`);
   }
   const more = culprits.length > mostNamed ? `, and ${culprits.length - mostNamed} more` : '';
+  const remedy = remedyOf(found, mode);
   const place = table.program === 'nft' ? `table ${table.name}` : `${table.program}, table ${table.name}`;
   return {
     effect,
     text: `the firewall ${whatItDrops(found)} (${passage.network.text}): ${place}, ${named.join('; ')}${more}`,
-    remedy: effect === 'closed' ? remedyOf(found, mode) : `If this is not meant: ${remedyOf(found, mode)}`,
+    remedy:
+      effect === 'closed'
+        ? remedy
+        : `If this is not meant: ${remedy.replace(/^[A-Z]/, (first) => first.toLowerCase())}`,
   };
 }
 
