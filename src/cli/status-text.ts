@@ -21,8 +21,9 @@ export function statusText(view: StatusView): string {
     .join('\n');
 }
 
-function stateText({ ready, degraded, summary }: StatusView): string {
-  if (!ready) return `not ready: ${summary}`;
+/** The summary says where the boot stands; later it is what the lines below say. */
+function stateText({ ready, degraded, summary, lastSync }: StatusView): string {
+  if (!ready) return lastSync === null ? `not ready: ${summary}` : 'not ready';
   return degraded.length === 0 ? 'ready' : 'ready, degraded';
 }
 

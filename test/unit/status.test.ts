@@ -103,7 +103,7 @@ const snapshot: Snapshot = {
   ],
 };
 
-const text = `flanneld-ts development, up 1 d 2 h: not ready: subnet 172.20.9.0/24; 1 of 3 peers routed
+const text = `flanneld-ts development, up 1 d 2 h: not ready
 own lease    172.20.9.0/24 at 10.211.55.100: held, 1 h left
 cluster      5 leases, not watched now
 routes       1 of 4 peers routed, checked 2 s ago
@@ -181,7 +181,7 @@ describe('flanneld-ts status', () => {
   it.each<[number, string, Partial<Snapshot>]>([
     [0, 'ready', { ready: true, reasons: [], degraded: [] }],
     [3, 'ready, degraded', { ready: true, reasons: [] }],
-    [4, 'not ready: .*', { reasons: ['etcd is away'], degraded: [] }],
+    [4, 'not ready', { reasons: ['etcd is away'], degraded: [] }],
   ])('exits %i when it says %j', async (expected, state, over) => {
     await serve(path, () => ({ ...snapshot, ...over }));
     const { code, out } = await ask();
