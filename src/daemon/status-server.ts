@@ -188,7 +188,7 @@ async function makeRoom(path: string): Promise<void> {
   if (!there.isSocket())
     throw new SocketError('SOCKET_PATH', 'a file lies there; choose another --status-socket');
   if (await isServed(path)) {
-    const message = 'another program answers there, perhaps a daemon with the same --subnet-file';
+    const message = 'another program answers there, perhaps a daemon with the same --status-socket';
     throw new SocketError('SOCKET_TAKEN', message);
   }
   await unlink(path);
