@@ -22,7 +22,7 @@ export async function describeMissing(
     : '';
   const old =
     isOld === true
-      ? ` The v2 store, which only old versions of flannel read, has one there: ETCDCTL_API=2 etcdctl get ${key}`
+      ? ` The v2 store, which only old versions of flannel read, has one there (ETCDCTL_API=2 etcdctl get ${key}).`
       : '';
   return {
     problem: `no network configuration at ${key} (etcd ${registry.endpoint}, v3 API).${found}${prefixes}${old}`,

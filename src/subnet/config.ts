@@ -77,7 +77,7 @@ function membersOf(text: string): JsonField[] {
     const remedy =
       (error instanceof JsonError ? error.remedy : undefined) ??
       'Store e.g. {"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}.';
-    const message = `the network configuration is not a JSON object: ${why}`;
+    const message = `it is not a JSON object: ${why}`;
     throw new NetworkConfigError('SYNTAX', '', message, remedy, error);
   }
 }

@@ -106,7 +106,7 @@ describe('waitForConfig', () => {
     [
       'has it',
       new Set(['/net/config']),
-      /v3 API\)\. The v2 store, .*, has one there: ETCDCTL_API=2 etcdctl get \/net\/config Store/,
+      /v3 API\)\. The v2 store, .*, has one there \(ETCDCTL_API=2 etcdctl get \/net\/config\)\. Store/,
     ],
     ['has another', new Set(['/nets/config']), /No other configuration was found in it\. Store/],
   ])('tells whether the v2 store %s', async (_what, keys, message) => {
@@ -130,7 +130,7 @@ describe('waitForConfig', () => {
   });
 
   it.each([
-    ['{', /cannot be used: the network configuration is not a JSON object/],
+    ['{', /cannot be used: it is not a JSON object/],
     [good.replace('host-gw', 'vxlan'), /at \/net\/config cannot be used: Backend.Type is "vxlan"/],
     ['', /cannot be used/],
   ])(

@@ -140,7 +140,7 @@ describe('ConfigWatch', () => {
       /was changed and cannot be used: SubnetLen is 31.*at most 30.*goes on/,
     );
     await edit('{');
-    expect(notices.current.join()).toMatch(/cannot be used: the network configuration is not a JSON object/);
+    expect(notices.current.join()).toMatch(/cannot be used: it is not a JSON object/);
     expect(notices.current.join()).toMatch(/\}\. This host goes on/);
     expect(notices.current.join()).not.toContain('..');
   });

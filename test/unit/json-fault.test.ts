@@ -121,13 +121,11 @@ describe('a fault of JSON in words', () => {
 describe('a configuration that is no JSON', () => {
   it('is said to be so in the same words, with what to do', () => {
     expect(failure(`\ufeff${good}`)).toMatchObject({
-      message: expect.stringMatching(
-        /^the network configuration is not a JSON object: it begins with a byte order mark/,
-      ),
+      message: expect.stringMatching(/^it is not a JSON object: it begins with a byte order mark/),
       remedy: String.raw`Store it without: sed -i '1s/^\xEF\xBB\xBF//' FILE, then etcdctl put KEY < FILE.`,
     });
     expect(failure('')).toMatchObject({
-      message: 'the network configuration is not a JSON object: the key is empty',
+      message: 'it is not a JSON object: the key is empty',
       remedy: 'Store e.g. {"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}.',
     });
     expect(failure('[1]').message).toMatch(/: it is JSON, but not an object in braces$/);
