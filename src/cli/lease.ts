@@ -2,6 +2,7 @@ import type { PerFamily, Subnet } from '../ip/ip.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
+import { plural } from '../runtime/plural.ts';
 import type { Random } from '../runtime/random.ts';
 import { Grants } from '../subnet/grants.ts';
 import { holderText, isOwnLease } from '../subnet/holder.ts';
@@ -175,7 +176,7 @@ function refusalOf(parts: LeaseReleaseParts, found: readonly KeyValue[]): string
   if (parts.force) return undefined;
   const reservations = found.filter(({ lease }) => lease === '0').map(({ key }) => key);
   if (reservations.length > 0)
-    return `${reservations.join(', ')} is a reservation, which somebody put on purpose; nothing was released (--force does it)`;
+    return `${reservations.join(', ')} ${plural(reservations.length, 'is a reservation', 'are reservations')}, which somebody put on purpose; nothing was released (--force does it)`;
   const here = found.flatMap((kv) => parts.heldHere(kv) ?? [])[0];
   if (here === undefined) return undefined;
   return `${here}; nothing was released. Stop it first (systemctl stop flanneld), or release it all the same: --force`;
@@ -201,7 +202,7 @@ async function revoke(
   for (const id of leases) {
     const users = kvs.filter(({ lease }) => lease === id).map(({ key }) => key);
     if (users.length > 0) {
-      out(`its etcd lease stays, because ${users.join(', ')} uses it, too`);
+      out(`its etcd lease stays, because ${users.join(', ')} ${plural(users.length, 'uses', 'use')} it, too`);
     } else {
       await registry.leaseRevoke(id, signal);
       out('revoked its etcd lease');

@@ -1,3 +1,4 @@
+import { plural } from '../runtime/plural.ts';
 import type { AcquireOptions } from './acquire-options.ts';
 import { adopt, subnetsBeside } from './adopt.ts';
 import { isFree } from './allocate.ts';
@@ -152,8 +153,9 @@ function reportOthers({ log, addresses }: AcquireOptions, held: OwnLease, keys: 
   const address = familiesText(addresses);
   log.warn(
     { event: 'other-own-leases', keys, addresses },
-    `beside ${held.key} other keys carry this host's address ${address}, or were leased by it: ${keys.join(', ')}; ` +
-      'if no other host uses them, delete them: etcdctl del KEY',
+    `beside ${held.key} ${plural(keys.length, 'another key carries', 'other keys carry')} this host's address ${address}, ` +
+      `or ${plural(keys.length, 'was', 'were')} leased by it: ${keys.join(', ')}; ` +
+      `if no other host uses ${plural(keys.length, 'it, delete it', 'them, delete them')}: etcdctl del KEY`,
   );
 }
 

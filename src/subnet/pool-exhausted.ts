@@ -23,16 +23,15 @@ const spans: readonly (readonly [number, string])[] = [
 /** Every subnet of the pool is leased or overlapped by a lease. */
 export class PoolExhaustedError extends FlannelError {
   constructor(pool: PoolConfig, subnetsPrefix: string, used: string, expiry: string) {
-    super(
-      'POOL_EXHAUSTED',
-      `no free subnet: all ${poolSize(pool)} from ${pool.min.text} to ${pool.max.text} are used, by ${used} under ` +
-        `${subnetsPrefix}${expiry}`,
-      {
-        remedy:
-          `Enlarge ${pool.min.family === 4 ? 'Network or SubnetMin..SubnetMax' : 'IPv6Network or IPv6SubnetMin..IPv6SubnetMax'}, ` +
-          'or release the leases of hosts that are gone (flanneld-ts lease release)',
-      },
-    );
+    const { min, max } = pool;
+    const size = poolSize(pool);
+    const all =
+      size === 1n ? `the only one, ${min.text}, is` : `all ${size} from ${min.text} to ${max.text} are`;
+    super('POOL_EXHAUSTED', `no free subnet: ${all} used, by ${used} under ${subnetsPrefix}${expiry}`, {
+      remedy:
+        `Enlarge ${pool.min.family === 4 ? 'Network or SubnetMin..SubnetMax' : 'IPv6Network or IPv6SubnetMin..IPv6SubnetMax'}, ` +
+        'or release the leases of hosts that are gone (flanneld-ts lease release)',
+    });
   }
 }
 

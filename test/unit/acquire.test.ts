@@ -128,6 +128,17 @@ it('fifty hosts that boot together all get a subnet of a pool of fifty', async (
 describe('a pool without a free subnet', () => {
   const pools = { ipv4: poolOf('10.1.0.0/24', '10.1.3.0/24') };
 
+  it('is spoken of as one when the pool has no other', async () => {
+    world.etcd.put(key('10.1.0.0-24'), valueOf('10.211.0.2'), world.etcd.grant(9e6));
+    const one = { ipv4: poolOf('10.1.0.0/24', '10.1.0.0/24') };
+    const host = world.host(ip, { watch: false, pools: one }).start();
+    await world.clock.advance(1_000);
+    expect(host.trouble.current.join()).toContain(
+      'no free subnet: the only one, 10.1.0.0/24, is used, by 1 key',
+    );
+    await host.stop();
+  });
+
   it('is waited for, for a day, in a handful of lines that say what to do, without a lease in the meantime', async () => {
     world.etcd.put(key('10.1.0.0-23'), valueOf('10.211.0.2'), world.etcd.grant(9e6));
     world.etcd.put(key('10.1.2.0-24'), valueOf('10.211.0.3'));
@@ -208,7 +219,9 @@ describe('a host that finds its lease', () => {
     }
     expect(world.etcd.get(key('10.1.5.0-24'))).toMatchObject({ value: valueOf(ip), lease: '0' });
     expect(world.etcd.calls.leaseKeepAlive + world.etcd.calls.leaseGrant).toBe(0);
-    expect(world.log.events('other-own-leases')[0]?.message).toContain('10.1.4.0-24');
+    expect(world.log.events('other-own-leases')[0]?.message).toMatch(
+      /another key carries .* or was leased by it: \S+10\.1\.4\.0-24; if no other host uses it, delete it: /,
+    );
   });
 
   it('leaves an unfit reservation alone and takes another subnet', async () => {

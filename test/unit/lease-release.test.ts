@@ -102,6 +102,18 @@ describe('lease release', () => {
     expect(lines.join('\n')).toContain(`${prefix}10.1.6.0-24 uses it, too`);
   });
 
+  it('speaks of several keys as of several', async () => {
+    const lease = put('10.1.5.0-24');
+    put('10.1.6.0-24', valueOf('10.211.0.2'), lease);
+    put('10.1.7.0-24', valueOf('10.211.0.3'), lease);
+    await run({ subnet: subnet('10.1.5.0/24') });
+    expect(lines.join('\n')).toContain('10.1.7.0-24 use it, too');
+    put('10.1.8.0-24', valueOf(ip), '0');
+    put('10.1.9.0-24', valueOf(ip), '0');
+    await run({ addresses: { ipv4: ip } });
+    expect(errors.join()).toContain('10.1.9.0-24 are reservations, which');
+  });
+
   it('releases a key whose value cannot be read, by its subnet', async () => {
     put('10.1.5.0-24', 'junk');
     expect(await run({ subnet: subnet('10.1.5.0/24') })).toBe(0);

@@ -127,5 +127,7 @@ function readConfig(key: string, text: string): { findings: readonly Finding[]; 
 
 function describePool(pool: PoolConfig): string {
   const { network, min, max } = pool;
-  return `network ${network.text}, ${poolSize(pool)} subnets from ${min.text} to ${max.text}`;
+  const size = poolSize(pool);
+  const subnets = size === 1n ? `1 subnet, ${min.text}` : `${size} subnets from ${min.text} to ${max.text}`;
+  return `network ${network.text}, ${subnets}`;
 }
