@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
 import type { DoctorOptions } from '../../src/cli/doctor/doctor.ts';
+import { statusView } from '../../src/daemon/status-server.ts';
 import { examineHost } from './doctor-run.ts';
 
 let cluster: SimCluster;
@@ -378,6 +379,25 @@ describe('the doctor', () => {
     const problems = (await examine()).text.split('\n').filter((line) => line.startsWith('PROBLEM'));
     expect(problems.filter((line) => about.test(line))).toHaveLength(1);
     expect(problems.join('\n')).not.toMatch(/the daemon says: .*(forwarding|docker0|no route)/);
+  });
+
+  it('passes on why the daemon cannot switch forwarding on', async () => {
+    const { state } = host;
+    if (state === undefined) throw new Error('no daemon');
+    const { errors, ...view } = statusView(state.snapshot());
+    const message =
+      'IPv4 forwarding is off (net.ipv4.ip_forward = 0), so containers reach no other host, and the daemon cannot switch it on: EROFS. Run: x';
+    const error = {
+      what: 'forwarding-ipv4',
+      kind: 'own',
+      message,
+      since: view.now,
+      over: null,
+      attempts: 1,
+    } as const;
+    const answer = { ...view, ready: false, reasons: [message], errors: [...errors, error] };
+    const { text } = await examine({ askDaemon: async () => ({ view: answer }) });
+    expect(text).toContain('cannot switch it on: EROFS');
   });
 
   it('calls a setting that cannot be read not off', async () => {

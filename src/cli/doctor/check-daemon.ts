@@ -27,6 +27,8 @@ const withoutDaemon =
 
 /** Names of the daemon's troubles that other checks look for themselves. */
 const lookedAtBelow = /^(forwarding-ipv[46]|forward-closed|forward-partly|bridge)$/;
+/** Of a setting that is off, what only the daemon knows. */
+const saysWhy = /, and the daemon cannot switch it on: /;
 /** Several peers with one fault, and those beyond the first few. */
 const withoutRoute = /^\d+ (more )?peers? (has|have) no route/;
 
@@ -50,7 +52,9 @@ export function daemonFindings(answer: DaemonAnswer, listed?: string): readonly 
   const { view } = answer;
   const { version, startedAt, now, ready, reasons, notices, degraded } = view;
   const stuck = view.peers.filter(isStuck);
-  const looked = view.errors.filter(({ what, over }) => over === null && lookedAtBelow.test(what));
+  const looked = view.errors.filter(
+    ({ what, over, message }) => over === null && lookedAtBelow.test(what) && !saysWhy.test(message),
+  );
   const isToldBelow = (line: string) =>
     stuck.some(({ subnet }) => line.startsWith(subnet)) ||
     (stuck.length > 0 && withoutRoute.test(line)) ||
