@@ -153,7 +153,8 @@ export interface WatchBatch {
  * - NOT_ETCD: something else answers at this address. TLS: the handshake failed.
  * - EXHAUSTED: the server refuses to write: for lack of space, because of too many requests, or because data are corrupt.
  * - NOT_SERVING: etcd answers and cannot serve: a learner, too old, or a member of another cluster.
- * - PROTOCOL: anything else.
+ * - PROTOCOL: the request itself is at fault; every member would say so.
+ * - UNEXPECTED: an answer that nobody knows, of etcd or of a proxy before it; another member may do better.
  */
 export type RegistryErrorCode =
   | 'UNAVAILABLE'
@@ -166,7 +167,8 @@ export type RegistryErrorCode =
   | 'TLS'
   | 'EXHAUSTED'
   | 'NOT_SERVING'
-  | 'PROTOCOL';
+  | 'PROTOCOL'
+  | 'UNEXPECTED';
 
 /** A failed registry call. `code` is `ETCD_` + {@link RegistryErrorCode}; the kind alone is `kind`. */
 export class RegistryError extends FlannelError {

@@ -43,6 +43,7 @@ const ofMember: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([
   'NOT_SERVING',
   'EXHAUSTED',
   'TLS',
+  'UNEXPECTED',
 ]);
 
 /** How often members are asked that are unfit, or that a watch is open at. */

@@ -29,6 +29,8 @@ const ofEtcd: readonly Row[] = [
   [3, 'etcdserver: request is too large', 'PROTOCOL', false, /too large/],
   [3, 'etcdserver: too many operations in txn request', 'PROTOCOL', false, /too many operations/],
   [9, 'etcdserver: lease already exists', 'PROTOCOL', false, /already exists/],
+  [3, 'etcdserver: key is not provided', 'PROTOCOL', false, /key is not provided/],
+  [11, 'etcdserver: too large lease TTL', 'PROTOCOL', false, /too large lease TTL/],
   [7, 'etcdserver: permission denied', 'PERMISSION_DENIED', false, /may not use \/net\/config/],
   [
     3,
@@ -62,6 +64,22 @@ const ofEtcd: readonly Row[] = [
 ];
 
 const lost = (error: string) => `No connection established. Last error: Error: ${error}. Resolution note: `;
+
+/** What nobody knows: a later etcd's words, and a proxy's. A write had no effect only where the status says that it was refused. */
+const unheardOf: readonly Row[] = [
+  [9, 'etcdserver: not today', 'UNEXPECTED', true, /not today$/],
+  [10, 'etcdserver: not today', 'UNEXPECTED', true, /not today$/],
+  [15, 'etcdserver: not today', 'UNEXPECTED', true, /not today$/],
+  [12, 'etcdserver: not today', 'UNEXPECTED', false, /not today$/],
+  [13, 'etcdserver: not today', 'UNAVAILABLE', true, /not today$/],
+  [8, 'rate limit exceeded', 'UNEXPECTED', true, /rate limit exceeded \(gRPC status 8\)$/],
+  [8, 'grpc: received message larger than max', 'UNEXPECTED', true, /larger than max \(gRPC status 8\)$/],
+  [13, 'upstream is gone', 'UNAVAILABLE', true, /upstream is gone$/],
+  [12, 'upstream is gone', 'NOT_ETCD', false, /upstream is gone/],
+  [7, 'RBAC: access denied', 'UNEXPECTED', false, /access denied \(gRPC status 7\)$/],
+  [16, 'who are you', 'UNEXPECTED', false, /who are you \(gRPC status 16\)$/],
+  [3, 'bad request', 'UNEXPECTED', false, /bad request \(gRPC status 3\)$/],
+];
 
 /** What grpc-js 1.14 and proxies say when there is no etcd to answer. */
 const ofTheWay: readonly Row[] = [
@@ -127,19 +145,22 @@ const ofTheWay: readonly Row[] = [
 ];
 
 describe('what a failed call is judged as', () => {
-  it.each([...ofEtcd, ...ofTheWay])('%i "%s" is %s', (code, details, kind, outcomeUnknown, says) => {
-    const error = judged(code, details);
-    expect(error).toMatchObject({ kind, outcomeUnknown, endpoint });
-    expect(error.message).toMatch(says);
-    expect(error.message).not.toMatch(/E[A-Z]{5,}\b(?<!ECONNRESET)|Last error|undefined/);
-  });
+  it.each([...ofEtcd, ...unheardOf, ...ofTheWay])(
+    '%i "%s" is %s',
+    (code, details, kind, outcomeUnknown, says) => {
+      const error = judged(code, details);
+      expect(error).toMatchObject({ kind, outcomeUnknown, endpoint });
+      expect(error.message).toMatch(says);
+      expect(error.message).not.toMatch(/E[A-Z]{5,}\b(?<!ECONNRESET)|Last error|undefined/);
+    },
+  );
 
   it.each(ofEtcd)(
     '%i "%s": another status does not get by on the words alone, nor on the status',
     (code, details) => {
       const kind = judged(code, details).kind;
       if (['PROTOCOL', 'UNAVAILABLE'].includes(kind)) return;
-      expect(judged(10, details).kind).toBe('PROTOCOL');
+      expect(judged(10, details).kind).toBe('UNEXPECTED');
       expect(judged(code, 'something else').kind).not.toBe(kind);
     },
   );

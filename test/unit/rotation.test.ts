@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
 import type { SimMember } from '../../sim/etcd-member.ts';
+import { altered } from '../../sim/simulation/mutants-etcd.ts';
 import { type Operation, prefixEnd, type Registry, RegistryError } from '../../src/subnet/registry.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
 
@@ -142,6 +143,53 @@ describe('calls that change something', () => {
     });
     expect(etcd.calls.leaseRevoke).toBe(3);
   });
+});
+
+describe('what nobody knows of a member', () => {
+  const unheardOf = (outcomeUnknown: boolean) => () =>
+    Promise.reject(
+      new RegistryError('UNEXPECTED', 'http://etcd-0:2379', 'not today (gRPC status 9)', { outcomeUnknown }),
+    );
+
+  function refusing(outcomeUnknown: boolean): Registry {
+    const [first, ...others] = members;
+    const refuse = unheardOf(outcomeUnknown);
+    const odd = altered(first as SimMember, { range: unheardOf(false), txn: refuse, leaseGrant: refuse });
+    return rotate([odd, ...others], { onMove: (from, to) => moves.push(`${from} → ${to}`) });
+  }
+
+  it('takes a read to the next one, and a write that had no effect', async () => {
+    registry = refusing(false);
+    await registry.range({ key: 'a' });
+    expect(registry.endpoint).toBe('http://etcd-1:2379');
+    registry = refusing(false);
+    await registry.txn({ compare: [], success: [put('a')] });
+    expect(registry.endpoint).toBe('http://etcd-1:2379');
+  });
+
+  it('takes no write to the next one that may have had an effect, but what follows', async () => {
+    registry = refusing(true);
+    expect(await outcome(registry.leaseGrant(60))).toMatchObject({
+      kind: 'UNEXPECTED',
+      outcomeUnknown: true,
+    });
+    expect(etcd.calls.leaseGrant).toBe(0);
+    expect(registry.endpoint).toBe('http://etcd-1:2379');
+    await registry.leaseGrant(60);
+  });
+
+  it.each(['PERMISSION_DENIED', 'COMPACTED', 'LEASE_NOT_FOUND', 'PROTOCOL'] as const)(
+    '%s is the answer to the request itself: nobody else is asked',
+    async (kind) => {
+      const answer = () => Promise.reject(new RegistryError(kind, 'http://etcd-0:2379', 'no'));
+      const [first, ...others] = members;
+      registry = rotate([altered(first as SimMember, { range: answer, leaseGrant: answer }), ...others]);
+      expect(await outcome(registry.range({ key: 'a' }))).toMatchObject({ kind });
+      expect(await outcome(registry.leaseGrant(60))).toMatchObject({ kind });
+      expect(etcd.calls).toMatchObject({ range: 0, leaseGrant: 0 });
+      expect(registry.endpoint).toBe('http://etcd-0:2379');
+    },
+  );
 });
 
 describe('calls side by side', () => {

@@ -38,6 +38,11 @@ const unauthenticated = 16;
 /** Statuses that leave open whether a request that was sent took effect. All others are the server's answer. */
 const inconclusive: readonly number[] = [cancelled, unknownStatus, deadlineExceeded, internal, unavailable];
 
+/** Statuses by which a request is refused before anything is done about it, whoever says so. */
+const refusals: readonly number[] = [invalidArgument, permissionDenied, unauthenticated, unimplemented];
+/** Statuses by which etcd finds fault with the request itself, in whatever words. */
+const ofRequest: readonly number[] = [invalidArgument, notFound, permissionDenied, outOfRange];
+
 const hungUp = 'the connection was closed before it was of use';
 const wrongPort = 'Check the address and port, and whether it needs https://.';
 
@@ -61,9 +66,10 @@ export function registryError(failure: CallFailure): RegistryError {
   const { code, details } = statusOf(error);
   const { verdict, refused } = judge(code, details, failure);
   const lostAnswer = code === resourceExhausted && !details.startsWith('etcdserver');
+  const unheardOf = verdict.kind === 'UNEXPECTED' && !refusals.includes(code);
   return new RegistryError(verdict.kind, endpoint, `etcd at ${endpoint}: ${verdict.reason}`, {
     cause: error,
-    outcomeUnknown: write && sent && !refused && (inconclusive.includes(code) || lostAnswer),
+    outcomeUnknown: write && sent && !refused && (inconclusive.includes(code) || lostAnswer || unheardOf),
     ...(verdict.remedy === undefined ? {} : { remedy: verdict.remedy }),
   });
 }
@@ -119,6 +125,11 @@ const answers: readonly Rule[] = [
     codes: [outOfRange],
     pattern: /has been compacted/,
     verdict: { kind: 'COMPACTED', reason: 'the revision asked for is compacted' },
+  },
+  {
+    codes: [failedPrecondition],
+    pattern: /lease already exists/,
+    verdict: (details) => ({ kind: 'PROTOCOL', reason: details }),
   },
   {
     codes: [permissionDenied],
@@ -319,11 +330,11 @@ function judge(code: number | undefined, details: string, context: CallContext):
   if (answer !== undefined) return answer;
   const certain = (verdict: Verdict): Judgement => ({ verdict, refused: false });
   if (details.startsWith('etcdserver') && code !== undefined && !inconclusive.includes(code))
-    return certain({ kind: 'PROTOCOL', reason: details });
+    return certain({ kind: ofRequest.includes(code) ? 'PROTOCOL' : 'UNEXPECTED', reason: details });
   const connection = firstThatFits(connections, code, details, context);
   if (connection !== undefined) return connection;
   if (code !== undefined && !inconclusive.includes(code))
-    return certain({ kind: 'PROTOCOL', reason: `${details} (gRPC status ${code})` });
+    return certain({ kind: 'UNEXPECTED', reason: `${details} (gRPC status ${code})` });
   const reason = lastError(details);
   // What an etcd that serves https does with a client that speaks http.
   return certain({ kind: 'UNAVAILABLE', reason, ...(reason === hungUp ? { remedy: wrongPort } : {}) });
