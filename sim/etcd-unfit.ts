@@ -1,10 +1,10 @@
 import type { RegistryErrorCode } from '../src/subnet/registry.ts';
 
 /**
- * What a member that answers may be: a learner (serves nobody), overloaded (refuses what changes something), or too old to
- * compare ranges.
+ * What a member that answers may be: a learner (serves nobody), overloaded, corrupt or read-only (refuse what changes
+ * something), too old to compare ranges, or a proxy that has lost its etcd (serves nobody, and its streams stay open).
  */
-export type Unfitness = 'learner' | 'overloaded' | 'old';
+export type Unfitness = 'learner' | 'overloaded' | 'corrupt' | 'read-only' | 'old' | 'proxy alone';
 
 /** What a call asks of a member: `txn` is a transaction that only reads. */
 export type Asked = 'read' | 'txn' | 'write';
@@ -15,13 +15,23 @@ export interface Refusing {
   readonly reason: string;
 }
 
-const learner: Refusing = {
-  kind: 'NOT_SERVING',
-  reason: 'this member is a learner, which serves no clients',
+/** Those that serve nobody. */
+const refusingAll: Partial<Record<Unfitness, Refusing>> = {
+  learner: { kind: 'NOT_SERVING', reason: 'this member is a learner, which serves no clients' },
+  'proxy alone': {
+    kind: 'UNAVAILABLE',
+    reason: 'a proxy answers there and reaches no etcd (HTTP 503)',
+  },
 };
-const overloaded: Refusing = {
-  kind: 'EXHAUSTED',
-  reason: 'this member is overloaded (too many requests)',
+/** Those that are read from as ever. */
+const refusingWrites: Partial<Record<Unfitness, Refusing>> = {
+  overloaded: { kind: 'EXHAUSTED', reason: 'this member is overloaded (too many requests)' },
+  corrupt: {
+    kind: 'EXHAUSTED',
+    reason: 'the data of its members differ (alarm CORRUPT), it accepts no writes',
+  },
+  // In words of its own.
+  'read-only': { kind: 'UNEXPECTED', reason: 'read-only for the time being (gRPC status 7)' },
 };
 const full: Refusing = {
   kind: 'EXHAUSTED',
@@ -46,8 +56,8 @@ export class UnfitMembers {
   /** Undefined: the member does what it is asked. */
   refusal(member: string, asked: Asked): Refusing | undefined {
     const unfit = this.#members.get(member);
-    if (unfit === 'learner') return learner;
-    if (unfit === 'overloaded' && asked === 'write') return overloaded;
+    const refusal = unfit && (refusingAll[unfit] ?? (asked === 'write' ? refusingWrites[unfit] : undefined));
+    if (refusal !== undefined) return refusal;
     // etcd 3.4 looks at its quota before it looks at what a transaction does.
     return this.full && asked !== 'read' ? full : undefined;
   }

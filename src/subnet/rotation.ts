@@ -11,14 +11,14 @@ import {
   type WatchBatch,
   type WatchRequest,
 } from './registry.ts';
-import { Vetting } from './vetting.ts';
+import { type Asked, Vetting } from './vetting.ts';
 
 export interface RotationOptions {
   /** Told when calls go to another member from now on, and why. */
   readonly onMove?: (from: string, to: string, reason: RegistryError) => void;
   /**
-   * Told when a member turns out to be unfit to serve (a learner, of another cluster, too old, no etcd), and when it no
-   * longer is.
+   * Told when a member turns out to be unfit to serve (a learner, of another cluster, too old, no etcd) or was left for
+   * another one that serves, and when it serves again.
    */
   readonly onFitness?: (endpoint: string, unfit: RegistryError | undefined) => void;
   /** What the keys of all leases begin with. With it a member is vetted before it is used; absent: members are trusted. */
@@ -30,7 +30,7 @@ export interface RotationOptions {
 /** Several members as one, with the loop that looks after those that are unfit. */
 export interface Rotation extends Registry {
   /**
-   * Asks each minute whether unfit members serve by now, and whether those still do that a watch is open at. Works until
+   * Asks each minute whether members that were left serve by now, and whether those still do that a watch is open at. Works until
    * `signal` aborts, then rejects with its reason.
    */
   run(clock: Clock, signal: AbortSignal): Promise<never>;
@@ -86,13 +86,14 @@ class Members implements Rotation {
   }
 
   range(request: RangeRequest, signal?: AbortSignal): Promise<RangeResponse> {
-    return this.#everywhere(signal, async (member) =>
+    return this.#everywhere('read', signal, async (member) =>
       this.#ofOurCluster(member, await member.range(request, signal)),
     );
   }
 
   txn(request: TxnRequest, signal?: AbortSignal): Promise<TxnResponse> {
-    return this.#everywhere(signal, async (member) => {
+    const changes = [...request.success, ...(request.failure ?? [])].some(({ op }) => op !== 'range');
+    return this.#everywhere(changes ? 'write' : 'read', signal, async (member) => {
       const answer = await member.txn(request, signal);
       // Too late to take it elsewhere; the next call finds out.
       this.#vetting?.doubt(member, answer.header);
@@ -105,22 +106,22 @@ class Members implements Rotation {
     signal?: AbortSignal,
     id?: string,
   ): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
-    return this.#everywhere(signal, (member) => member.leaseGrant(ttlSeconds, signal, id));
+    return this.#everywhere('write', signal, (member) => member.leaseGrant(ttlSeconds, signal, id));
   }
 
   leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }> {
-    return this.#everywhere(signal, (member) => member.leaseKeepAlive(id, signal));
+    return this.#everywhere('read', signal, (member) => member.leaseKeepAlive(id, signal));
   }
 
   leaseTimeToLive(
     id: string,
     signal?: AbortSignal,
   ): Promise<{ readonly ttlSeconds: number; readonly grantedTtlSeconds: number }> {
-    return this.#everywhere(signal, (member) => member.leaseTimeToLive(id, signal));
+    return this.#everywhere('read', signal, (member) => member.leaseTimeToLive(id, signal));
   }
 
   leaseRevoke(id: string, signal?: AbortSignal): Promise<void> {
-    return this.#everywhere(signal, (member) => member.leaseRevoke(id, signal));
+    return this.#everywhere('write', signal, (member) => member.leaseRevoke(id, signal));
   }
 
   async *watch(request: WatchRequest, signal: AbortSignal): AsyncGenerator<WatchBatch> {
@@ -137,7 +138,7 @@ class Members implements Rotation {
 
   async *#follow(request: WatchRequest, cut: AbortController): AsyncGenerator<WatchBatch> {
     const { signal } = cut;
-    const opened = await this.#everywhere(signal, async (member) => {
+    const opened = await this.#everywhere('read', signal, async (member) => {
       const batches = member.watch(request, signal)[Symbol.asyncIterator]();
       const first = await batches.next();
       try {
@@ -154,7 +155,7 @@ class Members implements Rotation {
       for (let step = opened.first; step.done !== true; step = await batches.next())
         yield this.#ofOurCluster(member, step.value);
     } catch (error) {
-      if (isOfMember(error)) this.#leave(member, error);
+      if (isOfMember(error)) this.#leave(member, error, 'read');
       throw error;
     } finally {
       this.#streams.delete(cut);
@@ -181,7 +182,7 @@ class Members implements Rotation {
     } catch (error) {
       signal.throwIfAborted();
       if (!isOfMember(error)) return;
-      this.#leave(member, error);
+      this.#leave(member, error, 'read');
       for (const [cut, at] of this.#streams) if (at === member) cut.abort(error);
     }
   }
@@ -195,31 +196,39 @@ class Members implements Rotation {
   }
 
   /** Whether a failed call may be repeated is in its error: calls that change nothing never say `outcomeUnknown`. */
-  async #everywhere<T>(signal: AbortSignal | undefined, call: (member: Registry) => Promise<T>): Promise<T> {
+  async #everywhere<T>(
+    asked: Asked,
+    signal: AbortSignal | undefined,
+    call: (member: Registry) => Promise<T>,
+  ): Promise<T> {
     const vetting = this.#vetting;
     let failures = (await vetting?.begin(signal)) ?? new Map<Registry, RegistryError>();
-    for (const [member, reason] of failures) this.#leave(member, reason);
+    for (const [member, reason] of failures) this.#leave(member, reason, 'read');
     for (let again = false; ; ) {
       const member = this.#untried(failures);
       if (member === undefined) {
         // A cluster that was restored has another identity.
-        if (again || (await vetting?.chooseAgain(failures, signal)) !== true)
+        if (again || (await vetting?.chooseAgain(failures, signal)) !== true) {
+          vetting?.nobodyServed(failures);
           throw failedAll(this.#members, failures);
+        }
         again = true;
         failures = new Map();
         continue;
       }
       const refusal = await vetting?.vet(member, signal);
       if (refusal !== undefined) {
-        this.#leave(member, refusal);
+        this.#leave(member, refusal, 'read');
         failures.set(member, refusal);
         continue;
       }
       try {
-        return await call(member);
+        const answer = await call(member);
+        vetting?.served(member, asked);
+        return answer;
       } catch (error) {
         if (!isOfMember(error)) throw error;
-        this.#leave(member, error);
+        this.#leave(member, error, asked);
         if (error.outcomeUnknown) throw error;
         failures.set(member, error);
       }
@@ -238,8 +247,8 @@ class Members implements Rotation {
   }
 
   /** Moves on, unless another call that failed on the same member has done so. */
-  #leave(member: Registry, reason: RegistryError): void {
-    this.#vetting?.note(member, reason);
+  #leave(member: Registry, reason: RegistryError, asked: Asked): void {
+    this.#vetting?.note(member, reason, asked);
     if (this.#current !== member || this.#members.length === 1) return;
     this.#index = (this.#index + 1) % this.#members.length;
     this.#options.onMove?.(member.endpoint, this.endpoint, reason);

@@ -1,5 +1,27 @@
 import type { Clock } from '../runtime/clock.ts';
-import { prefixEnd, type Registry, RegistryError, type ResponseHeader, type TxnRequest } from './registry.ts';
+import {
+  prefixEnd,
+  type Registry,
+  RegistryError,
+  type RegistryErrorCode,
+  type ResponseHeader,
+  type TxnRequest,
+} from './registry.ts';
+
+/** What a call does; a read is whatever changes nothing. */
+export type Asked = 'read' | 'write';
+
+/** What a member failed with, and what it was asked: one that failed to write may be read from all along. */
+interface Failing {
+  readonly reason: RegistryError;
+  readonly asked: Asked;
+}
+
+/** Failures that nothing but an operator mends: they are told whether another member serves or not. */
+const lasting: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>(['NOT_SERVING', 'NOT_ETCD']);
+
+/** Failures that no call is spared, whatever it does. */
+const unreached: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>(['UNAVAILABLE', 'TLS']);
 
 /** The member belongs to another cluster than the endpoints that are in use. */
 class ForeignMember extends RegistryError {}
@@ -11,6 +33,9 @@ const graceMs = 500;
  * Finds out of each member whether it serves, and for the cluster of the others. One that serves another cluster answers
  * everything: its empty list would take every route away.
  *
+ * It remembers those that do not serve: whoever was left for another one that does. One that refused a write is asked for one
+ * when its turn comes to be asked again, as it may be read from all along.
+ *
  * The cluster is the one that most endpoints name at the start, the first listed of two equals. It stays that as long as one
  * of its endpoints serves; after a restore under a new id it is the one that more than half of all endpoints name. So a list
  * of endpoints with a stranger in it does not lead there while the own cluster is away. Was the stranger alone at the start,
@@ -21,9 +46,12 @@ export class Vetting {
   readonly #onFitness: (endpoint: string, unfit: RegistryError | undefined) => void;
   readonly #leasesPrefix: string;
   readonly #question: TxnRequest;
+  readonly #writeQuestion: TxnRequest;
   /** Those that served when they were asked, as long as no member has failed since. */
   readonly #vetted = new Set<Registry>();
-  readonly #unfit = new Map<Registry, RegistryError>();
+  readonly #unfit = new Map<Registry, Failing>();
+  /** Those that failed; they are unfit once another one serves what they did not. */
+  readonly #left = new Map<Registry, Failing>();
   #cluster: string | undefined;
   /** Fewer than half of the endpoints have named the cluster. */
   #provisional = false;
@@ -44,6 +72,11 @@ export class Vetting {
     this.#question = {
       compare: [{ ...range, target: 'create', op: '=', value: 0 }],
       success: [{ op: 'range', ...range }],
+    };
+    // No version is below 0: it changes nothing, and is refused as every write is.
+    this.#writeQuestion = {
+      compare: [{ key: leasesPrefix, target: 'version', op: '<', value: 0 }],
+      success: [{ op: 'put', key: leasesPrefix, value: '', lease: '0' }],
     };
   }
 
@@ -97,16 +130,28 @@ export class Vetting {
   }
 
   /** Takes in what a member failed with. */
-  note(member: Registry, reason: RegistryError): void {
+  note(member: Registry, reason: RegistryError, asked: Asked): void {
     // Whoever is next is vetted when its turn comes: much may have happened since the last time.
     const stays = reason.kind === 'EXHAUSTED' && this.#vetted.has(member);
     this.#vetted.clear();
     // It serves all but writes, or will in a moment.
     if (stays) this.#vetted.add(member);
-    if (reason.kind === 'NOT_SERVING' || reason.kind === 'NOT_ETCD') {
-      this.#unfit.set(member, reason);
-      this.#onFitness(member.endpoint, reason);
-    } else this.#forget(member);
+    const failing: Failing = { reason, asked: unreached.has(reason.kind) ? 'read' : asked };
+    if (lasting.has(reason.kind) || this.#unfit.has(member)) this.#remember(member, failing);
+    else this.#left.set(member, failing);
+  }
+
+  /** Takes in that a member did what it was asked: whoever did not is unfit. */
+  served(member: Registry, asked: Asked): void {
+    if (asked === 'write') this.#forget(member);
+    for (const [other, failing] of this.#left)
+      if (failing.asked === 'read' || asked === 'write') this.#remember(other, failing);
+  }
+
+  /** Takes in that a call failed on every member: that is more than a notice about each. */
+  nobodyServed(failures: ReadonlyMap<Registry, RegistryError>): void {
+    for (const [member, { reason }] of this.#left)
+      if (failures.get(member) === reason) this.#left.delete(member);
   }
 
   /**
@@ -125,9 +170,13 @@ export class Vetting {
 
   /** Asks those that were of no use whether they serve now. Rejects with `signal.reason`. */
   async askUnfit(signal: AbortSignal): Promise<void> {
-    for (const member of this.#unfit.keys()) {
-      const reason = await this.vet(member, signal);
-      if (reason !== undefined) this.note(member, reason);
+    for (const [member, { asked }] of [...this.#unfit, ...this.#left]) {
+      const reason =
+        (await this.vet(member, signal)) ??
+        (asked === 'write' ? await this.#askToWrite(member, signal) : undefined);
+      if (reason === undefined) this.#forget(member);
+      else if (this.#unfit.has(member)) this.#remember(member, { reason, asked });
+      else this.#left.set(member, { reason, asked });
     }
   }
 
@@ -156,7 +205,7 @@ export class Vetting {
       } catch (error) {
         if (!(error instanceof RegistryError)) throw error;
         failures.set(member, error);
-        this.note(member, error);
+        this.note(member, error, 'read');
       }
     };
     const ask = async (member: Registry) => {
@@ -170,7 +219,7 @@ export class Vetting {
       } catch (error) {
         if (!(error instanceof RegistryError)) throw error;
         failures.set(member, error);
-        if (chosen) this.note(member, error);
+        if (chosen) this.note(member, error, 'read');
       }
     };
     await Promise.race([majority, Promise.all(this.#members.map(ask))]);
@@ -217,14 +266,34 @@ export class Vetting {
     );
   }
 
+  /** Why the member takes no writes; undefined when it does, and when the user may not. Rejects with `signal.reason`. */
+  async #askToWrite(member: Registry, signal: AbortSignal): Promise<RegistryError | undefined> {
+    try {
+      await member.txn(this.#writeQuestion, signal);
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof RegistryError)) throw error;
+      return error.kind === 'PERMISSION_DENIED' ? undefined : error;
+    }
+  }
+
   /** Throws when the id is that of another cluster. */
   #admit(member: Registry, clusterId: string | undefined): void {
     if (clusterId !== undefined) this.check(member, { clusterId, revision: 0 });
     this.#vetted.add(member);
-    this.#forget(member);
+    // To be read from says nothing of writes.
+    if (this.#unfit.get(member)?.asked !== 'write') this.#forget(member);
+  }
+
+  #remember(member: Registry, { reason, asked }: Failing): void {
+    this.#left.delete(member);
+    const before = this.#unfit.get(member)?.asked;
+    this.#unfit.set(member, { reason, asked: before === 'write' ? before : asked });
+    this.#onFitness(member.endpoint, reason);
   }
 
   #forget(member: Registry): void {
+    this.#left.delete(member);
     if (this.#unfit.delete(member)) this.#onFitness(member.endpoint, undefined);
   }
 }

@@ -54,7 +54,7 @@ const setups: Readonly<Record<UnfitKind, () => Promise<readonly Registry[]>>> = 
         () => false,
       );
     for (let n = 0; await write(n); n++) expect(n).toBeLessThan(1_000);
-    return [unfit, unfit, unfit];
+    return [unfit, ...[1, 2].map(() => connect(etcd.first.clientUrl))];
   },
 };
 

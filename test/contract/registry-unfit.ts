@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { prefixEnd, type Registry, type RegistryError } from '../../src/subnet/registry.ts';
+import { prefixEnd, type Registry, RegistryError } from '../../src/subnet/registry.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
+import { Vetting } from '../../src/subnet/vetting.ts';
 import { collect, put, rejectionOf } from './registry-suite.ts';
 
 /** A cluster, real or simulated, with a member that answers and cannot serve, or not all. */
@@ -64,6 +65,7 @@ async function check(kind: UnfitKind, { unfit, fit, settled }: UnfitCluster): Pr
     expect({ call, ...pick(error) }).toMatchObject({ call, ...refused[kind] });
     expect(error.message).toBe(`etcd at ${unfit.endpoint}: ${says[kind]}`);
   }
+  await asksToWrite(kind === 'full' ? says.full : 'fit', { fit, settled }, signal);
   if (kind === 'full') return;
   const [one, other] = fit;
   for (const members of [
@@ -84,6 +86,22 @@ async function check(kind: UnfitKind, { unfit, fit, settled }: UnfitCluster): Pr
     if (kind === 'cut off' || members[0] !== unfit) continue;
     expect(told.at(-1)).toContain(says[kind]);
   }
+}
+
+/** A member that refused to write is asked for a write that changes nothing; it is refused as every other one is. */
+async function asksToWrite(
+  answer: string,
+  { fit: [asked, other], settled }: Pick<UnfitCluster, 'fit' | 'settled'>,
+  signal: AbortSignal,
+): Promise<void> {
+  const told: string[] = [];
+  const vetting = new Vetting([asked], '/net/subnets/', (_, reason) => told.push(reason?.message ?? 'fit'));
+  vetting.note(asked, new RegistryError('EXHAUSTED', asked.endpoint, 'no writes'), 'write');
+  vetting.served(other, 'write');
+  const { header } = await settled(asked.range({ key }));
+  await settled(vetting.askUnfit(signal));
+  expect(told).toEqual(['no writes', expect.stringContaining(answer)]);
+  expect((await settled(asked.range({ key }))).header.revision).toBe(header.revision);
 }
 
 const pick = ({ kind, outcomeUnknown }: RegistryError) => ({ kind, outcomeUnknown });

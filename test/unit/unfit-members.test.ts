@@ -13,6 +13,8 @@ let etcd: SimEtcd;
 let registry: Rotation;
 let moves: string[];
 let unfit: Map<string, string>;
+/** Who was said to serve again. */
+let recoveries: string[];
 let stop: AbortController;
 
 beforeEach(() => {
@@ -22,6 +24,7 @@ beforeEach(() => {
   etcd.put(key, 'ours', etcd.grant(3_600));
   moves = [];
   unfit = new Map();
+  recoveries = [];
   registry = connect(etcd.connect('host'));
 });
 
@@ -39,8 +42,10 @@ function connect(members: readonly Registry[]): Rotation {
     clock,
     onMove: (from, to) => moves.push(`${from} → ${to}`),
     onFitness: (endpoint, reason) => {
-      if (reason === undefined) unfit.delete(endpoint);
-      else unfit.set(endpoint, reason.message);
+      if (reason === undefined) {
+        unfit.delete(endpoint);
+        recoveries.push(endpoint);
+      } else unfit.set(endpoint, reason.message);
     },
   });
 }
@@ -97,28 +102,27 @@ async function served(call: Call): Promise<void> {
   if (answer instanceof RegistryError) throw answer;
 }
 
+const all = Object.keys(calls) as Call[];
+const writes: readonly Call[] = ['a write', 'a grant'];
+
 /** How a member becomes unfit, which calls that keeps it from, and what is said. */
 const faults: readonly {
   readonly name: string;
   readonly spoil: (member: string) => void;
   readonly keepsFrom: readonly Call[];
   readonly says: RegExp;
-  /** Nothing heals it but an operator: it is to be known as unfit. */
-  readonly lasts: boolean;
 }[] = [
   {
     name: 'a learner',
     spoil: (member) => etcd.spoil(member, 'learner'),
-    keepsFrom: Object.keys(calls) as Call[],
+    keepsFrom: all,
     says: /learner/,
-    lasts: true,
   },
   {
     name: 'of another cluster',
     spoil: (member) => etcd.replace(member),
-    keepsFrom: Object.keys(calls) as Call[],
+    keepsFrom: all,
     says: /another cluster/,
-    lasts: true,
   },
   {
     name: 'too old',
@@ -127,31 +131,62 @@ const faults: readonly {
       etcd.spoil(member, 'old');
       etcd.start(member);
     },
-    keepsFrom: Object.keys(calls) as Call[],
+    keepsFrom: all,
     says: /older than etcd 3\.3/,
-    lasts: true,
   },
   {
     name: 'overloaded',
     spoil: (member) => etcd.spoil(member, 'overloaded'),
-    keepsFrom: ['a write', 'a grant'],
+    keepsFrom: writes,
     says: /overloaded/,
-    lasts: false,
+  },
+  {
+    name: 'corrupt',
+    spoil: (member) => etcd.spoil(member, 'corrupt'),
+    keepsFrom: writes,
+    says: /alarm CORRUPT/,
+  },
+  {
+    name: 'read-only',
+    spoil: (member) => etcd.spoil(member, 'read-only'),
+    keepsFrom: writes,
+    says: /read-only/,
   },
   {
     name: 'cut off from the others',
     spoil: (member) => etcd.isolate(member),
-    keepsFrom: Object.keys(calls) as Call[],
+    keepsFrom: all,
     says: /no leader/,
-    lasts: false,
+  },
+  {
+    name: 'a proxy that reaches no etcd',
+    spoil: (member) => etcd.spoil(member, 'proxy alone'),
+    keepsFrom: all,
+    says: /a proxy answers there and reaches no etcd/,
   },
 ];
 
+function heal(member: string): void {
+  etcd.spoil(member, undefined);
+  etcd.putBack(member);
+  etcd.start(member);
+}
+
+/** Has this member serve, and nobody be known as unfit. */
+async function use(member: string): Promise<void> {
+  await served('a read');
+  const others = registry.endpoint.includes(member) ? [] : names.filter((name) => name !== member);
+  for (const other of others) etcd.cut('host', other);
+  await served('a read');
+  for (const other of others) etcd.heal('host', other);
+  await clock.advance(61_000);
+  expect([...unfit.keys()]).toEqual([]);
+  expect(registry.endpoint).toContain(member);
+}
+
 const places = ['first', 'in the middle', 'last'] as const;
 const rows = faults.flatMap((fault) =>
-  places.flatMap((place, index) =>
-    (Object.keys(calls) as Call[]).map((call) => ({ fault, place, call, member: names[index] ?? '' })),
-  ),
+  places.flatMap((place, index) => all.map((call) => ({ fault, place, call, member: names[index] ?? '' }))),
 );
 
 describe('a member that answers and cannot serve', () => {
@@ -160,39 +195,130 @@ describe('a member that answers and cannot serve', () => {
     await served(call);
     await served(call);
     if (fault.keepsFrom.includes(call)) expect(registry.endpoint).not.toContain(member);
-    expect([...unfit.keys()]).toEqual(fault.lasts ? [`http://${member}:2379`] : []);
+    // All are asked at the start, and what refuses no more than writes is found out by one.
+    const found = fault.keepsFrom === all || (member === names[0] && fault.keepsFrom.includes(call));
+    expect([...unfit.keys()]).toEqual(found ? [`http://${member}:2379`] : []);
     for (const reason of unfit.values()) expect(reason).toMatch(fault.says);
   });
 
-  it.each(rows.filter(({ place, fault }) => place === 'first' && fault.name !== 'too old'))(
-    '$fault.name while in use: the next one serves $call',
+  it.each(rows.filter(({ fault }) => fault.name !== 'too old'))(
+    '$fault.name while in use, listed $place: the next one serves $call, and why is remembered',
     async ({ fault, call, member }) => {
-      await served(call);
-      expect(registry.endpoint).toContain(member);
+      void registry.run(clock, stop.signal).catch(() => undefined);
+      await use(member);
       fault.spoil(member);
       // The next read finds out where the answer itself does not tell.
       await served('a read');
       await served(call);
-      if (fault.keepsFrom.includes(call)) expect(registry.endpoint).not.toContain(member);
+      if (!fault.keepsFrom.includes(call)) return;
+      expect(registry.endpoint).not.toContain(member);
+      await served(call);
+      expect([...unfit.keys()]).toEqual([`http://${member}:2379`]);
+      expect([...unfit.values()].join()).toMatch(fault.says);
     },
   );
 
-  it.each(faults.filter(({ lasts }) => lasts))(
+  // It is another one at the same address: the connection ends, and with it the watch.
+  it.each(names)(
+    'too old while in use, as %s: the next one serves, and why is remembered',
+    async (member) => {
+      void registry.run(clock, stop.signal).catch(() => undefined);
+      await use(member);
+      let spoilt = false;
+      const tooOld = faults.find(({ name }) => name === 'too old');
+      const request = { key: '/net/subnets/', rangeEnd: prefixEnd('/net/subnets/') };
+      await outcome(
+        (async () => {
+          for await (const _ of registry.watch(request, stop.signal)) {
+            if (!spoilt) tooOld?.spoil(member);
+            spoilt = true;
+          }
+        })(),
+      );
+      for (const call of all) await served(call);
+      await clock.advance(61_000);
+      expect(registry.endpoint).not.toContain(member);
+      expect([...unfit]).toEqual([[`http://${member}:2379`, expect.stringMatching(/older than etcd 3\.3/)]]);
+    },
+  );
+
+  it.each(faults)(
     '$name: is asked again each minute, and used when it has to be',
-    async ({ spoil }) => {
+    async ({ spoil, says }) => {
       void registry.run(clock, stop.signal).catch(() => undefined);
       spoil('etcd-0');
-      await served('a read');
-      expect([...unfit.keys()]).toEqual(['http://etcd-0:2379']);
-      etcd.spoil('etcd-0', undefined);
-      etcd.putBack('etcd-0');
+      await served('a write');
+      await served('a write');
+      await clock.advance(200_000);
+      expect([...unfit]).toEqual([['http://etcd-0:2379', expect.stringMatching(says)]]);
+      expect(recoveries).toEqual([]);
+      const { revision } = etcd;
+      heal('etcd-0');
       await clock.advance(61_000);
       expect([...unfit.keys()]).toEqual([]);
+      // To be asked whether one writes changes nothing.
+      expect(etcd.revision).toBe(revision);
       for (const other of ['etcd-1', 'etcd-2']) etcd.cut('host', other);
       await served('a read');
       expect(registry.endpoint).toBe('http://etcd-0:2379');
     },
   );
+});
+
+describe('a member that is left', () => {
+  it('is remembered when a watch ends there and another one serves the next', async () => {
+    await served('a read');
+    const ended = outcome(
+      (async () => {
+        const request = { key: '/net/subnets/', rangeEnd: prefixEnd('/net/subnets/') };
+        for await (const _ of registry.watch(request, stop.signal)) etcd.stop('etcd-0');
+      })(),
+    );
+    await ended;
+    expect([...unfit.keys()]).toEqual([]);
+    await served('a read');
+    expect([...unfit.keys()]).toEqual(['http://etcd-0:2379']);
+  });
+
+  it('is remembered when a write is lost there and another one serves what follows', async () => {
+    await served('a read');
+    etcd.loseNextReply({ applied: true });
+    expect(await outcome(registry.leaseGrant(60))).toMatchObject({ outcomeUnknown: true });
+    await served('a read');
+    expect([...unfit.keys()]).toEqual(['http://etcd-0:2379']);
+  });
+
+  it('is not when it serves by the time that another one does', async () => {
+    void registry.run(clock, stop.signal).catch(() => undefined);
+    await served('a read');
+    etcd.loseNextReply({ applied: true });
+    await outcome(registry.leaseGrant(60));
+    await clock.advance(61_000);
+    await served('a read');
+    expect([...unfit.keys()]).toEqual([]);
+  });
+
+  it('is not when nobody else serves: that is said of all', async () => {
+    void registry.run(clock, stop.signal).catch(() => undefined);
+    await served('a read');
+    for (const name of names) etcd.stop(name);
+    await expect(served('a read')).rejects.toMatchObject({ kind: 'UNAVAILABLE' });
+    for (const name of names) etcd.start(name);
+    await served('a read');
+    expect([...unfit.keys()]).toEqual([]);
+  });
+
+  it('is asked with a call for each minute at most, which costs those that serve none', async () => {
+    void registry.run(clock, stop.signal).catch(() => undefined);
+    etcd.stop('etcd-2');
+    await served('a read');
+    await served('a read');
+    const before = { ...etcd.calls };
+    await clock.advance(300_000);
+    expect(etcd.calls.txn - before.txn).toBe(5);
+    await served('a read');
+    expect(etcd.calls).toMatchObject({ range: before.range + 1, txn: before.txn + 5 });
+  });
 });
 
 it('every member is named with its reason when none serves', async () => {
@@ -223,8 +349,11 @@ describe('a full database', () => {
         'the etcd database is full (alarm NOSPACE), it accepts no writes',
     });
     expect(registry.endpoint).toBe('http://etcd-0:2379');
+    await served('a read');
+    expect([...unfit.keys()]).toEqual([]);
     etcd.fill(false);
     await served('a write');
+    expect([...unfit.keys()]).toEqual([]);
   });
 });
 
