@@ -26,7 +26,7 @@ export function checkRouteChange(world: World, host: SimHost, change: DaemonChan
   const come = after.filter((route) => !before.includes(route));
   const ours = come.some(({ protocol }) => protocol === routeProtocol);
   for (const route of gone) {
-    const why = notOurs(host, route, ours || isBehindOurs(route, before));
+    const why = notOurs(host, route, ours || isBesideOurs(route, before));
     if (why) world.violate('5 foreign routes are untouched', `${host.name}: ${text(route)} ${why}`);
   }
   for (const route of come) checkNewRoute(world, host, route);
@@ -49,10 +49,11 @@ function notOurs(
   return legacy && metric === (family === 4 ? 0 : 1024) && isLeasable(dst) ? undefined : 'was removed';
 }
 
-/** Ours has come before it in its key, by the message before. */
-function isBehindOurs({ family, tos, metric }: Route, before: readonly Route[]): boolean {
-  const first = before.find((route) => route.tos === tos && route.metric === metric);
-  return family === 4 && first?.protocol === routeProtocol;
+/** Ours has come before it in its key, by the message before, or takes its place. */
+function isBesideOurs({ family, tos, metric }: Route, before: readonly Route[]): boolean {
+  const isOurs = (route: Route) =>
+    route.tos === tos && route.metric === metric && route.protocol === routeProtocol;
+  return family === 4 && before.some(isOurs);
 }
 
 function checkNewRoute(world: World, host: SimHost, route: Route): void {

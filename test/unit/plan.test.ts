@@ -83,9 +83,9 @@ describe('a destination some lease asks for', () => {
       [`-${dst} via ${other} (wrong)`, installed],
     ],
     [
-      'removes the right one behind before it replaces the first',
+      'lets the right one behind take the place of the first',
       { actual: [route({ gateway: other }), route()] },
-      [`-${dst} via ${gateway} (wrong)`, `~${dst} via ${gateway} (wrong)`],
+      [`-${dst} via ${other} (wrong)`],
     ],
     [
       'is there before a leftover under another metric goes',
@@ -104,11 +104,7 @@ describe('a foreign route with our destination', () => {
     ['is replaced', { actual: [foreign()] }, [`~${dst} via ${gateway} (foreign)`]],
     ['is replaced when it is a blackhole', { actual: [blackhole()] }, [`~${dst} via ${gateway} (foreign)`]],
     ['is left behind ours', { actual: [route(), foreign()] }, [installed]],
-    [
-      'is replaced before ours',
-      { actual: [foreign(), route()] },
-      [`-${dst} via ${gateway} (wrong)`, `~${dst} via ${gateway} (foreign)`],
-    ],
+    ['gives way to ours behind it', { actual: [foreign(), route()] }, [`-${dst} via ${other} (foreign)`]],
     ['is a conflict when it comes too often', { actual: [foreign()], mayReplaceForeign: no }, [keeps]],
     [
       'is not held against one that is in place',

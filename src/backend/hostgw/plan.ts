@@ -121,11 +121,18 @@ function program(
     return { state: 'conflict', reason: ownFault(reason), changes: removeOurs(there, 'shadowed') };
   }
   const seen = family === 4 ? nameOf(target.route, wanted, there) : undefined;
+  const cause = replaceCause(target, gateway);
+  const ready = behind.find(({ route }) => isInstalled(route, wanted));
+  if (seen !== undefined && ready !== undefined) {
+    // Ours takes its place by itself. Were it removed first, to be put before, packets might find none in between.
+    const rest = removeOurs([...behind.filter((held) => held !== ready), ...elsewhere], 'wrong');
+    return { changes: [{ op: 'remove', route: seen, cause }, ...rest] };
+  }
   return {
     changes: [
       // The kernel refuses with EEXIST what lies further back in the key.
       ...removeOurs(behind, 'wrong'),
-      { op: 'replace', route: wanted, cause: replaceCause(target, gateway), ...(seen && { seen }) },
+      { op: 'replace', route: wanted, cause, ...(seen && { seen }) },
       ...removeOurs(elsewhere, 'wrong'),
     ],
   };
