@@ -28,6 +28,8 @@ export default defineConfig({
           include: ['test/unit/**/*.test.ts', 'test/contract/**/*.memory.test.ts'],
           setupFiles,
           maxWorkers: '100%',
+          // It ends what hangs, on a busy machine too.
+          testTimeout: 60_000,
         },
       },
       // It starts a process for each core by itself.
