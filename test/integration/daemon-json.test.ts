@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { SimFiles } from '../../sim/files.ts';
 import { checkBridge, checkDaemonJson } from '../../src/cli/doctor/check-docker.ts';
+import type { Finding } from '../../src/cli/doctor/finding.ts';
 import { parseSubnet } from '../../src/ip/ip.ts';
 import { BUSYBOX, makeBusyboxImage } from '../testbed/busybox.ts';
 import { startDocker } from '../testbed/docker.ts';
@@ -49,13 +50,13 @@ async function dockerd(json: string): Promise<string | undefined> {
   }
 }
 
-async function doctor(json: string): Promise<readonly string[]> {
+async function doctor(json: string, wanted: Finding['level'] = 'problem'): Promise<readonly string[]> {
   const files = new SimFiles();
   await files.writeAtomic('/etc/docker/daemon.json', json, 0o644);
   await files.writeAtomic('/usr/local/lib/systemd/system/docker.service.d/flannel.conf', DROP_IN, 0o644);
   const ipv4 = parseSubnet(SUBNET);
   const findings = await checkDaemonJson(files, { ...(ipv4 && { ipv4 }) });
-  return findings.filter(({ level }) => level === 'problem').map(({ text, remedy }) => `${text} ${remedy}`);
+  return findings.filter(({ level }) => level === wanted).map(({ text, remedy }) => `${text} ${remedy}`);
 }
 
 function installer(json: string): string {
@@ -85,13 +86,19 @@ test.each([
   ],
   ['{"log-level":"warn",}', /unable to configure the Docker daemon/, 'is not valid'],
   ["{'mtu':1450}", /unable to configure the Docker daemon/, 'is not valid'],
-  ['', /unable to configure the Docker daemon/, 'is not valid'],
 ])('dockerd does not start with %s, and doctor and script/install say why', async (json, said, named) => {
   expect(await dockerd(json)).toMatch(said);
   expect(await doctor(json)).toEqual([expect.stringContaining(named)]);
   const noted = installer(json);
   expect(noted).toContain(named);
   expect(noted).not.toMatch(/Unexpected|Expected|JSON\.parse|position \d/);
+});
+
+test('an empty daemon.json keeps some versions of Docker from starting, and doctor and script/install say so', async () => {
+  const said = await dockerd('');
+  if (said !== undefined) expect(said).toMatch(/unable to configure the Docker daemon/);
+  expect(await doctor('', 'note')).toEqual([expect.stringContaining('is empty')]);
+  expect(installer('')).toContain('is empty');
 });
 
 test('dockerd does not start with a gateway outside of the subnet, and doctor says why', async () => {
@@ -157,7 +164,8 @@ test('docker0 has the MTU of its containers, and only with one of them doctor ju
     return { mtu: shown.mtu, levels: findings.map(({ level }) => level) };
   };
   try {
-    expect(await judge(1450)).toEqual({ mtu: 1500, levels: [] });
+    // Docker 20.10 gives the bridge its MTU with the first container, 26 at once.
+    expect((await judge(1450)).levels).toEqual([]);
     await docker.docker('import', await makeBusyboxImage(dir), BUSYBOX);
     await docker.run('first', BUSYBOX, 'sleep', '1000');
     expect(await judge(1450)).toEqual({ mtu: 1450, levels: [] });

@@ -14,6 +14,8 @@ interface Row {
   readonly mode?: Mode;
   /** What the analysis says of host a; for `closed` also the directions that no packet passes in. */
   readonly effect?: Blockage['effect'];
+  /** Where nft tells enough it says `closed` instead. */
+  readonly orClosed?: true;
   /** Whether a connection to the other host's container gets through, and one from there. */
   readonly passes: { readonly out: boolean; readonly in: boolean };
   readonly text?: RegExp;
@@ -156,8 +158,9 @@ table netdev early {
   chain in { type filter hook ingress device "eth0" priority 0; ip saddr 10.5.0.0/16 drop; ip6 saddr fc00:5::/32 drop; }
 }
 END`,
-    // Some versions of nft do not say of which interface the chain is.
+    // nft 1.0.6 does not say of which interface the chain is.
     effect: 'partly',
+    orClosed: true,
     passes: none,
     text: /table netdev early, chain in/,
   },
@@ -198,7 +201,7 @@ async function packets(family: 4 | 6, expected: Row['passes']): Promise<Row['pas
   return { out: await reaches('ca', 'cb', expected.out), in: await reaches('cb', 'ca', expected.in) };
 }
 
-describe.each(rows)('$what', ({ script, mode = 'iptables', effect, passes, text }) => {
+describe.each(rows)('$what', ({ script, mode = 'iptables', effect, orClosed, passes, text }) => {
   test('is judged as packets fare, and passes once the remedy was followed', async () => {
     await inA(script);
     const tools = network.tools('a', 'nft');
@@ -207,7 +210,8 @@ describe.each(rows)('$what', ({ script, mode = 'iptables', effect, passes, text 
     const found = await look();
     for (const family of [4, 6] as const)
       expect(await packets(family, passes), `IPv${family}`).toEqual(passes);
-    expect(found.map((one) => one.effect)).toEqual(effect === undefined ? [] : [effect, effect]);
+    const seen = orClosed === true && found[0]?.effect === 'closed' ? 'closed' : effect;
+    expect(found.map((one) => one.effect)).toEqual(seen === undefined ? [] : [seen, seen]);
     if (text !== undefined) for (const one of found) expect(`${one.text}. ${one.remedy}`).toMatch(text);
     for (const { remedy } of found) await inA(commandOf(remedy));
     if (effect !== undefined) expect(await look()).toEqual([]);

@@ -94,6 +94,10 @@ export async function checkDaemonJson(files: Files, own: PerFamily<Subnet>): Pro
     return [failed(`${daemonJson} cannot be read`, error)];
   }
   if (text === undefined) return [];
+  if (text.trim() === '') {
+    const remedy = `Remove it, or: echo '{}' >${daemonJson}`;
+    return [note(`${daemonJson} is empty: Docker 20.10 does not start with it, newer versions do`, remedy)];
+  }
   let keys: Readonly<Record<string, unknown>>;
   try {
     const parsed: unknown = JSON.parse(text);
