@@ -98,9 +98,15 @@ export function encodeLinkDump(sequence: number): Buffer {
   return message(RTM.GETLINK, NLM_F.DUMP, sequence, body);
 }
 
-export function encodeAddressDump(sequence: number): Buffer {
+/**
+ * Of one family: between two families the kernel forgets that a dump was interrupted, when what it skipped was the rest of the
+ * first (rtnl_dump_all clears prev_seq; measured on 6.18).
+ */
+export function encodeAddressDump(family: Family, sequence: number): Buffer {
   const body = new AttrStream();
-  body.emit(Buffer.alloc(8)); // struct ifaddrmsg: all families, all links
+  const header = Buffer.alloc(8); // struct ifaddrmsg: all links
+  header[0] = addressFamily(family);
+  body.emit(header);
   return message(RTM.GETADDR, NLM_F.DUMP, sequence, body);
 }
 

@@ -90,12 +90,18 @@ class NetlinkKernel implements Kernel, RouteFinder {
     return this.#dumps.dump({ what: 'links', encode: encodeLinkDump, type, decode: decodeLink }, signal);
   }
 
-  addresses(signal?: AbortSignal): Promise<readonly LinkAddress[]> {
-    const type = RTM.NEWADDR;
-    return this.#dumps.dump(
-      { what: 'addresses', encode: encodeAddressDump, type, decode: decodeAddress },
-      signal,
-    );
+  async addresses(signal?: AbortSignal): Promise<readonly LinkAddress[]> {
+    return [...(await this.#addresses(4, signal)), ...(await this.#addresses(6, signal))];
+  }
+
+  #addresses(family: Family, signal: AbortSignal | undefined): Promise<readonly LinkAddress[]> {
+    const encode = (sequence: number) => encodeAddressDump(family, sequence);
+    // As below.
+    const decode = (payload: Buffer) => {
+      const address = decodeAddress(payload);
+      return address?.family === family ? address : undefined;
+    };
+    return this.#dumps.dump({ what: `IPv${family} addresses`, encode, type: RTM.NEWADDR, decode }, signal);
   }
 
   routes(family: Family, signal?: AbortSignal): Promise<readonly Route[]> {

@@ -43,7 +43,7 @@ function interrupted(interruptions: number): DumpRequest<LinkAddress> & { attemp
     what: 'addresses',
     encode: (sequence: number) => {
       request.attempts += 1;
-      return encodeAddressDump(sequence);
+      return encodeAddressDump(4, sequence);
     },
     type: RTM.NEWADDR,
     decode: (payload: Buffer) => {
@@ -68,6 +68,30 @@ test.each([0, 1, 3, MAX_DUMP_ATTEMPTS - 1])(
     expect(listed.filter((address) => /^10\.[67]0\./.test(address))).toEqual(wanted);
   },
 );
+
+test('a dump of which the kernel skips the whole rest is made again', async () => {
+  let attempts = 0;
+  const request: DumpRequest<LinkAddress> = {
+    what: 'addresses',
+    encode: (sequence) => {
+      attempts++;
+      return encodeAddressDump(4, sequence);
+    },
+    type: RTM.NEWADDR,
+    decode: (payload) => {
+      const address = decodeAddress(payload);
+      // More have been told of by now than stay: where the kernel goes on from there is nothing any more.
+      if (attempts === 1 && address?.address === GOES[2_000]) {
+        const input = GOES.map((gone) => `addr del ${gone}/32 dev eth0`).join('\n');
+        execFileSync('ip', ['-batch', '-'], { input });
+      }
+      return address;
+    },
+  };
+  const listed = (await dumps.dump(request, undefined)).map(({ address }) => address);
+  expect(attempts).toBe(2);
+  expect(listed.filter((address) => /^10\.[67]0\./.test(address))).toEqual(STAYS);
+});
 
 test('a table that changes during every attempt is an error, and the next dump is whole', async () => {
   const request = interrupted(MAX_DUMP_ATTEMPTS);
