@@ -16,7 +16,7 @@ export async function makeNamespaceWorld(): Promise<NamespaceWorld> {
   if (host === undefined) throw new Error('no host');
   await host.ip('link set eth0 addrgenmode none');
   await host.ip('-6 addr flush dev eth0 scope link');
-  await until(() => hasCarrier(host), 5000, 'eth0 got no carrier');
+  await until(() => isSettled(host), 20_000, 'eth0 got no carrier, or its addresses stay tentative');
   const opened: Kernel[] = [];
   const leave = enterNamespace(host.namespace);
   return {
@@ -35,8 +35,10 @@ export async function makeNamespaceWorld(): Promise<NamespaceWorld> {
   };
 }
 
-async function hasCarrier(host: Host): Promise<boolean> {
-  return (await host.ip('link show eth0')).includes('state UP');
+/** With carrier the kernel looks for duplicates of IPv6 addresses, and tells of them once more when it has done so. */
+async function isSettled(host: Host): Promise<boolean> {
+  const [link, addresses] = [await host.ip('link show eth0'), await host.ip('-6 addr show dev eth0')];
+  return link.includes('state UP') && !addresses.includes('tentative');
 }
 
 function operatorOf(host: Host): Operator {
