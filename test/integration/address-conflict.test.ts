@@ -44,6 +44,12 @@ describe('a host that is given the address of another one', () => {
     await cluster?.close();
   });
 
+  /** What a switch and the neighbour caches do by turns: all that etcd sends to the address reaches one of the two hosts. */
+  const reachOnly = async (host: ClusterHost): Promise<void> => {
+    const mac = await macOf(host);
+    for (const { net } of peers)
+      await net.ip(`neigh replace ${first.address} lladdr ${mac} dev eth0 nud permanent`);
+  };
   const readdress = async ({ net }: ClusterHost, cidr: string): Promise<void> => {
     await net.flushAddresses();
     await net.setAddresses([cidr]);
@@ -57,10 +63,7 @@ describe('a host that is given the address of another one', () => {
 
   it('takes nothing of its lease, also when the first one cannot reach etcd for it; both say with whom', async () => {
     await readdress(second, `${first.address}/24`);
-    // What a switch and the neighbour caches do by turns: all that etcd sends to the address reaches the second host.
-    for (const { net } of peers)
-      await net.ip(`neigh replace ${first.address} lladdr ${await macOf(second)} dev eth0 nud permanent`);
-
+    await reachOnly(second);
     second.daemon.launch();
     const refused = await second.daemon.waitForLog(troubleOf('lease'));
     for (const part of ["uses this host's address", first.address, await macOf(first), '--iface'])
@@ -109,8 +112,9 @@ describe('a host that is given the address of another one', () => {
     await second.daemon.start();
     expect(subnetOf(second)).toBe(subnet);
     await first.net.setCarrier(true);
+    await reachOnly(first);
     first.daemon.launch();
-    // Refused, if the second one can be asked: its connection to etcd is being taken down by this very conflict.
+    // Refused, unless the connection over which the second one would answer is gone already: by this very conflict.
     const told = [
       await first.daemon.waitForLog((one) => troubleOf('lease')(one) || troubleOf('address-conflict')(one)),
       await second.daemon.waitForLog(troubleOf('address-conflict')),
