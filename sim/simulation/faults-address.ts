@@ -35,7 +35,8 @@ export const addressFaults: Readonly<Record<string, Fault>> = {
       const host = world.host(index);
       const victim = world.host(index + 1 + (dice % (world.hosts.length - 1)));
       const { address } = victim;
-      if (host.address === address || world.gone.has(victim)) return undefined;
+      // It would come back to an address that it has from a third host, and keep that for good.
+      if (world.sharesAddress(host) || world.gone.has(victim)) return undefined;
       const own = host.address;
       const isCopy = (dice >> 4) % 3 > 0;
       if (isCopy) {

@@ -104,6 +104,7 @@ export const linkFaults: Readonly<Record<string, Fault>> = {
       const host = world.host(index);
       if (!hasNic(host)) return undefined;
       const cidr = `10.211.${200 + index}.${1 + (dice % 250)}/16`;
+      world.addressesOf.get(host)?.add(cidr.slice(0, -3));
       if (!host.kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`))) {
         host.kernel.addAddress('eth0', cidr);
       }

@@ -1,3 +1,4 @@
+import type { KeyValue } from '../../src/subnet/registry.ts';
 import { prefix, type SimHost } from '../host.ts';
 import type { Fault } from './faults.ts';
 import { configText, holderOf, selfOf, subnetsPrefix } from './oracle.ts';
@@ -65,7 +66,10 @@ function hostileLease({ address, addressIPv6 }: SimHost, pool: number, dice: num
 
 /** A key that some host of this cluster holds. */
 function someKey(world: World, dice: number): string | undefined {
-  const keys = world.kvs.filter((kv) => world.hosts.some((host) => world.hasBeen(host, holderOf(kv))));
+  const isHosts = ({ key }: KeyValue) => !world.copies.has(key);
+  const keys = world.kvs.filter(
+    (kv) => isHosts(kv) && world.hosts.some((host) => world.hasBeen(host, holderOf(kv))),
+  );
   return keys[dice % Math.max(1, keys.length)]?.key;
 }
 

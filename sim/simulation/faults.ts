@@ -1,4 +1,5 @@
 import { addressFaults } from './faults-address.ts';
+import { ownAddressFaults } from './faults-addresses.ts';
 import { etcdFaults } from './faults-etcd.ts';
 import { firewallFaults } from './faults-firewall.ts';
 import { hostFaults } from './faults-host.ts';
@@ -40,5 +41,6 @@ export const faults: ReadonlyMap<string, Fault> = new Map(
     ...operatorFaults,
     ...firewallFaults,
     ...addressFaults,
+    ...ownAddressFaults,
   }),
 );

@@ -7,6 +7,9 @@ import type { SimHost } from '../host.ts';
 import { holderOf, isLeasable, poolOf, selfOf, subnetsPrefix } from './oracle.ts';
 import type { World } from './world.ts';
 
+/** By then a daemon knows which addresses its host has. */
+const settledMs = 10_000;
+
 /** Invariant 8 and what else holds of leases, at each change of the keys; to be called before the change is taken in. */
 export function checkCommit(world: World, commit: Commit, writer: Writer): void {
   if (writer === 'operator') return;
@@ -35,6 +38,7 @@ function checkEvent(world: World, host: SimHost, event: WatchEvent): void {
   const { lease } = event.kv;
   if (before?.lease === '0' && lease !== '0')
     world.violate('a reservation stays one', `${host.name} gave ${key} a lease`);
+  checkAddress(world, host, event.kv, before);
   // Who puts a key again as it is asks whether somebody holds it.
   const asks = before?.value === event.kv.value && before.lease === lease;
   if (lease !== '0') checkOwner(world, host, event.kv, asks);
@@ -43,6 +47,7 @@ function checkEvent(world: World, host: SimHost, event: WatchEvent): void {
 /** A lease is put on a key by who was granted it, or has the address of a host that is away. */
 function checkOwner(world: World, host: SimHost, kv: KeyValue, asks = false): void {
   const owners = world.leaseOwners.get(kv.lease) ?? new Set([host]);
+  if (!world.leaseOwners.has(kv.lease)) world.leaseBoots.set(kv.lease, host.boots);
   world.leaseOwners.set(kv.lease, owners);
   const address = holderOf(kv);
   const isThere = (owner: SimHost) => world.isOnLink(owner, address) && world.isOnLink(host);
@@ -56,6 +61,22 @@ function checkOwner(world: World, host: SimHost, kv: KeyValue, asks = false): vo
   );
 }
 
+/** A lease names an address that its host has, and the same one as long as the host has it. */
+function checkAddress(world: World, host: SimHost, kv: KeyValue, before: KeyValue | undefined): void {
+  const addresses = host.kernel.addresses();
+  const doubtful = addresses.find(({ address, dadFailed }) => dadFailed && kv.value.includes(`"${address}"`));
+  if (doubtful && kv.value !== before?.value)
+    world.violate(
+      'no address of another host is leased',
+      `${host.name}: ${kv.key} names ${doubtful.address}`,
+    );
+  const [from, to] = [before && holderOf(before), holderOf(kv)];
+  if (from === undefined || from === to || from !== host.address) return;
+  const kept = addresses.some(({ address }) => address === from);
+  if (kept && world.calmMs(host) > settledMs)
+    world.violate('a lease keeps its address', `${host.name} has ${from}, and ${kv.key} names ${to} now`);
+}
+
 /** A daemon that was started again keeps its subnet, unless somebody else has it by now (invariant 9). */
 function checkRestart(world: World, host: SimHost, { events }: Commit): void {
   const [event] = events;
@@ -64,7 +85,43 @@ function checkRestart(world: World, host: SimHost, { events }: Commit): void {
   const before = known ? selfOf(host, 4)?.subnet : undefined;
   const fits = before && isInScenarioPool(world, before.text);
   if (!fits || world.kvs.some(({ key }) => occupies(key, before)) || occupies(event.kv.key, before)) return;
+  // What a host had counts as a whole.
+  const half = selfOf(host, 6)?.subnet;
+  if (half !== undefined && world.kvs.some(({ key }) => occupies(key, half))) return;
   world.violate('9 a restart keeps the subnet', `${host.name} had ${before.text} and takes ${event.kv.key}`);
+}
+
+/**
+ * A host works with the subnet that it had, as long as etcd has the lease for it which it was granted since it was booted. To be
+ * called now and then.
+ */
+export function checkSubnets(world: World): void {
+  for (const host of world.present) {
+    const text = selfOf(host, 4)?.subnet.text;
+    if (text === undefined || world.torn.has(host)) continue;
+    const before = world.subnets.get(host);
+    world.subnets.set(host, { text, boots: host.boots });
+    if (before === undefined || before.text === text || before.boots !== host.boots) continue;
+    const former = world.kvs.filter(
+      ({ key, lease }) =>
+        namesSubnet(key, before.text) &&
+        world.leaseOwners.get(lease)?.has(host) === true &&
+        world.leaseBoots.get(lease) === host.boots,
+    );
+    const reserved = world.kvs.some(({ key, lease }) => namesSubnet(key, text) && lease === '0');
+    // While it was down the next host at its address may have found nobody to answer.
+    const taken = world.present.some((one) => one !== host && selfOf(one, 4)?.subnet.text === before.text);
+    if (former.length > 0 && !reserved && !taken && isInScenarioPool(world, before.text))
+      world.violate(
+        'a living host keeps its subnet',
+        `${host.name} had ${before.text} and works with ${text}`,
+      );
+  }
+}
+
+function namesSubnet(key: string, text: string): boolean {
+  const name = subnetsPrefix + text.replace('/', '-');
+  return key === name || key.startsWith(`${name}&`);
 }
 
 function isInScenarioPool({ scenario }: World, text: string): boolean {
@@ -107,7 +164,7 @@ export function leaseProblems(world: World): readonly string[] {
   for (const [key, { host, subnets }] of held) {
     for (const [otherKey, other] of held) {
       const both = subnets.some((a) => other.subnets.some((b) => overlaps(a, b)));
-      if (key < otherKey && both)
+      if (key < otherKey && both && host !== other.host)
         problems.push(`${key} of ${host.name} overlaps ${otherKey} of ${other.host.name}`);
     }
   }
@@ -129,7 +186,7 @@ function ownLeaseProblems(world: World, host: SimHost): readonly string[] {
   if (world.resting && leased.length > 1 && world.scenario.leaseTtlSeconds <= 300)
     return [`${host.name} holds ${leased.join(' and ')}`];
   const found = mine.some((key) => key === name || key.startsWith(`${name}&`));
-  return found || isAddressDisputed(world, host)
+  return found || isAddressDisputed(world, host) || isContested(world, host)
     ? []
     : [`${host.name} works with ${self.subnet.text}, and etcd has ${mine.join(' and ')}`];
 }

@@ -19,6 +19,9 @@ const staleMs = 60_000;
 /** A route is missed only when it has been asked for so long: a host that hears late may still act on what was before. */
 const settledMs = 60_000;
 
+/** What a daemon sends follows from what it knew so long ago at most. */
+const crossingMs = 1_000;
+
 /** Invariants 2 to 6, at each message that a daemon's kernel has carried out. */
 export function checkRouteChange(world: World, host: SimHost, change: DaemonChange): void {
   const { before, after, dst } = change;
@@ -61,7 +64,9 @@ function checkNewRoute(world: World, host: SimHost, route: Route): void {
   const subnet = parseSubnet(dst);
   if (protocol !== routeProtocol || route.type !== 'unicast' || subnet === undefined) return;
   const why = forbidden(host, subnet, gateway ?? '');
-  if (why) world.violate('6 never programmed', `${host.name} has ${text(route)}, which ${why}`);
+  // An address may come while the message is on its way.
+  const crossed = world.untouchedMs(host) < crossingMs;
+  if (why && !crossed) world.violate('6 never programmed', `${host.name} has ${text(route)}, which ${why}`);
   const asked = world.wasAsked(dst, gateway ?? '');
   const agoMs = world.nowMs - (asked?.wentMs ?? world.nowMs);
   const stale = agoMs > staleMs && world.calmMs(host) > staleMs && !world.hearsLate(host);

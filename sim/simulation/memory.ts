@@ -50,6 +50,8 @@ export class Memory {
   readonly #asked = new Map<string, Asked>();
   /** What operators put for a while: a backup may bring it back when it has been taken away. */
   readonly lent = new Map<string, string>();
+  /** Keys that operators made after those of hosts. */
+  readonly copies = new Set<string>();
   /** What reached each host of etcd. */
   readonly heard = new Map<SimHost, Heard>();
   /** Since when each daemon has told that it is ready; by its service manager, which is another at every start. */
@@ -60,6 +62,10 @@ export class Memory {
   readonly gone = new Set<SimHost>();
   /** Who has had each etcd lease: who put a key with it first, and who took it over while that one was away. */
   readonly leaseOwners = new Map<string, Set<SimHost>>();
+  /** How often the first of them had been booted by then. */
+  readonly leaseBoots = new Map<string, number>();
+  /** What each host worked with when that was looked at last, and how often it had been booted by then. */
+  readonly subnets = new Map<SimHost, { readonly text: string; readonly boots: number }>();
   /** When a host's links changed last. */
   readonly linkChangedMs = new Map<SimHost, number>();
   /** Since when a subnet has two hosts that are both ready. */
@@ -134,6 +140,11 @@ export class Memory {
 
   hasBeen(host: SimHost, address: string | undefined): boolean {
     return address !== undefined && this.addressesOf.get(host)?.has(address) === true;
+  }
+
+  /** Whether another host has the address that a host has: it is not this one's to give to a third, nor to come back to. */
+  sharesAddress(host: SimHost): boolean {
+    return this.present.some((one) => one !== host && one.address === host.address);
   }
 
   /** Whether ARP finds a host at this address, and has for a while; `undefined`: at whichever it has. */

@@ -1,7 +1,7 @@
 import type { Wrappers } from '../host.ts';
 import { faults } from './faults.ts';
 import { checkDaemons, daemonProblems, isRefused, isStarved, waitingProblems } from './invariants-daemons.ts';
-import { checkCommit, leaseProblems } from './invariants-leases.ts';
+import { checkCommit, checkSubnets, leaseProblems } from './invariants-leases.ts';
 import { checkRouteChange, lateRoutes, routeProblems } from './invariants-routes.ts';
 import type { Violation } from './memory.ts';
 import type { FaultEvent, Scenario } from './scenario.ts';
@@ -84,6 +84,7 @@ function watchOver(world: World): void {
     host.kernel.onDaemonChange = (change) => checkRouteChange(world, host, change);
   const look = () => {
     checkDaemons(world);
+    checkSubnets(world);
     world.later(lookMs, look);
   };
   look();

@@ -2,7 +2,7 @@ import { type Family, parseSubnet } from '../../src/ip/ip.ts';
 import { messageOf } from '../../src/runtime/errors.ts';
 import { prefix, routeProtocol, type SimHost } from '../host.ts';
 import { Memory } from './memory.ts';
-import { actualRoutes, configText, isConnected, selfOf } from './oracle.ts';
+import { actualRoutes, configText, forbidden, isConnected, selfOf } from './oracle.ts';
 
 /** How soon after a link is back its routes are (invariant 10). */
 const repairMs = 250;
@@ -189,6 +189,7 @@ export class World extends Memory {
     const asked = this.askedSinceMs(dst, family);
     const subnet = parseSubnet(dst);
     if (subnet === undefined || isConnected(host, subnet)) return;
+    if (forbidden(host, subnet, gateway ?? '') !== undefined) return;
     if (asked === undefined || asked.gateway !== gateway || asked.sinceMs > sinceMs) return;
     // Of a lease it may have heard half: that it went, not that it is back.
     if (asked.sinceMs > this.lateSinceMs(host)) return;
