@@ -160,7 +160,7 @@ describe('L1: an exhausted pool', () => {
       world.etcd.put(`${prefix}10.2.${index}.0-24`, valueOf('10.211.0.3'), world.etcd.grant(ttl)),
     );
     const text = await wait();
-    expect(text).toContain('all 1 from 10.1.0.0/24 to 10.1.0.0/24 are used');
+    expect(text).toContain('the only one, 10.1.0.0/24, is used');
     expect(text).toContain(`by ${ttls.length + 1} key`);
     expect(text).toContain(expected);
   });
