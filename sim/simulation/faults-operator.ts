@@ -189,6 +189,7 @@ export const operatorFaults: Readonly<Record<string, Fault>> = {
       const taken = world.keys.has(key) || world.hosts.some((one) => isOwnSubnet(one, key));
       if (taken || world.scenario.ipv6 || dice % 3 === 0) return undefined;
       world.cluster.etcd.put(key, JSON.stringify({ PublicIP: host.address, PublicIPv6: null }));
+      world.reserved.add(key);
       await world.down(host);
       return () => world.up(host);
     },

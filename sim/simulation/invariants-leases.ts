@@ -108,7 +108,8 @@ export function checkSubnets(world: World): void {
         world.leaseOwners.get(lease)?.has(host) === true &&
         world.leaseBoots.get(lease) === host.boots,
     );
-    const reserved = world.kvs.some(({ key, lease }) => namesSubnet(key, text) && lease === '0');
+    const reservations = world.kvs.flatMap(({ key, lease }) => (lease === '0' ? [key] : []));
+    const reserved = [...reservations, ...world.reserved].some((key) => namesSubnet(key, text));
     // While it was down the next host at its address may have found nobody to answer.
     const taken = world.present.some((one) => one !== host && selfOf(one, 4)?.subnet.text === before.text);
     if (former.length > 0 && !reserved && !taken && isInScenarioPool(world, before.text))

@@ -52,6 +52,8 @@ export class Memory {
   readonly lent = new Map<string, string>();
   /** Keys that operators made after those of hosts. */
   readonly copies = new Set<string>();
+  /** Keys that an operator has put as reservations, whether or not they are there still. */
+  readonly reserved = new Set<string>();
   /** What reached each host of etcd. */
   readonly heard = new Map<SimHost, Heard>();
   /** Since when each daemon has told that it is ready; by its service manager, which is another at every start. */
