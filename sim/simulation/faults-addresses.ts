@@ -186,7 +186,7 @@ export const ownAddressFaults: Readonly<Record<string, Fault>> = {
       const copy = `${kv.key.replace(/&.*$/, '')}${half}`;
       if (etcd.get(copy) !== undefined) return undefined;
       etcd.put(copy, kv.value, kv.lease);
-      world.lent.set(copy, kv.value);
+      world.lent.push([copy, kv.value]);
       world.copies.add(copy);
       if (dice % 2) etcd.delete(kv.key);
       // Taken again on another etcd lease, the first one is left with the copy.

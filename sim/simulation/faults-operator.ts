@@ -110,7 +110,7 @@ function putting(
       if (put === undefined) return undefined;
       const key = subnetsPrefix + put.name;
       world.cluster.etcd.put(key, put.value);
-      world.lent.set(key, put.value);
+      world.lent.push([key, put.value]);
       return () => world.takeBack(key, put.value);
     },
   };

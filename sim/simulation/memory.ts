@@ -49,7 +49,7 @@ export class Memory {
   /** Since and until when keys asked for each destination, and for each `dst via gateway`, without a break the last time. */
   readonly #asked = new Map<string, Asked>();
   /** What operators put for a while: a backup may bring it back when it has been taken away. */
-  readonly lent = new Map<string, string>();
+  readonly lent: (readonly [key: string, value: string])[] = [];
   /** Keys that operators made after those of hosts. */
   readonly copies = new Set<string>();
   /** Keys that an operator has put as reservations, whether or not they are there still. */
