@@ -77,6 +77,9 @@ function checkAddress(world: World, host: SimHost, kv: KeyValue, before: KeyValu
     world.violate('a lease keeps its address', `${host.name} has ${from}, and ${kv.key} names ${to} now`);
 }
 
+/** How old the list may be that a start chooses by. */
+const startsMs = 500;
+
 /** A daemon that was started again keeps its subnet, unless somebody else has it by now (invariant 9). */
 function checkRestart(world: World, host: SimHost, { events }: Commit): void {
   const [event] = events;
@@ -85,6 +88,9 @@ function checkRestart(world: World, host: SimHost, { events }: Commit): void {
   const before = known ? selfOf(host, 4)?.subnet : undefined;
   const fits = before && isInScenarioPool(world, before.text);
   if (!fits || world.kvs.some(({ key }) => occupies(key, before)) || occupies(event.kv.key, before)) return;
+  // Between its list and its claim a start asks the link for its address.
+  const wentMs = world.wasAsked(before.text)?.wentMs;
+  if (wentMs !== undefined && world.nowMs - wentMs < startsMs) return;
   // What a host had counts as a whole.
   const half = selfOf(host, 6)?.subnet;
   if (half !== undefined && world.kvs.some(({ key }) => occupies(key, half))) return;
