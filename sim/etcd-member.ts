@@ -281,9 +281,12 @@ export class SimMember implements Registry {
     compactRevision = 0,
   ): RegistryError {
     const text = `etcd at ${this.endpoint}: ${message}`;
-    return new RegistryError(kind, this.endpoint, text, { outcomeUnknown, compactRevision });
+    const noAnswer = noAnswers.has(message);
+    return new RegistryError(kind, this.endpoint, text, { outcomeUnknown, compactRevision, noAnswer });
   }
 }
+
+const noAnswers: ReadonlySet<string> = new Set([reasons.refused, reasons.silent, 'Connection dropped']);
 
 /** As etcd 3.2 understands it: it does not know that a range can be compared. */
 function withoutRanges(request: TxnRequest): TxnRequest {

@@ -176,13 +176,21 @@ export class RegistryError extends FlannelError {
   readonly endpoint: string;
   /** The call may have taken effect although no answer came. Always false for reads. */
   readonly outcomeUnknown: boolean;
+  /** The connection failed, or nobody spoke at the other end: the member may be back in a moment. */
+  readonly noAnswer: boolean;
   readonly compactRevision: number;
 
   constructor(
     kind: RegistryErrorCode,
     endpoint: string,
     message: string,
-    options: { cause?: unknown; remedy?: string; outcomeUnknown?: boolean; compactRevision?: number } = {},
+    options: {
+      cause?: unknown;
+      remedy?: string;
+      outcomeUnknown?: boolean;
+      noAnswer?: boolean;
+      compactRevision?: number;
+    } = {},
   ) {
     super(`ETCD_${kind}`, message, {
       cause: options.cause,
@@ -191,6 +199,7 @@ export class RegistryError extends FlannelError {
     this.kind = kind;
     this.endpoint = endpoint;
     this.outcomeUnknown = options.outcomeUnknown ?? false;
+    this.noAnswer = options.noAnswer ?? false;
     this.compactRevision = options.compactRevision ?? 0;
   }
 }

@@ -144,8 +144,10 @@ export class Vetting {
   /** Takes in that a member did what it was asked: whoever did not is unfit. */
   served(member: Registry, asked: Asked): void {
     if (asked === 'write') this.#forget(member);
+    // A connection that is lost once is no news: the minute's question tells whether it stays so.
     for (const [other, failing] of this.#left)
-      if (failing.asked === 'read' || asked === 'write') this.#remember(other, failing);
+      if (!failing.reason.noAnswer && (failing.asked === 'read' || asked === 'write'))
+        this.#remember(other, failing);
   }
 
   /** Takes in that a call failed on every member: that is more than a notice about each. */
@@ -175,7 +177,8 @@ export class Vetting {
         (await this.vet(member, signal)) ??
         (asked === 'write' ? await this.#askToWrite(member, signal) : undefined);
       if (reason === undefined) this.#forget(member);
-      else if (this.#unfit.has(member)) this.#remember(member, { reason, asked });
+      else if (this.#unfit.has(member) || this.#members.some((other) => this.#vetted.has(other)))
+        this.#remember(member, { reason, asked });
       else this.#left.set(member, { reason, asked });
     }
   }

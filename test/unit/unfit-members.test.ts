@@ -266,7 +266,8 @@ describe('a member that answers and cannot serve', () => {
 });
 
 describe('a member that is left', () => {
-  it('is remembered when a watch ends there and another one serves the next', async () => {
+  it('is remembered when a watch ends there and it still does not serve when it is asked again', async () => {
+    void registry.run(clock, stop.signal).catch(() => undefined);
     await served('a read');
     const ended = outcome(
       (async () => {
@@ -277,15 +278,18 @@ describe('a member that is left', () => {
     await ended;
     expect([...unfit.keys()]).toEqual([]);
     await served('a read');
+    await clock.advance(61_000);
     expect([...unfit.keys()]).toEqual(['http://etcd-0:2379']);
   });
 
-  it('is remembered when a write is lost there and another one serves what follows', async () => {
+  it('is not for an answer that was lost, as it serves when it is asked again', async () => {
+    void registry.run(clock, stop.signal).catch(() => undefined);
     await served('a read');
     etcd.loseNextReply({ applied: true });
     expect(await outcome(registry.leaseGrant(60))).toMatchObject({ outcomeUnknown: true });
     await served('a read');
-    expect([...unfit.keys()]).toEqual(['http://etcd-0:2379']);
+    await clock.advance(61_000);
+    expect([...unfit.keys()]).toEqual([]);
   });
 
   it('is not when it serves by the time that another one does', async () => {
@@ -333,6 +337,31 @@ it('every member is named with its reason when none serves', async () => {
         /^no etcd endpoint can be used: etcd at http:\/\/etcd-0:2379: this member is a learner.*; etcd at http:\/\/etcd-1:2379: connection refused.*; etcd at http:\/\/etcd-2:2379: .*another cluster/,
       ),
     });
+});
+
+describe('a member that is down', () => {
+  it('is no news when it is back by the time that it is asked again', async () => {
+    void registry.run(clock, stop.signal).catch(() => undefined);
+    await served('a read');
+    etcd.stop('etcd-0');
+    await served('a read');
+    expect([...unfit]).toEqual([]);
+    etcd.start('etcd-0');
+    await clock.advance(61_000);
+    expect([...unfit]).toEqual([]);
+  });
+
+  it('is named when it stays so, and no more when it is back', async () => {
+    void registry.run(clock, stop.signal).catch(() => undefined);
+    await served('a read');
+    etcd.stop('etcd-0');
+    await served('a read');
+    await clock.advance(61_000);
+    expect([...unfit]).toEqual([['http://etcd-0:2379', expect.stringContaining('connection refused')]]);
+    etcd.start('etcd-0');
+    await clock.advance(61_000);
+    expect([...unfit]).toEqual([]);
+  });
 });
 
 describe('a full database', () => {

@@ -64,11 +64,12 @@ export function registryError(failure: CallFailure): RegistryError {
   if (error instanceof RegistryError) return error;
   if (error instanceof CredentialsError) return notAsked(endpoint, error);
   const { code, details } = statusOf(error);
-  const { verdict, refused } = judge(code, details, failure);
+  const { verdict, refused, noAnswer = false } = judge(code, details, failure);
   const lostAnswer = code === resourceExhausted && !details.startsWith('etcdserver');
   const unheardOf = verdict.kind === 'UNEXPECTED' && !refusals.includes(code);
   return new RegistryError(verdict.kind, endpoint, `etcd at ${endpoint}: ${verdict.reason}`, {
     cause: error,
+    noAnswer,
     outcomeUnknown: write && sent && !refused && (inconclusive.includes(code) || lostAnswer || unheardOf),
     ...(verdict.remedy === undefined ? {} : { remedy: verdict.remedy }),
   });
@@ -215,6 +216,15 @@ const answers: readonly Rule[] = [
       reason: `this member has not agreed on a version with the others yet (${details})`,
     }),
   },
+  {
+    codes: [unavailable],
+    pattern: /HTTP status code (429|50[234])/,
+    verdict: (details) => ({
+      kind: 'UNAVAILABLE',
+      reason: `a proxy answers there and reaches no etcd (HTTP ${httpStatus(details)})`,
+      remedy: 'Check the proxy, and the etcd behind it.',
+    }),
+  },
 ];
 
 const tooLate: Verdict = {
@@ -225,15 +235,6 @@ const tooLate: Verdict = {
 
 /** What the way to etcd says. */
 const connections: readonly Rule[] = [
-  {
-    codes: [unavailable],
-    pattern: /HTTP status code (429|50[234])/,
-    verdict: (details) => ({
-      kind: 'UNAVAILABLE',
-      reason: `a proxy answers there and reaches no etcd (HTTP ${httpStatus(details)})`,
-      remedy: 'Check the proxy, and the etcd behind it.',
-    }),
-  },
   {
     pattern: /HTTP status code \d+/,
     verdict: (details) => ({
@@ -319,6 +320,8 @@ const connections: readonly Rule[] = [
 interface Judgement {
   readonly verdict: Verdict;
   readonly refused: boolean;
+  /** Nobody spoke at the other end. */
+  readonly noAnswer?: true;
 }
 
 /**
@@ -332,12 +335,17 @@ function judge(code: number | undefined, details: string, context: CallContext):
   if (details.startsWith('etcdserver') && code !== undefined && !inconclusive.includes(code))
     return certain({ kind: ofRequest.includes(code) ? 'PROTOCOL' : 'UNEXPECTED', reason: details });
   const connection = firstThatFits(connections, code, details, context);
-  if (connection !== undefined) return connection;
+  if (connection !== undefined) return { ...connection, noAnswer: true };
   if (code !== undefined && !inconclusive.includes(code))
     return certain({ kind: 'UNEXPECTED', reason: `${details} (gRPC status ${code})` });
   const reason = lastError(details);
   // What an etcd that serves https does with a client that speaks http.
-  return certain({ kind: 'UNAVAILABLE', reason, ...(reason === hungUp ? { remedy: wrongPort } : {}) });
+  const verdict: Verdict = {
+    kind: 'UNAVAILABLE',
+    reason,
+    ...(reason === hungUp ? { remedy: wrongPort } : {}),
+  };
+  return { verdict, refused: false, noAnswer: true };
 }
 
 function firstThatFits(
