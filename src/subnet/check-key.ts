@@ -134,8 +134,9 @@ async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal)
   const lives = grants.isOurs(own.leaseId)
     ? (await registry.leaseKeepAlive(own.leaseId, signal)).ttlSeconds
     : 0;
-  // Until the key is confirmed the lease counts as unused.
+  // Until the key is confirmed the lease counts as unused; a dead one is remembered, as a restored backup may revive it.
   if (lives > 0) grants.own(own.leaseId);
+  else grants.release(own.leaseId);
   const granted =
     lives > 0 ? { id: own.leaseId, ttlSeconds: lives } : await grants.grant(leaseTtlSeconds, signal);
   let outcome = await take(options, subnets, granted.id, signal, { mayOverlap });

@@ -8,6 +8,9 @@ import type { Registry } from './registry.ts';
 const identities = 2 ** 31;
 const counters = 2 ** 32;
 
+/** So many leases that were revoked are revoked again after a restore. */
+const remembered = 16;
+
 /** How long a stop may wait for etcd to take back what was granted for nothing. */
 const tidyLimitMs = 2_000;
 
@@ -24,6 +27,8 @@ export class Grants {
   #counter: number;
   readonly #unused = new Set<string>();
   readonly #used = new Set<string>();
+  /** Those that were revoked, the oldest first. */
+  readonly #revoked = new Set<string>();
   /** Keys that may carry a lease that counts as unused. */
   readonly #doubtfulKeys = new Set<string>();
   /** Grants that etcd has not answered yet. */
@@ -94,11 +99,20 @@ export class Grants {
     if (this.#used.delete(id)) this.#unused.add(id);
   }
 
+  /** All leases were listed anew, perhaps after a restore: a backup brings back what was revoked since. */
+  reconsider(): void {
+    for (const id of this.#revoked) this.#unused.add(id);
+    this.#revoked.clear();
+  }
+
   /** Revokes what is unused, with any key that was put under it and never confirmed. Rejects as the registry does. */
   async revokeUnused(signal: AbortSignal): Promise<void> {
     for (const id of this.#unused) {
       await this.#registry.leaseRevoke(id, signal);
       this.#unused.delete(id);
+      this.#revoked.add(id);
+      const [oldest] = this.#revoked;
+      if (oldest !== undefined && this.#revoked.size > remembered) this.#revoked.delete(oldest);
     }
   }
 

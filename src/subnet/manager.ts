@@ -125,6 +125,7 @@ export class LeaseManager {
   /** Told of every update of the lease watch: a change of our own key is looked into at once, not at the next renewal. */
   observe(update: LeaseUpdate): void {
     this.#base.mix.observe(update);
+    if (update.type === 'snapshot') this.#base.grants.reconsider();
     const own = this.#lease;
     if (own === undefined) return;
     const known = update.type === 'snapshot' ? update.leases : update.put;

@@ -42,3 +42,19 @@ describe('a backup from before the address of a host changed', () => {
     expect(world.kvs).toMatchObject([{ value: valueOf('10.211.0.1'), lease }]);
   });
 });
+
+describe('an etcd lease that a restored backup revives', () => {
+  it('is revoked when the key that carried it is gone before the host has seen it', async () => {
+    const host = world.host('10.211.0.1', { leaseTtlSeconds: 3_600 }).start();
+    await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+    const backup = world.etcd.snapshot();
+    const [kv] = world.kvs;
+    world.etcd.revoke(kv?.lease ?? '');
+    await world.clock.until('another', () => ![undefined, kv?.lease].includes(world.kvs[0]?.lease), 60_000);
+    world.etcd.restore(backup);
+    world.etcd.delete(kv?.key ?? '');
+    await world.clock.advance(1_800_000);
+    expect(world.etcd.leaseIds).toEqual(world.kvs.map(({ lease }) => lease));
+    expect(world.kvs).toHaveLength(1);
+  });
+});
