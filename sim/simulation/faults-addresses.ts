@@ -20,11 +20,23 @@ function takeAddress({ kernel, address }: SimHost): void {
   if (held) kernel.removeAddress('eth0', `${address}/${held.prefixLength}`);
 }
 
-/** Two hosts that can change places: one that has the address of a third gives that back later, or nobody ever would. */
-function pairOf(world: World, event: FaultEvent): readonly [SimHost, SimHost] | undefined {
+/**
+ * Gives another host the address of the event's host, which gets the one that `substitute` names. Both cards are left without an
+ * address. Hosts that share an address with a third one are left alone: nobody would ever give that one back.
+ */
+function handOver(
+  world: World,
+  event: FaultEvent,
+  substitute: (other: SimHost) => string,
+): { readonly host: SimHost; readonly other: SimHost } | undefined {
   const [host, other] = [world.host(event.host), otherHost(world, event)];
   if (other === undefined || !hasNic(host) || !hasNic(other)) return undefined;
-  return world.sharesAddress(host) || world.sharesAddress(other) ? undefined : [host, other];
+  if (world.sharesAddress(host) || world.sharesAddress(other)) return undefined;
+  for (const one of [host, other]) takeAddress(one);
+  const { address } = host;
+  world.readdress(host, substitute(other));
+  world.readdress(other, address);
+  return { host, other };
 }
 
 /** A free subnet, as long as there is one for every host beside it. */
@@ -75,18 +87,14 @@ export const ownAddressFaults: Readonly<Record<string, Fault>> = {
     kernel: true,
     apart: true,
     apply: (world, event) => {
-      const pair = pairOf(world, event);
+      const pair = handOver(world, event, ({ address }) => address);
       if (pair === undefined) return undefined;
-      const [host, other] = pair;
-      for (const one of pair) takeAddress(one);
-      const { address } = host;
-      world.readdress(host, other.address);
-      world.readdress(other, address);
+      const { host, other } = pair;
       if (event.dice % 3 === 0) world.plug(host);
       if (event.dice % 3 < 2) world.plug(other);
       world.touch(other);
       return () => {
-        for (const one of pair) world.plug(one);
+        for (const one of [host, other]) world.plug(one);
         world.touch(other);
       };
     },
@@ -99,13 +107,9 @@ export const ownAddressFaults: Readonly<Record<string, Fault>> = {
     kernel: true,
     apart: true,
     apply: (world, event) => {
-      const pair = pairOf(world, event);
+      const pair = handOver(world, event, () => `10.211.${160 + event.host}.${1 + (event.dice % 250)}`);
       if (pair === undefined) return undefined;
-      const [host, other] = pair;
-      for (const one of pair) takeAddress(one);
-      const { address } = host;
-      world.readdress(host, `10.211.${160 + event.host}.${1 + (event.dice % 250)}`);
-      world.readdress(other, address);
+      const { host, other } = pair;
       if (event.dice % 3 === 0) leaveDeadLease(world, host.address, event.dice);
       if (event.dice % 4 < 2) world.plug(host);
       if (event.dice % 5 < 3) {
