@@ -8,21 +8,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
+import type { JsonTestResults } from 'vitest/node';
 import { quoted } from '../test/testbed/commands.ts';
-
-/** The part of vitest's JSON report that is read here. */
-interface VitestReport {
-  readonly testResults: readonly {
-    readonly name: string;
-    readonly status: string;
-    readonly message: string;
-    readonly assertionResults: readonly {
-      readonly fullName: string;
-      readonly status: string;
-      readonly failureMessages: readonly string[];
-    }[];
-  }[];
-}
 
 const usage = `npm run fuzz -- --minutes N          every property test and the simulation, on fresh seeds
 npm run fuzz -- --minutes N FILE…    only the property tests of these files`;
@@ -109,7 +96,7 @@ async function properties(files: readonly string[], seed: number): Promise<void>
   const { code, output } = await run('vitest', argv, { PROPERTY_SEED: String(seed) });
   if (stopped) return rmSync(folder, { recursive: true });
   rounds.properties++;
-  const report = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as VitestReport) : undefined;
+  const report = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as JsonTestResults) : undefined;
   rmSync(folder, { recursive: true });
   const found = report === undefined ? [] : propertyFailures(report, seed);
   if (code !== 0 && found.length === 0) {
@@ -119,14 +106,14 @@ async function properties(files: readonly string[], seed: number): Promise<void>
 }
 
 /** Prints every failure of a run with the command that shows it again; returns those commands. */
-function propertyFailures({ testResults }: VitestReport, roundSeed: number): string[] {
+function propertyFailures({ testResults }: JsonTestResults, roundSeed: number): string[] {
   return testResults.flatMap(({ name, status, message, assertionResults }) => {
     const file = relative(root, name);
     const failed = assertionResults.filter((test) => test.status === 'failed');
     if (failed.length === 0 && status === 'failed')
       return [fail(`PROPERTY_SEED=${roundSeed} npx vitest run ${file}`, message)];
     return failed.map(({ fullName, failureMessages }) => {
-      const text = failureMessages.join('\n');
+      const text = failureMessages?.join('\n') ?? '';
       const [, seed = String(roundSeed), path] = /seed: (-?\d+), path: "([\d:]+)"/.exec(text) ?? [];
       const variables = `PROPERTY_SEED=${seed}${path === undefined ? '' : ` PROPERTY_PATH=${path}`}`;
       return fail(`${variables} npx vitest run ${file} -t ${quoted(`^${escaped(fullName)}$`)}`, text);

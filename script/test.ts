@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
+import type { JsonTestResults } from 'vitest/node';
 import { describeLeftovers, settledLeftovers, sweep } from '../test/testbed/leftovers.ts';
 import { newRunId, RUN_VARIABLE, runId } from '../test/testbed/run.ts';
 
@@ -30,24 +31,6 @@ interface Outcome extends Counts {
 interface Result extends Outcome {
   readonly name: string;
   readonly seconds: number;
-}
-
-/** The part of vitest's JSON report that is read here. */
-interface VitestReport {
-  readonly numPassedTests: number;
-  readonly numFailedTests: number;
-  readonly numPendingTests: number;
-  readonly numTodoTests: number;
-  readonly testResults: readonly {
-    readonly name: string;
-    readonly status: string;
-    readonly message: string;
-    readonly assertionResults: readonly {
-      readonly fullName: string;
-      readonly status: string;
-      readonly failureMessages: readonly string[];
-    }[];
-  }[];
 }
 
 const root = join(import.meta.dirname, '..');
@@ -149,7 +132,7 @@ function checkOutcome(code: number): Outcome {
 function suiteOutcome(file: string, code: number): Outcome {
   let outcome: Outcome = { passed: 0, failed: 0, skipped: 0, failures: [] };
   try {
-    const report = JSON.parse(readFileSync(file, 'utf8')) as VitestReport;
+    const report = JSON.parse(readFileSync(file, 'utf8')) as JsonTestResults;
     outcome = {
       passed: report.numPassedTests,
       failed: report.numFailedTests,
@@ -168,7 +151,7 @@ function suiteOutcome(file: string, code: number): Outcome {
   };
 }
 
-function failuresOf({ testResults }: VitestReport): string[] {
+function failuresOf({ testResults }: JsonTestResults): string[] {
   return testResults.flatMap(({ name, status, message, assertionResults }) => {
     const failed = assertionResults.filter((test) => test.status === 'failed');
     const where = relative(root, name);
@@ -179,7 +162,7 @@ function failuresOf({ testResults }: VitestReport): string[] {
     }
     return failed.map(
       ({ fullName, failureMessages }) =>
-        `${where}: ${fullName.trim()}: ${firstLines(failureMessages[0] ?? '')}`,
+        `${where}: ${fullName.trim()}: ${firstLines(failureMessages?.[0] ?? '')}`,
     );
   });
 }
