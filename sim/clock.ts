@@ -97,6 +97,18 @@ export class VirtualClock implements Clock {
     }
   }
 
+  /** Passes time until `promise` settles; resolves or rejects as it does. */
+  async complete<T>(promise: Promise<T>): Promise<T> {
+    let pending = true;
+    const done = promise.finally(() => {
+      pending = false;
+    });
+    // A rejection meanwhile is the caller's, who awaits it below.
+    done.catch(() => undefined);
+    await this.until('the promise settles', () => !pending);
+    return await done;
+  }
+
   async #fireFirst(timer: Timer): Promise<void> {
     this.#timers.shift();
     this.#monotonicMs = Math.max(this.#monotonicMs, timer.atMs);

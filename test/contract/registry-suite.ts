@@ -44,6 +44,14 @@ export async function rejectionOf(promise: Promise<unknown>): Promise<RegistryEr
   return error as RegistryError;
 }
 
+/** What a promise resolves to, or the RegistryError it rejects with; rejects with any other error. */
+export async function outcomeOf<T>(promise: Promise<T>): Promise<T | RegistryError> {
+  return await promise.catch((error: unknown) => {
+    if (error instanceof RegistryError) return error;
+    throw error;
+  });
+}
+
 /** A put operation. */
 export function put(key: string, value: string, lease = '0'): Operation {
   return { op: 'put', key, value, lease };

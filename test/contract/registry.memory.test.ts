@@ -16,15 +16,7 @@ registryContract('in memory', async () => {
     freeze: () => etcd.freeze('etcd-0'),
     thaw: () => etcd.start('etcd-0'),
     watchers: async () => etcd.watchers,
-    async settled(promise) {
-      let pending = true;
-      const done = promise.finally(() => {
-        pending = false;
-      });
-      done.catch(() => undefined);
-      await clock.until('the call ends', () => !pending);
-      return await done;
-    },
+    settled: (promise) => clock.complete(promise),
     async until(what, condition) {
       for (let waitedMs = 0; !(await condition()); waitedMs += 100) {
         if (waitedMs > 60_000) throw new Error(`${what}: not within a minute of virtual time`);

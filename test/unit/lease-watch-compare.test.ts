@@ -18,14 +18,19 @@ afterEach(async () => {
   expect(host.clock.pending).toBe(0);
 });
 
+/** Restores a backup under the same cluster id, then writes until its revision is past the one before: only a list shows what is gone. */
+async function restoreOvertaken(): Promise<void> {
+  const backup = host.etcd.snapshot();
+  host.etcd.put(b, valueOf('10.0.0.2'));
+  await host.clock.advance(10);
+  const { revision } = host.etcd;
+  host.etcd.restore(backup, { sameId: true });
+  while (host.etcd.revision <= revision) host.etcd.put('/elsewhere', '');
+}
+
 describe('a stream that was lost and opened again', () => {
   it('is followed by a list, which shows a restore that kept the id and was written over', async () => {
-    const backup = host.etcd.snapshot();
-    host.etcd.put(b, valueOf('10.0.0.2'));
-    await host.clock.advance(10);
-    const { revision } = host.etcd;
-    host.etcd.restore(backup, { sameId: true });
-    while (host.etcd.revision <= revision) host.etcd.put('/elsewhere', '');
+    await restoreOvertaken();
     await host.clock.advance(minuteMs + 5_000);
     expect(host.believed).toEqual(host.listed);
     expect([...host.believed.keys()]).toEqual([a]);
@@ -124,12 +129,7 @@ describe('a consumer that fails', () => {
   });
 
   it('gets what the list after a new stream says once more, and its bug is logged with the stack', async () => {
-    const backup = host.etcd.snapshot();
-    host.etcd.put(b, valueOf('10.0.0.2'));
-    await host.clock.advance(10);
-    const { revision } = host.etcd;
-    host.etcd.restore(backup, { sameId: true });
-    while (host.etcd.revision <= revision) host.etcd.put('/elsewhere', '');
+    await restoreOvertaken();
     failOnce();
     await host.clock.advance(3 * minuteMs);
     expect(bugs()).toMatchObject([{ fields: { error: new TypeError('a bug') } }]);

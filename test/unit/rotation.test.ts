@@ -5,6 +5,7 @@ import type { SimMember } from '../../sim/etcd-member.ts';
 import { altered } from '../../sim/simulation/mutants-etcd.ts';
 import { type Operation, prefixEnd, type Registry, RegistryError } from '../../src/subnet/registry.ts';
 import { rotate } from '../../src/subnet/rotation.ts';
+import { outcomeOf } from '../contract/registry-suite.ts';
 
 const names = ['etcd-0', 'etcd-1', 'etcd-2'];
 
@@ -30,20 +31,7 @@ afterEach(() => {
 const put = (key: string): Operation => ({ op: 'put', key, value: 'v', lease: '0' });
 
 /** Runs a call while virtual time passes, and gives its result or error. */
-async function outcome<T>(call: Promise<T>): Promise<T | RegistryError> {
-  let pending = true;
-  const settled = call
-    .catch((error: unknown) => {
-      if (error instanceof RegistryError) return error;
-      throw error;
-    })
-    .finally(() => {
-      pending = false;
-    });
-  settled.catch(() => undefined);
-  await clock.until('the call ends', () => !pending);
-  return await settled;
-}
+const outcome = <T>(call: Promise<T>) => clock.complete(outcomeOf(call));
 
 describe('calls that change nothing', () => {
   it('stick to one member while it answers', async () => {

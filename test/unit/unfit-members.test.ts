@@ -4,6 +4,7 @@ import { SimEtcd } from '../../sim/etcd.ts';
 import { altered } from '../../sim/simulation/mutants-etcd.ts';
 import { prefixEnd, type Registry, RegistryError, type WatchBatch } from '../../src/subnet/registry.ts';
 import { type Rotation, rotate } from '../../src/subnet/rotation.ts';
+import { outcomeOf } from '../contract/registry-suite.ts';
 
 const names = ['etcd-0', 'etcd-1', 'etcd-2'];
 const key = '/net/subnets/10.1.0.0-24';
@@ -50,20 +51,8 @@ function connect(members: readonly Registry[]): Rotation {
   });
 }
 
-async function outcome<T>(call: Promise<T>): Promise<T | RegistryError> {
-  let pending = true;
-  const settled = call
-    .catch((error: unknown) => {
-      if (error instanceof RegistryError) return error;
-      throw error;
-    })
-    .finally(() => {
-      pending = false;
-    });
-  settled.catch(() => undefined);
-  await clock.until('the call ends', () => !pending);
-  return await settled;
-}
+/** Runs a call while virtual time passes, and gives its result or error. */
+const outcome = <T>(call: Promise<T>) => clock.complete(outcomeOf(call));
 
 /** The first messages of a watch of the subnets. */
 async function firstBatch(): Promise<WatchBatch> {
