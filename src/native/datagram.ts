@@ -1,8 +1,7 @@
 import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { SystemCallError } from './errors.ts';
-import { check, libc } from './libc.ts';
-import { MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_DGRAM } from './socket-constants.ts';
+import { check, libc, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_DGRAM } from './libc.ts';
 
 const AF_UNIX = 1;
 const MSG_NOSIGNAL = 0x4000;

@@ -1,5 +1,13 @@
+import { constants } from 'node:os';
 import koffi from 'koffi';
 import { SystemCallError } from './errors.ts';
+
+// The same on x86-64 and arm64.
+export const SOCK_DGRAM = 2;
+export const SOCK_CLOEXEC = 0o2000000;
+export const MSG_DONTWAIT = 0x40;
+export const SOL_SOCKET = 1;
+export const SO_RCVBUF = 8;
 
 /** The few calls of the C library that Node has no counterpart for. Pointers are typed arrays, passed without a copy. */
 interface Libc {
@@ -49,6 +57,15 @@ export function check(syscall: string, result: number): number {
 /** errno of the call just made. */
 export function lastErrno(): number {
   return koffi.errno();
+}
+
+/** Takes one message that is there and returns its length, undefined when there is none. Throws {@link SystemCallError}. */
+export function receiveNow(fd: number, buffer: Uint8Array): number | undefined {
+  const length = libc().recv(fd, buffer, buffer.length, MSG_DONTWAIT);
+  if (length >= 0) return length;
+  const errno = lastErrno();
+  if (errno === constants.errno.EAGAIN) return undefined;
+  throw new SystemCallError('recv', errno);
 }
 
 function load(): Libc {

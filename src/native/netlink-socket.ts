@@ -1,8 +1,7 @@
 import { closeSync, read, write } from 'node:fs';
 import { constants } from 'node:os';
 import { SystemCallError } from './errors.ts';
-import { check, lastErrno, libc } from './libc.ts';
-import { MSG_DONTWAIT, SO_RCVBUF, SOCK_CLOEXEC, SOL_SOCKET } from './socket-constants.ts';
+import { check, libc, MSG_DONTWAIT, receiveNow, SO_RCVBUF, SOCK_CLOEXEC, SOL_SOCKET } from './libc.ts';
 
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;
@@ -81,11 +80,7 @@ export class NetlinkSocket {
    */
   receive(buffer: Uint8Array): number | undefined {
     this.#throwIfClosed('recv');
-    const length = libc().recv(this.#fd, buffer, buffer.length, MSG_DONTWAIT);
-    if (length >= 0) return length;
-    const errno = lastErrno();
-    if (errno === constants.errno.EAGAIN) return undefined;
-    throw new SystemCallError('recv', errno);
+    return receiveNow(this.#fd, buffer);
   }
 
   /**

@@ -1,8 +1,16 @@
 import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { SystemCallError } from './errors.ts';
-import { check, lastErrno, libc } from './libc.ts';
-import { MSG_DONTWAIT, SO_RCVBUF, SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET } from './socket-constants.ts';
+import {
+  check,
+  libc,
+  MSG_DONTWAIT,
+  receiveNow,
+  SO_RCVBUF,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOL_SOCKET,
+} from './libc.ts';
 
 const AF_PACKET = 17;
 const F_SETFL = 4;
@@ -69,11 +77,7 @@ export class PacketSocket {
    */
   receive(buffer: Uint8Array): number | undefined {
     this.#throwIfClosed('recv');
-    const length = libc().recv(this.#fd, buffer, buffer.length, MSG_DONTWAIT);
-    if (length >= 0) return length;
-    const errno = lastErrno();
-    if (errno === constants.errno.EAGAIN) return undefined;
-    throw new SystemCallError('recv', errno);
+    return receiveNow(this.#fd, buffer);
   }
 
   close(): void {
