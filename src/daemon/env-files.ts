@@ -1,4 +1,4 @@
-import type { PerFamily, Subnet } from '../ip/ip.ts';
+import { bridgeAddress, type PerFamily, type Subnet } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { messageOf } from '../runtime/errors.ts';
@@ -8,7 +8,6 @@ import type { Random } from '../runtime/random.ts';
 import { retryForever } from '../runtime/retry.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
-import { renderDockerOpts } from './docker-opts.ts';
 import { parseSubnetEnv, renderSubnetEnv, type SubnetEnvironment } from './subnet-env.ts';
 
 export interface EnvFilesOptions {
@@ -175,4 +174,24 @@ function reasonOf(error: unknown): string {
 
 function remedy(path: string): string {
   return `Make its folder writable for this process, or choose another path than ${path}.`;
+}
+
+interface DockerOptions {
+  /** This host's IPv4 subnet; absent when IPv4 is off: Docker then takes a bridge address of its own choice. */
+  readonly subnet?: Subnet;
+  readonly mtu: number;
+  /** Whether we masquerade; docker then must not. */
+  readonly ipMasq: boolean;
+  /** Name of the variable. */
+  readonly key: string;
+}
+
+/** The bytes `mk-docker-opts.sh -c -k KEY` writes for this host: one variable with all of dockerd's options, a space in front. */
+export function renderDockerOpts({ subnet, mtu, ipMasq, key }: DockerOptions): string {
+  const options = [
+    ...(subnet === undefined ? [] : [`--bip=${bridgeAddress(subnet)}`]),
+    `--ip-masq=${!ipMasq}`,
+    `--mtu=${mtu}`,
+  ];
+  return `${key}=" ${options.join(' ')}"\n`;
 }

@@ -4,7 +4,7 @@ import { isatty } from 'node:tty';
 import { linuxArp } from '../arp/linux-arp.ts';
 import { runHealth } from '../cli/health.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
-import { exitNow } from '../native/exit.ts';
+import { exitNow } from '../native/libc.ts';
 import { explanationOf, FlannelError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { TroubleLog } from '../runtime/trouble.ts';

@@ -11,10 +11,10 @@ import {
   planTableRemoval,
 } from './iptables-plan.ts';
 import type { SavedTable } from './iptables-save.ts';
-import { Nft } from './nft.ts';
-import { planNftTable, type WantedNftTable } from './nft-plan.ts';
-import type { NftTable } from './nft-ruleset.ts';
+import { nftTableName, planNftTable, type WantedNftTable } from './nft-plan.ts';
+import { type NftTable, parseNftTable } from './nft-ruleset.ts';
 import { type FirewallNetwork, forwardRules, masqueradeRules, type WantedChain } from './rules.ts';
+import { runTool } from './tool.ts';
 
 /** What this host's firewall is to do. */
 export interface FirewallSettings {
@@ -143,4 +143,27 @@ function task<T>(name: string, storeOf: (signal: AbortSignal) => Promise<RuleSto
       return store.plan(await store.read(signal)) === undefined;
     },
   };
+}
+
+/** nft of this host. */
+class Nft {
+  readonly #commands: Commands;
+
+  constructor(commands: Commands) {
+    this.#commands = commands;
+  }
+
+  /** What our table holds, undefined when there is none; one process. Rejects with a FlannelError. */
+  async read(family: Family, signal: AbortSignal): Promise<NftTable | undefined> {
+    const args = ['-j', 'list', 'table', ...nftTableName(family).split(' ')];
+    // Of the table; the dynamic loader says the same of a library.
+    const tolerated = /^Error: No such file or directory/m;
+    const { exitCode, stdout } = await runTool(this.#commands, 'nft', args, signal, { tolerated });
+    return exitCode === 0 ? parseNftTable(stdout) : undefined;
+  }
+
+  /** Hands a script to nft, which does all of it or nothing. */
+  async apply(script: string, signal: AbortSignal): Promise<void> {
+    await runTool(this.#commands, 'nft', ['-f', '-'], signal, { stdin: script });
+  }
 }

@@ -6,7 +6,6 @@ import type { Logger } from '../runtime/logger.ts';
 import type { Random } from '../runtime/random.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
-import { KnownLeases } from './known-leases.ts';
 import { type JunkKeys, LeaseReader, revisionOf } from './lease-reader.ts';
 import type { LeaseSnapshot, LeaseUpdate } from './lease-update.ts';
 import { listRange } from './list.ts';
@@ -255,5 +254,24 @@ export class LeaseWatch {
     const { clock, trouble, registry } = this.#options;
     this.#watchingSinceMs ??= clock.monotonic();
     trouble.clear('lease-watch', 'the leases can be watched again', { endpoint: registry.endpoint });
+  }
+}
+
+/** What a consumer was told of: each lease by the revision it was last changed at. */
+class KnownLeases {
+  readonly #modRevisions = new Map<string, number>();
+
+  /** Takes in what the consumer is told now. */
+  take(update: LeaseUpdate): void {
+    if (update.type === 'snapshot') this.#modRevisions.clear();
+    else for (const key of update.removed) this.#modRevisions.delete(key);
+    for (const lease of update.type === 'snapshot' ? update.leases : update.put)
+      this.#modRevisions.set(lease.key, lease.modRevision);
+  }
+
+  /** Whether the snapshot holds nothing else. */
+  equals({ leases }: LeaseSnapshot): boolean {
+    const same = leases.every(({ key, modRevision }) => this.#modRevisions.get(key) === modRevision);
+    return same && leases.length === this.#modRevisions.size;
   }
 }

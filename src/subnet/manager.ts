@@ -2,6 +2,7 @@ import type { PerFamily } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
 import { type BackoffPolicy, FailureCount } from '../runtime/backoff.ts';
 import { explanationOf } from '../runtime/errors.ts';
+import { excerpt } from '../runtime/excerpt.ts';
 import { retryForever } from '../runtime/retry.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
@@ -9,15 +10,23 @@ import { acquireLease } from './acquire.ts';
 import type { AcquireOptions } from './acquire-options.ts';
 import { AddressDefence } from './address-defence.ts';
 import { checkKey } from './check-key.ts';
-import { contestedReport } from './contested.ts';
 import { FamilyMix } from './family-mix.ts';
 import { Grants } from './grants.ts';
+import { holderText } from './holder.ts';
 import type { LeaseUpdate } from './lease-update.ts';
 import { Move } from './move.ts';
-import { AddressInUseError, familiesText, type LeaseState, leaseFaults, type OwnLease } from './own-lease.ts';
+import {
+  AddressInUseError,
+  familiesText,
+  type LeaseOptions,
+  type LeaseState,
+  leaseFaults,
+  type OwnLease,
+} from './own-lease.ts';
 import { Exhaustion } from './pool-exhausted.ts';
 import type { KeyValue } from './registry.ts';
 import { type Moment, RENEWAL_LOOP, RenewalSchedule, stuckMs } from './renewal-schedule.ts';
+import { parseSubnetKey } from './subnet-key.ts';
 
 export interface LeaseManagerOptions
   extends Omit<AcquireOptions, 'grants' | 'theirs' | 'exhaustion' | 'mix'> {
@@ -35,6 +44,8 @@ const acquirePolicy: BackoffPolicy = { initialMs: 200, maxMs: 10_000 };
 const addressInUsePolicy: BackoffPolicy = { initialMs: 60_000, maxMs: 600_000 };
 const renewPolicy: BackoffPolicy = { initialMs: 500, maxMs: 15_000 };
 const contestedPolicy: BackoffPolicy = { initialMs: 1_000, maxMs: 60_000 };
+/** More of a key that somebody else has put is not logged. */
+const longestKey = 160;
 
 /** Gets this host's lease and keeps it: renews, notices when it is gone or changed, takes the same subnets again. */
 export class LeaseManager {
@@ -275,4 +286,23 @@ export class LeaseManager {
     const fields = { event: 'lease-moved', key: lease.key, before: from, after: to };
     log.info(fields, `the own lease ${lease.key} carries ${to} now, before ${from}`);
   }
+}
+
+/** What there is to say when `kv`, another host's key, has our subnet. */
+function contestedReport(
+  { registry, subnetsPrefix }: Pick<LeaseOptions, 'registry' | 'subnetsPrefix'>,
+  { subnets }: OwnLease,
+  kv: KeyValue,
+): { readonly message: string; readonly fields: Readonly<Record<string, string>> } {
+  const holder = holderText(kv.value);
+  const key = excerpt(kv.key, longestKey);
+  // What others have put there might be anything, a quote and a command of theirs included.
+  const isPlain = parseSubnetKey(subnetsPrefix, kv.key) !== undefined;
+  const remedy = isPlain ? `: etcdctl --endpoints=${registry.endpoint} del '${key}'` : ' delete that key';
+  return {
+    message:
+      `subnet ${familiesText(subnets)} of this host now belongs to ${holder} (${key}): peers route it there. ` +
+      `Stop one of the two hosts, or${remedy}. It is never overwritten here`,
+    fields: { key, holder, endpoint: registry.endpoint },
+  };
 }

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
-import { renderDockerOpts } from '../../src/daemon/docker-opts.ts';
+import { renderDockerOpts } from '../../src/daemon/env-files.ts';
 import { subnetAt } from '../../src/ip/ip.ts';
 
 const subnet = subnetAt(4, 0xac145b00n, 24);

@@ -3,7 +3,6 @@ import type { Clock } from '../../runtime/clock.ts';
 import type { Random } from '../../runtime/random.ts';
 import type { Reason } from '../backend.ts';
 import type { DesiredRoutes } from './desired.ts';
-import { ForeignLimit } from './foreign-limit.ts';
 import { Holds } from './holds.ts';
 import { HostNetworks } from './host-networks.ts';
 import type { HostSide, Mirror } from './mirror.ts';
@@ -27,6 +26,8 @@ export interface RouteWriterOptions {
 const slowRetryMs = 60_000;
 /** Lack of memory and the like pass quickly; they wait longer each time. */
 const quickRetryMs = 100;
+const foreignWindowMs = 60_000;
+const perForeignWindow = 3;
 
 type Verdict = 'fine' | 'look-again';
 
@@ -238,4 +239,38 @@ export class RouteWriter {
 
 function isGone(result: ChangeResult | undefined): boolean {
   return result?.outcome === 'done' || (result?.outcome === 'failed' && result.errno === 'ESRCH');
+}
+
+/**
+ * How often a foreign route at one destination is replaced: three times a minute. Another program that keeps putting its
+ * own route there is not fought; the operator is told instead.
+ */
+class ForeignLimit {
+  readonly #clock: Clock;
+  /** The one that was replaced last is the last. */
+  readonly #replacedAtMs = new Map<string, readonly number[]>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Whether another replacement at `dst` is within the limit. */
+  allows(dst: string): boolean {
+    return this.#recent(dst).length < perForeignWindow;
+  }
+
+  note(dst: string): void {
+    const times = [...this.#recent(dst), this.#clock.monotonic()];
+    this.#replacedAtMs.delete(dst);
+    this.#replacedAtMs.set(dst, times);
+    for (const old of this.#replacedAtMs.keys()) {
+      if (this.#recent(old).length > 0) break;
+      this.#replacedAtMs.delete(old);
+    }
+  }
+
+  #recent(dst: string): readonly number[] {
+    const sinceMs = this.#clock.monotonic() - foreignWindowMs;
+    return (this.#replacedAtMs.get(dst) ?? []).filter((atMs) => atMs > sinceMs);
+  }
 }

@@ -1,3 +1,4 @@
+import { nearestTo } from '../../runtime/nearest.ts';
 import {
   type Command,
   daemonCommand,
@@ -9,7 +10,6 @@ import { quote, UsageError } from './errors.ts';
 import { environmentName, type Flag, flagName } from './flag.ts';
 import { type GivenFlag, parseGoBoolean, splitFlags } from './go-flags.ts';
 import { helpText } from './help.ts';
-import { nearestName } from './nearest.ts';
 import { isOldVariable, oldFlag } from './old-flags.ts';
 import type { ServiceSettings } from './service-settings.ts';
 import { type Environment, Settings } from './settings.ts';
@@ -245,4 +245,14 @@ function unknownVariables(env: Environment): readonly string[] {
       const nearest = nearestName(name, known);
       return `ignored, because there is no such flag: the variable ${quote(name)}${nearest === undefined ? '' : `; did you mean ${nearest}?`}`;
     });
+}
+
+/** The name most like `text`, or undefined when none is like it: more than a third of it would have to change. */
+function nearestName(text: string, names: readonly string[]): string | undefined {
+  const wanted = text.toLowerCase().slice(0, 64);
+  const most = Math.max(1, Math.floor(wanted.length / 3));
+  const byFolded = new Map(names.map((name) => [name.toLowerCase(), name]));
+  // One letter is like any other letter: a suggestion must share something with what was written.
+  const nearest = nearestTo(wanted, byFolded.keys(), (name) => Math.min(most, name.length - 1));
+  return nearest === undefined ? undefined : byFolded.get(nearest);
 }
