@@ -105,6 +105,11 @@ describe('a foreign route with our destination', () => {
     ['is replaced when it is a blackhole', { actual: [blackhole()] }, [`~${dst} via ${gateway} (foreign)`]],
     ['is left behind ours', { actual: [route(), foreign()] }, [installed]],
     ['gives way to ours behind it', { actual: [foreign(), route()] }, [`-${dst} via ${other} (foreign)`]],
+    [
+      'does not come to be used when it lies between two of ours',
+      { actual: [route({ gateway: other }), foreign({ gateway: '10.211.55.103' }), route()] },
+      [`-${dst} via ${gateway} (wrong)`, `~${dst} via ${gateway} (wrong)`],
+    ],
     ['is a conflict when it comes too often', { actual: [foreign()], mayReplaceForeign: no }, [keeps]],
     [
       'is not held against one that is in place',

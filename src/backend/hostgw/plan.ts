@@ -122,7 +122,11 @@ function program(
   }
   const seen = family === 4 ? nameOf(target.route, wanted, there) : undefined;
   const cause = replaceCause(target, gateway);
-  const ready = behind.find(({ route }) => isInstalled(route, wanted));
+  // The first that will be left when the target and ours that are wrong have gone.
+  const next = behind.find(
+    (held) => isInstalled(held.route, wanted) || removeOurs([held], 'wrong').length === 0,
+  );
+  const ready = next !== undefined && isInstalled(next.route, wanted) ? next : undefined;
   if (seen !== undefined && ready !== undefined) {
     // Ours takes its place by itself. Were it removed first, to be put before, packets might find none in between.
     const rest = removeOurs([...behind.filter((held) => held !== ready), ...elsewhere], 'wrong');
