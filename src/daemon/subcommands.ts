@@ -17,6 +17,7 @@ import { holderText } from '../subnet/holder.ts';
 import { type KeyValue, RegistryError } from '../subnet/registry.ts';
 import { rotate } from '../subnet/rotation.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
+import { findContainer } from './containers.ts';
 import { type EtcdMembers, etcdMembers } from './etcd-members.ts';
 import { daemonOf, daemonsBeside, holderText as lockHolderText } from './file-lock.ts';
 import { nodeFiles } from './files.ts';
@@ -179,6 +180,7 @@ export async function diagnose(options: Options, warnings: readonly string[]): P
           kernel,
           commands: systemCommands(),
           files: nodeFiles,
+          findContainer,
           askDaemon: () => askDaemon(options),
           parseSubnetFile: networksInSubnetEnv,
           etcdAddresses: () => addresses.current,

@@ -37,6 +37,7 @@ export async function examineHost(
       kernel,
       files: host.files,
       commands: host.firewall,
+      findContainer: async () => undefined,
       etcdPrefix: prefix,
       subnetFile: '/run/flannel/subnet.env',
       dockerOptsFile: '/run/docker_opts.env',

@@ -29,6 +29,7 @@ import { checkEtcd, type EtcdFacts } from './check-etcd.ts';
 import { checkFirewall, type FirewallFacts } from './check-firewall.ts';
 import { checkFiles, checkForwarding, checkPools } from './check-host.ts';
 import { checkLeases, type LeaseReport } from './check-leases.ts';
+import { checkPackets, type PacketFacts } from './check-packets.ts';
 import { checkPaths } from './check-paths.ts';
 import { checkRoutes } from './check-routes.ts';
 import { attempt, type Finding, failed, linesOf, note, ok, problem } from './finding.ts';
@@ -40,12 +41,11 @@ export interface SubnetFile {
   readonly networks: PerFamily<Subnet>;
 }
 
-export interface DoctorOptions extends EtcdFacts, FirewallFacts {
+export interface DoctorOptions extends EtcdFacts, FirewallFacts, PacketFacts {
   readonly kernel: Kernel & RouteFinder;
   readonly files: Files;
   readonly subnetFile: string;
   readonly dockerOptsFile?: string;
-  readonly routeProtocol: number;
   readonly renewMarginMs: number;
   readonly chooseInterface: ChooseInterface;
   /** Asks the running daemon. */
@@ -75,8 +75,8 @@ interface Place {
 
 /**
  * Looks at everything that containers on other hosts are reached by, and prints what is wrong with it and what to do: the daemon's
- * own words, etcd, the configuration, the interface, leases, files, Docker, routes, firewall. Goes on without etcd and without a
- * daemon, with what can be seen here. Changes nothing. Resolves to the exit code: 0 when there is no problem, else 1.
+ * own words, etcd, the configuration, the interface, leases, files, Docker, routes, firewall; then it sends a packet. Goes on
+ * without etcd and without a daemon, with what can be seen here. Changes nothing. Resolves to the exit code: 0 when there is no problem, else 1.
  */
 export async function runDoctor(options: DoctorOptions, signal: AbortSignal): Promise<0 | 1> {
   let problems = 0;
@@ -111,6 +111,8 @@ async function examine(options: DoctorOptions, tell: Tell, signal: AbortSignal):
       signal,
     ),
   );
+  for (const subnet of [own.ipv4, own.ipv6])
+    if (subnet) await step('packets to peers', () => checkPackets(options, subnet, signal));
 }
 
 /** Asks daemon and etcd, and says what they say. */

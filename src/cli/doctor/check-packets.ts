@@ -1,0 +1,121 @@
+import { type Family, formatAddress, parseSubnet, type Subnet } from '../../ip/ip.ts';
+import type { Kernel, Route } from '../../kernel/kernel.ts';
+import { CommandError, type Commands } from '../../runtime/commands.ts';
+import { counted } from '../../runtime/plural.ts';
+import { type Finding, note, ok, problem } from './finding.ts';
+
+/** A container that runs on this host. */
+export interface LocalContainer {
+  readonly address: string;
+  /** The file that its network namespace is entered by. */
+  readonly namespace: string;
+}
+
+/** Where packets are sent from, and to whom. */
+export interface PacketFacts {
+  readonly commands: Commands;
+  readonly kernel: Pick<Kernel, 'routes'>;
+  /** rtm_protocol of our routes. */
+  readonly routeProtocol: number;
+  /** A running container that has an address in this host's subnet; undefined when there is none, or none that can be seen. */
+  readonly findContainer: (own: Subnet) => Promise<LocalContainer | undefined>;
+}
+
+/** A peer's bridge, which has the first address of its subnet, and the host that it is on. */
+interface Target {
+  readonly address: string;
+  readonly gateway: string;
+}
+
+const mostAsked = 3;
+/** The first packet may be lost while neighbours look for each other. */
+const mostSent = 3;
+/** One echo request, and a second for the answer. */
+const ping = ['ping', '-q', '-c', '1', '-W', '1'];
+const timeoutMs = 5_000;
+const tried = 'no packet was sent to a peer';
+
+/**
+ * Sends a packet from a container of this host to each of a few peers: whatever may stand in its way, an answer shows that
+ * packets are forwarded here and find their way there and back. Without a container there is nobody to send it: a packet of
+ * the host itself passes neither its own FORWARD chain nor the peer's route to this host's subnet.
+ */
+export async function checkPackets(
+  { commands, kernel, routeProtocol, findContainer }: PacketFacts,
+  own: Subnet,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  const routes = await kernel.routes(own.family, signal);
+  const targets = targetsOf(routes.filter(({ protocol }) => protocol === routeProtocol));
+  const container = targets.length === 0 ? undefined : await findContainer(own);
+  if (container === undefined) return [];
+  const answers = async (from: readonly string[], { address }: Target) => {
+    const [program, ...words] = [...from, ...ping, address];
+    for (let sent = 0; sent < mostSent; sent++) {
+      const { exitCode, stderr } = await commands.run(program, words, { timeoutMs }, signal);
+      if (exitCode === 0) return true;
+      // What nsenter itself exits with when it cannot run the program.
+      if (exitCode > 2) throw new CommandError('COMMAND_FAILED', stderr.trim() || `${program} failed`);
+    }
+    return false;
+  };
+  const inside = ['nsenter', `--net=${container.namespace}`];
+  try {
+    const asked = await Promise.all(
+      targets.map(async (target) => {
+        const [reached, fromHost] = await Promise.all([answers(inside, target), answers([], target)]);
+        return { target, reached, fromHost };
+      }),
+    );
+    const told = (chosen: typeof asked) => chosen.map(({ target }) => target);
+    return judge(own.family, container, {
+      reached: told(asked.filter(({ reached }) => reached)),
+      closed: told(asked.filter(({ reached, fromHost }) => !reached && fromHost)),
+      silent: told(asked.filter(({ reached, fromHost }) => !reached && !fromHost)),
+    });
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    return [note(`${tried}: ${error.message}`)];
+  }
+}
+
+function judge(
+  family: Family,
+  { address }: LocalContainer,
+  { reached, closed, silent }: Readonly<Record<'reached' | 'closed' | 'silent', readonly Target[]>>,
+): readonly Finding[] {
+  const addresses = (targets: readonly Target[]) => targets.map((target) => target.address).join(', ');
+  const hosts = (targets: readonly Target[]) => targets.map(({ gateway }) => gateway).join(', ');
+  return [
+    ...(reached.length > 0
+      ? [ok(`IPv${family}: ${address}, a container of this host, gets answers from ${addresses(reached)}`)]
+      : []),
+    ...(closed.length > 0
+      ? [
+          problem(
+            `${address}, a container of this host, gets no answer from ${addresses(closed)}, but this host itself does`,
+            `If no line above says what drops packets here, run doctor on ${hosts(closed)}: it has no route to this host's subnet, or drops what comes from there.`,
+          ),
+        ]
+      : []),
+    ...(silent.length > 0
+      ? [
+          note(
+            `${counted(silent.length, 'peer')} answered neither a container of this host nor the host itself: ${addresses(silent)}`,
+            `Run doctor on ${hosts(silent)}: it may be down, have no bridge before Docker's start, or drop pings.`,
+          ),
+        ]
+      : []),
+  ];
+}
+
+/** The first, the middle and the last peer that has a route. */
+function targetsOf(routes: readonly Route[]): readonly Target[] {
+  const targets = routes.flatMap(({ dst, gateway }): Target[] => {
+    const subnet = parseSubnet(dst);
+    if (subnet === undefined || gateway === undefined) return [];
+    return [{ address: formatAddress(subnet.family, subnet.first + 1n), gateway }];
+  });
+  if (targets.length <= mostAsked) return targets;
+  return [0, targets.length >> 1, targets.length - 1].flatMap((index) => targets[index] ?? []);
+}
