@@ -46,6 +46,8 @@ function checkEvent(world: World, host: SimHost, event: WatchEvent): void {
 
 /** A lease is put on a key by who was granted it, or has the address of a host that is away. */
 function checkOwner(world: World, host: SimHost, kv: KeyValue, asks = false): void {
+  // Whoever asks for a lease of a host that is dead has not got it yet.
+  if (asks && !world.leaseOwners.has(kv.lease)) return;
   const owners = world.leaseOwners.get(kv.lease) ?? new Set([host]);
   if (!world.leaseOwners.has(kv.lease)) world.leaseBoots.set(kv.lease, host.boots);
   world.leaseOwners.set(kv.lease, owners);
