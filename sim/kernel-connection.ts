@@ -122,6 +122,8 @@ export class SimKernelConnection implements Kernel, RouteFinder {
     this.#throwIfClosed();
     const { clock, latencyMs } = this.#kernel;
     if (clock !== undefined && latencyMs > 0) await clock.sleep(latencyMs, signal);
+    // A process is gone only when the kernel is done with its message: none takes effect beside the next process.
+    this.#throwIfClosed();
   }
 
   #throwIfClosed(): void {

@@ -74,7 +74,7 @@ export const ownAddressFaults: Readonly<Record<string, Fault>> = {
       const host = world.host(index);
       if (!hasNic(host)) return undefined;
       takeAddress(host);
-      world.readdress(host, `10.211.${140 + index}.${1 + (dice % 250)}`);
+      world.readdress(host, world.newAddress(140 + index, dice));
       leaveDeadLease(world, host.address, dice);
       if (dice % 2) world.plug(host);
       return () => world.plug(host);
@@ -107,7 +107,7 @@ export const ownAddressFaults: Readonly<Record<string, Fault>> = {
     kernel: true,
     apart: true,
     apply: (world, event) => {
-      const pair = handOver(world, event, () => `10.211.${160 + event.host}.${1 + (event.dice % 250)}`);
+      const pair = handOver(world, event, () => world.newAddress(160 + event.host, event.dice));
       if (pair === undefined) return undefined;
       const { host, other } = pair;
       if (event.dice % 3 === 0) leaveDeadLease(world, host.address, event.dice);

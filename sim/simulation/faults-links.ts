@@ -72,7 +72,7 @@ export const linkFaults: Readonly<Record<string, Fault>> = {
       const host = world.host(index);
       if (!hasNic(host)) return undefined;
       const before = `${host.address}/16`;
-      world.readdress(host, `10.211.${120 + index}.${1 + (dice % 250)}`);
+      world.readdress(host, world.newAddress(120 + index, dice));
       const replace = () => {
         if (!hasNic(host)) return;
         const there = host.kernel.addresses().some(({ address }) => before.startsWith(`${address}/`));
@@ -92,7 +92,7 @@ export const linkFaults: Readonly<Record<string, Fault>> = {
     apply: (world, { host: index, dice }) => {
       const host = world.host(index);
       world.unplug(host);
-      world.readdress(host, `10.211.${100 + index}.${1 + (dice % 250)}`);
+      world.readdress(host, world.newAddress(100 + index, dice));
       return () => world.plug(host);
     },
   },

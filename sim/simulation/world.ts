@@ -130,6 +130,13 @@ export class World extends Memory {
     }
   }
 
+  /** An address of 10.211.`third`.0/24 that no host has: they may have handed one over. */
+  newAddress(third: number, dice: number): string {
+    const address = `10.211.${third}.${1 + (dice % 250)}`;
+    const isTaken = this.hosts.some((host) => host.address === address);
+    return isTaken ? this.newAddress(third, dice + 1) : address;
+  }
+
   /** The host's address will be another one; the NIC must be unplugged. */
   readdress(host: SimHost, address: string): void {
     host.address = address;

@@ -1,4 +1,5 @@
 import process from 'node:process';
+import { explanationOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { connectMember } from '../subnet/etcd/member.ts';
@@ -7,7 +8,7 @@ import { EtcdV2Store } from '../subnet/etcd/v2-store.ts';
 import { EtcdAddresses } from '../subnet/etcd-addresses.ts';
 import { type MeasuredCall, measured } from '../subnet/measured.ts';
 import type { OldStore } from '../subnet/old-store.ts';
-import type { EtcdAlarm, Registry } from '../subnet/registry.ts';
+import type { EtcdAlarm, Registry, RegistryError } from '../subnet/registry.ts';
 import { nodeFiles } from './files.ts';
 import type { EtcdAccess } from './options/etcd-access.ts';
 import { systemClock } from './system-clock.ts';
@@ -53,4 +54,15 @@ export function etcdMembers(
   const common = { security, oldStore: new EtcdV2Store(urls, security), addresses, alarms };
   if (onCall === undefined) return { ...common, members };
   return { ...common, members: members.map((member) => measured(member, systemClock, onCall)) };
+}
+
+/** Names the members that answer and cannot serve: nobody would miss them before the others fail. */
+export function tellFitness(
+  notices: TroubleLog,
+): (endpoint: string, unfit: RegistryError | undefined) => void {
+  return (endpoint, unfit) => {
+    const what = `etcd-member ${endpoint}`;
+    if (unfit === undefined) notices.clear(what, `etcd at ${endpoint} serves now`);
+    else notices.report(what, explanationOf(unfit), { endpoint, error: unfit });
+  };
 }

@@ -13,7 +13,7 @@ import { rotate } from '../subnet/rotation.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
 import { Daemon } from './daemon.ts';
 import { EtcdCalls } from './etcd-calls.ts';
-import { etcdMembers } from './etcd-members.ts';
+import { etcdMembers, tellFitness } from './etcd-members.ts';
 import { FileLock, holderText } from './file-lock.ts';
 import { nodeFiles } from './files.ts';
 import { HealthServer, type MetricsPage } from './health.ts';
@@ -291,15 +291,6 @@ function tellMoves(log: Logger): (from: string, to: string, reason: RegistryErro
     if (systemClock.monotonic() - saidAtMs < movesIntervalMs) return;
     saidAtMs = systemClock.monotonic();
     log.info({ event: 'etcd-moved', from, to }, `asking etcd at ${to} instead: ${reason.message}`);
-  };
-}
-
-/** Names the members that answer and cannot serve: nobody would miss them before the others fail. */
-function tellFitness(notices: TroubleLog): (endpoint: string, unfit: RegistryError | undefined) => void {
-  return (endpoint, unfit) => {
-    const what = `etcd-member ${endpoint}`;
-    if (unfit === undefined) notices.clear(what, `etcd at ${endpoint} serves now`);
-    else notices.report(what, explanationOf(unfit), { endpoint, error: unfit });
   };
 }
 

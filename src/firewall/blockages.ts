@@ -48,11 +48,17 @@ interface Found {
 /** So many rules of a chain are named. */
 const mostNamed = 3;
 
+const nftUnseen: Blockage = {
+  effect: 'partly',
+  text: "nft is not installed: whether nftables' own tables, such as firewalld's, drop packets between containers cannot be seen",
+  remedy: 'Install the package nftables.',
+};
+
 /**
  * Reads this host's whole packet filter once (nft's tables, both kinds of iptables) and follows packets between a container
  * here and one on another host through every chain on their way. Resolves to what drops them, `closed` first; empty
  * when nothing does. Changes nothing. Three to five short processes. Rejects with a FlannelError when the rules cannot be
- * read; programs that are not installed have no rules.
+ * read. A kind of iptables that is not installed has no rules; nft may have some all the same, which counts as `partly`.
  *
  * For `doctor`: `closed` is a problem, `partly` a note; `text` and `remedy` are fit for a finding as they are.
  */
@@ -61,12 +67,12 @@ export async function readBlockages(
   signal: AbortSignal,
 ): Promise<readonly Blockage[]> {
   const families = passages.map(({ network }) => network.family);
-  const tables = await readFilters(commands, families, signal);
+  const { tables, nftMissing } = await readFilters(commands, families, signal);
   const found = passages.flatMap((passage) => tables.flatMap((table) => judge(table, passage)));
   const ordered = found.toSorted((a, b) => Number(a.effect === 'partly') - Number(b.effect === 'partly'));
   const blockages: Blockage[] = [];
   for (const one of ordered) blockages.push(await describe(commands, one, mode, signal));
-  return blockages;
+  return nftMissing ? [...blockages, nftUnseen] : blockages;
 }
 
 /** What the chains of one table do to the packets of one network. */

@@ -217,6 +217,16 @@ describe('the units on a host with systemd', () => {
     await expect(asNobody).rejects.toThrow(/Only root may read the daemon's status: sudo flanneld-ts status/);
   });
 
+  test("systemd's status line tells of an outage of etcd, and of its end, with the next that status tells", async () => {
+    const told = async () => /not watched now/.test(await host.sh('flanneld-ts status || :'));
+    const shown = async () => /cannot be watched/.test(await host.property(UNIT, 'StatusText'));
+    for (const isOut of [true, false]) {
+      await host.systemctl(isOut ? 'stop' : 'start', 'etcd');
+      await until(async () => (await told()) === isOut, DEADLINE_MS, `status does not say ${isOut}`);
+      await until(async () => (await shown()) === isOut, 2_000, "systemd's line lags behind");
+    }
+  });
+
   test('doctor alone looks where the service looks, and says so', async () => {
     const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
     const command = /^sudo (flanneld-ts doctor)$/m.exec(readme)?.[1] ?? '';
@@ -237,6 +247,47 @@ describe('the units on a host with systemd', () => {
     );
     expect(other).toContain(`A network is configured under ${PREFIX}`);
     await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS=""/' /etc/sysconfig/flanneld`);
+  });
+
+  test("firewalld is named as what drops containers' packets, and README's command lets them pass", async () => {
+    const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
+    const command = /`(firewall-cmd --permanent .*? --reload)`/.exec(readme)?.[1] ?? '';
+    const [address = '', own = ''] = (await gateway())?.split('/') ?? [];
+    // systemd gives each a network of its own, as Docker would.
+    await host.sh(`
+      for unit in container peer; do systemd-run --quiet --unit=$unit --property=PrivateNetwork=yes sleep infinity; done
+      container=$(systemctl show --value --property=MainPID container)
+      peer=$(systemctl show --value --property=MainPID peer)
+      ip link add to-container type veth peer name eth0 netns $container
+      ip link set to-container master docker0 up
+      nsenter --net --target=$container sh -ec 'ip link set eth0 up
+        ip address add ${address.replace(/1$/, '2')}/${own} dev eth0; ip route add default via ${address}'
+      ip link add to-peer type veth peer name eth0 netns $peer
+      ip link set to-peer master eth0 up
+      nsenter --net --target=$peer sh -ec 'ip link set lo up; ip link set eth0 up; ip address add 10.211.55.101/24 dev eth0
+        ip address add 172.20.9.1/24 dev lo; ip route add 172.20.0.0/16 via 10.211.55.100'`);
+    const doctor = () => host.sh('flanneld-ts doctor || :');
+    expect(await doctor()).toMatch(/a container of this host, gets answers from 172\.20\.9\.1\nNo problem/);
+
+    await host.sh('mv /usr/sbin/nft /usr/sbin/nft.away; systemctl start firewalld');
+    const unseen = await doctor();
+    expect(unseen).toMatch(/note +nft is not installed: .*\n.*Install the package nftables/);
+    expect(unseen).toMatch(/PROBLEM .* gets no answer from 172\.20\.9\.1, but this host itself does/);
+    await host.sh('mv /usr/sbin/nft.away /usr/sbin/nft');
+    const seen = await doctor();
+    expect(seen).toMatch(/PROBLEM .*: table inet firewalld, chain \w+, rule "reject/);
+    expect(seen).toContain(`→ ${command}`);
+    const isReady = async () => (await host.sh('flanneld-ts status || :')).includes(': ready');
+    await until(async () => !(await isReady()), 2 * DEADLINE_MS, 'the daemon does not see firewalld');
+
+    await host.sh(command);
+    await until(isReady, 2 * DEADLINE_MS, 'the daemon does not see that firewalld lets packets pass');
+    // A reload takes all rules away, iptables' too; the daemon puts its own back.
+    let open = '';
+    const isOpen = async () => (open = await doctor()).includes('No problem was found.');
+    await until(isOpen, DEADLINE_MS, () => open);
+    expect(open).toContain('a container of this host, gets answers from 172.20.9.1');
+    await host.sh('systemctl stop firewalld container peer; rm /etc/firewalld/zones/*');
   });
 
   test('environment files and the words of an option are read as systemd reads them', async () => {

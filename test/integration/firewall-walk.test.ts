@@ -79,7 +79,7 @@ test('what is said of any rules holds for packets', async () => {
         '}\n}\n',
       ].join('\n');
       await network.host('a').exec('sh', '-ec', `nft -f - <<'END'\n${script}END`);
-      const tables = await readFilters(commands, [4], new AbortController().signal);
+      const { tables } = await readFilters(commands, [4], new AbortController().signal);
       const found = tables.flatMap((table) => judge(table, passage));
       for (const direction of ['in', 'out'] as const) {
         const isClosed = found.some(

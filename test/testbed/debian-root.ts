@@ -10,6 +10,8 @@ export interface RootRecipe {
   readonly name: string;
   /** Debian packages beyond a minimal bookworm. */
   readonly packages: readonly string[];
+  /** Units of theirs that are not started at boot. */
+  readonly disabled?: readonly string[];
   /** Node as the official image has it: the toolchain's own Node under /usr/local/bin, and an npm. */
   readonly withNode?: boolean;
 }
@@ -30,7 +32,11 @@ export const SYSTEMD_HOST: RootRecipe = {
     'etcd-server',
     'etcd-client',
     'docker.io',
+    'firewalld',
+    'iputils-ping',
+    'nftables',
   ],
+  disabled: ['firewalld'],
 };
 
 const CACHE = process.env['FLANNELD_TS_CACHE'] || '/var/cache/flanneld-ts-test';
@@ -48,6 +54,7 @@ export async function debianRoot(recipe: RootRecipe): Promise<string> {
   const withNode = recipe.withNode === true;
   const variables = {
     PACKAGES: recipe.packages.join(' '),
+    DISABLED: (recipe.disabled ?? []).join(' '),
     NODE_VERSION: withNode ? toolchainVersion() : '',
     NPM,
     ...settings,
@@ -145,6 +152,7 @@ if [ -n "$PACKAGES" ]; then
   chroot "$root" apt-get -q update
   # A root that is thrown away when it fails needs no fsync after each package.
   chroot "$root" apt-get -q -y install --no-install-recommends -o DPkg::Options::=--force-unsafe-io $PACKAGES
+  [ -z "$DISABLED" ] || chroot "$root" systemctl disable $DISABLED
   rm -rf "$root/usr/sbin/policy-rc.d" "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
   umount "$root/proc"
 fi

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { SimFirewall } from '../../sim/firewall.ts';
 import { type Blockage, readBlockages } from '../../src/firewall/blockages.ts';
 import { FirewallError } from '../../src/firewall/tool.ts';
+import { CommandError, type Commands } from '../../src/runtime/commands.ts';
 import { CheckedFirewall, ipv4, Operator } from '../contract/firewall-world.ts';
 
 function start(settings: ConstructorParameters<typeof CheckedFirewall>[1] = {}) {
@@ -87,5 +88,26 @@ describe('a daemon that looks for rules which drop packets', () => {
     firewall.look = works;
     for (let checks = 0; checks < 14; checks++) await firewall.check();
     expect(firewall.notices.current).toEqual([]);
+  });
+
+  it('says what it cannot see without nft, where nftables is in use', async () => {
+    const installed = new Set(['iptables-legacy-save']);
+    const commands: Commands = {
+      run: async (program) => {
+        if (installed.has(program)) return { exitCode: 0, stdout: '', stderr: '' };
+        throw new CommandError('COMMAND_MISSING', `${program} is not installed`);
+      },
+    };
+    const look = () =>
+      readBlockages({ commands, passages: [ipv4], mode: 'iptables' }, new AbortController().signal);
+    expect(await look()).toEqual([]);
+    installed.add('iptables-nft-save');
+    expect(await look()).toEqual([
+      {
+        effect: 'partly',
+        text: expect.stringMatching(/^nft is not installed: .* firewalld's, drop packets .* cannot be seen$/),
+        remedy: 'Install the package nftables.',
+      },
+    ]);
   });
 });

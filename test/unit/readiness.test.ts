@@ -3,10 +3,13 @@ import { afterEach, expect, it } from 'vitest';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { SimFiles } from '../../sim/files.ts';
 import { EtcdCalls } from '../../src/daemon/etcd-calls.ts';
+import { tellFitness } from '../../src/daemon/etcd-members.ts';
 import { Metrics } from '../../src/daemon/metrics.ts';
 import type { DaemonParts } from '../../src/daemon/parts.ts';
 import { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
 import { formatLeaseValue } from '../../src/subnet/lease.ts';
+import { RegistryError } from '../../src/subnet/registry.ts';
+import { Operator } from '../contract/firewall-world.ts';
 
 // What /readyz says while lease, watch, routes or files are not as they should be, and that it stops saying so.
 
@@ -76,6 +79,9 @@ const beyond = formatLeaseValue({ ipv4: '192.0.2.9' });
 
 type Step = (world: World) => void;
 
+const operatorOf = ({ firewall: commands }: SimHost) =>
+  new Operator({ commands, close: async () => undefined });
+
 /** Exchanges the address of a host; the kernel takes its routes along. */
 function readdress(host: SimHost | undefined, from = '', to = ''): void {
   if (host === undefined) throw new Error('no host');
@@ -144,6 +150,12 @@ const TROUBLES: readonly (readonly [string, Step, RegExp, Step])[] = [
     ({ host }) => void host.files.writeAtomic(FORWARDING, '0\n', 0o644),
     /^IPv4 forwarding is off/m,
     ({ host }) => void host.files.writeAtomic(FORWARDING, '1\n', 0o644),
+  ],
+  [
+    'a firewall that drops what containers send',
+    ({ host }) => void operatorOf(host).change('filter', ['-I FORWARD 1 -s 172.20.0.0/16 -j DROP']),
+    /^the firewall drops all packets between containers of different hosts \(172\.20\.0\.0\/16\): iptables, table filter/m,
+    ({ host }) => void operatorOf(host).change('filter', ['-D FORWARD -s 172.20.0.0/16 -j DROP']),
   ],
   [
     'another host with the address of this one',
@@ -277,6 +289,28 @@ it('names a lease outside the network in a notice, and routes it', async () => {
   await expectInMetrics(host);
   all.etcd.delete(key);
   await all.clock.until('over', () => host.readiness.notices.length === 0, 60_000);
+});
+
+it('names a member of etcd that cannot serve in a notice, in the same words as the log', async () => {
+  cluster = new SimCluster({ seed: 1, hosts: 1 });
+  const [host] = cluster.hosts;
+  let tell: ReturnType<typeof tellFitness> | undefined;
+  host?.start({}, (parts) => {
+    tell = tellFitness(parts.notices);
+    return parts;
+  });
+  await cluster.clock.until('ready', () => host?.readiness.ready === true, 60_000);
+  if (host === undefined || tell === undefined) throw new Error('no host');
+  const endpoint = 'http://etcd-1:2379';
+  const line = `etcd at ${endpoint}: this member is a learner, which serves no clients`;
+  tell(endpoint, new RegistryError('NOT_SERVING', endpoint, line));
+  expect(host.readiness).toEqual({ ready: true, reasons: [], degraded: [], notices: [line] });
+  expect(host.state?.statusLine()).toContain(line);
+  expect(cluster.log.lines.map(({ message }) => message)).toContain(line);
+  await expectInMetrics(host);
+  tell(endpoint, undefined);
+  expect(host.readiness.notices).toEqual([]);
+  await expectInMetrics(host);
 });
 
 it('names an old address of the bridge in a notice', async () => {
