@@ -48,7 +48,10 @@ export const addressFaults: Readonly<Record<string, Fault>> = {
       if (isCopy) world.up(host);
       return () => {
         heal();
-        if (host.address === address && !world.gone.has(host)) exchange(world, host, own);
+        if (host.address === address && !world.gone.has(host)) {
+          exchange(world, host, own);
+          world.borrowed.set(host, { address, untilMs: world.nowMs });
+        }
         world.touch(host);
       };
     },

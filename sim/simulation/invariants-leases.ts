@@ -26,7 +26,7 @@ function checkEvent(world: World, host: SimHost, event: WatchEvent): void {
   const holder = before && holderOf(before);
   // An address that two hosts have had says less than the etcd lease.
   const isOwner = before !== undefined && world.leaseOwners.get(before.lease)?.has(host) === true;
-  const hasBeen = holder === undefined || holder === host.address || world.hasBeen(host, holder);
+  const hasBeen = holder === undefined || isAddressOf(world, host, holder) || world.hasBeen(host, holder);
   if (!hasBeen && !isOwner)
     world.violate(
       "8 another host's lease is never touched",
@@ -44,6 +44,14 @@ function checkEvent(world: World, host: SimHost, event: WatchEvent): void {
   if (lease !== '0') checkOwner(world, host, event.kv, asks);
 }
 
+/** Whether a host has the address, as far as its daemon may know. */
+function isAddressOf(world: World, host: SimHost, address: string | undefined): boolean {
+  const borrowed = world.borrowed.get(host);
+  const isLate =
+    borrowed !== undefined && borrowed.address === address && world.nowMs - borrowed.untilMs < settledMs;
+  return address !== undefined && (address === host.address || isLate);
+}
+
 /** A lease is put on a key by who was granted it, or has the address of a host that is away. */
 function checkOwner(world: World, host: SimHost, kv: KeyValue, asks = false): void {
   // Whoever asks for a lease of a host that is dead has not got it yet.
@@ -54,7 +62,7 @@ function checkOwner(world: World, host: SimHost, kv: KeyValue, asks = false): vo
   const address = holderOf(kv);
   const isThere = (owner: SimHost) => world.isOnLink(owner, address) && world.isOnLink(host);
   const owner = owners.has(host) ? undefined : [...owners].find(isThere);
-  const isOwn = address === host.address;
+  const isOwn = isAddressOf(world, host, address);
   if (!owners.has(host) && isOwn && owner === undefined) owners.add(host);
   if (owners.has(host) || asks) return;
   world.violate(

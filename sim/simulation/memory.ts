@@ -74,6 +74,8 @@ export class Memory {
   readonly sharedSinceMs = new Map<string, number>();
   /** Every address a host has had, by host. */
   readonly addressesOf = new Map<SimHost, Set<string>>();
+  /** The address of another host that a host has had last, and when it lost it. */
+  readonly borrowed = new Map<SimHost, { readonly address: string; readonly untilMs: number }>();
   /** Until when something is wrong, by host; faults of the whole cluster count for every host. Infinity: still. */
   readonly #disturbedUntilMs = new Map<SimHost, number>();
   /** Until when a host's own kernel is being played with. */
