@@ -26,7 +26,11 @@ describe('the image', () => {
   let docker: Docker;
 
   beforeAll(async () => {
+    const forwarding = () => readFileSync('/proc/sys/net/ipv4/ip_forward', 'utf8');
+    const before = forwarding();
     await buildImage(dir);
+    // A dockerd in the machine's own network switches it on, unless it is told not to.
+    expect(forwarding()).toBe(before);
     network = await makeNetwork([
       { name: 'host', addresses: ['10.211.55.100/24'] },
       { name: 'peer', addresses: ['10.211.55.101/24'] },

@@ -13,7 +13,7 @@ export interface DockerOptions extends HostPlace {
 }
 
 /** How a dockerd is told to leave the network alone, for one that only builds and runs with `--net=host`. */
-export const withoutNetwork: readonly string[] = ['--bridge=none', '--iptables=false'];
+export const withoutNetwork: readonly string[] = ['--bridge=none', '--iptables=false', '--ip-forward=false'];
 
 const DEADLINE_MS = 60_000;
 
