@@ -24,8 +24,9 @@ function checkEvent(world: World, host: SimHost, event: WatchEvent): void {
   const key = event.type === 'put' ? event.kv.key : event.key;
   const before = world.keys.get(key)?.kv;
   const holder = before && holderOf(before);
-  // An address that two hosts have had says less than the etcd lease.
-  const isOwner = before !== undefined && world.leaseOwners.get(before.lease)?.has(host) === true;
+  // An address that two hosts have had says less than the etcd lease, and that of a dead host is whose subnet it has become.
+  const isOwner =
+    before !== undefined && (world.leaseOwners.get(before.lease)?.has(host) ?? worksWith(host, key));
   const hasBeen = holder === undefined || isAddressOf(world, host, holder) || world.hasBeen(host, holder);
   if (!hasBeen && !isOwner)
     world.violate(
@@ -136,6 +137,11 @@ export function checkSubnets(world: World): void {
   }
 }
 
+function worksWith(host: SimHost, key: string): boolean {
+  const text = selfOf(host, 4)?.subnet.text;
+  return text !== undefined && namesSubnet(key, text);
+}
+
 function namesSubnet(key: string, text: string): boolean {
   const name = subnetsPrefix + text.replace('/', '-');
   return key === name || key.startsWith(`${name}&`);
@@ -163,10 +169,11 @@ function checkExpiry(world: World, key: string, holder: string | undefined): voi
   if (host === undefined || !host.running || host.ended) return;
   // With a lease that does not fit any more it can only wait for another.
   if (!host.notifier.isReady && !fitsPools(world, key)) return;
-  const self = selfOf(host, 4)?.subnet.text.replace('/', '-');
   const healthy = world.resting || world.calmMs(host) > 1_000 * world.scenario.leaseTtlSeconds;
+  // A restore may bring back a key with another IPv6 half; nobody renews that one.
+  const half = selfOf(host, 6)?.subnet.text.replace('/', '-');
   const isOwn =
-    self !== undefined && (key === subnetsPrefix + self || key.startsWith(`${subnetsPrefix}${self}&`));
+    worksWith(host, key) && (half === undefined || !key.includes('&') || key.endsWith(`&${half}`));
   if (healthy && isOwn) world.violate('a lease is renewed', `${key} of ${host.name} has ended`);
 }
 
