@@ -3,6 +3,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type Blockage, readBlockages } from '../../src/firewall/blockages.ts';
 import { CommandError } from '../../src/runtime/commands.ts';
 import { CheckedFirewall } from '../contract/firewall-world.ts';
+import { quoted } from '../testbed/commands.ts';
 import { addresses, FirewallNetwork, networksOf } from './firewall-network.ts';
 
 type Mode = 'iptables' | 'nftables';
@@ -225,7 +226,7 @@ describe.each(rows)('$what', ({ script, mode = 'iptables', effect, orClosed, pas
  */
 test('firewalld is named, and its zone trusted lets packets pass', async () => {
   const load = (name: string) =>
-    inA(`nft -f ${join(import.meta.dirname, '../testbed/firewalld', `${name}.nft`)}`);
+    inA(`nft -f ${quoted(join(import.meta.dirname, '../testbed/firewalld', `${name}.nft`))}`);
   await load('default-zone');
   const tools = network.tools('a', 'nft');
   await new CheckedFirewall(tools, { networks: networksOf('a'), masquerade: false }).check();
