@@ -1,4 +1,4 @@
-import { fstatSync, writeFileSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import process from 'node:process';
 import { isatty } from 'node:tty';
 import { linuxArp } from '../arp/linux-arp.ts';
@@ -24,6 +24,7 @@ import { systemdNotifier } from './notifier.ts';
 import { UsageError } from './options/errors.ts';
 import { type Options, type ParsedCommand, parseOptions } from './options/options.ts';
 import { readServiceSettings } from './options/service-settings.ts';
+import { nameDaemon } from './processes.ts';
 import { CannotRunError, requireCapabilities } from './requirements.ts';
 import { StatusServer } from './status-server.ts';
 import { cleanUp, diagnose, outliveReaders, releaseLease, showStatus } from './subcommands.ts';
@@ -89,7 +90,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   const journal = goesToJournal();
   const format = options.logFormat ?? (onTerminal || journal ? 'pretty' : 'json');
   const log = await createLogger({ level: options.logLevel, format, colors: onTerminal, journal });
-  nameProcess();
+  nameDaemon();
   for (const warning of warnings) log.warn({ event: 'options' }, warning);
   logCrashes(log);
   const signal = untilAskedToStop(log, onTerminal);
@@ -113,18 +114,6 @@ function complain(text: string): void {
 function goesToJournal(): boolean {
   const { dev, ino } = fstatSync(2, { bigint: true });
   return process.env['JOURNAL_STREAM'] === `${dev}:${ino}`;
-}
-
-/**
- * Lets `pgrep flanneld` find the daemon, and `systemctl status` and `top` name it. Not by process.title, which writes over the command
- * line as well: `ps` and /proc would no longer show the flags that the daemon runs with.
- */
-function nameProcess(): void {
-  try {
-    writeFileSync('/proc/self/comm', 'flanneld-ts');
-  } catch {
-    // No /proc, or one that is read-only: it stays the node it is.
-  }
 }
 
 /** Until `signal` aborts. Rejects, before anything is touched, when this process or this host cannot do it. */

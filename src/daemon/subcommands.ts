@@ -17,7 +17,6 @@ import { holderText } from '../subnet/holder.ts';
 import { type KeyValue, RegistryError } from '../subnet/registry.ts';
 import { rotate } from '../subnet/rotation.ts';
 import { subnetsPrefix } from '../subnet/subnet-key.ts';
-import { findContainer } from './containers.ts';
 import { type EtcdMembers, etcdMembers } from './etcd-members.ts';
 import { daemonOf, daemonsBeside, holderText as lockHolderText } from './file-lock.ts';
 import { nodeFiles } from './files.ts';
@@ -29,6 +28,7 @@ import type { EtcdAccess } from './options/etcd-access.ts';
 import type { LeaseReleaseOptions } from './options/lease-release-options.ts';
 import type { InterfaceWish, Options } from './options/run-options.ts';
 import type { StatusOptions } from './options/status-options.ts';
+import { daemonsOfThisNetwork, findContainer } from './processes.ts';
 import { networksInSubnetEnv } from './subnet-env.ts';
 import { systemClock, systemRandom } from './system-clock.ts';
 import { systemCommands } from './system-commands.ts';
@@ -54,7 +54,8 @@ export function outliveReaders(): void {
 /** `cleanup`. */
 export async function cleanUp(options: CleanupOptions): Promise<0 | 1> {
   const { routes, routeProtocol, subnetFile, force, dryRun } = options;
-  const [running] = daemonsBeside(subnetFile);
+  // A lock tells of one whose process this one may not see, the process of one whose files lie elsewhere.
+  const [running] = [...daemonsBeside(subnetFile), ...(await daemonsOfThisNetwork())];
   if (running !== undefined && !force) {
     const text = `a daemon (${lockHolderText(running)}) runs on this host`;
     if (!dryRun) {

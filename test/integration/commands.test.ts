@@ -377,6 +377,27 @@ test('cleanup leaves all to a daemon that runs', async () => {
   expect((await run('cleanup', '--force')).text).toContain('removed our rules: iptables filter');
 });
 
+test('cleanup finds a daemon whose files lie elsewhere, and takes one of another network namespace for none', async () => {
+  if (!bench.daemon.running) await bench.daemon.start();
+  await bench.haveRoutes([PEER]);
+  const elsewhere = ['cleanup', '--routes', '--subnet-file=/run/elsewhere/subnet.env'];
+  const running = `a daemon (pid ${bench.daemon.pid}) runs on this host`;
+  const before = await bench.allRoutes();
+  const refused = await run(...elsewhere);
+  expect(refused.text).toMatch(`${running}; nothing was removed.`);
+  expect(refused.code).toBe(1);
+  expect((await run(...elsewhere, '--dry-run')).text).toContain(`${running}: stop it first`);
+  expect(await bench.allRoutes()).toEqual(before);
+  const through = ['unshare', '--net', '--'];
+  const apart = await runProgram({ ...bench.daemon.options, argv: elsewhere, through });
+  expect(apart).toMatchObject({ code: 0, stderr: [], stdout: ['there is nothing of ours'] });
+  expect(await run(...elsewhere, '--force')).toMatchObject({
+    code: 0,
+    text: expect.stringContaining('removed our routes: 1 of IPv4'),
+  });
+  await bench.haveRoutes([PEER]);
+});
+
 test('lease release gives back the lease of a host that is gone, with its etcd lease, and leaves others alone', async () => {
   await bench.daemon.stop();
   const key = ownKey();

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { SimKernel } from '../../sim/kernel.ts';
 import { checkPackets } from '../../src/cli/doctor/check-packets.ts';
-import { localAddresses } from '../../src/daemon/containers.ts';
+import { localAddresses } from '../../src/daemon/processes.ts';
 import { CommandError } from '../../src/runtime/commands.ts';
 import { protocol, subnet } from './reconciler-host.ts';
 
