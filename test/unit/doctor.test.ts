@@ -85,11 +85,32 @@ describe('the doctor', () => {
     [
       'no configuration',
       () => cluster.etcd.delete(`${prefix}/config`),
-      /PROBLEM {2}no network configuration at .*\/config .*\n.*etcdctl put/,
+      /note {5}the daemon says: the network configuration \S+ was deleted\. This host goes on .*/,
     ],
     [
       'a configuration that cannot be used',
       () => cluster.etcd.put(`${prefix}/config`, '{"Network":"10.0.0.0/30","Backend":{"Type":"host-gw"}}'),
+      /note {5}the daemon says: the network configuration \S+ was changed and cannot be used: Network is 10\.0\.0\.0\/30/,
+    ],
+    [
+      'another configuration than the daemon works with',
+      () => cluster.etcd.put(`${prefix}/config`, '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}'),
+      /note {5}the daemon says: the network configuration \S+ was changed: Network 172\.20\.0\.0\/16 → 10\.5\.0\.0\/16/,
+    ],
+    [
+      'no configuration for a host without a daemon',
+      async () => {
+        await host.stop();
+        cluster.etcd.delete(`${prefix}/config`);
+      },
+      /PROBLEM {2}no network configuration at .*\/config .*\n.*etcdctl put/,
+    ],
+    [
+      'a configuration that cannot be used, for a host without a daemon',
+      async () => {
+        await host.stop();
+        cluster.etcd.put(`${prefix}/config`, '{"Network":"10.0.0.0/30","Backend":{"Type":"host-gw"}}');
+      },
       /PROBLEM {2}the network configuration at .* cannot be used: Network is 10\.0\.0\.0\/30/,
     ],
     [
@@ -379,6 +400,50 @@ describe('the doctor', () => {
     const problems = (await examine()).text.split('\n').filter((line) => line.startsWith('PROBLEM'));
     expect(problems.filter((line) => about.test(line))).toHaveLength(1);
     expect(problems.join('\n')).not.toMatch(/the daemon says: .*(forwarding|docker0|no route)/);
+  });
+
+  it('finds nothing against a host whose daemon is ready and has only noticed another configuration', async () => {
+    cluster.etcd.put(`${prefix}/config`, '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}');
+    await cluster.clock.advance(100);
+    expect(host.readiness).toMatchObject({ ready: true, notices: [expect.stringContaining('was changed')] });
+    const { exit, text } = await examine();
+    expect(text).not.toContain('PROBLEM');
+    expect(text).toContain('all 2 peers are routed');
+    expect(text).toContain('(172.20.0.0/16)');
+    expect(exit).toBe(0);
+  });
+
+  it('calls a host degraded that the daemon calls so', async () => {
+    cluster.etcd.put(`${prefix}/subnets/x`, '1');
+    await cluster.clock.advance(1_000);
+    expect((await examine()).text).toMatch(/^note {5}the daemon runs \(.*\) and is ready, degraded$/m);
+  });
+
+  it.each([
+    [
+      'a chain that drops all packets',
+      () => operator('*raw\n-A PREROUTING -s 172.20.0.0/16 -j DROP\nCOMMIT\n'),
+      () => operator('*raw\n-D PREROUTING -s 172.20.0.0/16 -j DROP\nCOMMIT\n'),
+      /the firewall drops all packets/,
+    ],
+    [
+      'forwarding that is off',
+      () => host.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '0\n', 0o644),
+      () => host.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '1\n', 0o644),
+      /forwarding is off/,
+    ],
+  ] as const)('passes on what the daemon says and is over since: %s', async (_, breakIt, mend, about) => {
+    await breakIt();
+    await cluster.clock.until('the daemon sees it', () => !host.readiness.ready, 150_000);
+    await mend();
+    const { exit, text } = await examine();
+    expect(host.readiness.ready).toBe(false);
+    const told = text.split('\n').filter((line) => about.test(line));
+    expect(told).toEqual([expect.stringMatching(/^PROBLEM {2}the daemon says: /)]);
+    expect(text).toMatch(/→ This is not to be seen \(any more\)\. The daemon looks again within a minute/);
+    expect(exit).toBe(1);
+    await cluster.clock.until('the daemon sees that it is over', () => host.readiness.ready, 150_000);
+    expect((await examine()).exit).toBe(0);
   });
 
   it('passes on why the daemon cannot switch forwarding on', async () => {

@@ -15,6 +15,8 @@ import { type Finding, failed, note, ok, problem } from './finding.ts';
 /** What etcd says, and the first member that says it. */
 export interface EtcdReport {
   readonly findings: readonly Finding[];
+  /** What there is to say about the network configuration. */
+  readonly configFindings: readonly Finding[];
   readonly registry?: Registry;
   readonly config?: NetworkConfig;
 }
@@ -63,15 +65,13 @@ export async function checkEtcd(
   findings.push(...(await alarms(signal)).map(alarmFinding));
   // As the daemon chooses: the cluster that most endpoints belong to.
   const [[found] = []] = [...clusters.values()].toSorted((one, other) => other.length - one.length);
-  if (found === undefined) return { findings };
+  if (found === undefined) return { findings, configFindings: [] };
   const { registry, text } = found;
   if (text === undefined) {
     const missing = await describeMissing({ registry, oldStore }, key, signal);
-    findings.push(problem(missing.problem, missing.remedy));
-    return { findings, registry };
+    return { findings, registry, configFindings: [problem(missing.problem, missing.remedy)] };
   }
-  const read = readConfig(key, text);
-  return { findings: [...findings, ...read.findings], registry, ...(read.config && { config: read.config }) };
+  return { findings, registry, ...readConfig(key, text) };
 }
 
 /** A learner among others that serve does no harm. */
@@ -108,12 +108,12 @@ function alarmFinding({ name, member }: EtcdAlarm): Finding {
   return problem(`etcd has raised the alarm ${name} (member ${member}): ${text}`, remedy);
 }
 
-function readConfig(key: string, text: string): { findings: readonly Finding[]; config?: NetworkConfig } {
+function readConfig(key: string, text: string): Pick<EtcdReport, 'configFindings' | 'config'> {
   try {
     const config = parseNetworkConfig(text);
     const pools = [config.ipv4, config.ipv6].filter((pool) => pool !== undefined);
     return {
-      findings: [
+      configFindings: [
         ok(`${key}: ${pools.map(describePool).join('; ')}`),
         ...config.warnings.map((warning) => note(`${key}: ${warning}`)),
       ],
@@ -121,7 +121,7 @@ function readConfig(key: string, text: string): { findings: readonly Finding[]; 
     };
   } catch (error) {
     if (!(error instanceof NetworkConfigError)) throw error;
-    return { findings: [failed(`the network configuration at ${key} cannot be used`, error)] };
+    return { configFindings: [failed(`the network configuration at ${key} cannot be used`, error)] };
   }
 }
 

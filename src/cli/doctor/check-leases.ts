@@ -74,7 +74,7 @@ function junkFindings(junk: readonly string[]): readonly Finding[] {
   return [
     note(
       `${counted(junk.length, 'key is no lease', 'keys are no leases')}: ${few(junk, 3)}`,
-      'They do no harm to others. Delete what nobody needs: etcdctl del KEY',
+      'All hosts route all the same, and call themselves degraded. Delete what nobody needs: etcdctl del KEY',
     ),
   ];
 }

@@ -23,6 +23,8 @@ import {
   daemonRemedy,
   daemonState,
   unlessElsewhere,
+  unseenFindings,
+  worksWithFormerConfig,
 } from './check-daemon.ts';
 import { checkBridge, checkDaemonJson } from './check-docker.ts';
 import { checkEtcd, type EtcdFacts } from './check-etcd.ts';
@@ -67,6 +69,8 @@ interface Place {
   /** Whether it is known by subnet.env alone. */
   readonly byFile: boolean;
   readonly daemon: DaemonState;
+  /** What the daemon says, and no other check has found. */
+  readonly unseen: (found: readonly Finding[]) => readonly Finding[];
   readonly view?: StatusView;
   readonly config?: NetworkConfig;
   readonly report?: LeaseReport;
@@ -96,11 +100,16 @@ export async function runDoctor(options: DoctorOptions, signal: AbortSignal): Pr
   return problems === 0 ? 0 : 1;
 }
 
-async function examine(options: DoctorOptions, tell: Tell, signal: AbortSignal): Promise<void> {
+async function examine(options: DoctorOptions, write: Tell, signal: AbortSignal): Promise<void> {
+  const found: Finding[] = [];
+  const tell = (findings: readonly Finding[]) => {
+    found.push(...findings);
+    write(findings);
+  };
   const step = async (what: string, check: () => Promise<readonly Finding[]>) =>
     tell(await attempt(what, signal, check));
   const place = await findPlace(options, tell, signal);
-  const { own, networks, config, chosen, daemon } = place;
+  const { own, networks, config, chosen, daemon, unseen } = place;
   await step('addresses of this host', () => hostFindings(options, place, signal));
   await step('Docker', () => checkDaemonJson(options.files, own));
   await step('routes', () => routeFindings(options, place, signal));
@@ -113,15 +122,20 @@ async function examine(options: DoctorOptions, tell: Tell, signal: AbortSignal):
   );
   for (const subnet of [own.ipv4, own.ipv6])
     if (subnet) await step('packets to peers', () => checkPackets(options, subnet, signal));
+  tell(unseen(found));
 }
 
 /** Asks daemon and etcd, and says what they say. */
 async function findPlace(options: DoctorOptions, tell: Tell, signal: AbortSignal): Promise<Place> {
   const answer = unlessElsewhere(await options.askDaemon(), subnetsPrefix(options.etcdPrefix));
   const view = 'view' in answer ? answer.view : undefined;
-  const { findings, registry, config } = await checkEtcd(options, signal);
-  tell(daemonFindings(answer, config && subnetsPrefix(options.etcdPrefix)));
-  tell(findings);
+  const { findings, registry, ...stored } = await checkEtcd(options, signal);
+  const isFormer = worksWithFormerConfig(answer);
+  const config = isFormer ? undefined : stored.config;
+  const listed = config && subnetsPrefix(options.etcdPrefix);
+  tell(daemonFindings(answer, listed));
+  // The daemon's notice says what has become of the configuration.
+  tell(isFormer ? findings : [...findings, ...stored.configFindings]);
   const told = view?.lease ? subnetsIn(view.lease.subnets) : undefined;
   const file = await readSubnetFile(options);
   const known = told ?? file?.subnets ?? {};
@@ -141,6 +155,7 @@ async function findPlace(options: DoctorOptions, tell: Tell, signal: AbortSignal
     networks: config === undefined ? (file?.networks ?? {}) : byConfig,
     byFile: told === undefined,
     daemon: daemonState(answer),
+    unseen: (found: readonly Finding[]) => unseenFindings(answer, listed, found),
     ...(view && { view }),
     ...(config && { config }),
     ...(typeof chosen === 'string' ? {} : { chosen }),
