@@ -166,7 +166,6 @@ export class SimHost {
       arp: process.arp(wrappers.arp?.(this.#arp, this) ?? this.#arp),
       files,
       trouble: new TroubleLog(clock, log),
-      degraded: new TroubleLog(clock, log),
       notices: new TroubleLog(clock, log),
     };
     const notifier = process.notifier(this.notifier);

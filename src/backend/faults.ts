@@ -1,6 +1,7 @@
+import type { Fault } from '../runtime/fault-log.ts';
 import { counted } from '../runtime/plural.ts';
 import type { JunkKeys } from '../subnet/lease-reader.ts';
-import type { BackendStatus, OutsideRoute, PeerRoute, Reason, RefusedLease } from './backend.ts';
+import type { BackendStatus, PeerRoute, Reason } from './backend.ts';
 
 /** When the interface is down no peer can be routed to: a probe, a line of log and a status line need not hear all their names. */
 const mostNamed = 5;
@@ -14,71 +15,98 @@ export function routedText(peers: readonly Pick<PeerRoute, 'state'>[]): string {
   return `${routed} of ${counted(peers.length, 'peer')} routed`;
 }
 
-/** What keeps this host itself from routing to its peers, in lines for people. */
-export function ownFaults({ peers }: Routes): readonly string[] {
+/** What keeps this host itself from routing to its peers. */
+export function ownFaults({ peers }: Routes): readonly Fault[] {
   const pending = peers.filter(({ state }) => state === 'pending');
-  const coming = pending.map(({ dst }) => `${dst}: no route yet, it is being set`);
+  const coming = pending.map(
+    ({ dst, sinceMs }): Fault => ({
+      what: `route ${dst}`,
+      text: `${dst}: no route yet, it is being set`,
+      passing: true,
+      sinceMs,
+    }),
+  );
   return [
     ...routeFaults(peers, 'own'),
-    ...capped(coming, (rest) => `${counted(rest, 'more route is', 'more routes are')} being set`),
+    ...firstFaults(
+      'routes being set',
+      coming,
+      (rest) => `${counted(rest, 'more route is', 'more routes are')} being set`,
+    ),
   ];
 }
 
 /** What peers, or whoever wrote their leases, have to mend. */
-export function peerFaults({ peers, refused }: Routes): readonly string[] {
-  return [...routeFaults(peers, 'peer'), ...refusedText(refused)];
+export function peerFaults({ peers, refused }: Routes): readonly Fault[] {
+  const faults = refused.map(({ key, reason }) => ({
+    what: `lease ${key}`,
+    text: `${key}: not routed: ${reason}`,
+  }));
+  const more = (rest: number) => `${counted(rest, 'more lease is', 'more leases are')} not routed`;
+  return [...routeFaults(peers, 'peer'), ...firstFaults('leases', faults, more)];
 }
 
-/** Keys among the leases that are none; `first` are some of them. */
-export function junkText({ count, first }: JunkKeys): readonly string[] {
-  const named = first.slice(0, mostNamed).map(({ reason }) => reason);
+/** Keys among the leases that are none; `first` are some of them. The reader of the leases has logged them. */
+export function junkFaults({ count, first }: JunkKeys): readonly Fault[] {
+  const named = first
+    .slice(0, mostNamed)
+    .map(({ key, reason }): Fault => ({ what: `key ${key}`, text: reason, logged: true }));
   const rest = count - named.length;
-  return rest > 0 ? [...named, counted(rest, 'more key is no lease', 'more keys are no leases')] : named;
+  if (rest <= 0) return named;
+  return [...named, { what: 'keys', text: counted(rest, 'more key is no lease', 'more keys are no leases') }];
 }
 
-/** What is done as the leases say, and worth a look. */
-export function oddities({ outside }: Routes): readonly string[] {
-  return outsideText(outside);
+/** What is done as the leases say, and worth a look: leases that no host of this network would take get their routes. */
+export function oddities({ outside }: Routes): readonly Fault[] {
+  const faults = outside.map(({ key, dst, network }) => ({
+    what: `outside ${key}`,
+    text: `${key}: routed, although ${dst} is outside the network ${network}`,
+  }));
+  return firstFaults(
+    'outside',
+    faults,
+    (rest) => `${counted(rest, 'more lease is', 'more leases are')} outside the network`,
+  );
 }
 
-/** Routes that are not there for a fault of this kind; those with one reason in common are one line. */
-export function routeFaults(peers: readonly FaultyRoute[], fault: Reason['fault']): readonly string[] {
-  const byReason = new Map<string, FaultyRoute[]>();
+/** Routes that are not there for a fault of this kind; those with one reason in common are one. */
+function routeFaults(peers: readonly PeerRoute[], fault: Reason['fault']): readonly Fault[] {
+  const byReason = new Map<string, PeerRoute[]>();
   for (const peer of peers) {
     if (peer.reason?.fault !== fault) continue;
     const alike = byReason.get(peer.reason.text);
     if (alike === undefined) byReason.set(peer.reason.text, [peer]);
     else alike.push(peer);
   }
-  const lines = [...byReason].map(([text, [first, ...others]]) =>
-    others.length > 0 ? `${others.length + 1} peers have no route: ${text}` : noRouteText(first),
-  );
-  return capped(lines, (rest) => `${counted(rest, 'more peer has', 'more peers have')} no route`);
-}
-
-type FaultyRoute = Pick<PeerRoute, 'dst' | 'reason'>;
-
-function noRouteText(route: FaultyRoute | undefined): string {
-  const { text = '', remedy } = route?.reason ?? {};
-  return `${route?.dst}: no route: ${text}${remedy === undefined ? '' : `. ${remedy}`}`;
-}
-
-/** Leases that ask for a route they do not get. */
-export function refusedText(refused: readonly RefusedLease[]): readonly string[] {
-  return capped(
-    refused.map(({ key, reason }) => `${key}: not routed: ${reason}`),
-    (rest) => `${counted(rest, 'more lease is', 'more leases are')} not routed`,
+  const faults = [...byReason].map(([text, alike]) => ({
+    what: `no route: ${text}`,
+    text: noRouteText(text, alike),
+    sinceMs: Math.min(...alike.map(({ sinceMs }) => sinceMs)),
+    ...(fault === 'own' && { passing: true as const }),
+  }));
+  return firstFaults(
+    'no route',
+    faults,
+    (rest) => `${counted(rest, 'more reason', 'more reasons')} why peers have no route`,
   );
 }
 
-/** Leases that no host of this network would take; they get their routes. */
-export function outsideText(outside: readonly OutsideRoute[]): readonly string[] {
-  return capped(
-    outside.map(
-      ({ key, dst, network }) => `${key}: routed, although ${dst} is outside the network ${network}`,
-    ),
-    (rest) => `${counted(rest, 'more lease is', 'more leases are')} outside the network`,
-  );
+function noRouteText(reason: string, peers: readonly PeerRoute[]): string {
+  const [first] = peers;
+  const remedies = [...new Set(peers.flatMap((peer) => peer.reason?.remedy ?? []))];
+  const who = peers.length === 1 ? `${first?.dst}: no route` : `${peers.length} peers have no route`;
+  const likewise = remedies.length > 1 ? ' And likewise for the others.' : '';
+  return `${who}: ${reason}${remedies.length === 0 ? '' : `. ${remedies[0]}${likewise}`}`;
+}
+
+/** The first few, and how many more there are. */
+function firstFaults(
+  what: string,
+  faults: readonly Fault[],
+  more: (rest: number) => string,
+): readonly Fault[] {
+  const rest = faults.length - mostNamed;
+  return rest > 0 ? [...faults.slice(0, mostNamed), { what, text: more(rest) }] : faults;
 }
 
 /** The first few lines, and how many more there are. */

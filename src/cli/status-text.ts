@@ -9,7 +9,7 @@ export function statusText(view: StatusView): string {
   return [
     `flanneld-ts ${version}, up ${up}: ${stateText(view)}`,
     `own lease    ${leaseText(view.lease)}`,
-    `cluster      ${counted(view.leases, 'lease')}, ${view.watching ? 'watched' : 'not watched now'}`,
+    `cluster      ${clusterText(view)}`,
     `routes       ${syncText(view)}`,
     ...section('not ready', view.ready ? [] : withTimes(reasons, view)),
     ...section('degraded', withTimes(degraded, view)),
@@ -37,6 +37,11 @@ function section(title: string, lines: readonly string[]): readonly string[] {
   return lines.length === 0 ? [] : ['', `${title}:`, ...lines.map((line) => `  ${line}`)];
 }
 
+function clusterText({ leases, watching }: StatusView): string {
+  const count = leases === null ? 'leases not known yet' : counted(leases, 'lease');
+  return `${count}, ${watching ? 'watched' : 'not watched now'}`;
+}
+
 function leaseText(lease: LeaseStatus | null): string {
   if (lease === null) return 'none yet';
   const { subnets, addresses, state, secondsLeft } = lease;
@@ -48,12 +53,10 @@ function leftText(secondsLeft: number): string {
   return secondsLeft > 0 ? `${duration(secondsLeft)} left` : `expired ${duration(-secondsLeft)} ago`;
 }
 
-function syncText({ peers, lastSync, now }: StatusView): string {
+function syncText({ leases, peers, lastSync, now }: StatusView): string {
   const installed = peers.filter(({ state }) => state === 'installed').length;
-  const count =
-    peers.length === 0
-      ? 'no other host has joined yet'
-      : `${installed} of ${counted(peers.length, 'peer')} routed`;
+  const nobody = leases === null ? 'peers not known yet' : 'no other host has joined yet';
+  const count = peers.length === 0 ? nobody : `${installed} of ${counted(peers.length, 'peer')} routed`;
   const checked =
     lastSync === null ? 'not checked yet' : `checked ${duration(secondsBetween(lastSync, now))} ago`;
   return `${count}, ${checked}`;

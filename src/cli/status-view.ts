@@ -20,8 +20,8 @@ export interface StatusView {
   readonly lease: LeaseStatus | null;
   /** Whether changes of the leases arrive. */
   readonly watching: boolean;
-  /** How many leases of the cluster can be read. */
-  readonly leases: number;
+  /** How many leases of the cluster can be read; null before they have been listed. */
+  readonly leases: number | null;
   /** When the routes were last seen to be as the leases want them; null before the first time. */
   readonly lastSync: string | null;
   /** By subnet, IPv4 first. */

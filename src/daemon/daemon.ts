@@ -100,10 +100,11 @@ export class Daemon {
 
   /** Keeps the line true that `systemctl status` shows: troubles at once, the count of routes after a few seconds. */
   async #tellStatus(signal: AbortSignal): Promise<never> {
-    const { clock, trouble, degraded, notices } = this.#parts;
-    for (const log of [trouble, degraded, notices]) log.onChange = () => this.#changed.wake();
+    const { clock, trouble, notices } = this.#parts;
+    for (const log of [trouble, notices]) log.onChange = () => this.#changed.wake();
     for (;;) {
       await this.#changed.waitAtMost(clock, statusIntervalMs, signal);
+      this.state.logFaults();
       this.#sayStatus();
       await clock.sleep(statusPauseMs, signal);
     }

@@ -38,7 +38,8 @@ export const gauges: readonly GaugeRow[] = [
   {
     name: 'flannel_degraded',
     help: 'Faults of peers: this host is ready, and cannot reach one or cannot use what it wrote.',
-    read: ({ degraded }) => degraded.length,
+    read: ({ peers, refused, junk }) =>
+      peers.filter(({ reason }) => reason?.fault === 'peer').length + refused.length + junk.count,
   },
   {
     name: 'flannel_notices',
@@ -49,7 +50,7 @@ export const gauges: readonly GaugeRow[] = [
     name: 'flannel_trouble',
     help:
       'Which of these it is: 1 for each that lasts, by what is concerned (as in the log) and kind (own, degraded, notice), ' +
-      `for the first ${mostNamed}. Leases, routes and keys have metrics of their own.`,
+      `for the first ${mostNamed}.`,
     labels: ['what', 'kind'],
     read: ({ troubles }) => {
       const lasting = troubles.filter(({ overMs }) => overMs === undefined);
@@ -81,18 +82,21 @@ export const gauges: readonly GaugeRow[] = [
     name: 'flannel_peers',
     help: 'Peers, by the state of their routes; the worse one counts.',
     labels: ['state'],
-    read: ({ peers }) => tally(routeStates, [...worstByKey(peers).values()]),
+    read: ({ leases, peers }) =>
+      leases === undefined ? undefined : tally(routeStates, [...worstByKey(peers).values()]),
   },
   {
     name: 'flannel_routes',
     help: 'Routes to peers, by family and state.',
     labels: ['family', 'state'],
-    read: ({ peers }) =>
-      (['ipv4', 'ipv6'] as const).flatMap((family) => {
+    read: ({ leases, peers }) => {
+      if (leases === undefined) return undefined;
+      return (['ipv4', 'ipv6'] as const).flatMap((family) => {
         const routes = peers.filter(({ dst }) => dst.includes(':') === (family === 'ipv6'));
         const states = routes.map(({ state }) => state);
         return tally(routeStates, states).map(([labels, value]): Sample => [{ family, ...labels }, value]);
-      }),
+      });
+    },
   },
   {
     name: 'flannel_route_problem',

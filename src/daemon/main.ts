@@ -123,7 +123,6 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
   process.on('exit', () => kernel.close());
   await requireCapabilities(kernel);
   const trouble = new TroubleLog(systemClock, log);
-  const degraded = new TroubleLog(systemClock, log);
   const notices = new TroubleLog(systemClock, log);
   const options = await lockFiles(given, { trouble, notices }, signal);
   const calls = new EtcdCalls();
@@ -151,7 +150,6 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
     commands: systemCommands(),
     log,
     trouble,
-    degraded,
     notices,
   };
   const daemon = new Daemon(parts, options);

@@ -1,5 +1,5 @@
 import { AddressGuard } from '../arp/address-guard.ts';
-import { junkText, oddities, ownFaults, peerFaults, routedText } from '../backend/faults.ts';
+import { junkFaults, oddities, ownFaults, peerFaults, routedText } from '../backend/faults.ts';
 import { type Passage, readBlockages } from '../firewall/blockages.ts';
 import { Firewall } from '../firewall/firewall.ts';
 import { familiesOf, type PerFamily, type Subnet } from '../ip/ip.ts';
@@ -7,6 +7,7 @@ import { linkInside } from '../kernel/addresses.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { BackoffPolicy } from '../runtime/backoff.ts';
 import { explanationOf } from '../runtime/errors.ts';
+import type { Fault } from '../runtime/fault-log.ts';
 import { counted } from '../runtime/plural.ts';
 import { retryForever } from '../runtime/retry.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
@@ -76,24 +77,25 @@ export class Membership implements Member {
     const status = routing?.status() ?? { peers: [], refused: [], outside: [] };
     return {
       reasons: [...this.#leaseFaults(), ...this.#watchFaults(routing), ...ownFaults(status)],
-      degraded: [...peerFaults(status), ...junkText(routing?.junk ?? { count: 0, first: [] })],
+      degraded: [...peerFaults(status), ...junkFaults(routing?.junk ?? { count: 0, first: [] })],
       notices: oddities(status),
     };
   }
 
   /** A trouble that is logged says it better. */
-  #leaseFaults(): readonly string[] {
+  #leaseFaults(): readonly Fault[] {
     const { trouble } = this.#options.parts;
     const state = this.#manager?.state ?? 'held';
     if (state === 'held') return [];
     const said = { acquiring: 'lease', contested: 'contested', lost: 'lost', moving: 'address' }[state];
-    return trouble.has(said) ? [] : [leaseFaults[state]];
+    return trouble.has(said) ? [] : [{ what: 'own lease', text: leaseFaults[state], passing: true }];
   }
 
-  #watchFaults(routing: Routing | undefined): readonly string[] {
+  #watchFaults(routing: Routing | undefined): readonly Fault[] {
     const { trouble } = this.#options.parts;
     if (routing?.watching !== false || trouble.has('lease-watch')) return [];
-    return ['changes of the leases do not arrive just now: the daemon lists the leases again'];
+    const text = 'changes of the leases do not arrive just now: the daemon lists the leases again';
+    return [{ what: 'watch', text, passing: true }];
   }
 
   /** Whether this host has leased subnets by its configuration. */
@@ -111,6 +113,7 @@ export class Membership implements Member {
   view(): NetworkView {
     const lease = this.#leaseView();
     const routing = this.#routing;
+    const leases = routing?.leases;
     const { peers, refused, outside, syncedAtMs } = routing?.status() ?? {
       peers: [],
       refused: [],
@@ -119,7 +122,7 @@ export class Membership implements Member {
     return {
       ...(lease && { lease }),
       watching: routing?.watching ?? false,
-      leases: routing?.leases ?? 0,
+      ...(leases !== undefined && { leases }),
       peers,
       refused,
       outside,

@@ -30,8 +30,6 @@ export interface DaemonParts {
   readonly log: Logger;
   /** The troubles of the whole process, those of the parts too: this host is not ready while there is one. */
   readonly trouble: TroubleLog;
-  /** Faults of peers: this host stays ready, and cannot reach one of them or cannot use what one wrote. */
-  readonly degraded: TroubleLog;
   /** What the operator should know although this host does its work; of the parts, too. */
   readonly notices: TroubleLog;
 }

@@ -39,6 +39,7 @@ export class Routing {
   #backend: HostGateway | undefined;
   #watch: LeaseWatch | undefined;
   readonly #keys = new Set<string>();
+  #listed = false;
   #haveFiles = false;
   readonly #filesWake = new Wake();
 
@@ -51,9 +52,9 @@ export class Routing {
     return this.#watch?.watching ?? false;
   }
 
-  /** How many leases there are that can be read. */
-  get leases(): number {
-    return this.#keys.size;
+  /** How many leases there are that can be read; undefined before they have been listed. */
+  get leases(): number | undefined {
+    return this.#listed ? this.#keys.size : undefined;
   }
 
   /** What lies among the leases and is none. */
@@ -173,6 +174,7 @@ export class Routing {
 
   #noteLeases(update: LeaseUpdate): void {
     const put = update.type === 'snapshot' ? update.leases : update.put;
+    this.#listed = true;
     if (update.type === 'snapshot') this.#keys.clear();
     else for (const key of update.removed) this.#keys.delete(key);
     for (const { key } of put) this.#keys.add(key);

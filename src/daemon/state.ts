@@ -1,6 +1,8 @@
 import type { OutsideRoute, PeerRoute, RefusedLease } from '../backend/backend.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { type Fault, FaultLog } from '../runtime/fault-log.ts';
+import type { Logger } from '../runtime/logger.ts';
 import { joined } from '../runtime/sentences.ts';
 import type { TroubleLog, TroubleRecord } from '../runtime/trouble.ts';
 import type { JunkKeys } from '../subnet/lease-reader.ts';
@@ -25,8 +27,8 @@ export interface NetworkView {
   readonly lease?: LeaseView;
   /** Whether what is known of the leases is the newest there is. */
   readonly watching: boolean;
-  /** How many leases of the cluster can be read. */
-  readonly leases: number;
+  /** How many leases of the cluster can be read; absent before they have been listed. */
+  readonly leases?: number;
   readonly peers: readonly PeerRoute[];
   readonly refused: readonly RefusedLease[];
   readonly outside: readonly OutsideRoute[];
@@ -45,8 +47,12 @@ export interface Snapshot extends Readiness, NetworkView {
   readonly troubles: readonly KnownTrouble[];
 }
 
-/** What there is to say beside the troubles that are logged, each in the order of importance. */
-export type Faults = Omit<Readiness, 'ready'>;
+/** What is found by looking, beside the troubles that are reported; each in the order of importance. */
+export interface Faults {
+  readonly reasons: readonly Fault[];
+  readonly degraded: readonly Fault[];
+  readonly notices: readonly Fault[];
+}
 
 /** A trouble, and how much it matters. */
 export interface KnownTrouble extends TroubleRecord {
@@ -63,15 +69,14 @@ export interface Member {
 
 export interface StateOptions {
   readonly clock: Clock;
+  readonly log: Logger;
   readonly trouble: TroubleLog;
-  readonly degraded: TroubleLog;
   readonly notices: TroubleLog;
   readonly activity: Activity;
 }
 
 const nothingYet: NetworkView = {
   watching: false,
-  leases: 0,
   peers: [],
   refused: [],
   outside: [],
@@ -86,6 +91,7 @@ const nothingWrong: Faults = { reasons: [], degraded: [], notices: [] };
 export class State {
   readonly #options: StateOptions;
   readonly #startedAtMs: number;
+  readonly #found: { readonly [K in keyof Faults]: FaultLog };
   #member: Member | undefined;
   #phase = '';
   #ready = false;
@@ -93,6 +99,8 @@ export class State {
   constructor(options: StateOptions) {
     this.#options = options;
     this.#startedAtMs = options.clock.now();
+    const faultLog = () => new FaultLog(options.clock, options.log);
+    this.#found = { reasons: faultLog(), degraded: faultLog(), notices: faultLog() };
   }
 
   /** Counts since the start, and whether the loops come round. */
@@ -117,16 +125,30 @@ export class State {
 
   /** Whether this host does its part in the network just now, and if not, why. */
   readiness(): Readiness {
-    const { trouble, degraded, notices } = this.#options;
-    const faults = this.#member?.faults ?? nothingWrong;
-    const reasons = [...trouble.current, ...faults.reasons];
-    if (!this.#ready && reasons.length === 0) reasons.push('starting');
+    const { trouble, notices } = this.#options;
+    const faults = this.#faults;
+    const reasons = [...trouble.current, ...textsOf(faults.reasons)];
     return {
       ready: this.#ready && reasons.length === 0,
       reasons,
-      degraded: [...degraded.current, ...faults.degraded],
-      notices: [...notices.current, ...faults.notices],
+      degraded: textsOf(faults.degraded),
+      notices: [...notices.current, ...textsOf(faults.notices)],
     };
+  }
+
+  /** Has faults logged that are found by looking; to be called every few seconds. */
+  logFaults(): void {
+    const faults = this.#faults;
+    this.#found.reasons.look(faults.reasons);
+    this.#found.degraded.look(faults.degraded);
+    this.#found.notices.look(faults.notices);
+  }
+
+  /** While the boot goes on there is a reason in any case. */
+  get #faults(): Faults {
+    const faults = this.#member?.faults ?? nothingWrong;
+    if (this.#ready || faults.reasons.length > 0 || this.#options.trouble.current.length > 0) return faults;
+    return { ...faults, reasons: [{ what: 'start', text: this.#phase || 'starting', passing: true }] };
   }
 
   /** For `systemctl status`: where the boot stands, or how many peers are routed, the troubles, those of peers, the notices. */
@@ -138,10 +160,16 @@ export class State {
   }
 
   snapshot(): Snapshot {
-    const { clock, trouble, degraded, notices } = this.#options;
-    const of = (kind: KnownTrouble['kind'], log: TroubleLog) =>
+    const { clock, trouble, notices } = this.#options;
+    const of = (kind: KnownTrouble['kind'], log: TroubleLog | FaultLog) =>
       log.records.map((record) => ({ ...record, kind }));
-    const troubles = [...of('own', trouble), ...of('degraded', degraded), ...of('notice', notices)];
+    const troubles = [
+      ...of('own', trouble),
+      ...of('own', this.#found.reasons),
+      ...of('degraded', this.#found.degraded),
+      ...of('notice', notices),
+      ...of('notice', this.#found.notices),
+    ];
     return {
       ...this.readiness(),
       ...(this.#member?.view() ?? nothingYet),
@@ -155,4 +183,8 @@ export class State {
   get #summary(): string {
     return this.#member?.summary ?? this.#phase;
   }
+}
+
+function textsOf(faults: readonly Fault[]): readonly string[] {
+  return faults.map(({ text }) => text);
 }

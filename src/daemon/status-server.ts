@@ -131,7 +131,7 @@ export function statusView(snapshot: Snapshot): StatusView {
     notices,
     lease: lease === undefined ? null : leaseStatus(lease, nowMs),
     watching,
-    leases,
+    leases: leases ?? null,
     lastSync: syncedAtMs === undefined ? null : iso(syncedAtMs),
     peers,
     conflicts: peers.filter(({ state }) => state === 'conflict'),

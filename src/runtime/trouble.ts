@@ -78,8 +78,23 @@ export class TroubleLog {
    * the first one carries the stack.
    */
   report(what: string, message: string, { error, ...fields }: LogFields = {}): void {
+    const trouble = this.#take(what, message);
+    trouble.attempts++;
+    this.#say(what, trouble, error, fields);
+  }
+
+  /** The same for one that is not met by trying, but found by looking: no attempt is counted. `logged`: this message is in the log. */
+  note(what: string, message: string, logged = false): void {
+    const trouble = this.#take(what, message);
+    trouble.attempts = 1;
+    if (logged) trouble.said.add(message);
+    this.#say(what, trouble);
+  }
+
+  #take(what: string, message: string): Trouble {
     const nowMs = this.#clock.monotonic();
-    const trouble = this.#troubles.get(what) ?? {
+    const known = this.#troubles.get(what);
+    const trouble = known ?? {
       sinceMs: nowMs,
       sinceWallMs: this.#clock.now(),
       said: new Set<string>(),
@@ -89,11 +104,16 @@ export class TroubleLog {
       repeatMs: firstRepeatMs,
       repeatAtMs: nowMs + firstRepeatMs,
     };
-    const isNew = trouble.attempts === 0 || trouble.message !== message;
+    const isNew = known === undefined || trouble.message !== message;
     this.#troubles.set(what, trouble);
     trouble.message = message;
-    trouble.attempts++;
     if (isNew) this.onChange();
+    return trouble;
+  }
+
+  #say(what: string, trouble: Trouble, error?: unknown, fields: LogFields = {}): void {
+    const nowMs = this.#clock.monotonic();
+    const { message } = trouble;
     if (!this.#mayBeSaid(what, trouble, nowMs)) return;
     const lasting =
       trouble.said.size === 0 && trouble.attempts === 1

@@ -113,7 +113,6 @@ describe.each([4, 6] as const)('leases that ask for the host’s own networks, I
     expect(reasons.join()).toContain(
       `conflict: it overlaps ${otherNetwork}, the network eth1 is connected to`,
     );
-    expect(host.log.events('routes-stuck')).toHaveLength(1);
 
     kernel.setLinkUp('eth1', false);
     await clock.advance(300);

@@ -3,13 +3,14 @@ import { VirtualClock } from '../../sim/clock.ts';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { SimLog } from '../../sim/log.ts';
 import type { PeerRoute } from '../../src/backend/backend.ts';
+import { ownFaults, peerFaults } from '../../src/backend/faults.ts';
 import { EtcdCalls } from '../../src/daemon/etcd-calls.ts';
 import { Metrics } from '../../src/daemon/metrics.ts';
 import { State } from '../../src/daemon/state.ts';
 import { Activity } from '../../src/runtime/activity.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 
-type Kind = 'trouble' | 'degraded' | 'notices';
+type Kind = 'trouble' | 'notices';
 
 let cluster: SimCluster | undefined;
 
@@ -45,12 +46,16 @@ async function read(metrics: Metrics): Promise<(series: string) => number | unde
 /** The metrics of a daemon with these routes. */
 function metricsOf(peers: readonly PeerRoute[], tell?: (logs: Record<Kind, TroubleLog>) => void): Metrics {
   const clock = new VirtualClock();
-  const troubleLog = () => new TroubleLog(clock, new SimLog(clock).of('h0'));
-  const logs = { trouble: troubleLog(), degraded: troubleLog(), notices: troubleLog() };
+  const log = new SimLog(clock).of('h0');
+  const logs = { trouble: new TroubleLog(clock, log), notices: new TroubleLog(clock, log) };
   tell?.(logs);
-  const state = new State({ clock, ...logs, activity: new Activity(clock) });
-  const view = { watching: true, leases: 0, peers, refused: [], outside: [], junk: { count: 0, first: [] } };
-  state.follow({ faults: { reasons: [], degraded: [], notices: [] }, summary: undefined, view: () => view });
+  const state = new State({ clock, log, ...logs, activity: new Activity(clock) });
+  const status = { peers, refused: [], outside: [] };
+  const view = { ...status, watching: true, leases: 0, junk: { count: 0, first: [] } };
+  const faults = { reasons: ownFaults(status), degraded: peerFaults(status), notices: [] };
+  state.noteReady();
+  state.follow({ faults, summary: undefined, view: () => view });
+  state.logFaults();
   return new Metrics(state, new EtcdCalls());
 }
 
@@ -157,20 +162,34 @@ describe('metrics', () => {
   });
 
   it('name the troubles that last, this host’s own first, but not any number of them', async () => {
-    const named = async (tell: (logs: Record<Kind, TroubleLog>) => void) => {
-      const text = await metricsOf([], tell).render();
+    const named = async (
+      tell: (logs: Record<Kind, TroubleLog>) => void,
+      known: readonly PeerRoute[] = [],
+    ) => {
+      const text = await metricsOf(known, tell).render();
       return text.split('\n').filter((line) => line.startsWith('flannel_trouble{'));
     };
-    const few = await named(({ trouble, degraded, notices }) => {
-      for (let i = 0; i < 3; i++) notices.report(`etcd-member http://m${i}:2379`, 'unfit');
-      degraded.report('removal', 'most leases are gone');
-      trouble.report('forwarding-ipv4', 'off');
-      trouble.report('etcd', 'gone');
-      trouble.clear('etcd', 'there');
-    });
+    const reason = { text: 'not on link', fault: 'peer' } as const;
+    const peer = {
+      key: 'k',
+      dst: '172.20.9.0/24',
+      gateway: '192.0.2.9',
+      state: 'parked',
+      reason,
+      sinceMs: 0,
+    } as const;
+    const few = await named(
+      ({ trouble, notices }) => {
+        for (let i = 0; i < 3; i++) notices.report(`etcd-member http://m${i}:2379`, 'unfit');
+        trouble.report('forwarding-ipv4', 'off');
+        trouble.report('etcd', 'gone');
+        trouble.clear('etcd', 'there');
+      },
+      [peer],
+    );
     expect(few).toEqual([
       'flannel_trouble{what="forwarding-ipv4",kind="own"} 1',
-      'flannel_trouble{what="removal",kind="degraded"} 1',
+      'flannel_trouble{what="no route: not on link",kind="degraded"} 1',
       'flannel_trouble{what="etcd-member http://m0:2379",kind="notice"} 1',
       'flannel_trouble{what="etcd-member http://m1:2379",kind="notice"} 1',
       'flannel_trouble{what="etcd-member http://m2:2379",kind="notice"} 1',
@@ -196,6 +215,8 @@ describe('metrics', () => {
     expect(metric('flannel_own_lease_remaining_seconds')).toBeUndefined();
     expect(metric('flannel_last_sync_timestamp_seconds')).toBeUndefined();
     expect(metric('flannel_own_lease{state="acquiring"}')).toBe(1);
+    for (const name of ['flannel_leases', 'flannel_peers{state="installed"}'])
+      expect(metric(name)).toBeUndefined();
   });
 
   it('tell that a reservation does not end', async () => {

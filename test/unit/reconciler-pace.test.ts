@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import type { SimEventStream } from '../../sim/kernel-events.ts';
+import { peerFaults } from '../../src/backend/faults.ts';
 import { KernelError } from '../../src/kernel/errors.ts';
 import type { ChangeResult, Kernel, KernelEvents, RouteChange } from '../../src/kernel/kernel.ts';
 import { type HostOptions, meshed, peers, protocol, ReconcilerHost } from './reconciler-host.ts';
@@ -217,14 +218,16 @@ describe('noise', () => {
     const { batches } = host.kernel.counters;
     await host.clock.advance(600_000);
     expect(host.kernel.counters.batches - batches).toBeLessThanOrEqual(600);
-    expect(host.log.lines.length).toBe(1);
+    expect(host.log.lines.length).toBeLessThanOrEqual(1);
+    expect(peerFaults(host.reconciler.status())).toHaveLength(1);
   });
 
-  it('a thousand leases that cannot be routed take one line', async () => {
+  it('a thousand leases that cannot be routed take a handful of lines', async () => {
     make();
     const leases = Array.from({ length: 1000 }, (_, i) => [`127.${i >> 8}.${i & 255}.0/24`, '10.211.55.101']);
     await host.settled(Object.fromEntries(leases));
-    expect(host.log.lines.length).toBeLessThanOrEqual(2);
-    expect(host.log.lines[0]?.message).toMatch(/; 995 more leases are not routed$/);
+    const faults = peerFaults(host.reconciler.status());
+    expect(faults).toHaveLength(6);
+    expect(faults.at(-1)?.text).toBe('995 more leases are not routed');
   });
 });

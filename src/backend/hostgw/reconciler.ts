@@ -150,7 +150,6 @@ export class Reconciler implements Backend {
       this.#dirty.add(dst);
       this.#writer.release(dst);
     }
-    this.#states.noteRefused(this.#desired.refused);
     this.#wake.wake();
   }
 

@@ -114,7 +114,6 @@ export class RouteWriter {
     }
     for (const dst of dsts) this.#forgetGone(dst);
     states.notePlan(dsts, planned, (dst) => this.#isWanted(dst));
-    states.noteOutside(desired);
     if (removeLegacy) {
       this.#legacyHeld = planned.legacyHeld;
       this.#legacyRemoved =
