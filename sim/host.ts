@@ -101,7 +101,7 @@ export class SimHost {
   notifier = new SimNotifier();
   /** Where its daemon reaches etcd; the one in memory is nowhere. */
   readonly etcdAddresses = new EtcdAddresses();
-  readonly #arp: Arp;
+  readonly arp: Arp;
   readonly #cluster: Surroundings;
   readonly #random: Random;
   #identity: number;
@@ -118,7 +118,7 @@ export class SimHost {
     const bytes = [(index + 1) >> 8, (index + 1) & 0xff].map((byte) => byte.toString(16).padStart(2, '0'));
     const macPrefix = ['02', '00', ...bytes].join(':');
     this.kernel = new SimKernel({ clock: cluster.clock, latencyMs: kernelLatencyMs, macPrefix });
-    this.#arp = cluster.segment.join(this.kernel);
+    this.arp = cluster.segment.join(this.kernel);
     this.kernel.onAddresses = () => cluster.etcd.readdressed(this.name);
     const linkIndex = this.kernel.createLink('eth0');
     this.kernel.addAddress('eth0', `${this.address}/16`);
@@ -163,7 +163,7 @@ export class SimHost {
       oldStore: new SimOldStore(),
       etcdAddresses: this.etcdAddresses,
       kernel,
-      arp: process.arp(wrappers.arp?.(this.#arp, this) ?? this.#arp),
+      arp: process.arp(wrappers.arp?.(this.arp, this) ?? this.arp),
       files,
       trouble: new TroubleLog(clock, log),
       notices: new TroubleLog(clock, log),

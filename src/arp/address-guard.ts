@@ -1,14 +1,18 @@
-import type { Kernel, Link } from '../kernel/kernel.ts';
-import type { Clock } from '../runtime/clock.ts';
-import { messageOf } from '../runtime/errors.ts';
+import type { Link } from '../kernel/kernel.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
-import { type Arp, ArpError, type ArpPacket, type ArpSocket, announcementOf, probeFor } from './arp.ts';
+import { ArpError } from './arp.ts';
+import {
+  conflictRemedy,
+  conflictText,
+  isLinkDown,
+  openStation,
+  type Station,
+  type StationOptions,
+  unknownText,
+} from './station.ts';
 
-export interface AddressGuardOptions {
-  readonly arp: Arp;
-  readonly kernel: Kernel;
-  readonly clock: Clock;
+export interface AddressGuardOptions extends StationOptions {
   readonly trouble: TroubleLog;
   /** What the operator should know although this host does its work. */
   readonly notices: TroubleLog;
@@ -21,12 +25,6 @@ export interface GuardedAddress {
   readonly addresses: { readonly ipv4?: string | undefined };
 }
 
-/**
- * RFC 5227 has an unconfigured host wait for up to seven seconds. This address is in use already, on a link that is up: hosts
- * on it answer within a millisecond, and three packets get through where one is lost.
- */
-const probes = 3;
-const probeIntervalMs = 100;
 /** RFC 5227: DEFEND_INTERVAL, ANNOUNCE_INTERVAL. */
 const defendIntervalMs = 10_000;
 const announceIntervalMs = 2_000;
@@ -133,7 +131,7 @@ export class AddressGuard {
       if (!(error instanceof ArpError)) return await clock.sleep(retryMs, signal);
       this.#noteLooked();
       if (isLinkDown(error)) return await clock.sleep(retryMs, signal);
-      const unknown = `whether another host uses ${address} is not known: ${messageOf(error)}`;
+      const unknown = unknownText(address, error);
       notices.report('arp', unknown);
       // A queue or a table that is full now is not so later.
       if (!isFinal(error)) return await clock.sleep(recheckMs, signal);
@@ -144,28 +142,23 @@ export class AddressGuard {
   }
 
   async #guardOver(
-    { index, name }: GuardedAddress,
+    target: GuardedAddress,
     address: string,
     first: boolean,
     signal: AbortSignal,
   ): Promise<never> {
-    const { arp, kernel, notices } = this.#options;
-    const link = (await kernel.links(signal)).find((one) => one.index === index);
-    if (link === undefined) throw new ArpError('ENODEV', `interface ${name} is gone`);
-    if (link.mac === undefined) throw new ArpError('EOPNOTSUPP', `interface ${name} has no ARP`);
-    this.#mac = link.mac;
-    const socket = arp.open(index, address);
-    const station = new Station(this.#options, socket, address, link.mac);
+    const station = await openStation(this.#options, target, address, signal);
+    this.#mac = station.mac;
     try {
       this.#note(await station.probe(signal), station);
-      notices.clear('arp', `ARP works on ${name}`);
+      this.#options.notices.clear('arp', `ARP works on ${target.name}`);
       this.#asked = true;
       this.#noteLooked();
       // Peers are to learn the new MAC address, if it is one, or where the address is now.
       if (!first) await this.#announceTwice(station, signal);
       return await this.#watch(station, signal);
     } finally {
-      socket.close();
+      station.close();
     }
   }
 
@@ -213,12 +206,9 @@ export class AddressGuard {
 
   #report(mac: string): void {
     const { name, addresses } = this.#target;
-    this.#options.trouble.report(
-      'address-conflict',
-      `another host (MAC address ${mac}) uses this host's address ${addresses.ipv4} on ${name} (MAC address ${this.#mac}): ` +
-        'packets for this host and its containers reach the other one. Give one of the two hosts another address',
-      { mac, ownMac: this.#mac },
-    );
+    const own = { name, address: addresses.ipv4, mac: this.#mac };
+    const message = `${conflictText(mac, own)}. ${conflictRemedy}`;
+    this.#options.trouble.report('address-conflict', message, { mac, ownMac: this.#mac });
   }
 
   /** As a server does that cannot give up its address (RFC 5227, 2.4 c). */
@@ -235,68 +225,6 @@ export class AddressGuard {
     await this.#options.clock.sleep(announceIntervalMs, signal);
     station.announce();
   }
-}
-
-/** This host on one link, for as long as a socket is open. */
-class Station {
-  readonly address: string;
-  readonly #options: AddressGuardOptions;
-  readonly #socket: ArpSocket;
-  readonly #mac: string;
-  /** When the last probe was sent. */
-  probedMs = Number.NEGATIVE_INFINITY;
-
-  constructor(options: AddressGuardOptions, socket: ArpSocket, address: string, mac: string) {
-    this.#options = options;
-    this.#socket = socket;
-    this.address = address;
-    this.#mac = mac;
-  }
-
-  announce(): void {
-    this.#socket.send(announcementOf(this.address, this.#mac));
-  }
-
-  /** The MAC address of another host that answers to the address; undefined when none does. */
-  async probe(signal: AbortSignal): Promise<string | undefined> {
-    const { clock } = this.#options;
-    for (let i = 0; i < probes; i++) {
-      this.#socket.send(probeFor(this.address, this.#mac));
-      this.probedMs = clock.monotonic();
-      const untilMs = this.probedMs + probeIntervalMs;
-      for (let leftMs = probeIntervalMs; leftMs > 0; leftMs = untilMs - clock.monotonic()) {
-        const mac = await this.claimant(await this.listen(leftMs, signal), signal);
-        if (mac !== undefined) return mac;
-      }
-    }
-    return undefined;
-  }
-
-  /** What comes within `ms`, or whenever it comes. */
-  async listen(ms: number | undefined, signal: AbortSignal): Promise<readonly ArpPacket[]> {
-    const { clock } = this.#options;
-    // Not the winner's value: packets that come while the end of the time is being handled count, too.
-    let heard: readonly ArpPacket[] = [];
-    const hear = async (inner: AbortSignal) => {
-      heard = await this.#socket.next(inner);
-    };
-    await firstOf(signal, (inner) => [hear(inner), ...(ms === undefined ? [] : [clock.sleep(ms, inner)])]);
-    return heard;
-  }
-
-  /** Who of the senders has the address and is not this host, over whichever of its links. */
-  async claimant(heard: readonly ArpPacket[], signal: AbortSignal): Promise<string | undefined> {
-    const macs = heard
-      .filter(({ sender, senderMac }) => sender === this.address && senderMac !== this.#mac)
-      .map(({ senderMac }) => senderMac);
-    if (macs.length === 0) return undefined;
-    const own = new Set((await this.#options.kernel.links(signal)).map(({ mac }) => mac));
-    return macs.find((mac) => !own.has(mac));
-  }
-}
-
-function isLinkDown({ errno }: ArpError): boolean {
-  return ['ENETDOWN', 'ENODEV', 'ENXIO'].includes(errno);
 }
 
 /** What stays so until the daemon is started in another way, or the link is another one. */

@@ -18,6 +18,7 @@ import { FileLock, holderText } from './file-lock.ts';
 import { nodeFiles } from './files.ts';
 import { HealthServer, type MetricsPage } from './health.ts';
 import { hostIdentity } from './host-identity.ts';
+import { inputSignals } from './input-signals.ts';
 import { createLogger, journalPrefix } from './logger.ts';
 import type { Metrics } from './metrics.ts';
 import { systemdNotifier } from './notifier.ts';
@@ -257,18 +258,6 @@ function logCrashes(log: Logger): void {
   };
   process.on('uncaughtException', onCrash);
   process.on('unhandledRejection', onCrash);
-}
-
-/** Has `listener` called at each SIGIO. The signal stays handled from the first time on: unhandled it ends the process. */
-function inputSignals(): (listener: () => void) => () => void {
-  const listeners = new Set<() => void>();
-  process.on('SIGIO', () => {
-    for (const listener of listeners) listener();
-  });
-  return (listener) => {
-    listeners.add(listener);
-    return () => listeners.delete(listener);
-  };
 }
 
 /** Says now and then that another etcd member is asked: one bad member of three is otherwise seen nowhere. */

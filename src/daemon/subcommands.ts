@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { networkInterfaces } from 'node:os';
 import process from 'node:process';
 import { createInterface } from 'node:readline/promises';
+import { linuxArp } from '../arp/linux-arp.ts';
 import { runCleanup } from '../cli/cleanup.ts';
 import type { DaemonAnswer } from '../cli/doctor/check-daemon.ts';
 import { runDoctor } from '../cli/doctor/doctor.ts';
@@ -20,6 +21,7 @@ import { subnetsPrefix } from '../subnet/subnet-key.ts';
 import { type EtcdMembers, etcdMembers } from './etcd-members.ts';
 import { daemonOf, daemonsBeside, holderText as lockHolderText } from './file-lock.ts';
 import { nodeFiles } from './files.ts';
+import { inputSignals } from './input-signals.ts';
 import { chooseInterface, type HostInterface } from './interface/choose-interface.ts';
 import { readHostNetwork } from './interface/host-network.ts';
 import { createLogger } from './logger.ts';
@@ -179,6 +181,8 @@ export async function diagnose(options: Options, warnings: readonly string[]): P
           notices,
           alarms,
           kernel,
+          arp: linuxArp(inputSignals()),
+          clock: systemClock,
           commands: systemCommands(),
           files: nodeFiles,
           findContainer,

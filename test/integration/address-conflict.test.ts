@@ -2,6 +2,7 @@ import { existsSync, rmSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Cluster, type ClusterHost, makeHosts } from '../testbed/cluster.ts';
 import type { LogRecord } from '../testbed/daemon.ts';
+import { runProgram } from './program.ts';
 import {
   etcdLeaseIds,
   type RouteWatch,
@@ -88,6 +89,26 @@ describe('a host that is given the address of another one', () => {
     const { key, leaseId, value } = await storedLease(cluster, first);
     expect({ key, leaseId, value }).toEqual({ key: lease.key, leaseId: lease.leaseId, value: lease.value });
     expect(await etcdLeaseIds(cluster.etcd.first)).toEqual(leaseIds);
+  });
+
+  it('is named by doctor on either host, and on no other one', async () => {
+    const findings = async (host: ClusterHost) => {
+      const { stdout } = await runProgram({ ...host.daemon.options, argv: ['doctor', '--iface=eth0'] });
+      const [address] = stdout.flatMap(
+        (line) => /peers reach this host at (\S+) on eth0/.exec(line)?.[1] ?? [],
+      );
+      expect(address).toBe(host === second ? first.address : host.address);
+      return stdout.filter((line) => / {2}another host \(MAC/.test(line));
+    };
+    const other = peers[1] as ClusterHost;
+    expect(await findings(other)).toEqual([]);
+    for (const [host, rival] of [
+      [first, second],
+      [second, first],
+    ] as const) {
+      const named = `PROBLEM  another host (MAC address ${await macOf(rival)}) uses this host's address ${first.address} on eth0`;
+      expect(await findings(host)).toEqual([expect.stringContaining(named)]);
+    }
   });
 
   it('gets a lease of its own once it has an address of its own, and the first one is at peace', async () => {

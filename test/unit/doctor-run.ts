@@ -35,6 +35,8 @@ export async function examineHost(
       notices: { current: [] },
       alarms: async () => (cluster.etcd.unfit.full ? [{ name: 'NOSPACE', member: 'e7cd' }] : []),
       kernel,
+      arp: host.arp,
+      clock: cluster.clock,
       files: host.files,
       commands: host.firewall,
       findContainer: async () => undefined,

@@ -446,6 +446,45 @@ describe('the doctor', () => {
     expect((await examine()).exit).toBe(0);
   });
 
+  it('finds another host with this address by probes alone, beside a daemon that has heard nothing of it', async () => {
+    const { kernel } = peer;
+    kernel.addAddress('eth0', `${host.address}/16`);
+    const [before, { mac } = {}] = [
+      cluster.segment.sent.length,
+      kernel.links().find(({ name }) => name === 'eth0'),
+    ];
+    const { exit, text } = await examine();
+    expect(text).toContain(
+      `PROBLEM  another host (MAC address ${mac}) uses this host's address ${host.address} on eth0`,
+    );
+    expect(text).toContain('→ Give one of the two hosts another address.');
+    expect(exit).toBe(1);
+    const probes = cluster.segment.sent.slice(before).filter(({ target }) => target === host.address);
+    expect(probes[0]).toMatchObject({ operation: 'request', sender: '0.0.0.0' });
+  });
+
+  it('says once what the daemon says of another host with this address', async () => {
+    peer.kernel.addAddress('eth0', `${host.address}/16`);
+    cluster.segment.say({
+      operation: 'request',
+      senderMac: '02:00:00:00:00:99',
+      sender: host.address,
+      target: host.address,
+    });
+    await cluster.clock.until('the daemon sees it', () => !host.readiness.ready, 10_000);
+    const { text } = await examine();
+    expect(text.match(/another host \(MAC address/g)).toHaveLength(1);
+  });
+
+  it('notes that ARP cannot be used', async () => {
+    cluster.segment.refusal = 'EPERM';
+    const { exit, text } = await examine();
+    expect(text).toMatch(
+      /^note {5}whether another host uses \S+ is not known: cannot open an ARP socket: EPERM$/m,
+    );
+    expect(exit).toBe(0);
+  });
+
   it('passes on why the daemon cannot switch forwarding on', async () => {
     const { state } = host;
     if (state === undefined) throw new Error('no daemon');

@@ -32,6 +32,8 @@ const lookedAtBelow: Readonly<Record<string, (message: string, finding: Finding)
   'forwarding-ipv6': isAboutSetting,
   'forward-closed': (message, { text }) => message.includes(text),
   'forward-partly': (message, { text }) => message.includes(text),
+  'address-conflict': (_, { text }) => text.startsWith('another host (MAC address '),
+  arp: (message, { text }) => message.includes(text),
   bridge: (_, { text }) => text.startsWith(`${bridgeName} has `),
 };
 /** Of a setting that is off, what only the daemon knows. */

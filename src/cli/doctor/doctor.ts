@@ -16,6 +16,7 @@ import { familiesText } from '../../subnet/own-lease.ts';
 import { subnetsPrefix } from '../../subnet/subnet-key.ts';
 import type { StatusView } from '../status-view.ts';
 import type { ChooseInterface, ChosenInterface } from '../this-host.ts';
+import { type AddressFacts, checkAddress } from './check-address.ts';
 import {
   type DaemonAnswer,
   type DaemonState,
@@ -43,7 +44,7 @@ export interface SubnetFile {
   readonly networks: PerFamily<Subnet>;
 }
 
-export interface DoctorOptions extends EtcdFacts, FirewallFacts, PacketFacts {
+export interface DoctorOptions extends EtcdFacts, FirewallFacts, PacketFacts, AddressFacts {
   readonly kernel: Kernel & RouteFinder;
   readonly files: Files;
   readonly subnetFile: string;
@@ -144,7 +145,10 @@ async function findPlace(options: DoctorOptions, tell: Tell, signal: AbortSignal
   const chosen =
     (await interfaceOfDaemon(options.kernel, view, signal)) ?? (await options.chooseInterface(used, signal));
   if (typeof chosen === 'string') tell([problem(chosen, interfaceRemedy(chosen))]);
-  else tell([ok(`peers reach this host at ${familiesText(chosen.addresses)} on ${chosen.name}`)]);
+  else {
+    tell([ok(`peers reach this host at ${familiesText(chosen.addresses)} on ${chosen.name}`)]);
+    tell(await attempt('address of this host', signal, () => checkAddress(options, chosen, signal)));
+  }
   tell(await checkForwarding(options.files, used, typeof chosen === 'string' ? [] : [chosen.name]));
   const byConfig = {
     ...(config?.ipv4 && { ipv4: config.ipv4.network }),
