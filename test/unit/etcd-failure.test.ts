@@ -63,6 +63,8 @@ const ofEtcd: readonly Row[] = [
   [14, 'etcdserver: request timed out, possibly due to connection lost', 'UNAVAILABLE', true, /majority/],
 ];
 
+const gone = 'the address 10.211.55.103 of this host is gone';
+
 const lost = (error: string) => `No connection established. Last error: Error: ${error}. Resolution note: `;
 
 /** What nobody knows: a later etcd's words, and a proxy's. A write had no effect only where the status says that it was refused. */
@@ -83,6 +85,14 @@ const unheardOf: readonly Row[] = [
 
 /** What grpc-js 1.14 and proxies say when there is no etcd to answer. */
 const ofTheWay: readonly Row[] = [
+  [
+    13,
+    `Received RST_STREAM with code 2 triggered by internal client error: ${gone}`,
+    'UNAVAILABLE',
+    true,
+    new RegExp(`^etcd at \\S+: ${gone}$`),
+  ],
+  [14, lost(gone), 'UNAVAILABLE', true, new RegExp(`^etcd at \\S+: ${gone}$`)],
   [14, lost('connect ECONNREFUSED ::1:2379'), 'UNAVAILABLE', true, /refused, nothing listens at ::1$/],
   [
     14,

@@ -43,6 +43,7 @@ const refusals: readonly number[] = [invalidArgument, permissionDenied, unauthen
 /** Statuses by which etcd finds fault with the request itself, in whatever words. */
 const ofRequest: readonly number[] = [invalidArgument, notFound, permissionDenied, outOfRange];
 
+const addressGone = /the address \S+ of this host is gone/;
 const hungUp = 'the connection was closed before it was of use';
 const wrongPort = 'Check the address and port, and whether it needs https://.';
 
@@ -235,6 +236,11 @@ const tooLate: Verdict = {
 
 /** What the way to etcd says. */
 const connections: readonly Rule[] = [
+  {
+    // Ours (see Connecting), inside whatever grpc-js makes of a socket that is destroyed.
+    pattern: addressGone,
+    verdict: (details) => ({ kind: 'UNAVAILABLE', reason: addressGone.exec(details)?.[0] ?? details }),
+  },
   {
     pattern: /HTTP status code \d+/,
     verdict: (details) => ({
