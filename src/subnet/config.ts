@@ -73,10 +73,13 @@ function membersOf(text: string): JsonField[] {
     return jsonFields(text);
   } catch (error) {
     // Whatever else JSON.parse throws, a stack or memory limit included, is the text's fault, too.
-    const why = text.trim() === '' ? 'the key is empty' : excerpt(messageOf(error), 250);
-    const remedy =
-      (error instanceof JsonError ? error.remedy : undefined) ??
-      'Store e.g. {"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}.';
+    const isEmpty = text.trim() === '';
+    const why = isEmpty ? 'the key is empty' : excerpt(messageOf(error), 250);
+    // An example would be another network, for the whole cluster, than the one that the text is meant to name.
+    const remedy = isEmpty
+      ? 'Store e.g. {"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}.'
+      : ((error instanceof JsonError ? error.remedy : undefined) ??
+        'Correct the text, and keep its Network.');
     const message = `it is not a JSON object: ${why}`;
     throw new NetworkConfigError('SYNTAX', '', message, remedy, error);
   }

@@ -5,13 +5,13 @@ import { excerpt } from '../runtime/excerpt.ts';
 export interface JsonFault {
   /** What it is, where, and the text around it; one line without a full stop. */
   readonly text: string;
-  /** What to do, where that is more than to correct the text. */
-  readonly remedy?: string;
+  /** What to do about this fault alone: everything else in the text is to stay. */
+  readonly remedy: string;
 }
 
 interface Found {
   readonly problem: string;
-  readonly remedy?: string;
+  readonly remedy: string;
 }
 
 /** What may come next. */
@@ -28,13 +28,12 @@ const shownBehind = 30;
  * to version, and name tokens rather than mistakes. Uses no recursion, and looks at each character once.
  */
 export function jsonFault(text: string): JsonFault | undefined {
-  if (text.trim() === '') return { text: 'it is empty' };
+  if (text.trim() === '') return { text: 'it is empty', remedy: 'Fill it.' };
   const scanner = new Scanner(text);
   const found = scanner.scan();
   if (found === undefined) return undefined;
   const { problem, remedy } = found;
-  const where = `${problem} (${placeOf(text, scanner.at)})`;
-  return remedy === undefined ? { text: where } : { text: where, remedy };
+  return { text: `${problem} (${placeOf(text, scanner.at)})`, remedy };
 }
 
 /** `line 3, column 7, near: …`; of one line the column alone. */
@@ -68,6 +67,10 @@ const otherWords: ReadonlyMap<string, string> = new Map(
   }),
 );
 
+const removeComma = 'Remove the comma.';
+const useQuotes = 'Use double quotes (").';
+const noValue: Found = { problem: 'a key has no value', remedy: 'Give it one, or remove the key.' };
+
 class Scanner {
   at = 0;
   readonly #text: string;
@@ -93,7 +96,10 @@ class Scanner {
 
   #atEnd(): Found | undefined {
     if (this.#expected === 'end') return undefined;
-    return { problem: `the text ends before its closing ${nameOf(this.#open.at(-1))}: it is cut off` };
+    return {
+      problem: `the text ends before its closing ${nameOf(this.#open.at(-1))}: it is cut off`,
+      remedy: 'Store the whole text, to its end.',
+    };
   }
 
   #token(character: string): Found | undefined {
@@ -107,6 +113,7 @@ class Scanner {
       const isOther = '{["'.includes(character);
       return {
         problem: isOther ? 'a second document follows the first' : 'more text follows behind the end',
+        remedy: 'Remove what does not belong to it.',
       };
     }
     if (character === '"') return this.#string();
@@ -121,22 +128,26 @@ class Scanner {
           this.#last === 'nothing'
             ? `it begins with a closing ${name}`
             : `there is a closing ${name} too many`,
+        remedy: `Remove the ${name}.`,
       };
     if (this.#last === 'comma') {
       this.at = this.#text.lastIndexOf(',', this.at);
-      return { problem: `there is a comma too many before the closing ${name}` };
+      return { problem: `there is a comma too many before the closing ${name}`, remedy: removeComma };
     }
-    if (this.#last === 'key' || this.#last === 'colon') return { problem: 'a key has no value' };
+    if (this.#last === 'key' || this.#last === 'colon') return noValue;
     const owed = this.#open.pop();
     if (owed !== character)
-      return { problem: `there is a closing ${name} where a ${nameOf(owed)} has to come first` };
+      return {
+        problem: `there is a closing ${name} where a ${nameOf(owed)} has to come first`,
+        remedy: `Close the ${nameOf(owed)} first.`,
+      };
     return this.#step(1, 'value', this.#open.length > 0 ? 'comma' : 'end');
   }
 
   #comma(): Found | undefined {
-    if (this.#expected === 'end') return { problem: 'a comma follows behind the end' };
-    if (this.#last === 'key' || this.#last === 'colon') return { problem: 'a key has no value' };
-    if (this.#expected !== 'comma') return { problem: 'there is a comma too many' };
+    if (this.#expected === 'end') return { problem: 'a comma follows behind the end', remedy: removeComma };
+    if (this.#last === 'key' || this.#last === 'colon') return noValue;
+    if (this.#expected !== 'comma') return { problem: 'there is a comma too many', remedy: removeComma };
     return this.#step(1, 'comma', this.#open.at(-1) === '}' ? 'key' : 'value');
   }
 
@@ -144,20 +155,23 @@ class Scanner {
     if (character === ':') return this.#step(1, 'colon', 'value');
     return {
       problem: character === '=' ? 'there is = where a colon belongs' : 'there is no colon behind a key',
+      remedy: 'Write a colon there.',
     };
   }
 
   #noComma(character: string): Found {
-    if (character === ':') return { problem: 'there is a colon where a comma belongs' };
+    if (character === ':')
+      return { problem: 'there is a colon where a comma belongs', remedy: 'Write a comma there.' };
     return {
       problem: `there is no comma before ${character === '"' ? 'the next quotes' : this.#shownWord('value')}`,
+      remedy: 'Write the comma, or the quotes that are missing before it.',
     };
   }
 
   #notAKey(character: string): Found {
     return '{['.includes(character)
-      ? { problem: 'there is a value where a key belongs' }
-      : { problem: `the key ${this.#shownWord('key')} has no double quotes` };
+      ? { problem: 'there is a value where a key belongs', remedy: 'Write a key in double quotes before it.' }
+      : { problem: `the key ${this.#shownWord('key')} has no double quotes`, remedy: useQuotes };
   }
 
   #value(character: string): Found | undefined {
@@ -168,15 +182,19 @@ class Scanner {
     const word = this.#word('value');
     if (/^(?:true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?)$/.test(word))
       return this.#step(word.length, 'value', this.#open.length > 0 ? 'comma' : 'end');
-    if (this.#last === 'nothing') return { problem: 'it does not begin with an opening brace' };
-    if (character === ':') return { problem: 'there is a colon too many' };
+    if (this.#last === 'nothing')
+      return {
+        problem: 'it does not begin with an opening brace',
+        remedy: 'Write it as JSON, with braces around it and double quotes around keys and texts.',
+      };
+    if (character === ':') return { problem: 'there is a colon too many', remedy: 'Remove the colon.' };
     const meant = otherWords.get(word);
-    if (meant !== undefined) return { problem: `${word} is no word of JSON: write ${meant}` };
-    return {
-      problem: /^[-+]?(?:0x[\da-f]+|\d+\.?\d*|\.\d+|NaN|Infinity)$/i.test(word)
-        ? `${this.#shownWord('value')} is no number as JSON writes them`
-        : `the value ${this.#shownWord('value')} has no double quotes`,
-    };
+    if (meant !== undefined)
+      return { problem: `${word} is no word of JSON: write ${meant}`, remedy: `Write ${meant}.` };
+    const shown = this.#shownWord('value');
+    return /^[-+]?(?:0x[\da-f]+|\d+\.?\d*|\.\d+|NaN|Infinity)$/i.test(word)
+      ? { problem: `${shown} is no number as JSON writes them`, remedy: 'Write it in plain decimal digits.' }
+      : { problem: `the value ${shown} has no double quotes`, remedy: useQuotes };
   }
 
   /** What is written without a break from here on; of a value colons are a part, as in addresses. */
@@ -194,7 +212,8 @@ class Scanner {
     const start = this.at;
     for (let at = start + 1; ; at++) {
       const character = this.#text[at];
-      if (character === undefined) return { problem: 'quotes are opened and never closed' };
+      if (character === undefined)
+        return { problem: 'quotes are opened and never closed', remedy: 'Close the quotes.' };
       if (character === '"') {
         return this.#expected === 'key'
           ? this.#step(at + 1 - start, 'key', 'colon')
@@ -204,7 +223,7 @@ class Scanner {
       const problem = faultBetweenQuotes(this.#text, at);
       if (problem !== undefined) {
         this.at = at;
-        return { problem };
+        return { problem, remedy: 'Remove it from between the quotes.' };
       }
       at++;
     }
@@ -242,18 +261,22 @@ function strangeCharacter(character: string, at: number): Found | undefined {
           problem: 'it begins with a byte order mark (BOM)',
           remedy: String.raw`Store it without: sed -i '1s/^\xEF\xBB\xBF//' FILE, then etcdctl put KEY < FILE.`,
         }
-      : { problem: `there is a byte order mark (${shown}) in it` };
+      : { problem: `there is a byte order mark (${shown}) in it`, remedy: 'Remove it.' };
   }
   if (character === "'")
-    return {
-      problem: at === 0 ? 'it is in single quotes' : 'there are single quotes where JSON has double ones',
-    };
+    return at === 0
+      ? { problem: 'it is in single quotes', remedy: 'Remove the single quotes around it.' }
+      : { problem: 'there are single quotes where JSON has double ones', remedy: 'Use double quotes.' };
   if (/[\u2018-\u201f\u00ab\u00bb\u2039\u203a\uff02\u0060]/.test(character))
-    return { problem: `there are quotes of another kind (${shown}) where JSON has "` };
-  if (character === '/' || character === '#') return { problem: 'there is a comment, and JSON has none' };
+    return { problem: `there are quotes of another kind (${shown}) where JSON has "`, remedy: useQuotes };
+  if (character === '/' || character === '#')
+    return { problem: 'there is a comment, and JSON has none', remedy: 'Remove the comment.' };
   if (/[\p{Z}\p{C}]/u.test(character))
-    return { problem: `there is a blank or an invisible character (${shown})` };
+    return {
+      problem: `there is a blank or an invisible character (${shown})`,
+      remedy: 'Remove it, or write a plain blank.',
+    };
   if (/[\p{Pd}\u2212]/u.test(character) && character !== '-')
-    return { problem: `there is a dash of another kind (${shown})` };
+    return { problem: `there is a dash of another kind (${shown})`, remedy: 'Write a plain hyphen (-).' };
   return undefined;
 }

@@ -31,7 +31,8 @@ export function jsonFields(text: string): JsonField[] {
   checkSyntax(text); // From here on the text is known to be well-formed, and finding the members is a matter of counting.
   const fields: JsonField[] = [];
   let at = skipSpace(text, 0);
-  if (text[at] !== '{') throw new JsonError('it is JSON, but not an object in braces');
+  if (text[at] !== '{')
+    throw new JsonError('it is JSON, but not an object in braces', 'Write its keys and values in braces.');
   at = skipSpace(text, at + 1);
   while (text[at] === '"') {
     const keyEnd = stringEnd(text, at);

@@ -128,6 +128,17 @@ describe('a configuration that is no JSON', () => {
       message: 'it is not a JSON object: the key is empty',
       remedy: 'Store e.g. {"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}.',
     });
+    const remedies = [
+      [good.replace(/}$/, ',}'), 'Remove the comma.'],
+      [good.replaceAll('"', "'"), 'Use double quotes.'],
+      [`'${good}'`, 'Remove the single quotes around it.'],
+      [good.replaceAll('"', ''), 'Use double quotes (").'],
+      [good.slice(0, -1), 'Store the whole text, to its end.'],
+      [`${good} # mine`, 'Remove the comment.'],
+      ['[1]', 'Write its keys and values in braces.'],
+      [`{"Network":${'['.repeat(10_001)}${']'.repeat(10_001)}}`, 'Correct the text, and keep its Network.'],
+    ] as const;
+    for (const [text, remedy] of remedies) expect(failure(text).remedy).toBe(remedy);
     expect(failure('[1]').message).toMatch(/: it is JSON, but not an object in braces$/);
   });
 
