@@ -1,11 +1,13 @@
+import { dirname } from 'node:path';
 import { bridgeAddress, type PerFamily, type Subnet } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { messageOf } from '../runtime/errors.ts';
+import { codeOf, messageOf } from '../runtime/errors.ts';
 import type { Files } from '../runtime/files.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { Random } from '../runtime/random.ts';
 import { retryForever } from '../runtime/retry.ts';
+import { systemReason } from '../runtime/system-errors.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
 import { parseSubnetEnv, renderSubnetEnv, type SubnetEnvironment } from './subnet-env.ts';
@@ -62,7 +64,7 @@ export class EnvFiles {
       signal.throwIfAborted();
       log.warn(
         { event: 'hint-unreadable', path: subnetFile },
-        `${subnetFile} cannot be read: ${messageOf(error)}`,
+        `${subnetFile} cannot be read: ${systemReason(error)}`,
       );
       return undefined;
     }
@@ -142,11 +144,19 @@ export class EnvFiles {
       activity.round(name, stuckMs);
       trouble.report(
         `file ${path}`,
-        `waiting: ${path} cannot be written: ${reasonOf(error)}. ${remedy(path)}`,
+        `waiting: ${path} cannot be written: ${reasonOf(error)}. ${remedy}, or choose another path than ${path}.`,
         { path, error },
       );
     };
-    const write = () => this.#writeOrKeep(path, content, event);
+    let remedy = '';
+    const write = async () => {
+      try {
+        await this.#writeOrKeep(path, content, event);
+      } catch (error) {
+        remedy = await remedyOf(error, path, this.#options.files);
+        throw error;
+      }
+    };
     await retryForever({ clock, random, policy, onFailure }, signal, write);
     trouble.clear(`file ${path}`, `${path} could be written`);
   }
@@ -172,8 +182,37 @@ function reasonOf(error: unknown): string {
   return messageOf(error).replace(/, [a-z]+ '.*$/s, '');
 }
 
-function remedy(path: string): string {
-  return `Make its folder writable for this process, or choose another path than ${path}.`;
+/** What mends it. No full stop at its end. */
+async function remedyOf(error: unknown, path: string, files: Pick<Files, 'readText'>): Promise<string> {
+  const folder = dirname(path);
+  switch (codeOf(error)) {
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return `Free space there (df ${folder}; df -i ${folder})`;
+    case 'EROFS':
+      return `The file system of ${folder} is read-only: mount it writable`;
+    case 'EISDIR':
+      return `${path} is a folder: remove it`;
+    case 'ENOTDIR':
+      return `${await noFolderAbove(path, files)} is no folder: remove it`;
+    default:
+      return 'Make its folder writable for this process';
+  }
+}
+
+/** The part of the path that keeps all below it from being there. */
+async function noFolderAbove(path: string, files: Pick<Files, 'readText'>): Promise<string> {
+  const above: string[] = [];
+  for (let one = dirname(path); one !== dirname(one); one = dirname(one)) above.unshift(one);
+  for (const one of above) {
+    // Not the file itself, which may be a device without an end.
+    const isNone = await files.readText(`${one}/.`).then(
+      () => false,
+      (error: unknown) => codeOf(error) === 'ENOTDIR',
+    );
+    if (isNone) return one;
+  }
+  return 'a part of its path';
 }
 
 interface DockerOptions {

@@ -3,9 +3,9 @@ import type { Family } from '../ip/ip.ts';
 import { bridgeFilter, forwarding, linkForwarding, type Sysctl } from '../kernel/sysctl.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { messageOf } from '../runtime/errors.ts';
 import type { Files } from '../runtime/files.ts';
 import type { Logger } from '../runtime/logger.ts';
+import { systemReason } from '../runtime/system-errors.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 
 export interface ForwardingOptions {
@@ -98,7 +98,7 @@ export class Forwarding {
     try {
       await files.writeInPlace(path, '1\n');
     } catch (error) {
-      return messageOf(error);
+      return systemReason(error);
     }
     activity.count('forwarding-set', `ipv${family}`);
     log.warn(

@@ -8,6 +8,7 @@ import { parseSubnet } from '../ip/ip.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { codeOf, FlannelError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
+import { systemReason } from '../runtime/system-errors.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { Wake } from '../runtime/wake.ts';
 import { makeFolders, nodeFiles } from './files.ts';
@@ -28,6 +29,11 @@ export interface StatusServerOptions {
 const checkIntervalMs = 10_000;
 /** What struct sockaddr_un holds; a longer path may be cut off in silence. */
 const longestPathBytes = 107;
+
+function whyNot(error: unknown): string {
+  if (error instanceof SocketError) return error.message;
+  return `${systemReason(error)}; choose another place for it with --status-socket=PATH`;
+}
 
 /** Why the socket cannot be had, when it is not the system that says so. */
 class SocketError extends FlannelError {}
@@ -50,7 +56,7 @@ export class StatusServer {
   async run(signal: AbortSignal): Promise<void> {
     const { clock, notices, path } = this.#options;
     const text = `flanneld-ts status at ${path}`;
-    await keepServing({ clock, notices, what: 'status-socket', text }, signal, (onListening) =>
+    await keepServing({ clock, notices, what: 'status-socket', text, whyNot }, signal, (onListening) =>
       this.#serve(onListening, signal),
     );
   }

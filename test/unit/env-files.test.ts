@@ -1,5 +1,16 @@
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { VirtualClock } from '../../sim/clock.ts';
 import { SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { SimLog } from '../../sim/log.ts';
+import { SeededRandom } from '../../sim/random.ts';
+import { EnvFiles } from '../../src/daemon/env-files.ts';
+import { nodeFiles } from '../../src/daemon/files.ts';
+import { Activity } from '../../src/runtime/activity.ts';
+import type { Files } from '../../src/runtime/files.ts';
+import { TroubleLog } from '../../src/runtime/trouble.ts';
+import { tempDir } from '../testbed/run.ts';
 
 // subnet.env and docker_opts.env while the daemon runs: others remove and change them.
 
@@ -99,4 +110,70 @@ it('what lies there as it is to be is not written over and over', async () => {
   await cluster.clock.advance(600_000);
   expect(host.files.writes).toBe(writes);
   expect(cluster.log.events('file-repaired')).toEqual([]);
+});
+
+/** What is said of a subnet.env that cannot be written. */
+async function complaint(subnetFile: string, files: Files = nodeFiles): Promise<string> {
+  const clock = new VirtualClock();
+  const log = new SimLog(clock).of('host');
+  const trouble = new TroubleLog(clock, log);
+  const parts = { files, clock, log, trouble, random: new SeededRandom(1), activity: new Activity(clock) };
+  const envFiles = new EnvFiles({
+    ...parts,
+    subnetFile,
+    dockerOptsFile: undefined,
+    dockerOptsKey: 'DOCKER_OPTS',
+  });
+  const controller = new AbortController();
+  const said = new Promise<void>((resolve) => {
+    trouble.onChange = resolve;
+  });
+  const kept = envFiles.keep({ mtu: 1500, ipMasq: false }, () => {}, controller.signal).catch(() => {});
+  await said;
+  controller.abort();
+  await kept;
+  return trouble.current.join();
+}
+
+describe('what mends a file that cannot be written', () => {
+  let folder: string;
+
+  beforeEach(() => {
+    folder = tempDir('env-files');
+  });
+
+  afterEach(() => rmSync(folder, { recursive: true }));
+
+  it('is the removal of a folder in its place', async () => {
+    const path = join(folder, 'subnet.env');
+    mkdirSync(path);
+    expect(await complaint(path)).toMatch(
+      new RegExp(`EISDIR.*\\. ${path} is a folder: remove it, or choose another path than ${path}\\.$`),
+    );
+  });
+
+  it('is the removal of a file in the place of a folder above it', async () => {
+    const file = join(folder, 'flannel');
+    writeFileSync(file, '');
+    for (const path of [join(file, 'subnet.env'), join(file, 'below', 'subnet.env')])
+      expect(await complaint(path)).toMatch(
+        new RegExp(`ENOTDIR.*\\. ${file} is no folder: remove it, or choose`),
+      );
+  });
+
+  it.each([
+    [
+      'ENOSPC',
+      /\. Free space there \(df \/run\/flannel; df -i \/run\/flannel\), or choose another path than /,
+    ],
+    [
+      'EROFS',
+      /\. The file system of \/run\/flannel is read-only: mount it writable, or choose another path than /,
+    ],
+    ['EACCES', /\. Make its folder writable for this process, or choose another path than /],
+  ])('is another thing for each reason: %s', async (code, remedy) => {
+    host.files.writeError = code;
+    host.files.remove(SUBNET);
+    expect(await complaint(SUBNET, host.files)).toMatch(remedy);
+  });
 });

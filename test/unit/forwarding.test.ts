@@ -101,7 +101,11 @@ describe('Forwarding', () => {
     const { files, make, lines } = await host({ [IPV4]: '0' });
     files.writeError = 'EROFS';
     await make(true).check();
-    expect(lines()).toEqual([expect.stringMatching(/^not-forwarding: .*EROFS.*sysctl -w/)]);
+    expect(lines()).toEqual([
+      expect.stringMatching(
+        /^not-forwarding: .*switch it on: its file system is read-only \(EROFS\)\. Run: sysctl -w/,
+      ),
+    ]);
   });
 
   it.each([

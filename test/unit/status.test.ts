@@ -350,6 +350,16 @@ describe('the status socket', () => {
     expect(entries[0]?.message).toContain('longer than 107 bytes');
   });
 
+  it.each([
+    ['/proc/flannel/status.sock', 'there is no such file or folder (ENOENT)'],
+    ['/proc/version/status.sock', 'a part of its path is no folder (ENOTDIR)'],
+  ])('says in words why it cannot be at %s, and what to do', async (at, why) => {
+    const { entries } = await serve(at);
+    expect(entries[0]?.message).toBe(
+      `flanneld-ts status at ${at} cannot be served: ${why}; choose another place for it with --status-socket=PATH`,
+    );
+  });
+
   it('outlives a state that cannot be told', async () => {
     let broken = true;
     const { entries } = await serve(path, () => {

@@ -3,8 +3,9 @@ import { bridgeAddress, type Family, type PerFamily, type Subnet } from '../../i
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import { forwarding, linkForwarding } from '../../kernel/sysctl.ts';
 import type { Files } from '../../runtime/files.ts';
+import { systemReason } from '../../runtime/system-errors.ts';
 import type { NetworkConfig } from '../../subnet/config.ts';
-import { type Finding, failed, note, ok, problem } from './finding.ts';
+import { type Finding, note, ok, problem } from './finding.ts';
 
 /** What of this host is looked at beside its routes. */
 export interface HostFacts {
@@ -88,7 +89,7 @@ async function checkFile(
   try {
     text = await files.readText(path);
   } catch (error) {
-    return failed(`${path} cannot be read`, error);
+    return problem(`${path} cannot be read: ${systemReason(error)}`, remedy);
   }
   if (text === undefined) return problem(`${path} is missing`, remedy);
   const words = new Set(text.split(/[\s"']+/));

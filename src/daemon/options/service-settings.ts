@@ -1,5 +1,5 @@
-import { messageOf } from '../../runtime/errors.ts';
 import type { Files } from '../../runtime/files.ts';
+import { systemReason } from '../../runtime/system-errors.ts';
 import { UsageError } from './errors.ts';
 import type { Environment } from './settings.ts';
 
@@ -23,7 +23,7 @@ export async function readServiceSettings(
   const paths: string[] = [];
   for (const path of environmentFiles) {
     const text = await files.readText(path).catch((error: unknown) => {
-      throw new UsageError('BAD_VALUE', `${path} cannot be read: ${messageOf(error)}`);
+      throw new UsageError('BAD_VALUE', `${path} cannot be read: ${systemReason(error)}`);
     });
     if (text === undefined) continue;
     paths.push(path);

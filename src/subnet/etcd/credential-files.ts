@@ -1,5 +1,6 @@
-import { codeOf, FlannelError, messageOf } from '../../runtime/errors.ts';
+import { codeOf, FlannelError } from '../../runtime/errors.ts';
 import type { Files } from '../../runtime/files.ts';
+import { systemReason } from '../../runtime/system-errors.ts';
 import { CredentialsError, type FileText } from './pem.ts';
 
 /** Reading is all that is done with these files. */
@@ -47,7 +48,7 @@ const reasons: Readonly<Record<string, readonly [reason: string, remedy: string]
 };
 
 function why(error: unknown): string {
-  return reasons[codeOf(error) ?? '']?.[0] ?? messageOf(error);
+  return reasons[codeOf(error) ?? '']?.[0] ?? systemReason(error);
 }
 
 function remedyOf(error: unknown): string {
