@@ -3,7 +3,7 @@ import { counted } from '../runtime/plural.ts';
 import type { JunkKeys } from '../subnet/lease-reader.ts';
 import type { BackendStatus, PeerRoute, Reason } from './backend.ts';
 
-/** When the interface is down no peer can be routed to: a probe, a line of log and a status line need not hear all their names. */
+/** So many of a kind are named where nothing else is said: a probe and a status line need not hear of a whole cluster. */
 const mostNamed = 5;
 
 type Routes = Pick<BackendStatus, 'peers' | 'refused' | 'outside'>;
@@ -16,7 +16,7 @@ export function routedText(peers: readonly Pick<PeerRoute, 'state'>[]): string {
 }
 
 /** What keeps this host itself from routing to its peers. */
-export function ownFaults({ peers }: Routes): readonly Fault[] {
+export function ownFaults({ peers }: Routes, most = mostNamed): readonly Fault[] {
   const pending = peers.filter(({ state }) => state === 'pending');
   const coming = pending.map(
     ({ dst, sinceMs }): Fault => ({
@@ -27,8 +27,9 @@ export function ownFaults({ peers }: Routes): readonly Fault[] {
     }),
   );
   return [
-    ...routeFaults(peers, 'own'),
+    ...routeFaults(peers, 'own', most),
     ...firstFaults(
+      most,
       'routes being set',
       coming,
       (rest) => `${counted(rest, 'more route is', 'more routes are')} being set`,
@@ -37,19 +38,19 @@ export function ownFaults({ peers }: Routes): readonly Fault[] {
 }
 
 /** What peers, or whoever wrote their leases, have to mend. */
-export function peerFaults({ peers, refused }: Routes): readonly Fault[] {
+export function peerFaults({ peers, refused }: Routes, most = mostNamed): readonly Fault[] {
   const faults = refused.map(({ key, reason }) => ({
     what: `lease ${key}`,
     text: `${key}: not routed: ${reason}`,
   }));
   const more = (rest: number) => `${counted(rest, 'more lease is', 'more leases are')} not routed`;
-  return [...routeFaults(peers, 'peer'), ...firstFaults('leases', faults, more)];
+  return [...routeFaults(peers, 'peer', most), ...firstFaults(most, 'leases', faults, more)];
 }
 
 /** Keys among the leases that are none; `first` are some of them. The reader of the leases has logged them. */
-export function junkFaults({ count, first }: JunkKeys): readonly Fault[] {
+export function junkFaults({ count, first }: JunkKeys, most = mostNamed): readonly Fault[] {
   const named = first
-    .slice(0, mostNamed)
+    .slice(0, most)
     .map(({ key, reason }): Fault => ({ what: `key ${key}`, text: reason, logged: true }));
   const rest = count - named.length;
   if (rest <= 0) return named;
@@ -57,12 +58,13 @@ export function junkFaults({ count, first }: JunkKeys): readonly Fault[] {
 }
 
 /** What is done as the leases say, and worth a look: leases that no host of this network would take get their routes. */
-export function oddities({ outside }: Routes): readonly Fault[] {
+export function oddities({ outside }: Routes, most = mostNamed): readonly Fault[] {
   const faults = outside.map(({ key, dst, network }) => ({
     what: `outside ${key}`,
     text: `${key}: routed, although ${dst} is outside the network ${network}`,
   }));
   return firstFaults(
+    most,
     'outside',
     faults,
     (rest) => `${counted(rest, 'more lease is', 'more leases are')} outside the network`,
@@ -70,7 +72,7 @@ export function oddities({ outside }: Routes): readonly Fault[] {
 }
 
 /** Routes that are not there for a fault of this kind; those with one reason in common are one. */
-function routeFaults(peers: readonly PeerRoute[], fault: Reason['fault']): readonly Fault[] {
+function routeFaults(peers: readonly PeerRoute[], fault: Reason['fault'], most: number): readonly Fault[] {
   const byReason = new Map<string, PeerRoute[]>();
   for (const peer of peers) {
     if (peer.reason?.fault !== fault) continue;
@@ -85,6 +87,7 @@ function routeFaults(peers: readonly PeerRoute[], fault: Reason['fault']): reado
     ...(fault === 'own' && { passing: true as const }),
   }));
   return firstFaults(
+    most,
     'no route',
     faults,
     (rest) => `${counted(rest, 'more reason', 'more reasons')} why peers have no route`,
@@ -101,12 +104,13 @@ function noRouteText(reason: string, peers: readonly PeerRoute[]): string {
 
 /** The first few, and how many more there are. */
 function firstFaults(
+  most: number,
   what: string,
   faults: readonly Fault[],
   more: (rest: number) => string,
 ): readonly Fault[] {
-  const rest = faults.length - mostNamed;
-  return rest > 0 ? [...faults.slice(0, mostNamed), { what, text: more(rest) }] : faults;
+  const rest = faults.length - most;
+  return rest > 0 ? [...faults.slice(0, most), { what, text: more(rest) }] : faults;
 }
 
 /** The first few lines, and how many more there are. */

@@ -71,14 +71,13 @@ export class Membership implements Member {
     this.#bridge = new BridgeNotice(options.parts);
   }
 
-  /** What there is to say just now beside the troubles that are logged. */
-  get faults(): Faults {
+  faults(most?: number): Faults {
     const routing = this.#ready ? this.#routing : undefined;
     const status = routing?.status() ?? { peers: [], refused: [], outside: [] };
     return {
-      reasons: [...this.#leaseFaults(), ...this.#watchFaults(routing), ...ownFaults(status)],
-      degraded: [...peerFaults(status), ...junkFaults(routing?.junk ?? { count: 0, first: [] })],
-      notices: oddities(status),
+      reasons: [...this.#leaseFaults(), ...this.#watchFaults(routing), ...ownFaults(status, most)],
+      degraded: [...peerFaults(status, most), ...junkFaults(routing?.junk ?? { count: 0, first: [] }, most)],
+      notices: oddities(status, most),
     };
   }
 

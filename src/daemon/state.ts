@@ -61,7 +61,8 @@ export interface KnownTrouble extends TroubleRecord {
 
 /** What the state asks of the membership there is just now. */
 export interface Member {
-  readonly faults: Faults;
+  /** What there is to say just now beside the troubles that are reported; of each kind the first few, or the first `most`. */
+  faults(most?: number): Faults;
   /** Undefined while the boot is not over. */
   readonly summary: string | undefined;
   view(): NetworkView;
@@ -82,6 +83,8 @@ const nothingYet: NetworkView = {
   outside: [],
   junk: { count: 0, first: [] },
 };
+/** The log names more than a probe does: it is read later, when nobody can be asked any more. */
+const mostLogged = 50;
 const nothingWrong: Faults = { reasons: [], degraded: [], notices: [] };
 
 /**
@@ -126,7 +129,7 @@ export class State {
   /** Whether this host does its part in the network just now, and if not, why. */
   readiness(): Readiness {
     const { trouble, notices } = this.#options;
-    const faults = this.#faults;
+    const faults = this.#faults();
     const reasons = [...trouble.current, ...textsOf(faults.reasons)];
     return {
       ready: this.#ready && reasons.length === 0,
@@ -138,15 +141,15 @@ export class State {
 
   /** Has faults logged that are found by looking; to be called every few seconds. */
   logFaults(): void {
-    const faults = this.#faults;
+    const faults = this.#faults(mostLogged);
     this.#found.reasons.look(faults.reasons);
     this.#found.degraded.look(faults.degraded);
     this.#found.notices.look(faults.notices);
   }
 
   /** While the boot goes on there is a reason in any case. */
-  get #faults(): Faults {
-    const faults = this.#member?.faults ?? nothingWrong;
+  #faults(most?: number): Faults {
+    const faults = this.#member?.faults(most) ?? nothingWrong;
     if (this.#ready || faults.reasons.length > 0 || this.#options.trouble.current.length > 0) return faults;
     return { ...faults, reasons: [{ what: 'start', text: this.#phase || 'starting', passing: true }] };
   }

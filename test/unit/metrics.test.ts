@@ -52,7 +52,7 @@ function metricsOf(peers: readonly PeerRoute[], tell?: (logs: Record<Kind, Troub
   const state = new State({ clock, log, ...logs, activity: new Activity(clock) });
   const status = { peers, refused: [], outside: [] };
   const view = { ...status, watching: true, leases: 0, junk: { count: 0, first: [] } };
-  const faults = { reasons: ownFaults(status), degraded: peerFaults(status), notices: [] };
+  const faults = () => ({ reasons: ownFaults(status), degraded: peerFaults(status), notices: [] });
   state.noteReady();
   state.follow({ faults, summary: undefined, view: () => view });
   state.logFaults();

@@ -56,8 +56,9 @@ async function expectToldEverywhere({ cluster: { clock, log } }: World, host: Si
   const series = text.split('\n').filter((line) => line.startsWith('flannel_trouble{'));
   const lasting = state.snapshot().troubles.filter(({ overMs }) => overMs === undefined);
   const logged = log.lines.filter(({ host: on }) => on === host.name).map(({ message }) => message);
+  // How many more there are is not said where all are named.
   const said = Object.entries(conditions(host)).flatMap(([kind, lines]) =>
-    lines.map((line) => ({ kind, line })),
+    lines.filter((line) => !/^\d+ more /.test(line)).map((line) => ({ kind, line })),
   );
   for (const { kind, line } of said) {
     const trouble = lasting.find((one) => one.kind === kind && one.message === line);
@@ -68,7 +69,8 @@ async function expectToldEverywhere({ cluster: { clock, log } }: World, host: Si
     ).toBe(true);
     expect(state.statusLine()).toContain(line);
   }
-  expect(series).toHaveLength(said.length);
+  const isWhole = Object.values(conditions(host)).every((lines) => lines.length < 6);
+  if (isWhole) expect(series).toHaveLength(said.length);
 }
 
 const FORWARDING = '/proc/sys/net/ipv4/ip_forward';
