@@ -64,8 +64,8 @@ function checkNewRoute(world: World, host: SimHost, route: Route): void {
   const subnet = parseSubnet(dst);
   if (protocol !== routeProtocol || route.type !== 'unicast' || subnet === undefined) return;
   const why = forbidden(host, subnet, gateway ?? '');
-  // An address may come while the message is on its way.
-  const crossed = world.untouchedMs(host) < crossingMs;
+  // An address may come while the message is on its way, or while the host is suspended.
+  const crossed = Math.min(world.untouchedMs(host), world.calmMs(host)) < crossingMs;
   if (why && !crossed) world.violate('6 never programmed', `${host.name} has ${text(route)}, which ${why}`);
   const asked = world.wasAsked(dst, gateway ?? '');
   const agoMs = world.nowMs - (asked?.wentMs ?? world.nowMs);
