@@ -149,7 +149,7 @@ async function describe(
     remedy:
       effect === 'closed'
         ? remedy
-        : `If this is not meant: ${remedy.replace(/^[A-Z]/, (first) => first.toLowerCase())}`,
+        : `If this is not meant, ${remedy.replace(/^[A-Z]/, (first) => first.toLowerCase())}`,
   };
 }
 
@@ -197,12 +197,12 @@ function remedyOf({ table, base, passage, culprits }: Found, mode: FirewallSetti
   const { program, name } = table;
   const { network } = passage;
   if (name.endsWith(' firewalld'))
-    return `firewall-cmd --permanent --zone=trusted --add-source=${network.text} && firewall-cmd --reload`;
+    return `Run: firewall-cmd --permanent --zone=trusted --add-source=${network.text} && firewall-cmd --reload`;
   if (program === 'nft') {
-    return `${nftAccepts(name, base, network)}; put both rules into the file that this table is loaded from (often /etc/nftables.conf), too`;
+    return `Run: ${nftAccepts(name, base, network)}; put both rules into the file that this table is loaded from (often /etc/nftables.conf), too`;
   }
   const option = name === 'filter' ? '' : ` -t ${name}`;
-  const accepts = `${program}${option} -I ${base} -s ${network.text} -j ACCEPT && ${program}${option} -I ${base} -d ${network.text} -j ACCEPT`;
+  const accepts = `Run: ${program}${option} -I ${base} -s ${network.text} -j ACCEPT && ${program}${option} -I ${base} -d ${network.text} -j ACCEPT`;
   const [first] = culprits;
   const jumps = table.chains
     .get(base)

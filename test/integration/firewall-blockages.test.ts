@@ -214,6 +214,8 @@ describe.each(rows)('$what', ({ script, mode = 'iptables', effect, orClosed, pas
     const seen = orClosed === true && found[0]?.effect === 'closed' ? 'closed' : effect;
     expect(found.map((one) => one.effect)).toEqual(seen === undefined ? [] : [seen, seen]);
     if (text !== undefined) for (const one of found) expect(`${one.text}. ${one.remedy}`).toMatch(text);
+    const sentence = /^(Run: |Remove |Start |If this is not meant, (run: |remove |start ))/;
+    for (const { remedy } of found) expect(remedy).toMatch(sentence);
     for (const { remedy } of found) await inA(commandOf(remedy));
     if (effect !== undefined) expect(await look()).toEqual([]);
     for (const family of [4, 6] as const) expect(await packets(family, all), `IPv${family}`).toEqual(all);
@@ -237,7 +239,7 @@ test('firewalld is named, and its zone trusted lets packets pass', async () => {
     passages.map((passage) => ({
       effect: 'closed',
       text: expect.stringContaining('table inet firewalld, chain filter_FWD_public, rule "reject with'),
-      remedy: `firewall-cmd --permanent --zone=trusted --add-source=${passage.network.text} && firewall-cmd --reload`,
+      remedy: `Run: firewall-cmd --permanent --zone=trusted --add-source=${passage.network.text} && firewall-cmd --reload`,
     })),
   );
   await inA('nft delete table inet firewalld');
@@ -250,7 +252,8 @@ test('firewalld is named, and its zone trusted lets packets pass', async () => {
 function commandOf(remedy: string): string {
   const [, removal] = /^Remove the rule \((.*)\), or/.exec(remedy) ?? [];
   return (
-    removal ?? remedy.replace(/^If this is not meant: /, '').replace(/(accept|ACCEPT)(;| \(|,).*$/, '$1')
+    removal ??
+    remedy.replace(/^(If this is not meant, run|Run): /, '').replace(/(accept|ACCEPT)(;| \(|,).*$/, '$1')
   );
 }
 

@@ -51,7 +51,7 @@ describe('a daemon that looks for rules which drop packets', () => {
     await firewall.check();
     expect(firewall.trouble.current).toEqual([]);
     expect(firewall.notices.current).toEqual([
-      expect.stringMatching(/may drop packets .*-p tcp.*If this is not meant: remove the rule /),
+      expect.stringMatching(/may drop packets .*-p tcp.*If this is not meant, remove the rule /),
     ]);
     await operator.change('filter', ['-I FORWARD 1 -s 10.5.0.0/16 -j DROP']);
     await firewall.check();
