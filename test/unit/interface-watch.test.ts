@@ -112,7 +112,7 @@ describe('an address that comes back', () => {
     expect(trouble.current).toEqual([]);
     await clock.advance(60_000);
     expect(trouble.current).toEqual([
-      '192.168.7.1 is gone from eth1, and no other address can be used: no usable interface: no interface has the ' +
+      '192.168.7.1 is gone from eth1, and no other address can be used: no interface has the ' +
         'address 192.168.7.1. There are: eth0 (10.211.55.100/24 10.211.55.200/24), eth1 (no IPv4 address), ' +
         'eth2 (no IPv4 address, down)',
     ]);

@@ -15,8 +15,8 @@ export interface HostInterface {
 export type InterfaceChoice =
   /** `skipped`: why each element before the one that fits does not. */
   | { readonly chosen: HostInterface; readonly skipped: readonly string[] }
-  /** `problem`: one line, what was tried and what exists. */
-  | { readonly problem: string };
+  /** `problem`: one line, what was tried and what exists; `why`: the same for whoever has said already that there is none. */
+  | { readonly problem: string; readonly why: string };
 
 /** Chooses interface and addresses. An element of the wishes that fails is skipped, in favour of the next. */
 export function chooseInterface(host: HostNetwork, wanted: WantedInterface): InterfaceChoice {
@@ -26,9 +26,8 @@ export function chooseInterface(host: HostNetwork, wanted: WantedInterface): Int
     if (typeof choice !== 'string') return { chosen: choice, skipped };
     if (!skipped.includes(choice)) skipped.push(choice);
   }
-  return {
-    problem: `no usable interface: ${skipped.join('; ')}. There are: ${describeHost(host, wanted.families)}`,
-  };
+  const why = `${skipped.join('; ')}. There are: ${describeHost(host, wanted.families)}`;
+  return { problem: `no usable interface: ${why}`, why };
 }
 
 /**
@@ -52,7 +51,8 @@ export function chooseBeside(
     }
   }
   const tried = [...new Set(problems)].join('; ') || 'another interface would fit';
-  return { problem: `${tried}. There are: ${describeHost(host, wanted.families)}` };
+  const why = `${tried}. There are: ${describeHost(host, wanted.families)}`;
+  return { problem: why, why };
 }
 
 /** Whether a link has all these addresses, as far as is known for itself alone. */

@@ -112,7 +112,7 @@ export class InterfaceWatch {
     const gone = familiesText(without(this.#host.addresses, kept));
     trouble.report(
       'interface',
-      `${gone} is gone from ${this.#host.name}, and no other address can be used: ${choice.problem}`,
+      `${gone} is gone from ${this.#host.name}, and no other address can be used: ${choice.why}`,
     );
   }
 
