@@ -92,6 +92,7 @@ const ofTheWay: readonly Row[] = [
     true,
     new RegExp(`^etcd at \\S+: ${gone}$`),
   ],
+  [4, 'Deadline exceeded after 3.001s,waiting for name resolution', 'UNAVAILABLE', true, /does not resolve$/],
   [14, lost(gone), 'UNAVAILABLE', true, new RegExp(`^etcd at \\S+: ${gone}$`)],
   [14, lost('connect ECONNREFUSED ::1:2379'), 'UNAVAILABLE', true, /refused, nothing listens at ::1$/],
   [

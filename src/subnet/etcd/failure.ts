@@ -262,7 +262,8 @@ const connections: readonly Rule[] = [
     verdict: { kind: 'NOT_ETCD', reason: 'what answers there is not etcd (no gRPC)', remedy: wrongPort },
   },
   {
-    pattern: /^Name resolution failed/,
+    // The second: a call ends by its deadline before the resolver has given up.
+    pattern: /^Name resolution failed|waiting for name resolution$/,
     verdict: {
       kind: 'UNAVAILABLE',
       reason: 'the host name does not resolve',
