@@ -84,8 +84,11 @@ async function removeRoutes(
     if (removed > 0) say(`removed our routes: ${removed} of IPv${family}`);
     for (const { dst } of left) {
       const result = results[removable.findIndex((route) => route.dst === dst)];
-      const why = result?.outcome === 'failed' ? `: ${result.message ?? result.errno}` : '';
-      say(`not removed: the route to ${dst}${why}`);
+      if (result?.outcome === 'done') say(`removed, and put back by a daemon that runs: the route to ${dst}`);
+      else
+        say(
+          `not removed: the route to ${dst}${result?.outcome === 'failed' ? `: ${result.message ?? result.errno}` : ''}`,
+        );
     }
     return { found: ours.length > 0, failed: left.length > 0 };
   } catch (error) {

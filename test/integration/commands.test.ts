@@ -391,10 +391,10 @@ test('cleanup finds a daemon whose files lie elsewhere, and takes one of another
   const through = ['unshare', '--net', '--'];
   const apart = await runProgram({ ...bench.daemon.options, argv: elsewhere, through });
   expect(apart).toMatchObject({ code: 0, stderr: [], stdout: ['there is nothing of ours'] });
-  expect(await run(...elsewhere, '--force')).toMatchObject({
-    code: 0,
-    text: expect.stringContaining('removed our routes: 1 of IPv4'),
-  });
+  // The daemon may put it back before anybody can look.
+  expect((await run(...elsewhere, '--force')).text).toMatch(
+    /removed our routes: 1 of IPv4|removed, and put back by a daemon that runs: the route to 172\.20\.1\.0\/24/,
+  );
   await bench.haveRoutes([PEER]);
 });
 
