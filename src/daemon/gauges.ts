@@ -80,7 +80,7 @@ export const gauges: readonly GaugeRow[] = [
   },
   {
     name: 'flannel_peers',
-    help: 'Peers, by the state of their routes; the worse one counts.',
+    help: 'Peers, by the state of their routes: installed, pending (being set), parked (cannot be set), conflict (something else is there); the worse one counts.',
     labels: ['state'],
     read: ({ leases, peers }) =>
       leases === undefined ? undefined : tally(routeStates, [...worstByKey(peers).values()]),
