@@ -1,4 +1,4 @@
-import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type HostPlace, onHost, runFolder } from './host.ts';
 import type { Host } from './netns.ts';
@@ -33,7 +33,11 @@ export class Networkd {
     );
     const udev = folder('udev/data');
     for (const link of ['lo', 'eth0']) writeFileSync(join(udev, `n${await host.linkIndex(link)}`), 'I:1\n');
-    if (dropIn !== undefined) copyFileSync(dropIn, join(folder('systemd/networkd.conf.d'), 'drop-in.conf'));
+    if (dropIn !== undefined) {
+      // Not copied with its mode: a checkout that was made under a strict umask keeps it from networkd's own user.
+      const target = join(folder('systemd/networkd.conf.d'), 'drop-in.conf');
+      writeFileSync(target, readFileSync(dropIn));
+    }
     return new Networkd(onHost(place, ['sh', '-ec', START]));
   }
 
