@@ -6,7 +6,6 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
-  symlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -33,7 +32,11 @@ beforeAll(() => {
     for (const name of ['debian-root.ts', 'process.ts'])
       copyFileSync(join(root, 'test/testbed', name), join(checkout, 'test/testbed', name));
     copyFileSync(join(root, 'package.json'), join(checkout, 'package.json'));
-    symlinkSync(join(root, 'node_modules'), join(checkout, 'node_modules'));
+    const node = join(checkout, `node_modules/node-linux-${process.arch}`);
+    mkdirSync(join(node, 'bin'), { recursive: true });
+    writeFileSync(join(node, 'package.json'), '{ "version": "24.0.0" }');
+    // As `npm ci` leaves it under such a umask.
+    writeFileSync(join(node, 'bin/node'), '', { mode: 0o700 });
   }
   mkdirSync(join(dir, 'bin'));
   for (const [name, script] of Object.entries(TOOLS)) {

@@ -157,7 +157,8 @@ if [ -n "$PACKAGES" ]; then
   umount "$root/proc"
 fi
 if [ -n "$NODE" ]; then
-  cp "$NODE" "$root/usr/local/bin/node"
+  # A checkout that was made under a strict umask has it for its owner alone.
+  install -m 755 "$NODE" "$root/usr/local/bin/node"
   npm install --global --prefix "$root/usr/local" --no-fund --no-audit "$NPM"
   mkdir -p "$root/usr/local/etc"
   printf 'registry=%s\\n' "$NPM_REGISTRY" >"$root/usr/local/etc/npmrc"
