@@ -74,6 +74,37 @@ describe('what happens at the same time', () => {
     },
   );
 
+  it.each(
+    (['append', 'prepend', 'replace'] as const).flatMap((mode) =>
+      [0, 10, 5_000].map((pauseMs) => ({ mode, pauseMs })),
+    ),
+  )(
+    'names the network of a bridge, not a static route that came before it and is gone, and never takes its place: $mode, $pauseMs ms between',
+    async ({ mode, pauseMs }) => {
+      const { clock, kernel } = make();
+      await host.settled(peers);
+      kernel.createLink('br0');
+      const foreign = { dst: first, gateway: '10.211.55.150', linkIndex: host.eth0, protocol: 4 };
+      kernel.addRoute(foreign, mode);
+      await clock.advance(pauseMs);
+      kernel.addAddress('br0', '172.20.1.1/24');
+      await clock.advance(pauseMs);
+      // Ours may have taken its place by now.
+      if (kernel.routes(4).some(({ dst, protocol }) => dst === first && protocol === 4))
+        kernel.deleteRoute(foreign);
+      for (const waitMs of [250, 60_000]) {
+        await clock.advance(waitMs);
+        expect(kernel.routes(4).filter(({ dst }) => dst === first)).toMatchObject([{ protocol: 2 }]);
+        expect(host.state(first)).toBe('conflict: br0 of this host has an address in it (172.20.1.1/24)');
+      }
+      expect(host.own).toEqual(meshed.slice(1));
+      kernel.removeAddress('br0', '172.20.1.1/24');
+      await clock.advance(250);
+      expect(host.own).toEqual(meshed);
+      expect(host.state(first)).toBe('installed');
+    },
+  );
+
   it('leaves another program’s route alone when the kernel refuses the one that is to take its place', async () => {
     const { clock, kernel } = make();
     const dst = '172.20.4.0/24';
