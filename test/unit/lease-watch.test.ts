@@ -134,6 +134,33 @@ describe('the lease watch', () => {
     expect([...host.believed.keys()]).toEqual([b]);
   });
 
+  it.each([
+    ['in one transaction', (all: readonly string[]) => host.etcd.delete(...all)],
+    [
+      'one by one',
+      (all: readonly string[]) => {
+        for (const key of all) host.etcd.delete(key);
+      },
+    ],
+  ])(
+    'ends with what a full list gives when five leases and a junk key come and all go again, one event to a fragment: %s',
+    async (_, remove) => {
+      start({ fragmentEvents: 1 });
+      await host.clock.advance(10);
+      const junk = `${prefix}10.1.1.1-24`;
+      const five = Array.from({ length: 5 }, (__, i) => `${prefix}10.1.${i + 1}.0-24`);
+      host.etcd.put(junk, valueOf('10.0.0.7'));
+      for (const key of five) host.etcd.put(key, valueOf('10.0.0.7'));
+      await host.clock.settle();
+      expect([...host.believed.keys()]).toEqual(five);
+      remove([...five, junk]);
+      await host.clock.advance(5_000);
+      expect(host.believed).toEqual(host.listed);
+      expect(host.believed.size).toBe(0);
+      expect(host.trouble.current).toEqual([]);
+    },
+  );
+
   it('delivers nothing twice after a reconnect', async () => {
     start();
     await host.clock.advance(10);
