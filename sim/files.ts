@@ -60,6 +60,14 @@ export class SimFiles implements Files {
     if (this.#entries.delete(normal)) this.#tell(normal);
   }
 
+  /** Another program has this text in a file's place, or the kernel in a setting's, which needs no room on the disk. */
+  place(path: string, content: string): void {
+    const normal = posix.normalize(path);
+    const { mode } = this.#entries.get(normal) ?? { mode: 0o644 };
+    this.#entries.set(normal, { content, mode });
+    this.#tell(normal);
+  }
+
   async writeInPlace(path: string, content: string): Promise<void> {
     const normal = posix.normalize(path);
     if (this.writeError !== undefined) throw systemError(this.writeError, 'open', path);

@@ -7,6 +7,7 @@ import type { State } from '../src/daemon/state.ts';
 import { parseSubnetEnv } from '../src/daemon/subnet-env.ts';
 import type { Family, PerFamily, Subnet } from '../src/ip/ip.ts';
 import type { Kernel } from '../src/kernel/kernel.ts';
+import type { Commands } from '../src/runtime/commands.ts';
 import type { Files } from '../src/runtime/files.ts';
 import type { Random } from '../src/runtime/random.ts';
 import { TroubleLog } from '../src/runtime/trouble.ts';
@@ -56,6 +57,7 @@ export interface Wrappers {
   readonly kernel?: (inner: Kernel, host: SimHost) => Kernel;
   readonly files?: (inner: Files, host: SimHost) => Files;
   readonly arp?: (inner: Arp, host: SimHost) => Arp;
+  readonly commands?: (inner: Commands, host: SimHost) => Commands;
 }
 
 /** What a host needs of its cluster. */
@@ -169,7 +171,8 @@ export class SimHost {
       notices: new TroubleLog(clock, log),
     };
     const notifier = process.notifier(this.notifier);
-    const parts = { ...outside, notifier, commands: process.commands(this.firewall) };
+    const commands = process.commands(wrappers.commands?.(this.firewall, this) ?? this.firewall);
+    const parts = { ...outside, notifier, commands };
     const daemon = new Daemon(change?.({ ...parts, notifier: this.notifier }) ?? parts, options);
     const controller = new AbortController();
     const ended = requireCapabilities(kernel)

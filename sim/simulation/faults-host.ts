@@ -1,12 +1,12 @@
 import type { SimHost } from '../host.ts';
 import { SeededRandom } from '../random.ts';
 import type { Fault } from './faults.ts';
-import { holderOf } from './oracle.ts';
+import { dockerOptsFile, holderOf, subnetFile } from './oracle.ts';
 import type { World } from './world.ts';
 
 const short = [1, 20_000] as const;
 const long = [1_000, 400_000] as const;
-const written = ['/run/flannel/subnet.env', '/run/docker_opts.env'] as const;
+const written = [subnetFile, dockerOptsFile] as const;
 
 /** What `lease release` does: the keys that carry the host's address go, and their leases. */
 function release({ cluster: { etcd }, kvs }: World, { address }: SimHost): void {

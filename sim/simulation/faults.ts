@@ -1,7 +1,9 @@
 import { addressFaults } from './faults-address.ts';
 import { ownAddressFaults } from './faults-addresses.ts';
 import { etcdFaults } from './faults-etcd.ts';
+import { fileFaults } from './faults-files.ts';
 import { firewallFaults } from './faults-firewall.ts';
+import { forwardingFaults } from './faults-forwarding.ts';
 import { hostFaults } from './faults-host.ts';
 import { kernelFaults } from './faults-kernel.ts';
 import { linkFaults } from './faults-links.ts';
@@ -42,5 +44,7 @@ export const faults: ReadonlyMap<string, Fault> = new Map(
     ...firewallFaults,
     ...addressFaults,
     ...ownAddressFaults,
+    ...fileFaults,
+    ...forwardingFaults,
   }),
 );

@@ -2,7 +2,7 @@ import { isBug } from '../../src/runtime/errors.ts';
 import { occupiedSubnets } from '../../src/subnet/subnet-key.ts';
 import type { SimHost } from '../host.ts';
 import { fitsPools, isContested, isExhausted, leasesOf } from './invariants-leases.ts';
-import { missingRules, selfOf, subnetsPrefix } from './oracle.ts';
+import { missingRules, selfOf, subnetsPrefix, wrongFiles } from './oracle.ts';
 import type { World } from './world.ts';
 
 /** Timers of one daemon; what is more is a leak. */
@@ -63,6 +63,8 @@ export function daemonProblems(world: World): readonly string[] {
     const said = reasons.join('; ');
     const missing = host.notifier.isReady ? missingRules(host) : [];
     if (missing.length > 0) return [`${host.name} lacks firewall rules: ${missing.join(' ')}`];
+    const wrong = ready ? wrongFiles(host) : [];
+    if (wrong.length > 0) return [`${host.name} has files that are wrong: ${wrong.join('; ')}`];
     if (isContested(world, host)) return [];
     if (isStarved(world, host))
       return /no free subnet|uses this host's address/.test(said)

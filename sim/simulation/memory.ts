@@ -83,6 +83,7 @@ export class Memory {
   readonly #active = new Map<SimHost, number>();
   /** Since and until when hosts hear of changes late. */
   readonly #late = new Map<SimHost, { readonly sinceMs: number; readonly untilMs: number }>();
+  readonly #fileChangesMs = new Map<string, readonly number[]>();
   /** How often keys went because their lease ended. */
   expired = 0;
   /** When a backup was restored under the same id last: only a later comparison may tell. */
@@ -177,6 +178,14 @@ export class Memory {
   /** How long nothing has been done to a host or to etcd. */
   calmMs(host: SimHost): number {
     return (this.#active.get(host) ?? 0) > 0 ? 0 : this.nowMs - (this.#disturbedUntilMs.get(host) ?? 0);
+  }
+
+  /** Notes that another program has changed a host's file; returns how often one had done so within the last `withinMs`. */
+  countFileChange({ name }: SimHost, path: string, withinMs: number): number {
+    const file = `${name} ${path}`;
+    const recent = (this.#fileChangesMs.get(file) ?? []).filter((atMs) => this.nowMs - atMs < withinMs);
+    this.#fileChangesMs.set(file, [...recent, this.nowMs]);
+    return recent.length;
   }
 
   /** Notes that a host hears of changes late, until `untilMs`. */

@@ -186,14 +186,6 @@ export const kernelMutants: Readonly<Record<string, () => Wrappers>> = {
         },
       }),
   }),
-  'files are not read': () => ({
-    files: (inner) => ({
-      readText: () => Promise.resolve(undefined),
-      writeAtomic: (...call) => inner.writeAtomic(...call),
-      writeInPlace: (...call) => inner.writeInPlace(...call),
-      watch: (path, onChange) => inner.watch(path, onChange),
-    }),
-  }),
   'routes go when the daemon ends': () => ({
     kernel: (inner, host) =>
       altered(inner, {

@@ -14,6 +14,8 @@ import { prefix, routeProtocol } from '../host.ts';
 // What has to be, told from etcd and the kernel alone and not by the code that is to bring it about.
 
 export const subnetsPrefix = `${prefix}/subnets/`;
+export const subnetFile = '/run/flannel/subnet.env';
+export const dockerOptsFile = '/run/docker_opts.env';
 
 const network: Readonly<Record<Family, Subnet>> = {
   4: parseSubnet('172.20.0.0/16') as Subnet,
@@ -109,7 +111,7 @@ export function selfOf(
   host: SimHost,
   family: Family,
 ): { readonly subnet: Subnet; readonly address: string } | undefined {
-  const text = host.files.peek('/run/flannel/subnet.env') ?? '';
+  const text = host.files.peek(subnetFile) ?? '';
   const name = family === 4 ? 'FLANNEL_SUBNET' : 'FLANNEL_IPV6_SUBNET';
   const line = text.split('\n').find((one) => one.startsWith(`${name}=`));
   const subnet = line === undefined ? undefined : parseSubnet(line.slice(name.length + 1));
@@ -189,6 +191,18 @@ export function missingRules(host: SimHost): readonly string[] {
     (side) => new RegExp(`^-A FLANNEL-FWD ${side} 172.20.0.0/16 .*-j ACCEPT$`, 'm'),
   );
   return [...wanted, /^-A FORWARD .*-j FLANNEL-FWD$/m].filter((rule) => !rule.test(stdout)).map(String);
+}
+
+const subnetEnvPattern =
+  /^FLANNEL_NETWORK=172\.20\.0\.0\/16\nFLANNEL_SUBNET=(172\.20\.\d+\.1\/24)\n(?:FLANNEL_IPV6_NETWORK=fc00::\/48\nFLANNEL_IPV6_SUBNET=fc00:[0-9a-f:]+\/64\n)?FLANNEL_MTU=(\d+)\nFLANNEL_IPMASQ=false\n$/;
+
+/** What of the files for other programs is not as it has to be on a host that is ready. */
+export function wrongFiles({ files, kernel }: SimHost): readonly string[] {
+  const [subnetEnv, dockerOpts] = [files.peek(subnetFile), files.peek(dockerOptsFile)];
+  const [, bridge, mtu] = subnetEnvPattern.exec(subnetEnv ?? '') ?? [];
+  if (Number(mtu) !== kernel.link('eth0').mtu) return [`${subnetFile} is ${JSON.stringify(subnetEnv)}`];
+  const isRight = dockerOpts === `DOCKER_OPTS=" --bip=${bridge} --ip-masq=true --mtu=${mtu}"\n`;
+  return isRight ? [] : [`${dockerOptsFile} is ${JSON.stringify(dockerOpts)} for ${bridge} and ${mtu}`];
 }
 
 /** Whether a destination is a subnet of the cluster's network as flanneld leases them. */
