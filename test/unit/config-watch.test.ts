@@ -141,7 +141,7 @@ describe('ConfigWatch', () => {
     );
     await edit('{');
     expect(notices.current.join()).toMatch(/cannot be used: it is not a JSON object/);
-    expect(notices.current.join()).toMatch(/\}\. This host goes on/);
+    expect(notices.current.join()).toMatch(/to its end\. This host goes on/);
     expect(notices.current.join()).not.toContain('..');
   });
 

@@ -97,7 +97,8 @@ function outcomeOf({ change, daemon, other }: Case): Outcome {
   const isForgotten = isBooted || daemon === 'the daemon is down and subnet.env goes';
   if (change.endsWith('is added')) return { subnet: 'its own', leasedAt: old };
   const unusable = isForgotten ? 'none' : 'its own';
-  if (change === 'it is removed') return { subnet: unusable, leasedAt: old, says: /no usable interface/ };
+  if (change === 'it is removed')
+    return { subnet: unusable, leasedAt: old, says: /no (usable interface|other address can be used)/ };
   const isBack = change === 'it is replaced for half a minute';
   // An address that another host has is no way to this one: it takes nothing, and says so.
   if (isAlive(other) && !isBack && change !== EXCHANGED)
