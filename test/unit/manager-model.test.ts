@@ -217,10 +217,17 @@ function noteKeys({ world, keys }: World): void {
   }
 }
 
-/** A stranger has a key of this host's first IPv4 subnet, or the key it was seen with last. */
+/** A stranger has a key of this host's first IPv4 subnet, the key it was seen with last, or one with the IPv6 half of that. */
 function isUsurped({ strangers, first, keys }: World, host: LeaseHost): boolean {
   const own = prefix + (first.get(host) ?? '').replace('/', '-');
-  return [...strangers.keys()].some((key) => key.startsWith(own) || key === keys.get(host));
+  const half = ipv6Of(keys.get(host));
+  return [...strangers.keys()].some(
+    (key) => key.startsWith(own) || key === keys.get(host) || (half !== undefined && ipv6Of(key) === half),
+  );
+}
+
+function ipv6Of(key = ''): string | undefined {
+  return parseSubnetKey(prefix, key)?.ipv6?.text;
 }
 
 async function tolerateRepeatedCompaction(run: Step, state: World): Promise<void> {
@@ -241,7 +248,7 @@ function expectStrangersUntouched({ world, strangers }: World): void {
  * for its IPv6.
  */
 function isOvertaken({ world, first, keys }: World, host: LeaseHost): boolean {
-  const ipv6Own = parseSubnetKey(prefix, keys.get(host) ?? '')?.ipv6?.text ?? 'none';
+  const ipv6Own = ipv6Of(keys.get(host)) ?? 'none';
   return world.hosts.some(
     (other) =>
       other !== host && (ipv4Of(other.held) === first.get(host) || other.held?.endsWith(` ${ipv6Own}`)),
