@@ -21,8 +21,8 @@ export function statusText(view: StatusView): string {
     .join('\n');
 }
 
-/** The summary says where the boot stands; later it is what the lines below say. */
-function stateText({ ready, degraded, summary, lastSync }: StatusView): string {
+/** Whether the daemon is ready. The summary says where the boot stands; later it is what other lines say. */
+export function stateText({ ready, degraded, summary, lastSync }: StatusView): string {
   if (!ready) return lastSync === null ? `not ready: ${summary}` : 'not ready';
   return degraded.length === 0 ? 'ready' : 'ready, degraded';
 }

@@ -75,10 +75,10 @@ test('a lease cannot take the way to an etcd that is given by name', async () =>
   await put('10.77.0.0/28');
   await put('172.20.1.0/24');
   await haveRoutes('172.20.1.0/24');
-  const told = daemon.logs.filter(({ msg = '' }) =>
-    /10\.77\.0\.0[/-]28.*contains 10\.77\.0\.5, the address of an etcd endpoint/.test(msg),
-  );
-  expect(told).toHaveLength(1);
+  const isTold = ({ msg = '' }) =>
+    /10\.77\.0\.0[/-]28.*contains 10\.77\.0\.5, the address of an etcd endpoint/.test(msg);
+  await daemon.waitForLog(isTold);
+  expect(daemon.logs.filter(isTold)).toHaveLength(1);
 });
 
 test('when the other address of etcd is needed, and a lease has taken it, the way there is given back', async () => {

@@ -1,5 +1,5 @@
 import { bridgeName } from '../../backend/hostgw/pool-overlap.ts';
-import { duration } from '../status-text.ts';
+import { duration, stateText } from '../status-text.ts';
 import type { PeerStatus, StatusView } from '../status-view.ts';
 import { type Finding, note, ok, problem } from './finding.ts';
 
@@ -61,8 +61,7 @@ export function daemonFindings(answer: DaemonAnswer, listed?: string): readonly 
   if ('silent' in answer) return [note(answer.silent, silenceRemedy(answer))];
   const { version, startedAt, now, ready, degraded } = answer.view;
   const up = duration((Date.parse(now) - Date.parse(startedAt)) / 1000);
-  const state = ready ? (degraded.length === 0 ? 'ready' : 'ready, degraded') : 'not ready';
-  const runs = `the daemon runs (flanneld-ts ${version}, up ${up}) and is ${state}`;
+  const runs = `the daemon runs (flanneld-ts ${version}, up ${up}) and is ${stateText(answer.view)}`;
   const told = linesOf(answer.view, listed).filter(({ isSeenAs }) => isSeenAs === undefined);
   return [
     ready && degraded.length === 0 ? ok(runs) : note(runs),
