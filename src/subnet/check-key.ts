@@ -45,15 +45,16 @@ export async function checkKey(
   if (namesAnother(addresses, kv.value) && !isOwnWrite(options, own, kv))
     return { result: 'contested', by: kv };
   if (isSpoiltAnother(options, own, kv)) return { result: 'contested', by: kv };
-  // A key of ours that was never confirmed, because an answer was lost: does it overlap an older one? Then it goes.
-  const unconfirmed = grants.isUnused(kv.lease);
-  const overlapping = unconfirmed ? await findOverlaps(options, own.subnets, signal) : [];
+  const { nextMove } = options;
+  // A key of ours that was never confirmed, because an answer was lost: does it overlap an older one? Then it goes. Likewise one that
+  // was taken beside another under an address which turns out not to be this host's any more.
+  const isDoubtful = grants.isUnused(kv.lease) || nextMove !== undefined;
+  const overlapping = isDoubtful ? await findOverlaps(options, own.subnets, signal) : [];
   const older = overlapping.find(
     (other) => other.createRevision < kv.createRevision && !isOfThisHost(options, other),
   );
   if (older) return { result: 'contested', by: older };
   grants.use(kv.lease);
-  const { nextMove } = options;
   const kept =
     nextMove !== undefined && (nextMove.atOnce || isAskedFor(own, kv))
       ? await move(options, kv, nextMove.target, signal)
@@ -157,7 +158,11 @@ async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal)
   return by === undefined ? again : { result: 'contested', by };
 }
 
-/** Whether a key is this host's own, as its value says or, when it names an address from before, the lease granted here. */
-function isOfThisHost({ addresses, grants, subnetsPrefix }: CheckOptions, kv: KeyValue): boolean {
-  return grants.isOurs(kv.lease) || isOwnKey(addresses, subnetsPrefix, kv);
+/**
+ * Whether a key is this host's own, as its value says or, when it names an address from before, the lease granted here. During a
+ * move an address says nothing: the former one may have another host by now, the new one still.
+ */
+function isOfThisHost({ addresses, nextMove, grants, subnetsPrefix }: CheckOptions, kv: KeyValue): boolean {
+  const named = nextMove === undefined ? [addresses] : [addresses, nextMove.target];
+  return grants.isOurs(kv.lease) || named.every((one) => isOwnKey(one, subnetsPrefix, kv));
 }

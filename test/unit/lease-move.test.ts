@@ -414,6 +414,29 @@ describe('L6: hosts that exchange their addresses', () => {
   }, 30_000);
 });
 
+it('L6: a host that was suspended and has another address by then gives way to who has taken its subnet and its address', async () => {
+  const host = await started(dual);
+  const { key = '' } = host.manager.lease ?? {};
+  const taken = key.replace(/&.*/, '&fc00:1:0:99::-64');
+  const lease = world.etcd.grant(86_400);
+  world.etcd.delete(key);
+  world.etcd.put(taken, valueOf(ip, 'fd00::99'), lease);
+  await world.clock.advance(1_000);
+  // As long as it has the address nothing tells that key from one of its own.
+  expect(world.kvs.map((kv) => kv.key).toSorted()).toEqual([key, taken].toSorted());
+  host.manager.moveTo({ ipv4: newIp, ipv6: 'fd00::1' });
+  await world.clock.advance(10_000);
+  expect(host.manager.state).toBe('contested');
+  expect(host.trouble.current.join()).toContain(`now belongs to ${ip} (${taken})`);
+  expect(world.kvs).toMatchObject([{ key: taken, lease }]);
+  world.etcd.delete(taken);
+  await world.clock.advance(10_000);
+  expect(host.manager.state).toBe('held');
+  expect(world.kvs).toMatchObject([{ key, value: valueOf(newIp, 'fd00::1') }]);
+  expect(host.trouble.current).toEqual([]);
+  expect(world.idleLeases).toEqual([lease]);
+});
+
 it('L6: a move that etcd was away for is made soon after etcd is back', async () => {
   const host = await started();
   world.etcd.cut(host.name);
