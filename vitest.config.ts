@@ -39,7 +39,8 @@ export default defineConfig({
           include: ['test/simulation/**/*.test.ts'],
           setupFiles,
           fileParallelism: false,
-          testTimeout: 180_000,
+          // Half a minute on two cores of its own; it ends what hangs, beside other runs, too.
+          testTimeout: 600_000,
         },
       },
       { test: { name: 'contract', include: ['test/contract/**/*.real.test.ts'], ...onRealParts } },
