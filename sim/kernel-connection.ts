@@ -111,7 +111,10 @@ export class SimKernelConnection implements Kernel, RouteFinder {
       if (errno !== undefined) throw new KernelError(errno, `dump failed: ${errno}`);
       const entries = read();
       const slowMs = faults.takeSlowDumpMs();
-      if (slowMs !== undefined) await clock?.sleep(slowMs, signal);
+      if (slowMs !== undefined && clock !== undefined) {
+        this.#kernel.slowDumpUntilMs = clock.monotonic() + slowMs;
+        await clock.sleep(slowMs, signal);
+      }
       if (!faults.takeInterruption()) return entries;
     }
     throw new KernelError('EINTR', `the table changed during each of ${MAX_DUMP_ATTEMPTS} dumps`);

@@ -181,8 +181,9 @@ export class World extends Memory {
     const wentDownMs = this.nowMs;
     return () => {
       const backMs = this.nowMs;
-      // What the kernel is about to refuse is waited with.
-      if (!rested || host.kernel.faults.pending.length > 0) return;
+      // What the kernel is about to refuse, or still tells, is waited with.
+      const { faults, slowDumpUntilMs } = host.kernel;
+      if (!rested || faults.pending.length > 0 || slowDumpUntilMs > backMs) return;
       this.later(repairMs, () => {
         const disturbed = host.notifier !== notifier || !host.running || host.clock.suspended;
         if (disturbed || this.untouchedMs(host) < this.nowMs - backMs) return;
