@@ -32,6 +32,7 @@ const importerOf: Readonly<Record<string, string>> = {
   pino: 'daemon',
   'prom-client': 'daemon',
   'pino-pretty': 'daemon',
+  re2js: 'daemon',
   yargs: 'daemon',
 };
 

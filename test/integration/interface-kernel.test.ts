@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { SimLog } from '../../sim/log.ts';
 import { chooseInterface, type HostInterface } from '../../src/daemon/interface/choose-interface.ts';
+import { loadGoRegexp } from '../../src/daemon/interface/go-regexp.ts';
 import { readHostNetwork, type WantedInterface } from '../../src/daemon/interface/host-network.ts';
 import { InterfaceWatch } from '../../src/daemon/interface/interface-watch.ts';
 import { systemClock } from '../../src/daemon/system-clock.ts';
@@ -171,6 +172,7 @@ describe('both families', () => {
       ...first,
       ipv6: publicIPv6,
     });
+    await loadGoRegexp();
     expect(await addressesOf({ families, ifaceRegexes: [':?100$'] })).toEqual({ ...first, ipv6: publicIPv6 });
     expect(await addressesOf({ families, ifaceCanReach: '203.0.113.1' })).toEqual(first);
     expect(await addressesOf({ families, ifaceCanReach: '2001:db8::1' })).toMatchObject({ ipv4: first.ipv4 });

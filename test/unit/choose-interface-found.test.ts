@@ -1,8 +1,11 @@
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { chooseInterface } from '../../src/daemon/interface/choose-interface.ts';
+import { loadGoRegexp } from '../../src/daemon/interface/go-regexp.ts';
 import { both, choose, makeHost, noNat, noInterface as none, type Row, wishes } from './interface-host.ts';
 
 const chosen100 = 'eth0 10.211.55.100 1450';
+
+beforeAll(loadGoRegexp);
 
 describe('iface-regex', () => {
   it.each<Row>([
@@ -25,7 +28,7 @@ describe('iface-regex', () => {
     [
       'a bad one is skipped',
       { ifaceRegexes: ['eth(?=1)', 'eth1'] },
-      'eth1 192.168.7.1 1500; --iface-regex=eth(?=1) cannot be used: Go has no lookahead or lookbehind: (?=',
+      'eth1 192.168.7.1 1500; --iface-regex=eth(?=1) cannot be used: invalid or unsupported Perl syntax (Go has no lookahead or lookbehind): (?=',
     ],
     ['empty: the default route’s interface', { ifaceRegexes: [''] }, chosen100],
     [

@@ -1,7 +1,9 @@
 import { performance } from 'node:perf_hooks';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
-import { compileGoRegexp, GoRegexpError } from '../../src/daemon/interface/go-regexp/go-regexp.ts';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { compileGoRegexp, GoRegexpError, loadGoRegexp } from '../../src/daemon/interface/go-regexp.ts';
+
+beforeAll(loadGoRegexp);
 
 /** Pattern, texts it matches, texts it does not: all tried with Go 1.26's regexp.MatchString. */
 const means: readonly (readonly [pattern: string, yes: readonly string[], no: readonly string[]])[] = [
@@ -87,22 +89,22 @@ describe('a pattern that Go refuses is refused by name', () => {
     ['[a-\\d]', 'invalid escape sequence: \\d'],
     ['[[:number:]]', 'invalid character class range: [:number:]'],
     ['\\p{Klingon}', 'invalid character class range: \\p{Klingon}'],
-    ['(?=a)', 'Go has no lookahead or lookbehind: (?='],
-    ['(?!a)', 'Go has no lookahead or lookbehind: (?!'],
-    ['(?<=a)', 'Go has no lookahead or lookbehind: (?<='],
-    ['(?<!a)', 'Go has no lookahead or lookbehind: (?<!'],
+    ['(?=a)', 'invalid or unsupported Perl syntax (Go has no lookahead or lookbehind): (?='],
+    ['(?!a)', 'invalid or unsupported Perl syntax (Go has no lookahead or lookbehind): (?!'],
+    ['(?<=a)', 'invalid named capture (Go has no lookahead or lookbehind): (?<=a)'],
+    ['(?<!a)', 'invalid named capture (Go has no lookahead or lookbehind): (?<!a)'],
     ['(a)\\1', 'invalid escape sequence (Go has no backreferences): \\1'],
     ['(?<n>a)\\k<n>', 'invalid escape sequence (Go has no backreferences): \\k'],
     ['a\\Z', 'invalid escape sequence (use \\z for the end of the text): \\Z'],
     ['\\u0041', 'invalid escape sequence (use \\x{…}): \\u'],
-    ['\\x{110000}', 'invalid escape sequence: \\x{110000}'],
+    ['\\x{110000}', 'invalid escape sequence: \\x{110000'],
     ['\\é', 'invalid escape sequence: \\é'],
     ['a\\', 'trailing backslash at end of expression: a\\'],
-    ['(?x)a', 'invalid or unsupported Perl syntax: (?x)'],
-    ['(?>a)', 'invalid or unsupported Perl syntax: (?>a)'],
-    ['(?P<n>a)(?P<n>b)', 'duplicate capture group name: (?P<n>b)'],
-    ['(?P<a b>c)', 'invalid named capture: (?P<a b>c)'],
-    [`${'('.repeat(1_100)}a`, `expression nests too deeply: ${'('.repeat(40)}…`],
+    ['(?x)a', 'invalid or unsupported Perl syntax: (?x'],
+    ['(?>a)', 'invalid or unsupported Perl syntax: (?>'],
+    ['(?P<n>a)(?P<n>b)', 'duplicate capture group name: n'],
+    ['(?P<a b>c)', 'invalid named capture: (?P<a b>'],
+    [`${'('.repeat(1_100)}a${')'.repeat(1_100)}`, `expression nests too deeply: ${'('.repeat(40)}…`],
   ])('%s', (pattern, message) => {
     expect(refusal(pattern)).toBe(message);
   });
@@ -118,10 +120,6 @@ function refusal(pattern: string): string | undefined {
     throw error;
   }
 }
-
-it('a pattern that is too long when its counts are written out is refused', () => {
-  expect(() => compileGoRegexp('(abcdefghij){1000}'.repeat(20))).toThrow('expression too large');
-});
 
 it('patterns that a backtracking engine never comes to an end with take no time', () => {
   const address = '2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff';

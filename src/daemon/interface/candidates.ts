@@ -1,7 +1,7 @@
 import { canonicalAddress, type Family, type PerFamily, parseAddress } from '../../ip/ip.ts';
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import { excerpt } from '../../runtime/excerpt.ts';
-import { compileGoRegexp, type GoRegexp, GoRegexpError } from './go-regexp/go-regexp.ts';
+import { compileGoRegexp, type GoRegexp, GoRegexpError } from './go-regexp.ts';
 import { fieldOf, type HostNetwork, type WantedInterface } from './host-network.ts';
 import { isLinkLocal, isUsable, unsettled, usableAddresses } from './usable-addresses.ts';
 

@@ -1,4 +1,5 @@
 import { nearestTo } from '../../runtime/nearest.ts';
+import { loadGoRegexp } from '../interface/go-regexp.ts';
 import {
   type Command,
   daemonCommand,
@@ -51,6 +52,7 @@ export async function parseOptions(line: CommandLine): Promise<ParsedCommand> {
   if (command === helpCommand) return { command: 'help', text: await helpText(helpTopic(argv, words)) };
   if (command.read === undefined || settings.optional(flags.version) === true)
     return { command: 'version', text: `flanneld-ts ${VERSION}` };
+  if (settings.sourceOf(flags.ifaceRegex) !== undefined) await loadGoRegexp();
   const [text] = words;
   const warnings: string[] = command.likeDaemon ? [...unknownVariables(env)] : [];
   if (service !== undefined)

@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import { canonicalAddress, type Family, parseAddress } from '../../ip/ip.ts';
-import { compileGoRegexp, GoRegexpError } from '../interface/go-regexp/go-regexp.ts';
+import { compileGoRegexp, GoRegexpError } from '../interface/go-regexp.ts';
 import { InvalidValue } from './errors.ts';
 import { parseDecimalInteger, parseGoBoolean, parseGoInteger } from './go-flags.ts';
 
@@ -10,7 +10,7 @@ export function anyText(text: string): string {
   return text;
 }
 
-/** A regular expression in Go's syntax, as given. */
+/** A regular expression in Go's syntax, as given; the engine has to be loaded. */
 export function goRegexp(text: string): string {
   try {
     compileGoRegexp(text);
