@@ -1,12 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { UsageError } from '../../src/daemon/options/errors.ts';
-import {
-  parseDecimalInteger,
-  parseGoBoolean,
-  parseGoInteger,
-  splitFlags,
-} from '../../src/daemon/options/go-flags.ts';
+import { parseGoBoolean, parseInteger, splitFlags } from '../../src/daemon/options/go-flags.ts';
 
 const kindOf = (name: string) => (name.startsWith('bool') ? ('boolean' as const) : ('value' as const));
 const split = (...argv: string[]) => splitFlags(argv, kindOf);
@@ -106,7 +101,7 @@ describe('Go booleans', () => {
   });
 });
 
-describe('Go integers with base 0', () => {
+describe('integers', () => {
   it.each([
     ['0', 0],
     ['60', 60],
@@ -114,68 +109,14 @@ describe('Go integers with base 0', () => {
     ['-60', -60],
     ['-0', 0],
     ['0x10', 16],
-    ['0XfF', 255],
-    ['-0x10', -16],
-    ['010', 8],
-    ['00', 0],
-    ['0o17', 15],
-    ['0O17', 15],
-    ['0b101', 5],
-    ['0B1', 1],
-    ['1_000', 1000],
-    ['0x_ff', 255],
-    ['0_7', 7],
-    ['9007199254740991', Number.MAX_SAFE_INTEGER],
-    ['-9223372036854775808', -(2 ** 63)],
+    ['-0XfF', -255],
+    ['999999999999999', 999_999_999_999_999],
   ])('reads %s as %d', (text, value) => {
-    expect(parseGoInteger(text)).toBe(value);
+    expect(parseInteger(text)).toBe(value);
   });
 
-  it.each([
-    '',
-    ' 1',
-    '1 ',
-    '+',
-    '-',
-    '--1',
-    '08',
-    '0x',
-    '0b2',
-    '0o8',
-    '0xg',
-    '1__0',
-    '_1',
-    '1_',
-    '1e3',
-    '1.0',
-    '٣',
-    '9223372036854775808',
-  ])('refuses %j', (text) => {
-    expect(parseGoInteger(text)).toBeUndefined();
-  });
-
-  it('reads every safe integer in every base', () => {
-    fc.assert(
-      fc.property(fc.nat({ max: Number.MAX_SAFE_INTEGER }), (value) => {
-        expect(parseGoInteger(String(value))).toBe(value);
-        expect(parseGoInteger(`0x${value.toString(16)}`)).toBe(value);
-        expect(parseGoInteger(`0${value.toString(8)}`)).toBe(value);
-        expect(parseGoInteger(`-0b${value.toString(2)}`)).toBe(value === 0 ? 0 : -value);
-      }),
-    );
-  });
-});
-
-describe('decimal integers of -v', () => {
-  it.each([
-    ['10', 10],
-    ['010', 10],
-    ['-1', -1],
-    ['+2', 2],
-  ])('reads %s as %d', (text, value) => {
-    expect(parseDecimalInteger(text)).toBe(value);
-  });
-  it.each(['', '0x10', '1_0', '1.5', 'a'])('refuses %j', (text) => {
-    expect(parseDecimalInteger(text)).toBeUndefined();
-  });
+  it.each(['', ' 1', '1 ', '+', '--1', '010', '0b1', '0o7', '1_000', '1e3', '1.0', '٣', '9'.repeat(16)])(
+    'refuses %j',
+    (text) => expect(parseInteger(text)).toBeUndefined(),
+  );
 });

@@ -88,30 +88,12 @@ export function parseGoBoolean(text: string): boolean | undefined {
   return FALSE.has(text) ? false : undefined;
 }
 
-/** Go's literals: an underscore only between digits, or between the base's prefix and a digit. */
-const GO_INTEGER = /^([+-]?)(?:0[xX](?:_?[\da-fA-F])+|0[bB](?:_?[01])+|0[oO]?(?:_?[0-7])+|0|[1-9](?:_?\d)*)$/;
-const INT64_MAX = 2n ** 63n - 1n;
-
 /**
- * An integer as Go's flag.Int reads it (strconv.ParseInt with base 0): `0x10`, `0b11`, `0o17`; a leading 0 is octal; `1_000`.
- * Undefined for anything else and beyond 64 bits; beyond 2^53 the nearest number.
+ * An integer, decimal or as `0x10`; undefined for anything else. Of the literals of Go that flanneld reads too, `1_000` and `010` (8)
+ * are refused: nobody is known to write them, and one who writes 010 means ten.
  */
-export function parseGoInteger(text: string): number | undefined {
-  const match = GO_INTEGER.exec(text);
-  if (match === null) return undefined;
-  const digits = text.slice(match[1]?.length ?? 0).replaceAll('_', '');
-  // BigInt knows the prefixes of JavaScript only, so Go's bare leading 0 gets the one that means the same.
-  return withSign(match[1], BigInt(digits.replace(/^0(?=[0-7])/, '0o')));
-}
-
-/** An integer in base 10 as klog's `-v` reads it (strconv.ParseInt with base 10): a leading 0 means nothing. */
-export function parseDecimalInteger(text: string): number | undefined {
-  const match = /^([+-]?)(\d+)$/.exec(text);
-  return match === null ? undefined : withSign(match[1], BigInt(match[2] ?? ''));
-}
-
-function withSign(sign: string | undefined, magnitude: bigint): number | undefined {
-  const limit = sign === '-' ? INT64_MAX + 1n : INT64_MAX;
-  if (magnitude > limit) return undefined;
-  return sign === '-' && magnitude !== 0n ? -Number(magnitude) : Number(magnitude);
+export function parseInteger(text: string): number | undefined {
+  const [, sign, digits = ''] = /^([+-]?)(0|[1-9]\d{0,14}|0[xX][\da-fA-F]{1,12})$/.exec(text) ?? [];
+  if (digits === '') return undefined;
+  return sign === '-' && Number(digits) > 0 ? -Number(digits) : Number(digits);
 }

@@ -2,7 +2,7 @@ import { isIP } from 'node:net';
 import { canonicalAddress, type Family, parseAddress } from '../../ip/ip.ts';
 import { compileGoRegexp, GoRegexpError } from '../interface/go-regexp.ts';
 import { InvalidValue } from './errors.ts';
-import { parseDecimalInteger, parseGoBoolean, parseGoInteger } from './go-flags.ts';
+import { parseGoBoolean, parseInteger } from './go-flags.ts';
 
 // The parsers of single values. Each takes the text as given and throws InvalidValue, which says what is allowed.
 
@@ -32,10 +32,10 @@ export function boolean(text: string): boolean {
   return value;
 }
 
-/** A parser for an integer in Go's base-0 syntax from `lowest` to `highest`; `why` explains the range. */
+/** A parser for an integer from `lowest` to `highest`; `why` explains the range. */
 export function integer(lowest: number, highest: number, why = ''): (text: string) => number {
   return (text) => {
-    const value = parseGoInteger(text);
+    const value = parseInteger(text);
     if (value === undefined || value < lowest || value > highest) {
       throw new InvalidValue(`must be an integer from ${lowest} to ${highest}${why}`);
     }
@@ -45,14 +45,14 @@ export function integer(lowest: number, highest: number, why = ''): (text: strin
 
 /** A time in whole seconds, as long as one likes. */
 export function seconds(text: string): number {
-  const value = parseGoInteger(text);
+  const value = parseInteger(text);
   if (value === undefined || value < 1) throw new InvalidValue('must be a number of seconds, at least 1');
   return value;
 }
 
 /** A TCP port; 0 or less switches off, as with flanneld, and is returned as 0. */
 export function portOrOff(text: string): number {
-  const value = parseGoInteger(text);
+  const value = parseInteger(text);
   if (value === undefined || value > 65_535) {
     throw new InvalidValue('must be a port from 1 to 65535, or 0 to switch it off');
   }
@@ -61,17 +61,16 @@ export function portOrOff(text: string): number {
 
 /** A TCP port. */
 export function port(text: string): number {
-  const value = parseGoInteger(text);
+  const value = parseInteger(text);
   if (value === undefined || value < 1 || value > 65_535)
     throw new InvalidValue('must be a port from 1 to 65535');
   return value;
 }
 
-/** klog's verbosity: decimal, 32 bits. */
+/** klog's verbosity: 32 bits. */
 export function verbosity(text: string): number {
-  const value = parseDecimalInteger(text);
-  if (value === undefined || Math.abs(value) > 2 ** 31 - 1)
-    throw new InvalidValue('must be a decimal integer');
+  const value = parseInteger(text);
+  if (value === undefined || Math.abs(value) > 2 ** 31 - 1) throw new InvalidValue('must be an integer');
   return value;
 }
 
