@@ -18,7 +18,7 @@ export interface StatusView {
   readonly notices: readonly string[];
   /** Null: not had yet. */
   readonly lease: LeaseStatus | null;
-  /** Whether changes of the leases arrive. */
+  /** Whether the watch of the leases is up. */
   readonly watching: boolean;
   /** How many leases of the cluster can be read; null before they have been listed. */
   readonly leases: number | null;

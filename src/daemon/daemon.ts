@@ -87,7 +87,7 @@ export class Daemon {
       await firstOf<void>(signal, (inner) => [watch.run(inner), membership.run(inner)]);
       this.#parts.log.info(
         { event: 'begin-again' },
-        'configuration or interface changed before a subnet was had; beginning again',
+        'configuration or interface changed before a subnet was acquired; starting over',
       );
     }
   }

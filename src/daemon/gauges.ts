@@ -32,7 +32,7 @@ export const gauges: readonly GaugeRow[] = [
   },
   {
     name: 'flannel_troubles',
-    help: 'Troubles of now: the reasons that /readyz gives.',
+    help: 'Current problems: the reasons that /readyz gives.',
     read: ({ reasons }) => reasons.length,
   },
   {
@@ -109,7 +109,7 @@ export const gauges: readonly GaugeRow[] = [
   },
   {
     name: 'flannel_lease_watch_up',
-    help: 'Whether changes of the leases arrive.',
+    help: 'Whether the watch of the leases is up.',
     read: ({ watching }) => Number(watching),
   },
   {

@@ -43,13 +43,13 @@ const counters: readonly CounterRow[] = [
   },
   {
     name: 'flannel_relists_total',
-    help: 'How often all leases were listed again, by reason: history was compacted, or is another one.',
+    help: 'How often all leases were listed again, by reason: the history in etcd was compacted, or replaced by a restore.',
     label: 'reason',
     counted: 'relist',
   },
   {
     name: 'flannel_leases_skipped_total',
-    help: 'How often a key or a value was met that is no lease.',
+    help: 'Keys and values met that are not valid leases.',
     counted: 'lease-skipped',
   },
 ];

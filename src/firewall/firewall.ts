@@ -175,7 +175,7 @@ export class Firewall {
       .filter(([, repairs]) => repairs >= fightChecks)
       .map(([{ name }]) => name);
     if (fights.length === 0) {
-      trouble.clear('firewall-fight', 'the firewall rules stay as they were put');
+      trouble.clear('firewall-fight', 'the firewall rules are stable again');
     } else {
       trouble.report(
         'firewall-fight',

@@ -65,6 +65,6 @@ export function isMissing(error: unknown): boolean {
 function remedyFor({ code }: CommandError, program: string): string {
   const packageName = program === 'nft' ? 'nftables' : 'iptables';
   return code === 'COMMAND_MISSING'
-    ? `Install the package ${packageName}, or make the firewall's other mode the network's (EnableNFTables).`
+    ? `Install the package ${packageName}, or switch the mode with EnableNFTables in the network configuration.`
     : 'It is tried again.';
 }

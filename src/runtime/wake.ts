@@ -8,7 +8,7 @@ export class Wake {
   #pending = false;
   readonly #waiting = new Set<() => void>();
 
-  /** Wakes everybody who waits; when nobody does, the next one to wait. */
+  /** Wakes all who wait; when nobody does, the next one to wait. */
   wake(): void {
     this.#pending = this.#waiting.size === 0;
     for (const onWake of this.#waiting) onWake();

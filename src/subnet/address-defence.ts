@@ -60,7 +60,7 @@ export class AddressDefence {
     this.#note(nowMs);
     options.log.info(
       { event: 'probe-answered', key },
-      `somebody asked whether the lease ${key} is held: answered`,
+      `answered a host that asked whether the lease ${key} is held`,
     );
     if (this.#touches >= reportedTouches) this.#report(options, key);
     return modRevision ?? own.modRevision;

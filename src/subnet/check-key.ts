@@ -111,7 +111,7 @@ function noteLease({ log, grants }: CheckOptions, { key, leaseId: before }: OwnL
   if (after === before) return;
   log.warn(
     { event: 'lease-changed', key, before, after },
-    `the own lease ${key} hangs on another etcd lease now`,
+    `the own lease ${key} is now attached to a different etcd lease`,
   );
   grants.release(before);
 }

@@ -103,9 +103,9 @@ export class ConfigWatch {
 
   /** What there is to say about the configuration that etcd holds; undefined when it is the one in use. */
   #judge(text: string | undefined): string | undefined {
-    const goesOn = 'This host goes on with the configuration it was started with';
+    const goesOn = 'This host keeps using the configuration it was started with';
     if (text === undefined) {
-      return `the network configuration ${this.#key} was deleted. ${goesOn}; a restarted one waits until there is one again`;
+      return `the network configuration ${this.#key} was deleted. ${goesOn}; after a restart it waits until there is one again`;
     }
     try {
       const changes = configChanges(this.#options.config, parseNetworkConfig(text));
@@ -113,7 +113,7 @@ export class ConfigWatch {
       return `the network configuration ${this.#key} was changed: ${changes.join(', ')}. ${goesOn}; restart the daemon to apply it`;
     } catch (error) {
       if (!(error instanceof NetworkConfigError)) throw error;
-      return `the network configuration ${this.#key} was changed and cannot be used: ${explanationOf(error)} ${goesOn}; a restarted one waits until it is mended`;
+      return `the network configuration ${this.#key} was changed and cannot be used: ${explanationOf(error)} ${goesOn}; after a restart it waits until the configuration is fixed`;
     }
   }
 }

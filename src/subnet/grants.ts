@@ -117,7 +117,7 @@ export class Grants {
   }
 
   /**
-   * Before the process ends: revokes what is unused, as far as etcd answers within two seconds, and fails never. A lease
+   * Before the process ends: revokes what is unused, as far as etcd answers within two seconds; never fails. A lease
    * that `key` carries is in use, although we may not have heard so.
    */
   async tidy(clock: Clock, log: Logger, key?: string): Promise<void> {

@@ -35,5 +35,5 @@ export function carriesAny({ ipv4, ipv6 }: PerFamily<string>, { value }: Lease):
 /** Whom a value names, for a message. */
 export function holderText(rawValue: string): string {
   const value: Partial<LeaseValue> = parseLeaseValue(rawValue) ?? {};
-  return value.publicIP ?? value.publicIPv6 ?? 'a host that cannot be told';
+  return value.publicIP ?? value.publicIPv6 ?? 'an unidentified host';
 }

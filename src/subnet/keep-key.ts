@@ -41,7 +41,7 @@ export async function keepKey(
     leaseBefore: kv.lease,
     lease: leaseId,
   };
-  options.log.warn({ event: 'lease-rewritten', ...fields }, `the own lease ${kv.key} was put right`);
+  options.log.warn({ event: 'lease-rewritten', ...fields }, `corrected the value of the own lease ${kv.key}`);
   return { ...kept, modRevision };
 }
 

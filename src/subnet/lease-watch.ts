@@ -132,7 +132,7 @@ export class LeaseWatch {
     }
     trouble.report(
       'lease-watch',
-      `the leases under ${subnetsPrefix} cannot be watched, routes stay as they are meanwhile: ${explanationOf(error)}`,
+      `the leases under ${subnetsPrefix} cannot be watched; routes stay unchanged meanwhile: ${explanationOf(error)}`,
       { endpoint: registry.endpoint, error },
     );
   }

@@ -113,7 +113,7 @@ export class LeaseManager {
         this.#move.settle();
         return acquireLease(this.#options, inner);
       });
-      trouble.clear('lease', 'a lease could be had');
+      trouble.clear('lease', 'lease acquired');
       this.#hold(lease, asked);
       this.#logAcquired(lease);
       return lease;
@@ -302,7 +302,7 @@ function contestedReport(
   return {
     message:
       `subnet ${familiesText(subnets)} of this host now belongs to ${holder} (${key}): peers route it there. ` +
-      `Stop one of the two hosts, or${remedy}. It is never overwritten here`,
+      `Stop one of the two hosts, or${remedy}. This daemon never overwrites another host's key`,
     fields: { key, holder, endpoint: registry.endpoint },
   };
 }

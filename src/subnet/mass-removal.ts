@@ -43,7 +43,7 @@ export class MassRemovals {
       gone === undefined
         ? 'is not confirmed'
         : `is confirmed: ${gone} of ${this.#keys.size} ${plural(gone, 'is', 'are')} gone`;
-    this.#trouble.clear(what, `that most leases are gone at once ${verdict}`);
+    this.#trouble.clear(what, `the bulk removal of leases ${verdict}`);
     if (update.type === 'snapshot') this.#keys.clear();
     else for (const key of update.removed) this.#keys.delete(key);
     for (const lease of update.type === 'snapshot' ? update.leases : update.put) {

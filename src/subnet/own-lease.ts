@@ -31,7 +31,7 @@ export interface OwnLease {
   readonly leaseId: string;
   /** The TTL that the last grant or keepalive announced, in seconds; 0 for a reservation. */
   readonly ttlSeconds: number;
-  /** How it was come by. */
+  /** How it was obtained. */
   readonly origin: 'reused' | 'hint' | 'new' | 'retaken';
 }
 

@@ -25,7 +25,7 @@ export async function probe(
   const { key, rawValue: value, leaseId } = lease;
   options.log.info(
     { event: 'lease-probed', key },
-    `the lease ${key} carries this host's address, but may be another's: looking for two seconds whether one answers`,
+    `the lease ${key} carries this host's address, but may be another's: waiting two seconds for its holder to answer`,
   );
   const modRevision = await putAgain(options, lease, signal);
   if (modRevision === 'gone') return 'quiet';

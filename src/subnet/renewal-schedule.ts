@@ -100,7 +100,7 @@ export class RenewalSchedule {
     if (this.#expiresAtMs === Number.POSITIVE_INFINITY)
       return { text: 'it is a reservation and does not expire', fields: {} };
     const leftS = Math.round((this.#expiresAtMs - this.#clock.now()) / 1000);
-    const text = leftS > 0 ? 'it has not expired yet' : 'its time is over, another host may take the subnet';
+    const text = leftS > 0 ? 'it has not expired yet' : 'it has expired; another host may take the subnet';
     return { text, fields: { leftS } };
   }
 }

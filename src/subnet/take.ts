@@ -28,7 +28,7 @@ export interface TakeRules {
 /**
  * Creates the key of `subnets` with the lease `leaseId`, unless someone was faster: then resolves to the keys in the way.
  *
- * The compares cover the IPv4 subnet with and without an IPv6 half, and lets any number of joiners proceed side by
+ * The compares cover the IPv4 subnet with and without an IPv6 half, and let any number of joiners proceed side by
  * side. What it cannot see (a key of another length that overlaps, the same IPv6 subnet in another key) shows in the list
  * read by the same transaction: whoever has the later create_revision gives way, and that can only be the one who sees the
  * other.

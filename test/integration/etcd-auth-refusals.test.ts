@@ -31,7 +31,7 @@ it.each([
     'user nobody with the password given',
     'etcdctl user add',
   ],
-  ['no user', undefined, 'it wants a user, and none is given', '--etcd-username'],
+  ['no user', undefined, 'it requires a user name, and none is configured', '--etcd-username'],
 ])('%s: says who, and what to do', async (_, as, said, remedy) => {
   const { registry } = connectTo(etcd.endpoints, { tls: {}, ...(as === undefined ? {} : { user: as }) });
   const calls = [

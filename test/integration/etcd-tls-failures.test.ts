@@ -118,13 +118,13 @@ const failures: readonly Failure[] = [
     what: 'certificate and key exchanged',
     tls: () => ({ certFile: client.keyFile, keyFile: client.certFile }),
     said: () => [`${client.keyFile} holds no certificate`],
-    remedy: 'exchanged?',
+    remedy: 'swapped?',
   },
   {
     what: 'a key that is a certificate',
     tls: () => ({ certFile: client.certFile, keyFile: client.certFile }),
     said: () => [`${client.certFile} holds no private key`],
-    remedy: 'exchanged?',
+    remedy: 'swapped?',
   },
   {
     what: 'a key that is cut off',

@@ -127,7 +127,7 @@ describe('ConfigWatch', () => {
     await edit(`{"Network":"10.5.0.0/16","SubnetMax":"10.5.9.0",${backend}}`);
     expect(notices.current).toEqual([
       'the network configuration /net/config was changed: SubnetMax 10.5.255.0 → 10.5.9.0. ' +
-        'This host goes on with the configuration it was started with; restart the daemon to apply it',
+        'This host keeps using the configuration it was started with; restart the daemon to apply it',
     ]);
     await edit(started);
     expect(notices.current).toEqual([]);
@@ -137,11 +137,11 @@ describe('ConfigWatch', () => {
   it('says why an edit cannot be used', async () => {
     await edit(`{"Network":"10.5.0.0/16","SubnetLen":31,${backend}}`);
     expect(notices.current.join()).toMatch(
-      /was changed and cannot be used: SubnetLen is 31.*at most 30.*goes on/,
+      /was changed and cannot be used: SubnetLen is 31.*at most 30.*keeps using/,
     );
     await edit('{');
     expect(notices.current.join()).toMatch(/cannot be used: it is not a JSON object/);
-    expect(notices.current.join()).toMatch(/to its end\. This host goes on/);
+    expect(notices.current.join()).toMatch(/to its end\. This host keeps using/);
     expect(notices.current.join()).not.toContain('..');
   });
 

@@ -85,7 +85,7 @@ describe('the doctor', () => {
     [
       'no configuration',
       () => cluster.etcd.delete(`${prefix}/config`),
-      /note {5}the daemon says: the network configuration \S+ was deleted\. This host goes on .*/,
+      /note {5}the daemon says: the network configuration \S+ was deleted\. This host keeps using .*/,
     ],
     [
       'a configuration that cannot be used',

@@ -201,7 +201,7 @@ describe('a firewall that cannot be kept', () => {
       expect.stringContaining('another program removes or changes'),
     ]);
     await firewall.check();
-    expect(firewall.messages('trouble-over')).toEqual(['the firewall rules stay as they were put']);
+    expect(firewall.messages('trouble-over')).toEqual(['the firewall rules are stable again']);
     expect(firewall.trouble.current).toEqual([]);
   });
 });

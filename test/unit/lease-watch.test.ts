@@ -265,7 +265,7 @@ describe('the lease watch', () => {
     expect([...host.believed.keys()]).toEqual([a]);
     expect(host.log.lines.length).toBeLessThan(20);
     expect(host.trouble.current.join()).toMatch(
-      /routes stay as they are.*http:\/\/m\d:2379.*connection refused/,
+      /routes stay unchanged.*http:\/\/m\d:2379.*connection refused/,
     );
     host.etcd.put(b, valueOf('10.0.0.2'));
     for (const name of host.etcd.members) host.etcd.start(name);
@@ -331,7 +331,7 @@ describe('a removal of most leases at once', () => {
     expect(host.etcd.calls.range).toBe(ranges + 1);
     expect(host.trouble.current).toEqual([]);
     expect(said('trouble-over').map(({ message }) => message)).toEqual([
-      'that most leases are gone at once is confirmed: 6 of 10 are gone',
+      'the bulk removal of leases is confirmed: 6 of 10 are gone',
     ]);
   });
 
@@ -366,7 +366,7 @@ describe('a removal of most leases at once', () => {
     expect(host.updates.map(({ type }) => type)).toEqual(['snapshot', 'snapshot']);
     expect(host.updates[1]).toMatchObject({ leases: keys.map((key) => ({ key })) });
     expect(said('trouble-over').map(({ message }) => message)).toEqual([
-      'that most leases are gone at once is not confirmed',
+      'the bulk removal of leases is not confirmed',
     ]);
     host.etcd.put(a, valueOf('10.0.0.99'));
     await host.clock.settle();

@@ -341,7 +341,7 @@ describe('a subnet that another host has now', () => {
     world.etcd.delete(key);
     world.etcd.put(`${prefix}10.1.0.0-16`, 'junk');
     await world.clock.advance(1_000);
-    expect(host.trouble.current.join()).toContain('a host that cannot be told');
+    expect(host.trouble.current.join()).toContain('an unidentified host');
   });
 });
 

@@ -139,7 +139,11 @@ describe('wrong usage', () => {
     ],
     [['--route-protocol=256'], 'USAGE_BAD_VALUE', 'an integer from 5 to 255'],
     [['--route-protocol=16'], 'USAGE_BAD_VALUE', 'marks the routes of DHCP clients'],
-    [['--subnet-file=/run/a', '--docker-opts-file=/run/a'], 'USAGE_BAD_VALUE', 'are one file: "/run/a"'],
+    [
+      ['--subnet-file=/run/a', '--docker-opts-file=/run/a'],
+      'USAGE_BAD_VALUE',
+      'must be different files: "/run/a"',
+    ],
     [['--log-level=trace'], 'USAGE_BAD_VALUE', 'it must be one of debug, info, warn, error'],
     [['--log-format=xml'], 'USAGE_BAD_VALUE', 'it must be one of json, pretty'],
     [['--subnet-file='], 'USAGE_BAD_VALUE', '--subnet-file is "": it must be the path of a file'],

@@ -146,7 +146,7 @@ describe('TroubleLog', () => {
       { level: 'error', said: { ...fields, attempts: 2, lastingS: 600 } },
       { level: 'error', said: { ...fields, attempts: 3, lastingS: 600 } },
     ]);
-    trouble.clear('lease', 'a lease could be had');
+    trouble.clear('lease', 'lease acquired');
     report('no lease yet');
     expect(log.lines.at(-1)?.fields).toEqual({ ...fields, error: bug });
   });

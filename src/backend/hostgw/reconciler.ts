@@ -165,7 +165,7 @@ export class Reconciler implements Backend {
       if (clock.monotonic() >= this.#nextCheckMs) this.#stale = true;
       if (clock.monotonic() >= provenAtMs) {
         provenAtMs = Number.POSITIVE_INFINITY;
-        trouble.clear(this.#trouble, 'the kernel can be talked to again');
+        trouble.clear(this.#trouble, 'netlink works again');
       }
       if (this.#stale) await this.#resync(events, signal);
       for (const dst of this.#writer.takeDue()) this.#dirty.add(dst);

@@ -58,7 +58,7 @@ export function runOptions(settings: Settings, warn: (message: string) => void):
   if (subnetFile === dockerOptsFile)
     throw new UsageError(
       'BAD_VALUE',
-      `--subnet-file and --docker-opts-file are one file: ${quote(subnetFile)}`,
+      `--subnet-file and --docker-opts-file must be different files: ${quote(subnetFile)}`,
     );
   const socket = statusSocket(settings);
   const verbosity = settings.value(flags.verbosity);

@@ -19,7 +19,7 @@ export async function readNeeded(files: Reader, what: string, path: string): Pro
   }
   if (text === undefined) {
     throw new CredentialsError(`${what} ${path} does not exist`, {
-      remedy: `Put it there, or correct the flag that names it; it is looked for again all the time.${hiddenBy(path)}`,
+      remedy: `Put it there, or correct the flag that names it; the daemon keeps looking for it.${hiddenBy(path)}`,
     });
   }
   if (text.trim() === '') {

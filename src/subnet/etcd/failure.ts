@@ -44,7 +44,7 @@ const refusals: readonly number[] = [invalidArgument, permissionDenied, unauthen
 const ofRequest: readonly number[] = [invalidArgument, notFound, permissionDenied, outOfRange];
 
 const addressGone = /the address \S+ of this host is gone/;
-const hungUp = 'the connection was closed before it was of use';
+const hungUp = 'the connection was closed before any request was sent';
 const wrongPort = 'Check the address and port, and whether it needs https://.';
 
 /** Fits a failure by its gRPC status and by a pattern in its details: by both where both are given. */

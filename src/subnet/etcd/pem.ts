@@ -47,7 +47,7 @@ function damaged(path: string, index: number, count: number, cause: unknown): Cr
 
 function notPem(text: string): string {
   if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text))
-    return 'It holds a private key: are certificate file and key file exchanged?';
+    return 'It holds a private key: are the certificate file and the key file swapped?';
   return 'It has to have a block that begins with -----BEGIN CERTIFICATE-----; from DER: openssl x509 -inform der.';
 }
 
@@ -63,7 +63,7 @@ export function parseKey({ path, text }: FileText): KeyObject {
   }
   if (!/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text)) {
     const remedy = /BEGIN [A-Z0-9 ]*CERTIFICATE/.test(text)
-      ? 'It holds a certificate: are certificate file and key file exchanged?'
+      ? 'It holds a certificate: are the certificate file and the key file swapped?'
       : 'It has to have a block that begins with -----BEGIN PRIVATE KEY-----.';
     throw new CredentialsError(`${path} holds no private key in PEM form`, { remedy });
   }

@@ -22,7 +22,7 @@ const giveUser = 'Name one that may use the keys: --etcd-username with --etcd-pa
 export function noUser(details: string): Verdict {
   return {
     kind: 'UNAUTHENTICATED',
-    reason: `it wants a user, and none is given (${details})`,
+    reason: `it requires a user name, and none is configured (${details})`,
     remedy: giveUser,
   };
 }

@@ -179,7 +179,7 @@ export class EtcdSecurity {
     const nowMs = this.#options.clock.now();
     const day = (ms: number) => new Date(ms).toISOString().replace(/\.000Z$/, 'Z');
     if (nowMs > toMs) return `has expired at ${day(toMs)}`;
-    if (nowMs < fromMs) return `is not valid before ${day(fromMs)}, by this host’s clock`;
+    if (nowMs < fromMs) return `is not valid before ${day(fromMs)}, by this host's clock`;
     return toMs - nowMs < (toMs - fromMs) * lastPart ? `expires at ${day(toMs)}` : undefined;
   }
 }

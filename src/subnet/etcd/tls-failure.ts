@@ -17,12 +17,12 @@ const rules: readonly TlsRule[] = [
   {
     pattern: /CERT_HAS_EXPIRED/,
     reason: () => 'the certificate it shows, or that of its CA, has expired',
-    remedy: () => 'Renew it; also check that this host’s clock is right.',
+    remedy: () => "Renew it; also check that this host's clock is right.",
   },
   {
     pattern: /CERT_NOT_YET_VALID/,
     reason: () => 'the certificate it shows, or that of its CA, is not valid yet',
-    remedy: () => 'Check that this host’s clock is right.',
+    remedy: () => "Check that this host's clock is right.",
   },
   {
     pattern:
@@ -50,7 +50,7 @@ const rules: readonly TlsRule[] = [
     remedy: ({ certificate }) =>
       certificate === undefined
         ? 'Name it and its key: --etcd-certfile, --etcd-keyfile.'
-        : 'It has to be valid, for clients, and signed by a CA in the file that etcd’s --trusted-ca-file names.',
+        : "It has to be valid, for clients, and signed by a CA in the file that etcd's --trusted-ca-file names.",
   },
   {
     pattern: /ECONNRESET|socket disconnected before secure TLS|SOCKET_CLOSED/,
