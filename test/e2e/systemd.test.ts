@@ -276,7 +276,7 @@ describe('the units on a host with systemd', () => {
     await host.sh('mv /usr/sbin/nft.away /usr/sbin/nft');
     const seen = await doctor();
     expect(seen).toMatch(/PROBLEM .*: table inet firewalld, chain \w+, rule "reject/);
-    expect(seen).toContain(`→ ${command}`);
+    expect(seen).toContain(`→ Run: ${command}`);
     const isReady = async () => (await host.sh('flanneld-ts status || :')).includes(': ready');
     await until(async () => !(await isReady()), 2 * DEADLINE_MS, 'the daemon does not see firewalld');
 

@@ -86,6 +86,8 @@ export async function bootSystemdContainer(docker: Docker): Promise<SystemdConta
     '--hostname',
     name,
     '--network=none',
+    // As Docker's own start leaves it; in here /proc/sys is read-only, so that Docker could not.
+    '--sysctl=net.ipv4.ip_forward=1',
     ...BOOTABLE,
     `--volume=${PROJECT}:/src:ro`,
     '--env',
