@@ -83,7 +83,7 @@ function routeFaults(peers: readonly PeerRoute[], fault: Reason['fault'], most: 
   const faults = [...byReason].map(([text, alike]) => ({
     what: `no route: ${text}`,
     text: noRouteText(text, alike),
-    sinceMs: Math.min(...alike.map(({ sinceMs }) => sinceMs)),
+    sinceMs: alike.reduce((first, { sinceMs }) => Math.min(first, sinceMs), Number.POSITIVE_INFINITY),
     ...(fault === 'own' && { passing: true as const }),
   }));
   return firstFaults(
