@@ -61,7 +61,7 @@ export class SimKernel {
   readonly faults = new KernelFaults();
   readonly counters: KernelCounters = { dumps: 0, batches: 0, messages: 0 };
   readonly clock: Clock | undefined;
-  /** Until when a dump that was made slow goes on, on the clock's monotonic time. */
+  /** When the slow dump that is under way ends (monotonic ms). */
   slowDumpUntilMs = Number.NEGATIVE_INFINITY;
   readonly latencyMs: number;
   /** Whether the daemon has CAP_NET_ADMIN. */

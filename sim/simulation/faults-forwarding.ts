@@ -27,7 +27,7 @@ function expectUnready(world: World, host: SimHost, limitMs: number, isClosed: (
   let { notifier } = host;
   const look = () => {
     if (isOver) return;
-    // One that was suspended finds out when it goes on.
+    // A suspended host finds out after it is resumed.
     const canKnow = host.running && host.notifier === notifier && !world.hearsLate(host);
     if (!canKnow || !isClosed()) sinceMs = world.nowMs;
     ({ notifier } = host);
