@@ -33,6 +33,8 @@ const retryMs = 10_000;
 
 /** The whole packet filter is looked at this often, and after each change that shows in what is read anyway. */
 const lookEveryMs = 60_000;
+/** While something drops all packets: who has removed it waits for us to see that. */
+const lookAgainMs = 10_000;
 
 const loop = 'firewall';
 /** Programs have a time limit and are killed after it: a check that takes this long waits for one that cannot be (state D). */
@@ -64,7 +66,7 @@ export class Firewall {
   /** What iptables' tables filter held when they were last read. */
   readonly #filters = new Map<Family, string>();
   #lookedAt = '';
-  #lookedAtMs = Number.NEGATIVE_INFINITY;
+  #lookAtMs = Number.NEGATIVE_INFINITY;
   readonly #triedWake = new Wake();
   #tried = false;
 
@@ -196,7 +198,8 @@ export class Firewall {
     const { clock, look, trouble, notices } = this.#options;
     const seen = [...this.#filters.values()].join('\n');
     const nowMs = clock.monotonic();
-    if (seen === this.#lookedAt && nowMs - this.#lookedAtMs < lookEveryMs) return;
+    if (seen === this.#lookedAt && nowMs < this.#lookAtMs) return;
+    [this.#lookedAt, this.#lookAtMs] = [seen, nowMs + lookEveryMs];
     let blockages: readonly Blockage[];
     try {
       blockages = await look(signal);
@@ -205,13 +208,13 @@ export class Firewall {
       const message = `the packet filter cannot be searched for rules that drop containers' packets: ${explanationOf(error)}`;
       notices.report('forward-unread', message, { error });
       return;
-    } finally {
-      [this.#lookedAt, this.#lookedAtMs] = [seen, nowMs];
     }
     notices.clear('forward-unread', 'the packet filter can be read again');
     const told = (effect: Blockage['effect']) =>
       blockages.filter((one) => one.effect === effect).map(({ text, remedy }) => `${text}. ${remedy}`);
-    tell(trouble, 'forward-closed', told('closed'));
+    const closed = told('closed');
+    if (closed.length > 0) this.#lookAtMs = nowMs + lookAgainMs;
+    tell(trouble, 'forward-closed', closed);
     tell(notices, 'forward-partly', told('partly'));
   }
 }

@@ -76,6 +76,21 @@ describe('a daemon that looks for rules which drop packets', () => {
     expect(looks()).toBe(3);
   });
 
+  it('looks again within seconds while something drops all packets, to see that it has been removed', async () => {
+    const { firewall, operator, looks } = start({ mode: 'nftables' });
+    await operator.change('filter', ['-A FORWARD -j REJECT']);
+    await firewall.check();
+    expect(firewall.trouble.current).toHaveLength(1);
+    await operator.run('iptables -F');
+    await firewall.check();
+    await firewall.check();
+    await firewall.check();
+    expect(firewall.trouble.current).toEqual([]);
+    const seen = looks();
+    for (let checks = 0; checks < 9; checks++) await firewall.check();
+    expect(looks()).toBe(seen);
+  });
+
   it('says when it cannot look, and stays ready', async () => {
     const { firewall } = start();
     const works = firewall.look;
