@@ -1,6 +1,6 @@
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { parseEnvironmentFile, splitWords } from '../../src/daemon/options/service-settings.ts';
 import { type Docker, startDocker, withoutNetwork } from '../testbed/docker.ts';
 import { until } from '../testbed/netns.ts';
@@ -253,6 +253,10 @@ describe('the units on a host with systemd', () => {
     const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
     const command = /`(firewall-cmd --permanent .*? --reload)`/.exec(readme)?.[1] ?? '';
     const [address = '', own = ''] = (await gateway())?.split('/') ?? [];
+    onTestFinished(async () => {
+      await host.sh(`systemctl stop firewalld container peer; rm -f /etc/firewalld/zones/*
+        if [ -e /usr/sbin/nft.away ]; then mv /usr/sbin/nft.away /usr/sbin/nft; fi`);
+    });
     // systemd gives each a network of its own, as Docker would.
     await host.sh(`
       for unit in container peer; do systemd-run --quiet --unit=$unit --property=PrivateNetwork=yes sleep infinity; done
@@ -277,17 +281,18 @@ describe('the units on a host with systemd', () => {
     const seen = await doctor();
     expect(seen).toMatch(/PROBLEM .*: table inet firewalld, chain \w+, rule "reject/);
     expect(seen).toContain(`→ Run: ${command}`);
-    const isReady = async () => (await host.sh('flanneld-ts status || :')).includes(': ready');
-    await until(async () => !(await isReady()), 2 * DEADLINE_MS, 'the daemon does not see firewalld');
+    let said = '';
+    const isReady = async () => (said = await host.sh('flanneld-ts status || :')).includes(': ready');
+    // It looks once a minute, and again when its own rules are gone.
+    await until(async () => !(await isReady()), 3 * DEADLINE_MS, 'the daemon does not see firewalld');
 
     await host.sh(command);
-    await until(isReady, 2 * DEADLINE_MS, 'the daemon does not see that firewalld lets packets pass');
+    await until(isReady, 2 * DEADLINE_MS, () => said);
     // A reload takes all rules away, iptables' too; the daemon puts its own back.
     let open = '';
     const isOpen = async () => (open = await doctor()).includes('No problem was found.');
     await until(isOpen, DEADLINE_MS, () => open);
     expect(open).toContain('a container of this host, gets answers from 172.20.9.1');
-    await host.sh('systemctl stop firewalld container peer; rm /etc/firewalld/zones/*');
   });
 
   test('environment files and the words of an option are read as systemd reads them', async () => {
