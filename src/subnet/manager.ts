@@ -246,6 +246,8 @@ export class LeaseManager {
     this.#state = 'contested';
     const { message, fields } = contestedReport(this.#base, own, kv);
     trouble.report('contested', message, fields);
+    // Whoever asks for that key asks another host.
+    this.#defence.calm();
     if (kv.lease !== own.leaseId) grants.release(own.leaseId);
     await grants.revokeUnused(signal);
   }
@@ -282,6 +284,8 @@ export class LeaseManager {
     this.#schedule.renewed(lease, asked);
     const before = this.#move.confirmed(lease.value);
     if (before === undefined) return;
+    // Who shares the former address shares none with this host any more.
+    this.#defence.calm();
     const [from, to] = [familiesText(before), familiesText(this.#move.addresses)];
     const fields = { event: 'lease-moved', key: lease.key, before: from, after: to };
     log.info(fields, `the own lease ${lease.key} carries ${to} now, before ${from}`);

@@ -396,6 +396,22 @@ describe('L6: hosts that exchange their addresses', () => {
     expect(second.manager.state).toBe('contested');
   });
 
+  it('the one that gets another address at last does not go on saying that it shares the former one, nor does the other', async () => {
+    const first = await started({ hostIdentity: 1 });
+    world.etcd.cut(first.name);
+    const second = world.host(ip, { hostIdentity: 2 }).start();
+    await world.clock.until('it takes over', () => second.held !== undefined, 60_000);
+    world.etcd.heal(first.name);
+    await world.clock.advance(60_000);
+    for (const host of [first, second])
+      expect(host.trouble.current.join()).toContain(`another host uses this host's address ${ip}`);
+    first.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(60_000);
+    expect(first.manager.state).toBe('held');
+    expect(first.trouble.current).toEqual([]);
+    expect(second.trouble.current).toEqual([expect.stringContaining(`now belongs to ${newIp}`)]);
+  });
+
   it('a host that takes the address of one that moves to a dead host’s gets a subnet of its own', async () => {
     for (const afterMs of [0, 100, 500, 1_000, 1_900, 2_100, 5_000]) {
       const dead = world.etcd.grant(86_400);
