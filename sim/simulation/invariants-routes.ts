@@ -85,9 +85,19 @@ function missed(world: World, host: SimHost, { dst, family, before }: DaemonChan
   if (world.nowMs - sinceMs < settledMs || world.hearsLate(host)) return undefined;
   if (world.untouchedMs(host) < settledMs || !isReachable(host, gateway)) return undefined;
   if (isConnected(host, subnet) || forbidden(host, subnet, gateway) !== undefined) return undefined;
+  // A write that came late may have given it to this host for a moment.
+  if (wasOwnJustNow(world, host, dst)) return undefined;
   // An older lease that overlaps it had been spoilt, and is back.
   if (!wantedRoutes(host, family, world.kvs).includes(`${dst} via ${gateway}`)) return undefined;
   return `${gateway} has leased it for ${Math.round((world.nowMs - sinceMs) / 1000)} s`;
+}
+
+/** Whether a lease of this destination has named an address of this host until just now. */
+function wasOwnJustNow(world: World, { kernel }: SimHost, dst: string): boolean {
+  const wentMs = ({ address }: { readonly address: string }) => world.wasAsked(dst, address)?.wentMs;
+  return kernel
+    .addresses()
+    .some((own) => world.nowMs - (wentMs(own) ?? Number.NEGATIVE_INFINITY) < crossingMs);
 }
 
 /** Why the daemon cannot know that a route is to go (invariant 3). */
