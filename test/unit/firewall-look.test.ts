@@ -76,6 +76,18 @@ describe('a daemon that looks for rules which drop packets', () => {
     expect(looks()).toBe(3);
   });
 
+  it('looks when rules of its own were gone: whoever has taken them away may have put others', async () => {
+    const { firewall, operator, looks } = start();
+    await firewall.check();
+    await firewall.check();
+    expect(looks()).toBe(1);
+    await operator.run('iptables -F');
+    await firewall.check();
+    expect(looks()).toBe(2);
+    await firewall.check();
+    expect(looks()).toBe(2);
+  });
+
   it('looks again within seconds while something drops all packets, to see that it has been removed', async () => {
     const { firewall, operator, looks } = start({ mode: 'nftables' });
     await operator.change('filter', ['-A FORWARD -j REJECT']);
