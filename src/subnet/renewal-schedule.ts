@@ -6,6 +6,8 @@ import type { OwnLease } from './own-lease.ts';
 
 /** The wall clock is looked at this often: a timer alone would oversleep a suspended VM (flannel #29). */
 const wallClockCheckMs = 30_000;
+/** NTP slews by some seconds a day; a wall clock that was set back by more says nothing of a suspension any more. */
+const setBackMs = 60_000;
 /** A reservation needs no renewal; that it is still ours is looked at now and then, beside the watch. */
 const reservationCheckMs = 3_600_000;
 /** What the loop that renews is called, and how long it never takes: its calls have deadlines of seconds. */
@@ -29,7 +31,8 @@ export interface Moment {
 
 /**
  * When the own lease is to be renewed. Both clocks are asked: the wall clock runs on while a VM is suspended, the other one
- * when somebody sets the wall clock back.
+ * when somebody sets the wall clock back. Of a VM that was suspended and whose wall clock was set back neither says how much time
+ * has passed: that is due at once.
  */
 export class RenewalSchedule {
   readonly #clock: Clock;
@@ -37,6 +40,8 @@ export class RenewalSchedule {
   readonly #log: Logger;
   readonly #activity: Activity | undefined;
   #due: Moment = { wallMs: 0, monotonicMs: 0 };
+  /** How far ahead of the monotonic clock the wall clock was at the last renewal. */
+  #aheadMs = 0;
   /** Wall-clock time, ms; Infinity for a reservation. */
   #expiresAtMs = 0;
   /** The TTL for which it was said that the margin is too long. */
@@ -63,6 +68,7 @@ export class RenewalSchedule {
     const reservation = leaseId === '0';
     if (!reservation) this.#sayIfCut(ttlSeconds);
     const intervalMs = reservation ? reservationCheckMs : renewIntervalMs(ttlSeconds, this.#renewMarginMs);
+    this.#aheadMs = asked.wallMs - asked.monotonicMs;
     this.#due = { wallMs: asked.wallMs + intervalMs, monotonicMs: asked.monotonicMs + intervalMs };
     this.#expiresAtMs = reservation ? Number.POSITIVE_INFINITY : asked.wallMs + ttlSeconds * 1000;
   }
@@ -84,10 +90,12 @@ export class RenewalSchedule {
   async untilDue(wake: Wake, soonerMs: number, signal: AbortSignal): Promise<void> {
     for (;;) {
       this.#activity?.round(RENEWAL_LOOP, stuckMs);
+      const { wallMs, monotonicMs } = this.now();
+      if (wallMs - monotonicMs < this.#aheadMs - setBackMs) return;
       const leftMs = Math.min(
-        soonerMs - this.#clock.monotonic(),
-        this.#due.wallMs - this.#clock.now(),
-        this.#due.monotonicMs - this.#clock.monotonic(),
+        soonerMs - monotonicMs,
+        this.#due.wallMs - wallMs,
+        this.#due.monotonicMs - monotonicMs,
         wallClockCheckMs,
       );
       if (leftMs <= 0 || (await wake.waitAtMost(this.#clock, Math.ceil(leftMs), signal))) return;

@@ -424,6 +424,18 @@ describe('clocks', () => {
     expectInOrder(before);
     expect(own().leaseId).toBe(leaseId);
   });
+
+  it('of a VM that was suspended, and set back meanwhile: neither tells of the time, and it is renewed at once', async () => {
+    const guest = new GuestClock(world.clock);
+    const { held: before, leaseId } = await hold({ clock: guest, watch: false });
+    for (let times = 0; times < 3; times++) {
+      await guest.suspend(20 * hourMs);
+      world.clock.jumpWallClock(-21 * hourMs);
+      await world.clock.advance(31_000);
+    }
+    expectInOrder(before);
+    expect(own().leaseId).toBe(leaseId);
+  });
 });
 
 /** The clocks of a virtual machine: while it is suspended its timers and its monotonic clock stand still. */
