@@ -103,7 +103,11 @@ export const etcdFaults: Readonly<Record<string, Fault>> = {
         const { revision } = etcd;
         etcd.restore(backup, { sameId: dice % 2 === 0 });
         world.relearn();
-        if (dice % 2 === 0) world.sameIdRestoredMs = world.nowMs;
+        if (dice % 2 === 0) {
+          world.sameIdRestoredMs = world.nowMs;
+          // A lease that was revoked since is back, and nobody hears of it: it lives until it ends.
+          world.crashes++;
+        }
         // Other users of this etcd may write so much that nothing tells of the restore any more.
         if (dice % 4 === 0) while (etcd.revision <= revision) etcd.put('/somebody/else', '');
       };
