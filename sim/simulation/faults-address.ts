@@ -7,6 +7,7 @@ import type { World } from './world.ts';
 function exchange(world: World, host: SimHost, address: string): void {
   const before = host.address;
   host.address = address;
+  world.loseAddress(host, before);
   if (!hasNic(host)) return;
   const there = host.kernel.addresses().some((one) => one.address === before);
   if (there && before !== address) host.kernel.removeAddress('eth0', `${before}/16`);
@@ -48,10 +49,7 @@ export const addressFaults: Readonly<Record<string, Fault>> = {
       if (isCopy) world.up(host);
       return () => {
         heal();
-        if (host.address === address && !world.gone.has(host)) {
-          exchange(world, host, own);
-          world.borrowed.set(host, { address, untilMs: world.nowMs });
-        }
+        if (host.address === address && !world.gone.has(host)) exchange(world, host, own);
         world.touch(host);
       };
     },

@@ -76,7 +76,10 @@ export const linkFaults: Readonly<Record<string, Fault>> = {
       const replace = () => {
         if (!hasNic(host)) return;
         const there = host.kernel.addresses().some(({ address }) => before.startsWith(`${address}/`));
-        if (there && before !== `${host.address}/16`) host.kernel.removeAddress('eth0', before);
+        if (there && before !== `${host.address}/16`) {
+          host.kernel.removeAddress('eth0', before);
+          world.loseAddress(host, before.replace('/16', ''));
+        }
         world.plug(host);
       };
       if (dice % 3 === 0) replace();

@@ -47,9 +47,9 @@ function checkEvent(world: World, host: SimHost, event: WatchEvent): void {
 
 /** Whether a host has the address, as far as its daemon may know. */
 function isAddressOf(world: World, host: SimHost, address: string | undefined): boolean {
-  const borrowed = world.borrowed.get(host);
+  const former = world.formerAddress.get(host);
   const isLate =
-    borrowed !== undefined && borrowed.address === address && world.nowMs - borrowed.untilMs < settledMs;
+    former !== undefined && former.address === address && world.nowMs - former.untilMs < settledMs;
   return address !== undefined && (address === host.address || isLate);
 }
 

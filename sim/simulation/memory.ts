@@ -74,8 +74,8 @@ export class Memory {
   readonly sharedSinceMs = new Map<string, number>();
   /** Every address a host has had, by host. */
   readonly addressesOf = new Map<SimHost, Set<string>>();
-  /** The address of another host that a host has had last, and when it lost it. */
-  readonly borrowed = new Map<SimHost, { readonly address: string; readonly untilMs: number }>();
+  /** The address that a host has had before, and when it lost it. */
+  readonly formerAddress = new Map<SimHost, { readonly address: string; readonly untilMs: number }>();
   /** Until when something is wrong, by host; faults of the whole cluster count for every host. Infinity: still. */
   readonly #disturbedUntilMs = new Map<SimHost, number>();
   /** Until when a host's own kernel is being played with. */
@@ -162,6 +162,11 @@ export class Memory {
 
   violate(invariant: string, text: string): void {
     this.violations.push({ invariant, atMs: this.nowMs, text });
+  }
+
+  /** Notes that a host has an address no longer: its daemon may take some seconds to see that. */
+  loseAddress(host: SimHost, address: string): void {
+    if (address !== host.address) this.formerAddress.set(host, { address, untilMs: this.nowMs });
   }
 
   /** Something begins to be wrong with these hosts; call the result when it is over. */

@@ -139,7 +139,9 @@ export class World extends Memory {
 
   /** The host's address will be another one; the NIC must be unplugged. */
   readdress(host: SimHost, address: string): void {
+    const before = host.address;
     host.address = address;
+    this.loseAddress(host, before);
     this.addressesOf.get(host)?.add(address);
   }
 
