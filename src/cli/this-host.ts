@@ -44,7 +44,6 @@ export async function addressesOfThisHost(
     signal.throwIfAborted();
     if (error instanceof RegistryError) throw error;
     const reason = explanationOf(error);
-    if (error instanceof RegistryError) return reason;
     return error instanceof NetworkConfigError
       ? `the network configuration at ${configKey(host.etcdPrefix)} cannot be used: ${reason}\n${hint}`
       : `${reason}\n${hint}`;
