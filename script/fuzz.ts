@@ -10,6 +10,8 @@ import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { JsonTestResults } from 'vitest/node';
 import { quoted } from '../test/testbed/commands.ts';
+import { describeLeftovers, sweep } from '../test/testbed/leftovers.ts';
+import { RUN_VARIABLE, runId } from '../test/testbed/run.ts';
 
 const usage = `npm run fuzz -- --minutes N          every property test and the simulation, on fresh seeds
 npm run fuzz -- --minutes N FILE…    only the property tests of these files`;
@@ -17,6 +19,9 @@ const STOPPED = 130;
 const CLUSTERS = 200;
 
 const isRoot = process.getuid?.() === 0;
+/** Whoever has begun the run that this is a part of removes what it leaves. */
+const isPart = (process.env[RUN_VARIABLE] ?? '') !== '';
+const id = runId();
 /** The project: npm makes its folder the current one. */
 const root = process.cwd();
 const failures: string[] = [];
@@ -61,6 +66,9 @@ async function main(): Promise<number> {
     await properties(files, randomInt(-(2 ** 31), 2 ** 31));
     if (simulation && !over()) await clusters(randomInt(1, 999_000_000));
   } while (!over());
+  // A test that was stopped, or killed for its time, cannot clean up.
+  const left = isPart ? [] : await sweep(id);
+  if (left.length > 0) console.log(`fuzz: could not be removed:\n${describeLeftovers(left)}`);
   console.log(
     `fuzz: ${((performance.now() - startedMs) / 1_000).toFixed(0)} s, ${files.length} files of property tests on ${rounds.properties} seeds each, ` +
       `${rounds.clusters} simulated clusters, ${failures.length} failed`,

@@ -1,8 +1,17 @@
-import { copyFileSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { until } from '../testbed/commands.ts';
 import { RunningProcess } from '../testbed/process.ts';
-import { tempDir } from '../testbed/run.ts';
+import { RUN_VARIABLE, tempDir } from '../testbed/run.ts';
 
 const root = join(import.meta.dirname, '../..');
 /** A project with this one's configuration, and with properties that do not hold. */
@@ -99,6 +108,35 @@ describe('npm run fuzz', () => {
     const { code, output } = await shell(command('--minutes 0.001 test/unit/holds.test.ts'));
     expect(code, output).toBe(0);
     expect(output).toMatch(/, 0 failed$/m);
+  });
+
+  it('removes what the test has made in which it is interrupted', async () => {
+    const path = 'test/integration/waits.test.ts';
+    writeFileSync(
+      join(project, path),
+      `import fc from 'fast-check';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { it } from 'vitest';
+
+it('waits', async () => {
+  mkdirSync('/tmp/' + process.env.${RUN_VARIABLE} + '-waits');
+  writeFileSync('waits', process.env.${RUN_VARIABLE});
+  await fc.assert(fc.asyncProperty(fc.nat(), () => new Promise(() => {})));
+});
+`,
+    );
+    const env = { ...process.env, NO_COLOR: '1', [RUN_VARIABLE]: '' };
+    const fuzz = new RunningProcess(
+      [process.execPath, join(root, 'script/fuzz.ts'), '--minutes', '5', path],
+      { cwd: project, env },
+    );
+    await until(() => existsSync(join(project, 'waits')), 60_000, 'the test does not begin');
+    const left = `/tmp/${readFileSync(join(project, 'waits'), 'utf8')}-waits`;
+    expect(existsSync(left)).toBe(true);
+    fuzz.signal('SIGINT');
+    expect(await fuzz.exit).toMatchObject({ code: 130 });
+    expect(existsSync(left)).toBe(false);
+    rmSync(join(project, path));
   });
 
   it.each([
