@@ -126,8 +126,11 @@ async function takeFree(
   const isRival = (kv: KeyValue) => !known.has(kv.key) && isOwnKey(addresses, subnetsPrefix, kv);
   let leaseId: string | undefined;
   let ttlSeconds = 0;
+  let raced = false;
   for (let attempt = 0; attempt < attemptsPerList; attempt++) {
     const chosen = chooseSubnets(options, taken, { hint: preferred });
+    // The others have taken the last ones since the list: what they hold is to be seen.
+    if ('exhausted' in chosen && raced) return undefined;
     if ('exhausted' in chosen) throw await options.onExhausted(chosen.exhausted);
     if (leaseId === undefined) ({ id: leaseId, ttlSeconds } = await grants.grant(leaseTtlSeconds, signal));
     const outcome = await take(options, chosen.subnets, leaseId, signal, { isInTheWay: isRival });
@@ -139,6 +142,7 @@ async function takeFree(
       return { key, subnets, value: formatLeaseValue(addresses), ...outcome, leaseId, ttlSeconds, origin };
     }
     if (outcome.inTheWay.some(isRival)) return undefined;
+    raced ||= outcome.inTheWay.some(({ key }) => !known.has(key));
     const occupied = subnetsOf(subnetsPrefix, outcome.inTheWay);
     const { ipv4, ipv6 } = chosen.subnets;
     // Odd keys such as 10.5.1.0-240 lie in the range and occupy nothing.

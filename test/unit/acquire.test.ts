@@ -139,6 +139,18 @@ describe('a pool without a free subnet', () => {
     await host.stop();
   });
 
+  it('counts also the keys of hosts that have just taken the last ones', async () => {
+    for (let index = 1; index <= 8; index++) world.host(`10.211.0.${index}`, { pools, watch: false }).start();
+    await world.clock.advance(1_000);
+    const waiting = world.hosts.filter(({ held }) => held === undefined);
+    expect(waiting).toHaveLength(4);
+    for (const { trouble } of waiting)
+      expect(trouble.current.join()).toContain(
+        'are used, by 4 keys, 0 of them reservations, under /net/subnets/; the first to end does so within a day',
+      );
+    for (const line of world.log.lines) expect(line.message).not.toMatch(/by [0-3] keys?,/);
+  });
+
   it('is waited for, for a day, in a handful of lines that say what to do, without a lease in the meantime', async () => {
     world.etcd.put(key('10.1.0.0-23'), valueOf('10.211.0.2'), world.etcd.grant(9e6));
     world.etcd.put(key('10.1.2.0-24'), valueOf('10.211.0.3'));
