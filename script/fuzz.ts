@@ -64,7 +64,7 @@ async function main(): Promise<number> {
   const over = () => stopped || performance.now() - startedMs > minutes * 60_000;
   do {
     await properties(files, randomInt(-(2 ** 31), 2 ** 31));
-    if (simulation && !over()) await clusters(randomInt(1, 999_000_000));
+    if (simulation && !stopped) await clusters(randomInt(1, 999_000_000));
   } while (!over());
   // A test that was stopped, or killed for its time, cannot clean up.
   const left = isPart ? [] : await sweep(id);

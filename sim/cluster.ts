@@ -24,7 +24,7 @@ export interface ClusterOptions {
   readonly wrappers?: Wrappers;
 }
 
-const scenarioConfig =
+export const scenarioConfig =
   '{"Network":"172.20.0.0/16","SubnetMin":"172.20.10.0","SubnetMax":"172.20.254.0","Backend":{"Type":"host-gw"}}';
 
 /** A whole cluster in one process, on one virtual clock: the real core on an etcd, kernels and disks in memory. */

@@ -8,7 +8,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { until } from '../testbed/commands.ts';
 import { RunningProcess } from '../testbed/process.ts';
 import { RUN_VARIABLE, tempDir } from '../testbed/run.ts';
@@ -21,7 +21,7 @@ const onRealParts = 'test/integration/numbers.test.ts';
 const command = (argv: string) => `node "$FUZZ" ${argv}`;
 
 beforeAll(() => {
-  for (const folder of ['test/unit', 'test/integration', 'test/testbed'])
+  for (const folder of ['test/unit', 'test/integration', 'test/testbed', 'sim'])
     mkdirSync(join(project, folder), { recursive: true });
   for (const name of ['vitest.config.ts', 'package.json', 'test/testbed/property-seed.ts'])
     copyFileSync(join(root, name), join(project, name));
@@ -51,7 +51,17 @@ it('holds', () => {
   );
 });
 
+beforeEach(() => simulates(''));
+
 afterAll(() => rmSync(project, { recursive: true }));
+
+/** The project's simulation notes what it is asked for, and does `then`. */
+function simulates(then: string): void {
+  const note = `import { appendFileSync } from 'node:fs';
+appendFileSync('asked', process.argv.slice(2).join(' ') + '\\n');`;
+  writeFileSync(join(project, 'sim/run.ts'), `${note}\n${then}\n`);
+  rmSync(join(project, 'asked'), { force: true });
+}
 
 /** What somebody sees who pastes this into a shell in the project's folder. */
 async function shell(line: string): Promise<{ readonly code: number | null; readonly output: string }> {
@@ -101,7 +111,32 @@ describe('npm run fuzz', () => {
       `const text = \`import fc from 'fast-check';\nfc.assert(fc.property());\`;\nthrow new Error(text);\n`,
     );
     const { output } = await shell(command('--minutes 0.001'));
-    expect(output).toMatch(/ 3 files of property tests on 1 seeds each, 0 simulated clusters, 4 failed$/m);
+    expect(output).toMatch(/ 3 files of property tests on 1 seeds each, 200 simulated clusters, 4 failed$/m);
+  });
+
+  it('simulates clusters on fresh seeds, and prints of those that fail what shows each again', async () => {
+    simulates("console.log('seed 7: it is so\\n  and so\\nseed 12: it is not'); process.exitCode = 1;");
+    const { code, output } = await shell(command('--minutes 0.001'));
+    expect(code, output).toBe(1);
+    expect(output).toContain('FAILED  npm run sim -- --seed 7\nit is so\n');
+    expect(output).toContain('FAILED  npm run sim -- --seed 12\nit is not\n');
+    expect(output).toMatch(/, 200 simulated clusters, 6 failed\n(.*\n)* {2}npm run sim -- --seed 12$/m);
+    await shell(command('--minutes 0.001'));
+    const asked = readFileSync(join(project, 'asked'), 'utf8').trim().split('\n');
+    expect(asked).toEqual([
+      expect.stringMatching(/^--seeds 200 --from \d+$/),
+      expect.stringMatching(/^--seeds 200 --from \d+$/),
+    ]);
+    expect(asked[0]).not.toBe(asked[1]);
+  });
+
+  it('shows what a simulation said that ended in another way', async () => {
+    simulates("console.error('no memory'); process.exitCode = 9;");
+    const { code, output } = await shell(command('--minutes 0.001'));
+    expect(code, output).toBe(1);
+    expect(output).toMatch(
+      /FAILED {2}npm run sim -- --seeds 200 --from \d+\nit ended with exit code 9\nno memory/,
+    );
   });
 
   it('ends with 0 when all holds', async () => {

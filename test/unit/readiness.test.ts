@@ -1,6 +1,6 @@
 import { rootCertificates } from 'node:tls';
 import { afterEach, expect, it } from 'vitest';
-import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { prefix, SimCluster, type SimHost, scenarioConfig } from '../../sim/cluster.ts';
 import { SimFiles } from '../../sim/files.ts';
 import { EtcdCalls } from '../../src/daemon/etcd-calls.ts';
 import { tellFitness } from '../../src/daemon/etcd-members.ts';
@@ -10,6 +10,7 @@ import { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
 import { formatLeaseValue } from '../../src/subnet/lease.ts';
 import { RegistryError } from '../../src/subnet/registry.ts';
 import { Operator } from '../contract/firewall-world.ts';
+import { examineHost } from './doctor-run.ts';
 
 // What /readyz says while lease, watch, routes or files are not as they should be, and that it stops saying so.
 
@@ -71,6 +72,17 @@ async function expectToldEverywhere({ cluster: { clock, log } }: World, host: Si
   }
   const isWhole = Object.values(conditions(host)).every((lines) => lines.length < 6);
   if (isWhole) expect(series).toHaveLength(said.length);
+}
+
+/** What `doctor` finds is what the daemon says, each line once, and it advises nothing that the daemon contradicts. */
+async function expectDoctorAgrees({ cluster: all }: World, host: SimHost): Promise<void> {
+  const { exit, text } = await examineHost(all, host);
+  const { own, degraded, notice } = conditions(host);
+  if (own.length > 0) expect(exit, text).toBe(1);
+  else if (degraded.length === 0) expect(text).not.toMatch(/^PROBLEM/m);
+  expect(text).not.toMatch(/→ Start the daemon|has no lease/);
+  for (const line of [...own, ...degraded, ...notice])
+    expect(text.split(line).length, `${line}\n${text}`).toBeLessThanOrEqual(2);
 }
 
 const FORWARDING = '/proc/sys/net/ipv4/ip_forward';
@@ -159,6 +171,23 @@ const TROUBLES: readonly (readonly [string, Step, RegExp, Step])[] = [
     ({ host }) => void operatorOf(host).change('filter', ['-D FORWARD -s 172.20.0.0/16 -j DROP']),
   ],
   [
+    'a firewall that cannot be set up',
+    ({ host }) => void host.firewall.missing.add('iptables-save'),
+    /^firewall: iptables-save is not installed/m,
+    ({ host }) => host.firewall.missing.clear(),
+  ],
+  [
+    'the interface, when it is gone',
+    ({ host }) => host.kernel.deleteLink('eth0'),
+    /^10\.211\.55\.20 is gone from eth0, and no other address can be used: /m,
+    ({ host }) => {
+      host.kernel.createLink('eth0');
+      host.kernel.addAddress('eth0', `${host.address}/16`);
+      const linkIndex = host.kernel.link('eth0').index;
+      host.kernel.addRoute({ dst: '0.0.0.0/0', gateway: '10.211.0.1', linkIndex });
+    },
+  ],
+  [
     'another host with the address of this one',
     ({ cluster: { hosts }, host }) => readdress(hosts[1], hosts[1]?.address, host.address),
     /^another host \(MAC address \S+\) uses this host's address/m,
@@ -177,7 +206,13 @@ const TROUBLES: readonly (readonly [string, Step, RegExp, Step])[] = [
   ],
 ];
 
-it.each(TROUBLES)('tells of %s', async (_, act, reason, undo) => {
+/** Of these there is more than one line to say: without etcd nothing can be watched or renewed, and without the interface nothing routed. */
+const SEVERAL = new Map([
+  ['the lease, that has to move to another address and cannot', 3],
+  ['the interface, when it is gone', 2],
+]);
+
+it.each(TROUBLES)('tells of %s', async (what, act, reason, undo) => {
   const world = await start();
   const { clock } = world.cluster;
   const { host } = world;
@@ -186,10 +221,13 @@ it.each(TROUBLES)('tells of %s', async (_, act, reason, undo) => {
   await clock.until('told', () => reason.test(host.readiness.reasons.join('\n')), 120_000);
   expect(host.readiness.ready).toBe(false);
   await expectToldEverywhere(world, host);
+  expect(host.readiness.reasons.length).toBeLessThanOrEqual(SEVERAL.get(what) ?? 1);
+  await expectDoctorAgrees(world, host);
   undo(world);
   await clock.until('ready again', () => host.readiness.ready, 120_000);
   expect(host.readiness.reasons).toEqual([]);
   await expectToldEverywhere(world, host);
+  await expectDoctorAgrees(world, host);
 });
 
 /** Keys that others have put, and the line that tells of each. */
@@ -258,6 +296,7 @@ it.each(PEERS_FAULTS)('stays ready beside %s, and is degraded', async (_, name, 
       notices: [],
     });
     await expectToldEverywhere(world, each);
+    await expectDoctorAgrees(world, each);
   }
   all.etcd.delete(key);
   await all.clock.until('over', () => host.readiness.degraded.length === 0, 60_000);
@@ -311,6 +350,48 @@ it("tells of a peer's fault again while it lasts, and when it is over, but not e
     await all.clock.advance(6_000);
   }
   expect(lines().length).toBeLessThan(20);
+});
+
+/** What a host notices and works in spite of. */
+const NOTED: readonly (readonly [string, Step, RegExp, Step])[] = [
+  [
+    'a rule that drops some of the packets between containers',
+    ({ host }) => void operatorOf(host).change('filter', ['-I FORWARD 1 -p tcp -s 172.20.0.0/16 -j DROP']),
+    /^the firewall may drop packets .*-p tcp/,
+    ({ host }) => void operatorOf(host).change('filter', ['-D FORWARD -p tcp -s 172.20.0.0/16 -j DROP']),
+  ],
+  [
+    'a configuration that was changed',
+    ({ cluster: { etcd } }) =>
+      etcd.put(`${prefix}/config`, '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}'),
+    /^the network configuration \S+ was changed: Network 172\.20\.0\.0\/16 → 10\.5\.0\.0\/16/,
+    ({ cluster: { etcd } }) => etcd.put(`${prefix}/config`, scenarioConfig),
+  ],
+  [
+    'a configuration that was deleted',
+    ({ cluster: { etcd } }) => etcd.delete(`${prefix}/config`),
+    /^the network configuration \S+ was deleted/,
+    ({ cluster: { etcd } }) => etcd.put(`${prefix}/config`, scenarioConfig),
+  ],
+];
+
+it.each(NOTED)('is ready in spite of %s, and notes it', async (_, act, notice, undo) => {
+  const world = await start();
+  const { clock } = world.cluster;
+  const { host } = world;
+  act(world);
+  await clock.until('told', () => host.readiness.notices.length > 0, 120_000);
+  expect(host.readiness).toEqual({
+    ready: true,
+    reasons: [],
+    degraded: [],
+    notices: [expect.stringMatching(notice)],
+  });
+  await expectToldEverywhere(world, host);
+  await expectDoctorAgrees(world, host);
+  undo(world);
+  await clock.until('over', () => host.readiness.notices.length === 0, 120_000);
+  await expectToldEverywhere(world, host);
 });
 
 it('names a lease outside the network in a notice, and routes it', async () => {
