@@ -105,6 +105,14 @@ describe('npm run fuzz', () => {
     expect(another).not.toBe(one);
   });
 
+  it('is what takes them: without it a test has the same values on every run', async () => {
+    const seedOf = async () => {
+      const { output } = await shell(`npx vitest run ${file}`);
+      return /seed: (-?\d+)/.exec(output)?.[1];
+    };
+    expect([await seedOf(), await seedOf()]).toEqual(['1', '1']);
+  });
+
   it('runs the property tests of every folder, and not one that only writes some', async () => {
     writeFileSync(
       join(project, 'test/integration/writes.test.ts'),

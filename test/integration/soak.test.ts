@@ -8,7 +8,7 @@ test(
   async () => {
     const lines: string[] = [];
     const { signal } = new AbortController();
-    const seed = Date.now() % 1_000_000;
+    const seed = Number(process.env['PROPERTY_SEED'] ?? 1);
     const { rounds, made } = await soak({
       minutes: MINUTES,
       seed,

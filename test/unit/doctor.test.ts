@@ -114,6 +114,16 @@ describe('the doctor', () => {
       /PROBLEM {2}the network configuration at .* cannot be used: Network is 10\.0\.0\.0\/30/,
     ],
     [
+      'a daemon.json that keeps Docker from starting beside our flags',
+      async () => {
+        await host.files.writeAtomic('/etc/docker/daemon.json', '{"bip": "172.18.0.1/16"}', 0o644);
+        const dropIn = '[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// $DOCKER_OPTS\n';
+        const path = '/usr/local/lib/systemd/system/docker.service.d/flannel.conf';
+        await host.files.writeAtomic(path, dropIn, 0o644);
+      },
+      /PROBLEM {2}\/etc\/docker\/daemon\.json .*bip.*\n +→ /,
+    ],
+    [
       'forwarding switched off',
       () => host.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '0\n', 0o644),
       /PROBLEM {2}net\.ipv4\.ip_forward is off.*\n.*sysctl -w net\.ipv4\.ip_forward=1/,

@@ -81,6 +81,15 @@ const calls = {
     const id = etcd.get(key)?.lease ?? '0';
     expect(await registry.leaseKeepAlive(id)).toEqual({ ttlSeconds: 3_600 });
   },
+  'a look at the time that is left': async () => {
+    const id = etcd.get(key)?.lease ?? '0';
+    expect(await registry.leaseTimeToLive(id)).toMatchObject({ ttlSeconds: expect.any(Number) });
+  },
+  'a revocation': async () => {
+    const id = etcd.grant(60);
+    await registry.leaseRevoke(id);
+    expect(etcd.leaseIds).not.toContain(id);
+  },
   'a watch': async () => expect(await firstBatch()).toMatchObject({ kind: 'created' }),
 } as const;
 
@@ -92,7 +101,7 @@ async function served(call: Call): Promise<void> {
 }
 
 const all = Object.keys(calls) as Call[];
-const writes: readonly Call[] = ['a write', 'a grant'];
+const writes: readonly Call[] = ['a write', 'a grant', 'a revocation'];
 
 /** How a member becomes unfit, which calls that keeps it from, and what is said. */
 const faults: readonly {

@@ -1,6 +1,8 @@
+import { rootCertificates } from 'node:tls';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { prefix, SimCluster, type SimHost, type SimParts } from '../../sim/cluster.ts';
+import { SimFiles } from '../../sim/files.ts';
 import { SimLog } from '../../sim/log.ts';
 import { SimNotifier } from '../../sim/notifier.ts';
 import type { DaemonParts } from '../../src/daemon/parts.ts';
@@ -12,6 +14,7 @@ import type { Commands } from '../../src/runtime/commands.ts';
 import type { Files } from '../../src/runtime/files.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { untilAborted } from '../../src/runtime/wake.ts';
+import { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
 import type { Registry } from '../../src/subnet/registry.ts';
 
 const minuteMs = 60_000;
@@ -102,6 +105,27 @@ describe('the watchdog', () => {
     expect([pings(notifier), trouble.has('stuck')]).toEqual([3, false]);
   });
 
+  it('is not fed while the certificates for etcd cannot be read any more', async () => {
+    const tls = { caFile: '/etc/etcd/ca.pem' };
+    const disk = new SimFiles();
+    await disk.writeAtomic(tls.caFile, rootCertificates[0] ?? '', 0o600);
+    let isGone = false;
+    const readText = (path: string) =>
+      isGone ? new Promise<string | undefined>(() => {}) : disk.readText(path);
+    const files = over<Files>(disk, { readText });
+    const more = { clock, log: log.of('h0'), notices: new TroubleLog(clock, log.of('h0')) };
+    const security = new EtcdSecurity({ tls, etcdPrefix: prefix, files, ...more });
+    await security.refresh();
+    start(minuteMs);
+    void security.run(activity, controller.signal).catch(() => {});
+    await clock.advance(10 * minuteMs);
+    expect([pings(notifier), trouble.current]).toEqual([20, []]);
+    isGone = true;
+    await clock.advance(10 * minuteMs);
+    expect(pings(notifier)).toBeLessThan(30);
+    expect(trouble.current).toEqual([expect.stringContaining('etcd-credentials hangs')]);
+  });
+
   it('is nobody where no service manager asks; what is stuck is said all the same', async () => {
     start();
     activity.round('lease', 1_000);
@@ -124,7 +148,7 @@ describe('a daemon under a watchdog', () => {
     cluster = undefined;
   });
 
-  let hangs: 'kernel' | 'links' | 'registry' | 'config' | 'commands' | 'files' | undefined;
+  let hangs: 'kernel' | 'links' | 'registry' | 'config' | 'commands' | 'files' | 'settings' | undefined;
   const hang = (what: typeof hangs) => {
     hangs = what;
   };
@@ -163,7 +187,8 @@ describe('a daemon under a watchdog', () => {
     };
     const gone: Partial<Files> = {
       readText: (path) =>
-        hangs === 'files' && path.startsWith('/run')
+        (hangs === 'files' && path.startsWith('/run')) ||
+        (hangs === 'settings' && path.startsWith('/proc/sys'))
           ? new Promise((resolve) => stalled.push(() => resolve(undefined)))
           : files.readText(path),
     };
@@ -224,6 +249,7 @@ describe('a daemon under a watchdog', () => {
     ['links', 'the interface', /interface/],
     ['commands', 'the firewall rules', /firewall/],
     ['files', 'the files', /subnet\.env/],
+    ['settings', 'forwarding on', /forwarding/],
     ['config', 'an eye on the configuration', /config-watch/],
   ])('stops when %s never answer the loop that keeps %s', async (what, _, loop) => {
     const { cluster: world, host } = await startHost();
