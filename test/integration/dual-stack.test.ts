@@ -199,6 +199,36 @@ describe('hosts with IPv4, with IPv6 and with both', () => {
     }
   });
 
+  it.each([
+    ['a route to a part of it', (dst: string) => [`route add blackhole ${dst.replace('::/64', '::77/128')}`]],
+    [
+      'a route to a part of it by another gateway',
+      (dst: string) => [`route add ${dst.replace('/64', '/65')} via ${address6(only4)} dev eth0`],
+    ],
+    [
+      'a policy rule',
+      (dst: string) => [
+        `route add ${dst} via ${address6(only4)} dev eth0 table 99`,
+        `rule add to ${dst} lookup 99 pref 1000`,
+      ],
+    ],
+    ['a policy rule that refuses', (dst: string) => [`rule add to ${dst} prohibit pref 1001`]],
+  ])('doctor sees that IPv6 packets are taken away by %s, and its command mends that', async (_, steal) => {
+    const [host, peer] = both;
+    const argv = ['doctor', '--iface=eth0', '--ip-blackhole-route'];
+    const doctor = () => runProgram({ ...host.daemon.options, argv });
+    for (const command of steal(subnet6(peer))) await host.net.ip(`-6 ${command}`);
+    const { code, stdout } = await doctor();
+    const text = stdout.join('\n');
+    expect(text).toMatch(/PROBLEM +packets to fd20:\S+ go astray: /);
+    expect(text).toContain(`packets to ${subnet6(peer)} go astray: `);
+    expect(code).toBe(1);
+    const mend = /→ (ip -6 (?:route|rule) del .*)$/m.exec(text)?.[1] ?? '';
+    await host.net.exec('sh', '-c', mend);
+    expect((await doctor()).stdout.join('\n')).not.toMatch(/go astray/);
+    await host.net.exec('sh', '-c', 'ip -6 route flush table 99 || :');
+  });
+
   it('leaves all of it when the daemons stop', async () => {
     const before = await Promise.all(cluster.hosts.map(ownRoutes));
     await Promise.all(cluster.hosts.map(({ daemon }) => daemon.stop()));
