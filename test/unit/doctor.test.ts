@@ -53,6 +53,18 @@ describe('the doctor', () => {
     expect(exit).toBe(0);
   });
 
+  it('does not count the peers of a host that is the first', async () => {
+    for (const other of cluster.hosts.slice(1)) {
+      await other.stop();
+      cluster.etcd.delete(await leaseKeyOf(other));
+    }
+    await cluster.clock.advance(1_000);
+    const { exit, text } = await examine();
+    expect(text).toMatch(/^ok +IPv4: no other host has joined yet$/m);
+    expect(text).not.toMatch(/\b0 (of|peers|routes)/);
+    expect(exit).toBe(0);
+  });
+
   it('passes on what was noticed on the way to etcd; it works, so it is no problem', async () => {
     const { exit, text } = await examine({ notices: { current: ['the certificate ends\nsoon'] } });
     expect(text.split('\n').filter((line) => line.startsWith('note'))).toEqual([
