@@ -34,13 +34,14 @@ it.each([
   ['no user', undefined, 'it requires a user name, and none is configured', '--etcd-username'],
 ])('%s: says who, and what to do', async (_, as, said, remedy) => {
   const { registry } = connectTo(etcd.endpoints, { tls: {}, ...(as === undefined ? {} : { user: as }) });
+  // One after the other: a rejection that nobody waits for yet ends a process.
   const calls = [
-    registry.range({ key: configKey }),
-    registry.txn({ compare: [], success: [put(configKey, '1')] }),
-    collect(registry, `${PREFIX}/subnets/`, 1, () => false),
+    () => registry.range({ key: configKey }),
+    () => registry.txn({ compare: [], success: [put(configKey, '1')] }),
+    () => collect(registry, `${PREFIX}/subnets/`, 1, () => false),
   ];
   for (const call of calls) {
-    expect(await rejectionOf(call)).toMatchObject({
+    expect(await rejectionOf(call())).toMatchObject({
       code: 'ETCD_UNAUTHENTICATED',
       outcomeUnknown: false,
       message: expect.stringContaining(said),
