@@ -1,4 +1,4 @@
-import type { PerFamily } from '../ip/ip.ts';
+import { overlaps, type PerFamily } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
 import { type BackoffPolicy, FailureCount } from '../runtime/backoff.ts';
 import { explanationOf } from '../runtime/errors.ts';
@@ -13,6 +13,7 @@ import { checkKey } from './check-key.ts';
 import { FamilyMix } from './family-mix.ts';
 import { Grants } from './grants.ts';
 import { holderText } from './holder.ts';
+import type { Lease } from './lease.ts';
 import type { LeaseUpdate } from './lease-update.ts';
 import { Move } from './move.ts';
 import {
@@ -145,6 +146,8 @@ export class LeaseManager {
     const waiting = this.state === 'contested' || this.state === 'moving';
     const changed = seen && (seen.rawValue !== own.value || seen.leaseId !== own.leaseId);
     if (seen === undefined ? gone : changed || seen.modRevision > own.modRevision) this.#wake.wake();
+    // Who takes a part of our subnets has not seen our key, and a restore that nothing tells of may have taken it.
+    else if (update.type === 'delta' && update.put.some((lease) => isRival(lease, own))) this.#wake.wake();
     // What was in our way may be gone, or has changed.
     else if (waiting && update.type === 'delta' && update.removed.length > 0) this.#wake.wake();
     else if (known.some(({ key }) => this.#move.waitsFor(key))) this.#wake.wake();
@@ -290,6 +293,15 @@ export class LeaseManager {
     const fields = { event: 'lease-moved', key: lease.key, before: from, after: to };
     log.info(fields, `the own lease ${lease.key} carries ${to} now, before ${from}`);
   }
+}
+
+/** Whether another key names a part of our subnets. */
+function isRival({ key, subnets }: Lease, own: OwnLease): boolean {
+  if (key === own.key) return false;
+  return (['ipv4', 'ipv6'] as const).some((family) => {
+    const [theirs, ours] = [subnets[family], own.subnets[family]];
+    return theirs !== undefined && ours !== undefined && overlaps(theirs, ours);
+  });
 }
 
 /** What there is to say when `kv`, another host's key, has our subnet. */

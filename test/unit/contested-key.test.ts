@@ -58,4 +58,25 @@ describe('a subnet that another host took while this one was away', () => {
     world.etcd.heal(holder.name);
     await world.clock.until('it is put right', () => world.etcd.get(key)?.value === valueOf(holder.ip));
   });
+
+  it.each(['10.1.7.0-24&fc00:1:0:9::-64', '10.1.6.0-23'])(
+    'is noticed at once by %s, where nothing tells that a restored backup lacks the own key',
+    async (name) => {
+      const backup = world.etcd.snapshot();
+      const pools = { ...options.pools, ipv6: poolOf('fc00:1::/64', 'fc00:1:0:8::/64') };
+      const addresses = { ipv4: '10.211.0.1', ipv6: 'fd00::1' };
+      const host = world.host('10.211.0.1', { pools, addresses }).start();
+      await world.clock.until('it has it', () => host.held !== undefined, 60_000);
+      await world.clock.advance(60_000);
+      const { revision } = world.etcd;
+      world.etcd.restore(backup, { sameId: true });
+      while (world.etcd.revision <= revision) world.etcd.put('/somebody/else', '');
+      await world.clock.advance(1_000);
+      expect(host.manager.state).toBe('held');
+      world.etcd.put(prefix + name, valueOf('10.211.0.2', 'fd00::2'), world.etcd.grant(300));
+      await world.clock.advance(1_000);
+      expect(host.manager.state).toBe('contested');
+      expect(host.trouble.current.join()).toContain(`now belongs to 10.211.0.2 (${prefix}${name})`);
+    },
+  );
 });
