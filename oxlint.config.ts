@@ -1,5 +1,7 @@
 import { defineConfig, type OxlintOverride } from 'oxlint';
 
+const aboveSubnet = ['native', 'kernel', 'arp', 'backend', 'firewall', 'daemon', 'cli'];
+
 /** What each folder of src/ must not know: imports point one way, from daemon/ and cli/ down to ip/ and runtime/. */
 const unknownTo: Readonly<Record<string, readonly string[]>> = {
   ip: ['arp', 'runtime', 'native', 'kernel', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
@@ -7,8 +9,11 @@ const unknownTo: Readonly<Record<string, readonly string[]>> = {
   native: ['kernel', 'arp', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
   kernel: ['arp', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
   arp: ['subnet', 'backend', 'firewall', 'daemon', 'cli'],
-  subnet: ['native', 'kernel', 'arp', 'backend', 'firewall', 'daemon', 'cli'],
-  'subnet/etcd': ['native', 'kernel', 'arp', 'backend', 'firewall', 'daemon', 'cli'],
+  subnet: aboveSubnet,
+  'subnet/registry': [...aboveSubnet, 'subnet/etcd', 'subnet/config', 'subnet/lease'],
+  'subnet/etcd': [...aboveSubnet, 'subnet/config', 'subnet/lease'],
+  'subnet/config': [...aboveSubnet, 'subnet/etcd', 'subnet/lease'],
+  'subnet/lease': [...aboveSubnet, 'subnet/etcd'],
   backend: ['native', 'arp', 'firewall', 'daemon', 'cli'],
   firewall: ['native', 'kernel', 'arp', 'subnet', 'backend', 'daemon', 'cli'],
   cli: ['native', 'daemon'],
@@ -19,7 +24,16 @@ const unknownTo: Readonly<Record<string, readonly string[]>> = {
 const effects = ['process', 'fs', 'timers', 'perf_hooks', 'crypto', 'child_process', 'os', 'dgram', 'http'];
 const effectsOf = (names: readonly string[]) =>
   names.flatMap((name) => [name, `${name}/**`, `node:${name}`, `node:${name}/**`]);
-const core = ['ip', 'runtime', 'subnet', 'backend', 'firewall'];
+const core = [
+  'ip',
+  'runtime',
+  'backend',
+  'firewall',
+  'subnet',
+  'subnet/registry',
+  'subnet/config',
+  'subnet/lease',
+];
 const nearCore = ['native', 'kernel', 'arp', 'subnet/etcd'];
 
 /** The one folder that imports each dependency. */
@@ -45,7 +59,7 @@ const restrictedImports = Object.entries(unknownTo).map(
         {
           patterns: [
             ...unknown.map((other) => ({
-              group: [`**/${other}/**`],
+              group: [`**/${other.replace('subnet/', '')}/**`],
               message: `imports point one way: ${folder}/ does not know ${other}/`,
             })),
             ...Object.entries(importerOf)
@@ -100,7 +114,14 @@ export default defineConfig({
     ...restrictedImports,
     {
       // The core can be simulated: time, chance and the process come in as arguments.
-      files: ['src/subnet/*.ts', 'src/backend/**', 'src/firewall/**', 'src/runtime/**', 'src/ip/**'],
+      files: [
+        'src/subnet/*.ts',
+        'src/subnet/{registry,config,lease}/**',
+        'src/backend/**',
+        'src/firewall/**',
+        'src/runtime/**',
+        'src/ip/**',
+      ],
       rules: {
         'no-restricted-globals': forbid('it comes in as an argument', [
           'process',

@@ -1,4 +1,4 @@
-import type { Clock } from '../src/runtime/clock.ts';
+import type { Clock } from '../src/runtime/effects.ts';
 
 interface Timer {
   readonly atMs: number;

@@ -1,4 +1,4 @@
-import type { Compare, KeyValue } from '../src/subnet/registry.ts';
+import type { Compare, KeyValue } from '../src/subnet/registry/registry.ts';
 import { compareBytes } from './etcd-keys.ts';
 
 /** A key with the number of writes since it was created. */

@@ -1,4 +1,4 @@
-import type { Clock } from '../src/runtime/clock.ts';
+import type { Clock } from '../src/runtime/effects.ts';
 
 /** Keepalive gives up a connection on which nothing arrives any more. */
 const keepaliveMs = 14_000;

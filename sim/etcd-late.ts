@@ -1,5 +1,4 @@
-import type { Clock } from '../src/runtime/clock.ts';
-import type { Random } from '../src/runtime/random.ts';
+import type { Clock, Random } from '../src/runtime/effects.ts';
 import type { Link } from './etcd-watch.ts';
 
 /** A request that was sent and not answered within its deadline. */

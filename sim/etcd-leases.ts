@@ -1,4 +1,4 @@
-import type { Clock } from '../src/runtime/clock.ts';
+import type { Clock } from '../src/runtime/effects.ts';
 import { Refusal } from './etcd-store.ts';
 
 /** etcd's shortest lease: one and a half election timeouts, rounded up to seconds. */

@@ -1,4 +1,4 @@
-import type { Clock } from '../src/runtime/clock.ts';
+import type { Clock } from '../src/runtime/effects.ts';
 import {
   type Compare,
   type RangeRequest,
@@ -11,7 +11,7 @@ import {
   type TxnResponse,
   type WatchBatch,
   type WatchRequest,
-} from '../src/subnet/registry.ts';
+} from '../src/subnet/registry/registry.ts';
 import { type HostEnd, SimConnection } from './etcd-connection.ts';
 import type { EtcdFaults } from './etcd-faults.ts';
 import type { LeaseTable } from './etcd-leases.ts';

@@ -6,7 +6,7 @@ import type {
   RegistryErrorCode,
   TxnRequest,
   WatchEvent,
-} from '../src/subnet/registry.ts';
+} from '../src/subnet/registry/registry.ts';
 import { holds, type Versioned } from './etcd-compare.ts';
 import { inRange, SortedKeys } from './etcd-keys.ts';
 

@@ -1,4 +1,4 @@
-import type { RegistryErrorCode } from '../src/subnet/registry.ts';
+import type { RegistryErrorCode } from '../src/subnet/registry/registry.ts';
 
 /**
  * What a member that answers may be: a learner (serves nobody), overloaded, corrupt or read-only (refuse what changes

@@ -1,4 +1,4 @@
-import type { Clock } from '../src/runtime/clock.ts';
+import type { Clock } from '../src/runtime/effects.ts';
 import { Wake } from '../src/runtime/wake.ts';
 import type {
   RegistryErrorCode,
@@ -6,7 +6,7 @@ import type {
   WatchBatch,
   WatchEvent,
   WatchRequest,
-} from '../src/subnet/registry.ts';
+} from '../src/subnet/registry/registry.ts';
 import type { Way } from './etcd-network.ts';
 import { type Commit, eventInRange, Refusal } from './etcd-store.ts';
 

@@ -1,6 +1,5 @@
-import type { Clock } from '../src/runtime/clock.ts';
-import type { Random } from '../src/runtime/random.ts';
-import type { KeyValue } from '../src/subnet/registry.ts';
+import type { Clock, Random } from '../src/runtime/effects.ts';
+import type { KeyValue } from '../src/subnet/registry/registry.ts';
 import type { HostEnd } from './etcd-connection.ts';
 import { EtcdFaults } from './etcd-faults.ts';
 import { LateWrites } from './etcd-late.ts';

@@ -1,5 +1,5 @@
 import { posix } from 'node:path';
-import type { Files } from '../src/runtime/files.ts';
+import type { Files } from '../src/runtime/effects.ts';
 
 interface Entry {
   readonly content: string;

@@ -3,7 +3,7 @@ import {
   type CommandOptions,
   type CommandResult,
   type Commands,
-} from '../src/runtime/commands.ts';
+} from '../src/runtime/effects.ts';
 import { type Answer, done, failed, SimIptables } from './firewall-iptables.ts';
 import { SimNft } from './firewall-nft.ts';
 

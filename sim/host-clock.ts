@@ -1,4 +1,4 @@
-import type { Clock } from '../src/runtime/clock.ts';
+import type { Clock } from '../src/runtime/effects.ts';
 
 /**
  * One host's clocks over the simulation's time: the wall clock may jump, and while the host is suspended its monotonic clock

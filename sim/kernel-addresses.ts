@@ -1,6 +1,5 @@
 import { parseSubnet, type Subnet } from '../src/ip/ip.ts';
-import { KernelError } from '../src/kernel/errors.ts';
-import type { Link, LinkAddress, Route } from '../src/kernel/kernel.ts';
+import { KernelError, type Link, type LinkAddress, type Route } from '../src/kernel/kernel.ts';
 
 /** The addresses of all links, in the kernel's order. */
 export class AddressTable {

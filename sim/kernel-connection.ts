@@ -1,18 +1,18 @@
 import type { Family } from '../src/ip/ip.ts';
-import { KernelError } from '../src/kernel/errors.ts';
-import type {
-  ChangeResult,
-  Kernel,
-  KernelEvents,
-  Link,
-  LinkAddress,
-  PolicyRule,
-  Route,
-  RouteChange,
-  RouteFinder,
-  RouteLookup,
-  RouteSpec,
-  UsedRoute,
+import {
+  type ChangeResult,
+  type Kernel,
+  KernelError,
+  type KernelEvents,
+  type Link,
+  type LinkAddress,
+  type PolicyRule,
+  type Route,
+  type RouteChange,
+  type RouteFinder,
+  type RouteLookup,
+  type RouteSpec,
+  type UsedRoute,
 } from '../src/kernel/kernel.ts';
 import type { SimKernel } from './kernel.ts';
 import type { SimEventStream } from './kernel-events.ts';

@@ -1,5 +1,4 @@
-import { KernelError } from '../src/kernel/errors.ts';
-import type { KernelEvent, KernelEvents } from '../src/kernel/kernel.ts';
+import { KernelError, type KernelEvent, type KernelEvents } from '../src/kernel/kernel.ts';
 
 /** One subscriber's stream. */
 export class SimEventStream implements KernelEvents {

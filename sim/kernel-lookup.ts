@@ -1,6 +1,11 @@
 import { parseAddress } from '../src/ip/ip.ts';
-import { KernelError } from '../src/kernel/errors.ts';
-import type { LinkAddress, Route, RouteLookup, UsedRoute } from '../src/kernel/kernel.ts';
+import {
+  KernelError,
+  type LinkAddress,
+  type Route,
+  type RouteLookup,
+  type UsedRoute,
+} from '../src/kernel/kernel.ts';
 import type { AddressTable } from './kernel-addresses.ts';
 import type { RouteTable } from './kernel-table.ts';
 

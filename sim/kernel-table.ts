@@ -1,6 +1,5 @@
 import { addressBits, type Family, parseSubnet, type Subnet } from '../src/ip/ip.ts';
-import type { Route, RouteSpec } from '../src/kernel/kernel.ts';
-import { hasGateway, sameRoute } from '../src/kernel/route.ts';
+import { hasGateway, type Route, type RouteSpec, sameRoute } from '../src/kernel/kernel.ts';
 
 /** How a route is put into the table: the NLM_F_* flags of the request, by the words of `ip route`. */
 export type InsertMode = 'add' | 'append' | 'prepend' | 'replace';

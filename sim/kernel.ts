@@ -1,16 +1,16 @@
 import type { Family } from '../src/ip/ip.ts';
-import { KernelError } from '../src/kernel/errors.ts';
-import type {
-  Kernel,
-  KernelEvent,
-  Link,
-  LinkAddress,
-  Route,
-  RouteFinder,
-  RouteLookup,
-  UsedRoute,
+import {
+  type Kernel,
+  KernelError,
+  type KernelEvent,
+  type Link,
+  type LinkAddress,
+  type Route,
+  type RouteFinder,
+  type RouteLookup,
+  type UsedRoute,
 } from '../src/kernel/kernel.ts';
-import type { Clock } from '../src/runtime/clock.ts';
+import type { Clock } from '../src/runtime/effects.ts';
 import { AddressTable, addressOn, connectedRoute } from './kernel-addresses.ts';
 import { SimKernelConnection } from './kernel-connection.ts';
 import { SimEventStream } from './kernel-events.ts';

@@ -1,5 +1,4 @@
-import type { Clock } from '../src/runtime/clock.ts';
-import type { LogFields, Logger } from '../src/runtime/logger.ts';
+import type { Clock, LogFields, Logger } from '../src/runtime/effects.ts';
 
 export interface LogLine {
   readonly atMs: number;

@@ -1,4 +1,4 @@
-import type { Notifier } from '../src/runtime/notifier.ts';
+import type { Notifier } from '../src/runtime/effects.ts';
 
 /** A service manager in memory: keeps what it was told, one assignment per entry. */
 export class SimNotifier implements Notifier {

@@ -1,4 +1,4 @@
-import type { OldStore } from '../src/subnet/old-store.ts';
+import type { OldStore } from '../src/subnet/registry/registry.ts';
 
 /** An etcd's v2 store in memory. */
 export class SimOldStore implements OldStore {

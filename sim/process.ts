@@ -1,11 +1,7 @@
 import type { Arp, ArpSocket } from '../src/arp/arp.ts';
 import type { Kernel, KernelEvents } from '../src/kernel/kernel.ts';
-import type { Clock } from '../src/runtime/clock.ts';
-import type { Commands } from '../src/runtime/commands.ts';
-import type { Files } from '../src/runtime/files.ts';
-import type { Logger } from '../src/runtime/logger.ts';
-import type { Notifier } from '../src/runtime/notifier.ts';
-import type { Registry, WatchBatch, WatchRequest } from '../src/subnet/registry.ts';
+import type { Clock, Commands, Files, Logger, Notifier } from '../src/runtime/effects.ts';
+import type { Registry, WatchBatch, WatchRequest } from '../src/subnet/registry/registry.ts';
 import type { HostClock } from './host-clock.ts';
 
 /**

@@ -1,4 +1,4 @@
-import type { Random } from '../src/runtime/random.ts';
+import type { Random } from '../src/runtime/effects.ts';
 
 /** A small seeded generator (mulberry32): the same seed gives the same numbers on every machine. */
 export class SeededRandom implements Random {

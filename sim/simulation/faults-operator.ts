@@ -1,4 +1,4 @@
-import type { KeyValue } from '../../src/subnet/registry.ts';
+import type { KeyValue } from '../../src/subnet/registry/registry.ts';
 import { prefix, type SimHost } from '../host.ts';
 import type { Fault } from './faults.ts';
 import { configText, holderOf, selfOf, subnetsPrefix } from './oracle.ts';

@@ -1,5 +1,5 @@
 import { isBug } from '../../src/runtime/errors.ts';
-import { occupiedSubnets } from '../../src/subnet/subnet-key.ts';
+import { occupiedSubnets } from '../../src/subnet/keys.ts';
 import type { SimHost } from '../host.ts';
 import { fitsPools, isContested, isExhausted, leasesOf } from './invariants-leases.ts';
 import { missingRules, selfOf, subnetsPrefix, wrongFiles } from './oracle.ts';

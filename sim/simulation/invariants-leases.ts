@@ -1,6 +1,6 @@
 import { overlaps, parseSubnet, type Subnet } from '../../src/ip/ip.ts';
-import type { KeyValue, WatchEvent } from '../../src/subnet/registry.ts';
-import { occupiedSubnets } from '../../src/subnet/subnet-key.ts';
+import { occupiedSubnets } from '../../src/subnet/keys.ts';
+import type { KeyValue, WatchEvent } from '../../src/subnet/registry/registry.ts';
 import type { Writer } from '../etcd.ts';
 import type { Commit } from '../etcd-store.ts';
 import type { SimHost } from '../host.ts';

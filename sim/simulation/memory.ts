@@ -1,5 +1,5 @@
 import type { Family } from '../../src/ip/ip.ts';
-import type { KeyValue } from '../../src/subnet/registry.ts';
+import type { KeyValue } from '../../src/subnet/registry/registry.ts';
 import { SimCluster } from '../cluster.ts';
 import type { Commit } from '../etcd-store.ts';
 import type { SimHost, Wrappers } from '../host.ts';

@@ -1,13 +1,13 @@
 import { untilAborted } from '../../src/runtime/wake.ts';
-import type {
-  RangeResponse,
-  Registry,
-  WatchBatch,
-  WatchEvent,
-  WatchRequest,
-} from '../../src/subnet/registry.ts';
-import { RegistryError } from '../../src/subnet/registry.ts';
-import { parseSubnetKey } from '../../src/subnet/subnet-key.ts';
+import { parseSubnetKey } from '../../src/subnet/keys.ts';
+import {
+  type RangeResponse,
+  type Registry,
+  RegistryError,
+  type WatchBatch,
+  type WatchEvent,
+  type WatchRequest,
+} from '../../src/subnet/registry/registry.ts';
 import type { Wrappers } from '../host.ts';
 import { subnetsPrefix } from './oracle.ts';
 

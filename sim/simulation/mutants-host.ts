@@ -1,4 +1,4 @@
-import type { Files } from '../../src/runtime/files.ts';
+import type { Files } from '../../src/runtime/effects.ts';
 import type { Wrappers } from '../host.ts';
 
 /** Files with some methods replaced; the others are those of `inner`. */

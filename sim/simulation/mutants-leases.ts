@@ -1,4 +1,4 @@
-import type { Operation } from '../../src/subnet/registry.ts';
+import type { Operation } from '../../src/subnet/registry/registry.ts';
 import type { Wrappers } from '../host.ts';
 import { altered } from './mutants-etcd.ts';
 

@@ -7,9 +7,8 @@ import {
   parseSubnet,
   type Subnet,
 } from '../../src/ip/ip.ts';
-import type { KeyValue } from '../../src/subnet/registry.ts';
-import type { SimHost } from '../host.ts';
-import { prefix, routeProtocol } from '../host.ts';
+import type { KeyValue } from '../../src/subnet/registry/registry.ts';
+import { prefix, routeProtocol, type SimHost } from '../host.ts';
 
 // What has to be, told from etcd and the kernel alone and not by the code that is to bring it about.
 

@@ -1,4 +1,4 @@
-import { type Random, randomInt } from '../../src/runtime/random.ts';
+import { type Random, randomInt } from '../../src/runtime/effects.ts';
 import { SeededRandom } from '../random.ts';
 import { type Fault, faults } from './faults.ts';
 

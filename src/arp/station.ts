@@ -1,5 +1,5 @@
 import type { Kernel } from '../kernel/kernel.ts';
-import type { Clock } from '../runtime/clock.ts';
+import type { Clock } from '../runtime/effects.ts';
 import { messageOf } from '../runtime/errors.ts';
 import { firstOf } from '../runtime/wake.ts';
 import { type Arp, ArpError, type ArpPacket, type ArpSocket, announcementOf, probeFor } from './arp.ts';

@@ -2,7 +2,7 @@ import { cleanupTasks, type Task } from '../firewall/tasks.ts';
 import { isMissing } from '../firewall/tool.ts';
 import type { Family } from '../ip/ip.ts';
 import type { Kernel, Route, RouteSpec } from '../kernel/kernel.ts';
-import type { Commands } from '../runtime/commands.ts';
+import type { Commands } from '../runtime/effects.ts';
 import { explanationOf, messageOf } from '../runtime/errors.ts';
 
 export interface CleanupParts {

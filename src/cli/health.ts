@@ -1,6 +1,6 @@
 import { codeOf, messageOf } from '../runtime/errors.ts';
-import { oneLine } from '../runtime/escape.ts';
-import { ask } from './ask.ts';
+import { oneLine } from '../runtime/texts.ts';
+import { ask } from './status.ts';
 
 /** Where the daemon was told to serve its health. */
 export interface HealthAddress {

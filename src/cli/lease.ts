@@ -1,18 +1,14 @@
 import type { PerFamily, Subnet } from '../ip/ip.ts';
-import type { Clock } from '../runtime/clock.ts';
+import type { Clock, Logger, Random } from '../runtime/effects.ts';
 import { explanationOf } from '../runtime/errors.ts';
-import type { Logger } from '../runtime/logger.ts';
-import { plural } from '../runtime/plural.ts';
-import type { Random } from '../runtime/random.ts';
-import { Grants } from '../subnet/grants.ts';
-import { holderText, isOwnLease } from '../subnet/holder.ts';
-import { parseLease } from '../subnet/lease.ts';
-import { listRange } from '../subnet/list.ts';
-import { familiesText } from '../subnet/own-lease.ts';
-import { probe } from '../subnet/probe.ts';
-import { type KeyValue, type Registry, RegistryError } from '../subnet/registry.ts';
-import { parseSubnetKey, subnetsPrefix } from '../subnet/subnet-key.ts';
-import { duration } from './status-text.ts';
+import { plural } from '../runtime/texts.ts';
+import { parseSubnetKey, subnetsPrefix } from '../subnet/keys.ts';
+import { Grants } from '../subnet/lease/grants.ts';
+import { holderText, isOwnLease, parseLease } from '../subnet/lease/lease.ts';
+import { familiesText } from '../subnet/lease/own-lease.ts';
+import { probe } from '../subnet/lease/probe.ts';
+import { type KeyValue, listRange, type Registry, RegistryError } from '../subnet/registry/registry.ts';
+import { duration } from './status.ts';
 
 export interface LeaseReleaseParts {
   readonly registry: Registry;

@@ -1,10 +1,9 @@
 import { stat } from 'node:fs/promises';
-import type { Clock } from '../runtime/clock.ts';
+import { request } from 'node:http';
+import type { Clock } from '../runtime/effects.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
-import { escapeControls, oneLine } from '../runtime/escape.ts';
-import { ask } from './ask.ts';
-import { statusText } from './status-text.ts';
-import type { StatusView } from './status-view.ts';
+import { counted, escapeControls, oneLine } from '../runtime/texts.ts';
+import type { ErrorStatus, LeaseStatus, StatusView } from './status-view.ts';
 
 export interface StatusParts {
   /** Where the daemon listens. */
@@ -62,7 +61,7 @@ export async function fetchStatus(socketPath: string, command: string): Promise<
   try {
     return { view: parseView(await askStatus(socketPath)) };
   } catch (error) {
-    if (await isAbsent(socketPath, error)) return { silent: oneLine(nobody(socketPath)), absent: true };
+    if (await isAbsent(socketPath, error)) return { silent: oneLine(noDaemon(socketPath)), absent: true };
     return { silent: oneLine(whyNot(socketPath, command, error)), absent: false };
   }
 }
@@ -93,7 +92,7 @@ async function isAbsent(path: string, error: unknown): Promise<boolean> {
   return there === undefined || there.isSocket();
 }
 
-function nobody(path: string): string {
+function noDaemon(path: string): string {
   return (
     `No daemon answers at ${path}. Is it running? systemctl status flanneld. ` +
     'If it was started with another --subnet-file or --status-socket, pass the same flag.'
@@ -108,4 +107,178 @@ function whyNot(path: string, command: string, error: unknown): string {
   if (error instanceof SyntaxError || code?.startsWith('HPE_'))
     return `What answers at ${path} is no flanneld-ts`;
   return `The daemon at ${path} gives no status: ${messageOf(error)}`;
+}
+
+const timeoutMs = 3_000;
+
+/** Where a daemon of this host listens. */
+export type Place = { readonly socketPath: string } | { readonly host: string; readonly port: number };
+
+export interface Answer {
+  readonly status: number;
+  readonly text: string;
+}
+
+/**
+ * GETs `path`. Of an answer that is longer than `longest` characters, or has no end, the beginning: somewhat more than
+ * these. Rejects when there is no answer within 3 s; an error of the system has its code.
+ */
+export function ask(place: Place, path: string, longest: number): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const signal = AbortSignal.timeout(timeoutMs);
+    // Not the global agent: it would keep the connection, and with it this process, open.
+    const asked = request({ ...place, path, agent: false, signal }, (response) => {
+      let text = '';
+      const finish = () => resolve({ status: response.statusCode ?? 0, text });
+      response.setEncoding('utf8');
+      response.on('data', (part: string) => {
+        text += part;
+        if (text.length <= longest) return;
+        finish();
+        asked.destroy();
+      });
+      response.once('end', finish);
+      response.once('error', reject);
+    });
+    asked.once('error', (error) =>
+      reject(signal.aborted ? new Error(`it did not answer within ${timeoutMs / 1000} s`) : error),
+    );
+    asked.end();
+  });
+}
+
+/** The answer for people: who we are, what is wrong, then a row per peer by subnet. Each fact is said once. */
+export function statusText(view: StatusView): string {
+  const { version, now, startedAt, reasons, degraded, notices } = view;
+  const up = duration(secondsBetween(startedAt, now));
+  return [
+    `flanneld-ts ${version}, up ${up}: ${stateText(view)}`,
+    `own lease    ${leaseText(view.lease)}`,
+    `cluster      ${clusterText(view)}`,
+    `routes       ${syncText(view)}`,
+    ...section('not ready', view.ready ? [] : withTimes(reasons, view)),
+    ...section('degraded', withTimes(degraded, view)),
+    ...section('notices', withTimes(notices, view)),
+    ...section('peers', table(view)),
+    ...section('over', overTexts(view)),
+  ]
+    .map(flat)
+    .join('\n');
+}
+
+/** Whether the daemon is ready. The summary says where the boot stands; later it is what other lines say. */
+export function stateText({ ready, degraded, summary, lastSync }: StatusView): string {
+  if (!ready) return lastSync === null ? `not ready: ${summary}` : 'not ready';
+  return degraded.length === 0 ? 'ready' : 'ready, degraded';
+}
+
+/** What it quotes comes from etcd, and from other hosts. */
+function flat(line: string): string {
+  const [indent = ''] = /^ */.exec(line) ?? [];
+  return indent + oneLine(line);
+}
+
+function section(title: string, lines: readonly string[]): readonly string[] {
+  return lines.length === 0 ? [] : ['', `${title}:`, ...lines.map((line) => `  ${line}`)];
+}
+
+function clusterText({ leases, watching }: StatusView): string {
+  const count = leases === null ? 'leases not known yet' : counted(leases, 'lease');
+  return `${count}, ${watching ? 'watched' : 'not watched now'}`;
+}
+
+function leaseText(lease: LeaseStatus | null): string {
+  if (lease === null) return 'none yet';
+  const { subnets, addresses, state, secondsLeft } = lease;
+  const left = secondsLeft === null ? 'a reservation' : leftText(secondsLeft);
+  return `${subnets.join(' and ')} at ${addresses.join(' and ')}: ${state}, ${left}`;
+}
+
+function leftText(secondsLeft: number): string {
+  return secondsLeft > 0 ? `${duration(secondsLeft)} left` : `expired ${duration(-secondsLeft)} ago`;
+}
+
+function syncText({ leases, peers, lastSync, now }: StatusView): string {
+  const installed = peers.filter(({ state }) => state === 'installed').length;
+  const nobody = leases === null ? 'peers not known yet' : 'no other host has joined yet';
+  const count = peers.length === 0 ? nobody : `${installed} of ${counted(peers.length, 'peer')} routed`;
+  const checked =
+    lastSync === null ? 'not checked yet' : `checked ${duration(secondsBetween(lastSync, now))} ago`;
+  return `${count}, ${checked}`;
+}
+
+/** `parked` and the like are words for programs. */
+const stateWords: Readonly<Record<string, string>> = {
+  installed: 'routed',
+  pending: 'not yet',
+  parked: 'no route',
+  conflict: 'no route',
+};
+
+/** A reason that stands above already is not said again. */
+function table({ peers, reasons, degraded, now }: StatusView): readonly string[] {
+  if (peers.length === 0) return [];
+  const said = [...reasons, ...degraded].join('\n');
+  const rows = [
+    ['SUBNET', 'GATEWAY', 'STATE', 'FOR', 'REASON'],
+    ...peers.map(({ subnet, gateway, state, since, reason }) => [
+      subnet,
+      gateway,
+      stateWords[state] ?? state,
+      duration(secondsBetween(since, now)),
+      reason === null || said.includes(reason) ? '' : reason,
+    ]),
+  ];
+  const shown = rows.some((row, i) => i > 0 && row[4] !== '') ? rows : rows.map((row) => row.slice(0, 4));
+  const widths = [0, 1, 2, 3].map((column) => Math.max(...shown.map((row) => row[column]?.length ?? 0)));
+  return shown.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd(),
+  );
+}
+
+/** The lines, each with the time it has lasted where that is known. */
+function withTimes(lines: readonly string[], { errors, now }: StatusView): readonly string[] {
+  return lines.map((line) => {
+    const error = errors.find(({ message, over }) => over === null && message === line);
+    if (error === undefined) return line;
+    return `${line} (for ${duration(secondsBetween(error.since, now))}${timesText(error)})`;
+  });
+}
+
+/** What is over stays here for an hour; --json has it longer. */
+const shownAfterS = 3_600;
+
+function overTexts({ errors, now }: StatusView): readonly string[] {
+  return errors.flatMap(({ over, ...error }) => {
+    if (over === null || secondsBetween(over, now) > shownAfterS) return [];
+    const lasted = duration(secondsBetween(error.since, over));
+    const ago = duration(secondsBetween(over, now));
+    return [`${ago} ago, after ${lasted}${timesText(error)}: ${error.message}`];
+  });
+}
+
+function timesText({ attempts }: Pick<ErrorStatus, 'attempts'>): string {
+  return attempts === 1 ? '' : `, ${attempts} times`;
+}
+
+function secondsBetween(from: string, to: string): number {
+  return (Date.parse(to) - Date.parse(from)) / 1000;
+}
+
+/** The two greatest units: `23 h 59 min`. */
+export function duration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  const units = [
+    ['d', Math.floor(whole / 86_400)],
+    ['h', Math.floor(whole / 3_600) % 24],
+    ['min', Math.floor(whole / 60) % 60],
+    ['s', whole % 60],
+  ] as const;
+  const first = units.findIndex(([, count]) => count > 0);
+  if (first < 0) return '0 s';
+  const shown = units.slice(first, first + 2).filter(([, count]) => count > 0);
+  return shown.map(([unit, count]) => `${count} ${unit}`).join(' ');
 }

@@ -1,9 +1,9 @@
 import { type Family, familiesOf, type PerFamily } from '../ip/ip.ts';
 import { explanationOf } from '../runtime/errors.ts';
-import { type NetworkConfig, NetworkConfigError, parseNetworkConfig } from '../subnet/config.ts';
-import { describeMissing, type Stores } from '../subnet/config-missing.ts';
-import { RegistryError } from '../subnet/registry.ts';
-import { configKey } from '../subnet/subnet-key.ts';
+import { type NetworkConfig, NetworkConfigError, parseNetworkConfig } from '../subnet/config/config.ts';
+import { describeMissing, type Stores } from '../subnet/config/source.ts';
+import { configKey } from '../subnet/keys.ts';
+import { RegistryError } from '../subnet/registry/registry.ts';
 
 /** The interface that the daemon would use, as it chooses it. */
 export interface ChosenInterface {

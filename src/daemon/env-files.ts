@@ -1,13 +1,9 @@
 import { dirname } from 'node:path';
 import { bridgeAddress, type PerFamily, type Subnet } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
-import type { Clock } from '../runtime/clock.ts';
-import { codeOf, messageOf } from '../runtime/errors.ts';
-import type { Files } from '../runtime/files.ts';
-import type { Logger } from '../runtime/logger.ts';
-import type { Random } from '../runtime/random.ts';
+import type { Clock, Files, Logger, Random } from '../runtime/effects.ts';
+import { codeOf, messageOf, systemReason } from '../runtime/errors.ts';
 import { retryForever } from '../runtime/retry.ts';
-import { systemReason } from '../runtime/system-errors.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
 import { parseSubnetEnv, renderSubnetEnv, type SubnetEnvironment } from './subnet-env.ts';

@@ -1,17 +1,16 @@
 import process from 'node:process';
+import type { Logger } from '../runtime/effects.ts';
 import { explanationOf } from '../runtime/errors.ts';
-import type { Logger } from '../runtime/logger.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { connectMember } from '../subnet/etcd/member.ts';
 import { EtcdSecurity } from '../subnet/etcd/security.ts';
 import { EtcdV2Store } from '../subnet/etcd/v2-store.ts';
-import { EtcdAddresses } from '../subnet/etcd-addresses.ts';
-import { type MeasuredCall, measured } from '../subnet/measured.ts';
-import type { OldStore } from '../subnet/old-store.ts';
-import type { EtcdAlarm, Registry, RegistryError } from '../subnet/registry.ts';
-import { nodeFiles } from './files.ts';
+import { EtcdAddresses } from '../subnet/registry/addresses.ts';
+import { type MeasuredCall, measured } from '../subnet/registry/measured.ts';
+import type { EtcdAlarm, OldStore, Registry, RegistryError } from '../subnet/registry/registry.ts';
+import { systemClock } from './host/clock.ts';
+import { nodeFiles } from './host/files.ts';
 import type { EtcdAccess } from './options/etcd-access.ts';
-import { systemClock } from './system-clock.ts';
 
 /** The ways to etcd, one for each endpoint, and the credentials they share. */
 export interface EtcdMembers {
@@ -65,4 +64,26 @@ export function tellFitness(
     if (unfit === undefined) notices.clear(what, `etcd at ${endpoint} serves now`);
     else notices.report(what, explanationOf(unfit), { endpoint, error: unfit });
   };
+}
+
+/** Until somebody asks for metrics, no more than these are kept; the oldest go. */
+const mostKept = 1_000;
+
+/** Calls to etcd on their way to the metrics, whose library is loaded only when somebody asks for them. */
+export class EtcdCalls {
+  #kept: MeasuredCall[] = [];
+  #onCall: ((call: MeasuredCall) => void) | undefined;
+
+  add(call: MeasuredCall): void {
+    if (this.#onCall !== undefined) return this.#onCall(call);
+    if (this.#kept.length >= mostKept) this.#kept.shift();
+    this.#kept.push(call);
+  }
+
+  /** Hands over those kept, and from now on each as it ends. */
+  handTo(onCall: (call: MeasuredCall) => void): void {
+    this.#onCall = onCall;
+    for (const call of this.#kept) onCall(call);
+    this.#kept = [];
+  }
 }

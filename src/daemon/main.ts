@@ -5,32 +5,30 @@ import { linuxArp } from '../arp/linux-arp.ts';
 import { runHealth } from '../cli/health.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import { exitNow } from '../native/libc.ts';
+import type { Logger } from '../runtime/effects.ts';
 import { explanationOf, FlannelError, messageOf } from '../runtime/errors.ts';
-import type { Logger } from '../runtime/logger.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
-import type { RegistryError } from '../subnet/registry.ts';
-import { rotate } from '../subnet/rotation.ts';
-import { subnetsPrefix } from '../subnet/subnet-key.ts';
+import { subnetsPrefix } from '../subnet/keys.ts';
+import type { RegistryError } from '../subnet/registry/registry.ts';
+import { rotate } from '../subnet/registry/rotation.ts';
 import { Daemon } from './daemon.ts';
-import { EtcdCalls } from './etcd-calls.ts';
-import { etcdMembers, tellFitness } from './etcd-members.ts';
-import { FileLock, holderText } from './file-lock.ts';
-import { nodeFiles } from './files.ts';
-import { HealthServer, type MetricsPage } from './health.ts';
-import { hostIdentity } from './host-identity.ts';
-import { inputSignals } from './input-signals.ts';
-import { createLogger, journalPrefix } from './logger.ts';
-import type { Metrics } from './metrics.ts';
-import { systemdNotifier } from './notifier.ts';
+import { EtcdCalls, etcdMembers, tellFitness } from './etcd-members.ts';
+import { systemClock, systemRandom } from './host/clock.ts';
+import { systemCommands } from './host/commands.ts';
+import { FileLock, holderText } from './host/file-lock.ts';
+import { nodeFiles } from './host/files.ts';
+import { inputSignals } from './host/input-signals.ts';
+import { createLogger, journalPrefix } from './host/logger.ts';
+import { systemdNotifier } from './host/notifier.ts';
+import { hostIdentity, nameDaemon } from './host/processes.ts';
+import { CannotRunError, requireCapabilities } from './host-checks.ts';
 import { UsageError } from './options/errors.ts';
 import { type Options, type ParsedCommand, parseOptions } from './options/options.ts';
 import { readServiceSettings } from './options/service-settings.ts';
-import { nameDaemon } from './processes.ts';
-import { CannotRunError, requireCapabilities } from './requirements.ts';
-import { StatusServer } from './status-server.ts';
+import { HealthServer, type MetricsPage } from './report/health.ts';
+import type { Metrics } from './report/metrics.ts';
+import { StatusServer } from './report/status-server.ts';
 import { cleanUp, diagnose, outliveReaders, releaseLease, showStatus } from './subcommands.ts';
-import { systemClock, systemRandom } from './system-clock.ts';
-import { systemCommands } from './system-commands.ts';
 
 /** A stop has to be over within 5 s, whatever hangs. Armed before the clean-up begins. */
 const stopDeadlineMs = 4_500;
@@ -244,7 +242,7 @@ async function serveStatus({ options, daemon, log, notices }: Served, signal: Ab
 function metricsOf({ state }: Daemon, calls: EtcdCalls): () => Promise<MetricsPage> {
   let loading: Promise<Metrics> | undefined;
   return async () => {
-    loading ??= import('./metrics.ts').then(({ Metrics }) => new Metrics(state, calls));
+    loading ??= import('./report/metrics.ts').then(({ Metrics }) => new Metrics(state, calls));
     const metrics = await loading;
     return { contentType: metrics.contentType, text: await metrics.render() };
   };

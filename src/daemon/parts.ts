@@ -1,15 +1,9 @@
 import type { Arp } from '../arp/arp.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import type { Clock } from '../runtime/clock.ts';
-import type { Commands } from '../runtime/commands.ts';
-import type { Files } from '../runtime/files.ts';
-import type { Logger } from '../runtime/logger.ts';
-import type { Notifier } from '../runtime/notifier.ts';
-import type { Random } from '../runtime/random.ts';
+import type { Clock, Commands, Files, Logger, Notifier, Random } from '../runtime/effects.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
-import type { EtcdAddresses } from '../subnet/etcd-addresses.ts';
-import type { OldStore } from '../subnet/old-store.ts';
-import type { Registry } from '../subnet/registry.ts';
+import type { EtcdAddresses } from '../subnet/registry/addresses.ts';
+import type { OldStore, Registry } from '../subnet/registry/registry.ts';
 import type { Options } from './options/options.ts';
 
 /** Everything the daemon touches outside itself. */

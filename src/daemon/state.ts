@@ -1,13 +1,11 @@
 import type { OutsideRoute, PeerRoute, RefusedLease } from '../backend/backend.ts';
 import type { Activity } from '../runtime/activity.ts';
-import type { Clock } from '../runtime/clock.ts';
-import { type Fault, FaultLog } from '../runtime/fault-log.ts';
-import type { Logger } from '../runtime/logger.ts';
-import { joined } from '../runtime/sentences.ts';
-import type { TroubleLog, TroubleRecord } from '../runtime/trouble.ts';
-import type { JunkKeys } from '../subnet/lease-reader.ts';
-import type { LeaseState } from '../subnet/own-lease.ts';
-import type { Readiness } from './health.ts';
+import type { Clock, Logger } from '../runtime/effects.ts';
+import { joined } from '../runtime/texts.ts';
+import { type Fault, FaultLog, type TroubleLog, type TroubleRecord } from '../runtime/trouble.ts';
+import type { LeaseState } from '../subnet/lease/own-lease.ts';
+import type { JunkKeys } from '../subnet/lease/watch/reader.ts';
+import type { Readiness } from './report/health.ts';
 
 /** What this host has leased. Times are wall-clock, in ms. */
 export interface LeaseView {

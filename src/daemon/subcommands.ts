@@ -14,26 +14,25 @@ import type { Kernel, RouteFinder } from '../kernel/kernel.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
-import { holderText } from '../subnet/holder.ts';
-import { type KeyValue, RegistryError } from '../subnet/registry.ts';
-import { rotate } from '../subnet/rotation.ts';
-import { subnetsPrefix } from '../subnet/subnet-key.ts';
+import { subnetsPrefix } from '../subnet/keys.ts';
+import { holderText } from '../subnet/lease/lease.ts';
+import { type KeyValue, RegistryError } from '../subnet/registry/registry.ts';
+import { rotate } from '../subnet/registry/rotation.ts';
 import { type EtcdMembers, etcdMembers } from './etcd-members.ts';
-import { daemonOf, daemonsBeside, holderText as lockHolderText } from './file-lock.ts';
-import { nodeFiles } from './files.ts';
-import { inputSignals } from './input-signals.ts';
+import { systemClock, systemRandom } from './host/clock.ts';
+import { systemCommands } from './host/commands.ts';
+import { daemonOf, daemonsBeside, holderText as lockHolderText } from './host/file-lock.ts';
+import { nodeFiles } from './host/files.ts';
+import { inputSignals } from './host/input-signals.ts';
+import { createLogger } from './host/logger.ts';
+import { daemonsOfThisNetwork, findContainer } from './host/processes.ts';
 import { chooseInterface, type HostInterface } from './interface/choose-interface.ts';
 import { readHostNetwork } from './interface/host-network.ts';
-import { createLogger } from './logger.ts';
-import type { CleanupOptions } from './options/cleanup-options.ts';
+import type { CleanupOptions, LeaseReleaseOptions } from './options/command-options.ts';
 import type { EtcdAccess } from './options/etcd-access.ts';
-import type { LeaseReleaseOptions } from './options/lease-release-options.ts';
 import type { InterfaceWish, Options } from './options/run-options.ts';
 import type { StatusOptions } from './options/status-options.ts';
-import { daemonsOfThisNetwork, findContainer } from './processes.ts';
 import { networksInSubnetEnv } from './subnet-env.ts';
-import { systemClock, systemRandom } from './system-clock.ts';
-import { systemCommands } from './system-commands.ts';
 
 // The commands beside the daemon: each is given its parts, prints, and resolves to the exit code.
 

@@ -1,5 +1,5 @@
 import { bridgeAddress, type Family, type PerFamily, parseSubnet, type Subnet } from '../ip/ip.ts';
-import type { NetworkConfig } from '../subnet/config.ts';
+import type { NetworkConfig } from '../subnet/config/config.ts';
 
 /** One family's part of subnet.env. */
 export interface FamilyNetwork {

@@ -1,11 +1,8 @@
 import type { Family } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
-import type { Clock } from '../runtime/clock.ts';
-import type { Commands } from '../runtime/commands.ts';
+import type { Clock, Commands, Logger, Random } from '../runtime/effects.ts';
 import { explanationOf } from '../runtime/errors.ts';
-import type { Logger } from '../runtime/logger.ts';
-import type { Random } from '../runtime/random.ts';
-import { joined } from '../runtime/sentences.ts';
+import { joined } from '../runtime/texts.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { Wake } from '../runtime/wake.ts';
 import type { Blockage } from './blockages.ts';

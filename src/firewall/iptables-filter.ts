@@ -1,7 +1,21 @@
 import type { Family } from '../ip/ip.ts';
 import type { SavedTable } from './iptables-save.ts';
-import { addressTest, always, anyOf, linkTest, never, not, rangeOf, type Test, unknown } from './packet.ts';
-import type { Action, FilterChain, FilterRule, FilterTable, Hook } from './walk.ts';
+import {
+  type Action,
+  addressTest,
+  always,
+  anyOf,
+  type FilterChain,
+  type FilterRule,
+  type FilterTable,
+  type Hook,
+  linkTest,
+  never,
+  not,
+  rangeOf,
+  type Test,
+  unknown,
+} from './walk.ts';
 
 const hooks: Readonly<Record<string, Hook['name']>> = {
   PREROUTING: 'prerouting',

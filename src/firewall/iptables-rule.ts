@@ -1,5 +1,5 @@
 import { addressBits, type Family, parseAddress, parseSubnet } from '../ip/ip.ts';
-import type { FoundRule } from './chain.ts';
+import type { FoundRule } from './iptables-plan.ts';
 import { type SavedRule, wordsOf } from './iptables-save.ts';
 import { type AddressMatch, type Rule, unmasqueradedMark } from './rules.ts';
 

@@ -1,19 +1,23 @@
 import type { Family } from '../ip/ip.ts';
 import { asJson, asList, asText, itemsOf, type Json } from './nft-ruleset.ts';
 import {
+  type Action,
   addressTest,
   allOf,
   always,
   anyOf,
+  type FilterChain,
+  type FilterRule,
+  type FilterTable,
   familyTest,
+  type Hook,
   linkTest,
   never,
   not,
   rangeOf,
   type Test,
   unknown,
-} from './packet.ts';
-import type { Action, FilterChain, FilterRule, FilterTable, Hook } from './walk.ts';
+} from './walk.ts';
 
 /** Families whose chains see packets that this host passes on. */
 const families = new Set(['ip', 'ip6', 'inet', 'netdev']);

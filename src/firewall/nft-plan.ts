@@ -1,5 +1,5 @@
 import type { Family } from '../ip/ip.ts';
-import { planChain, planChainRemoval } from './chain.ts';
+import { planChain, planChainRemoval } from './iptables-plan.ts';
 import type { NftChain, NftTable } from './nft-ruleset.ts';
 import { type AddressMatch, type Rule, unmasqueradedMark, type WantedChain } from './rules.ts';
 

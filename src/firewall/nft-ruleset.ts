@@ -1,6 +1,6 @@
 import { addressBits, type Family, parseAddress } from '../ip/ip.ts';
-import { excerpt } from '../runtime/excerpt.ts';
-import type { FoundRule } from './chain.ts';
+import { excerpt } from '../runtime/texts.ts';
+import type { FoundRule } from './iptables-plan.ts';
 import { UnreadableError } from './iptables-save.ts';
 
 /** A rule in one of our tables; `key` is its text in nft's language where we know how to write it. */

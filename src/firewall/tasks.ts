@@ -1,8 +1,6 @@
 import type { Family, PerFamily } from '../ip/ip.ts';
-import type { Commands } from '../runtime/commands.ts';
-import { converge, type RuleStore } from './converge.ts';
+import type { Commands } from '../runtime/effects.ts';
 import type { ForwardPosition } from './forward.ts';
-import { Iptables } from './iptables.ts';
 import {
   type ChainPlace,
   forwardChain,
@@ -10,11 +8,11 @@ import {
   planTable,
   planTableRemoval,
 } from './iptables-plan.ts';
-import type { SavedTable } from './iptables-save.ts';
+import { Iptables, type SavedTable } from './iptables-save.ts';
 import { nftTableName, planNftTable, type WantedNftTable } from './nft-plan.ts';
 import { type NftTable, parseNftTable } from './nft-ruleset.ts';
 import { type FirewallNetwork, forwardRules, masqueradeRules, type WantedChain } from './rules.ts';
-import { runTool } from './tool.ts';
+import { FirewallError, runTool } from './tool.ts';
 
 /** What this host's firewall is to do. */
 export interface FirewallSettings {
@@ -166,4 +164,45 @@ class Nft {
   async apply(script: string, signal: AbortSignal): Promise<void> {
     await runTool(this.#commands, 'nft', ['-f', '-'], signal, { stdin: script });
   }
+}
+
+/** How often what was written may be gone again before that is a failure: others write the same tables. */
+const mostAttempts = 3;
+
+/** A part of the kernel's rules that is read as a whole and changed by one input for a tool. */
+export interface RuleStore<T> {
+  read(signal: AbortSignal): Promise<T>;
+  /** The input that makes what was read right; undefined when it is right. */
+  plan(found: T): string | undefined;
+  write(input: string, signal: AbortSignal): Promise<void>;
+}
+
+/**
+ * Reads, and writes only when something differs, then reads again: what a tool accepts without a word is not always there
+ * afterwards. Resolves to whether anything was written. A refusal is final when the next look gives the same plan; otherwise
+ * another program was faster, and the new plan is tried. Rejects with what the tool said.
+ */
+export async function converge<T>(store: RuleStore<T>, signal: AbortSignal): Promise<boolean> {
+  let input = store.plan(await store.read(signal));
+  if (input === undefined) return false;
+  for (let attempt = 1; attempt <= mostAttempts; attempt++) {
+    let refusal: { readonly error: unknown } | undefined;
+    try {
+      await store.write(input, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      refusal = { error };
+    }
+    const next = store.plan(await store.read(signal));
+    if (next === undefined) return true;
+    if (refusal !== undefined && next === input) throw refusal.error;
+    input = next;
+  }
+  throw new FirewallError(
+    'FIREWALL_REFUSED',
+    'the firewall rules are gone or changed right after they were written',
+    {
+      remedy: 'Find the program that changes them (nft monitor).',
+    },
+  );
 }

@@ -1,7 +1,6 @@
-import { CommandError, type CommandResult, type Commands } from '../runtime/commands.ts';
+import { CommandError, type CommandResult, type Commands } from '../runtime/effects.ts';
 import { FlannelError, messageOf } from '../runtime/errors.ts';
-import { oneLine } from '../runtime/escape.ts';
-import { excerpt } from '../runtime/excerpt.ts';
+import { excerpt, oneLine } from '../runtime/texts.ts';
 
 /** A tool that did not do what it was asked. */
 export class FirewallError extends FlannelError {}

@@ -1,13 +1,10 @@
 import { NetlinkSocket } from '../native/netlink-socket.ts';
-import type { Clock } from '../runtime/clock.ts';
+import type { Clock } from '../runtime/effects.ts';
 import { codeOf } from '../runtime/errors.ts';
 import { unlessAborted } from '../runtime/wake.ts';
-import { decodeAnswer, messagesOf, READ_BUFFER_BYTES } from './answers.ts';
 import { encodeChange } from './encode.ts';
-import { KernelError } from './errors.ts';
-import type { ChangeResult, RouteChange } from './kernel.ts';
-import { Queue } from './queue.ts';
-import { NLMSG } from './rtnetlink.ts';
+import { type ChangeResult, KernelError, type RouteChange } from './kernel.ts';
+import { decodeAnswer, messagesOf, NLMSG, READ_BUFFER_BYTES } from './rtnetlink.ts';
 
 /** Larger writes gain nothing, and a write is what a deadline and a shutdown wait for. */
 const MAX_MESSAGES_PER_WRITE = 256;
@@ -156,4 +153,15 @@ export class CommandSocket {
 
 function failed(errno: string, message: string | undefined): ChangeResult {
   return { outcome: 'failed', errno, ...(message === undefined ? {} : { message }) };
+}
+
+/** Runs tasks one after another, in the order they came; a failed one does not stop the next. */
+export class Queue {
+  #last: Promise<unknown> = Promise.resolve();
+
+  run<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(task);
+    this.#last = result.catch(() => undefined);
+    return result;
+  }
 }

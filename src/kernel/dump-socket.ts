@@ -2,10 +2,9 @@ import type { NetlinkMessage } from 'netlink/dist/structs.js';
 import { NetlinkSocket } from '../native/netlink-socket.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { unlessAborted } from '../runtime/wake.ts';
-import { decodeAnswer, decodeDone, messagesOf, READ_BUFFER_BYTES } from './answers.ts';
-import { KernelError } from './errors.ts';
-import { Queue } from './queue.ts';
-import { NLM_F, NLMSG } from './rtnetlink.ts';
+import { Queue } from './command-socket.ts';
+import { KernelError } from './kernel.ts';
+import { decodeAnswer, decodeDone, messagesOf, NLM_F, NLMSG, READ_BUFFER_BYTES } from './rtnetlink.ts';
 
 /** A table that changes during every one of so many dumps is not going to hold still for the next. */
 export const MAX_DUMP_ATTEMPTS = 10;

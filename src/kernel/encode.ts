@@ -2,9 +2,9 @@ import { isIPv6 } from 'node:net';
 import { formatRouteMessage } from 'netlink/dist/rt/structs.js';
 import { AttrStream, formatMessage, putU32 } from 'netlink/dist/structs.js';
 import type { Family } from '../ip/ip.ts';
-import { addressBytes } from './addresses.ts';
 import type { RouteChange, RouteSpec, Sender } from './kernel.ts';
 import {
+  addressBytes,
   addressFamily,
   IFLA,
   LOOPBACK_IFINDEX,

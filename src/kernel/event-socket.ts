@@ -2,11 +2,9 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { NetlinkSocket } from '../native/netlink-socket.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { unlessAborted } from '../runtime/wake.ts';
-import { messagesOf, READ_BUFFER_BYTES } from './answers.ts';
 import { decodeEvent } from './decode.ts';
-import { KernelError } from './errors.ts';
-import type { KernelEvent, KernelEvents } from './kernel.ts';
-import { NLMSG, RTNLGRP } from './rtnetlink.ts';
+import { KernelError, type KernelEvent, type KernelEvents } from './kernel.ts';
+import { messagesOf, NLMSG, READ_BUFFER_BYTES, RTNLGRP } from './rtnetlink.ts';
 
 /** How much is taken in one go before other work gets its turn: about 20 ms. */
 const DATAGRAMS_PER_TURN = 4096;

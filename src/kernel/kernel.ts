@@ -1,4 +1,5 @@
 import type { Family } from '../ip/ip.ts';
+import { FlannelError } from '../runtime/errors.ts';
 
 /**
  * The kernel's links, addresses and routes, as the daemon needs them: one network namespace, main table.
@@ -230,3 +231,35 @@ export type KernelEvent =
   | { readonly type: 'address-removed'; readonly address: LinkAddress }
   /** Events were lost, see {@link KernelEvents.next}. */
   | { readonly type: 'overflow' };
+
+/** Whether two routes are the same in all that {@link Route} tells. */
+export function sameRoute(a: Route, b: Route): boolean {
+  return (
+    a.dst === b.dst &&
+    a.tos === b.tos &&
+    a.metric === b.metric &&
+    a.protocol === b.protocol &&
+    a.type === b.type &&
+    a.scope === b.scope &&
+    a.gateway === b.gateway &&
+    a.linkIndex === b.linkIndex &&
+    a.source === b.source &&
+    a.special === b.special &&
+    a.multipath === b.multipath
+  );
+}
+
+/** Whether IPv6 counts it among those with a gateway, which a REPLACE by such a one prefers and a second one is merged with. */
+export function hasGateway(route: Route): boolean {
+  return route.gateway !== undefined || route.multipath === true;
+}
+
+/** A kernel call that failed as a whole. `errno` by name, e.g. `EPERM`; `TIMEOUT` when no answer came. */
+export class KernelError extends FlannelError {
+  readonly errno: string;
+
+  constructor(errno: string, message: string, options: { cause?: unknown; remedy?: string } = {}) {
+    super(`KERNEL_${errno}`, message, options);
+    this.errno = errno;
+  }
+}

@@ -1,11 +1,9 @@
 import { parseAttributes, readU32 } from 'netlink/dist/structs.js';
-import { addressText } from './addresses.ts';
-import { decodeUsedRoute } from './decode-route.ts';
+import { decodeUsedRoute } from './decode.ts';
 import type { DumpSocket } from './dump-socket.ts';
 import { encodeLookup, encodeMatch } from './encode.ts';
-import { KernelError } from './errors.ts';
-import type { PolicyRule, RouteLookup, Sender, UsedRoute } from './kernel.ts';
-import { familyOf, RTM, RTN } from './rtnetlink.ts';
+import { KernelError, type PolicyRule, type RouteLookup, type Sender, type UsedRoute } from './kernel.ts';
+import { addressText, familyOf, RTM, RTN } from './rtnetlink.ts';
 
 /** struct rtmsg. */
 const HEADER_BYTES = 12;

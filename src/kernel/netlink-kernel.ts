@@ -1,27 +1,26 @@
 import { readFile } from 'node:fs/promises';
 import type { Family } from '../ip/ip.ts';
-import type { Clock } from '../runtime/clock.ts';
+import type { Clock } from '../runtime/effects.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { CommandSocket } from './command-socket.ts';
-import { decodeAddress, decodeLink } from './decode.ts';
-import { decodeRoute } from './decode-route.ts';
+import { decodeAddress, decodeLink, decodeRoute } from './decode.ts';
 import { DumpSocket } from './dump-socket.ts';
 import { encodeAddressDump, encodeLinkDump, encodeRouteDump, encodeRuleDump } from './encode.ts';
-import { KernelError } from './errors.ts';
 import { EventSocket } from './event-socket.ts';
-import type {
-  ChangeResult,
-  Kernel,
-  KernelEvents,
-  Link,
-  LinkAddress,
-  PolicyRule,
-  Route,
-  RouteChange,
-  RouteFinder,
-  RouteLookup,
-  Sender,
-  UsedRoute,
+import {
+  type ChangeResult,
+  type Kernel,
+  KernelError,
+  type KernelEvents,
+  type Link,
+  type LinkAddress,
+  type PolicyRule,
+  type Route,
+  type RouteChange,
+  type RouteFinder,
+  type RouteLookup,
+  type Sender,
+  type UsedRoute,
 } from './kernel.ts';
 import { decodeRule, findRoute, lookUpRoute } from './lookup.ts';
 import { RTM } from './rtnetlink.ts';

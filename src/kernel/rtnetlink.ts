@@ -1,4 +1,14 @@
-import type { Family } from '../ip/ip.ts';
+import {
+  type NetlinkMessage,
+  parseAttributes,
+  parseMessages,
+  readS32,
+  readU32,
+} from 'netlink/dist/structs.js';
+import { containsAddress, type Family, parseAddress, type Subnet } from '../ip/ip.ts';
+import { ipv6Text } from '../ip/ipv6-text.ts';
+import { errnoName } from '../native/errors.ts';
+import type { Kernel } from './kernel.ts';
 
 /** Numbers of linux/netlink.h, rtnetlink.h, if_link.h and if_addr.h, under their own names. */
 export const NLM_F = {
@@ -72,4 +82,86 @@ export function addressFamily(family: Family): number {
 export function familyOf(addressFamilyNumber: number): Family | undefined {
   if (addressFamilyNumber === AF_INET) return 4;
   return addressFamilyNumber === AF_INET6 ? 6 : undefined;
+}
+
+/** Large enough for any datagram of the kernel: dumps come in 32 kB, a link with many virtual functions is larger. */
+export const READ_BUFFER_BYTES = 256 << 10;
+
+/** What the kernel answered to one request. */
+export interface Answer {
+  /** Undefined for success. */
+  readonly errno: string | undefined;
+  /** The kernel's explanation, when it gave one. */
+  readonly message: string | undefined;
+}
+
+/** The messages of one datagram; none when it is malformed (then nothing of it can be trusted). */
+export function messagesOf(datagram: Buffer): readonly NetlinkMessage[] {
+  try {
+    return parseMessages(datagram);
+  } catch {
+    return [];
+  }
+}
+
+/** Reads an NLMSG_ERROR, which is the acknowledgement too. */
+export function decodeAnswer(message: NetlinkMessage): Answer {
+  const { data, flags } = message;
+  // struct nlmsgerr: the errno, then at least the header of the request.
+  if (data.length < 20) return { errno: 'EBADMSG', message: undefined };
+  const errno = readS32.call(data, 0);
+  if (errno === 0) return { errno: undefined, message: undefined };
+  const requestLength = (flags & NLM_F.CAPPED) !== 0 ? 16 : readU32.call(data, 4);
+  const attributes = 4 + ((requestLength + 3) & ~3);
+  const text = (flags & NLM_F.ACK_TLVS) === 0 ? undefined : explanation(data.subarray(attributes));
+  return { errno: errnoName(-errno), message: text };
+}
+
+/** Reads an NLMSG_DONE: a dump may have failed half-way, and says so only here. */
+export function decodeDone(message: NetlinkMessage): Answer {
+  const errno = message.data.length < 4 ? 0 : readS32.call(message.data, 0);
+  if (errno >= 0) return { errno: undefined, message: undefined };
+  const text = (message.flags & NLM_F.ACK_TLVS) === 0 ? undefined : explanation(message.data.subarray(4));
+  return { errno: errnoName(-errno), message: text };
+}
+
+function explanation(attributes: Buffer): string | undefined {
+  let text: string | undefined;
+  try {
+    parseAttributes(attributes, ({ type, data }) => {
+      if (type === NLMSGERR_ATTR_MSG) text = data.toString('utf8').replace(/\0.*$/, '');
+    });
+  } catch {
+    // The errno still says what happened.
+  }
+  return text;
+}
+
+/**
+ * Canonical text of an address in the kernel's byte order (4 or 16 bytes), the same as src/ip makes; undefined for any
+ * other length. Without the detour by big numbers: a dump holds tens of thousands.
+ */
+export function addressText(bytes: Uint8Array): string | undefined {
+  if (bytes.length === 4) return `${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}`;
+  if (bytes.length !== 16) return undefined;
+  const groups = Array.from({ length: 8 }, (_, i) => ((bytes[2 * i] ?? 0) << 8) | (bytes[2 * i + 1] ?? 0));
+  return ipv6Text(groups);
+}
+
+/** The address's bytes as the kernel wants them; undefined when `text` is not an address of that family. */
+export function addressBytes(family: Family, text: string): Buffer | undefined {
+  const parsed = parseAddress(text);
+  if (parsed?.family !== family) return undefined;
+  return Buffer.from(parsed.value.toString(16).padStart(family === 4 ? 8 : 32, '0'), 'hex');
+}
+
+/** The name of the link with an address in `subnet`: of the bridge of this host's containers; undefined when there is none. */
+export async function linkInside(
+  kernel: Pick<Kernel, 'links' | 'addresses'>,
+  subnet: Subnet,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const [links, addresses] = [await kernel.links(signal), await kernel.addresses(signal)];
+  const inside = addresses.find(({ address }) => containsAddress(subnet, address));
+  return links.find(({ index }) => index === inside?.linkIndex)?.name;
 }

@@ -1,4 +1,4 @@
-import type { Clock } from './clock.ts';
+import type { Clock } from './effects.ts';
 
 /** What is counted from the start of the process on. */
 export type Counted =

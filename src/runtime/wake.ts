@@ -1,4 +1,4 @@
-import type { Clock } from './clock.ts';
+import type { Clock } from './effects.ts';
 
 /**
  * Lets a loop sleep until there is work. A `wake` while nobody waits is remembered, so that work which turns up between

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { probeFor } from '../../src/arp/arp.ts';
 import { linuxArp } from '../../src/arp/linux-arp.ts';
-import { systemClock } from '../../src/daemon/system-clock.ts';
+import { systemClock } from '../../src/daemon/host/clock.ts';
 import { openNetlinkKernel } from '../../src/kernel/netlink-kernel.ts';
 import { enterNamespace, type Host, makeNetwork, type Network, until } from '../testbed/netns.ts';
 import { ADDRESS, type ArpStation, type ArpWorld, arpContract, THERE } from './arp.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { Clock } from '../../src/runtime/clock.ts';
+import type { Clock } from '../../src/runtime/effects.ts';
 
 export interface ClockUnderTest {
   readonly clock: Clock;

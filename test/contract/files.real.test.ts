@@ -1,7 +1,7 @@
 import { rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach } from 'vitest';
-import { nodeFiles } from '../../src/daemon/files.ts';
+import { nodeFiles } from '../../src/daemon/host/files.ts';
 import { tempDir } from '../testbed/run.ts';
 import { filesContract } from './files.ts';
 

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import type { Files } from '../../src/runtime/files.ts';
+import type { Files } from '../../src/runtime/effects.ts';
 
 export interface FilesUnderTest {
   readonly files: Files;

@@ -1,5 +1,5 @@
 import { rmSync } from 'node:fs';
-import { systemCommands } from '../../src/daemon/system-commands.ts';
+import { systemCommands } from '../../src/daemon/host/commands.ts';
 import { type IptablesVariant, iptablesFolder } from '../testbed/iptables.ts';
 import { enterNamespace, type Host, makeNetwork } from '../testbed/netns.ts';
 import type { FirewallWorld } from './firewall-world.ts';

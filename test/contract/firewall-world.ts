@@ -4,8 +4,7 @@ import type { Blockage } from '../../src/firewall/blockages.ts';
 import { Firewall } from '../../src/firewall/firewall.ts';
 import type { FirewallSettings } from '../../src/firewall/tasks.ts';
 import { type Family, parseSubnet, type Subnet } from '../../src/ip/ip.ts';
-import type { Clock } from '../../src/runtime/clock.ts';
-import type { CommandResult, Commands } from '../../src/runtime/commands.ts';
+import type { Clock, CommandResult, Commands } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 
 /** A host's firewall tools, real or simulated, with empty tables. */

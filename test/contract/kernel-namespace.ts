@@ -1,4 +1,4 @@
-import { systemClock } from '../../src/daemon/system-clock.ts';
+import { systemClock } from '../../src/daemon/host/clock.ts';
 import type { Kernel, RouteFinder } from '../../src/kernel/kernel.ts';
 import { type NetlinkKernelOptions, openNetlinkKernel } from '../../src/kernel/netlink-kernel.ts';
 import { enterNamespace, type Host, makeNetwork, until } from '../testbed/netns.ts';

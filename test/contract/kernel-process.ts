@@ -1,4 +1,4 @@
-import { systemClock } from '../../src/daemon/system-clock.ts';
+import { systemClock } from '../../src/daemon/host/clock.ts';
 import { openNetlinkKernel } from '../../src/kernel/netlink-kernel.ts';
 
 /**

@@ -1,8 +1,8 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach } from 'vitest';
-import { systemdNotifier } from '../../src/daemon/notifier.ts';
-import type { Logger } from '../../src/runtime/logger.ts';
+import { systemdNotifier } from '../../src/daemon/host/notifier.ts';
+import type { Logger } from '../../src/runtime/effects.ts';
 import { NotifySocket } from '../testbed/notify-socket.ts';
 import { tempDir } from '../testbed/run.ts';
 import { notifierContract } from './notifier.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { Notifier } from '../../src/runtime/notifier.ts';
+import type { Notifier } from '../../src/runtime/effects.ts';
 
 export interface NotifierUnderTest {
   readonly notifier: Notifier;

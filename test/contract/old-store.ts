@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { OldStore } from '../../src/subnet/old-store.ts';
+import type { OldStore } from '../../src/subnet/registry/registry.ts';
 
 export interface OldStoreWorld {
   /** The store of an etcd that serves v2. */

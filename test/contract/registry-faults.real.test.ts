@@ -2,7 +2,7 @@ import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest';
-import type { Registry } from '../../src/subnet/registry.ts';
+import type { Registry } from '../../src/subnet/registry/registry.ts';
 import { freePorts, startEtcd } from '../testbed/etcd.ts';
 import { connect, temporaryFolder } from './registry-real.ts';
 import { collect, put, rejectionOf } from './registry-suite.ts';

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { prefixEnd } from '../../src/subnet/registry.ts';
+import { prefixEnd } from '../../src/subnet/registry/registry.ts';
 import { collect, put, type Suite } from './registry-suite.ts';
 
 export function leaseContract({ subject, registry, freshPrefix }: Suite): void {

@@ -1,10 +1,10 @@
 import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, onTestFinished } from 'vitest';
-import { systemClock } from '../../src/daemon/system-clock.ts';
+import { systemClock } from '../../src/daemon/host/clock.ts';
 import { connectMember } from '../../src/subnet/etcd/member.ts';
 import type { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
-import type { Registry } from '../../src/subnet/registry.ts';
+import type { Registry } from '../../src/subnet/registry/registry.ts';
 import type { EtcdCluster } from '../testbed/etcd.ts';
 import { tempDir } from '../testbed/run.ts';
 import type { RegistryUnderTest } from './registry-suite.ts';

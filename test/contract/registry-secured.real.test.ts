@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimLog } from '../../sim/log.ts';
-import { nodeFiles } from '../../src/daemon/files.ts';
-import { systemClock } from '../../src/daemon/system-clock.ts';
+import { systemClock } from '../../src/daemon/host/clock.ts';
+import { nodeFiles } from '../../src/daemon/host/files.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
 import { Authority } from '../testbed/certificates.ts';

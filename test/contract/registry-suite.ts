@@ -5,7 +5,7 @@ import {
   type Registry,
   RegistryError,
   type WatchBatch,
-} from '../../src/subnet/registry.ts';
+} from '../../src/subnet/registry/registry.ts';
 
 /** An etcd member, real or simulated, with what the suite has to do to it. */
 export interface RegistryUnderTest {

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { type Compare, prefixEnd, type Registry } from '../../src/subnet/registry.ts';
+import { type Compare, prefixEnd, type Registry } from '../../src/subnet/registry/registry.ts';
 import { put, putAll, rejectionOf, type Suite } from './registry-suite.ts';
 
 const operators = ['=', '!=', '<', '>'] as const;

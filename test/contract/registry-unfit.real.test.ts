@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { expect, onTestFinished } from 'vitest';
-import type { Registry } from '../../src/subnet/registry.ts';
+import type { Registry } from '../../src/subnet/registry/registry.ts';
 import { type EtcdCluster, startEtcd, startLearner } from '../testbed/etcd.ts';
 import { connect, temporaryFolder } from './registry-real.ts';
 import { put } from './registry-suite.ts';

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { prefixEnd, type Registry, RegistryError } from '../../src/subnet/registry.ts';
-import { rotate } from '../../src/subnet/rotation.ts';
-import { Vetting } from '../../src/subnet/vetting.ts';
+import { prefixEnd, type Registry, RegistryError } from '../../src/subnet/registry/registry.ts';
+import { rotate } from '../../src/subnet/registry/rotation.ts';
+import { Vetting } from '../../src/subnet/registry/vetting.ts';
 import { collect, put, rejectionOf } from './registry-suite.ts';
 
 /** A cluster, real or simulated, with a member that answers and cannot serve, or not all. */

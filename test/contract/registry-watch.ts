@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { prefixEnd, type WatchBatch, type WatchEvent } from '../../src/subnet/registry.ts';
+import { prefixEnd, type WatchBatch, type WatchEvent } from '../../src/subnet/registry/registry.ts';
 import { collect, put, putAll, rejectionOf, type Suite } from './registry-suite.ts';
 
 const eventCount = (count: number) => (batches: readonly WatchBatch[]) =>

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
-import type { WatchBatch } from '../../src/subnet/registry.ts';
+import type { WatchBatch } from '../../src/subnet/registry/registry.ts';
 import { registryContract } from './registry.ts';
 import { collect, put, rejectionOf } from './registry-suite.ts';
 

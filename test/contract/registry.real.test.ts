@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
-import { systemClock } from '../../src/daemon/system-clock.ts';
+import { systemClock } from '../../src/daemon/host/clock.ts';
 import { connectMember } from '../../src/subnet/etcd/member.ts';
 import { type EtcdCluster, freePorts, startEtcd } from '../testbed/etcd.ts';
 import { registryContract } from './registry.ts';
@@ -82,7 +82,7 @@ describe('a lot of data', () => {
 
 describe('a process that has closed its registries ends by itself', () => {
   const member = fileURLToPath(new URL('../../src/subnet/etcd/member.ts', import.meta.url));
-  const clock = fileURLToPath(new URL('../../src/daemon/system-clock.ts', import.meta.url));
+  const clock = fileURLToPath(new URL('../../src/daemon/host/clock.ts', import.meta.url));
 
   /** A program that calls every endpoint, closes all after a while, and prints the outcomes and how long it lingered. */
   const program = (endpoints: readonly string[]) => `

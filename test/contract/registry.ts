@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Registry } from '../../src/subnet/registry.ts';
+import type { Registry } from '../../src/subnet/registry/registry.ts';
 import { leaseContract } from './registry-leases.ts';
 import { rangeContract } from './registry-range.ts';
 import { collect, put, type RegistryUnderTest, rejectionOf, type Suite } from './registry-suite.ts';

@@ -2,13 +2,13 @@ import { rmSync } from 'node:fs';
 import { afterAll, onTestFinished } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimLog } from '../../sim/log.ts';
-import { nodeFiles } from '../../src/daemon/files.ts';
-import { systemClock } from '../../src/daemon/system-clock.ts';
-import type { Clock } from '../../src/runtime/clock.ts';
+import { systemClock } from '../../src/daemon/host/clock.ts';
+import { nodeFiles } from '../../src/daemon/host/files.ts';
+import type { Clock } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { connectMember } from '../../src/subnet/etcd/member.ts';
 import { EtcdSecurity, type SecurityOptions } from '../../src/subnet/etcd/security.ts';
-import type { Registry } from '../../src/subnet/registry.ts';
+import type { Registry } from '../../src/subnet/registry/registry.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import { tempDir } from '../testbed/run.ts';
 

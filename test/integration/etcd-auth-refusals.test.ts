@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import type { Registry } from '../../src/subnet/registry.ts';
+import type { Registry } from '../../src/subnet/registry/registry.ts';
 import { collect, rejectionOf } from '../contract/registry-suite.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import type { EtcdCluster } from '../testbed/etcd.ts';

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
-import type { Registry } from '../../src/subnet/registry.ts';
+import type { Registry } from '../../src/subnet/registry/registry.ts';
 import { Authority } from '../testbed/certificates.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';

@@ -1,8 +1,8 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import type { TlsFiles } from '../../src/subnet/etcd/tls-material.ts';
-import { rotate } from '../../src/subnet/rotation.ts';
+import type { TlsFiles } from '../../src/subnet/etcd/tls-files.ts';
+import { rotate } from '../../src/subnet/registry/rotation.ts';
 import { rejectionOf } from '../contract/registry-suite.ts';
 import {
   type Authority,

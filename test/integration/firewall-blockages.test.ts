@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type Blockage, readBlockages } from '../../src/firewall/blockages.ts';
-import { CommandError } from '../../src/runtime/commands.ts';
+import { CommandError } from '../../src/runtime/effects.ts';
 import { CheckedFirewall } from '../contract/firewall-world.ts';
 import { quoted } from '../testbed/commands.ts';
 import { addresses, FirewallNetwork, networksOf } from './firewall-network.ts';

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs';
-import { systemCommands } from '../../src/daemon/system-commands.ts';
+import { systemCommands } from '../../src/daemon/host/commands.ts';
 import { subnetAt } from '../../src/ip/ip.ts';
-import type { Commands } from '../../src/runtime/commands.ts';
+import type { Commands } from '../../src/runtime/effects.ts';
 import { type FirewallWorld, subnet } from '../contract/firewall-world.ts';
 import { type IptablesVariant, iptablesFolder } from '../testbed/iptables.ts';
 import { type Host, ipBatch, makeNetwork, type Network } from '../testbed/netns.ts';

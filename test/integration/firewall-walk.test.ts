@@ -1,7 +1,6 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { judge } from '../../src/firewall/blockages.ts';
-import { readFilters } from '../../src/firewall/read-filters.ts';
+import { judge, readFilters } from '../../src/firewall/blockages.ts';
 import { addresses, FirewallNetwork, networksOf } from './firewall-network.ts';
 
 let network: FirewallNetwork;

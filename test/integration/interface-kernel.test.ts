@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { SimLog } from '../../sim/log.ts';
+import { systemClock } from '../../src/daemon/host/clock.ts';
 import { chooseInterface, type HostInterface } from '../../src/daemon/interface/choose-interface.ts';
 import { loadGoRegexp } from '../../src/daemon/interface/go-regexp.ts';
 import { readHostNetwork, type WantedInterface } from '../../src/daemon/interface/host-network.ts';
 import { InterfaceWatch } from '../../src/daemon/interface/interface-watch.ts';
-import { systemClock } from '../../src/daemon/system-clock.ts';
 import type { Kernel } from '../../src/kernel/kernel.ts';
 import { openNetlinkKernel } from '../../src/kernel/netlink-kernel.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { PerFamily } from '../../src/ip/ip.ts';
-import type { LeaseSubnets } from '../../src/subnet/subnet-key.ts';
+import type { LeaseSubnets } from '../../src/subnet/keys.ts';
 import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf, subnet } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 

@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { overlaps, type PerFamily, type Subnet, subnetAt } from '../../src/ip/ip.ts';
-import type { PoolConfig } from '../../src/subnet/config.ts';
-import { occupiedSubnets } from '../../src/subnet/subnet-key.ts';
+import type { PoolConfig } from '../../src/subnet/config/config.ts';
+import { occupiedSubnets } from '../../src/subnet/keys.ts';
 import { type LeaseHostOptions, LeaseWorld, poolOf, subnet } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 

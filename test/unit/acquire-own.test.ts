@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { prefixEnd } from '../../src/subnet/registry.ts';
+import { prefixEnd } from '../../src/subnet/registry/registry.ts';
 import { type LeaseHost, LeaseWorld, poolOf } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 

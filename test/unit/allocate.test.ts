@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../sim/random.ts';
 import { overlaps, parseSubnet, type Subnet, subnetAt } from '../../src/ip/ip.ts';
-import { chooseSubnet, fits, isFree, poolSize } from '../../src/subnet/allocate.ts';
-import type { PoolConfig } from '../../src/subnet/config.ts';
+import type { PoolConfig } from '../../src/subnet/config/config.ts';
+import { chooseSubnet, fits, isFree, poolSize } from '../../src/subnet/lease/pool.ts';
 
 function subnet(text: string): Subnet {
   const parsed = parseSubnet(text);

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { announcementOf, probeFor } from '../../src/arp/arp.ts';
-import { decodeArp, encodeArp } from '../../src/arp/codec.ts';
+import { decodeArp, encodeArp } from '../../src/arp/linux-arp.ts';
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
 const mac = '06:db:db:37:20:0a';

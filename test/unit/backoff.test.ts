@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../sim/random.ts';
-import { backoffCeilingMs, backoffMs } from '../../src/runtime/backoff.ts';
-import { randomInt } from '../../src/runtime/random.ts';
+import { randomInt } from '../../src/runtime/effects.ts';
+import { backoffCeilingMs, backoffMs } from '../../src/runtime/retry.ts';
 
 const policy = { initialMs: 100, maxMs: 5000 };
 

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { DesiredRoutes } from '../../src/backend/hostgw/desired.ts';
 import { overlaps, parseSubnet, subnetAt } from '../../src/ip/ip.ts';
-import type { Lease } from '../../src/subnet/lease.ts';
+import type { Lease } from '../../src/subnet/lease/lease.ts';
 import { inFamily } from './family-texts.ts';
 import { dualLease, lease, subnet } from './reconciler-host.ts';
 

@@ -1,6 +1,6 @@
 import { afterEach, expect, it } from 'vitest';
 import { prefix, SimCluster } from '../../sim/cluster.ts';
-import { prefixEnd } from '../../src/subnet/registry.ts';
+import { prefixEnd } from '../../src/subnet/registry/registry.ts';
 
 const subnets = `${prefix}/subnets/`;
 

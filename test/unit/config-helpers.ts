@@ -1,6 +1,6 @@
 import { expect } from 'vitest';
 import { containsSubnet, type Family } from '../../src/ip/ip.ts';
-import { NetworkConfigError, type PoolConfig, parseNetworkConfig } from '../../src/subnet/config.ts';
+import { NetworkConfigError, type PoolConfig, parseNetworkConfig } from '../../src/subnet/config/config.ts';
 
 /** A configuration of these members with a good backend. */
 export function withBackend(members: string): string {

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseNetworkConfig } from '../../src/subnet/config.ts';
+import { parseNetworkConfig } from '../../src/subnet/config/config.ts';
 import { failure, ipv4Pool, withBackend } from './config-helpers.ts';
 
 const network = '"Network":"10.5.0.0/16"';

@@ -4,10 +4,10 @@ import { SimEtcd } from '../../sim/etcd.ts';
 import { SimLog } from '../../sim/log.ts';
 import { SimOldStore } from '../../sim/old-store.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
-import type { NetworkConfig } from '../../src/subnet/config.ts';
-import { waitForConfig } from '../../src/subnet/config-source.ts';
-import { RegistryError } from '../../src/subnet/registry.ts';
-import { rotate } from '../../src/subnet/rotation.ts';
+import type { NetworkConfig } from '../../src/subnet/config/config.ts';
+import { waitForConfig } from '../../src/subnet/config/source.ts';
+import { RegistryError } from '../../src/subnet/registry/registry.ts';
+import { rotate } from '../../src/subnet/registry/rotation.ts';
 import { LensRegistry } from './lease-watch-host.ts';
 
 const good = '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}';

@@ -4,11 +4,10 @@ import { SimEtcd } from '../../sim/etcd.ts';
 import { SimLog } from '../../sim/log.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
-import { parseNetworkConfig } from '../../src/subnet/config.ts';
-import { configChanges } from '../../src/subnet/config-change.ts';
-import { ConfigWatch } from '../../src/subnet/config-watch.ts';
-import { RegistryError } from '../../src/subnet/registry.ts';
-import { rotate } from '../../src/subnet/rotation.ts';
+import { parseNetworkConfig } from '../../src/subnet/config/config.ts';
+import { ConfigWatch, configChanges } from '../../src/subnet/config/watch.ts';
+import { RegistryError } from '../../src/subnet/registry/registry.ts';
+import { rotate } from '../../src/subnet/registry/rotation.ts';
 import { LensRegistry } from './lease-watch-host.ts';
 
 const backend = '"Backend":{"Type":"host-gw"}';

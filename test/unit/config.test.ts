@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { NetworkConfigError, parseNetworkConfig } from '../../src/subnet/config.ts';
+import { NetworkConfigError, parseNetworkConfig } from '../../src/subnet/config/config.ts';
 import { expectPoolInvariants, failure, ipv4Pool, ipv6Pool, withBackend } from './config-helpers.ts';
 
 describe('the defaults', () => {

@@ -4,7 +4,7 @@ import { checkRoutes } from '../../src/cli/doctor/check-routes.ts';
 import { peersOf } from '../../src/cli/doctor/peers.ts';
 import { parseSubnet, type Subnet } from '../../src/ip/ip.ts';
 import type { LinkAddress, Route } from '../../src/kernel/kernel.ts';
-import { type Lease, parseLease } from '../../src/subnet/lease.ts';
+import { type Lease, parseLease } from '../../src/subnet/lease/lease.ts';
 import { examineHost } from './doctor-run.ts';
 
 // The doctor on hosts of other kinds, and with etcd's keys in disorder.

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { SimKernel } from '../../sim/kernel.ts';
 import { checkPackets } from '../../src/cli/doctor/check-packets.ts';
-import { localAddresses } from '../../src/daemon/processes.ts';
-import { CommandError } from '../../src/runtime/commands.ts';
+import { localAddresses } from '../../src/daemon/host/processes.ts';
+import { CommandError } from '../../src/runtime/effects.ts';
 import { protocol, subnet } from './reconciler-host.ts';
 
 const own = subnet('172.20.100.0/24');

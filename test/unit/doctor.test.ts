@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
 import type { DoctorOptions } from '../../src/cli/doctor/doctor.ts';
-import { statusView } from '../../src/daemon/status-server.ts';
+import { statusView } from '../../src/daemon/report/status-server.ts';
 import { examineHost } from './doctor-run.ts';
 
 let cluster: SimCluster;

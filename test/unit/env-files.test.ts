@@ -6,9 +6,9 @@ import { SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { SimLog } from '../../sim/log.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { EnvFiles } from '../../src/daemon/env-files.ts';
-import { nodeFiles } from '../../src/daemon/files.ts';
+import { nodeFiles } from '../../src/daemon/host/files.ts';
 import { Activity } from '../../src/runtime/activity.ts';
-import type { Files } from '../../src/runtime/files.ts';
+import type { Files } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { tempDir } from '../testbed/run.ts';
 

@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
-import { KernelError } from '../../src/kernel/errors.ts';
+import { KernelError } from '../../src/kernel/kernel.ts';
 import { isBug } from '../../src/runtime/errors.ts';
-import { RegistryError } from '../../src/subnet/registry.ts';
+import { RegistryError } from '../../src/subnet/registry/registry.ts';
 
 /** What `call` really throws. */
 async function thrownBy(call: () => unknown): Promise<unknown> {

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { EtcdAddresses } from '../../src/subnet/etcd-addresses.ts';
+import { EtcdAddresses } from '../../src/subnet/registry/addresses.ts';
 
 const a = 'http://a.example:2379';
 const b = 'http://b.example:2379';

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { registryError, watchCanceled } from '../../src/subnet/etcd/failure.ts';
 import type { SecurityNames } from '../../src/subnet/etcd/security.ts';
-import type { RegistryErrorCode } from '../../src/subnet/registry.ts';
+import type { RegistryErrorCode } from '../../src/subnet/registry/registry.ts';
 
 const endpoint = 'http://etcd.example:2379';
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { excerpt } from '../../src/runtime/excerpt.ts';
+import { excerpt } from '../../src/runtime/texts.ts';
 
 describe('excerpt', () => {
   it('writes what cannot be seen as escapes, and leaves the rest', () => {

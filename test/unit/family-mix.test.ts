@@ -1,8 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../sim/random.ts';
 import { DesiredRoutes } from '../../src/backend/hostgw/desired.ts';
-import type { LeaseUpdate } from '../../src/subnet/lease-update.ts';
-import { LeaseWatch } from '../../src/subnet/lease-watch.ts';
+import { type LeaseUpdate, LeaseWatch } from '../../src/subnet/lease/watch/lease-watch.ts';
 import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf, subnet } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 

@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { nodeFiles } from '../../src/daemon/files.ts';
+import { nodeFiles } from '../../src/daemon/host/files.ts';
 import { tempDir } from '../testbed/run.ts';
 
 let folder: string;
@@ -147,7 +147,7 @@ describe('writing', () => {
 });
 
 describe('in a process of its own', () => {
-  const module = new URL('../../src/daemon/files.ts', import.meta.url).href;
+  const module = new URL('../../src/daemon/host/files.ts', import.meta.url).href;
 
   function start(script: string): ChildProcess {
     const source = `import { nodeFiles } from ${JSON.stringify(module)};\n${script}`;

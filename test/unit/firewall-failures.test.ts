@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type Call, SimFirewall } from '../../sim/firewall.ts';
 import { failed } from '../../sim/firewall-iptables.ts';
-import { CommandError } from '../../src/runtime/commands.ts';
+import { CommandError } from '../../src/runtime/effects.ts';
 import { CheckedFirewall, ipv4, Operator } from '../contract/firewall-world.ts';
 
 type Settings = ConstructorParameters<typeof CheckedFirewall>[1];

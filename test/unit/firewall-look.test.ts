@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { SimFirewall } from '../../sim/firewall.ts';
 import { type Blockage, readBlockages } from '../../src/firewall/blockages.ts';
 import { FirewallError } from '../../src/firewall/tool.ts';
-import { CommandError, type Commands } from '../../src/runtime/commands.ts';
+import { CommandError, type Commands } from '../../src/runtime/effects.ts';
 import { CheckedFirewall, ipv4, Operator } from '../contract/firewall-world.ts';
 
 function start(settings: ConstructorParameters<typeof CheckedFirewall>[1] = {}) {

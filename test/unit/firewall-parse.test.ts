@@ -1,7 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { planChain, planChainRemoval } from '../../src/firewall/chain.ts';
-import { masqueradeChain, planTable } from '../../src/firewall/iptables-plan.ts';
+import { masqueradeChain, planChain, planChainRemoval, planTable } from '../../src/firewall/iptables-plan.ts';
 import { foundRule, ruleKey, unconditionalTarget } from '../../src/firewall/iptables-rule.ts';
 import { parseSave, wordsOf } from '../../src/firewall/iptables-save.ts';
 import { nftText, planNftTable } from '../../src/firewall/nft-plan.ts';

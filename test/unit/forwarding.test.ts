@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimFiles } from '../../sim/files.ts';
 import { SimLog } from '../../sim/log.ts';
-import { Forwarding, reportBridgeFilter } from '../../src/daemon/forwarding.ts';
+import { Forwarding, reportBridgeFilter } from '../../src/daemon/host-checks.ts';
 import type { Family } from '../../src/ip/ip.ts';
 import { Activity } from '../../src/runtime/activity.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { parseGoBoolean, parseInteger, splitFlags } from '../../src/daemon/options/command-line.ts';
 import { UsageError } from '../../src/daemon/options/errors.ts';
-import { parseGoBoolean, parseInteger, splitFlags } from '../../src/daemon/options/go-flags.ts';
 
 const kindOf = (name: string) => (name.startsWith('bool') ? ('boolean' as const) : ('value' as const));
 const split = (...argv: string[]) => splitFlags(argv, kindOf);

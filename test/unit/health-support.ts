@@ -1,9 +1,8 @@
 import type { Server as HttpServer } from 'node:http';
 import type { Server } from 'node:net';
-import { HealthServer, type MetricsPage, type Readiness } from '../../src/daemon/health.ts';
-import { systemClock } from '../../src/daemon/system-clock.ts';
-import type { Clock } from '../../src/runtime/clock.ts';
-import type { LogFields, Logger } from '../../src/runtime/logger.ts';
+import { systemClock } from '../../src/daemon/host/clock.ts';
+import { HealthServer, type MetricsPage, type Readiness } from '../../src/daemon/report/health.ts';
+import type { Clock, LogFields, Logger } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 
 interface Entry {

@@ -2,7 +2,7 @@ import { request } from 'node:http';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
-import { HealthServer } from '../../src/daemon/health.ts';
+import { HealthServer } from '../../src/daemon/report/health.ts';
 import { cleanUp, cleanups, close, listen, notReady, serving, start, waitFor } from './health-support.ts';
 
 afterEach(cleanUp);

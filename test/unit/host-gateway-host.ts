@@ -6,7 +6,7 @@ import { HostGateway } from '../../src/backend/hostgw/host-gateway.ts';
 import type { PerFamily, Subnet } from '../../src/ip/ip.ts';
 import type { Kernel, KernelEvent, KernelEvents, Route } from '../../src/kernel/kernel.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
-import type { Lease } from '../../src/subnet/lease.ts';
+import type { Lease } from '../../src/subnet/lease/lease.ts';
 import { protocol, subnet } from './reconciler-host.ts';
 
 export const own4 = '172.20.100.0/24';

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import { ownFaults, peerFaults } from '../../src/backend/faults.ts';
+import { ownFaults, peerFaults } from '../../src/backend/backend.ts';
 import { address4, address6, GatewayHost, type GatewayOptions, own4, own6 } from './host-gateway-host.ts';
 import { dualLease, lease } from './reconciler-host.ts';
 

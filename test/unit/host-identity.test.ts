@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { hostIdentity } from '../../src/daemon/host-identity.ts';
+import { hostIdentity } from '../../src/daemon/host/processes.ts';
 
-const module = join(import.meta.dirname, '../../src/daemon/host-identity.ts');
+const module = join(import.meta.dirname, '../../src/daemon/host/processes.ts');
 
 /** The identity as another process sees it. */
 function elsewhere(prefix: string): number {

@@ -1,11 +1,11 @@
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { DesiredRoutes } from '../../src/backend/hostgw/desired.ts';
-import { createLogger } from '../../src/daemon/logger.ts';
+import { createLogger } from '../../src/daemon/host/logger.ts';
 import { parseSubnetEnv } from '../../src/daemon/subnet-env.ts';
 import { containsAddress, overlaps, parseSubnet } from '../../src/ip/ip.ts';
-import { NetworkConfigError, parseNetworkConfig } from '../../src/subnet/config.ts';
-import { type Lease, parseLease, parseLeaseValue } from '../../src/subnet/lease.ts';
+import { NetworkConfigError, parseNetworkConfig } from '../../src/subnet/config/config.ts';
+import { type Lease, parseLease, parseLeaseValue } from '../../src/subnet/lease/lease.ts';
 import { failure, ipv4Pool, withBackend } from './config-helpers.ts';
 import { subnet } from './reconciler-host.ts';
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { jsonFault } from '../../src/subnet/json-fault.ts';
+import { jsonFault } from '../../src/subnet/config/json-fault.ts';
 import { failure } from './config-helpers.ts';
 
 const good = '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}';

@@ -1,11 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseAddress, parseSubnet } from '../../src/ip/ip.ts';
-import { decodeAnswer, decodeDone, messagesOf } from '../../src/kernel/answers.ts';
 import { decodeEvent } from '../../src/kernel/decode.ts';
 import { encodeChange } from '../../src/kernel/encode.ts';
 import type { KernelEvent, Route } from '../../src/kernel/kernel.ts';
-import { RTM } from '../../src/kernel/rtnetlink.ts';
+import { decodeAnswer, decodeDone, messagesOf, RTM } from '../../src/kernel/rtnetlink.ts';
 
 const ATTRIBUTE_HEADER_BYTES = 4;
 

@@ -2,12 +2,18 @@ import fc from 'fast-check';
 import { type NetlinkMessage, parseMessages } from 'netlink/dist/structs.js';
 import { describe, expect, test } from 'vitest';
 import { canonicalAddress, formatAddress, parseAddress } from '../../src/ip/ip.ts';
-import { addressBytes, addressText } from '../../src/kernel/addresses.ts';
-import { decodeAnswer, decodeDone, messagesOf } from '../../src/kernel/answers.ts';
-import { decodeAddress, decodeEvent, decodeLink } from '../../src/kernel/decode.ts';
-import { decodeRoute } from '../../src/kernel/decode-route.ts';
+import { decodeAddress, decodeEvent, decodeLink, decodeRoute } from '../../src/kernel/decode.ts';
 import { encodeChange } from '../../src/kernel/encode.ts';
-import { NLM_F, NLMSG, RTM } from '../../src/kernel/rtnetlink.ts';
+import {
+  addressBytes,
+  addressText,
+  decodeAnswer,
+  decodeDone,
+  messagesOf,
+  NLM_F,
+  NLMSG,
+  RTM,
+} from '../../src/kernel/rtnetlink.ts';
 
 const SPEC = {
   family: 4,

@@ -4,16 +4,15 @@ import { SimLog } from '../../sim/log.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import type { Backend } from '../../src/backend/backend.ts';
 import { parseSubnet, type Subnet } from '../../src/ip/ip.ts';
-import type { Clock } from '../../src/runtime/clock.ts';
+import type { Clock } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { firstOf } from '../../src/runtime/wake.ts';
-import type { PoolConfig } from '../../src/subnet/config.ts';
-import type { LeaseUpdate } from '../../src/subnet/lease-update.ts';
-import { LeaseWatch } from '../../src/subnet/lease-watch.ts';
-import { LeaseManager, type LeaseManagerOptions } from '../../src/subnet/manager.ts';
-import { familiesText, type OwnLease } from '../../src/subnet/own-lease.ts';
-import { type KeyValue, prefixEnd } from '../../src/subnet/registry.ts';
-import { rotate } from '../../src/subnet/rotation.ts';
+import type { PoolConfig } from '../../src/subnet/config/config.ts';
+import { LeaseManager, type LeaseManagerOptions } from '../../src/subnet/lease/keep/manager.ts';
+import { familiesText, type OwnLease } from '../../src/subnet/lease/own-lease.ts';
+import { type LeaseUpdate, LeaseWatch } from '../../src/subnet/lease/watch/lease-watch.ts';
+import { type KeyValue, prefixEnd } from '../../src/subnet/registry/registry.ts';
+import { rotate } from '../../src/subnet/registry/rotation.ts';
 import { LensRegistry, prefix } from './lease-watch-host.ts';
 
 export function subnet(text: string): Subnet {

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { noCalls } from '../../sim/etcd-member.ts';
 import { SeededRandom } from '../../sim/random.ts';
-import { Grants } from '../../src/subnet/grants.ts';
+import { Grants } from '../../src/subnet/lease/grants.ts';
 import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf, subnet } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../sim/random.ts';
 import { type LeaseReleaseParts, runLeaseRelease } from '../../src/cli/lease.ts';
-import { rotate } from '../../src/subnet/rotation.ts';
+import { rotate } from '../../src/subnet/registry/rotation.ts';
 import { LeaseWorld } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 import { subnet } from './reconciler-host.ts';

@@ -3,9 +3,8 @@ import { SimEtcd, type SimEtcdOptions } from '../../sim/etcd.ts';
 import { SimLog } from '../../sim/log.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
-import { type Lease, parseLease } from '../../src/subnet/lease.ts';
-import type { LeaseUpdate } from '../../src/subnet/lease-update.ts';
-import { LeaseWatch } from '../../src/subnet/lease-watch.ts';
+import { type Lease, parseLease } from '../../src/subnet/lease/lease.ts';
+import { type LeaseUpdate, LeaseWatch } from '../../src/subnet/lease/watch/lease-watch.ts';
 import {
   prefixEnd,
   type RangeRequest,
@@ -14,8 +13,8 @@ import {
   type ResponseHeader,
   type WatchBatch,
   type WatchRequest,
-} from '../../src/subnet/registry.ts';
-import { rotate } from '../../src/subnet/rotation.ts';
+} from '../../src/subnet/registry/registry.ts';
+import { rotate } from '../../src/subnet/registry/rotation.ts';
 
 export const prefix = '/net/subnets/';
 

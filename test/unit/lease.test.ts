@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { formatAddress } from '../../src/ip/ip.ts';
-import { formatLeaseValue, parseLease, parseLeaseValue } from '../../src/subnet/lease.ts';
-import type { KeyValue } from '../../src/subnet/registry.ts';
+import { formatLeaseValue, parseLease, parseLeaseValue } from '../../src/subnet/lease/lease.ts';
+import type { KeyValue } from '../../src/subnet/registry/registry.ts';
 
 const prefix = '/coreos.com/network/subnets/';
 const ipv4 = fc.integer({ min: 1, max: 2 ** 32 - 1 }).map((value) => formatAddress(4, BigInt(value)));

@@ -1,8 +1,12 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
-import { listRange } from '../../src/subnet/list.ts';
-import { type RangeResponse, type Registry, RegistryError } from '../../src/subnet/registry.ts';
+import {
+  listRange,
+  type RangeResponse,
+  type Registry,
+  RegistryError,
+} from '../../src/subnet/registry/registry.ts';
 import { LensRegistry, prefix } from './lease-watch-host.ts';
 
 const signal = new AbortController().signal;

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { lineWriter } from '../../src/daemon/log-writer.ts';
+import { lineWriter } from '../../src/daemon/host/logger.ts';
 
 function failing(code: string): Error {
   return Object.assign(new Error(code), { code });

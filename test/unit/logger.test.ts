@@ -3,9 +3,9 @@ import { closeSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { createLogger, type LoggerOptions } from '../../src/daemon/logger.ts';
+import { createLogger, type LoggerOptions } from '../../src/daemon/host/logger.ts';
+import type { Logger } from '../../src/runtime/effects.ts';
 import { FlannelError } from '../../src/runtime/errors.ts';
-import type { Logger } from '../../src/runtime/logger.ts';
 import { tempDir } from '../testbed/run.ts';
 
 async function capture(options: Partial<LoggerOptions> = {}): Promise<{ log: Logger; lines: string[] }> {
@@ -196,7 +196,7 @@ describe('whatever is logged', () => {
 });
 
 describe('a real process', () => {
-  const module = new URL('../../src/daemon/logger.ts', import.meta.url).href;
+  const module = new URL('../../src/daemon/host/logger.ts', import.meta.url).href;
   const script = (body: string) =>
     `import { createLogger } from ${JSON.stringify(module)};
      const log = await createLogger({ level: 'info', format: 'json' });

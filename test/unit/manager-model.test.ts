@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseSubnetKey } from '../../src/subnet/subnet-key.ts';
+import { parseSubnetKey } from '../../src/subnet/keys.ts';
 import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 

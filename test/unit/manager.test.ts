@@ -1,9 +1,9 @@
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { VirtualClock } from '../../sim/clock.ts';
-import type { Clock } from '../../src/runtime/clock.ts';
-import { familiesText } from '../../src/subnet/own-lease.ts';
-import { renewIntervalMs } from '../../src/subnet/renewal-schedule.ts';
+import type { Clock } from '../../src/runtime/effects.ts';
+import { renewIntervalMs } from '../../src/subnet/lease/keep/schedule.ts';
+import { familiesText } from '../../src/subnet/lease/own-lease.ts';
 import { type LeaseHost, type LeaseHostOptions, LeaseWorld, subnet } from './lease-host.ts';
 import { prefix, valueOf } from './lease-watch-host.ts';
 

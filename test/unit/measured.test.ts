@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
-import { type MeasuredCall, measured } from '../../src/subnet/measured.ts';
-import { prefixEnd, type Registry, RegistryError } from '../../src/subnet/registry.ts';
+import { type MeasuredCall, measured } from '../../src/subnet/registry/measured.ts';
+import { prefixEnd, type Registry, RegistryError } from '../../src/subnet/registry/registry.ts';
 
 let clock: VirtualClock;
 let etcd: SimEtcd;

@@ -5,7 +5,7 @@ import { SeededRandom } from '../../sim/random.ts';
 import { HostGateway } from '../../src/backend/hostgw/host-gateway.ts';
 import type { PerFamily } from '../../src/ip/ip.ts';
 import type { KernelEvents } from '../../src/kernel/kernel.ts';
-import type { OwnLease } from '../../src/subnet/own-lease.ts';
+import type { OwnLease } from '../../src/subnet/lease/own-lease.ts';
 import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf, subnet } from './lease-host.ts';
 
 type Kind = 'IPv4' | 'IPv6' | 'both';

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { systemdNotifier } from '../../src/daemon/notifier.ts';
-import type { LogFields, Logger } from '../../src/runtime/logger.ts';
+import { systemdNotifier } from '../../src/daemon/host/notifier.ts';
+import type { LogFields, Logger } from '../../src/runtime/effects.ts';
 
 const nothing = () => {};
 

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
-import { subnetsPrefix } from '../../src/subnet/subnet-key.ts';
+import { subnetsPrefix } from '../../src/subnet/keys.ts';
 
 // Which address and which lease are a host's own, in every order of what may become of them. A living host keeps its subnet, and so does
 // this one unless nothing is left that it could know it by; no subnet has two owners, and no host calls its own key another's.

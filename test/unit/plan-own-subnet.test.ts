@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ownFault } from '../../src/backend/hostgw/plan-input.ts';
+import { ownFault } from '../../src/backend/hostgw/plan.ts';
 import type { Route } from '../../src/kernel/kernel.ts';
 import { blackhole, type Case, connected, foreign, legacy, planned, route } from './plan-table.ts';
 import { protocol, subnet } from './reconciler-host.ts';

@@ -1,8 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { isLegacyBlackhole, metricOf, ownerOf } from '../../src/backend/hostgw/ownership.ts';
-import { plan } from '../../src/backend/hostgw/plan.ts';
-import type { Plan } from '../../src/backend/hostgw/plan-input.ts';
+import { type Plan, plan } from '../../src/backend/hostgw/plan.ts';
 import type { KernelEvent, Route } from '../../src/kernel/kernel.ts';
 import { families, inputOf, kernelOf, ownershipOf, type World, worldOf } from './plan-world.ts';
 import { protocol } from './reconciler-host.ts';

@@ -1,7 +1,6 @@
 import { Mirror } from '../../src/backend/hostgw/mirror.ts';
 import { metricOf } from '../../src/backend/hostgw/ownership.ts';
-import { plan } from '../../src/backend/hostgw/plan.ts';
-import type { PlanInput } from '../../src/backend/hostgw/plan-input.ts';
+import { type PlanInput, plan } from '../../src/backend/hostgw/plan.ts';
 import type { LinkAddress, Route } from '../../src/kernel/kernel.ts';
 import { protocol, subnet } from './reconciler-host.ts';
 

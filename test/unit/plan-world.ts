@@ -3,9 +3,9 @@ import { type OperatorRoute, SimKernel } from '../../sim/kernel.ts';
 import { HostNetworks } from '../../src/backend/hostgw/host-networks.ts';
 import { Mirror } from '../../src/backend/hostgw/mirror.ts';
 import { blackholeMetricOf, metricOf, type Ownership } from '../../src/backend/hostgw/ownership.ts';
-import { ownFault, type PlanInput } from '../../src/backend/hostgw/plan-input.ts';
+import { ownFault, type PlanInput } from '../../src/backend/hostgw/plan.ts';
 import type { Family } from '../../src/ip/ip.ts';
-import { KernelError } from '../../src/kernel/errors.ts';
+import { KernelError } from '../../src/kernel/kernel.ts';
 import { protocol, subnet } from './reconciler-host.ts';
 
 /** One family's network, and what hosts and operators may use of it. */

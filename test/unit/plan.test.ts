@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ownFault } from '../../src/backend/hostgw/plan-input.ts';
+import { ownFault } from '../../src/backend/hostgw/plan.ts';
 import {
   blackhole,
   type Case,

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { counted, plural } from '../../src/runtime/plural.ts';
+import { counted, plural } from '../../src/runtime/texts.ts';
 
 test.each([
   [0, '0 leases'],

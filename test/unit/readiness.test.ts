@@ -2,13 +2,12 @@ import { rootCertificates } from 'node:tls';
 import { afterEach, expect, it } from 'vitest';
 import { prefix, SimCluster, type SimHost, scenarioConfig } from '../../sim/cluster.ts';
 import { SimFiles } from '../../sim/files.ts';
-import { EtcdCalls } from '../../src/daemon/etcd-calls.ts';
-import { tellFitness } from '../../src/daemon/etcd-members.ts';
-import { Metrics } from '../../src/daemon/metrics.ts';
+import { EtcdCalls, tellFitness } from '../../src/daemon/etcd-members.ts';
 import type { DaemonParts } from '../../src/daemon/parts.ts';
+import { Metrics } from '../../src/daemon/report/metrics.ts';
 import { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
-import { formatLeaseValue } from '../../src/subnet/lease.ts';
-import { RegistryError } from '../../src/subnet/registry.ts';
+import { formatLeaseValue } from '../../src/subnet/lease/lease.ts';
+import { RegistryError } from '../../src/subnet/registry/registry.ts';
 import { Operator } from '../contract/firewall-world.ts';
 import { examineHost } from './doctor-run.ts';
 

@@ -1,8 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { metricsMarkdown } from '../../src/daemon/metrics.ts';
 import { flagsMarkdown } from '../../src/daemon/options/help.ts';
+import { metricsMarkdown } from '../../src/daemon/report/metrics.ts';
 
 const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
 

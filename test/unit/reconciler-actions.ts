@@ -2,8 +2,7 @@ import fc from 'fast-check';
 import type { SimKernel } from '../../sim/kernel.ts';
 import { metricOf } from '../../src/backend/hostgw/ownership.ts';
 import { containsAddress } from '../../src/ip/ip.ts';
-import { KernelError } from '../../src/kernel/errors.ts';
-import type { Route } from '../../src/kernel/kernel.ts';
+import { KernelError, type Route } from '../../src/kernel/kernel.ts';
 import { inFamily } from './family-texts.ts';
 import { protocol, type ReconcilerHost, subnet } from './reconciler-host.ts';
 

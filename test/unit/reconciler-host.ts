@@ -6,7 +6,7 @@ import { Reconciler } from '../../src/backend/hostgw/reconciler.ts';
 import { type Family, parseSubnet, type Subnet } from '../../src/ip/ip.ts';
 import type { Kernel, Route } from '../../src/kernel/kernel.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
-import { type Lease, parseLease } from '../../src/subnet/lease.ts';
+import { type Lease, parseLease } from '../../src/subnet/lease/lease.ts';
 import { inFamily } from './family-texts.ts';
 
 export const protocol = 102;

@@ -1,8 +1,13 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import type { SimEventStream } from '../../sim/kernel-events.ts';
-import { peerFaults } from '../../src/backend/faults.ts';
-import { KernelError } from '../../src/kernel/errors.ts';
-import type { ChangeResult, Kernel, KernelEvents, RouteChange } from '../../src/kernel/kernel.ts';
+import { peerFaults } from '../../src/backend/backend.ts';
+import {
+  type ChangeResult,
+  type Kernel,
+  KernelError,
+  type KernelEvents,
+  type RouteChange,
+} from '../../src/kernel/kernel.ts';
 import { type HostOptions, meshed, peers, protocol, ReconcilerHost } from './reconciler-host.ts';
 
 let host: ReconcilerHost;

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import { ownFaults, peerFaults } from '../../src/backend/faults.ts';
+import { ownFaults, peerFaults } from '../../src/backend/backend.ts';
 import type { KernelEvent } from '../../src/kernel/kernel.ts';
 import { meshed, peers, protocol, ReconcilerHost } from './reconciler-host.ts';
 

@@ -3,8 +3,13 @@ import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
 import type { SimMember } from '../../sim/etcd-member.ts';
 import { altered } from '../../sim/simulation/mutants-etcd.ts';
-import { type Operation, prefixEnd, type Registry, RegistryError } from '../../src/subnet/registry.ts';
-import { rotate } from '../../src/subnet/rotation.ts';
+import {
+  type Operation,
+  prefixEnd,
+  type Registry,
+  RegistryError,
+} from '../../src/subnet/registry/registry.ts';
+import { rotate } from '../../src/subnet/registry/rotation.ts';
 import { outcomeOf } from '../contract/registry-suite.ts';
 
 const names = ['etcd-0', 'etcd-1', 'etcd-2'];

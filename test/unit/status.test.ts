@@ -5,9 +5,9 @@ import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { runStatus } from '../../src/cli/status.ts';
 import type { StatusView } from '../../src/cli/status-view.ts';
+import { systemClock } from '../../src/daemon/host/clock.ts';
+import { StatusServer } from '../../src/daemon/report/status-server.ts';
 import type { Snapshot } from '../../src/daemon/state.ts';
-import { StatusServer } from '../../src/daemon/status-server.ts';
-import { systemClock } from '../../src/daemon/system-clock.ts';
 import { tempDir } from '../testbed/run.ts';
 import { cleanUp, cleanups, serving, waitFor } from './health-support.ts';
 

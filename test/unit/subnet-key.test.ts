@@ -9,7 +9,7 @@ import {
   parseSubnetKey,
   subnetKeyRanges,
   subnetsPrefix,
-} from '../../src/subnet/subnet-key.ts';
+} from '../../src/subnet/keys.ts';
 
 const prefix = '/coreos.com/network/subnets/';
 

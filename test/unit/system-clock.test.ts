@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from 'vitest';
-import { systemClock, systemRandom } from '../../src/daemon/system-clock.ts';
+import { systemClock, systemRandom } from '../../src/daemon/host/clock.ts';
 
 describe("the machine's clock", () => {
   it('tells wall time and a time that never goes backwards', () => {

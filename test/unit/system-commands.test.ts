@@ -1,7 +1,7 @@
 import { chmodSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { systemCommands } from '../../src/daemon/system-commands.ts';
+import { systemCommands } from '../../src/daemon/host/commands.ts';
 import { tempDir } from '../testbed/run.ts';
 
 const never = new AbortController().signal;

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { addressesOfThisHost, type ThisHost } from '../../src/cli/this-host.ts';
-import { RegistryError } from '../../src/subnet/registry.ts';
-import { rotate } from '../../src/subnet/rotation.ts';
+import { RegistryError } from '../../src/subnet/registry/registry.ts';
+import { rotate } from '../../src/subnet/registry/rotation.ts';
 import { LeaseWorld } from './lease-host.ts';
 
 const hint = /\nA lease can be named, too: lease release SUBNET, or --public-ip=ADDRESS$/;

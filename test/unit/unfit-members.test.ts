@@ -2,8 +2,13 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
 import { altered } from '../../sim/simulation/mutants-etcd.ts';
-import { prefixEnd, type Registry, RegistryError, type WatchBatch } from '../../src/subnet/registry.ts';
-import { type Rotation, rotate } from '../../src/subnet/rotation.ts';
+import {
+  prefixEnd,
+  type Registry,
+  RegistryError,
+  type WatchBatch,
+} from '../../src/subnet/registry/registry.ts';
+import { type Rotation, rotate } from '../../src/subnet/registry/rotation.ts';
 import { outcomeOf } from '../contract/registry-suite.ts';
 
 const names = ['etcd-0', 'etcd-1', 'etcd-2'];

@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import type { SimKernel } from '../../sim/kernel.ts';
 import { SimLog } from '../../sim/log.ts';
-import { waitForInterface } from '../../src/daemon/interface/wait-for-interface.ts';
+import { waitForInterface } from '../../src/daemon/interface/wait.ts';
 import type { PerFamily } from '../../src/ip/ip.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { brief, makeHost, type Wishes, wishes } from './interface-host.ts';

@@ -5,17 +5,15 @@ import { prefix, SimCluster, type SimHost, type SimParts } from '../../sim/clust
 import { SimFiles } from '../../sim/files.ts';
 import { SimLog } from '../../sim/log.ts';
 import { SimNotifier } from '../../sim/notifier.ts';
+import { watchLoops } from '../../src/daemon/daemon.ts';
 import type { DaemonParts } from '../../src/daemon/parts.ts';
-import { watchLoops } from '../../src/daemon/watchdog.ts';
 import type { Kernel } from '../../src/kernel/kernel.ts';
 import { Activity } from '../../src/runtime/activity.ts';
-import type { Clock } from '../../src/runtime/clock.ts';
-import type { Commands } from '../../src/runtime/commands.ts';
-import type { Files } from '../../src/runtime/files.ts';
+import type { Clock, Commands, Files } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { untilAborted } from '../../src/runtime/wake.ts';
 import { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
-import type { Registry } from '../../src/subnet/registry.ts';
+import type { Registry } from '../../src/subnet/registry/registry.ts';
 
 const minuteMs = 60_000;
 /** Renewed every three minutes. */

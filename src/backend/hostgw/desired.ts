@@ -6,8 +6,8 @@ import {
   parseSubnet,
   type Subnet,
 } from '../../ip/ip.ts';
-import { excerpt } from '../../runtime/excerpt.ts';
-import type { Lease } from '../../subnet/lease.ts';
+import { excerpt } from '../../runtime/texts.ts';
+import type { Lease } from '../../subnet/lease/lease.ts';
 import type { OutsideRoute } from '../backend.ts';
 import { type Claim, Claims, type DesiredRoute } from './claims.ts';
 

@@ -1,6 +1,6 @@
 import type { PerFamily, Subnet } from '../../ip/ip.ts';
 import { firstOf } from '../../runtime/wake.ts';
-import type { LeaseUpdate } from '../../subnet/lease-update.ts';
+import type { LeaseUpdate } from '../../subnet/lease/watch/lease-watch.ts';
 import type { Backend, BackendStatus, RefusedLease } from '../backend.ts';
 import type { Ownership } from './ownership.ts';
 import { Reconciler, type ReconcilerOptions } from './reconciler.ts';

@@ -1,11 +1,17 @@
 import { isDeepStrictEqual } from 'node:util';
 import { addressBits, type Family } from '../../ip/ip.ts';
-import type { Kernel, KernelEvent, Link, LinkAddress, Route } from '../../kernel/kernel.ts';
-import { sameRoute } from '../../kernel/route.ts';
+import {
+  type Kernel,
+  type KernelEvent,
+  type Link,
+  type LinkAddress,
+  type Route,
+  sameRoute,
+} from '../../kernel/kernel.ts';
 import type { Reason } from '../backend.ts';
 import type { DesiredRoute } from './claims.ts';
 import { type ConnectedNetwork, connectedNetworks } from './host-networks.ts';
-import { type LinkState, ownFault } from './plan-input.ts';
+import { type LinkState, ownFault } from './plan.ts';
 
 /** What one event means for whoever plans. */
 export interface MirrorChange {

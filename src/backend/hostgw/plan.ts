@@ -1,19 +1,101 @@
-import type { Route, RouteSpec } from '../../kernel/kernel.ts';
-import { hasGateway } from '../../kernel/route.ts';
+import {
+  type BlackholeRoute,
+  hasGateway,
+  type Route,
+  type RouteChange,
+  type RouteSpec,
+} from '../../kernel/kernel.ts';
 import type { Reason } from '../backend.ts';
 import type { DesiredRoute } from './claims.ts';
-import { isInstalled, isRemovable, metricOf, type Owner, ownerOf } from './ownership.ts';
 import {
-  type Held,
-  type LinkState,
-  ownFault,
-  type Plan,
-  type PlanInput,
-  type PlannedChange,
-  type Verdict,
-} from './plan-input.ts';
-import { planUndesired } from './plan-undesired.ts';
-import { describe, isExact, removal, removeOurs, sameRemoval } from './removal.ts';
+  blackholeMetricOf,
+  isInstalled,
+  isLegacyBlackhole,
+  isRemovable,
+  metricOf,
+  type Owner,
+  type Ownership,
+  ownerOf,
+} from './ownership.ts';
+
+/** Everything a plan depends on. Nothing in here is changed by planning. */
+export interface PlanInput {
+  /** The destinations to look at: those that may have changed, or all. */
+  readonly dsts: Iterable<string>;
+  readonly desired: { get(dst: string): DesiredRoute | undefined };
+  /** Routes of the main table by destination, in the kernel's order: the first of a key is the one in use. */
+  readonly actual: { get(dst: string): readonly Route[] | undefined };
+  readonly ownership: Ownership;
+  readonly own: OwnSubnet;
+  readonly link: LinkState;
+  /** Addresses of this host: as a gateway the kernel would accept one, and loop. */
+  readonly ownAddresses: ReadonlySet<string>;
+  /** Why no route may lead to a destination, whatever its lease says: it would cut this host off from something of its own. */
+  readonly refusal: (dst: string) => Reason | undefined;
+  /** Why no route may be put to (`put`) or removed from (`removal`) a destination just now; undefined when it may. */
+  readonly held: Readonly<Record<'put' | 'removal', (dst: string) => Reason | undefined>>;
+  /** Destinations this process has programmed: its routes there are its own wherever they lie. */
+  readonly programmed: ReadonlySet<string>;
+  /** Whether stale legacy routes go: only on the first full sync, when leases and kernel are both known completely. */
+  readonly removeLegacy: boolean;
+  /** Whether a foreign route at this destination may be replaced just now (three times a minute). */
+  readonly mayReplaceForeign: (dst: string) => boolean;
+}
+
+/** This host's own subnet. */
+export interface OwnSubnet {
+  readonly dst: string;
+  /** Whether what is sent to it is dropped while no bridge has it. */
+  readonly blackhole: boolean;
+}
+
+/** Our interface: usable, or why not. */
+export type LinkState =
+  | { readonly index: number; readonly problem?: undefined }
+  | { readonly index?: number; readonly problem: string };
+
+export type PlannedChange = Exclude<RouteChange, { readonly op: 'prepend' }> & {
+  /** The route whose place a replacement takes, if a removal can name it and nothing else. */
+  readonly seen?: RouteSpec;
+  readonly cause: 'missing' | 'wrong' | 'adopt' | 'foreign' | 'stale' | 'stale-legacy' | 'shadowed';
+};
+
+export interface Plan {
+  /** In the order to be sent. */
+  readonly changes: readonly PlannedChange[];
+  /** Desired destinations that are exactly as wanted. */
+  readonly installed: readonly string[];
+  /** Those whose route is there as wanted, and takes no packets: they are in conflict. */
+  readonly shadowed: readonly string[];
+  /** Desired destinations that cannot be programmed now, and why. */
+  readonly parked: ReadonlyMap<string, Reason>;
+  /** Desired destinations where a route lies that we may not touch. */
+  readonly conflicts: ReadonlyMap<string, Reason>;
+  /** A stale route of flanneld's stays for now, because its removal is put off. */
+  readonly legacyHeld: boolean;
+}
+
+/** What to do for one destination, and the state it is in; none while its route is being put there. */
+export type Verdict = { readonly changes: readonly PlannedChange[] } & (
+  | { readonly state?: 'installed' }
+  | {
+      readonly state: 'parked' | 'conflict';
+      readonly reason: Reason;
+      /** In conflict although the route is there as wanted: another one takes its packets. */
+      readonly shadowed?: true;
+    }
+);
+
+/** A reason that an operator can only mend on this host. */
+export function ownFault(text: string): Reason {
+  return { text, fault: 'own' };
+}
+
+/** A route of a desired destination. */
+export interface Held {
+  readonly route: Route;
+  readonly owner: Owner;
+}
 
 /**
  * What to send to the kernel so that it holds what is desired.
@@ -174,4 +256,122 @@ function replaceCause({ owner, route }: Held, gateway: string): PlannedChange['c
   if (owner === 'foreign') return 'foreign';
   if (owner !== 'legacy') return 'wrong';
   return route.gateway === gateway ? 'adopt' : 'stale-legacy';
+}
+
+/** What to do where no lease of a peer's asks for a route: our own subnet, and what is left over. */
+export function planUndesired(input: PlanInput, dst: string, actual: readonly Route[]): Verdict {
+  if (dst !== input.own.dst) return { changes: removeStale(input, dst, actual) };
+  return input.own.blackhole ? planBlackhole(input, actual) : { changes: removeAll(input, actual) };
+}
+
+/** With the option off no blackhole is left, neither ours of an earlier run nor flanneld's. */
+function removeAll(input: PlanInput, actual: readonly Route[]): PlannedChange[] {
+  return [...removeStale(input, input.own.dst, actual), ...removeLegacyBlackholes(input, actual)];
+}
+
+/**
+ * A blackhole for our own subnet, behind every route a bridge brings: what is sent there while no bridge has it would
+ * otherwise leave by the default route. flanneld's, where it is not ours to adopt (IPv4: another metric), goes afterwards.
+ */
+function planBlackhole(input: PlanInput, actual: readonly Route[]): Verdict {
+  const { own, ownership } = input;
+  const { dst } = own;
+  const { protocol, network } = ownership;
+  const metric = blackholeMetricOf(network.family);
+  const wanted: BlackholeRoute = { family: network.family, type: 'blackhole', dst, metric, protocol };
+  const sameKey = actual.filter((route) => route.tos === 0 && route.metric === metric);
+  const there = sameKey.find((route) => isInstalled(route, wanted));
+  // What a REPLACE would hit: the first, in IPv6 the first of those without a gateway if there is one.
+  const bare = network.family === 6 ? sameKey.find((route) => !hasGateway(route)) : undefined;
+  const target = there ?? bare ?? sameKey[0];
+  const others = actual.filter((route) => route !== target);
+  const leftovers = [...removeStale(input, dst, others), ...removeLegacyBlackholes(input, others)];
+  if (there !== undefined) return { state: 'installed', changes: leftovers };
+  const hold = input.held.put(dst);
+  if (hold !== undefined) return { state: 'parked', reason: hold, changes: [] };
+  if (target === undefined) {
+    return { changes: [{ op: 'add', route: wanted, cause: 'missing' }, ...leftovers] };
+  }
+  const isLegacy = isLegacyBlackhole(target);
+  if (!isLegacy && ownerOf(target, ownership, input.link.index) !== 'own') {
+    const reason = `a ${describe(target)} is in the place of its blackhole`;
+    return { state: 'conflict', reason: ownFault(reason), changes: leftovers };
+  }
+  const cause = isLegacy ? 'adopt' : 'wrong';
+  return { changes: [{ op: 'replace', route: wanted, cause }, ...leftovers] };
+}
+
+function removeLegacyBlackholes({ removeLegacy }: PlanInput, actual: readonly Route[]): PlannedChange[] {
+  if (!removeLegacy) return [];
+  return actual.filter(isLegacyBlackhole).flatMap((route) => removal(route, 'stale-legacy'));
+}
+
+function removeStale(input: PlanInput, dst: string, actual: readonly Route[]): PlannedChange[] {
+  return actual.flatMap((route) => {
+    const owner = ownerOf(route, input.ownership, input.link.index);
+    if (owner === 'own') {
+      const removable = input.programmed.has(dst) || isRemovable(route, owner, input.ownership);
+      return removable ? removal(route, 'stale') : [];
+    }
+    const removable = owner === 'legacy' && input.removeLegacy && isRemovable(route, owner, input.ownership);
+    return removable ? removal(route, 'stale-legacy') : [];
+  });
+}
+
+/** The removals of those that are ours or flanneld's. */
+export function removeOurs(there: readonly Held[], cause: PlannedChange['cause']): PlannedChange[] {
+  return there.flatMap(({ route, owner }) =>
+    owner === 'own' || owner === 'legacy' ? removal(route, cause) : [],
+  );
+}
+
+/** The exact removal of this route; none when it has a shape that we never make. */
+export function removal(route: Route, cause: PlannedChange['cause']): PlannedChange[] {
+  const { family, dst, metric, protocol, gateway, linkIndex, type } = route;
+  if (route.tos !== 0) return [];
+  const key = { family, dst, metric, protocol };
+  if (type === 'blackhole') return [{ op: 'remove', route: { ...key, type }, cause }];
+  // Without a gateway and a link the kernel would delete the first match, whoever owns it.
+  if (gateway === undefined || linkIndex === undefined) return [];
+  return [{ op: 'remove', route: { ...key, gateway, linkIndex }, cause }];
+}
+
+/**
+ * Whether a removal can only hit what is meant to go. It cannot name a preferred source or metrics: of several routes that
+ * look alike to it the kernel takes the first.
+ */
+export function isExact(
+  spec: RouteSpec,
+  changes: readonly PlannedChange[],
+  actual: readonly Route[],
+): boolean {
+  const alike = actual.filter((route) => looksLike(route, spec));
+  if (alike.length < 2) return true;
+  const removed = changes.filter(({ op, route }) => op === 'remove' && sameRemoval(route, spec));
+  const replaced = changes.find(({ op }) => op === 'replace');
+  const first = actual.find(({ tos, metric }) => tos === 0 && metric === replaced?.route.metric);
+  // Somebody else's first route must still be there for the replacement, or that would hit the next one.
+  const isReplaced = first?.protocol === replaced?.route.protocol && looksLike(first, spec);
+  return alike.length <= removed.length + (isReplaced ? 1 : 0);
+}
+
+function looksLike(route: Route | undefined, spec: RouteSpec): boolean {
+  return route?.tos === 0 && sameRemoval(route, spec);
+}
+
+/** Whether a removal that names `b` fits `a`. */
+export function sameRemoval(a: Pick<Route, keyof RouteSpec> | RouteSpec, b: RouteSpec): boolean {
+  return (
+    a.metric === b.metric &&
+    a.protocol === b.protocol &&
+    a.gateway === b.gateway &&
+    a.linkIndex === b.linkIndex &&
+    (a.type === 'blackhole') === (b.type === 'blackhole')
+  );
+}
+
+/** A route in the words of a reason. */
+export function describe(route: Route): string {
+  const via = route.gateway === undefined ? '' : ` via ${route.gateway}`;
+  return `${route.type} route${via} of protocol ${route.protocol}`;
 }

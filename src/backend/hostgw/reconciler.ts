@@ -1,14 +1,12 @@
 import type { PerFamily } from '../../ip/ip.ts';
 import type { ChangeResult, Kernel, KernelEvent, KernelEvents } from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
-import { type BackoffPolicy, backoffMs } from '../../runtime/backoff.ts';
-import type { Clock } from '../../runtime/clock.ts';
+import type { Clock, Logger, Random } from '../../runtime/effects.ts';
 import { messageOf } from '../../runtime/errors.ts';
-import type { Logger } from '../../runtime/logger.ts';
-import type { Random } from '../../runtime/random.ts';
+import { type BackoffPolicy, backoffMs } from '../../runtime/retry.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 import { firstOf, Wake } from '../../runtime/wake.ts';
-import type { LeaseUpdate } from '../../subnet/lease-update.ts';
+import type { LeaseUpdate } from '../../subnet/lease/watch/lease-watch.ts';
 import type { Backend, BackendStatus } from '../backend.ts';
 import { DesiredRoutes, type Self } from './desired.ts';
 import { dumpKernel, Mirror } from './mirror.ts';

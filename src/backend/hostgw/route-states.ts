@@ -1,12 +1,10 @@
 import type { ChangeResult } from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
-import type { Clock } from '../../runtime/clock.ts';
-import type { Logger } from '../../runtime/logger.ts';
-import type { BackendStatus, PeerRoute, Reason } from '../backend.ts';
-import { capped } from '../faults.ts';
+import type { Clock, Logger } from '../../runtime/effects.ts';
+import { type BackendStatus, capped, type PeerRoute, type Reason } from '../backend.ts';
 import type { DesiredRoute } from './claims.ts';
 import type { DesiredRoutes } from './desired.ts';
-import type { Plan, PlannedChange } from './plan-input.ts';
+import type { Plan, PlannedChange } from './plan.ts';
 
 type Known = Pick<PeerRoute, 'state' | 'reason' | 'sinceMs'>;
 

@@ -1,14 +1,12 @@
 import type { ChangeResult, Kernel } from '../../kernel/kernel.ts';
-import type { Clock } from '../../runtime/clock.ts';
-import type { Random } from '../../runtime/random.ts';
+import type { Clock, Random } from '../../runtime/effects.ts';
 import type { Reason } from '../backend.ts';
 import type { DesiredRoutes } from './desired.ts';
 import { Holds } from './holds.ts';
 import { HostNetworks } from './host-networks.ts';
 import type { HostSide, Mirror } from './mirror.ts';
 import { isLeasable, type Ownership, ownerOf } from './ownership.ts';
-import { plan } from './plan.ts';
-import type { OwnSubnet, PlannedChange } from './plan-input.ts';
+import { type OwnSubnet, type PlannedChange, plan } from './plan.ts';
 import type { RouteStates } from './route-states.ts';
 
 export interface RouteWriterOptions {

@@ -1,5 +1,5 @@
-import { bridgeName } from '../../backend/hostgw/pool-overlap.ts';
-import { duration, stateText } from '../status-text.ts';
+import { bridgeName } from '../../backend/hostgw/host-networks.ts';
+import { duration, stateText } from '../status.ts';
 import type { PeerStatus, StatusView } from '../status-view.ts';
 import { type Finding, note, ok, problem } from './finding.ts';
 

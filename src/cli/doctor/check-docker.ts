@@ -1,4 +1,4 @@
-import { bridgeName } from '../../backend/hostgw/pool-overlap.ts';
+import { bridgeName } from '../../backend/hostgw/host-networks.ts';
 import {
   bridgeAddress,
   containsAddress,
@@ -8,10 +8,10 @@ import {
   type Subnet,
 } from '../../ip/ip.ts';
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
+import type { Files } from '../../runtime/effects.ts';
 import { messageOf } from '../../runtime/errors.ts';
-import type { Files } from '../../runtime/files.ts';
-import { plural } from '../../runtime/plural.ts';
-import { jsonFault } from '../../subnet/json-fault.ts';
+import { plural } from '../../runtime/texts.ts';
+import { jsonFault } from '../../subnet/config/json-fault.ts';
 import { type Finding, failed, note, ok, problem } from './finding.ts';
 
 /** What of Docker is looked at. */

@@ -1,15 +1,19 @@
 import type { TroubleLog } from '../../runtime/trouble.ts';
-import { poolSize } from '../../subnet/allocate.ts';
 import {
   type NetworkConfig,
   NetworkConfigError,
   type PoolConfig,
   parseNetworkConfig,
-} from '../../subnet/config.ts';
-import { describeMissing } from '../../subnet/config-missing.ts';
-import type { OldStore } from '../../subnet/old-store.ts';
-import { type EtcdAlarm, type Registry, RegistryError } from '../../subnet/registry.ts';
-import { configKey } from '../../subnet/subnet-key.ts';
+} from '../../subnet/config/config.ts';
+import { describeMissing } from '../../subnet/config/source.ts';
+import { configKey } from '../../subnet/keys.ts';
+import { poolSize } from '../../subnet/lease/pool.ts';
+import {
+  type EtcdAlarm,
+  type OldStore,
+  type Registry,
+  RegistryError,
+} from '../../subnet/registry/registry.ts';
 import { type Finding, failed, note, ok, problem } from './finding.ts';
 
 /** What etcd says, and the first member that says it. */

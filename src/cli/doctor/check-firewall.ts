@@ -3,10 +3,10 @@ import type { ForwardPosition } from '../../firewall/forward.ts';
 import type { FirewallNetwork } from '../../firewall/rules.ts';
 import { familyTasks } from '../../firewall/tasks.ts';
 import type { PerFamily, Subnet } from '../../ip/ip.ts';
-import { linkInside } from '../../kernel/addresses.ts';
 import type { Kernel } from '../../kernel/kernel.ts';
-import type { Commands } from '../../runtime/commands.ts';
-import type { NetworkConfig } from '../../subnet/config.ts';
+import { linkInside } from '../../kernel/rtnetlink.ts';
+import type { Commands } from '../../runtime/effects.ts';
+import type { NetworkConfig } from '../../subnet/config/config.ts';
 import { type DaemonState, daemonRemedy } from './check-daemon.ts';
 import { attempt, type Finding, failed, note, ok, problem } from './finding.ts';
 

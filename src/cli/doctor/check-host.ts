@@ -1,10 +1,20 @@
-import { bridgeName, cniBridgeName, poolOverlaps } from '../../backend/hostgw/pool-overlap.ts';
+import { ArpError } from '../../arp/arp.ts';
+import {
+  conflictRemedy,
+  conflictText,
+  isLinkDown,
+  openStation,
+  type StationOptions,
+  unknownText,
+} from '../../arp/station.ts';
+import { bridgeName, cniBridgeName, poolOverlaps } from '../../backend/hostgw/host-networks.ts';
 import { bridgeAddress, type Family, type PerFamily, type Subnet } from '../../ip/ip.ts';
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import { forwarding, linkForwarding } from '../../kernel/sysctl.ts';
-import type { Files } from '../../runtime/files.ts';
-import { systemReason } from '../../runtime/system-errors.ts';
-import type { NetworkConfig } from '../../subnet/config.ts';
+import type { Files } from '../../runtime/effects.ts';
+import { systemReason } from '../../runtime/errors.ts';
+import type { NetworkConfig } from '../../subnet/config/config.ts';
+import type { ChosenInterface } from '../this-host.ts';
 import { type Finding, note, ok, problem } from './finding.ts';
 
 /** What of this host is looked at beside its routes. */
@@ -109,4 +119,34 @@ export function checkPools(
   return poolOverlaps({ ...facts, own: [own], interfaceIndex }, config).map((overlap) =>
     problem(overlap.problem, overlap.remedy),
   );
+}
+
+/** What the link is asked by. */
+export type AddressFacts = StationOptions;
+
+/**
+ * Whether ARP finds another host with the IPv4 address of this one, as the daemon asks at its start: by probes, which change nobody's
+ * cache. Nothing is found on a link that is down, and nothing is said of an address that this host has alone.
+ */
+export async function checkAddress(
+  facts: AddressFacts,
+  chosen: ChosenInterface,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  const { name, addresses } = chosen;
+  const address = addresses.ipv4;
+  if (address === undefined) return [];
+  try {
+    const station = await openStation(facts, chosen, address, signal);
+    try {
+      const rival = await station.probe(signal);
+      if (rival === undefined) return [];
+      return [problem(conflictText(rival, { name, address, mac: station.mac }), `${conflictRemedy}.`)];
+    } finally {
+      station.close();
+    }
+  } catch (error) {
+    if (!(error instanceof ArpError)) throw error;
+    return isLinkDown(error) ? [] : [note(unknownText(address, error))];
+  }
 }

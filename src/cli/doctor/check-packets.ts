@@ -1,7 +1,7 @@
 import { type Family, formatAddress, parseSubnet, type Subnet } from '../../ip/ip.ts';
 import type { Kernel, Route } from '../../kernel/kernel.ts';
-import { CommandError, type Commands } from '../../runtime/commands.ts';
-import { counted } from '../../runtime/plural.ts';
+import { CommandError, type Commands } from '../../runtime/effects.ts';
+import { counted } from '../../runtime/texts.ts';
 import { type Finding, note, ok, problem } from './finding.ts';
 
 /** A container that runs on this host. */

@@ -11,7 +11,7 @@ import {
   subnetAt,
 } from '../../ip/ip.ts';
 import type { PolicyRule, Route, RouteFinder, Sender, UsedRoute } from '../../kernel/kernel.ts';
-import { counted } from '../../runtime/plural.ts';
+import { counted } from '../../runtime/texts.ts';
 import { type Finding, few, ok, problem } from './finding.ts';
 
 /** What the ways to the peers of one family are judged by. */

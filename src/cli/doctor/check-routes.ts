@@ -6,7 +6,7 @@ import { isLeasable, metricOf } from '../../backend/hostgw/ownership.ts';
 import { plan } from '../../backend/hostgw/plan.ts';
 import { addressBits, containsAddress, containsSubnet, overlaps, parseSubnet } from '../../ip/ip.ts';
 import type { Route } from '../../kernel/kernel.ts';
-import { counted, plural } from '../../runtime/plural.ts';
+import { counted, plural } from '../../runtime/texts.ts';
 import { type Finding, few, note, ok, problem } from './finding.ts';
 import type { Peers } from './peers.ts';
 

@@ -9,14 +9,13 @@ import {
   type Subnet,
 } from '../../ip/ip.ts';
 import type { Kernel, RouteFinder, Sender } from '../../kernel/kernel.ts';
-import type { Files } from '../../runtime/files.ts';
-import { counted } from '../../runtime/plural.ts';
-import type { NetworkConfig } from '../../subnet/config.ts';
-import { familiesText } from '../../subnet/own-lease.ts';
-import { subnetsPrefix } from '../../subnet/subnet-key.ts';
+import type { Files } from '../../runtime/effects.ts';
+import { counted } from '../../runtime/texts.ts';
+import type { NetworkConfig } from '../../subnet/config/config.ts';
+import { subnetsPrefix } from '../../subnet/keys.ts';
+import { familiesText } from '../../subnet/lease/own-lease.ts';
 import type { StatusView } from '../status-view.ts';
 import type { ChooseInterface, ChosenInterface } from '../this-host.ts';
-import { type AddressFacts, checkAddress } from './check-address.ts';
 import {
   type DaemonAnswer,
   type DaemonState,
@@ -30,7 +29,7 @@ import {
 import { checkBridge, checkDaemonJson } from './check-docker.ts';
 import { checkEtcd, type EtcdFacts } from './check-etcd.ts';
 import { checkFirewall, type FirewallFacts } from './check-firewall.ts';
-import { checkFiles, checkForwarding, checkPools } from './check-host.ts';
+import { type AddressFacts, checkAddress, checkFiles, checkForwarding, checkPools } from './check-host.ts';
 import { checkLeases, type LeaseReport } from './check-leases.ts';
 import { checkPackets, type PacketFacts } from './check-packets.ts';
 import { checkPaths } from './check-paths.ts';

@@ -1,5 +1,5 @@
 import { explanationOf } from '../../runtime/errors.ts';
-import { oneLine } from '../../runtime/escape.ts';
+import { oneLine } from '../../runtime/texts.ts';
 
 /** What one check has found. `note`: works, but should be known; `problem`: containers cannot talk, or soon will not. */
 export interface Finding {

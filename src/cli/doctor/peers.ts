@@ -2,7 +2,7 @@ import type { DesiredRoute } from '../../backend/hostgw/claims.ts';
 import { DesiredRoutes, type Self } from '../../backend/hostgw/desired.ts';
 import { containsSubnet, parseSubnet } from '../../ip/ip.ts';
 import type { Route } from '../../kernel/kernel.ts';
-import type { Lease } from '../../subnet/lease.ts';
+import type { Lease } from '../../subnet/lease/lease.ts';
 import type { StatusView } from '../status-view.ts';
 import { isStuck } from './check-daemon.ts';
 

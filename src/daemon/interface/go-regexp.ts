@@ -1,5 +1,5 @@
 import type * as Engine from 're2js';
-import { excerpt } from '../../runtime/excerpt.ts';
+import { excerpt } from '../../runtime/texts.ts';
 
 // flanneld's --iface-regex has the syntax of Go's package regexp. JavaScript's own expressions mean other things (`$`, `\d` and
 // `(?i)` among them) and may take hours on one IPv6 address; re2js is RE2, as Go's package is.

@@ -2,13 +2,12 @@ import { isDeepStrictEqual } from 'node:util';
 import type { PerFamily } from '../../ip/ip.ts';
 import type { Kernel, KernelEvent, Link, LinkAddress } from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
-import type { Clock } from '../../runtime/clock.ts';
-import type { Logger } from '../../runtime/logger.ts';
+import type { Clock, Logger } from '../../runtime/effects.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
-import { familiesText } from '../../subnet/own-lease.ts';
+import { familiesText } from '../../subnet/lease/own-lease.ts';
 import { chooseBeside, chooseInterface, type HostInterface, holdsAll } from './choose-interface.ts';
-import { followHost } from './follow-host.ts';
 import { type HostNetwork, readHostNetwork, type WantedInterface } from './host-network.ts';
+import { followHost } from './wait.ts';
 
 export interface InterfaceWatchOptions extends WantedInterface {
   readonly kernel: Kernel;

@@ -1,16 +1,18 @@
 import type { HealthAddress } from '../../cli/health.ts';
-import { type CleanupOptions, cleanupFlags, cleanupOptions } from './cleanup-options.ts';
-import { UsageError } from './errors.ts';
-import { environmentName, type Flag } from './flag.ts';
+import type { Settings } from './command-line.ts';
 import {
+  type CleanupOptions,
+  cleanupFlags,
+  cleanupOptions,
   type LeaseReleaseOptions,
   leaseReleaseFlags,
   leaseReleaseOptions,
   type Operand,
-} from './lease-release-options.ts';
+} from './command-options.ts';
+import { UsageError } from './errors.ts';
+import { environmentName, type Flag } from './flag.ts';
 import { judgeOldFlags } from './old-flags.ts';
 import { type Options, runOptions } from './run-options.ts';
-import type { Settings } from './settings.ts';
 import { type StatusOptions, statusFlags, statusOptions } from './status-options.ts';
 import { flags, flagTable } from './table.ts';
 import { port } from './values.ts';

@@ -1,5 +1,5 @@
 import { FlannelError } from '../../runtime/errors.ts';
-import { escapeControls } from '../../runtime/escape.ts';
+import { escapeControls } from '../../runtime/texts.ts';
 
 /** What is wrong with a command line. */
 export type UsageErrorKind =

@@ -1,9 +1,9 @@
 import type { EtcdUser } from '../../subnet/etcd/security.ts';
-import type { TlsFiles } from '../../subnet/etcd/tls-material.ts';
+import type { TlsFiles } from '../../subnet/etcd/tls-files.ts';
+import type { Settings } from './command-line.ts';
 import { type Endpoint, withOneScheme } from './endpoints.ts';
 import { UsageError } from './errors.ts';
 import { environmentName, flagName } from './flag.ts';
-import type { Settings } from './settings.ts';
 import { flags } from './table.ts';
 
 /** How etcd is reached, and where in it the network is. */

@@ -1,6 +1,6 @@
+import type { Settings } from './command-line.ts';
 import { UsageError } from './errors.ts';
 import { environmentName, type Setting } from './flag.ts';
-import type { Settings } from './settings.ts';
 import { anyText, boolean } from './values.ts';
 
 /** A flag of flanneld that old units and sysconfig files still carry. */

@@ -1,5 +1,14 @@
-import { nearestTo } from '../../runtime/nearest.ts';
+import { nearestTo } from '../../runtime/texts.ts';
 import { loadGoRegexp } from '../interface/go-regexp.ts';
+import {
+  type Environment,
+  type GivenFlag,
+  parseGoBoolean,
+  Settings,
+  shownName,
+  shownRest,
+  splitFlags,
+} from './command-line.ts';
 import {
   type Command,
   daemonCommand,
@@ -9,12 +18,9 @@ import {
 } from './command-table.ts';
 import { quote, UsageError } from './errors.ts';
 import { environmentName, type Flag, flagName } from './flag.ts';
-import { type GivenFlag, parseGoBoolean, splitFlags } from './go-flags.ts';
 import { helpText } from './help.ts';
 import { isOldVariable, oldFlag } from './old-flags.ts';
 import type { ServiceSettings } from './service-settings.ts';
-import { type Environment, Settings } from './settings.ts';
-import { shownName, shownRest } from './shown.ts';
 import { flags, flagTable } from './table.ts';
 import { VERSION } from './version.ts';
 

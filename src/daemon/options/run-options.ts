@@ -1,7 +1,7 @@
 import type { HealthAddress } from '../../cli/health.ts';
+import type { Settings } from './command-line.ts';
 import { quote, UsageError } from './errors.ts';
 import { type EtcdAccess, etcdAccess } from './etcd-access.ts';
-import type { Settings } from './settings.ts';
 import { statusSocket } from './status-options.ts';
 import { flags } from './table.ts';
 

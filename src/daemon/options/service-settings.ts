@@ -1,7 +1,7 @@
-import type { Files } from '../../runtime/files.ts';
-import { systemReason } from '../../runtime/system-errors.ts';
+import type { Files } from '../../runtime/effects.ts';
+import { systemReason } from '../../runtime/errors.ts';
+import type { Environment } from './command-line.ts';
 import { UsageError } from './errors.ts';
-import type { Environment } from './settings.ts';
 
 /** What the service's unit gives the daemon, for commands that are to look where it looks. */
 export interface ServiceSettings {

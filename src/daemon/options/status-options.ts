@@ -1,7 +1,7 @@
 import { dirname, join } from 'node:path';
+import type { Settings } from './command-line.ts';
 import { UsageError } from './errors.ts';
 import type { Flag } from './flag.ts';
-import type { Settings } from './settings.ts';
 import { flags } from './table.ts';
 import { boolean } from './values.ts';
 

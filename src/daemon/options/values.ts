@@ -1,8 +1,8 @@
 import { isIP } from 'node:net';
 import { canonicalAddress, type Family, parseAddress } from '../../ip/ip.ts';
 import { compileGoRegexp, GoRegexpError } from '../interface/go-regexp.ts';
+import { parseGoBoolean, parseInteger } from './command-line.ts';
 import { InvalidValue } from './errors.ts';
-import { parseGoBoolean, parseInteger } from './go-flags.ts';
 
 // The parsers of single values. Each takes the text as given and throws InvalidValue, which says what is allowed.
 

@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import { Socket } from 'node:net';
-import type { EtcdAddresses } from '../etcd-addresses.ts';
+import type { EtcdAddresses } from '../registry/addresses.ts';
 
 /** SYNs go out after 0, 1 and 3 s; the fourth would come after the deadline of the call that waits. */
 const connectTimeoutMs = 4_000;

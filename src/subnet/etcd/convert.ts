@@ -1,5 +1,12 @@
 import type { ICompare, IEvent, IKeyValue, IRequestOp, IResponseHeader, IWatchResponse } from 'etcd3';
-import type { Compare, KeyValue, Operation, ResponseHeader, WatchBatch, WatchEvent } from '../registry.ts';
+import type {
+  Compare,
+  KeyValue,
+  Operation,
+  ResponseHeader,
+  WatchBatch,
+  WatchEvent,
+} from '../registry/registry.ts';
 
 /** Text to etcd's bytes. */
 export function bytes(text: string): Buffer {

@@ -1,5 +1,4 @@
-import { RegistryError } from '../registry.ts';
-import { CredentialsError } from './pem.ts';
+import { RegistryError } from '../registry/registry.ts';
 import {
   type CallContext,
   notPermitted,
@@ -8,7 +7,8 @@ import {
   refusedUser,
   type Verdict,
 } from './refusal.ts';
-import { tlsPattern, tlsVerdict } from './tls-failure.ts';
+import { tlsPattern, tlsVerdict } from './tls-connect.ts';
+import { CredentialsError } from './tls-files.ts';
 
 /** What is known about a gRPC call that failed. */
 export interface CallFailure extends CallContext {

@@ -1,25 +1,22 @@
-import type { Clock } from '../../runtime/clock.ts';
+import type { Clock } from '../../runtime/effects.ts';
 import { unlessAborted } from '../../runtime/wake.ts';
-import type { EtcdAddresses } from '../etcd-addresses.ts';
-import type {
-  EtcdAlarm,
-  RangeRequest,
-  RangeResponse,
-  Registry,
-  TxnRequest,
-  TxnResponse,
-  WatchBatch,
-  WatchRequest,
-} from '../registry.ts';
-import { RegistryError } from '../registry.ts';
-import { Call } from './call.ts';
-import type { EtcdServices } from './client.ts';
-import { Connection } from './connection.ts';
+import type { EtcdAddresses } from '../registry/addresses.ts';
+import {
+  type EtcdAlarm,
+  type RangeRequest,
+  type RangeResponse,
+  type Registry,
+  RegistryError,
+  type TxnRequest,
+  type TxnResponse,
+  type WatchBatch,
+  type WatchRequest,
+} from '../registry/registry.ts';
+import { Call, Connection, type EtcdServices } from './connection.ts';
 import { bytes, fromHeader, fromKeyValue, keyRange, toCompare, toRequestOp } from './convert.ts';
 import { registryError } from './failure.ts';
 import type { EtcdSecurity } from './security.ts';
-import { firstAnswer } from './stream.ts';
-import { watchMember } from './watch.ts';
+import { firstAnswer, watchMember } from './watch.ts';
 
 export interface MemberOptions {
   readonly clock: Clock;

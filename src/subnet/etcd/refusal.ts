@@ -1,5 +1,5 @@
-import { excerpt } from '../../runtime/excerpt.ts';
-import type { RegistryErrorCode } from '../registry.ts';
+import { excerpt } from '../../runtime/texts.ts';
+import type { RegistryErrorCode } from '../registry/registry.ts';
 import type { SecurityNames } from './security.ts';
 
 /** Whom a call went to, on whose behalf, and what for. */

@@ -1,11 +1,16 @@
 import type { Activity } from '../../runtime/activity.ts';
-import type { Clock } from '../../runtime/clock.ts';
+import type { Clock, Logger } from '../../runtime/effects.ts';
 import { explanationOf } from '../../runtime/errors.ts';
-import type { Logger } from '../../runtime/logger.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
-import { configKey } from '../subnet-key.ts';
-import { type Reader, readNeeded } from './credential-files.ts';
-import { readTlsMaterial, systemCaFiles, type TlsFiles, type TlsMaterial } from './tls-material.ts';
+import { configKey } from '../keys.ts';
+import {
+  type Reader,
+  readNeeded,
+  readTlsMaterial,
+  systemCaFiles,
+  type TlsFiles,
+  type TlsMaterial,
+} from './tls-files.ts';
 
 /** The etcd user: with a password, or the file whose first line it is. */
 export type EtcdUser =

@@ -1,5 +1,5 @@
-import type { Clock } from '../../runtime/clock.ts';
-import { RegistryError } from '../registry.ts';
+import type { Clock } from '../../runtime/effects.ts';
+import { RegistryError } from '../registry/registry.ts';
 import { authenticationIsOff } from './failure.ts';
 import type { EtcdSecurity } from './security.ts';
 

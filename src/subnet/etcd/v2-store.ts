@@ -1,7 +1,7 @@
 import { type ClientRequest, request as requestHttp } from 'node:http';
 import { Agent, request as requestHttps } from 'node:https';
 import type { SecureContext } from 'node:tls';
-import type { OldStore } from '../old-store.ts';
+import type { OldStore } from '../registry/registry.ts';
 import type { EtcdSecurity } from './security.ts';
 
 /** It is asked for a hint alone: the configuration is waited for meanwhile. */

@@ -1,0 +1,221 @@
+import { bridgeName, cniBridgeName } from '../backend/hostgw/host-networks.ts';
+import { bridgeAddress, type Family, overlaps, parseSubnet, type Subnet } from '../ip/ip.ts';
+import type { Kernel, Link, LinkAddress } from '../kernel/kernel.ts';
+import { bridgeFilter, forwarding, linkForwarding, type Sysctl } from '../kernel/sysctl.ts';
+import type { Activity } from '../runtime/activity.ts';
+import type { Clock, Files, Logger } from '../runtime/effects.ts';
+import { FlannelError, systemReason } from '../runtime/errors.ts';
+import type { TroubleLog } from '../runtime/trouble.ts';
+import type { FamilyNetwork } from './subnet-env.ts';
+
+export interface ForwardingOptions {
+  readonly files: Files;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly trouble: TroubleLog;
+  readonly activity: Activity;
+  readonly families: readonly Family[];
+  /** Whether what is off is to be switched on (`--set-ip-forward`). */
+  readonly setIpForward: boolean;
+  /** The interface that peers reach this host by. */
+  readonly linkName: () => string;
+}
+
+/** The kernel tells nobody; a look is two to five reads of /proc. */
+const checkIntervalMs = 10_000;
+const loop = 'forwarding';
+/** Reads of /proc take no time. */
+const stuckMs = 60_000;
+
+/**
+ * Whether this host passes packets on: without that all routes are in vain. Looked at before Docker starts, as dockerd closes the
+ * FORWARD chain when it is the one that has to switch it on, and then all the time. With `setIpForward` what is off is switched on,
+ * again and again.
+ */
+export class Forwarding {
+  readonly #options: ForwardingOptions;
+
+  constructor(options: ForwardingOptions) {
+    this.#options = options;
+  }
+
+  /** Checks until `signal` aborts, then rejects with its reason. */
+  async run(signal: AbortSignal): Promise<never> {
+    const { clock, activity } = this.#options;
+    try {
+      for (;;) {
+        activity.round(loop, stuckMs);
+        await clock.sleep(checkIntervalMs, signal);
+        await this.check();
+      }
+    } finally {
+      activity.end(loop);
+    }
+  }
+
+  /** Looks once, and switches on what is to be. Never rejects. */
+  async check(): Promise<void> {
+    const { families, trouble } = this.#options;
+    for (const family of families) {
+      const what = `forwarding-ipv${family}`;
+      const isOff = (await this.#read(forwarding[family])) === '0';
+      const failure = isOff && this.#options.setIpForward ? await this.#switchOn(family) : undefined;
+      const off =
+        isOff && (failure !== undefined || !this.#options.setIpForward)
+          ? [forwarding[family]]
+          : await this.#linksOff(family);
+      if (off.length === 0) {
+        trouble.clear(what, `IPv${family} forwarding is on again`);
+        continue;
+      }
+      const remedy = off.map(({ name }) => `sysctl -w ${name}=1`).join(' && ');
+      const named = off.map(({ name }) => `${name} = 0`).join(', ');
+      const tried = failure === undefined ? '' : `, and the daemon cannot switch it on: ${failure}`;
+      trouble.report(
+        what,
+        `IPv${family} forwarding is off (${named}), so containers reach no other host${tried}. Run: ${remedy}`,
+        { event: 'not-forwarding', family },
+      );
+    }
+  }
+
+  /**
+   * Links that pass nothing on although the host does. That is somebody's wish for this link, so it is told and left. In IPv6 a link's
+   * own setting says only whether the host takes router advertisements there.
+   */
+  async #linksOff(family: Family): Promise<readonly Sysctl[]> {
+    if (family === 6) return [];
+    const names = [this.#options.linkName(), bridgeName, cniBridgeName];
+    const links = names.map(linkForwarding);
+    const values = await Promise.all(links.map((setting) => this.#read(setting)));
+    return links.filter((_, i) => values[i] === '0');
+  }
+
+  /** Why it cannot be; undefined when it was done. */
+  async #switchOn(family: Family): Promise<string | undefined> {
+    const { files, log, activity } = this.#options;
+    const { path, name } = forwarding[family];
+    try {
+      await files.writeInPlace(path, '1\n');
+    } catch (error) {
+      return systemReason(error);
+    }
+    activity.count('forwarding-set', `ipv${family}`);
+    log.warn(
+      { event: 'forwarding-set', family },
+      `IPv${family} forwarding was off; the daemon switched it on (${name}=1)`,
+    );
+    return undefined;
+  }
+
+  #read(setting: Sysctl): Promise<string | undefined> {
+    return valueOf(this.#options.files, setting.path);
+  }
+}
+
+/**
+ * Says when packets between containers on one bridge do not pass iptables, which rules of other programs may count on; flanneld
+ * ends for that in iptables mode. Our own routes and rules do without. Never rejects.
+ */
+export async function reportBridgeFilter({
+  files,
+  log,
+  families,
+}: Pick<ForwardingOptions, 'files' | 'log' | 'families'>): Promise<void> {
+  for (const family of families) {
+    const { path, name } = bridgeFilter[family];
+    if ((await valueOf(files, path)) !== undefined) continue;
+    log.warn(
+      { event: 'no-bridge-filter', family },
+      `packets between containers of this host do not pass iptables, as ${name} is missing; if they are to: modprobe br_netfilter`,
+    );
+  }
+}
+
+/** undefined when there is no such setting, or none that can be read. */
+async function valueOf(files: Files, path: string): Promise<string | undefined> {
+  return (await files.readText(path).catch(() => undefined))?.trim();
+}
+
+export interface BridgeNoticeOptions {
+  readonly clock: Clock;
+  /** What the operator should know although this host does its work. */
+  readonly notices: TroubleLog;
+}
+
+/** Docker is started anew right after this daemon when both are: no mention of what is over by then. */
+const patienceMs = 5_000;
+
+/**
+ * Notices that Docker's bridge keeps an address of the network that is not this host's any more (flannel #195): containers
+ * get addresses that all others route to another host. A bridge outside the network is none of ours.
+ */
+export class BridgeNotice {
+  readonly #options: BridgeNoticeOptions;
+  #wanted: FamilyNetwork | undefined;
+  #held: readonly string[] = [];
+  /** Since when the bridge has addresses that are not ours. */
+  #sinceMs: number | undefined;
+
+  constructor(options: BridgeNoticeOptions) {
+    this.#options = options;
+  }
+
+  /** Takes in the IPv4 network and this host's subnet in it. */
+  expect(ipv4: FamilyNetwork | undefined): void {
+    this.#wanted = ipv4;
+    this.#judge();
+  }
+
+  /** Takes in what the host has now. */
+  look(links: readonly Link[], addresses: readonly LinkAddress[]): void {
+    const bridge = links.find(({ name }) => name === bridgeName);
+    this.#held = addresses
+      .filter(({ family, linkIndex }) => family === 4 && linkIndex === bridge?.index)
+      .map(({ address, prefixLength }) => `${address}/${prefixLength}`);
+    this.#judge();
+  }
+
+  #judge(): void {
+    const { clock, notices } = this.#options;
+    const wanted = this.#wanted;
+    if (wanted === undefined) return;
+    const old = this.#held.filter(
+      (text) => text !== bridgeAddress(wanted.subnet) && isIn(wanted.network, text),
+    );
+    if (old.length === 0) {
+      this.#sinceMs = undefined;
+      notices.clear('bridge', `${bridgeName} has no address of another subnet any more`);
+      return;
+    }
+    this.#sinceMs ??= clock.monotonic();
+    if (clock.monotonic() - this.#sinceMs < patienceMs) return;
+    notices.report(
+      'bridge',
+      `${bridgeName} has ${old.join(' and ')}, and this host's subnet is ${wanted.subnet.text}: ` +
+        'its containers cannot be reached from other hosts. Run: systemctl restart docker',
+      { bridge: bridgeName, has: old },
+    );
+  }
+}
+
+function isIn(network: Subnet, text: string): boolean {
+  const subnet = parseSubnet(text);
+  return subnet !== undefined && overlaps(subnet, network);
+}
+
+/** The host cannot do what the daemon is for. Ends it with exit code 1, before anything was touched. */
+export class CannotRunError extends FlannelError {}
+
+/** Rejects with {@link CannotRunError}, naming the capability, when this process may not change routes. */
+export async function requireCapabilities(kernel: Kernel): Promise<void> {
+  const missing = await kernel.missingCapabilities();
+  if (missing.length === 0) return;
+  throw new CannotRunError(
+    'NO_PERMISSION',
+    `routes cannot be changed: this process lacks ${missing.join(', ')}`,
+    {
+      remedy: `Run as root, or give it ${missing.join(', ')} (systemd: AmbientCapabilities=, docker: --cap-add).`,
+    },
+  );
+}

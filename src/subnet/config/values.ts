@@ -1,0 +1,207 @@
+import {
+  canonicalAddress,
+  containsSubnet,
+  type Family,
+  parseAddress,
+  parseSubnet,
+  type Subnet,
+} from '../../ip/ip.ts';
+import { FlannelError } from '../../runtime/errors.ts';
+import { counted, excerpt, nearestTo } from '../../runtime/texts.ts';
+import { foldKey, type JsonField, jsonString } from './json-fields.ts';
+
+const configKeys = [
+  'Network',
+  'SubnetLen',
+  'SubnetMin',
+  'SubnetMax',
+  'IPv6Network',
+  'IPv6SubnetLen',
+  'IPv6SubnetMin',
+  'IPv6SubnetMax',
+  'EnableIPv4',
+  'EnableIPv6',
+  'EnableNFTables',
+  'Backend',
+] as const;
+
+export type ConfigKey = (typeof configKeys)[number];
+
+const byFoldedName = new Map<string, ConfigKey>(configKeys.map((key) => [foldKey(key), key]));
+/** A text of a megabyte may hold very many unknown keys. */
+const maxUnknownKeys = 8;
+
+/** What the internet does not route (RFC 1918, 6598, 2544); of IPv6 a site's own addresses are often public. */
+const privateNetworks = [
+  '10.0.0.0/8',
+  '172.16.0.0/12',
+  '192.168.0.0/16',
+  '100.64.0.0/10',
+  '198.18.0.0/15',
+].flatMap((text) => parseSubnet(text) ?? []);
+
+/** What the members of a configuration say. */
+export interface ConfigValues {
+  /** The values of the known keys that are given, as they are written. */
+  readonly values: ReadonlyMap<ConfigKey, string>;
+  /** The first few unknown keys, as they are written. */
+  readonly unknown: readonly string[];
+  readonly warnings: string[];
+}
+
+/**
+ * Sorts out the members of a configuration. Of several spellings of one key the last counts; `null` counts as not given (Go's
+ * decoder leaves a number or a boolean as it was).
+ */
+export function readValues(fields: readonly JsonField[]): ConfigValues {
+  const values = new Map<ConfigKey, string>();
+  const repeated = new Set<ConfigKey>();
+  const unknown = new Set<string>();
+  for (const { key, raw } of fields) {
+    const name = byFoldedName.get(foldKey(key));
+    if (name === undefined) unknown.add(key);
+    else if (raw !== 'null') {
+      if (values.has(name)) repeated.add(name);
+      values.set(name, raw);
+    }
+  }
+  const named = [...unknown].slice(0, maxUnknownKeys);
+  const warnings = named.map(unknownKeyWarning);
+  if (unknown.size > maxUnknownKeys)
+    warnings.push(
+      `${counted(unknown.size - maxUnknownKeys, 'more unknown key is', 'more unknown keys are')} ignored`,
+    );
+  for (const key of repeated) {
+    warnings.push(
+      `${key} is given more than once: the last value, ${excerpt(values.get(key) ?? '')}, counts`,
+    );
+  }
+  return { values, unknown: named, warnings };
+}
+
+/** The boolean at `key`; `fallback` when it is not given. Throws NetworkConfigError for any other value. */
+export function booleanAt(
+  values: ReadonlyMap<ConfigKey, string>,
+  key: ConfigKey,
+  fallback: boolean,
+): boolean {
+  const raw = values.get(key);
+  if (raw === undefined) return fallback;
+  if (raw === 'true' || raw === 'false') return raw === 'true';
+  throw wrongType(key, raw, 'true or false, without quotes', `Write "${key}": true or "${key}": false.`);
+}
+
+/** The prefix length at `key`; undefined when it is not given or 0. `24.0`, `2.4e1` and `"24"` are errors, as in Go. */
+export function lengthAt(values: ReadonlyMap<ConfigKey, string>, key: ConfigKey): number | undefined {
+  const raw = values.get(key);
+  if (raw === undefined || raw === '0') return undefined;
+  if (/^[1-9]\d*$/.test(raw)) return Number(raw);
+  throw wrongType(
+    key,
+    raw,
+    'a whole number of bits in plain digits',
+    `Write it like "${key}": 24, without quotes.`,
+  );
+}
+
+/** The network at `key` (host bits cleared, with a warning added to `warnings`); undefined when it is not given. */
+export function networkAt(
+  values: ReadonlyMap<ConfigKey, string>,
+  key: ConfigKey,
+  family: Family,
+  warnings: string[],
+): Subnet | undefined {
+  const raw = values.get(key);
+  if (raw === undefined) return undefined;
+  const text = jsonString(raw);
+  const network = text === undefined ? undefined : parseSubnet(text);
+  if (text === undefined || network?.family !== family) {
+    const example = family === 4 ? '10.5.0.0/16' : 'fc00:5::/48';
+    throw wrongType(
+      key,
+      raw,
+      `an IPv${family} network in quotes, address/length`,
+      `Write it like "${key}": "${example}".`,
+    );
+  }
+  if (parseAddress(text.slice(0, text.indexOf('/')))?.value !== network.first) {
+    warnings.push(`${key} ${text} has bits set beyond its length: taken as ${network.text}`);
+  }
+  if (family === 4 && !privateNetworks.some((range) => containsSubnet(range, network))) {
+    warnings.push(
+      `${key} ${network.text} has public addresses: hosts and containers of the cluster cannot reach these on the internet. ` +
+        `Use a part of ${privateNetworks.map((range) => range.text).join(', ')} unless they are your own`,
+    );
+  }
+  return network;
+}
+
+/** The number of the address at `key`; undefined when it is not given or the unspecified address (0.0.0.0, ::). */
+export function addressAt(
+  values: ReadonlyMap<ConfigKey, string>,
+  key: ConfigKey,
+  family: Family,
+): bigint | undefined {
+  const raw = values.get(key);
+  if (raw === undefined) return undefined;
+  const text = jsonString(raw);
+  const address = text === undefined ? undefined : parseAddress(text);
+  if (address?.family === family) return address.value === 0n ? undefined : address.value;
+  const bare = canonicalAddress((text ?? '').replace(/\/\d+$/, ''));
+  const remedy =
+    bare === undefined ? 'Give the first address of a subnet, without a length.' : `Write "${bare}".`;
+  throw wrongType(key, raw, `an IPv${family} address in quotes`, remedy);
+}
+
+function wrongType(key: ConfigKey, raw: string, rule: string, remedy: string): NetworkConfigError {
+  return new NetworkConfigError('TYPE', key, `${key} is ${excerpt(raw)}: it must be ${rule}`, remedy);
+}
+
+function unknownKeyWarning(key: string): string {
+  const nearest = nearestKey(key);
+  const hint = nearest === undefined ? '' : `; did you mean ${nearest}?`;
+  return `unknown key "${excerpt(key, 60)}" is ignored${hint}`;
+}
+
+/** For a message that says `key` is missing: ` (but there is "Netwrok")` when an unknown key looks meant for it, or nothing. */
+export function misspelt({ unknown }: ConfigValues, key: ConfigKey): string {
+  for (const name of unknown) if (nearestKey(name) === key) return ` (but there is "${excerpt(name)}")`;
+  return '';
+}
+
+/** The known name fewest edits away; undefined when more than half of the key would have to change. */
+function nearestKey(key: string): ConfigKey | undefined {
+  const folded = foldKey(key);
+  if (folded.length > 40) return undefined;
+  const nearest = nearestTo(folded, byFoldedName.keys(), () => Math.floor(folded.length / 2));
+  return nearest === undefined ? undefined : byFoldedName.get(nearest);
+}
+
+/**
+ * A network configuration that cannot be used. `message` names the key, its value and the rule it breaks; `key` is the
+ * key's proper name, empty when the text as a whole is at fault. `code`:
+ *
+ * - CONFIG_SYNTAX: not a JSON object. CONFIG_TYPE: a value of the wrong kind.
+ * - CONFIG_MISSING: a key that is required here. CONFIG_FAMILY: both families are off.
+ * - CONFIG_LENGTH, CONFIG_RANGE, CONFIG_BOUNDARY, CONFIG_ORDER: the numbers do not fit one another.
+ * - CONFIG_BACKEND: a backend other than host-gw.
+ */
+export class NetworkConfigError extends FlannelError {
+  readonly key: string;
+
+  constructor(code: ConfigErrorCode, key: string, message: string, remedy: string, cause?: unknown) {
+    super(`CONFIG_${code}`, message, { remedy, cause });
+    this.key = key;
+  }
+}
+
+type ConfigErrorCode =
+  | 'SYNTAX'
+  | 'TYPE'
+  | 'MISSING'
+  | 'FAMILY'
+  | 'LENGTH'
+  | 'RANGE'
+  | 'BOUNDARY'
+  | 'ORDER'
+  | 'BACKEND';

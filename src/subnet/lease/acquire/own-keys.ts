@@ -1,0 +1,158 @@
+import type { PerFamily, Subnet } from '../../../ip/ip.ts';
+import type { PoolConfig } from '../../config/config.ts';
+import { type LeaseSubnets, parseSubnetKey } from '../../keys.ts';
+import type { KeyValue } from '../../registry/registry.ts';
+import type { Grants } from '../grants.ts';
+import { isOwnLease, type Lease, parseLease } from '../lease.ts';
+import { fits } from '../pool.ts';
+import { overlapsKey } from './claim.ts';
+
+/** A lease of this host, and those of its subnets that it goes on with. */
+export interface Candidate {
+  readonly lease: Lease;
+  /** At least one. */
+  readonly kept: LeaseSubnets;
+  /** The key names exactly the subnets to be had: a kept one for each family that is on, and no other. */
+  readonly complete: boolean;
+}
+
+export interface OwnLeases {
+  /** The one to go on with. */
+  readonly chosen: Candidate | undefined;
+  /** Those to be given back before another is taken. */
+  readonly unfit: readonly Lease[];
+  /** Keys that are left alone. */
+  readonly others: readonly string[];
+}
+
+interface OwnKeysOptions {
+  readonly subnetsPrefix: string;
+  readonly addresses: PerFamily<string>;
+  readonly pools: PerFamily<PoolConfig>;
+  readonly grants: Pick<Grants, 'isOurs'>;
+  readonly hint?: LeaseSubnets | undefined;
+  /** Keys, with their values, that another daemon was found to hold although they look like ours. */
+  readonly theirs?: ReadonlyMap<string, string>;
+}
+
+/**
+ * The lease to go on with, of those that carry our address and those that this host was granted since it was booted: its address
+ * may have changed while no daemon ran, even to one that the lease of a dead host names, and its containers are in its own
+ * subnet. When none fits they are given back, but for reservations, which are the operator's. What subnet.env names and neither
+ * carries our address nor was granted here may be in use by a flanneld, which answers nobody, since our lease ended.
+ *
+ * The best first: a reservation (a key without a lease) for our address; what two of three say (granted here, named in subnet.env,
+ * carries our address), the first two above all; what was granted here; what carries our address. Among equals one that needs no change, then one whose IPv4 subnet can stay, then the first in byte order, as
+ * flanneld chooses.
+ *
+ * A subnet that overlaps an older key of somebody else does not fit: it is what a crash left before we could give way to it.
+ */
+export function findOwn(options: OwnKeysOptions, kvs: readonly KeyValue[]): OwnLeases {
+  const own = ownLeases(options, kvs);
+  const ownKeys = new Set(own.map(({ key }) => key));
+  const foreign = (kv: KeyValue) => !ownKeys.has(kv.key);
+  const [chosen] = own
+    .map((lease) => candidate(options, lease, kvs, foreign))
+    .filter(({ kept }) => kept.ipv4 !== undefined || kept.ipv6 !== undefined)
+    // Sorting is stable: what is equal stays in byte order.
+    .toSorted((a, b) => rank(options, a) - rank(options, b));
+  const rest = own.filter((lease) => lease !== chosen?.lease);
+  const unfit = chosen === undefined ? rest.filter(({ leaseId }) => leaseId !== '0') : [];
+  const others = rest.filter((lease) => !unfit.includes(lease)).map(({ key }) => key);
+  return { chosen, unfit, others };
+}
+
+function rank(options: OwnKeysOptions, { lease, kept, complete }: Candidate): number {
+  return 4 * evidence(options, lease) + (complete ? 0 : 2) + (kept.ipv4 === undefined ? 1 : 0);
+}
+
+/** How well a lease is known to be this host's own: the less the better. */
+function evidence({ addresses, grants, hint }: OwnKeysOptions, lease: Lease): number {
+  if (lease.leaseId === '0') return 0;
+  const [ours, hinted] = [grants.isOurs(lease.leaseId), isHinted(hint, lease)];
+  if (ours && hinted) return 1;
+  if ((ours || hinted) && isOwnLease(addresses, lease)) return 2;
+  return ours ? 3 : 4;
+}
+
+function ownLeases(options: OwnKeysOptions, kvs: readonly KeyValue[]): Lease[] {
+  const { addresses, grants, subnetsPrefix, theirs } = options;
+  const own: Lease[] = [];
+  for (const kv of kvs) {
+    const ours = grants.isOurs(kv.lease);
+    if ((!ours && !mayName(addresses, kv.value)) || theirs?.get(kv.key) === kv.value) continue;
+    const parsed = parseLease(subnetsPrefix, kv);
+    if ('lease' in parsed && (ours || isOwnLease(addresses, parsed.lease))) own.push(parsed.lease);
+    else if (ours) own.push(...spoiltLease(subnetsPrefix, kv));
+  }
+  return own;
+}
+
+/** Somebody has spoilt the value of a key that was put here: it is put right. */
+function spoiltLease(subnetsPrefix: string, kv: KeyValue): Lease[] {
+  const subnets = parseSubnetKey(subnetsPrefix, kv.key);
+  if (subnets === undefined) return [];
+  const { key, value: rawValue, createRevision, modRevision, lease: leaseId } = kv;
+  return [{ key, subnets, value: { backendType: '' }, rawValue, createRevision, modRevision, leaseId }];
+}
+
+/**
+ * The addresses that this host's lease names, as far as it is known for its own without them: granted here since the host was
+ * booted, or named in subnet.env. They may not be this host's any more.
+ */
+export function leasedAddresses(
+  { grants, hint, subnetsPrefix }: Pick<OwnKeysOptions, 'grants' | 'hint' | 'subnetsPrefix'>,
+  kvs: readonly KeyValue[],
+): PerFamily<string> {
+  const own = kvs.flatMap((kv) => {
+    const parsed = parseLease(subnetsPrefix, kv);
+    if (!('lease' in parsed)) return [];
+    const [ours, hinted] = [grants.isOurs(kv.lease), isHinted(hint, parsed.lease)];
+    return ours || hinted ? [{ value: parsed.lease.value, rank: (ours ? 0 : 2) + (hinted ? 0 : 1) }] : [];
+  });
+  const { publicIP: ipv4, publicIPv6: ipv6 } = own.toSorted((a, b) => a.rank - b.rank)[0]?.value ?? {};
+  return { ...(ipv4 !== undefined && { ipv4 }), ...(ipv6 !== undefined && { ipv6 }) };
+}
+
+/** Whether the hint names the lease's subnet: the IPv4 one, if it has any. */
+export function isHinted(hint: LeaseSubnets | undefined, { subnets }: Lease): boolean {
+  const family = subnets.ipv4 === undefined ? 'ipv6' : 'ipv4';
+  return subnets[family]?.text === hint?.[family]?.text;
+}
+
+/**
+ * Parsing tens of thousands of values only to find one's own costs more than looking for the text (or an escape) first. An
+ * IPv6 address has many spellings, but counts only where no IPv4 address does.
+ */
+function mayName({ ipv4, ipv6 }: PerFamily<string>, value: string): boolean {
+  if (value.includes('\\')) return true;
+  if (ipv4 !== undefined && value.includes(ipv4)) return true;
+  if (ipv6 === undefined || (ipv4 !== undefined && /"PublicIP"\s*:\s*"[1-9]/i.test(value))) return false;
+  return /"[^"]*:[^"]*:[^"]*"/.test(value);
+}
+
+function candidate(
+  { pools, subnetsPrefix }: OwnKeysOptions,
+  lease: Lease,
+  kvs: readonly KeyValue[],
+  foreign: (kv: KeyValue) => boolean,
+): Candidate {
+  const { createRevision } = lease;
+  const keep = (pool: PoolConfig | undefined, subnet: Subnet | undefined) => {
+    if (pool === undefined || subnet === undefined || !fits(pool, subnet)) return false;
+    const subnets = subnet.family === 4 ? { ipv4: subnet } : { ipv6: subnet };
+    return !kvs.some(
+      (kv) => kv.createRevision < createRevision && overlapsKey(subnetsPrefix, kv, subnets) && foreign(kv),
+    );
+  };
+  const { ipv4, ipv6 } = lease.subnets;
+  const keptIPv4 = keep(pools.ipv4, ipv4);
+  const keptIPv6 = keep(pools.ipv6, ipv6);
+  const kept = { ...(ipv4 && keptIPv4 ? { ipv4 } : {}), ...(ipv6 && keptIPv6 ? { ipv6 } : {}) };
+  const complete =
+    keptIPv4 === (pools.ipv4 !== undefined) &&
+    keptIPv6 === (pools.ipv6 !== undefined) &&
+    (ipv4 !== undefined) === keptIPv4 &&
+    (ipv6 !== undefined) === keptIPv6;
+  return { lease, kept, complete };
+}

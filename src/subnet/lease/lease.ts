@@ -1,0 +1,136 @@
+import { type Family, formatAddress, type PerFamily, parseAddress } from '../../ip/ip.ts';
+import { excerpt } from '../../runtime/texts.ts';
+import { foldKey, type JsonField, jsonFields, jsonString } from '../config/json-fields.ts';
+import { type LeaseSubnets, parseSubnetKey } from '../keys.ts';
+import type { KeyValue } from '../registry/registry.ts';
+
+/** What a lease says about its host. Addresses are canonical; one that is missing, null, invalid or unspecified is absent. */
+export interface LeaseValue {
+  readonly publicIP?: string;
+  readonly publicIPv6?: string;
+  /** As written; empty when it is missing. Routes go to `host-gw` alone. */
+  readonly backendType: string;
+}
+
+/** One host's claim to its subnets, as etcd holds it. */
+export interface Lease {
+  readonly key: string;
+  readonly subnets: LeaseSubnets;
+  readonly value: LeaseValue;
+  /** The value's own text, to tell whether it differs from what we would write. */
+  readonly rawValue: string;
+  readonly createRevision: number;
+  readonly modRevision: number;
+  /** Decimal id of the etcd lease; '0' for a reservation, which has none. */
+  readonly leaseId: string;
+}
+
+/** A lease, or one line that says what is wrong with the key or its value. */
+export type ParsedLease = { readonly lease: Lease } | { readonly problem: string };
+
+/**
+ * Parses a lease's value as Go's encoding/json does: keys in any case, the last of several spellings counts, unknown ones
+ * (BackendData, …) are ignored. Undefined when it is not a JSON object or when a known key holds another kind of value.
+ */
+export function parseLeaseValue(text: string): LeaseValue | undefined {
+  let publicIP: string | undefined;
+  let publicIPv6: string | undefined;
+  let backendType = '';
+  const members = membersOf(text);
+  if (members === undefined) return undefined;
+  for (const { key, raw } of members) {
+    const name = foldKey(key);
+    if (name !== 'publicip' && name !== 'publicipv6' && name !== 'backendtype') continue;
+    const value = raw === 'null' ? undefined : jsonString(raw);
+    if (value === undefined && raw !== 'null') return undefined;
+    if (name === 'publicip') publicIP = usableAddress(value, 4);
+    else if (name === 'publicipv6') publicIPv6 = usableAddress(value, 6);
+    else backendType = value ?? backendType;
+  }
+  return {
+    ...(publicIP === undefined ? {} : { publicIP }),
+    ...(publicIPv6 === undefined ? {} : { publicIPv6 }),
+    backendType,
+  };
+}
+
+/**
+ * The value flanneld writes for these canonical addresses, byte for byte; an IPv6-only host's PublicIP is 0.0.0.0.
+ * {@link parseLeaseValue} reads it back.
+ */
+export function formatLeaseValue({ ipv4, ipv6 }: PerFamily<string>): string {
+  return JSON.stringify({
+    PublicIP: ipv4 ?? '0.0.0.0',
+    PublicIPv6: ipv6 ?? null,
+    BackendType: 'host-gw',
+  });
+}
+
+/**
+ * The lease that a key under `subnetsPrefix` holds. A key that names subnets with a value that cannot be read is a problem,
+ * too: nobody can be routed to, although the subnets count as used (see parseSubnetKey).
+ */
+export function parseLease(subnetsPrefix: string, kv: KeyValue): ParsedLease {
+  const subnets = parseSubnetKey(subnetsPrefix, kv.key);
+  if (subnets === undefined) {
+    return { problem: `key ${excerpt(kv.key, 160)} does not name a subnet (a.b.c.d-len): ignored` };
+  }
+  const value = parseLeaseValue(kv.value);
+  if (value === undefined) {
+    return {
+      problem: `key ${excerpt(kv.key, 160)} holds no lease: its value is ${excerpt(kv.value, 80) || 'empty'}`,
+    };
+  }
+  const { key, value: rawValue, createRevision, modRevision, lease: leaseId } = kv;
+  return { lease: { key, subnets, value, rawValue, createRevision, modRevision, leaseId } };
+}
+
+function membersOf(text: string): JsonField[] | undefined {
+  try {
+    return jsonFields(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function usableAddress(text: string | undefined, family: Family): string | undefined {
+  const address = text === undefined ? undefined : parseAddress(text);
+  if (address?.family !== family || address.value === 0n) return undefined;
+  return formatAddress(family, address.value);
+}
+
+/**
+ * Whether a lease is that of the host with these addresses: by PublicIP, as flanneld tells, or while IPv4 is off (here or
+ * when the key was written) by PublicIPv6. What flanneld writes for IPv6-only hosts, PublicIP 0.0.0.0, names nobody.
+ */
+export function isOwnLease(addresses: PerFamily<string>, { value, subnets }: Lease): boolean {
+  const sameIPv6 = addresses.ipv6 !== undefined && value.publicIPv6 === addresses.ipv6;
+  if (addresses.ipv4 === undefined) return sameIPv6;
+  if (value.publicIP !== undefined) return value.publicIP === addresses.ipv4;
+  return sameIPv6 && subnets.ipv4 === undefined;
+}
+
+/** As {@link isOwnLease}; false for what is no lease. */
+export function isOwnKey(addresses: PerFamily<string>, subnetsPrefix: string, kv: KeyValue): boolean {
+  const parsed = parseLease(subnetsPrefix, kv);
+  return 'lease' in parsed && isOwnLease(addresses, parsed.lease);
+}
+
+/** Whether the value of a key of ours names another host. One that names nobody does not: somebody spoilt it. */
+export function namesAnother(addresses: PerFamily<string>, rawValue: string): boolean {
+  const value = parseLeaseValue(rawValue);
+  if (value === undefined) return false;
+  if (addresses.ipv4 !== undefined) return value.publicIP !== undefined && value.publicIP !== addresses.ipv4;
+  return value.publicIPv6 !== undefined && value.publicIPv6 !== addresses.ipv6;
+}
+
+/** Whether a lease carries one of these addresses. */
+export function carriesAny({ ipv4, ipv6 }: PerFamily<string>, { value }: Lease): boolean {
+  return (ipv4 !== undefined && value.publicIP === ipv4) || (ipv6 !== undefined && value.publicIPv6 === ipv6);
+}
+
+/** Whom a value names, for a message. */
+export function holderText(rawValue: string): string {
+  const value: Partial<LeaseValue> = parseLeaseValue(rawValue) ?? {};
+  return value.publicIP ?? value.publicIPv6 ?? 'an unidentified host';
+}
