@@ -76,7 +76,7 @@ export interface Plan {
 }
 
 /** What to do for one destination, and the state it is in; none while its route is being put there. */
-export type Verdict = { readonly changes: readonly PlannedChange[] } & (
+export type DestinationPlan = { readonly changes: readonly PlannedChange[] } & (
   | { readonly state?: 'installed' }
   | {
       readonly state: 'parked' | 'conflict';
@@ -132,7 +132,7 @@ export function plan(input: PlanInput): Plan {
 /** The kernel has made a route for an address that is not known to us yet. */
 const connectedReason = ownFault('this host is connected to that network itself');
 
-function planDesired(input: PlanInput, desired: DesiredRoute, actual: readonly Route[]): Verdict {
+function planDesired(input: PlanInput, desired: DesiredRoute, actual: readonly Route[]): DestinationPlan {
   const { link } = input;
   const there = actual.map((route) => ({ route, owner: ownerAt(input, desired, route) }));
   // Under another metric, too: a route of ours beside it would cut this host off from a network it is connected to.
@@ -161,7 +161,12 @@ function ownerAt(input: PlanInput, desired: DesiredRoute, route: Route): Owner {
  * An old gateway is no way to reach the subnet's new holder. A right one stays: the kernel keeps what it would refuse to
  * take again.
  */
-function park(link: LinkState, desired: DesiredRoute, there: readonly Held[], reason: Reason): Verdict {
+function park(
+  link: LinkState,
+  desired: DesiredRoute,
+  there: readonly Held[],
+  reason: Reason,
+): DestinationPlan {
   const isWrong = ({ route }: Held) =>
     route.gateway !== desired.gateway || route.linkIndex !== link.index || route.special;
   return { state: 'parked', reason, changes: removeOurs(there.filter(isWrong), 'wrong') };
@@ -173,7 +178,7 @@ function program(
   desired: DesiredRoute,
   linkIndex: number,
   there: readonly Held[],
-): Verdict {
+): DestinationPlan {
   const { dst, gateway } = desired;
   const { protocol, network } = input.ownership;
   const { family } = network;
@@ -259,7 +264,7 @@ function replaceCause({ owner, route }: Held, gateway: string): PlannedChange['c
 }
 
 /** What to do where no lease of a peer's asks for a route: our own subnet, and what is left over. */
-export function planUndesired(input: PlanInput, dst: string, actual: readonly Route[]): Verdict {
+export function planUndesired(input: PlanInput, dst: string, actual: readonly Route[]): DestinationPlan {
   if (dst !== input.own.dst) return { changes: removeStale(input, dst, actual) };
   return input.own.blackhole ? planBlackhole(input, actual) : { changes: removeAll(input, actual) };
 }
@@ -273,7 +278,7 @@ function removeAll(input: PlanInput, actual: readonly Route[]): PlannedChange[] 
  * A blackhole for our own subnet, behind every route a bridge brings: what is sent there while no bridge has it would
  * otherwise leave by the default route. flanneld's, where it is not ours to adopt (IPv4: another metric), goes afterwards.
  */
-function planBlackhole(input: PlanInput, actual: readonly Route[]): Verdict {
+function planBlackhole(input: PlanInput, actual: readonly Route[]): DestinationPlan {
   const { own, ownership } = input;
   const { dst } = own;
   const { protocol, network } = ownership;

@@ -27,7 +27,7 @@ const quickRetryMs = 100;
 const foreignWindowMs = 60_000;
 const perForeignWindow = 3;
 
-type Verdict = 'fine' | 'look-again';
+type SendOutcome = 'fine' | 'look-again';
 
 /**
  * Plans and sends changes, and remembers what became of them: what the kernel refused, what does not stay, what was
@@ -153,7 +153,7 @@ export class RouteWriter {
   }
 
   /** Takes in the kernel's answers. `look-again`: they show that the mirror may be wrong. */
-  judge(changes: readonly PlannedChange[], results: readonly ChangeResult[]): Verdict {
+  judge(changes: readonly PlannedChange[], results: readonly ChangeResult[]): SendOutcome {
     this.#options.states.logChanges(changes, results);
     const verdicts = changes.map((change, i) => this.#judge(change, results[i] ?? { outcome: 'unknown' }));
     const legacy = results.filter((_, i) => changes[i]?.cause === 'stale-legacy');
@@ -162,7 +162,7 @@ export class RouteWriter {
     return verdicts.includes('look-again') ? 'look-again' : 'fine';
   }
 
-  #judge(change: PlannedChange, result: ChangeResult): Verdict {
+  #judge(change: PlannedChange, result: ChangeResult): SendOutcome {
     if (result.outcome === 'failed') return this.#judgeFailure(change, result);
     const { dst } = change.route;
     // What the kernel refused took nobody's route away.
@@ -177,7 +177,7 @@ export class RouteWriter {
   #judgeFailure(
     { op, route }: PlannedChange,
     { errno, message }: Extract<ChangeResult, { outcome: 'failed' }>,
-  ): Verdict {
+  ): SendOutcome {
     const { dst, gateway } = route;
     const { desired, mirror } = this.#options;
     // What is there is not what the mirror shows.

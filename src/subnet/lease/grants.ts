@@ -82,13 +82,13 @@ export class Grants {
    * A lease of this host, perhaps granted to an earlier run, that no key of ours is known to carry any more; `key` may do so
    * still.
    */
-  own(id: string, key?: string): void {
+  markUnused(id: string, key?: string): void {
     this.#unused.add(id);
     if (key !== undefined) this.#doubtfulKeys.add(key);
   }
 
   /** A key of ours carries this lease. No matter if it was not granted here. */
-  use(id: string): void {
+  markUsed(id: string): void {
     if (this.#unused.delete(id)) this.#used.add(id);
   }
 
@@ -118,7 +118,7 @@ export class Grants {
    * Before the process ends: revokes what is unused, as far as etcd answers within two seconds; never fails. A lease
    * that `key` carries is in use, although we may not have heard so.
    */
-  async tidy(clock: Clock, log: Logger, key?: string): Promise<void> {
+  async revokeLeftovers(clock: Clock, log: Logger, key?: string): Promise<void> {
     if (this.#unused.size === 0) return;
     const revoke = async (signal: AbortSignal) => {
       // A grant whose answer is lost is revoked all the same, after the time in which one comes.
@@ -126,7 +126,7 @@ export class Grants {
       await firstOf(signal, (inner) => [unlessAborted(answered, inner), clock.sleep(tidyLimitMs / 2, inner)]);
       for (const doubtful of new Set([...(key === undefined ? [] : [key]), ...this.#doubtfulKeys])) {
         const { kvs } = await this.#registry.range({ key: doubtful }, signal);
-        for (const kv of kvs) this.use(kv.lease);
+        for (const kv of kvs) this.markUsed(kv.lease);
       }
       await this.revokeUnused(signal);
     };

@@ -24,13 +24,13 @@ export interface KeptKey {
  * Undefined when the key changed under our hands: read again. Rejects with RegistryError; what was written then shows when
  * the key is read again.
  */
-export async function keepKey(
+export async function renewKey(
   options: LeaseOptions,
   kv: Pick<KeyValue, 'key' | 'value' | 'modRevision' | 'lease'>,
   signal: AbortSignal,
 ): Promise<KeptKey | undefined> {
   const value = formatLeaseValue(options.addresses);
-  const { id: leaseId, ttlSeconds } = await keepLease(options, kv.lease, signal);
+  const { id: leaseId, ttlSeconds } = await renewLease(options, kv.lease, signal);
   const kept = { value, leaseId, ttlSeconds };
   if (kv.value === value && kv.lease === leaseId) return { ...kept, modRevision: kv.modRevision };
   const modRevision = await rewrite(options, kv, { value, lease: leaseId }, signal);
@@ -49,7 +49,7 @@ export async function keepKey(
  * Renews a lease; one that is dead is replaced by a new one. '0', none, stays none, with a TTL of 0. Rejects with
  * RegistryError.
  */
-export async function keepLease(
+export async function renewLease(
   { registry, grants, leaseTtlSeconds }: LeaseOptions,
   id: string,
   signal: AbortSignal,
@@ -78,6 +78,6 @@ export async function rewrite(
     signal,
   );
   if (!succeeded) return undefined;
-  grants.use(lease);
+  grants.markUsed(lease);
   return header.revision;
 }

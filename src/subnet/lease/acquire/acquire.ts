@@ -7,7 +7,7 @@ import { AddressInUseError, familiesText, type OwnLease, RaceLostError } from '.
 import { chooseSubnets, isFree } from '../pool.ts';
 import { probe } from '../probe.ts';
 import { adopt, subnetsBeside } from './adopt.ts';
-import { subnetsOf, take } from './claim.ts';
+import { claimSubnets, subnetsOf } from './claim.ts';
 import type { AcquireOptions } from './options.ts';
 import { findOwn, isHinted } from './own-keys.ts';
 
@@ -33,7 +33,7 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
     const own = findOwn(options, kvs);
     const { chosen, unfit } = own;
     await refuseSharedAddress(options, chosen?.lease, signal);
-    if (chosen !== undefined) grants.use(chosen.lease.leaseId);
+    if (chosen !== undefined) grants.markUsed(chosen.lease.leaseId);
     // A key of an earlier attempt whose answer was lost goes with its lease, and one that is still on its way never comes.
     await grants.revokeUnused(signal);
     const onExhausted = (pool: PoolConfig) => options.exhaustion.errorFor(options, pool, kvs, signal);
@@ -130,9 +130,9 @@ async function takeFree(
     if ('exhausted' in chosen && raced) return undefined;
     if ('exhausted' in chosen) throw await options.onExhausted(chosen.exhausted);
     if (leaseId === undefined) ({ id: leaseId, ttlSeconds } = await grants.grant(leaseTtlSeconds, signal));
-    const outcome = await take(options, chosen.subnets, leaseId, signal, { isInTheWay: isRival });
+    const outcome = await claimSubnets(options, chosen.subnets, leaseId, signal, { isInTheWay: isRival });
     if ('modRevision' in outcome) {
-      grants.use(leaseId);
+      grants.markUsed(leaseId);
       const key = formatSubnetKey(subnetsPrefix, chosen.subnets);
       const origin = chosen.hinted ? 'hint' : 'new';
       const { subnets } = chosen;
@@ -170,11 +170,11 @@ async function giveBack(
   const deleted = new Set<string>();
   for (const { key, modRevision, leaseId } of unfit) {
     const shared = kvs.some((kv) => kv.lease === leaseId && kv.key !== key && !deleted.has(kv.key));
-    if (!shared) grants.own(leaseId);
+    if (!shared) grants.markUnused(leaseId);
     const compare = [{ key, target: 'mod', op: '=', value: modRevision } as const];
     const { succeeded } = await registry.txn({ compare, success: [{ op: 'delete', key }] }, signal);
     // Somebody changed it; perhaps it is theirs now.
-    if (!succeeded) grants.use(leaseId);
+    if (!succeeded) grants.markUsed(leaseId);
     else {
       deleted.add(key);
       log.warn(

@@ -4,7 +4,7 @@ import type { KeyValue } from '../../registry/registry.ts';
 import { formatLeaseValue, isOwnKey } from '../lease.ts';
 import type { OwnLease } from '../own-lease.ts';
 import { type ChosenSubnets, chooseSubnets } from '../pool.ts';
-import { keepKey, keepLease, rewrite } from '../renew.ts';
+import { renewKey, renewLease, rewrite } from '../renew.ts';
 import { absent, keysOf, listOf, overlapsKey, subnetsOf } from './claim.ts';
 import type { AcquireOptions } from './options.ts';
 import type { Candidate } from './own-keys.ts';
@@ -54,7 +54,7 @@ async function adoptAsIs(
   signal: AbortSignal,
 ): Promise<OwnLease | undefined> {
   const { key, rawValue: value, modRevision, leaseId } = lease;
-  const kept = await keepKey(options, { key, value, modRevision, lease: leaseId }, signal);
+  const kept = await renewKey(options, { key, value, modRevision, lease: leaseId }, signal);
   if (kept === undefined) return undefined;
   const own: OwnLease = { key, subnets, ...kept, origin: 'reused' };
   const { grants, leaseTtlSeconds } = options;
@@ -80,7 +80,7 @@ async function changeTtl(
   }
   const { key, value, leaseId } = own;
   // Before the answer: should that be lost, the key tells, when it is read again, which of the two leases it carries.
-  if (!kvs.some((kv) => kv.lease === leaseId && kv.key !== key)) grants.own(leaseId, key);
+  if (!kvs.some((kv) => kv.lease === leaseId && kv.key !== key)) grants.markUnused(leaseId, key);
   const modRevision = await rewrite(options, own, { value, lease: granted.id }, signal);
   if (modRevision === undefined) return undefined;
   await grants.revokeUnused(signal);
@@ -95,7 +95,7 @@ async function changeTtl(
  * the events one by one and must end up with the route.
  *
  * What is kept needs no guard, the old key is one. An overlap of what is new, which only a list shows, is resolved as in
- * `take`: the later key gives way, here by being replaced once more.
+ * `claimSubnets`: the later key gives way, here by being replaced once more.
  */
 async function replaceKey(
   options: AcquireOptions,
@@ -109,9 +109,9 @@ async function replaceKey(
   // It can only be ours: it names a subnet of ours.
   const there = others.find((kv) => kv.key === key && isOwnKey(addresses, subnetsPrefix, kv));
   const value = formatLeaseValue(addresses);
-  const { id, ttlSeconds } = await keepLease(options, lease.leaseId, signal);
+  const { id, ttlSeconds } = await renewLease(options, lease.leaseId, signal);
   // Should the answer be lost: the new key may hang on it.
-  if (grants.isUnused(id)) grants.own(id, key);
+  if (grants.isUnused(id)) grants.markUnused(id, key);
   const { succeeded, ranges, header } = await registry.txn(
     {
       compare: [
@@ -128,7 +128,7 @@ async function replaceKey(
     signal,
   );
   if (!succeeded) return undefined;
-  grants.use(id);
+  grants.markUsed(id);
   log.info(
     { event: 'lease-key-replaced', before: lease.key, key },
     `the own lease ${lease.key} is ${key} from now on`,

@@ -41,7 +41,7 @@ export interface TakeRules {
  * Rejects with RegistryError; then the key may be there, or may still come, and it may overlap an older one: look, or revoke
  * the lease, before anything else is tried.
  */
-export async function take(
+export async function claimSubnets(
   options: LeaseOptions,
   subnets: LeaseSubnets,
   leaseId: string,

@@ -24,8 +24,8 @@ import {
 } from '../own-lease.ts';
 import { AddressDefence } from '../probe.ts';
 import type { LeaseUpdate } from '../watch/lease-watch.ts';
-import { checkKey } from './check-key.ts';
 import { Move } from './move.ts';
+import { renewOrReclaim } from './own-key.ts';
 import { type Moment, RENEWAL_LOOP, RenewalSchedule, stuckMs } from './schedule.ts';
 
 export interface LeaseManagerOptions
@@ -215,7 +215,7 @@ export class LeaseManager {
   async #check(own: OwnLease, signal: AbortSignal): Promise<boolean> {
     const asked = this.#schedule.now();
     const nextMove = await this.#move.next(this.#options, own, signal);
-    const checked = await checkKey(
+    const checked = await renewOrReclaim(
       {
         ...this.#options,
         defence: this.#defence,
@@ -256,7 +256,7 @@ export class LeaseManager {
 
   /** When stopping. We may be stopped with the key just taken again: peers' routes to our containers hang on it. */
   async #tidy(): Promise<void> {
-    await this.#base.grants.tidy(this.#base.clock, this.#base.log, this.#lease?.key);
+    await this.#base.grants.revokeLeftovers(this.#base.clock, this.#base.log, this.#lease?.key);
   }
 
   #reportWaiting(error: unknown): void {

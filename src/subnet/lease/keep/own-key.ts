@@ -1,11 +1,11 @@
 import type { PerFamily } from '../../../ip/ip.ts';
 import { formatSubnetKey } from '../../keys.ts';
 import type { KeyValue } from '../../registry/registry.ts';
-import { findOverlaps, take } from '../acquire/claim.ts';
+import { claimSubnets, findOverlaps } from '../acquire/claim.ts';
 import { formatLeaseValue, isOwnKey, namesAnother } from '../lease.ts';
 import type { LeaseOptions, OwnLease } from '../own-lease.ts';
 import type { AddressDefence } from '../probe.ts';
-import { keepKey, keepLease, rewrite } from '../renew.ts';
+import { renewKey, renewLease, rewrite } from '../renew.ts';
 import type { NextMove } from './move.ts';
 
 export interface CheckOptions extends LeaseOptions {
@@ -33,7 +33,7 @@ const again: CheckedKey = { result: 'again' };
  * Reads our key and renews it, or takes it again. Whoever owns it shows in the key only, not in a lease that lives. Rejects
  * with RegistryError.
  */
-export async function checkKey(
+export async function renewOrReclaim(
   options: CheckOptions,
   own: OwnLease,
   signal: AbortSignal,
@@ -53,7 +53,7 @@ export async function checkKey(
     (other) => other.createRevision < kv.createRevision && !isOfThisHost(options, other),
   );
   if (older) return { result: 'contested', by: older };
-  grants.use(kv.lease);
+  grants.markUsed(kv.lease);
   const kept =
     nextMove !== undefined && (nextMove.atOnce || isAskedFor(own, kv))
       ? await move(options, kv, nextMove.target, signal)
@@ -90,7 +90,7 @@ function isAskedFor({ value, leaseId, modRevision }: OwnLease, kv: KeyValue): bo
 }
 
 async function keep(options: CheckOptions, own: OwnLease, kv: KeyValue, signal: AbortSignal) {
-  const kept = await keepKey(options, kv, signal);
+  const kept = await renewKey(options, kv, signal);
   if (kept === undefined || kept.modRevision !== kv.modRevision) return kept;
   return { ...kept, modRevision: await options.defence.answer(options, own, kv, signal) };
 }
@@ -98,7 +98,7 @@ async function keep(options: CheckOptions, own: OwnLease, kv: KeyValue, signal: 
 /** Names the new addresses in the value; the subnet, the key and its lease or lack of one stay. */
 async function move(options: CheckOptions, kv: KeyValue, to: PerFamily<string>, signal: AbortSignal) {
   const value = formatLeaseValue(to);
-  const { id: leaseId, ttlSeconds } = await keepLease(options, kv.lease, signal);
+  const { id: leaseId, ttlSeconds } = await renewLease(options, kv.lease, signal);
   if (kv.value === value && kv.lease === leaseId)
     return { value, leaseId, ttlSeconds, modRevision: kv.modRevision };
   const modRevision = await rewrite(options, kv, { value, lease: leaseId }, signal);
@@ -135,18 +135,18 @@ async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal)
     ? (await registry.leaseKeepAlive(own.leaseId, signal)).ttlSeconds
     : 0;
   // Until the key is confirmed the lease counts as unused; a dead one is remembered, as a restored backup may revive it.
-  if (lives > 0) grants.own(own.leaseId);
+  if (lives > 0) grants.markUnused(own.leaseId);
   else grants.release(own.leaseId);
   const granted =
     lives > 0 ? { id: own.leaseId, ttlSeconds: lives } : await grants.grant(leaseTtlSeconds, signal);
-  let outcome = await take(options, subnets, granted.id, signal, { mayOverlap });
+  let outcome = await claimSubnets(options, subnets, granted.id, signal, { mayOverlap });
   // Another key of this host for the same subnet, which an operator or an older program made: both may be there.
   if ('inTheWay' in outcome && outcome.inTheWay.every(mayOverlap)) {
     const rules = { mayOverlap, seenRevision: outcome.revision };
-    outcome = await take(options, subnets, granted.id, signal, rules);
+    outcome = await claimSubnets(options, subnets, granted.id, signal, rules);
   }
   if ('modRevision' in outcome) {
-    grants.use(granted.id);
+    grants.markUsed(granted.id);
     const key = formatSubnetKey(subnetsPrefix, subnets);
     const { id: leaseId, ttlSeconds } = granted;
     const lease = { ...own, key, ...outcome, value: formatLeaseValue(addresses), leaseId, ttlSeconds };
