@@ -12,7 +12,7 @@ const DATAGRAMS_PER_TURN = 4096;
 const IDLE_READ_MS = 60_000;
 
 /**
- * The kernel's notifications. Read only while somebody waits for them, so that a storm piles up in the kernel's buffer,
+ * The kernel's notifications, on a socket of our own: the netlink package's sockets abort the process when a receive buffer overflows. Read only while somebody waits for them, so that a storm piles up in the kernel's buffer,
  * whose size is known, and not in this process. The first datagram is waited for in libuv's pool, the rest of a burst is
  * taken without waiting.
  */

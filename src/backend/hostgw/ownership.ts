@@ -6,7 +6,11 @@ const protocolBoot = 3;
 /** rtm_protocol of routes the kernel makes itself, for connected networks. */
 export const protocolKernel = 2;
 
-/** Which routes are this daemon's to change. */
+/**
+ * Which routes are this daemon's to change. Ours carry a protocol number of their own; a route of a peer's that flanneld installed is adopted
+ * without a gap. Routes with our number are removed only inside the cluster's network, or if this process installed them, so that two
+ * daemons with two networks on one host leave each other alone.
+ */
 export interface Ownership {
   /** rtm_protocol of our routes. */
   readonly protocol: number;

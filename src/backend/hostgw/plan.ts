@@ -18,6 +18,19 @@ import {
   ownerOf,
 } from './ownership.ts';
 
+/*
+ * What complicates it:
+ *
+ * - REPLACE hits the first route of its key (destination, TOS, metric), whoever owns it, and by the time it arrives that may be the
+ *   route of a connected network. So in IPv4 ours is put before the one that was seen, and a removal that names that one follows.
+ *   A `proto kernel` route is never replaced; any other foreign one three times a minute at most (see RouteWriter).
+ * - IPv6's REPLACE hits the first route of the key that has a gateway, a multipath route as a whole, and only without one the first
+ *   of all. A removal does not compare types, so that of a blackhole names `dev lo`. The contract tests hold both.
+ * - A metric of 0 in an IPv4 removal fits any metric.
+ * - A blackhole for the own subnet has metric 2147483647 in IPv4, so that docker0's route wins whenever it is there. flanneld's
+ *   (metric 0) wins over docker0's route when it came first, and is removed at the first sync. In IPv6 both have 1024, behind docker0's 256.
+ */
+
 /** Everything a plan depends on. Nothing in here is changed by planning. */
 export interface PlanInput {
   /** The destinations to look at: those that may have changed, or all. */

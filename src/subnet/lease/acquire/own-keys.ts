@@ -7,6 +7,17 @@ import { isOwnLease, type Lease, parseLease } from '../lease.ts';
 import { fits } from '../pool.ts';
 import { overlapsKey } from './claim.ts';
 
+/*
+ * Whose lease is it? flanneld tells hosts apart by their address, but addresses may be shared (NAT, copied machines), and a host may get
+ * another one. So three things count, in this order:
+ *
+ * 1. The etcd lease. The ids of ours begin with 31 bits from the boot id, the network namespace and the prefix (see Grants). What this
+ *    host was granted weighs more than an address: it keeps its subnet when it gets the address that a dead host's lease names.
+ * 2. subnet.env. A lease under our address that neither was granted here nor is named there is asked for first (see probe); a normal
+ *    restart asks nobody. A subnet.env copied with the machine, on a disk that survives a boot, escapes this.
+ * 3. The address in the lease.
+ */
+
 /** A lease of this host, and those of its subnets that it goes on with. */
 export interface Candidate {
   readonly lease: Lease;
