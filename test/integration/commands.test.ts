@@ -413,7 +413,7 @@ test('lease release gives back the lease of a host that is gone, with its etcd l
 /** As {@link run}, but whoever was to read the output is gone before anything is printed, as `grep -q` may be. */
 async function runUnread(...argv: readonly string[]) {
   const gone = 'exec 3> >(exit 0); wait $!; exec "$@" >&3 3>&-';
-  const through = ['bash', '-c', gone, 'bash'];
+  const through = ['bash', '--norc', '-c', gone, 'bash'];
   const { code, stdout, stderr } = await runProgram({ ...bench.daemon.options, argv, through });
   return { code, text: [...stdout, ...stderr].join('\n') };
 }

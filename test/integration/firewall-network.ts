@@ -99,11 +99,17 @@ export class FirewallNetwork {
 
   /** Connects from one place to another; resolves to the address the other saw, or to undefined when nothing got through. */
   async seenFrom(from: Place, to: Place, family: 4 | 6, timeoutS = 10): Promise<string | undefined> {
+    // Node's pipes are sockets, and a bash that reads from one takes itself for a remote shell: it would run ~/.bashrc first.
     const script = `exec 3<>/dev/tcp/${addresses[family][to]}/${PORT} && cat <&3`;
-    const said = await this.host(from)
-      .exec('timeout', String(timeoutS), 'bash', '-c', script)
-      .catch(() => '');
-    return said.trim() || undefined;
+    try {
+      const said = await this.host(from).exec('timeout', String(timeoutS), 'bash', '--norc', '-c', script);
+      return said.trim() || undefined;
+    } catch (error) {
+      // What is dropped is waited for in vain (timeout says 124); what is refused has an answer (bash says 1).
+      const { code } = (error as Error).cause as { readonly code?: number };
+      if (code === 124 || code === 1) return undefined;
+      throw error;
+    }
   }
 
   async close(): Promise<void> {

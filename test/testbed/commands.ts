@@ -39,7 +39,10 @@ export function run(command: string, argv: string[], input?: string): Promise<st
       if (error === null) resolve(stdout);
       else
         reject(
-          new Error(`${command} ${argv.join(' ')}: ${stderr.trim() || error.message}`, { cause: error }),
+          new Error(
+            `${command} ${argv.join(' ')}: ${stderr.trim() || `it ended with ${error.signal ?? error.code}`}`,
+            { cause: error },
+          ),
         );
     });
     // A command may end without reading its input; what it says then is in its standard error.

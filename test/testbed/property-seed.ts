@@ -6,4 +6,9 @@ import fc from 'fast-check';
  */
 const { PROPERTY_SEED: seed, PROPERTY_PATH: path } = process.env;
 
-fc.configureGlobal({ seed: Number(seed ?? 1), ...(path === undefined ? {} : { path }) });
+fc.configureGlobal({
+  seed: Number(seed ?? 1),
+  ...(path === undefined ? {} : { path }),
+  // Reports leave causes out.
+  includeErrorInReport: true,
+});
