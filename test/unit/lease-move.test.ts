@@ -396,6 +396,23 @@ describe('L6: hosts that exchange their addresses', () => {
     expect(second.manager.state).toBe('contested');
   });
 
+  it('two that both keep one lease and differ in their IPv6 address alone do not put it right without end', async () => {
+    const first = await started({ ...dual, hostIdentity: 1 });
+    world.etcd.cut(first.name);
+    const addresses = { ipv4: ip, ipv6: 'fd00::2' };
+    const second = world.host(ip, { ...dual, addresses, hostIdentity: 2 }).start();
+    await world.clock.until('it takes over', () => second.held !== undefined, 60_000);
+    expect(second.held).toBe(first.held);
+    world.etcd.heal(first.name);
+    const { revision } = world.etcd;
+    await world.clock.advance(hourMs);
+    expect(world.etcd.revision - revision).toBeLessThan(40);
+    const states = [first, second].map(({ manager }) => manager.state);
+    expect(states.toSorted()).toEqual(['contested', 'held']);
+    const loser = states[0] === 'contested' ? first : second;
+    expect(loser.trouble.current.join()).toMatch(/now belongs to fd00::[12] /);
+  });
+
   it('the one that gets another address at last does not go on saying that it shares the former one, nor does the other', async () => {
     const first = await started({ hostIdentity: 1 });
     world.etcd.cut(first.name);

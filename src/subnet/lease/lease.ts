@@ -124,13 +124,23 @@ export function namesAnother(addresses: PerFamily<string>, rawValue: string): bo
   return value.publicIPv6 !== undefined && value.publicIPv6 !== addresses.ipv6;
 }
 
+/** Whether the value of a key of ours names another address than ours in some family. */
+export function differsFrom({ ipv4, ipv6 }: PerFamily<string>, rawValue: string): boolean {
+  const value = parseLeaseValue(rawValue);
+  if (value === undefined) return false;
+  const differs = (theirs: string | undefined, ours: string | undefined) =>
+    theirs !== undefined && ours !== undefined && theirs !== ours;
+  return differs(value.publicIP, ipv4) || differs(value.publicIPv6, ipv6);
+}
+
 /** Whether a lease carries one of these addresses. */
 export function carriesAny({ ipv4, ipv6 }: PerFamily<string>, { value }: Lease): boolean {
   return (ipv4 !== undefined && value.publicIP === ipv4) || (ipv6 !== undefined && value.publicIPv6 === ipv6);
 }
 
-/** Whom a value names, for a message. */
-export function holderText(rawValue: string): string {
-  const value: Partial<LeaseValue> = parseLeaseValue(rawValue) ?? {};
-  return value.publicIP ?? value.publicIPv6 ?? 'an unidentified host';
+/** Whom a value names, for a message; by an address that is not one of `own`, if there is one. */
+export function holderText(rawValue: string, own: PerFamily<string> = {}): string {
+  const { publicIP, publicIPv6 }: Partial<LeaseValue> = parseLeaseValue(rawValue) ?? {};
+  const isOther = publicIP !== undefined && publicIP !== own.ipv4;
+  return (isOther ? publicIP : (publicIPv6 ?? publicIP)) ?? 'an unidentified host';
 }

@@ -25,7 +25,7 @@ import {
 import { AddressDefence } from '../probe.ts';
 import type { LeaseUpdate } from '../watch/lease-watch.ts';
 import { Move } from './move.ts';
-import { renewOrReclaim } from './own-key.ts';
+import { Corrections, renewOrReclaim } from './own-key.ts';
 import { type Moment, RENEWAL_LOOP, RenewalSchedule, stuckMs } from './schedule.ts';
 
 export interface LeaseManagerOptions
@@ -54,6 +54,7 @@ export class LeaseManager {
   readonly #schedule: RenewalSchedule;
   readonly #defence: AddressDefence;
   readonly #move: Move;
+  readonly #corrections: Corrections;
   #lease: OwnLease | undefined;
   #state: Exclude<LeaseState, 'moving'> = 'acquiring';
 
@@ -68,6 +69,7 @@ export class LeaseManager {
     };
     this.#schedule = new RenewalSchedule(clock, options.renewMarginMs, log, options.activity);
     this.#defence = new AddressDefence(clock, trouble);
+    this.#corrections = new Corrections(clock);
     this.#move = new Move(clock, trouble, options.addresses);
   }
 
@@ -221,6 +223,7 @@ export class LeaseManager {
         defence: this.#defence,
         nextMove,
         wrote: (value, granted) => this.#move.wrote(value, granted),
+        corrections: this.#corrections,
         contested: this.#state === 'contested',
         onLost: () => this.#lost(own),
       },
@@ -246,7 +249,7 @@ export class LeaseManager {
   async #contested(own: OwnLease, kv: KeyValue, signal: AbortSignal): Promise<void> {
     const { trouble, grants } = this.#base;
     this.#state = 'contested';
-    const { message, fields } = contestedReport(this.#base, own, kv);
+    const { message, fields } = contestedReport(this.#options, own, kv);
     trouble.report('contested', message, fields);
     // Whoever asks for that key asks another host.
     this.#defence.calm();
@@ -305,11 +308,11 @@ function isRival({ key, subnets }: Lease, own: OwnLease): boolean {
 
 /** What there is to say when `kv`, another host's key, has our subnet. */
 function contestedReport(
-  { registry, subnetsPrefix }: Pick<LeaseOptions, 'registry' | 'subnetsPrefix'>,
-  { subnets }: OwnLease,
+  { registry, subnetsPrefix, addresses }: Pick<LeaseOptions, 'registry' | 'subnetsPrefix' | 'addresses'>,
+  { key: ownKey, subnets }: OwnLease,
   kv: KeyValue,
 ): { readonly message: string; readonly fields: Readonly<Record<string, string>> } {
-  const holder = holderText(kv.value);
+  const holder = holderText(kv.value, kv.key === ownKey ? addresses : {});
   const key = excerpt(kv.key, longestKey);
   // What others have put there might be anything, a quote and a command of theirs included.
   const isPlain = parseSubnetKey(subnetsPrefix, kv.key) !== undefined;

@@ -1,12 +1,42 @@
 import type { PerFamily } from '../../../ip/ip.ts';
+import type { Clock } from '../../../runtime/effects.ts';
 import { formatSubnetKey } from '../../keys.ts';
 import type { KeyValue } from '../../registry/registry.ts';
 import { claimSubnets, findOverlaps } from '../acquire/claim.ts';
-import { formatLeaseValue, isOwnKey, namesAnother } from '../lease.ts';
+import { differsFrom, formatLeaseValue, isOwnKey, namesAnother } from '../lease.ts';
 import type { LeaseOptions, OwnLease } from '../own-lease.ts';
 import type { AddressDefence } from '../probe.ts';
 import { renewKey, renewLease, rewrite } from '../renew.ts';
 import type { NextMove } from './move.ts';
+
+/** So often a value of another's is put right within this time; then it is left as it is. */
+const mostCorrections = 4;
+const correctionsMs = 60_000;
+
+/**
+ * Counts how often a value that names another address than ours in one family is put right. Two hosts that have one IPv4 address, two
+ * IPv6 addresses and one key would correct one another at each answer of etcd, for ever.
+ */
+export class Corrections {
+  readonly #clock: Clock;
+  readonly #atMs: number[] = [];
+  #yieldedTo: string | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Whether to put `value` right is in vain, as another host puts it back; counts this time. */
+  areInVain(value: string): boolean {
+    if (value === this.#yieldedTo) return true;
+    const nowMs = this.#clock.monotonic();
+    this.#atMs.push(nowMs);
+    if (this.#atMs.length < mostCorrections) return false;
+    const firstMs = this.#atMs.shift() ?? nowMs;
+    if (nowMs - firstMs < correctionsMs) this.#yieldedTo = value;
+    return value === this.#yieldedTo;
+  }
+}
 
 export interface CheckOptions extends LeaseOptions {
   /** Answers who asks for our key. */
@@ -15,6 +45,7 @@ export interface CheckOptions extends LeaseOptions {
   readonly nextMove?: NextMove | undefined;
   /** Whether this host has written a value, or may have without hearing of it; `granted`: on an etcd lease granted here. */
   readonly wrote: (value: string, granted: boolean) => boolean;
+  readonly corrections: Corrections;
   /** Another host had our subnet when we looked last. */
   readonly contested: boolean;
   /** Told when our key is found to be gone, before it is taken again. */
@@ -38,10 +69,12 @@ export async function renewOrReclaim(
   own: OwnLease,
   signal: AbortSignal,
 ): Promise<CheckedKey> {
-  const { registry, grants, addresses } = options;
+  const { registry, grants, addresses, corrections } = options;
   const kv = (await registry.range({ key: own.key }, signal)).kvs[0];
   if (kv === undefined) return await retake(options, own, signal);
   if (namesAnother(addresses, kv.value) && !isOwnWrite(options, own, kv))
+    return { result: 'contested', by: kv };
+  if (differsFrom(addresses, kv.value) && !isOwnWrite(options, own, kv) && corrections.areInVain(kv.value))
     return { result: 'contested', by: kv };
   if (isSpoiltAnother(options, own, kv)) return { result: 'contested', by: kv };
   const { nextMove } = options;
