@@ -19,9 +19,15 @@ export function checkCommit(world: World, commit: Commit, writer: Writer): void 
   for (const event of commit.events) checkEvent(world, host, event);
 }
 
+/** Two hosts that answer one another write four times a second at most, for a while. */
+const mostWrites = 100;
+const writesMs = 10_000;
+
 /** What a daemon does to one key. */
 function checkEvent(world: World, host: SimHost, event: WatchEvent): void {
   const key = event.type === 'put' ? event.kv.key : event.key;
+  if (world.countWrites(key, writesMs) > mostWrites)
+    world.violate('no key is written without end', `${key} by ${host.name} and others`);
   const before = world.keys.get(key)?.kv;
   const holder = before && holderOf(before);
   // An address that two hosts have had says less than the etcd lease, and that of a dead host is whose subnet it has become.

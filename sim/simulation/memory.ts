@@ -84,6 +84,7 @@ export class Memory {
   /** Since and until when hosts hear of changes late. */
   readonly #late = new Map<SimHost, { readonly sinceMs: number; readonly untilMs: number }>();
   readonly #fileChangesMs = new Map<string, readonly number[]>();
+  readonly #writesMs = new Map<string, readonly number[]>();
   /** How often keys went because their lease ended. */
   expired = 0;
   /** When a backup was restored under the same id last: only a later comparison may tell. */
@@ -191,6 +192,13 @@ export class Memory {
     const recent = (this.#fileChangesMs.get(file) ?? []).filter((atMs) => this.nowMs - atMs < withinMs);
     this.#fileChangesMs.set(file, [...recent, this.nowMs]);
     return recent.length;
+  }
+
+  /** Notes that a daemon writes a key; returns how often one has done so within the last `withinMs`, this time included. */
+  countWrites(key: string, withinMs: number): number {
+    const recent = (this.#writesMs.get(key) ?? []).filter((atMs) => this.nowMs - atMs < withinMs);
+    this.#writesMs.set(key, [...recent, this.nowMs]);
+    return recent.length + 1;
   }
 
   /** Notes that a host hears of changes late, until `untilMs`. */

@@ -64,6 +64,20 @@ describe('a value that this host has written itself', () => {
     expect(world.etcd.get(key)?.value).toBe(valueOf(ip));
   });
 
+  it.each([
+    ['another', 'contested'],
+    ['its own', 'held'],
+  ])('and that names another host in one family, on %s etcd lease, is %s', async (whose, state) => {
+    const ipv6 = poolOf('fc00:1::/64', 'fc00:1:0:ff::/64');
+    const ipv4 = poolOf('10.1.0.0/24', '10.1.255.0/24');
+    const { key, leaseId } = await hold({ pools: { ipv4, ipv6 }, addresses: { ipv4: ip, ipv6: 'fd00::1' } });
+    const theirs = valueOf(ip, 'fd00::9');
+    world.etcd.put(key, theirs, whose === 'another' ? world.etcd.grant(900) : leaseId);
+    await world.clock.advance(10_000);
+    expect(host.manager.state).toBe(state);
+    expect(world.etcd.get(key)?.value).toBe(state === 'held' ? valueOf(ip, 'fd00::1') : theirs);
+  });
+
   it('is ours on the lease that replaced a dead one, although the answer was lost', async () => {
     host = world.host(ip, { watch: false });
     const started: LensRegistry[] = [];

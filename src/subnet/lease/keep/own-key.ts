@@ -69,13 +69,12 @@ export async function renewOrReclaim(
   own: OwnLease,
   signal: AbortSignal,
 ): Promise<CheckedKey> {
-  const { registry, grants, addresses, corrections } = options;
+  const { registry, grants, addresses } = options;
   const kv = (await registry.range({ key: own.key }, signal)).kvs[0];
   if (kv === undefined) return await retake(options, own, signal);
   if (namesAnother(addresses, kv.value) && !isOwnWrite(options, own, kv))
     return { result: 'contested', by: kv };
-  if (differsFrom(addresses, kv.value) && !isOwnWrite(options, own, kv) && corrections.areInVain(kv.value))
-    return { result: 'contested', by: kv };
+  if (isHalfAnother(options, own, kv)) return { result: 'contested', by: kv };
   if (isSpoiltAnother(options, own, kv)) return { result: 'contested', by: kv };
   const { nextMove } = options;
   // A key of ours that was never confirmed, because an answer was lost: does it overlap an older one? Then it goes. Likewise one that
@@ -95,6 +94,17 @@ export async function renewOrReclaim(
   noteLease(options, own, kept.leaseId);
   await grants.revokeUnused(signal);
   return { result: 'held', lease: { ...own, ...kept } };
+}
+
+/**
+ * A value that names another host in one family alone. Somebody may have spoilt it, and it is put right; but on an etcd lease that is not
+ * ours, or when it comes again and again, it is that of a host which has our address of the other family.
+ */
+function isHalfAnother(options: CheckOptions, own: OwnLease, kv: KeyValue): boolean {
+  const { addresses, grants, corrections } = options;
+  if (!differsFrom(addresses, kv.value) || isOwnWrite(options, own, kv)) return false;
+  const isTheirs = kv.lease !== '0' && kv.lease !== own.leaseId && !grants.isOurs(kv.lease);
+  return isTheirs || corrections.areInVain(kv.value);
 }
 
 /** Our own doing although it names other addresses, those before or after a move: nobody else puts a key on our lease. */
