@@ -155,8 +155,8 @@ export class Firewall {
     this.#checked.add(task);
     const repairs = changed && !first ? (this.#repairs.get(task) ?? 0) + 1 : 0;
     this.#repairs.set(task, repairs);
-    // Whoever has taken our rules away, as a reload of firewalld does, may have put others.
-    if (changed) this.#lookAtMs = Number.NEGATIVE_INFINITY;
+    // Whoever has taken our rules away, as a reload of firewalld does, may have put others; who does so all the time is looked at now and then.
+    if (changed && repairs < fightChecks) this.#lookAtMs = Number.NEGATIVE_INFINITY;
     if (repairs > 0) this.#options.activity?.count('firewall-repair', task.name);
     const where = task.name;
     if (changed && first) {

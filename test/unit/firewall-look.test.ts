@@ -88,6 +88,16 @@ describe('a daemon that looks for rules which drop packets', () => {
     expect(looks()).toBe(2);
   });
 
+  it('does not look at every check while another program takes its rules away again and again', async () => {
+    const { firewall, operator, looks } = start();
+    await firewall.check();
+    for (let checks = 0; checks < 9; checks++) {
+      await operator.run('iptables -F');
+      await firewall.check();
+    }
+    expect(looks()).toBeLessThan(5);
+  });
+
   it('looks again within seconds while something drops all packets, to see that it has been removed', async () => {
     const { firewall, operator, looks } = start({ mode: 'nftables' });
     await operator.change('filter', ['-A FORWARD -j REJECT']);
