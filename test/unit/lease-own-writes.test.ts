@@ -54,6 +54,23 @@ describe('a value that this host has written itself', () => {
     expect(alarms()).toEqual([]);
   });
 
+  it('is put right three times in a minute on an etcd lease that was granted elsewhere, and the fourth time is another host’s', async () => {
+    const leaseId = world.etcd.grant(86_400);
+    const key = `${prefix}10.1.5.0-24`;
+    world.etcd.put(key, valueOf(ip), leaseId);
+    await hold();
+    host.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(1_000);
+    expect(world.etcd.get(key)).toMatchObject({ value: valueOf(newIp), lease: leaseId });
+    for (let times = 1; times <= 4; times++) {
+      expect(host.manager.state).toBe('held');
+      world.etcd.put(key, valueOf(ip), leaseId);
+      await world.clock.advance(5_000);
+      expect(world.etcd.get(key)?.value).toBe(valueOf(times < 4 ? newIp : ip));
+    }
+    expect(host.manager.state).toBe('contested');
+  });
+
   it('on another etcd lease is another host’s, which got the address', async () => {
     const { key } = await hold();
     host.manager.moveTo({ ipv4: newIp });

@@ -107,7 +107,11 @@ export function subnetsOf(subnetsPrefix: string, kvs: readonly KeyValue[]): Subn
 }
 
 /** Whether a key stands for a subnet that overlaps one of these. */
-export function overlapsKey(subnetsPrefix: string, kv: KeyValue, { ipv4, ipv6 }: LeaseSubnets): boolean {
+export function overlapsKey(
+  subnetsPrefix: string,
+  kv: Pick<KeyValue, 'key'>,
+  { ipv4, ipv6 }: LeaseSubnets,
+): boolean {
   return occupiedSubnets(subnetsPrefix, kv.key).some(
     (other) => (ipv4 && overlaps(other, ipv4)) || (ipv6 && overlaps(other, ipv6)),
   );

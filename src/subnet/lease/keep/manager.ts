@@ -1,4 +1,4 @@
-import { overlaps, type PerFamily } from '../../../ip/ip.ts';
+import type { PerFamily } from '../../../ip/ip.ts';
 import type { Activity } from '../../../runtime/activity.ts';
 import { explanationOf } from '../../../runtime/errors.ts';
 import { type BackoffPolicy, FailureCount, retryForever } from '../../../runtime/retry.ts';
@@ -8,6 +8,7 @@ import { firstOf, untilAborted, Wake } from '../../../runtime/wake.ts';
 import { parseSubnetKey } from '../../keys.ts';
 import type { KeyValue } from '../../registry/registry.ts';
 import { acquireLease } from '../acquire/acquire.ts';
+import { overlapsKey } from '../acquire/claim.ts';
 import { FamilyMix } from '../acquire/family-mix.ts';
 import type { AcquireOptions } from '../acquire/options.ts';
 import { Exhaustion } from '../acquire/pool-exhausted.ts';
@@ -25,7 +26,7 @@ import {
 import { AddressDefence } from '../probe.ts';
 import type { LeaseUpdate } from '../watch/lease-watch.ts';
 import { Move } from './move.ts';
-import { Corrections, renewOrReclaim } from './own-key.ts';
+import { renewOrReclaim } from './own-key.ts';
 import { type Moment, RENEWAL_LOOP, RenewalSchedule, stuckMs } from './schedule.ts';
 
 export interface LeaseManagerOptions
@@ -54,7 +55,6 @@ export class LeaseManager {
   readonly #schedule: RenewalSchedule;
   readonly #defence: AddressDefence;
   readonly #move: Move;
-  readonly #corrections: Corrections;
   #lease: OwnLease | undefined;
   #state: Exclude<LeaseState, 'moving'> = 'acquiring';
 
@@ -69,7 +69,6 @@ export class LeaseManager {
     };
     this.#schedule = new RenewalSchedule(clock, options.renewMarginMs, log, options.activity);
     this.#defence = new AddressDefence(clock, trouble);
-    this.#corrections = new Corrections(clock);
     this.#move = new Move(clock, trouble, options.addresses);
   }
 
@@ -144,11 +143,13 @@ export class LeaseManager {
     const known = update.type === 'snapshot' ? update.leases : update.put;
     const seen = known.find(({ key }) => key === own.key);
     const gone = update.type === 'snapshot' || update.removed.includes(own.key);
+    const { subnetsPrefix } = this.#base;
+    const isRival = (kv: Lease) => kv.key !== own.key && overlapsKey(subnetsPrefix, kv, own.subnets);
     const waiting = this.state === 'contested' || this.state === 'moving';
     const changed = seen && (seen.rawValue !== own.value || seen.leaseId !== own.leaseId);
     if (seen === undefined ? gone : changed || seen.modRevision > own.modRevision) this.#wake.wake();
-    // Who takes a part of our subnets has not seen our key, and a restore that nothing tells of may have taken it.
-    else if (update.type === 'delta' && update.put.some((lease) => isRival(lease, own))) this.#wake.wake();
+    // Who takes a part of our subnets has not seen our key: a restore that nothing tells of may have taken it.
+    else if (update.type === 'delta' && update.put.some(isRival)) this.#wake.wake();
     // What was in our way may be gone, or has changed.
     else if (waiting && update.type === 'delta' && update.removed.length > 0) this.#wake.wake();
     else if (known.some(({ key }) => this.#move.waitsFor(key))) this.#wake.wake();
@@ -223,7 +224,7 @@ export class LeaseManager {
         defence: this.#defence,
         nextMove,
         wrote: (value, granted) => this.#move.wrote(value, granted),
-        corrections: this.#corrections,
+        yieldsTo: (value) => this.#move.yieldsTo(value),
         contested: this.#state === 'contested',
         onLost: () => this.#lost(own),
       },
@@ -295,15 +296,6 @@ export class LeaseManager {
     const fields = { event: 'lease-moved', key: lease.key, before: from, after: to };
     log.info(fields, `the own lease ${lease.key} carries ${to} now, before ${from}`);
   }
-}
-
-/** Whether another key names a part of our subnets. */
-function isRival({ key, subnets }: Lease, own: OwnLease): boolean {
-  if (key === own.key) return false;
-  return (['ipv4', 'ipv6'] as const).some((family) => {
-    const [theirs, ours] = [subnets[family], own.subnets[family]];
-    return theirs !== undefined && ours !== undefined && overlaps(theirs, ours);
-  });
 }
 
 /** What there is to say when `kv`, another host's key, has our subnet. */

@@ -46,8 +46,10 @@ export class Move {
    * is restored has an old one again.
    */
   readonly #written = new Set<string>();
-  /** When such a value was found that another host may have put. */
+  /** When values were found that another host may have put. */
   readonly #found: { readonly value: string; readonly atMs: number }[] = [];
+  /** One that came back however often it was put right. */
+  #yieldedTo: string | undefined;
 
   constructor(clock: Clock, trouble: TroubleLog, addresses: PerFamily<string>) {
     this.#clock = clock;
@@ -62,13 +64,27 @@ export class Move {
    */
   wrote(value: string, granted: boolean): boolean {
     if (!this.#written.has(value) || granted) return this.#written.has(value);
+    if (this.#comesBack(value)) this.#written.delete(value);
+    return this.#written.has(value);
+  }
+
+  /**
+   * Whether to put a value right that this host has not written, and that names another one in one family alone, is in vain. Two hosts with
+   * one IPv4 address, two IPv6 addresses and one key would correct one another at each answer of etcd, for ever.
+   */
+  yieldsTo(value: string): boolean {
+    if (value !== this.#yieldedTo && this.#comesBack(value)) this.#yieldedTo = value;
+    return value === this.#yieldedTo;
+  }
+
+  /** Whether a value is found once more, and too often for one that comes late. */
+  #comesBack(value: string): boolean {
     const nowMs = this.#clock.monotonic();
     this.#found.push({ value, atMs: nowMs });
     if (this.#found.length > lateWrites) this.#found.shift();
     const [first] = this.#found;
     const often = this.#found.length === lateWrites && this.#found.every((one) => one.value === value);
-    if (often && first !== undefined && nowMs - first.atMs < lateWritesMs) this.#written.delete(value);
-    return this.#written.has(value);
+    return often && first !== undefined && nowMs - first.atMs < lateWritesMs;
   }
 
   /** The addresses in use: those that etcd is known to hold. */

@@ -1,5 +1,4 @@
 import type { PerFamily } from '../../../ip/ip.ts';
-import type { Clock } from '../../../runtime/effects.ts';
 import { formatSubnetKey } from '../../keys.ts';
 import type { KeyValue } from '../../registry/registry.ts';
 import { claimSubnets, findOverlaps } from '../acquire/claim.ts';
@@ -9,35 +8,6 @@ import type { AddressDefence } from '../probe.ts';
 import { renewKey, renewLease, rewrite } from '../renew.ts';
 import type { NextMove } from './move.ts';
 
-/** So often a value of another's is put right within this time; then it is left as it is. */
-const mostCorrections = 4;
-const correctionsMs = 60_000;
-
-/**
- * Counts how often a value that names another address than ours in one family is put right. Two hosts that have one IPv4 address, two
- * IPv6 addresses and one key would correct one another at each answer of etcd, for ever.
- */
-export class Corrections {
-  readonly #clock: Clock;
-  readonly #atMs: number[] = [];
-  #yieldedTo: string | undefined;
-
-  constructor(clock: Clock) {
-    this.#clock = clock;
-  }
-
-  /** Whether to put `value` right is in vain, as another host puts it back; counts this time. */
-  areInVain(value: string): boolean {
-    if (value === this.#yieldedTo) return true;
-    const nowMs = this.#clock.monotonic();
-    this.#atMs.push(nowMs);
-    if (this.#atMs.length < mostCorrections) return false;
-    const firstMs = this.#atMs.shift() ?? nowMs;
-    if (nowMs - firstMs < correctionsMs) this.#yieldedTo = value;
-    return value === this.#yieldedTo;
-  }
-}
-
 export interface CheckOptions extends LeaseOptions {
   /** Answers who asks for our key. */
   readonly defence: AddressDefence;
@@ -45,7 +15,8 @@ export interface CheckOptions extends LeaseOptions {
   readonly nextMove?: NextMove | undefined;
   /** Whether this host has written a value, or may have without hearing of it; `granted`: on an etcd lease granted here. */
   readonly wrote: (value: string, granted: boolean) => boolean;
-  readonly corrections: Corrections;
+  /** Whether a value that names another host in one family alone comes back however often it is put right; counts this time. */
+  readonly yieldsTo: (value: string) => boolean;
   /** Another host had our subnet when we looked last. */
   readonly contested: boolean;
   /** Told when our key is found to be gone, before it is taken again. */
@@ -69,13 +40,11 @@ export async function renewOrReclaim(
   own: OwnLease,
   signal: AbortSignal,
 ): Promise<CheckedKey> {
-  const { registry, grants, addresses } = options;
+  const { registry, grants } = options;
   const kv = (await registry.range({ key: own.key }, signal)).kvs[0];
   if (kv === undefined) return await retake(options, own, signal);
-  if (namesAnother(addresses, kv.value) && !isOwnWrite(options, own, kv))
+  if (isAnothers(options, own, kv) || isSpoiltAnother(options, own, kv))
     return { result: 'contested', by: kv };
-  if (isHalfAnother(options, own, kv)) return { result: 'contested', by: kv };
-  if (isSpoiltAnother(options, own, kv)) return { result: 'contested', by: kv };
   const { nextMove } = options;
   // A key of ours that was never confirmed, because an answer was lost: does it overlap an older one? Then it goes. Likewise one that
   // was taken beside another under an address which turns out not to be this host's any more.
@@ -97,14 +66,15 @@ export async function renewOrReclaim(
 }
 
 /**
- * A value that names another host in one family alone. Somebody may have spoilt it, and it is put right; but on an etcd lease that is not
- * ours, or when it comes again and again, it is that of a host which has our address of the other family.
+ * A value that names another host, and that is not our own doing. When it does so in one family alone somebody may have spoilt it, and it is
+ * put right; but on an etcd lease that is not ours, or when it comes back, it is that of a host which has our address of the other family.
  */
-function isHalfAnother(options: CheckOptions, own: OwnLease, kv: KeyValue): boolean {
-  const { addresses, grants, corrections } = options;
+function isAnothers(options: CheckOptions, own: OwnLease, kv: KeyValue): boolean {
+  const { addresses, grants, yieldsTo } = options;
   if (!differsFrom(addresses, kv.value) || isOwnWrite(options, own, kv)) return false;
+  if (namesAnother(addresses, kv.value)) return true;
   const isTheirs = kv.lease !== '0' && kv.lease !== own.leaseId && !grants.isOurs(kv.lease);
-  return isTheirs || corrections.areInVain(kv.value);
+  return isTheirs || yieldsTo(kv.value);
 }
 
 /** Our own doing although it names other addresses, those before or after a move: nobody else puts a key on our lease. */
