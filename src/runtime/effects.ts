@@ -113,7 +113,7 @@ export interface Notifier {
   ready(): void;
   /** STATUS=…: one line for `systemctl status`; newlines are flattened. */
   status(text: string): void;
-  /** How long the service manager waits for the next `alive` before it starts the process anew; absent: for ever. */
+  /** How long the service manager waits for the next `alive` before it restarts the process; absent: no limit. */
   readonly watchdogMs?: number;
   /** WATCHDOG=1. */
   alive(): void;

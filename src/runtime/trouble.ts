@@ -175,7 +175,7 @@ export interface Fault {
 const passesMs = 5_000;
 
 /**
- * Logs the faults that each look at a state finds, as {@link TroubleLog} logs those that it is told of: each when it begins, rarely
+ * Logs faults that are found by looking at a state, as {@link TroubleLog} logs those that are reported: each when it begins, rarely
  * while it lasts, and when it is over.
  */
 export class FaultLog {

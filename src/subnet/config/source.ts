@@ -80,7 +80,7 @@ export interface Stores {
   readonly oldStore: OldStore;
 }
 
-/** Says of a configuration that is not at `key` where was looked, and what lies near: most often the prefix is another one. */
+/** When there is no configuration at `key`: says where the daemon looked and what lies nearby. Most often the prefix is wrong. */
 export async function describeMissing(
   { registry, oldStore }: Stores,
   key: string,
