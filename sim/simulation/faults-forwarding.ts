@@ -28,7 +28,8 @@ function expectUnready(world: World, host: SimHost, limitMs: number, isClosed: (
   const look = () => {
     if (isOver) return;
     // A suspended host finds out after it is resumed.
-    const canKnow = host.running && host.notifier === notifier && !world.hearsLate(host);
+    const isAwake = host.running && host.notifier === notifier && !host.clock.suspended;
+    const canKnow = isAwake && !world.hearsLate(host);
     if (!canKnow || !isClosed()) sinceMs = world.nowMs;
     ({ notifier } = host);
     if (world.nowMs - sinceMs > limitMs && host.readiness.ready) {
