@@ -1,4 +1,4 @@
-import type { DaemonOptions } from '../src/daemon/parts.ts';
+import type { DaemonOptions } from '../src/daemon/options/flags.ts';
 import { VirtualClock } from './clock.ts';
 import { SimEtcd, type SimEtcdOptions } from './etcd.ts';
 import { prefix, SimHost, type Wrappers } from './host.ts';

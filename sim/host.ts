@@ -1,7 +1,8 @@
 import type { Arp } from '../src/arp/arp.ts';
 import { Daemon } from '../src/daemon/daemon.ts';
 import { requireCapabilities } from '../src/daemon/host-checks.ts';
-import type { DaemonOptions, DaemonParts } from '../src/daemon/parts.ts';
+import type { DaemonOptions } from '../src/daemon/options/flags.ts';
+import type { DaemonParts } from '../src/daemon/parts.ts';
 import type { Readiness } from '../src/daemon/report/health.ts';
 import type { State } from '../src/daemon/state.ts';
 import { parseSubnetEnv } from '../src/daemon/subnet-env.ts';

@@ -7,7 +7,8 @@ import { waitForConfig } from '../subnet/config/source.ts';
 import { ConfigWatch } from '../subnet/config/watch.ts';
 import { Grants } from '../subnet/lease/grants.ts';
 import { Membership } from './membership.ts';
-import type { DaemonOptions, DaemonParts } from './parts.ts';
+import type { DaemonOptions } from './options/flags.ts';
+import type { DaemonParts } from './parts.ts';
 import { State } from './state.ts';
 
 /** How often the status line is brought up to date, beside what it is told of. */

@@ -10,7 +10,7 @@ import { type MeasuredCall, measured } from '../subnet/registry/measured.ts';
 import type { EtcdAlarm, OldStore, Registry, RegistryError } from '../subnet/registry/registry.ts';
 import { systemClock } from './host/clock.ts';
 import { nodeFiles } from './host/files.ts';
-import type { EtcdAccess } from './options/etcd-access.ts';
+import type { EtcdAccess } from './options/options.ts';
 
 /** The ways to etcd, one for each endpoint, and the credentials they share. */
 export interface EtcdMembers {

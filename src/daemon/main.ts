@@ -22,9 +22,11 @@ import { createLogger, journalPrefix } from './host/logger.ts';
 import { systemdNotifier } from './host/notifier.ts';
 import { hostIdentity, nameDaemon } from './host/processes.ts';
 import { CannotRunError, requireCapabilities } from './host-checks.ts';
-import { UsageError } from './options/errors.ts';
-import { type Options, type ParsedCommand, parseOptions } from './options/options.ts';
+import { parseOptions } from './options/command-line.ts';
+import type { ParsedCommand } from './options/commands.ts';
+import type { Options } from './options/options.ts';
 import { readServiceSettings } from './options/service-settings.ts';
+import { UsageError } from './options/settings.ts';
 import { HealthServer, type MetricsPage } from './report/health.ts';
 import type { Metrics } from './report/metrics.ts';
 import { StatusServer } from './report/status-server.ts';
@@ -64,9 +66,11 @@ async function main(): Promise<number> {
   }
   if (parsed.command !== 'run') outliveReaders();
   switch (parsed.command) {
-    case 'help':
-    case 'version':
+    case 'print':
       process.stdout.write(`${parsed.text}\n`);
+      return 0;
+    case 'completion':
+      await parsed.print();
       return 0;
     case 'health':
       return runHealth(parsed.options);

@@ -4,7 +4,6 @@ import type { Clock, Commands, Files, Logger, Notifier, Random } from '../runtim
 import type { TroubleLog } from '../runtime/trouble.ts';
 import type { EtcdAddresses } from '../subnet/registry/addresses.ts';
 import type { OldStore, Registry } from '../subnet/registry/registry.ts';
-import type { Options } from './options/options.ts';
 
 /** Everything the daemon touches outside itself. */
 export interface DaemonParts {
@@ -27,27 +26,3 @@ export interface DaemonParts {
   /** What the operator should know although this host does its work; of the parts, too. */
   readonly notices: TroubleLog;
 }
-
-/** The part of the options the daemon itself needs; the rest chose its parts. */
-export type DaemonOptions = Pick<
-  Options,
-  | 'dockerOptsFile'
-  | 'dockerOptsKey'
-  | 'etcdPrefix'
-  | 'ifaceCanReach'
-  | 'ifaceRegexes'
-  | 'ifaces'
-  | 'ipBlackholeRoute'
-  | 'ipMasq'
-  | 'ipMasqFullyRandom'
-  | 'iptablesForwardPosition'
-  | 'iptablesForwardRules'
-  | 'iptablesResyncMs'
-  | 'publicIP'
-  | 'publicIPv6'
-  | 'renewMarginMs'
-  | 'routeProtocol'
-  | 'setIpForward'
-  | 'subnetFile'
-  | 'subnetLeaseTtlSeconds'
->;

@@ -13,7 +13,8 @@ import type { JunkKeys } from '../subnet/lease/watch/reader.ts';
 import type { EnvFiles } from './env-files.ts';
 import type { HostInterface } from './interface/choose-interface.ts';
 import type { InterfaceWatch } from './interface/interface-watch.ts';
-import type { DaemonOptions, DaemonParts } from './parts.ts';
+import type { DaemonOptions } from './options/flags.ts';
+import type { DaemonParts } from './parts.ts';
 import type { FamilyNetwork } from './subnet-env.ts';
 
 export interface RoutingOptions {

@@ -28,10 +28,9 @@ import { createLogger } from './host/logger.ts';
 import { daemonsOfThisNetwork, findContainer } from './host/processes.ts';
 import { chooseInterface, type HostInterface } from './interface/choose-interface.ts';
 import { readHostNetwork } from './interface/host-network.ts';
-import type { CleanupOptions, LeaseReleaseOptions } from './options/command-options.ts';
-import type { EtcdAccess } from './options/etcd-access.ts';
-import type { InterfaceWish, Options } from './options/run-options.ts';
-import type { StatusOptions } from './options/status-options.ts';
+import type { CleanupOptions, LeaseReleaseOptions, StatusOptions } from './options/commands.ts';
+import type { InterfaceWish } from './options/flags.ts';
+import type { EtcdAccess, Options } from './options/options.ts';
 import { networksInSubnetEnv } from './subnet-env.ts';
 
 // The commands beside the daemon: each is given its parts, prints, and resolves to the exit code.

@@ -22,7 +22,7 @@ function literals(): readonly string[] {
 
 it('docs/errors.md lists every code once, and no other', () => {
   const codes = new Set([
-    ...union('src/daemon/options/errors.ts', 'UsageErrorKind', 'USAGE_'),
+    ...union('src/daemon/options/settings.ts', 'UsageErrorKind', 'USAGE_'),
     ...union('src/subnet/config/values.ts', 'ConfigErrorCode', 'CONFIG_'),
     ...union('src/subnet/registry/registry.ts', 'RegistryErrorCode', 'ETCD_'),
     ...union('src/runtime/effects.ts', 'CommandErrorCode'),

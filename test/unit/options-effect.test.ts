@@ -1,7 +1,7 @@
 import { afterEach, expect, it } from 'vitest';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
 import type { Call } from '../../sim/firewall.ts';
-import { flagTable } from '../../src/daemon/options/table.ts';
+import { flagTable } from '../../src/daemon/options/flags.ts';
 import { run } from './options-run.ts';
 
 // What each flag does to a host, from the command line on: a flag that is read and then forgotten shows here.

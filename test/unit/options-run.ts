@@ -1,5 +1,6 @@
-import { UsageError } from '../../src/daemon/options/errors.ts';
-import { type Options, parseOptions } from '../../src/daemon/options/options.ts';
+import { parseOptions } from '../../src/daemon/options/command-line.ts';
+import type { Options } from '../../src/daemon/options/options.ts';
+import { UsageError } from '../../src/daemon/options/settings.ts';
 
 export type Env = Readonly<Record<string, string | undefined>>;
 
@@ -11,6 +12,13 @@ export async function run(
   const command = await parseOptions({ argv, env });
   if (command.command !== 'run') throw new Error(`expected a run, got ${command.command}`);
   return command;
+}
+
+/** The text that must be printed for a command line. */
+export async function printed(...argv: readonly string[]): Promise<string> {
+  const command = await parseOptions({ argv, env: {} });
+  if (command.command !== 'print') throw new Error(`expected a text, got ${command.command}`);
+  return command.text;
 }
 
 /** The error for what must be wrong usage. */

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { flagTable } from '../../src/daemon/options/flags.ts';
 import type { Options } from '../../src/daemon/options/options.ts';
-import { flagTable } from '../../src/daemon/options/table.ts';
-import { type Env, run, usageError } from './options-run.ts';
+import { environmentName } from '../../src/daemon/options/settings.ts';
+import { type Env, printed, run, usageError } from './options-run.ts';
 
 const urls = (options: Options) => options.etcdEndpoints.map(({ url }) => url);
 
@@ -60,18 +61,16 @@ describe('each flag', () => {
     ['iface-can-reach', 'FC00:0::1', { ifaceCanReach: 'fc00::1' }],
     ['public-ip', '10.211.55.100', { publicIP: '10.211.55.100' }],
     ['public-ipv6', 'FC00:0::1', { publicIPv6: 'fc00::1' }],
-    ['subnet-lease-ttl', '30', { subnetLeaseTtlSeconds: 30 }],
     ['subnet-lease-ttl', '31536000', { subnetLeaseTtlSeconds: 31_536_000 }],
     ['iptables-resync', '1', { iptablesResyncMs: 1000 }],
     ['iptables-resync', '9999999', { iptablesResyncMs: 9_999_999_000 }],
     ['iptables-forward-position', 'first', { iptablesForwardPosition: 'first' }],
     ['iptables-forward-position', 'last', { iptablesForwardPosition: 'last' }],
     ['etcd-cafile', '/tls/ca.pem', { etcdTls: { caFile: '/tls/ca.pem' } }],
-    ['healthz-port', '0x1f90', { healthz: { ip: '0.0.0.0', port: 8080 } }],
   ];
 
   it.each(cases)('--%s %s works in every syntax and from the environment', async (flag, value, expected) => {
-    const name = `FLANNELD_${flag.toUpperCase().replaceAll('-', '_')}`;
+    const name = environmentName({ name: flag });
     for (const argv of [
       [`-${flag}=${value}`],
       [`-${flag}`, value],
@@ -92,7 +91,7 @@ describe('each flag', () => {
   ];
 
   it.each(booleans)("--%s takes Go's words after = and from the environment", async (flag, on, off) => {
-    const name = `FLANNELD_${flag.toUpperCase().replaceAll('-', '_')}`;
+    const name = environmentName({ name: flag });
     const words = {
       on: ['1', 't', 'T', 'true', 'TRUE', 'True'],
       off: ['0', 'f', 'F', 'false', 'FALSE', 'False'],
@@ -112,25 +111,16 @@ describe('each flag', () => {
 
   it.each(booleans)('a bare --%s is true, and takes no word for its value', async (flag, on) => {
     const { message } = await usageError([`-${flag}`, 'false', '-v=1']);
-    expect(message).toContain(`--${flag} takes no separate value: write --${flag}=false.`);
+    expect(message).toMatch(/^argument 2: a flag that is on or off takes its value after "="/);
     expect((await run([`--${flag}`, '-v=1'])).options).toMatchObject({ ...on, logLevel: 'debug' });
   });
 
-  it('is covered by the cases above or below', () => {
-    const elsewhere = ['etcd-endpoints', 'healthz-ip', 'help', 'version'];
-    const inEtcdAccess = [
-      'etcd-certfile',
-      'etcd-keyfile',
-      'etcd-username',
-      'etcd-password',
-      'etcd-password-file',
-    ];
-    const covered = new Set([
-      ...[...cases, ...booleans].map(([flag]) => flag),
-      ...elsewhere,
-      ...inEtcdAccess,
-    ]);
-    expect(flagTable.map(({ name }) => name).filter((name) => !covered.has(name))).toEqual([]);
+  it('is covered by the cases above, below, or of etcd', () => {
+    const elsewhere =
+      /^(etcd-(endpoints|certfile|keyfile|username|password|password-file)|healthz-ip|help|version)$/;
+    const covered = new Set([...cases, ...booleans].map(([flag]) => flag));
+    const names = flagTable.map(({ name }) => name).filter((name) => !elsewhere.test(name));
+    expect(names.filter((name) => !covered.has(name))).toEqual([]);
   });
 
   it('etcd-endpoints takes a list', async () => {
@@ -244,5 +234,183 @@ describe('precedence', () => {
 
   it('does not look at a variable, however wrong, when the flag is given', async () => {
     expect((await run(['-v=1'], { FLANNELD_V: 'wrong' })).options.logLevel).toBe('debug');
+  });
+});
+
+it('a variable of no flag is ignored, with a warning', async () => {
+  const env = { FLANNELD_ETCD_ENDPOINT: 'http://a:1', FLANNELD_EMPTY: '', OTHER: 'x', FLANNELD_HELP: 'true' };
+  expect((await run([], env)).warnings).toEqual([
+    'ignored, because there is no such flag: the variable "FLANNELD_ETCD_ENDPOINT"; did you mean FLANNELD_ETCD_ENDPOINTS?',
+    expect.stringContaining('"FLANNELD_HELP"'),
+  ]);
+});
+
+type Row = readonly [names: string, fallback: string | undefined];
+
+/** The contract's table of flags, row by row, with flanneld's defaults; then the flags flanneld does not have. */
+const ROWS: readonly Row[] = [
+  // Without http://127.0.0.1:4001, which has been dead since etcd v3.
+  ['etcd-endpoints', 'http://127.0.0.1:2379'],
+  ['etcd-prefix', '/coreos.com/network'],
+  ['etcd-keyfile, etcd-certfile, etcd-cafile', undefined],
+  ['etcd-username, etcd-password, etcd-password-file', undefined],
+  ['iface', undefined],
+  ['iface-regex', undefined],
+  ['iface-can-reach', undefined],
+  ['subnet-file', '/run/flannel/subnet.env'],
+  ['public-ip, public-ipv6', undefined],
+  ['subnet-lease-renew-margin', '60'],
+  ['ip-masq', 'false'],
+  ['ip-masq-fully-random-disable', 'false'],
+  ['iptables-resync', '5'],
+  ['iptables-forward-rules', 'true'],
+  ['ip-blackhole-route', 'false'],
+  ['healthz-ip', '0.0.0.0'],
+  ['healthz-port', '0'],
+  ['v', '0'],
+  ['log-level, log-format', undefined],
+];
+const OURS: readonly Row[] = [
+  ['docker-opts-file', '/run/docker_opts.env'],
+  ['docker-opts-key', 'DOCKER_OPTS'],
+  ['subnet-lease-ttl', '86400'],
+  ['route-protocol', '102'],
+  ['set-ip-forward', 'false'],
+  ['iptables-forward-position', 'auto'],
+  ['status-socket', undefined],
+  ['help, version', undefined],
+];
+
+const BOOLEANS = ['ip-masq', 'ip-masq-fully-random-disable', 'iptables-forward-rules', 'ip-blackhole-route'];
+
+describe('the table of flags', () => {
+  it.each([...ROWS, ...OURS])('has %s with its default', (names, fallback) => {
+    for (const name of names.split(', ')) {
+      const flag = flagTable.find((row) => row.name === name);
+      expect(flag, name).toBeDefined();
+      expect(flag?.fallback).toBe(fallback);
+    }
+  });
+
+  it('has nothing else, and nothing twice', () => {
+    const names = [...ROWS, ...OURS].flatMap(([row]) => row.split(', '));
+    expect(flagTable.map(({ name }) => name).toSorted()).toEqual(names.toSorted());
+  });
+
+  it('has booleans that never eat the next word, and no others', () => {
+    const found = flagTable.filter((flag) => flag.boolean).map(({ name }) => name);
+    expect(found.toSorted()).toEqual([...BOOLEANS, 'set-ip-forward', 'help', 'version'].toSorted());
+  });
+
+  it('has two flags that accumulate', () => {
+    expect(flagTable.filter((flag) => flag.repeatable).map(({ name }) => name)).toEqual([
+      'iface',
+      'iface-regex',
+    ]);
+  });
+});
+
+/** The two last rows of the contract's table. `refused`: words of the sentence for the value that is refused. */
+interface OldFlag {
+  readonly name: string;
+  readonly boolean?: true;
+  readonly refused?: string;
+}
+
+const OLD: readonly OldFlag[] = [
+  { name: 'kube-subnet-mgr', boolean: true, refused: 'leases kept by Kubernetes are not supported' },
+  { name: 'kube-api-url' },
+  { name: 'kubeconfig-file' },
+  { name: 'kube-annotation-prefix' },
+  { name: 'net-config-path' },
+  { name: 'set-node-network-unavailable', boolean: true },
+  { name: 'vmodule' },
+  { name: 'log_backtrace_at' },
+  { name: 'logtostderr', boolean: true },
+  { name: 'alsologtostderr', boolean: true },
+  { name: 'log_dir' },
+  { name: 'stderrthreshold' },
+  { name: 'subnet-dir' },
+  { name: 'remote', refused: 'client mode is not supported' },
+  { name: 'remote-keyfile' },
+  { name: 'remote-certfile' },
+  { name: 'remote-cafile' },
+  { name: 'listen', refused: 'server mode is not supported' },
+  { name: 'networks', refused: 'several networks in one daemon are not supported' },
+  { name: 'watch-networks', boolean: true },
+];
+
+const wayIn = (flag: OldFlag): readonly (readonly string[])[] =>
+  flag.boolean
+    ? [[`-${flag.name}`], [`--${flag.name}`], [`-${flag.name}=T`], [`--${flag.name}=1`]]
+    : [[`-${flag.name}=x`], [`-${flag.name}`, 'x'], [`--${flag.name}=x`], [`--${flag.name}`, 'x']];
+
+describe("flanneld's old flags", () => {
+  it.each(OLD.filter(({ refused }) => refused === undefined))(
+    '$name is ignored with a warning',
+    async (flag) => {
+      for (const argv of wayIn(flag)) {
+        const { options, warnings } = await run([...argv, '-etcd-prefix=/x']);
+        expect(options.etcdPrefix).toBe('/x');
+        expect(warnings).toEqual([`ignored, because it has no effect here: --${flag.name}`]);
+      }
+      expect((await run([], { [environmentName(flag)]: flag.boolean ? 'true' : 'x' })).warnings).toEqual([
+        `ignored, because it has no effect here: ${environmentName(flag)}`,
+      ]);
+    },
+  );
+
+  it.each(OLD.filter(({ refused }) => refused !== undefined))('$name is refused when set', async (flag) => {
+    for (const argv of wayIn(flag)) {
+      expect(await usageError(argv)).toMatchObject({
+        code: 'USAGE_REFUSED_MODE',
+        exitCode: 2,
+        message: expect.stringMatching(new RegExp(`^--${flag.name}: .*${flag.refused}.*: \\w+`)),
+      });
+    }
+    const { message } = await usageError([], { [environmentName(flag)]: flag.boolean ? 'true' : 'x' });
+    expect(message).toMatch(new RegExp(`^${environmentName(flag)}: `));
+  });
+
+  it('are one warning, however many', async () => {
+    const argv = ['-logtostderr', '-alsologtostderr=false', '-log_dir=/var/log', '-subnet-dir', '/run/x'];
+    expect((await run(argv, { FLANNELD_VMODULE: 'a=1', FLANNELD_LOG_DIR: '/x' })).warnings).toEqual([
+      'ignored, because it has no effect here: FLANNELD_VMODULE, --logtostderr, --alsologtostderr, --log_dir, --subnet-dir',
+    ]);
+  });
+
+  it.each([
+    [['-kube-subnet-mgr=false']],
+    [['-kube-subnet-mgr=F', '--remote=', '--listen=', '--networks=']],
+    [['-kube-subnet-mgr', '-kube-subnet-mgr=false']],
+  ])('that asked for another mode are let pass when not set: %j', async (argv) => {
+    expect((await run(argv, { FLANNELD_REMOTE: '', FLANNELD_KUBE_SUBNET_MGR: 'false' })).warnings).toEqual(
+      [],
+    );
+  });
+
+  it('count before their variables', async () => {
+    expect((await run(['--remote='], { FLANNELD_REMOTE: '10.0.0.1:8888' })).warnings).toEqual([]);
+  });
+
+  it.each([
+    [['-kube-subnet-mgr=maybe'], {}, '--kube-subnet-mgr must be true or false'],
+    [[], { FLANNELD_LOGTOSTDERR: 'yes' }, 'FLANNELD_LOGTOSTDERR must be true or false'],
+    [['--listen'], {}, '--listen needs a value'],
+  ])('take no wrong value: %j %j', async (argv, env, message) => {
+    expect((await usageError(argv, env)).message).toContain(message);
+  });
+
+  it.each([
+    ['--lisen=x', 'unknown flag "--lisen": see flanneld-ts --help'],
+    ['--kube-api-ur=x', 'unknown flag "--kube-api-ur": see flanneld-ts --help'],
+  ])('are not suggested for %s', async (word, message) => {
+    expect((await usageError([word])).message).toBe(message);
+  });
+
+  it('are in no help text, and no flags of a command', async () => {
+    const help = await printed('--help');
+    for (const { name } of OLD) expect(help).not.toContain(`--${name}`);
+    expect((await usageError(['health', '--logtostderr'])).message).toContain('takes no --logtostderr');
   });
 });

@@ -1,17 +1,23 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { flagsMarkdown } from '../../src/daemon/options/help.ts';
+import { flagsMarkdown } from '../../src/daemon/options/flags.ts';
 import { metricsMarkdown } from '../../src/daemon/report/metrics.ts';
 
 const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
 
-it("README's table of flags is the program's own", () => {
-  expect(readme).toContain(flagsMarkdown().trimEnd());
-});
+/** README's lines from the first line of the table on, as many as it has. */
+function inReadme(table: string): readonly string[] {
+  const lines = readme.split('\n');
+  const start = lines.indexOf(table.split('\n', 1)[0] ?? '');
+  return lines.slice(start, start + table.trimEnd().split('\n').length);
+}
 
-it("README's table of metrics is the program's own", () => {
-  expect(readme).toContain(metricsMarkdown().trimEnd());
+it.each([
+  ['flags', flagsMarkdown()],
+  ['metrics', metricsMarkdown()],
+])("README's table of %s is the program's own", (_, table) => {
+  expect(inReadme(table)).toEqual(table.trimEnd().split('\n'));
 });
 
 it('README says that IPv6 must not be turned on while there is a flanneld without it', () => {

@@ -1,216 +1,314 @@
-import { InvalidValue, quote, UsageError } from './errors.ts';
-import { environmentName, flagName, type Setting } from './flag.ts';
+import type { Argv } from 'yargs';
+import { nearestTo } from '../../runtime/texts.ts';
+import { loadGoRegexp } from '../interface/go-regexp.ts';
+import {
+  type Command,
+  commandGroups,
+  completionCommand,
+  daemonCommand,
+  namedCommands,
+  type ParsedCommand,
+} from './commands.ts';
+import { type Flag, flags, flagTable, GROUPS } from './flags.ts';
+import { isOldVariable, oldFlag } from './old-flags.ts';
+import type { ServiceSettings } from './service-settings.ts';
+import {
+  type Environment,
+  environmentName,
+  flagName,
+  type GivenFlag,
+  quote,
+  Settings,
+  splitCommandLine,
+  UsageError,
+  type Word,
+} from './settings.ts';
 
-/** One flag as it was written, in the order of the command line. */
-export interface GivenFlag {
-  readonly name: string;
-  /** A boolean written without a value has `true`. */
-  readonly value: string;
+/** Put in by the build; absent when the sources run as they are. */
+declare const FLANNELD_TS_VERSION: string;
+
+/** The program's version, as in package.json; `development` without a build. */
+export const VERSION = typeof FLANNELD_TS_VERSION === 'string' ? FLANNELD_TS_VERSION : 'development';
+
+/** `argv` without the program: process.argv.slice(2). */
+export interface CommandLine {
+  readonly argv: readonly string[];
+  readonly env: Environment;
+  /** Reads what the service is given; asked by commands that look where it looks when nothing tells them. */
+  readonly service?: () => Promise<ServiceSettings | undefined>;
 }
 
-export interface GivenFlags {
-  readonly flags: readonly GivenFlag[];
-  /** The words after the flags: from the first one that is no flag, or after `--`. */
-  readonly rest: readonly string[];
-  /** The boolean flag without a value right before `rest`, whose first word may be meant as its value. */
-  readonly bareBoolean?: string;
-}
+const epilogue = `Flags are written --name=value, --name value, -name=value or -name value.
+Each may come from the environment instead: --etcd-prefix from
+FLANNELD_ETCD_PREFIX, or from FLANNEL_ETCD_PREFIX as in the sysconfig file
+(likewise FLANNEL_ETCD_ENDPOINTS). An empty variable counts as not set.
+Other flags of flanneld, from Kubernetes or its old log, are let pass.
+
+Exit status: 0 asked to stop, 1 cannot go on, 2 wrong usage.`;
+
+/** What the script of `completion` calls the program with; the words typed so far follow. */
+const asksForCompletions = '--get-yargs-completions';
 
 /**
- * Splits a command line by the rules of Go's package flag, which are those of flanneld; GNU's long options are among them.
- * `-name=value`, `-name value` and the same with two dashes; a boolean takes a value only after `=`, any other flag takes
- * the next word whatever it looks like (`-v -1`; a password's flag alone is refused there); the first word that is no flag (a lone `-` and an empty word included)
- * ends the flags.
+ * Reads the command line and the environment, and nothing else. Precedence: flag, FLANNELD_… variable, sysconfig name, default.
+ * `--help`, then `--version`, win over bad values of other flags. Any word that is neither a flag nor of a command is wrong usage: a
+ * mistyped command would start a daemon.
  *
- * `kindOf` tells what a flag is; it throws {@link UsageError} for a name it does not know. This function throws it for
- * a flag without its value and for words like `---x` and `-=x`. A word that `isFlag` knows is never another flag's value: Go
- * would take it for one, and the flag would be lost without a word.
+ * yargs knows the commands: it finds the one that is meant, suggests the nearest, lays out the help and completes. The flags are split
+ * here, because Go's syntax must be split before yargs could read it; and yargs guesses types, which flanneld's flags do not allow. The
+ * daemon's own start needs no yargs, and does not load it.
+ *
+ * Rejects with {@link UsageError} and nothing else.
  */
-export function splitFlags(
-  argv: readonly string[],
-  kindOf: (name: string) => 'boolean' | 'value',
-  isFlag: (name: string) => boolean = () => false,
-): GivenFlags {
-  const flags: GivenFlag[] = [];
-  let bareBoolean: string | undefined;
-  let at = 0;
-  while (at < argv.length) {
-    const word = argv[at] ?? '';
-    if (word === '--') return { flags, rest: argv.slice(at + 1) };
-    if (word.length < 2 || !word.startsWith('-')) break;
-    at += 1;
-    const { name, value } = splitWord(word);
-    const kind = kindOf(name);
-    bareBoolean = kind === 'boolean' && value === undefined ? name : undefined;
-    if (kind === 'boolean') {
-      flags.push({ name, value: value ?? 'true' });
-    } else if (value !== undefined) {
-      flags.push({ name, value });
-    } else {
-      const next = argv[at];
-      if (next === undefined) throw missingValue(name);
-      const [, nextName = ''] = /^--?([^-=][^=]+)/.exec(next) ?? [];
-      // As the value of another flag a password would be printed some day.
-      if (holdsPassword(next) || isFlag(nextName))
-        throw missingValue(name, `, and ${shownWord(next)} is a flag of its own`);
-      flags.push({ name, value: next });
-      at += 1;
-    }
+export async function parseOptions(line: CommandLine): Promise<ParsedCommand> {
+  const completion = (argv: readonly string[]) =>
+    ({ command: 'completion', print: () => printCompletion(argv) }) as const;
+  if (line.argv[0] === asksForCompletions) return completion(line.argv);
+  const { flags: written, words } = splitCommandLine(line.argv, kindOf, refuseFlag);
+  const isHelp = words[0]?.text === 'help';
+  const wantsHelp = new Settings(written, {}).value(flags.help) === true;
+  if (isHelp || wantsHelp || written.some(({ name }) => name === 'h'))
+    return print(await helpText(words.slice(isHelp ? 1 : 0)));
+  const { command, operand } = words.length === 0 ? { command: daemonCommand } : await chosenCommand(words);
+  refuseOthersFlags(written, command);
+  const service = await serviceOf(line, command, written);
+  const given = service === undefined ? written : [...flagsOfService(service, command, written), ...written];
+  const env = { ...service?.env, ...line.env };
+  const settings = new Settings(given, env);
+  if (command === completionCommand) return completion(command.words);
+  if (command.read === undefined || settings.value(flags.version) === true)
+    return print(`flanneld-ts ${VERSION}`);
+  if (settings.sourceOf(flags.ifaceRegexes) !== undefined) await loadGoRegexp();
+  const warnings: string[] = command.likeDaemon ? [...unknownVariables(env)] : [];
+  if (service !== undefined)
+    warnings.push(`settings of the service: ${service.paths.join(' and, winning, ')}`);
+  const warn = (message: string) => warnings.push(message);
+  return command.read({ settings, warnings, warn, ...(operand !== undefined && { operand }) });
+}
+
+function print(text: string): ParsedCommand {
+  return { command: 'print', text };
+}
+
+/** What the service is given; undefined for a command that does not ask, or is told by a flag or variable where to look. */
+async function serviceOf(
+  { env, service }: CommandLine,
+  { asService }: Command,
+  written: readonly GivenFlag[],
+): Promise<ServiceSettings | undefined> {
+  const settings = new Settings(written, env);
+  const isTold = [flags.etcdEndpoints, flags.etcdPrefix].some(
+    (flag) => settings.sourceOf(flag) !== undefined,
+  );
+  return asService && !isTold && settings.value(flags.version) !== true ? await service?.() : undefined;
+}
+
+/** Those that the command knows, without those that are written anew. Throws {@link UsageError}. */
+function flagsOfService(
+  { argv }: ServiceSettings,
+  command: Command,
+  written: readonly GivenFlag[],
+): readonly GivenFlag[] {
+  try {
+    const names = new Set(written.map(({ name }) => name));
+    const { flags: given, words } = splitCommandLine(argv, kindOf, refuseFlag);
+    if (words[0] !== undefined) throw strayWord(words[0]);
+    refuseOthersFlags(given, daemonCommand);
+    return given.filter((flag) => !names.has(flag.name) && takes(command, flag));
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    throw new UsageError('BAD_VALUE', `FLANNEL_OPTIONS of the service: ${error.message}`);
   }
-  return { flags, rest: argv.slice(at), ...(bareBoolean === undefined ? {} : { bareBoolean }) };
 }
 
-function missingValue(name: string, because = ''): UsageError {
-  const flag = flagName({ name });
-  return new UsageError('MISSING_VALUE', `${flag} needs a value: ${flag}=…${because}`);
+const allFlags = new Map(
+  [daemonCommand, ...namedCommands].flatMap((command) =>
+    Object.values(command.flags).map((flag) => [flag.name, flag] as const),
+  ),
+);
+
+function kindOf(name: string): 'boolean' | 'value' | undefined {
+  if (name === 'h') return 'boolean';
+  const flag = allFlags.get(name) ?? oldFlag(name);
+  if (flag === undefined) return undefined;
+  return flag.boolean ? 'boolean' : 'value';
 }
 
-function splitWord(word: string): { readonly name: string; readonly value: string | undefined } {
-  const body = word.replace(/^--?/, '');
-  if (/^[-=]/.test(body)) {
-    throw new UsageError(
+function refuseFlag(name: string): never {
+  const nearest = nearestName(name, [...allFlags.keys()]);
+  const hint = nearest === undefined ? 'see flanneld-ts --help' : `did you mean --${nearest}?`;
+  // --etcd-passwordhunter2 and --etcd-password:hunter2 have their password in the name.
+  const shown = /pas/i.test(name) ? '' : ` ${quote(flagName({ name }))}`;
+  throw new UsageError('UNKNOWN_FLAG', `unknown flag${shown}: ${hint}`);
+}
+
+function takes(command: Command, { name }: GivenFlag): boolean {
+  const isOld = command.likeDaemon === true && oldFlag(name) !== undefined;
+  return isOld || Object.values(command.flags).some((flag) => flag.name === name);
+}
+
+function refuseOthersFlags(written: readonly GivenFlag[], command: Command): void {
+  const other = written.find((flag) => !takes(command, flag));
+  if (other === undefined) return;
+  const name = ['flanneld-ts', ...command.words].join(' ');
+  throw new UsageError('UNKNOWN_FLAG', `${name} takes no ${flagName(other)}: see ${name} --help`);
+}
+
+/** A misspelt variable has no effect and no error: say so. */
+function unknownVariables(env: Environment): readonly string[] {
+  const known = flagTable.filter((flag) => !flag.noEnvironment).map(environmentName);
+  return Object.keys(env)
+    .filter((name) => name.startsWith('FLANNELD_') && env[name] !== '')
+    .filter((name) => !known.includes(name) && !isOldVariable(name))
+    .toSorted()
+    .map((name) => {
+      const nearest = nearestName(name, known);
+      const hint = nearest === undefined ? '' : `; did you mean ${nearest}?`;
+      return `ignored, because there is no such flag: the variable ${quote(name)}${hint}`;
+    });
+}
+
+/** The name most like `text`, or undefined when none is like it: more than a third of it would have to change. */
+function nearestName(text: string, names: readonly string[]): string | undefined {
+  const wanted = text.toLowerCase().slice(0, 64);
+  const most = Math.max(1, Math.floor(wanted.length / 3));
+  const byFolded = new Map(names.map((name) => [name.toLowerCase(), name]));
+  // One letter is like any other letter: a suggestion must share something with what was written.
+  const nearest = nearestTo(wanted, byFolded.keys(), (name) => Math.min(most, name.length - 1));
+  return nearest === undefined ? undefined : byFolded.get(nearest);
+}
+
+interface Chosen {
+  readonly command: Command;
+  readonly operand?: string;
+}
+
+/** The command that the words name. Rejects with {@link UsageError}. */
+async function chosenCommand(words: readonly Word[]): Promise<Chosen> {
+  let chosen: Chosen | undefined;
+  const parser = await commandParser((command, operand) => {
+    chosen = { command, ...(operand !== undefined && { operand }) };
+  });
+  const stray = strayOf(words);
+  parser.fail((message: string, error?: Error) => {
+    throw (
+      error ?? (/needs one of/.test(message) ? new UsageError('SYNTAX', message) : strayWord(stray, message))
+    );
+  });
+  await parser.parseAsync(words.map(({ text }) => text));
+  if (chosen !== undefined) return chosen;
+  const group = words[0]?.text ?? '';
+  const verbs = namedCommands.flatMap((command) =>
+    command.words[0] === group ? command.words.slice(1) : [],
+  );
+  throw new UsageError('SYNTAX', `${group} needs one of: ${verbs.join(', ')}`);
+}
+
+/** The first word that no command has in its place. */
+function strayOf(words: readonly Word[]): Word | undefined {
+  const begins =
+    (depth: number) =>
+    ({ words: named }: Command) =>
+      words.slice(0, depth).every(({ text }, index) => named[index] === text);
+  let depth = 0;
+  while (depth < words.length && namedCommands.some(begins(depth + 1))) depth += 1;
+  const named = namedCommands.find((command) => command.words.length === depth && begins(depth)(command));
+  return words[named?.operand === undefined ? depth : depth + 1] ?? words.at(-1);
+}
+
+/** As word processors and web pages make of "-" and "--". */
+const otherDash = /^[\u2010-\u2015\u2212]/;
+
+/** `message`: what yargs says; it may repeat the word, so only its suggestion is taken over. */
+function strayWord(word: Word | undefined, message = ''): UsageError {
+  const { text, position } = word ?? { text: '', position: 1 };
+  const which = `argument ${position}`;
+  if (otherDash.test(text))
+    return new UsageError('SYNTAX', `${which} begins with another dash than "-": type it anew`);
+  if (/^([01tf]|true|false)$/i.test(text))
+    return new UsageError(
       'SYNTAX',
-      `${shownWord(word)} is not a flag: flags are written --name=value, -name=value or -name value`,
+      `${which}: a flag that is on or off takes its value after "=": --ip-masq=true`,
+    );
+  const said = message.startsWith('Did you mean') ? `${message} ` : '';
+  const names = namedCommands.map(({ words }) => words.join(' ')).join(', ');
+  return new UsageError(
+    'UNKNOWN_COMMAND',
+    `${which} is neither a flag nor a command. ${said}Commands: ${names}. Without one the daemon starts: see flanneld-ts --help`,
+  );
+}
+
+/** The help of a command, of a group of them, or of the daemon for no words. Rejects with {@link UsageError}. */
+async function helpText(words: readonly Word[]): Promise<string> {
+  const texts = words.map(({ text }) => text);
+  const isBegun = namedCommands.some((command) =>
+    texts.every((text, index) => command.words[index] === text),
+  );
+  if (!isBegun) await chosenCommand(words);
+  const parser = await commandParser(() => {}, texts);
+  return (await parser.getHelp()).trim();
+}
+
+/** yargs prints what belongs to completion itself: for a command, it has no other way. */
+async function printCompletion(argv: readonly string[]): Promise<void> {
+  const parser = await commandParser(() => {}, argv);
+  await parser.completion('completion', false).parseAsync();
+}
+
+/** The commands, told to yargs. It hands the one that is named, and its operand, to `use`. */
+async function commandParser(
+  use: (command: Command, operand: string | undefined) => void,
+  words: readonly string[] = [],
+): Promise<Argv> {
+  const { default: yargs } = await import('yargs');
+  const parser = yargs([...words])
+    .scriptName('flanneld-ts')
+    .locale('en')
+    .exitProcess(false)
+    .version(false)
+    .help(false)
+    .wrap(80)
+    .parserConfiguration({ 'parse-numbers': false, 'parse-positional-numbers': false })
+    .usage(`Usage: $0 [COMMAND] [flags]\n\n${daemonCommand.describe}`)
+    .epilogue(epilogue);
+  return withFlags(withCommands(parser, [], use), daemonCommand);
+}
+
+/** The commands whose words begin with `begun`. */
+function withCommands(
+  parser: Argv,
+  begun: readonly string[],
+  use: (command: Command, operand: string | undefined) => void,
+): Argv {
+  const depth = begun.length;
+  const below = namedCommands.filter(({ words }) => begun.every((word, index) => words[index] === word));
+  for (const word of new Set(below.map(({ words }) => words[depth] ?? ''))) {
+    const command = below.find(({ words }) => words[depth] === word && words.length === depth + 1);
+    if (command === undefined) {
+      parser.command(word, commandGroups[word] ?? '', (group) => withCommands(group, [...begun, word], use));
+      continue;
+    }
+    const { operand = '', describe } = command;
+    const operandName = operand.replaceAll(/[[\].]/g, '');
+    parser.command(
+      `${word} ${operand}`.trimEnd(),
+      describe,
+      (one) => withFlags(one, command).strictCommands(),
+      (args) => use(command, args[operandName] as string | undefined),
     );
   }
-  const equals = body.indexOf('=');
-  if (equals < 0) return { name: body, value: undefined };
-  return { name: body.slice(0, equals), value: body.slice(equals + 1) };
+  return parser.strictCommands().recommendCommands();
 }
 
-const TRUE = new Set(['1', 't', 'T', 'true', 'TRUE', 'True']);
-const FALSE = new Set(['0', 'f', 'F', 'false', 'FALSE', 'False']);
-
-/** A boolean as Go's strconv.ParseBool reads it, undefined for anything else. */
-export function parseGoBoolean(text: string): boolean | undefined {
-  if (TRUE.has(text)) return true;
-  return FALSE.has(text) ? false : undefined;
-}
-
-/**
- * An integer, decimal or as `0x10`; undefined for anything else. Of the literals of Go that flanneld reads too, `1_000` and `010` (8)
- * are refused: nobody is known to write them, and one who writes 010 means ten.
- */
-export function parseInteger(text: string): number | undefined {
-  const [, sign, digits = ''] = /^([+-]?)(0|[1-9]\d{0,14}|0[xX][\da-fA-F]{1,12})$/.exec(text) ?? [];
-  if (digits === '') return undefined;
-  return sign === '-' && Number(digits) > 0 ? -Number(digits) : Number(digits);
-}
-
-export type Environment = Readonly<Record<string, string | undefined>>;
-
-/** One value and where it was found, for the error message. */
-interface Found {
-  readonly text: string;
-  readonly source: string;
-}
-
-/** Finds and parses the values of flags. All methods throw {@link UsageError} for a value that its flag does not allow. */
-export class Settings {
-  readonly #given: readonly GivenFlag[];
-  readonly #environment: Environment;
-
-  constructor(given: readonly GivenFlag[], environment: Environment) {
-    this.#given = given;
-    this.#environment = environment;
+function withFlags(parser: Argv, { flags: table }: Command): Argv {
+  const rows = Object.values(table);
+  for (const { name, describe, fallback } of rows) {
+    const description = fallback === undefined ? describe : `${describe} (default: ${fallback})`;
+    parser.option(name, { describe: description, global: false });
   }
-
-  /** Where the value comes from, as the user wrote it: `--iface`, `FLANNELD_IFACE`; undefined for the default. */
-  sourceOf(setting: Setting<unknown>): string | undefined {
-    return this.#find(setting).at(-1)?.source;
+  for (const group of GROUPS) {
+    const names = rows.filter((flag: Flag<unknown>) => flag.group === group).map(({ name }) => name);
+    if (names.length > 0) parser.group(names, `${group}:`);
   }
-
-  /** The value, or undefined when it is given nowhere and has no default. */
-  optional<T>(setting: Setting<T>): T | undefined {
-    const found = this.#find(setting).at(-1);
-    return found === undefined ? undefined : this.#parse(setting, found);
-  }
-
-  /** The value of a flag that has a default. */
-  value<T>(setting: Setting<T> & { readonly fallback: string }): T {
-    const found = this.#find(setting).at(-1);
-    return this.#parse(setting, found ?? { text: setting.fallback, source: 'default' });
-  }
-
-  /** All values of a repeatable flag, in order. */
-  list<T>(setting: Setting<T> & { readonly repeatable: true }): readonly T[] {
-    return this.#find(setting).map((found) => this.#parse(setting, found));
-  }
-
-  #find(setting: Setting<unknown>): readonly Found[] {
-    const written = this.#given.filter(({ name }) => name === setting.name);
-    const last = written.at(-1);
-    if (last !== undefined && !(setting.emptyIsAbsent && last.value === '')) {
-      return written.map(({ value }) => ({ text: value, source: flagName(setting) }));
-    }
-    if (setting.noEnvironment) return [];
-    for (const source of [environmentName(setting), ...(setting.sysconfig ?? [])]) {
-      const text = this.#environment[source];
-      if (text !== undefined && text !== '') return [{ text, source }];
-    }
-    return [];
-  }
-
-  #parse<T>(setting: Setting<T>, found: Found): T {
-    try {
-      return setting.parse(found.text);
-    } catch (error) {
-      if (!(error instanceof InvalidValue)) throw error;
-      throw new UsageError(
-        'BAD_VALUE',
-        `${found.source} is ${error.shown ?? shownValue(found.text)}: it ${error.message}`,
-      );
-    }
-  }
-}
-
-// What of a wrong command line may be repeated: a password may stand in any word of one that has to do with passwords.
-
-const HIDDEN = '(not shown)';
-/** The last for a URL: it may have user and password in it. */
-const ABOUT_SECRETS = /pas+w|user|secret|cred|token|@/i;
-
-/**
- * The name of a flag that does not exist, without its value. `--etcd-passwordhunter2` and `--etcd-password:hunter2` have
- * theirs in the name, so such a name ends, for a reader, where "password" does.
- */
-export function shownName(name: string): string {
-  const [, word = name, rest = ''] = /^(.*?pas+w(?:ord|d)?)(.*)$/is.exec(name) ?? [];
-  // …-file, or what was meant as that, tells nothing.
-  const shown = rest === '' || /^[-_]f/i.test(rest) ? name : `${word}…`;
-  return quote(name.length === 1 ? `-${shown}` : `--${shown}`);
-}
-
-/** A word, up to the value that may be in it. */
-export function shownWord(word: string): string {
-  const [before = ''] = word.split('=', 1);
-  return quote(before === word ? word : `${before}=…`);
-}
-
-/** A value that its flag does not allow. An endpoint that got in the place of another flag's may have a password in it. */
-export function shownValue(text: string): string {
-  return text.includes('@') ? HIDDEN : quote(text);
-}
-
-/** Whether a word looks like a flag that has a password after its equals sign. */
-export function holdsPassword(word: string): boolean {
-  return /^--?[^=]*pas+w[^=]*=./is.test(word);
-}
-
-/**
- * The words after the flags. Where the command line is about a user or a password, only flags of the `known` names are
- * shown, and without their values.
- */
-export function shownRest(
-  argv: readonly string[],
-  rest: readonly string[],
-  known: ReadonlySet<string>,
-): string {
-  if (!argv.some((word) => ABOUT_SECRETS.test(word))) return rest.map(quote).join(' ');
-  return rest
-    .map((word) => {
-      const [, name = ''] = /^--?([^=]*)/.exec(word) ?? [];
-      return known.has(name) ? shownWord(word) : HIDDEN;
-    })
-    .join(' ');
+  return parser;
 }

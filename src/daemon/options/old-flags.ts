@@ -1,6 +1,4 @@
-import type { Settings } from './command-line.ts';
-import { UsageError } from './errors.ts';
-import { environmentName, type Setting } from './flag.ts';
+import { environmentName, type Setting, type Settings, UsageError } from './settings.ts';
 import { anyText, boolean } from './values.ts';
 
 /** A flag of flanneld that old units and sysconfig files still carry. */
@@ -69,7 +67,7 @@ export function judgeOldFlags(settings: Settings, warn: (message: string) => voi
   for (const flag of oldFlags) {
     const source = settings.sourceOf(flag);
     if (source === undefined) continue;
-    const value = settings.optional(flag);
+    const value = settings.value(flag);
     if (flag.refused === undefined) ignored.push(source);
     else if (value !== '' && value !== false)
       throw new UsageError('REFUSED_MODE', `${source}: ${flag.refused}`);

@@ -1,7 +1,6 @@
 import type { Files } from '../../runtime/effects.ts';
 import { systemReason } from '../../runtime/errors.ts';
-import type { Environment } from './command-line.ts';
-import { UsageError } from './errors.ts';
+import { type Environment, UsageError } from './settings.ts';
 
 /** What the service's unit gives the daemon, for commands that are to look where it looks. */
 export interface ServiceSettings {

@@ -3,7 +3,7 @@ import process from 'node:process';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { Counted } from '../../runtime/activity.ts';
 import type { EtcdCalls } from '../etcd-members.ts';
-import { VERSION } from '../options/version.ts';
+import { VERSION } from '../options/command-line.ts';
 import type { Snapshot, State } from '../state.ts';
 import { type GaugeRow, gauges } from './gauges.ts';
 

@@ -10,7 +10,7 @@ import { codeOf, FlannelError, messageOf, systemReason } from '../../runtime/err
 import type { TroubleLog } from '../../runtime/trouble.ts';
 import { Wake } from '../../runtime/wake.ts';
 import { makeFolders, nodeFiles } from '../host/files.ts';
-import { VERSION } from '../options/version.ts';
+import { VERSION } from '../options/command-line.ts';
 import type { Snapshot } from '../state.ts';
 import { closeServer, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
 
