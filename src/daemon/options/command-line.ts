@@ -178,6 +178,9 @@ function nearestName(text: string, names: readonly string[]): string | undefined
   return nearest === undefined ? undefined : byFolded.get(nearest);
 }
 
+/** No command and no subnet is as long. To suggest one, yargs compares a word with each letter by letter. */
+const longestWord = 100;
+
 interface Chosen {
   readonly command: Command;
   readonly operand?: string;
@@ -195,7 +198,7 @@ async function chosenCommand(words: readonly Word[]): Promise<Chosen> {
       error ?? (/needs one of/.test(message) ? new UsageError('SYNTAX', message) : strayWord(stray, message))
     );
   });
-  await parser.parseAsync(words.map(({ text }) => text));
+  await parser.parseAsync(words.map(({ text }) => text.slice(0, longestWord)));
   if (chosen !== undefined) return chosen;
   const group = words[0]?.text ?? '';
   const verbs = namedCommands.flatMap((command) =>
