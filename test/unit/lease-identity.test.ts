@@ -250,6 +250,19 @@ describe('a lease under the own address', () => {
     expect(one.trouble.current).toEqual([]);
     expect(one.held).toBeDefined();
   });
+
+  it('that a host was granted which has another address now, and asks twice at each start, is no trouble', async () => {
+    const one = await started();
+    const { key = '', leaseId } = one.manager.lease ?? {};
+    for (let start = 0; start < 5; start++) {
+      for (const pauseMs of [500, 60_000]) {
+        world.etcd.put(key, valueOf(ip), leaseId);
+        await world.clock.advance(pauseMs);
+      }
+    }
+    expect(world.log.events('probe-answered')).toHaveLength(10);
+    expect(one.trouble.current).toEqual([]);
+  });
 });
 
 it('a stop at any moment of a probe leaves the lease as it was, and nothing running', async () => {

@@ -69,6 +69,11 @@ const longestIntervalMs = 60_000;
 const pauseMs = 10_000;
 /** One who puts the key by hand, once or twice, is no other host. */
 const reportedTouches = 3;
+/**
+ * One who was granted the lease and has another address now asks exactly twice, within this time (see acquireLease): it takes the first
+ * answer for another asker's question. That host does not use our address, however often it is started.
+ */
+const pairMs = 5_000;
 /** Without being touched for so long the key is thought to be left alone; longer than a refused prober waits. */
 const quietMs = 30 * 60_000;
 
@@ -80,6 +85,8 @@ export class AddressDefence {
   readonly #clock: Clock;
   readonly #trouble: TroubleLog;
   #touches = 0;
+  /** How many came with less than {@link pairMs} between each and the next, the last one among them. */
+  #together = 0;
   #lastTouchMs = Number.NEGATIVE_INFINITY;
   #answeredAtMs = Number.NEGATIVE_INFINITY;
   #intervalMs = shortestIntervalMs;
@@ -124,6 +131,9 @@ export class AddressDefence {
   }
 
   #note(nowMs: number): void {
+    this.#together = nowMs > this.#answeredAtMs + pairMs ? 1 : this.#together + 1;
+    // Alone it counts. A second one takes that back, until a third shows that they were no pair.
+    this.#touches += this.#together === 2 ? -1 : this.#together === 3 ? 3 : 1;
     const pause = nowMs > this.#answeredAtMs + 2 * this.#intervalMs + pauseMs;
     this.#inARow = pause ? 1 : this.#inARow + 1;
     if (pause) this.#intervalMs = shortestIntervalMs;
@@ -132,7 +142,6 @@ export class AddressDefence {
     this.#owed = false;
     this.#answeredAtMs = nowMs;
     this.#lastTouchMs = nowMs;
-    this.#touches++;
   }
 
   #report({ addresses }: LeaseOptions, key: string): void {
