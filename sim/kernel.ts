@@ -90,6 +90,11 @@ export class SimKernel {
     this.addAddress('lo', '127.0.0.1/8');
   }
 
+  /** How many streams of events are open. */
+  get listeners(): number {
+    return this.#streams.size;
+  }
+
   /** The daemon's connection; a restarted daemon opens another one. */
   open(): Kernel & RouteFinder {
     return new SimKernelConnection(this);

@@ -1,3 +1,4 @@
+import { SharedKernel } from '../kernel/shared-kernel.ts';
 import { Activity } from '../runtime/activity.ts';
 import type { Clock, Notifier } from '../runtime/effects.ts';
 import { plural } from '../runtime/texts.ts';
@@ -31,7 +32,7 @@ export class Daemon {
   readonly #changed = new Wake();
 
   constructor(parts: DaemonParts, options: DaemonOptions) {
-    this.#parts = parts;
+    this.#parts = { ...parts, kernel: new SharedKernel(parts.kernel, parts.clock) };
     this.#options = options;
     this.#activity = new Activity(parts.clock);
     this.state = new State({ ...parts, activity: this.#activity });

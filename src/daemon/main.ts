@@ -45,8 +45,8 @@ const whatIsRead =
 const movesIntervalMs = 5 * 60_000;
 
 /**
- * Threads of Node's pool: each stream of kernel events holds one as long as it lives (two families and the interface), and files,
- * dumps and the resolution of names need the rest. Read by Node when the first of them starts.
+ * Threads of Node's pool: the stream of kernel events holds one as long as it lives, and names of etcd's members that no server
+ * resolves hold one each for many seconds; files and dumps need the rest. Read by Node when the first of them starts.
  */
 process.env['UV_THREADPOOL_SIZE'] ??= '8';
 

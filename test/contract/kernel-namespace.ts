@@ -2,7 +2,14 @@ import { systemClock } from '../../src/daemon/host/clock.ts';
 import type { Kernel, RouteFinder } from '../../src/kernel/kernel.ts';
 import { type NetlinkKernelOptions, openNetlinkKernel } from '../../src/kernel/netlink-kernel.ts';
 import { enterNamespace, type Host, makeNetwork, until } from '../testbed/netns.ts';
-import { HOST4, HOST6, type KernelWorld, type Operator, type OperatorRoute } from './kernel-world.ts';
+import {
+  type Connection,
+  HOST4,
+  HOST6,
+  type KernelWorld,
+  type Operator,
+  type OperatorRoute,
+} from './kernel-world.ts';
 
 /** A world in a namespace of its own, which this process's main thread is moved into until it is closed. */
 export interface NamespaceWorld extends KernelWorld {
@@ -10,7 +17,9 @@ export interface NamespaceWorld extends KernelWorld {
   open(options?: Partial<NetlinkKernelOptions>): Kernel & RouteFinder;
 }
 
-export async function makeNamespaceWorld(): Promise<NamespaceWorld> {
+export async function makeNamespaceWorld(
+  wrap: (kernel: Connection) => Connection = (kernel) => kernel,
+): Promise<NamespaceWorld> {
   const network = await makeNetwork([{ addresses: [HOST4, HOST6] }]);
   const [host] = network.hosts;
   if (host === undefined) throw new Error('no host');
@@ -23,7 +32,7 @@ export async function makeNamespaceWorld(): Promise<NamespaceWorld> {
     host,
     operator: operatorOf(host),
     open: (options = {}) => {
-      const kernel = openNetlinkKernel({ clock: systemClock, ...options });
+      const kernel = wrap(openNetlinkKernel({ clock: systemClock, ...options }));
       opened.push(kernel);
       return kernel;
     },

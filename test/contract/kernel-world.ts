@@ -1,3 +1,4 @@
+import { systemClock } from '../../src/daemon/host/clock.ts';
 import type {
   BlackholeRoute,
   GatewayRoute,
@@ -9,6 +10,7 @@ import type {
   RouteFinder,
   RouteSpec,
 } from '../../src/kernel/kernel.ts';
+import { SharedKernel } from '../../src/kernel/shared-kernel.ts';
 
 /** What an operator does to a host, by hand; rejects when the kernel refuses. */
 export interface Operator {
@@ -45,6 +47,17 @@ export interface KernelWorld {
 export const HOST4 = '10.211.55.100/24';
 export const HOST6 = 'fd00:55::100/64';
 export const PROTOCOL = 102;
+
+export type Connection = Kernel & RouteFinder;
+
+/** A connection as the parts of one daemon share it; only `doctor` finds routes, by a connection of its own. */
+export function shared(inner: Connection): Connection {
+  const finder: RouteFinder = {
+    routeFor: (...call) => inner.routeFor(...call),
+    rules: (...call) => inner.rules(...call),
+  };
+  return Object.assign(new SharedKernel(inner, systemClock), finder);
+}
 
 /** A route as the daemon programs it, over eth0. */
 export function spec(dst: string, gateway: string, over: Partial<GatewayRoute> = {}): GatewayRoute {

@@ -1,11 +1,20 @@
 import { SimKernel } from '../../sim/kernel.ts';
 import type { Kernel } from '../../src/kernel/kernel.ts';
 import { kernelContract } from './kernel.ts';
-import { HOST4, HOST6, type KernelWorld, type Operator, type OperatorRoute } from './kernel-world.ts';
+import {
+  type Connection,
+  HOST4,
+  HOST6,
+  type KernelWorld,
+  type Operator,
+  type OperatorRoute,
+  shared,
+} from './kernel-world.ts';
 
-kernelContract('in memory', async () => makeWorld());
+kernelContract('in memory', async () => makeWorld((kernel) => kernel));
+kernelContract('in memory, shared', async () => makeWorld(shared));
 
-function makeWorld(): KernelWorld {
+function makeWorld(wrap: (kernel: Connection) => Connection): KernelWorld {
   const sim = new SimKernel();
   const opened: Kernel[] = [];
   sim.createLink('eth0');
@@ -14,7 +23,7 @@ function makeWorld(): KernelWorld {
   return {
     operator: operatorOf(sim),
     open: () => {
-      const kernel = sim.open();
+      const kernel = wrap(sim.open());
       opened.push(kernel);
       return kernel;
     },

@@ -1,0 +1,283 @@
+import type { Family } from '../ip/ip.ts';
+import type { Clock } from '../runtime/effects.ts';
+import { unlessAborted } from '../runtime/wake.ts';
+import {
+  type ChangeResult,
+  type Kernel,
+  KernelError,
+  type KernelEvent,
+  type KernelEvents,
+  type Link,
+  type LinkAddress,
+  type Route,
+  type RouteChange,
+  type RouteLookup,
+} from './kernel.ts';
+
+/** Links and addresses are dumped again after so long, even when no event says that they changed. */
+const maxAgeMs = 5_000;
+/** Events that may wait for a subscriber; above, it is told that it lost some, and dumps instead. Memory has an end. */
+const defaultMostWaiting = 50_000;
+
+/** All links and addresses of one moment. */
+interface HostDump {
+  readonly startedMs: number;
+  readonly entries: Promise<{ readonly links: readonly Link[]; readonly addresses: readonly LinkAddress[] }>;
+  /** An event of a link or an address has been told since it began, or it failed. */
+  outdated: boolean;
+}
+
+/**
+ * One connection to the kernel for all parts of a daemon: the routes of both families and the watch of the interface read one stream of
+ * events, and share the dumps of links and addresses. Each subscriber sees what a subscription of its own would tell.
+ *
+ * A dump is shared until an event says that it is outdated. So whoever has taken in an event never gets a dump from before it, and the
+ * order of addresses, by which an interface is chosen, is the kernel's own.
+ */
+export class SharedKernel implements Kernel {
+  readonly #inner: Kernel;
+  readonly #clock: Clock;
+  readonly #mostWaiting: number;
+  #stream: Promise<SharedStream> | undefined;
+  #dump: HostDump | undefined;
+  #dumpStop = new AbortController();
+
+  constructor(inner: Kernel, clock: Clock, mostWaiting = defaultMostWaiting) {
+    this.#inner = inner;
+    this.#clock = clock;
+    this.#mostWaiting = mostWaiting;
+  }
+
+  async subscribe(): Promise<KernelEvents> {
+    for (;;) {
+      const opening = (this.#stream ??= this.#open());
+      try {
+        const stream = await opening;
+        // Whoever was the last may have left while this one waited.
+        if (this.#stream === opening) return stream.join();
+      } catch (error) {
+        if (this.#stream === opening) this.#stream = undefined;
+        throw error;
+      }
+    }
+  }
+
+  async links(signal?: AbortSignal): Promise<readonly Link[]> {
+    return (await this.#host(signal)).links;
+  }
+
+  async addresses(signal?: AbortSignal): Promise<readonly LinkAddress[]> {
+    return (await this.#host(signal)).addresses;
+  }
+
+  missingCapabilities(): Promise<readonly string[]> {
+    return this.#inner.missingCapabilities();
+  }
+
+  routes(family: Family, signal?: AbortSignal): Promise<readonly Route[]> {
+    return this.#inner.routes(family, signal);
+  }
+
+  routeTo(address: string, signal?: AbortSignal): Promise<RouteLookup | undefined> {
+    return this.#inner.routeTo(address, signal);
+  }
+
+  apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]> {
+    return this.#inner.apply(changes, signal);
+  }
+
+  close(): void {
+    this.#inner.close();
+  }
+
+  async #open(): Promise<SharedStream> {
+    const events = await this.#inner.subscribe();
+    return new SharedStream(events, {
+      mostWaiting: this.#mostWaiting,
+      onEvents: (batch) => {
+        if (this.#dump !== undefined && batch.some(concernsHost)) this.#dump.outdated = true;
+      },
+      onEnd: () => {
+        this.#stream = undefined;
+        // Nobody hears of changes from now on.
+        this.#dump = undefined;
+        this.#dumpStop.abort(new KernelError('CLOSED', 'nobody waits for this dump any more'));
+        this.#dumpStop = new AbortController();
+      },
+    });
+  }
+
+  async #host(signal: AbortSignal | undefined): HostDump['entries'] {
+    signal?.throwIfAborted();
+    // Without a stream nothing would say that a dump is outdated.
+    if (this.#stream === undefined) return await this.#dumpHost(signal);
+    const nowMs = this.#clock.monotonic();
+    if (this.#dump === undefined || this.#dump.outdated || nowMs - this.#dump.startedMs >= maxAgeMs) {
+      const entries = this.#dumpHost(this.#dumpStop.signal);
+      const dump: HostDump = { startedMs: nowMs, entries, outdated: false };
+      entries.catch(() => {
+        dump.outdated = true;
+      });
+      this.#dump = dump;
+    }
+    return await unlessAborted(this.#dump.entries, signal);
+  }
+
+  async #dumpHost(signal: AbortSignal | undefined): HostDump['entries'] {
+    const links = await this.#inner.links(signal);
+    return { links, addresses: await this.#inner.addresses(signal) };
+  }
+}
+
+function concernsHost({ type }: KernelEvent): boolean {
+  return type !== 'route-added' && type !== 'route-removed';
+}
+
+interface StreamOptions {
+  readonly mostWaiting: number;
+  /** Told of each batch before any subscriber is. */
+  readonly onEvents: (batch: readonly KernelEvent[]) => void;
+  /** Called once: when the stream failed, or the last subscriber left. */
+  readonly onEnd: () => void;
+}
+
+/** One stream of events for several subscribers. It is read while one of them waits. */
+class SharedStream {
+  readonly #events: KernelEvents;
+  readonly #options: StreamOptions;
+  readonly #subscribers = new Set<Subscription>();
+  #reading: Promise<void> | undefined;
+  #stopReading = new AbortController();
+  /** The drains under way and asked for, one after the other. */
+  #draining: Promise<void> = Promise.resolve();
+  #drains = 0;
+  #failure: unknown;
+  #ended = false;
+
+  constructor(events: KernelEvents, options: StreamOptions) {
+    this.#events = events;
+    this.#options = options;
+  }
+
+  join(): KernelEvents {
+    const subscriber = new Subscription(this, this.#options.mostWaiting);
+    this.#subscribers.add(subscriber);
+    return subscriber;
+  }
+
+  leave(subscriber: Subscription): void {
+    this.#subscribers.delete(subscriber);
+    if (this.#subscribers.size === 0) this.#end();
+  }
+
+  throwIfFailed(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** Resolves when there may be something new for somebody, or the stream failed. Never rejects. */
+  more(): Promise<void> {
+    if (this.#drains > 0) return this.#draining;
+    this.#reading ??= this.#read(this.#stopReading.signal).finally(() => {
+      this.#reading = undefined;
+    });
+    return this.#reading;
+  }
+
+  /** Resolves when each subscriber has all that had happened before this call. Never rejects. */
+  drain(): Promise<void> {
+    this.#drains += 1;
+    this.#draining = this.#draining
+      .then(() => this.#drainOnce())
+      .finally(() => {
+        this.#drains -= 1;
+      });
+    return this.#draining;
+  }
+
+  async #read(signal: AbortSignal): Promise<void> {
+    try {
+      this.#tell(await this.#events.next(signal));
+    } catch (error) {
+      if (!signal.aborted) this.#fail(error);
+    }
+  }
+
+  async #drainOnce(): Promise<void> {
+    this.#stopReading.abort();
+    await this.#reading;
+    this.#stopReading = new AbortController();
+    try {
+      this.#tell(await this.#events.drain());
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #tell(batch: readonly KernelEvent[]): void {
+    this.#options.onEvents(batch);
+    for (const subscriber of this.#subscribers) subscriber.take(batch);
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= error;
+    this.#end();
+  }
+
+  #end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#events.close();
+    this.#options.onEnd();
+  }
+}
+
+class Subscription implements KernelEvents {
+  readonly #stream: SharedStream;
+  readonly #mostWaiting: number;
+  #waiting: KernelEvent[] = [];
+  #closed = false;
+
+  constructor(stream: SharedStream, mostWaiting: number) {
+    this.#stream = stream;
+    this.#mostWaiting = mostWaiting;
+  }
+
+  take(batch: readonly KernelEvent[]): void {
+    const isLost = batch[0]?.type === 'overflow' || this.#waiting.length + batch.length > this.#mostWaiting;
+    if (isLost) this.#waiting = [{ type: 'overflow' }];
+    else this.#waiting.push(...batch);
+  }
+
+  async next(signal: AbortSignal): Promise<readonly KernelEvent[]> {
+    for (;;) {
+      signal.throwIfAborted();
+      const events = this.#told();
+      if (events.length > 0) return events;
+      await unlessAborted(this.#stream.more(), signal);
+    }
+  }
+
+  async drain(signal?: AbortSignal): Promise<readonly KernelEvent[]> {
+    signal?.throwIfAborted();
+    this.#throwIfUnusable();
+    await unlessAborted(this.#stream.drain(), signal);
+    return this.#told();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#stream.leave(this);
+  }
+
+  /** What waits; an overflow alone. */
+  #told(): readonly KernelEvent[] {
+    this.#throwIfUnusable();
+    return this.#waiting.splice(0, this.#waiting[0]?.type === 'overflow' ? 1 : this.#waiting.length);
+  }
+
+  #throwIfUnusable(): void {
+    if (this.#closed) throw new KernelError('CLOSED', 'the event stream is closed');
+    this.#stream.throwIfFailed();
+  }
+}
