@@ -1,6 +1,7 @@
 import type { Link } from '../kernel/kernel.ts';
+import type { Activity } from '../runtime/activity.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
-import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
+import { firstOf, Wake } from '../runtime/wake.ts';
 import { ArpError } from './arp.ts';
 import {
   conflictRemedy,
@@ -13,6 +14,7 @@ import {
 } from './station.ts';
 
 export interface AddressGuardOptions extends StationOptions {
+  readonly activity?: Activity;
   readonly trouble: TroubleLog;
   /** What the operator should know although this host does its work. */
   readonly notices: TroubleLog;
@@ -35,13 +37,18 @@ const quietRechecks = 2;
 const spacingMs = 100;
 /** A link that is down is tried again so often. */
 const retryMs = 1_000;
+/** While no packet comes: how often the loop comes round all the same, so that the watchdog sees it alive. */
+const idleMs = 60_000;
+const loop = 'address-guard';
+/** Longer than any answer of the kernel is waited for, and than any other wait here. */
+const stuckMs = 120_000;
 
 /**
  * Finds out by ARP whether another host on the link uses this host's IPv4 address, and defends it (RFC 5227) once this host has a
  * lease with it. Unlike etcd the link tells so when the other host, or this one, has no connection to etcd: two hosts with
  * one address take each other's connections down. The kernel of a host answers probes for its addresses, and no proxy does.
  *
- * Packets that name the address wake this up, and nothing else does: hosts send such packets only when two of them have it.
+ * Only packets that name the address give it something to do: hosts send such packets only when two of them have it.
  */
 export class AddressGuard {
   readonly #options: AddressGuardOptions;
@@ -112,10 +119,15 @@ export class AddressGuard {
 
   /** Works until `signal` aborts; rejects only with its reason. */
   async run(signal: AbortSignal): Promise<never> {
-    for (let first = true; ; first = false) {
-      signal.throwIfAborted();
-      const target = this.#target;
-      await firstOf<void>(signal, (inner) => [this.#moved.wait(inner), this.#guard(target, first, inner)]);
+    try {
+      for (let first = true; ; first = false) {
+        signal.throwIfAborted();
+        this.#round();
+        const target = this.#target;
+        await firstOf<void>(signal, (inner) => [this.#moved.wait(inner), this.#guard(target, first, inner)]);
+      }
+    } finally {
+      this.#options.activity?.end(loop);
     }
   }
 
@@ -138,7 +150,14 @@ export class AddressGuard {
       this.#over(unknown);
     }
     this.#noteLooked();
-    await untilAborted(signal);
+    for (;;) {
+      this.#round();
+      await clock.sleep(idleMs, signal);
+    }
+  }
+
+  #round(): void {
+    this.#options.activity?.round(loop, idleMs + stuckMs);
   }
 
   async #guardOver(
@@ -166,10 +185,10 @@ export class AddressGuard {
     const { clock } = this.#options;
     const leftMs = () => station.probedMs + recheckMs - clock.monotonic();
     for (let quiet = 0; ; ) {
-      const heard = await station.listen(
-        this.#rival === undefined ? undefined : Math.max(leftMs(), 0),
-        signal,
-      );
+      this.#round();
+      const waitMs = this.#rival === undefined ? idleMs : Math.max(leftMs(), 0);
+      const heard = await station.listen(waitMs, signal);
+      if (heard.length === 0 && this.#rival === undefined) continue;
       let mac = await station.claimant(heard, signal);
       // Who asks for the address may have it itself, or only look for a free one. Two who have it do not ask one another for ever.
       const isDue = mac === undefined && leftMs() <= 0;

@@ -68,15 +68,15 @@ export class Station {
     return undefined;
   }
 
-  /** What comes within `ms`, or whenever it comes. */
-  async listen(ms: number | undefined, signal: AbortSignal): Promise<readonly ArpPacket[]> {
+  /** What comes within `ms`. */
+  async listen(ms: number, signal: AbortSignal): Promise<readonly ArpPacket[]> {
     const { clock } = this.#options;
     // Not the winner's value: packets that come while the end of the time is being handled count, too.
     let heard: readonly ArpPacket[] = [];
     const hear = async (inner: AbortSignal) => {
       heard = await this.#socket.next(inner);
     };
-    await firstOf(signal, (inner) => [hear(inner), ...(ms === undefined ? [] : [clock.sleep(ms, inner)])]);
+    await firstOf(signal, (inner) => [hear(inner), clock.sleep(ms, inner)]);
     return heard;
   }
 

@@ -16,6 +16,10 @@ import { State } from './state.ts';
 const statusIntervalMs = 5_000;
 /** Troubles that take turns make no more lines than this allows. */
 const statusPauseMs = 250;
+const statusLoop = 'status-line';
+/** Nothing is waited for there but time. */
+const stuckMs = 60_000;
+
 /**
  * One host's daemon, from the first look at etcd to the signal that ends it. Constructing does nothing; `run` works.
  *
@@ -70,7 +74,7 @@ export class Daemon {
     const grants = new Grants(registry, random, hostIdentity);
     for (;;) {
       this.#enter('waiting for etcd and the network configuration');
-      const config = await waitForConfig({ ...this.#parts, etcdPrefix }, signal);
+      const config = await waitForConfig({ ...this.#parts, activity: this.#activity, etcdPrefix }, signal);
       const membership = new Membership({
         parts: this.#parts,
         options: this.#options,
@@ -107,6 +111,7 @@ export class Daemon {
     const { clock, trouble, notices } = this.#parts;
     for (const log of [trouble, notices]) log.onChange = () => this.#changed.wake();
     for (;;) {
+      this.#activity.round(statusLoop, statusIntervalMs + stuckMs);
       await this.#changed.waitAtMost(clock, statusIntervalMs, signal);
       this.state.logFaults();
       this.#sayStatus();

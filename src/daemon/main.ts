@@ -127,7 +127,7 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
   await requireCapabilities(kernel);
   const trouble = new TroubleLog(systemClock, log);
   const notices = new TroubleLog(systemClock, log);
-  const options = await lockFiles(given, { trouble, notices }, signal);
+  const { options, locks } = await lockFiles(given, notices);
   const calls = new EtcdCalls();
   const { members, security, oldStore, addresses } = etcdMembers(options, log, notices, (call) =>
     calls.add(call),
@@ -156,8 +156,13 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
     notices,
   };
   const daemon = new Daemon(parts, options);
+  const { activity } = daemon.state;
   // They end with the signal and not before.
-  for (const running of [security.run(daemon.state.activity, signal), registry.run(systemClock, signal)])
+  for (const running of [
+    security.run(activity, signal),
+    registry.run(systemClock, signal, activity),
+    ...locks.map((lock) => lock.keep({ clock: systemClock, trouble, activity }, signal)),
+  ])
     running.catch((error: unknown) => {
       if (!signal.aborted) throw error;
     });
@@ -178,13 +183,8 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
  */
 async function lockFiles(
   options: Options,
-  { trouble, notices }: { readonly trouble: TroubleLog; readonly notices: TroubleLog },
-  signal: AbortSignal,
-): Promise<Options> {
-  const keep = (lock: FileLock) =>
-    void lock.keep(systemClock, trouble, signal).catch((error: unknown) => {
-      if (!signal.aborted) throw error;
-    });
+  notices: TroubleLog,
+): Promise<{ readonly options: Options; readonly locks: readonly FileLock[] }> {
   const { dockerOptsFile, ...others } = options;
   const { subnetFile } = options;
   const subnetLock = new FileLock(subnetFile);
@@ -195,20 +195,16 @@ async function lockFiles(
       'Stop that one first (systemctl stop flanneld), or, for a second network, give this one files of its own: --subnet-file=PATH --docker-opts-file=PATH';
     throw new CannotRunError('ALREADY_RUNNING', text, { remedy });
   }
-  keep(subnetLock);
-  if (dockerOptsFile === undefined) return options;
+  if (dockerOptsFile === undefined) return { options, locks: [subnetLock] };
   const dockerLock = new FileLock(dockerOptsFile);
   const other = await dockerLock.take();
-  if (other === undefined) {
-    keep(dockerLock);
-    return options;
-  }
+  if (other === undefined) return { options, locks: [subnetLock, dockerLock] };
   notices.report(
     'docker-opts-shared',
     `another daemon (${holderText(other)}) writes ${dockerOptsFile}: this one does not. ` +
       'Give it a file of its own, --docker-opts-file=PATH, or none, --docker-opts-file=',
   );
-  return others;
+  return { options: others, locks: [subnetLock] };
 }
 
 interface Served {
@@ -226,6 +222,7 @@ async function serveHealth(
   if (options.healthz === undefined) return;
   const server = new HealthServer({
     ...options.healthz,
+    activity: daemon.state.activity,
     clock: systemClock,
     log,
     notices,
@@ -238,8 +235,9 @@ async function serveHealth(
 async function serveStatus({ options, daemon, log, notices }: Served, signal: AbortSignal): Promise<void> {
   const { statusSocket: path } = options;
   if (path === undefined) return;
+  const { activity } = daemon.state;
   const snapshot = () => daemon.state.snapshot();
-  await new StatusServer({ path, clock: systemClock, log, notices, snapshot }).run(signal);
+  await new StatusServer({ path, activity, clock: systemClock, log, notices, snapshot }).run(signal);
 }
 
 /** The client library is loaded when metrics are asked for: whoever has no Prometheus does not pay for it. */

@@ -21,7 +21,7 @@ import { EnvFiles } from './env-files.ts';
 import { BridgeNotice, Forwarding, reportBridgeFilter } from './host-checks.ts';
 import type { HostInterface } from './interface/choose-interface.ts';
 import { InterfaceWatch } from './interface/interface-watch.ts';
-import { waitForInterface, waitForPool } from './interface/wait.ts';
+import { interfaceLoop, waitForInterface, waitForPool } from './interface/wait.ts';
 import type { DaemonOptions } from './options/flags.ts';
 import type { DaemonParts } from './parts.ts';
 import { Routing } from './routing.ts';
@@ -43,6 +43,8 @@ export interface MembershipOptions {
 const firewallPatienceMs = 10_000;
 /** How often etcd is asked which address this host's lease names. */
 const policy: BackoffPolicy = { initialMs: 200, maxMs: 10_000 };
+/** Longer than any call to etcd, however many members are silent. */
+const stuckMs = 600_000;
 
 /**
  * This host's part in a network whose configuration is known: an address, a lease, the files, routes and rules. Everything
@@ -145,17 +147,16 @@ export class Membership implements Member {
    * changed before there was a lease.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { onPhase } = this.#options;
+    const { parts, activity, onPhase } = this.#options;
     onPhase('waiting for an address on the interface');
     const leased = (inner: AbortSignal) => this.#leasedAddresses(inner);
     const host = await waitForInterface({ ...this.#wantedInterface, leased }, signal);
     this.#logChoice(host);
     onPhase('waiting for a subnet');
     const changed = new Wake();
-    const guard = new AddressGuard(this.#options.parts, host);
+    const guard = new AddressGuard({ ...parts, activity }, host);
     const interfaces = new InterfaceWatch({
       ...this.#wantedInterface,
-      activity: this.#options.activity,
       host,
       onChange: (next) => {
         guard.follow(next);
@@ -164,7 +165,7 @@ export class Membership implements Member {
       onLook: (links, addresses) => {
         guard.look(links);
         this.#bridge.look(links, addresses);
-        this.#options.parts.etcdAddresses.keepFrom(addresses.map(({ address }) => address));
+        parts.etcdAddresses.keepFrom(addresses.map(({ address }) => address));
       },
     });
     await firstOf<void>(signal, (inner) => [
@@ -180,10 +181,10 @@ export class Membership implements Member {
     changed: Wake,
     signal: AbortSignal,
   ): Promise<void> {
-    const { parts, options, config } = this.#options;
+    const { parts, options, activity, config } = this.#options;
     const { host } = interfaces;
     const hint = await this.#files.hint(signal);
-    const wait = { ...parts, config, host, hint, subnetsPrefix: subnetsPrefix(options.etcdPrefix) };
+    const wait = { ...parts, activity, config, host, hint, subnetsPrefix: subnetsPrefix(options.etcdPrefix) };
     const manager = this.#manage(host, guard, hint);
     await firstOf<unknown>(signal, (inner) => [
       waitForPool(wait, inner).then(() => manager.acquire(inner)),
@@ -201,26 +202,28 @@ export class Membership implements Member {
 
   /** The addresses that this host's lease names, if it is known for its own without them. Waits for etcd. */
   async #leasedAddresses(signal: AbortSignal): Promise<PerFamily<string>> {
-    const { parts, options, grants } = this.#options;
+    const { parts, options, activity, grants } = this.#options;
     const { clock, random, registry, trouble } = parts;
     const prefix = subnetsPrefix(options.etcdPrefix);
     const hint = await this.#files.hint(signal);
     const onFailure = (error: unknown) =>
       trouble.report('lease', `waiting: the leases cannot be read: ${explanationOf(error)}`, { error });
-    const { kvs } = await retryForever({ clock, random, policy, onFailure }, signal, (inner) =>
-      listRange(registry, prefix, inner),
-    );
+    const { kvs } = await retryForever({ clock, random, policy, onFailure }, signal, (inner) => {
+      // While etcd is away this waits within one look at the interface.
+      activity.round(interfaceLoop.loop, stuckMs);
+      return listRange(registry, prefix, inner);
+    });
     trouble.clear('lease', 'the leases could be read');
     return leasedAddresses({ grants, hint, subnetsPrefix: prefix }, kvs);
   }
 
   get #wantedInterface() {
-    const { parts, options, config } = this.#options;
+    const { parts, options, activity, config } = this.#options;
     const { kernel, clock, log, trouble } = parts;
     const { ifaces, ifaceRegexes, ifaceCanReach, publicIP, publicIPv6 } = options;
     const families = familiesOf(config);
     const wish = { ifaces, ifaceRegexes, ifaceCanReach, publicIP, publicIPv6, families };
-    return { kernel, clock, log, trouble, ...wish };
+    return { activity, kernel, clock, log, trouble, ...wish };
   }
 
   #logChoice({ name, addresses, mtu }: HostInterface): void {

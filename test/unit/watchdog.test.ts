@@ -1,19 +1,28 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { rootCertificates } from 'node:tls';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { prefix, SimCluster, type SimHost, type SimParts } from '../../sim/cluster.ts';
+import { SimEtcd } from '../../sim/etcd.ts';
 import { SimFiles } from '../../sim/files.ts';
 import { SimLog } from '../../sim/log.ts';
 import { SimNotifier } from '../../sim/notifier.ts';
+import type { Arp } from '../../src/arp/arp.ts';
 import { watchLoops } from '../../src/daemon/daemon.ts';
+import { FileLock } from '../../src/daemon/host/file-lock.ts';
 import type { DaemonParts } from '../../src/daemon/parts.ts';
+import { HealthServer } from '../../src/daemon/report/health.ts';
+import { StatusServer } from '../../src/daemon/report/status-server.ts';
 import type { Kernel } from '../../src/kernel/kernel.ts';
 import { Activity } from '../../src/runtime/activity.ts';
 import type { Clock, Commands, Files } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { untilAborted } from '../../src/runtime/wake.ts';
 import { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
-import type { Registry } from '../../src/subnet/registry/registry.ts';
+import { prefixEnd, type Registry, RegistryError } from '../../src/subnet/registry/registry.ts';
+import { rotate } from '../../src/subnet/registry/rotation.ts';
 
 const minuteMs = 60_000;
 /** Renewed every three minutes. */
@@ -124,6 +133,87 @@ describe('the watchdog', () => {
     expect(trouble.current).toEqual([expect.stringContaining('etcd-credentials hangs')]);
   });
 
+  /** A loop beside the daemon, on a clock of its own: its sleeps can be made endless. */
+  type Start = (on: Clock, folder: string, signal: AbortSignal) => Promise<unknown>;
+  const more = () => ({ activity, log: log.of('h0'), notices: new TroubleLog(clock, log.of('h0')) });
+  const unused = () => {
+    throw new Error('nobody asks');
+  };
+  const lock: Start = async (on, folder, signal) => {
+    const file = new FileLock(join(folder, 'subnet.env'));
+    expect(await file.take()).toBeUndefined();
+    return file.keep({ ...more(), clock: on, trouble }, signal);
+  };
+  const health: Start = (on, _, signal) =>
+    new HealthServer({ ...more(), ip: '127.0.0.1', port: 0, clock: on, readiness: unused }).run(signal);
+  const status: Start = (on, folder, signal) =>
+    new StatusServer({ ...more(), path: join(folder, 'status'), clock: on, snapshot: unused }).run(signal);
+
+  it.each<[string, string, Start]>([
+    ['the loop that keeps the lock', 'lock /', lock],
+    ['the server for probes', 'health-port', health],
+    ['the server of the status socket', 'status-socket', status],
+  ])('is not fed while %s hangs', async (_, loop, run) => {
+    const folder = mkdtempSync(join(tmpdir(), 'watchdog-'));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
+    let isStalled = false;
+    const own: Clock = {
+      now: () => clock.now(),
+      monotonic: () => clock.monotonic(),
+      sleep: (ms, signal) =>
+        isStalled ? untilAborted(signal ?? controller.signal) : clock.sleep(ms, signal),
+    };
+    start(minuteMs);
+    const running = run(own, folder, controller.signal).catch(() => {});
+    // Sockets and files are real: the loop sleeps again once they have answered.
+    const asleep = (timers: number) => expect.poll(() => clock.pending, { interval: 1 }).toBe(timers);
+    await asleep(2);
+    for (let i = 0; i < 60; i++) {
+      await clock.advance(10_000);
+      await asleep(2);
+    }
+    expect([pings(notifier), trouble.current]).toEqual([20, []]);
+    isStalled = true;
+    await clock.advance(10_000);
+    await asleep(1);
+    await clock.advance(10 * minuteMs);
+    expect(pings(notifier)).toBeLessThan(30);
+    expect(trouble.current).toEqual([expect.stringMatching(`${loop}.* hangs`)]);
+    controller.abort(new Error('stopped'));
+    await running;
+    expect(activity.stuck).toEqual([]);
+  });
+
+  it('is not fed while the loop hangs that looks after the members of etcd', async () => {
+    const etcd = new SimEtcd({ clock });
+    onTestFinished(() => etcd.close());
+    let isGone = false;
+    const members = etcd.connect('h0').map((member) =>
+      over<Registry>(member, {
+        range: (request, signal) =>
+          isGone ? untilAborted(signal ?? controller.signal) : member.range(request, signal),
+      }),
+    );
+    const leasesPrefix = `${prefix}/subnets/`;
+    const registry = rotate(members, { leasesPrefix, clock });
+    start(minuteMs);
+    const follow = async () => {
+      const leases = { key: leasesPrefix, rangeEnd: prefixEnd(leasesPrefix) };
+      for await (const _ of registry.watch(leases, controller.signal));
+    };
+    const running = Promise.allSettled([follow(), registry.run(clock, controller.signal, activity)]);
+    await clock.advance(20 * minuteMs);
+    expect([pings(notifier), trouble.current]).toEqual([40, []]);
+    isGone = true;
+    await clock.advance(20 * minuteMs);
+    expect(pings(notifier)).toBeLessThan(70);
+    expect(trouble.current).toEqual([expect.stringContaining('etcd-members hangs')]);
+    controller.abort(new Error('stopped'));
+    await running;
+    registry.close();
+    expect(activity.stuck).toEqual([]);
+  });
+
   it('is nobody where no service manager asks; what is stuck is said all the same', async () => {
     start();
     activity.round('lease', 1_000);
@@ -146,7 +236,8 @@ describe('a daemon under a watchdog', () => {
     cluster = undefined;
   });
 
-  let hangs: 'kernel' | 'links' | 'registry' | 'config' | 'commands' | 'files' | 'settings' | undefined;
+  type Hanging = 'kernel' | 'links' | 'registry' | 'config' | 'commands' | 'files' | 'settings' | 'arp';
+  let hangs: Hanging | undefined;
   const hang = (what: typeof hangs) => {
     hangs = what;
   };
@@ -155,7 +246,7 @@ describe('a daemon under a watchdog', () => {
 
   /** Under a watchdog, and with calls that never end once one of them is to {@link hang}. */
   function watched(parts: SimParts): DaemonParts {
-    const { kernel, registry, notifier, commands, files } = parts;
+    const { kernel, registry, notifier, commands, files, arp } = parts;
     notifier.watchdogMs = minuteMs;
     const unlessHanging =
       <A extends unknown[], T>(what: typeof hangs, call: (...args: A) => Promise<T>, signalAt: number) =>
@@ -190,8 +281,21 @@ describe('a daemon under a watchdog', () => {
           ? new Promise((resolve) => stalled.push(() => resolve(undefined)))
           : files.readText(path),
     };
+    const silent: Arp = {
+      open: (linkIndex, address) => {
+        const socket = arp.open(linkIndex, address);
+        const next: typeof socket.next = async (signal) => {
+          const packets = await socket.next(signal).catch(() => []);
+          if (hangs === 'arp') await new Promise<void>((resolve) => stalled.push(resolve));
+          signal.throwIfAborted();
+          return packets;
+        };
+        return over(socket, { next });
+      },
+    };
     return {
       ...parts,
+      arp: silent,
       kernel: over(kernel, hanging),
       registry: over(registry, deaf),
       commands: inStateD,
@@ -208,6 +312,17 @@ describe('a daemon under a watchdog', () => {
     peer.start();
     await cluster.clock.until('full mesh', () => cluster?.meshed === true, minuteMs);
     return { cluster, host };
+  }
+
+  /** Within eleven minutes it is not fed any more, and the daemon says which loop hangs. */
+  async function expectStuck(world: SimCluster, host: SimHost, loop: RegExp): Promise<void> {
+    await world.clock.advance(11 * minuteMs);
+    const before = pings(host.notifier);
+    await world.clock.advance(10 * minuteMs);
+    expect(pings(host.notifier)).toBe(before);
+    expect(host.readiness.ready).toBe(false);
+    expect(host.readiness.reasons.join()).toMatch(/loops? of the daemon: .*hangs?\. Restart the daemon/);
+    expect(host.readiness.reasons.join()).toMatch(loop);
   }
 
   it('feeds it for hours, with nothing to do, and with etcd away for half of the time', async () => {
@@ -249,18 +364,53 @@ describe('a daemon under a watchdog', () => {
     ['files', 'the files', /subnet\.env/],
     ['settings', 'forwarding on', /forwarding/],
     ['config', 'an eye on the configuration', /config-watch/],
+    ['arp', 'the address for this host alone', /address-guard/],
   ])('stops when %s never answer the loop that keeps %s', async (what, _, loop) => {
     const { cluster: world, host } = await startHost();
     hang(what);
     // Somebody edits it.
     if (what === 'config') world.etcd.put(`${prefix}/config`, '{}');
-    await world.clock.advance(11 * minuteMs);
-    const before = pings(host.notifier);
-    await world.clock.advance(10 * minuteMs);
-    expect(pings(host.notifier)).toBe(before);
-    expect(host.readiness.ready).toBe(false);
-    expect(host.readiness.reasons.join()).toMatch(/loops? of the daemon: .*hangs?\. Restart the daemon/);
-    expect(host.readiness.reasons.join()).toMatch(loop);
+    await expectStuck(world, host, loop);
+  });
+
+  it.each<[Hanging, string, RegExp]>([
+    ['config', 'the configuration', /: config hangs/],
+    ['links', 'an interface', /: interface hangs/],
+  ])('stops when %s never answer the boot, which waits for %s', async (what, _, loop) => {
+    const { cluster: world, host } = await startHost();
+    await host.stop();
+    hang(what);
+    host.start(shortLease, watched);
+    await expectStuck(world, host, loop);
+  });
+
+  it('stops when links never answer the boot, which waits until no network of the host lies in the pool', async () => {
+    const { cluster: world, host } = await startHost();
+    await host.stop();
+    host.kernel.createLink('lan');
+    host.kernel.addAddress('lan', '172.20.77.5/24');
+    host.start(shortLease, watched);
+    await world.clock.advance(minuteMs);
+    expect(host.readiness.reasons.join()).toContain('172.20.77.0/24 of lan');
+    hang('links');
+    await expectStuck(world, host, /: interface and pool hang/);
+  });
+
+  it('feeds it for an hour while the boot cannot find out which of its addresses was leased', async () => {
+    const { cluster: world, host } = await startHost();
+    await host.stop();
+    host.kernel.addAddress('eth0', '10.211.55.250/16');
+    host.start(shortLease, (parts) => {
+      const { registry, ...others } = watched(parts);
+      const range: Registry['range'] = (request, signal) => {
+        if (request.key === `${prefix}/config`) return registry.range(request, signal);
+        throw new RegistryError('UNAVAILABLE', registry.endpoint, 'no answer');
+      };
+      return { ...others, registry: over(registry, { range }) };
+    });
+    await world.clock.advance(60 * minuteMs);
+    expect(pings(host.notifier)).toBe(120);
+    expect(host.readiness.reasons).toEqual([expect.stringContaining('the leases cannot be read')]);
   });
 
   it('stops when etcd never answers the loop that keeps the lease', async () => {

@@ -1,12 +1,22 @@
 import { closeSync, constants, fstatSync, openSync, readdirSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { lockFile, lockHolder } from '../../native/record-lock.ts';
+import type { Activity } from '../../runtime/activity.ts';
 import type { Clock } from '../../runtime/effects.ts';
 import { codeOf } from '../../runtime/errors.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 import { makeFolders } from './files.ts';
 
 const checkIntervalMs = 2_000;
+/** A disk, or a network share, that does not answer for so long will not do so any more. */
+const stuckMs = 120_000;
+
+/** What keeping a lock takes. */
+export interface LockKeeping {
+  readonly clock: Clock;
+  readonly trouble: TroubleLog;
+  readonly activity: Activity;
+}
 
 /** A process that has a file for itself. */
 export interface Holder {
@@ -39,17 +49,22 @@ export class FileLock {
   }
 
   /** Takes the lock again when somebody removed its file, until `signal` aborts; then rejects with its reason. */
-  async keep(clock: Clock, trouble: TroubleLog, signal: AbortSignal): Promise<never> {
+  async keep({ clock, trouble, activity }: LockKeeping, signal: AbortSignal): Promise<never> {
     const what = `lock ${this.#file}`;
-    for (;;) {
-      await clock.sleep(checkIntervalMs, signal);
-      const holder = this.#isInPlace() ? undefined : this.#take();
-      if (holder === undefined) {
-        trouble.clear(what, `no other daemon uses ${this.#file} any more`);
-      } else {
-        const text = `another daemon (${holderText(holder)}) uses ${this.#file}, too: stop one of the two`;
-        trouble.report(what, text);
+    try {
+      for (;;) {
+        activity.round(what, checkIntervalMs + stuckMs);
+        await clock.sleep(checkIntervalMs, signal);
+        const holder = this.#isInPlace() ? undefined : this.#take();
+        if (holder === undefined) {
+          trouble.clear(what, `no other daemon uses ${this.#file} any more`);
+        } else {
+          const text = `another daemon (${holderText(holder)}) uses ${this.#file}, too: stop one of the two`;
+          trouble.report(what, text);
+        }
       }
+    } finally {
+      activity.end(what);
     }
   }
 

@@ -7,7 +7,7 @@ import type { TroubleLog } from '../../runtime/trouble.ts';
 import { familiesText } from '../../subnet/lease/own-lease.ts';
 import { chooseBeside, chooseInterface, type HostInterface, holdsAll } from './choose-interface.ts';
 import { type HostNetwork, readHostNetwork, type WantedInterface } from './host-network.ts';
-import { followHost } from './wait.ts';
+import { followHost, interfaceLoop } from './wait.ts';
 
 export interface InterfaceWatchOptions extends WantedInterface {
   readonly kernel: Kernel;
@@ -63,12 +63,8 @@ export class InterfaceWatch {
     const { activity, kernel, clock, trouble } = this.#options;
     const matters = (event: KernelEvent) => this.#matters(event);
     const look = (inner: AbortSignal) => this.#look(inner);
-    const options = { kernel, clock, trouble, spacingMs, matters, look, ...(activity && { activity }) };
-    try {
-      return await followHost<never>(options, signal);
-    } finally {
-      activity?.end('interface');
-    }
+    const options = { ...interfaceLoop, activity, kernel, clock, trouble, spacingMs, matters, look };
+    return await followHost<never>(options, signal);
   }
 
   /** Routes come and go by the thousand; they matter to a choice alone. */

@@ -16,8 +16,10 @@ export interface FollowHostOptions<T> {
   readonly kernel: Kernel;
   readonly clock: Clock;
   readonly trouble: TroubleLog;
-  /** Told of each round of the loop. */
-  readonly activity?: Activity;
+  readonly activity?: Activity | undefined;
+  /** What the loop is reported as, and how long a round of it may take. */
+  readonly loop: string;
+  readonly stuckMs: number;
   /** Looking takes dumps, and events come in bursts: at least so long from one look to the next. */
   readonly spacingMs: number;
   /** Whether to look again because of this event. */
@@ -30,9 +32,12 @@ export type Look<T> = { readonly done: T } | { readonly againMs?: number };
 
 /** Looked again this often even when the kernel says nothing. */
 const lookAgainMs = 10_000;
-const loop = 'interface';
 /** Longer than any answer of the kernel is waited for. */
 const stuckMs = 120_000;
+/** Also longer than any call to etcd, however many members are silent. */
+const stuckWithEtcdMs = 600_000;
+/** How the loop is reported that looks for the interface, and then follows it. */
+export const interfaceLoop = { loop: 'interface', stuckMs };
 
 /**
  * Looks at the kernel's links, addresses and routes at once, after events that matter, and now and then. A kernel that
@@ -40,21 +45,25 @@ const stuckMs = 120_000;
  */
 export async function followHost<T>(options: FollowHostOptions<T>, signal: AbortSignal): Promise<T> {
   const { activity, kernel, clock, trouble } = options;
-  for (;;) {
-    activity?.round(loop, stuckMs);
-    try {
-      const events = await kernel.subscribe();
+  try {
+    for (;;) {
+      activity?.round(options.loop, options.stuckMs);
       try {
-        return await follow(options, events, signal);
-      } finally {
-        events.close();
+        const events = await kernel.subscribe();
+        try {
+          return await follow(options, events, signal);
+        } finally {
+          events.close();
+        }
+      } catch (error) {
+        signal.throwIfAborted();
+        const text = `the interfaces of this host cannot be read: ${messageOf(error)}`;
+        trouble.report('interfaces', text, { error });
       }
-    } catch (error) {
-      signal.throwIfAborted();
-      const text = `the interfaces of this host cannot be read: ${messageOf(error)}`;
-      trouble.report('interfaces', text, { error });
+      await clock.sleep(lookAgainMs, signal);
     }
-    await clock.sleep(lookAgainMs, signal);
+  } finally {
+    activity?.end(options.loop);
   }
 }
 
@@ -68,7 +77,7 @@ async function follow<T>(
     while (!(await events.next(inner)).some((event) => options.matters(event)));
   };
   for (;;) {
-    activity?.round(loop, stuckMs);
+    activity?.round(options.loop, options.stuckMs);
     const result = await options.look(signal);
     trouble.clear('interfaces', 'the interfaces of this host can be read again');
     if ('done' in result) return result.done;
@@ -79,6 +88,7 @@ async function follow<T>(
 }
 
 export interface WaitForInterfaceOptions extends WantedInterface {
+  readonly activity?: Activity;
   readonly kernel: Kernel;
   readonly clock: Clock;
   readonly log: Logger;
@@ -97,7 +107,7 @@ export async function waitForInterface(
   options: WaitForInterfaceOptions,
   signal: AbortSignal,
 ): Promise<HostInterface> {
-  const { kernel, clock, log, trouble } = options;
+  const { activity, kernel, clock, log, trouble } = options;
   let leased: PerFamily<string> | undefined;
   const look = async (inner: AbortSignal): Promise<Look<HostInterface>> => {
     const network = await readHostNetwork(kernel, options, inner);
@@ -115,10 +125,16 @@ export async function waitForInterface(
     trouble.clear('interface', `interface ${choice.chosen.name} can be used`);
     return { done: choice.chosen };
   };
-  return await followHost(
-    { kernel, clock, trouble, spacingMs: interfaceSpacingMs, matters: () => true, look },
-    signal,
-  );
+  const following = {
+    activity,
+    kernel,
+    clock,
+    trouble,
+    spacingMs: interfaceSpacingMs,
+    matters: () => true,
+    look,
+  };
+  return await followHost({ ...following, ...interfaceLoop }, signal);
 }
 
 /** Whether the interface has, or will have in a moment, more addresses to choose from than those chosen. */
@@ -145,6 +161,7 @@ function isChecked({ tentative, dadFailed }: LinkAddress): boolean {
 }
 
 export interface WaitForPoolOptions {
+  readonly activity?: Activity;
   readonly kernel: Kernel;
   readonly clock: Clock;
   readonly registry: Registry;
@@ -163,7 +180,7 @@ const poolSpacingMs = 250;
  * may go, and the configuration be corrected; whoever follows that one ends the wait. Rejects only with `signal.reason`.
  */
 export async function waitForPool(options: WaitForPoolOptions, signal: AbortSignal): Promise<void> {
-  const { kernel, clock, trouble, config, host, hint } = options;
+  const { activity, kernel, clock, trouble, config, host, hint } = options;
   const look = async (inner: AbortSignal): Promise<Look<void>> => {
     const facts = {
       links: await kernel.links(inner),
@@ -185,7 +202,11 @@ export async function waitForPool(options: WaitForPoolOptions, signal: AbortSign
     trouble.report('pool', `waiting: ${problems}. ${overlaps[0]?.remedy ?? ''}`);
     return {};
   };
-  await followHost({ kernel, clock, trouble, spacingMs: poolSpacingMs, matters, look }, signal);
+  const loop = { loop: 'pool', stuckMs: stuckWithEtcdMs };
+  await followHost(
+    { activity, ...loop, kernel, clock, trouble, spacingMs: poolSpacingMs, matters, look },
+    signal,
+  );
 }
 
 function matters({ type }: { readonly type: string }): boolean {

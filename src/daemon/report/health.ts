@@ -1,11 +1,11 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import type { Activity } from '../../runtime/activity.ts';
 import type { Clock, Logger } from '../../runtime/effects.ts';
 import { codeOf, messageOf } from '../../runtime/errors.ts';
 import { oneLine } from '../../runtime/texts.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
-import { untilAborted } from '../../runtime/wake.ts';
-import { closeServer, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
+import { checkIntervalMs, closeServer, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
 
 /** Whether the daemon does its work; the reasons why not, one line each. */
 export interface Readiness {
@@ -21,6 +21,7 @@ export interface HealthServerOptions {
   readonly ip: string;
   /** 0: any free port; the log line `health-listening` says which. */
   readonly port: number;
+  readonly activity?: Activity;
   readonly clock: Clock;
   readonly log: Logger;
   /** Told of a port that cannot be had. */
@@ -51,16 +52,15 @@ export class HealthServer {
    * remedy, and tried again for ever. Never rejects.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, notices, ip, port } = this.#options;
+    const { activity, clock, notices, ip, port } = this.#options;
     const text = `health checks at ${ip} port ${port}`;
-    await keepServing({ clock, notices, what: 'health-port', text, whyNot }, signal, (onListening) =>
-      this.#serve(onListening, signal),
-    );
+    const served = { activity, clock, notices, what: 'health-port', text, whyNot };
+    await keepServing(served, signal, (onServing) => this.#serve(onServing, signal));
   }
 
   /** Rejects when the port cannot be had; resolves when it was served until the signal. */
-  async #serve(onListening: () => void, signal: AbortSignal): Promise<void> {
-    const { ip, port, log } = this.#options;
+  async #serve(onServing: () => void, signal: AbortSignal): Promise<void> {
+    const { clock, ip, port, log } = this.#options;
     const server = limitedServer(log, (request, response) => this.#answer(request, response));
     try {
       const address = await listen(server, ip, port);
@@ -68,11 +68,13 @@ export class HealthServer {
         { event: 'health-listening', ip: address.address, port: address.port },
         'Health checks are served',
       );
-      onListening();
       server.on('error', (error) =>
         log.warn({ event: 'health-error', error }, `Health server: ${messageOf(error)}`),
       );
-      await untilAborted(signal).catch(() => {});
+      while (server.listening && !signal.aborted) {
+        onServing();
+        await clock.sleep(checkIntervalMs, signal).catch(() => {});
+      }
     } finally {
       await closeServer(server);
     }

@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Activity } from '../../runtime/activity.ts';
 import type { Clock, Logger } from '../../runtime/effects.ts';
 import { messageOf } from '../../runtime/errors.ts';
 import { type BackoffPolicy, backoffCeilingMs } from '../../runtime/retry.ts';
@@ -8,6 +9,10 @@ import type { TroubleLog } from '../../runtime/trouble.ts';
 // What the two servers have in common: the one for probes, and the one for `flanneld-ts status`.
 
 const listenBackoff: BackoffPolicy = { initialMs: 1_000, maxMs: 30_000 };
+/** How often each server looks whether its address is still its own. */
+export const checkIntervalMs = 10_000;
+/** Longer than all of its waits. */
+const stuckMs = 120_000;
 /** What is asked here is one small request. Whoever needs longer, sends more or opens more connections asks for something else. */
 const requestTimeoutMs = 5_000;
 const longestHeadersBytes = 8_192;
@@ -60,10 +65,11 @@ function failed(error: unknown): Body {
 }
 
 export interface Served {
+  readonly activity?: Activity | undefined;
   readonly clock: Clock;
   /** Told when the address cannot be had: the host does its work all the same. */
   readonly notices: TroubleLog;
-  /** A stable name of what is served, for the notices. */
+  /** A stable name of what is served, for the notices and the watchdog. */
   readonly what: string;
   /** The same for people, with the address: `health checks at 127.0.0.1 port 8471`. */
   readonly text: string;
@@ -72,22 +78,28 @@ export interface Served {
 }
 
 /**
- * Serves until `signal` aborts, then resolves. `serve` calls `onListening` once the address is had, resolves at the end, and rejects
- * when it cannot be had: that is a notice, and it is tried again for ever. Never rejects.
+ * Serves until `signal` aborts, then resolves. `serve` calls `onServing` as soon as it listens and every {@link checkIntervalMs} from
+ * then on. It resolves at the end, and rejects when it cannot listen: that is a notice, and it is tried again. Never rejects.
  */
 export async function keepServing(
-  { clock, notices, what, text, whyNot = messageOf }: Served,
+  { activity, clock, notices, what, text, whyNot = messageOf }: Served,
   signal: AbortSignal,
-  serve: (onListening: () => void) => Promise<void>,
+  serve: (onServing: () => void) => Promise<void>,
 ): Promise<void> {
+  const onServing = () => {
+    activity?.round(what, stuckMs);
+    notices.clear(what, `${text} can be served now`);
+  };
   for (let attempt = 0; !signal.aborted; attempt++) {
+    activity?.round(what, stuckMs);
     try {
-      await serve(() => notices.clear(what, `${text} can be served now`));
+      await serve(onServing);
     } catch (error) {
       notices.report(what, `${text} cannot be served: ${whyNot(error)}`, { error });
       await clock.sleep(backoffCeilingMs(listenBackoff, attempt), signal).catch(() => {});
     }
   }
+  activity?.end(what);
 }
 
 /** Resolves with every socket closed. */

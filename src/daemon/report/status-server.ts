@@ -5,6 +5,7 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import type { PeerStatus, StatusView } from '../../cli/status-view.ts';
 import { parseSubnet } from '../../ip/ip.ts';
+import type { Activity } from '../../runtime/activity.ts';
 import type { Clock, Logger } from '../../runtime/effects.ts';
 import { codeOf, FlannelError, messageOf, systemReason } from '../../runtime/errors.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
@@ -12,10 +13,11 @@ import { Wake } from '../../runtime/wake.ts';
 import { makeFolders, nodeFiles } from '../host/files.ts';
 import { VERSION } from '../options/command-line.ts';
 import type { Snapshot } from '../state.ts';
-import { closeServer, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
+import { checkIntervalMs, closeServer, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
 
 export interface StatusServerOptions {
   readonly path: string;
+  readonly activity?: Activity;
   readonly clock: Clock;
   readonly log: Logger;
   /** Told of a socket that cannot be had. */
@@ -23,8 +25,6 @@ export interface StatusServerOptions {
   readonly snapshot: () => Snapshot;
 }
 
-/** Beside what the system tells. */
-const checkIntervalMs = 10_000;
 /** What struct sockaddr_un holds; a longer path may be cut off in silence. */
 const longestPathBytes = 107;
 
@@ -52,33 +52,32 @@ export class StatusServer {
    * again for ever. Never rejects.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, notices, path } = this.#options;
+    const { activity, clock, notices, path } = this.#options;
     const text = `flanneld-ts status at ${path}`;
-    await keepServing({ clock, notices, what: 'status-socket', text, whyNot }, signal, (onListening) =>
-      this.#serve(onListening, signal),
-    );
+    const served = { activity, clock, notices, what: 'status-socket', text, whyNot };
+    await keepServing(served, signal, (onServing) => this.#serve(onServing, signal));
   }
 
-  async #serve(onListening: () => void, signal: AbortSignal): Promise<void> {
+  async #serve(onServing: () => void, signal: AbortSignal): Promise<void> {
     const { log, path } = this.#options;
     await makeRoom(path);
     const server = limitedServer(log, (request, response) => this.#answer(request, response));
     try {
       await listen(server, path);
-      onListening();
       server.on('error', (error) =>
         log.warn({ event: 'status-error', error }, `Status server: ${messageOf(error)}`),
       );
-      await this.#untilGone(signal);
+      await this.#untilGone(onServing, signal);
     } finally {
       await closeServer(server);
     }
   }
 
   /** Resolves when nothing lies at the path any more, or `signal` aborts: whoever empties the folder must not take the socket for good. */
-  async #untilGone(signal: AbortSignal): Promise<void> {
+  async #untilGone(onServing: () => void, signal: AbortSignal): Promise<void> {
     const { clock, log, path } = this.#options;
     while (!signal.aborted) {
+      onServing();
       const changed = new Wake();
       const stop = nodeFiles.watch(path, () => changed.wake());
       try {

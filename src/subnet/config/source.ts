@@ -1,3 +1,4 @@
+import type { Activity } from '../../runtime/activity.ts';
 import type { Clock, Logger } from '../../runtime/effects.ts';
 import { explanationOf } from '../../runtime/errors.ts';
 import { excerpt } from '../../runtime/texts.ts';
@@ -13,6 +14,7 @@ export interface ConfigSourceOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly trouble: TroubleLog;
+  readonly activity?: Activity;
   /** As given by the user. */
   readonly etcdPrefix: string;
 }
@@ -23,17 +25,29 @@ type Reporting = Pick<ConfigSourceOptions, 'registry' | 'trouble'>;
 const retryMs = 1_000;
 /** How often it is looked what there is instead of it. */
 const describeEveryMs = 60_000;
+const loop = 'config';
+/** Longer than any call to etcd, however many members are silent. */
+const stuckMs = 600_000;
 
-/** Waits, for ever, until etcd holds a valid network configuration. Rejects only with `signal.reason`. */
+/** Waits until etcd holds a valid network configuration. Rejects only with `signal.reason`. */
 export async function waitForConfig(
   options: ConfigSourceOptions,
   signal: AbortSignal,
 ): Promise<NetworkConfig> {
-  const { registry, clock, trouble, log } = options;
+  try {
+    return await askForConfig(options, signal);
+  } finally {
+    options.activity?.end(loop);
+  }
+}
+
+async function askForConfig(options: ConfigSourceOptions, signal: AbortSignal): Promise<NetworkConfig> {
+  const { activity, registry, clock, trouble, log } = options;
   const key = configKey(options.etcdPrefix);
   let missing: string | undefined;
   let describedAtMs = Number.NEGATIVE_INFINITY;
   for (;;) {
+    activity?.round(loop, stuckMs);
     try {
       const { kvs } = await registry.range({ key }, signal);
       trouble.clear('etcd', 'etcd answers', { endpoint: registry.endpoint });

@@ -1,3 +1,4 @@
+import type { Activity } from '../../runtime/activity.ts';
 import type { Clock } from '../../runtime/effects.ts';
 import {
   type RangeRequest,
@@ -31,9 +32,9 @@ export interface RotationOptions {
 export interface Rotation extends Registry {
   /**
    * Asks each minute whether members that were left serve by now, and whether those still do that a watch is open at. Works until
-   * `signal` aborts, then rejects with its reason.
+   * `signal` aborts, then rejects with its reason. Reports each round to `activity`.
    */
-  run(clock: Clock, signal: AbortSignal): Promise<never>;
+  run(clock: Clock, signal: AbortSignal, activity?: Activity): Promise<never>;
 }
 
 /** Failures of the way to a member, or of this member alone: another one may do better. */
@@ -50,6 +51,9 @@ const ofMember: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([
 const askAgainMs = 60_000;
 /** How often while it is not certain which cluster is the right one. */
 const askSoonMs = 5_000;
+const loop = 'etcd-members';
+/** Longer than all calls of a round together take: each ends within seconds, but there may be many silent members. */
+const stuckMs = 600_000;
 
 /**
  * Several members of one cluster as one {@link Registry}. Calls stick to one member and move on when it fails, or answers that
@@ -163,13 +167,18 @@ class Members implements Rotation {
     }
   }
 
-  async run(clock: Clock, signal: AbortSignal): Promise<never> {
-    for (;;) {
-      await clock.sleep(askSoonMs, signal);
-      if (this.#vetting?.provisional !== true) await clock.sleep(askAgainMs - askSoonMs, signal);
-      await this.#vetting?.reconsider(signal);
-      await this.#vetting?.askUnfit(signal);
-      for (const member of new Set(this.#streams.values())) await this.#checkStreams(member, signal);
+  async run(clock: Clock, signal: AbortSignal, activity?: Activity): Promise<never> {
+    try {
+      for (;;) {
+        activity?.round(loop, askAgainMs + stuckMs);
+        await clock.sleep(askSoonMs, signal);
+        if (this.#vetting?.provisional !== true) await clock.sleep(askAgainMs - askSoonMs, signal);
+        await this.#vetting?.reconsider(signal);
+        await this.#vetting?.askUnfit(signal);
+        for (const member of new Set(this.#streams.values())) await this.#checkStreams(member, signal);
+      }
+    } finally {
+      activity?.end(loop);
     }
   }
 
