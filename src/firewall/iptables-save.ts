@@ -24,7 +24,7 @@ export type SavedTable = ReadonlyMap<string, SavedChain>;
 /** A tool said something that cannot be understood: nothing is changed on such a basis. */
 export class UnreadableError extends FlannelError {
   constructor(message: string, remedy?: string) {
-    super('FIREWALL_UNREADABLE', message, remedy === undefined ? {} : { remedy });
+    super('FIREWALL_UNREADABLE', message, { remedy });
   }
 }
 

@@ -53,7 +53,7 @@ export async function runTool(
   const said = oneLine(result.stderr) || oneLine(result.stdout);
   const message = `${program} failed with exit code ${result.exitCode}: ${excerpt(said, 200)}`;
   const remedy = remedies.find(([pattern]) => pattern.test(said))?.[1];
-  throw new FirewallError('FIREWALL_REFUSED', message, remedy === undefined ? {} : { remedy });
+  throw new FirewallError('FIREWALL_REFUSED', message, { remedy });
 }
 
 /** Whether the tool is not there at all. */

@@ -1,7 +1,7 @@
 /** Options of {@link FlannelError}. */
 export interface FlannelErrorOptions {
   /** What the user can do about it, one sentence. */
-  readonly remedy?: string;
+  readonly remedy?: string | undefined;
   readonly cause?: unknown;
 }
 

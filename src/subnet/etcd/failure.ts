@@ -63,7 +63,10 @@ const staleToken = /invalid auth token|revision (in header|of auth store) is old
 export function registryError(failure: CallFailure): RegistryError {
   const { endpoint, write, sent, error } = failure;
   if (error instanceof RegistryError) return error;
-  if (error instanceof CredentialsError) return notAsked(endpoint, error);
+  if (error instanceof CredentialsError) {
+    const message = `etcd at ${endpoint} cannot be asked: ${error.message}`;
+    return new RegistryError('CREDENTIALS', endpoint, message, { cause: error, remedy: error.remedy });
+  }
   const { code, details } = statusOf(error);
   const { verdict, refused, noAnswer = false } = judge(code, details, failure);
   const lostAnswer = code === resourceExhausted && !details.startsWith('etcdserver');
@@ -72,14 +75,8 @@ export function registryError(failure: CallFailure): RegistryError {
     cause: error,
     noAnswer,
     outcomeUnknown: write && sent && !refused && (inconclusive.includes(code) || lostAnswer || unheardOf),
-    ...(verdict.remedy === undefined ? {} : { remedy: verdict.remedy }),
+    remedy: verdict.remedy,
   });
-}
-
-function notAsked(endpoint: string, error: CredentialsError): RegistryError {
-  const remedy = error.remedy === undefined ? {} : { remedy: error.remedy };
-  const message = `etcd at ${endpoint} cannot be asked: ${error.message}`;
-  return new RegistryError('CREDENTIALS', endpoint, message, { cause: error, ...remedy });
 }
 
 /** Whether a call failed for its token alone: it had no effect, and may do better with a new one. */
@@ -104,8 +101,7 @@ export function watchCanceled(context: CallContext, reason: string, compactRevis
   // Judged by its text alone: an expired token and a missing permission have the same shape here.
   const text = reason === '' ? 'the server ended it without a reason' : reason;
   const { verdict } = judge(undefined, text, context);
-  const options = verdict.remedy === undefined ? {} : { remedy: verdict.remedy };
-  return new RegistryError(verdict.kind, endpoint, message(verdict.reason), options);
+  return new RegistryError(verdict.kind, endpoint, message(verdict.reason), { remedy: verdict.remedy });
 }
 
 /** gRPC status and details of what a call failed with; whatever else was thrown counts as status UNKNOWN. */

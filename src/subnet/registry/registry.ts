@@ -186,16 +186,13 @@ export class RegistryError extends FlannelError {
     message: string,
     options: {
       cause?: unknown;
-      remedy?: string;
+      remedy?: string | undefined;
       outcomeUnknown?: boolean;
       noAnswer?: boolean;
       compactRevision?: number;
     } = {},
   ) {
-    super(`ETCD_${kind}`, message, {
-      cause: options.cause,
-      ...(options.remedy === undefined ? {} : { remedy: options.remedy }),
-    });
+    super(`ETCD_${kind}`, message, options);
     this.kind = kind;
     this.endpoint = endpoint;
     this.outcomeUnknown = options.outcomeUnknown ?? false;

@@ -293,6 +293,6 @@ function failedAll(
     kind,
     inOrder.map((failure) => failure.endpoint).join(','),
     `no etcd endpoint can be used: ${reasons.join('; ')}`,
-    { cause: first, ...(remedy === undefined ? {} : { remedy }) },
+    { cause: first, remedy },
   );
 }
