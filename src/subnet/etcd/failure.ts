@@ -1,3 +1,4 @@
+import { status } from '@grpc/grpc-js';
 import { RegistryError } from '../registry/registry.ts';
 import {
   type CallContext,
@@ -19,29 +20,29 @@ export interface CallFailure extends CallContext {
   readonly error: unknown;
 }
 
-// gRPC status codes (https://grpc.github.io/grpc/core/md_doc_statuscodes.html).
-const cancelled = 1;
-const unknownStatus = 2;
-const invalidArgument = 3;
-const deadlineExceeded = 4;
-const notFound = 5;
-const permissionDenied = 7;
-const resourceExhausted = 8;
-const failedPrecondition = 9;
-const outOfRange = 11;
-const unimplemented = 12;
-const internal = 13;
-const unavailable = 14;
-const dataLoss = 15;
-const unauthenticated = 16;
-
 /** Statuses that leave open whether a request that was sent took effect. All others are the server's answer. */
-const inconclusive: readonly number[] = [cancelled, unknownStatus, deadlineExceeded, internal, unavailable];
+const inconclusive: readonly status[] = [
+  status.CANCELLED,
+  status.UNKNOWN,
+  status.DEADLINE_EXCEEDED,
+  status.INTERNAL,
+  status.UNAVAILABLE,
+];
 
 /** Statuses by which a request is refused before anything is done about it, whoever says so. */
-const refusals: readonly number[] = [invalidArgument, permissionDenied, unauthenticated, unimplemented];
+const refusals: readonly status[] = [
+  status.INVALID_ARGUMENT,
+  status.PERMISSION_DENIED,
+  status.UNAUTHENTICATED,
+  status.UNIMPLEMENTED,
+];
 /** Statuses by which etcd finds fault with the request itself, in whatever words. */
-const ofRequest: readonly number[] = [invalidArgument, notFound, permissionDenied, outOfRange];
+const ofRequest: readonly status[] = [
+  status.INVALID_ARGUMENT,
+  status.NOT_FOUND,
+  status.PERMISSION_DENIED,
+  status.OUT_OF_RANGE,
+];
 
 const addressGone = /the address \S+ of this host is gone/;
 const hungUp = 'the connection was closed before any request was sent';
@@ -49,7 +50,7 @@ const wrongPort = 'Check the address and port, and whether it needs https://.';
 
 /** Fits a failure by its gRPC status and by a pattern in its details: by both where both are given. */
 interface Rule {
-  readonly codes?: readonly number[];
+  readonly codes?: readonly status[];
   readonly pattern?: RegExp;
   /** Etcd refused before it did anything, although the status alone would leave that open. */
   readonly refused?: true;
@@ -69,7 +70,7 @@ export function registryError(failure: CallFailure): RegistryError {
   }
   const { code, details } = statusOf(error);
   const { verdict, refused, noAnswer = false } = judge(code, details, failure);
-  const lostAnswer = code === resourceExhausted && !details.startsWith('etcdserver');
+  const lostAnswer = code === status.RESOURCE_EXHAUSTED && !details.startsWith('etcdserver');
   const unheardOf = verdict.kind === 'UNEXPECTED' && !refusals.includes(code);
   return new RegistryError(verdict.kind, endpoint, `etcd at ${endpoint}: ${verdict.reason}`, {
     cause: error,
@@ -105,49 +106,49 @@ export function watchCanceled(context: CallContext, reason: string, compactRevis
 }
 
 /** gRPC status and details of what a call failed with; whatever else was thrown counts as status UNKNOWN. */
-function statusOf(error: unknown): { readonly code: number; readonly details: string } {
-  if (!(error instanceof Error)) return { code: unknownStatus, details: String(error) };
+function statusOf(error: unknown): { readonly code: status; readonly details: string } {
+  if (!(error instanceof Error)) return { code: status.UNKNOWN, details: String(error) };
   if ('code' in error && typeof error.code === 'number' && 'details' in error)
     return { code: error.code, details: String(error.details) };
-  return { code: unknownStatus, details: error.message };
+  return { code: status.UNKNOWN, details: error.message };
 }
 
 /** What etcd itself says (its package rpctypes); versions differ in some of the statuses. */
 const answers: readonly Rule[] = [
   {
-    codes: [notFound],
+    codes: [status.NOT_FOUND],
     pattern: /requested lease not found/,
     verdict: { kind: 'LEASE_NOT_FOUND', reason: 'the etcd lease does not exist any more' },
   },
   {
-    codes: [outOfRange],
+    codes: [status.OUT_OF_RANGE],
     pattern: /has been compacted/,
     verdict: { kind: 'COMPACTED', reason: 'the revision asked for is compacted' },
   },
   {
-    codes: [failedPrecondition],
+    codes: [status.FAILED_PRECONDITION],
     pattern: /lease already exists/,
     verdict: (details) => ({ kind: 'PROTOCOL', reason: details }),
   },
   {
-    codes: [permissionDenied],
+    codes: [status.PERMISSION_DENIED],
     pattern: /permission denied/,
     verdict: (_, context) => notPermitted(context),
   },
   {
-    codes: [invalidArgument, unauthenticated],
+    codes: [status.INVALID_ARGUMENT, status.UNAUTHENTICATED],
     pattern: /authentication failed/,
     verdict: (details, { names }) => refusedUser(details, names),
   },
   {
-    codes: [unknownStatus, invalidArgument, unauthenticated],
+    codes: [status.UNKNOWN, status.INVALID_ARGUMENT, status.UNAUTHENTICATED],
     pattern: staleToken,
     refused: true,
     verdict: (details, { names }) =>
       names.username === undefined ? noUser(details) : refusedToken(details, names),
   },
   {
-    codes: [resourceExhausted],
+    codes: [status.RESOURCE_EXHAUSTED],
     pattern: /space exceeded/,
     verdict: {
       kind: 'EXHAUSTED',
@@ -156,13 +157,13 @@ const answers: readonly Rule[] = [
     },
   },
   {
-    codes: [resourceExhausted],
+    codes: [status.RESOURCE_EXHAUSTED],
     pattern: /too many requests/,
     verdict: { kind: 'EXHAUSTED', reason: 'this member is overloaded (too many requests)' },
   },
   {
     // 9 in etcd 3.4, 14 since.
-    codes: [failedPrecondition, unavailable],
+    codes: [status.FAILED_PRECONDITION, status.UNAVAILABLE],
     pattern: /not supported for learner/,
     refused: true,
     verdict: {
@@ -173,7 +174,7 @@ const answers: readonly Rule[] = [
     },
   },
   {
-    codes: [dataLoss],
+    codes: [status.DATA_LOSS],
     pattern: /corrupt cluster/,
     verdict: {
       kind: 'EXHAUSTED',
@@ -182,7 +183,7 @@ const answers: readonly Rule[] = [
     },
   },
   {
-    codes: [unavailable],
+    codes: [status.UNAVAILABLE],
     pattern: /etcdserver: no leader/,
     refused: true,
     verdict: {
@@ -192,12 +193,12 @@ const answers: readonly Rule[] = [
     },
   },
   {
-    codes: [failedPrecondition],
+    codes: [status.FAILED_PRECONDITION],
     pattern: /etcdserver: not leader/,
     verdict: { kind: 'UNAVAILABLE', reason: 'this member is not the leader any more' },
   },
   {
-    codes: [unavailable],
+    codes: [status.UNAVAILABLE],
     pattern: /etcdserver: (request timed out|unhealthy cluster)/,
     verdict: (details) => ({
       kind: 'UNAVAILABLE',
@@ -206,7 +207,7 @@ const answers: readonly Rule[] = [
     }),
   },
   {
-    codes: [unavailable],
+    codes: [status.UNAVAILABLE],
     pattern: /etcdserver: (not capable|cluster version not found)/,
     verdict: (details) => ({
       kind: 'UNAVAILABLE',
@@ -214,7 +215,7 @@ const answers: readonly Rule[] = [
     }),
   },
   {
-    codes: [unavailable],
+    codes: [status.UNAVAILABLE],
     pattern: /HTTP status code (429|50[234])/,
     verdict: (details) => ({
       kind: 'UNAVAILABLE',
@@ -246,7 +247,7 @@ const connections: readonly Rule[] = [
     }),
   },
   {
-    codes: [unimplemented],
+    codes: [status.UNIMPLEMENTED],
     verdict: (details) => ({
       kind: 'NOT_ETCD',
       reason: `what answers there does not know etcd's v3 API (${details})`,
@@ -311,7 +312,7 @@ const connections: readonly Rule[] = [
     pattern: /ECONNRESET|EPIPE|Connection dropped|transport is closing/,
     verdict: { kind: 'UNAVAILABLE', reason: 'etcd closed the connection' },
   },
-  { codes: [deadlineExceeded], verdict: tooLate },
+  { codes: [status.DEADLINE_EXCEEDED], verdict: tooLate },
   // A proxy's own deadline.
   { pattern: /context deadline exceeded/, verdict: tooLate },
   {
@@ -331,7 +332,7 @@ interface Judgement {
  * By the first rule that fits: etcd's own words before what the way to it says, and what nobody knows last. Without a code the
  * words alone decide.
  */
-function judge(code: number | undefined, details: string, context: CallContext): Judgement {
+function judge(code: status | undefined, details: string, context: CallContext): Judgement {
   const answer = firstThatFits(answers, code, details, context);
   if (answer !== undefined) return answer;
   const certain = (verdict: Verdict): Judgement => ({ verdict, refused: false });
@@ -353,7 +354,7 @@ function judge(code: number | undefined, details: string, context: CallContext):
 
 function firstThatFits(
   rules: readonly Rule[],
-  code: number | undefined,
+  code: status | undefined,
   details: string,
   context: CallContext,
 ): Judgement | undefined {
