@@ -12,7 +12,8 @@ import {
   type WatchBatch,
   type WatchRequest,
 } from '../registry/registry.ts';
-import { Call, Connection, type EtcdServices } from './connection.ts';
+import { Call, type EtcdServices } from './client.ts';
+import { Connection } from './connection.ts';
 import { bytes, fromHeader, fromKeyValue, keyRange, toCompare, toRequestOp } from './convert.ts';
 import { registryError } from './failure.ts';
 import type { EtcdSecurity } from './security.ts';
