@@ -1,9 +1,10 @@
+import { subnet } from '../../sim/leases.ts';
 import { SimLog } from '../../sim/log.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import type { Blockage } from '../../src/firewall/blockages.ts';
 import { Firewall } from '../../src/firewall/firewall.ts';
 import type { FirewallSettings } from '../../src/firewall/tasks.ts';
-import { type Family, parseSubnet, type Subnet } from '../../src/ip/ip.ts';
+import type { Family } from '../../src/ip/ip.ts';
 import type { Clock, CommandResult, Commands } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 
@@ -17,12 +18,6 @@ export const N = '10.5.0.0/16';
 export const S = '10.5.7.0/24';
 export const N6 = 'fc00:5::/32';
 export const S6 = 'fc00:5:0:7::/64';
-
-export function subnet(text: string): Subnet {
-  const parsed = parseSubnet(text);
-  if (parsed === undefined) throw new Error(`no subnet: ${text}`);
-  return parsed;
-}
 
 export const ipv4 = { network: subnet(N), subnet: subnet(S) };
 /** Another daemon's. */

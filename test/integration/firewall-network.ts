@@ -1,8 +1,9 @@
 import { rmSync } from 'node:fs';
+import { subnet } from '../../sim/leases.ts';
 import { systemCommands } from '../../src/daemon/host/commands.ts';
 import { subnetAt } from '../../src/ip/ip.ts';
 import type { Commands } from '../../src/runtime/effects.ts';
-import { type FirewallWorld, subnet } from '../contract/firewall-world.ts';
+import { type FirewallWorld } from '../contract/firewall-world.ts';
 import { type IptablesVariant, iptablesFolder } from '../testbed/iptables.ts';
 import { type Host, ipBatch, makeNetwork, type Network } from '../testbed/netns.ts';
 import { RunningProcess } from '../testbed/process.ts';

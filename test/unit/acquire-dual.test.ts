@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import { poolOf, prefix, subnet, valueOf } from '../../sim/leases.ts';
 import type { PerFamily } from '../../src/ip/ip.ts';
 import type { LeaseSubnets } from '../../src/subnet/keys.ts';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf, subnet } from './lease-host.ts';
-import { prefix, valueOf } from './lease-watch-host.ts';
 
 const ip = '10.211.0.1';
 const ip6 = 'fd00::1';

@@ -1,10 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import { poolOf, prefix, subnet, valueOf } from '../../sim/leases.ts';
 import { overlaps, type PerFamily, type Subnet, subnetAt } from '../../src/ip/ip.ts';
 import type { PoolConfig } from '../../src/subnet/config/config.ts';
 import { occupiedSubnets } from '../../src/subnet/keys.ts';
-import { type LeaseHostOptions, LeaseWorld, poolOf, subnet } from './lease-host.ts';
-import { prefix, valueOf } from './lease-watch-host.ts';
 
 const members = ['m0', 'm1', 'm2'];
 

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type LeaseHost, LeaseWorld } from '../../sim/lease-world.ts';
+import { poolOf, prefix, valueOf } from '../../sim/leases.ts';
 import { prefixEnd } from '../../src/subnet/registry/registry.ts';
-import { type LeaseHost, LeaseWorld, poolOf } from './lease-host.ts';
-import { prefix, valueOf } from './lease-watch-host.ts';
 
 // Which of the keys that carry its address a host goes on with, and what it does not do to them.
 

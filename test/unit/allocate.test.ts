@@ -1,19 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { poolOf, subnet } from '../../sim/leases.ts';
 import { SeededRandom } from '../../sim/random.ts';
-import { overlaps, parseSubnet, type Subnet, subnetAt } from '../../src/ip/ip.ts';
+import { overlaps, type Subnet, subnetAt } from '../../src/ip/ip.ts';
 import type { PoolConfig } from '../../src/subnet/config/config.ts';
 import { chooseSubnet, fits, isFree, poolSize } from '../../src/subnet/lease/pool.ts';
-
-function subnet(text: string): Subnet {
-  const parsed = parseSubnet(text);
-  if (parsed === undefined) throw new Error(text);
-  return parsed;
-}
-
-function pool(network: string, min: string, max: string): PoolConfig {
-  return { network: subnet(network), subnetLength: subnet(min).length, min: subnet(min), max: subnet(max) };
-}
 
 /** The pool's subnets, one by one: the slow and plain truth. */
 function members(of: PoolConfig): Subnet[] {
@@ -79,7 +70,7 @@ describe('choosing a subnet', () => {
   });
 
   it('is not kept from a subnet by the same numbers in the other family', () => {
-    const one = pool('10.5.0.0/16', '10.5.1.0/24', '10.5.1.0/24');
+    const one = poolOf('10.5.1.0/24', '10.5.1.0/24', '10.5.0.0/16');
     expect(chooseSubnet(one, [subnet('::/96'), subnet('fc00::/7')], { next: () => 0 })?.text).toBe(
       '10.5.1.0/24',
     );
@@ -87,10 +78,10 @@ describe('choosing a subnet', () => {
   });
 
   it('reaches the first and the last subnet', () => {
-    const all = pool('10.0.0.0/8', '10.0.1.0/24', '10.255.255.0/24');
+    const all = poolOf('10.0.1.0/24', '10.255.255.0/24', '10.0.0.0/8');
     expect(chooseSubnet(all, [], { next: () => 0 })?.text).toBe('10.0.1.0/24');
     expect(chooseSubnet(all, [], { next: () => 1 - 2 ** -53 })?.text).toBe('10.255.255.0/24');
-    const wide = pool('fc00::/16', 'fc00::4/126', 'fc00:ffff:ffff:ffff:ffff:ffff:ffff:fffc/126');
+    const wide = poolOf('fc00::4/126', 'fc00:ffff:ffff:ffff:ffff:ffff:ffff:fffc/126', 'fc00::/16');
     expect(chooseSubnet(wide, [], { next: () => 0 })?.text).toBe('fc00::4/126');
     expect(chooseSubnet(wide, [], { next: () => 1 - 2 ** -53 })?.text).toBe(
       'fc00:ffff:ffff:ffff:ffff:ffff:ffff:fffc/126',
@@ -98,7 +89,7 @@ describe('choosing a subnet', () => {
   });
 
   it('spreads over a pool wider than a double, in every bit', () => {
-    const wide = pool('fc00::/16', 'fc00::/126', 'fc00:ffff:ffff:ffff:ffff:ffff:ffff:fffc/126');
+    const wide = poolOf('fc00::/126', 'fc00:ffff:ffff:ffff:ffff:ffff:ffff:fffc/126', 'fc00::/16');
     const random = new SeededRandom(1);
     const ones = Array.from({ length: 110 }, () => 0);
     for (let draw = 0; draw < 400; draw++) {
@@ -109,14 +100,14 @@ describe('choosing a subnet', () => {
   });
 
   it('finds the one free subnet of a full /8', () => {
-    const large = pool('10.0.0.0/8', '10.0.1.0/24', '10.255.255.0/24');
+    const large = poolOf('10.0.1.0/24', '10.255.255.0/24', '10.0.0.0/8');
     const taken = members(large).filter(({ text }) => text !== '10.77.3.0/24');
     expect(chooseSubnet(large, taken, new SeededRandom(5))?.text).toBe('10.77.3.0/24');
     expect(chooseSubnet(large, [...taken, subnet('10.77.3.128/25')], new SeededRandom(5))).toBeUndefined();
   });
 
   it('takes no quadratic time with 60,000 of 65,536 subnets taken', () => {
-    const large = pool('10.0.0.0/8', '10.0.0.0/24', '10.255.255.0/24');
+    const large = poolOf('10.0.0.0/24', '10.255.255.0/24', '10.0.0.0/8');
     const taken = Array.from({ length: 60_000 }, (_, index) =>
       subnetAt(4, 0x0a000000n + (((BigInt(index) * 40_503n) % 65_536n) << 8n), 24),
     );
@@ -130,7 +121,7 @@ describe('choosing a subnet', () => {
 });
 
 describe('fits', () => {
-  const some = pool('10.5.0.0/16', '10.5.2.0/24', '10.5.9.0/24');
+  const some = poolOf('10.5.2.0/24', '10.5.9.0/24', '10.5.0.0/16');
 
   it.each([
     ['10.5.2.0/24', true],

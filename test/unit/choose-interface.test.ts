@@ -1,8 +1,29 @@
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { choose, makeHost, type Wishes, wishes } from '../../sim/interface-host.ts';
+import { type SimKernel } from '../../sim/kernel.ts';
 import { chooseInterface } from '../../src/daemon/interface/choose-interface.ts';
-import { both, choose, makeHost, noNat, noInterface as none, type Row, wishes } from './interface-host.ts';
+import { loadGoRegexp } from '../../src/daemon/interface/go-regexp.ts';
+import { readHostNetwork } from '../../src/daemon/interface/host-network.ts';
+import { type Family } from '../../src/ip/ip.ts';
+import { type LinkAddress } from '../../src/kernel/kernel.ts';
 
 const chosen100 = 'eth0 10.211.55.100 1450';
+const both: readonly Family[] = [4, 6];
+
+/** A row of a table of choices from {@link makeHost}. */
+type Row = readonly [what: string, wishes: Wishes, expected: string];
+
+/** What is said when nothing of {@link makeHost} fits in an IPv4 network. */
+function none(why: string): string {
+  const exist =
+    'eth0 (10.211.55.100/24 10.211.55.200/24), eth1 (192.168.7.1/24), eth2 (no IPv4 address, down)';
+  return `no usable interface: ${why}. There are: ${exist}`;
+}
+
+/** How it begins when --public-ip is not the address that eth0 was chosen with. */
+function noNat(given: string, own: string): string {
+  return `--public-ip=${given} is not the address of eth0 (${own}), and host-gw works through no NAT`;
+}
 
 describe('with no iface, iface-regex, iface-can-reach', () => {
   it.each<Row>([
@@ -225,6 +246,281 @@ describe('host-gw needs public-ip to be the interface’s address', () => {
     );
     expect(await choose(makeHost(), { ...wanted, publicIPv6: 'fd00:7::1' })).toContain(
       '--public-ipv6=fd00:7::1 is not the address of eth0 (fd00:55::100), and host-gw works through no NAT: eth1 has it',
+    );
+  });
+});
+
+beforeAll(loadGoRegexp);
+
+describe('iface-regex', () => {
+  it.each<Row>([
+    ['unanchored, by address: the one that matches', { ifaceRegexes: ['55\\.2'] }, 'eth0 10.211.55.200 1450'],
+    ['all addresses before all names', { ifaceRegexes: ['eth0|192'] }, 'eth1 192.168.7.1 1500'],
+    ['by name', { ifaceRegexes: ['^eth[[:digit:]]\\z'] }, chosen100],
+    ['by name, the next when one does not do', { ifaceRegexes: ['(?i)ETH[12]'] }, 'eth1 192.168.7.1 1500'],
+    ['in index order', { ifaceRegexes: ['\\.'] }, chosen100],
+    ['after iface', { ifaces: ['eth1'], ifaceRegexes: ['eth0'] }, 'eth1 192.168.7.1 1500'],
+    [
+      'when iface fails',
+      { ifaces: ['eth9'], ifaceRegexes: ['eth1'] },
+      'eth1 192.168.7.1 1500; there is no interface eth9',
+    ],
+    [
+      'each in turn',
+      { ifaceRegexes: ['^ens', 'eth1'] },
+      'eth1 192.168.7.1 1500; --iface-regex=^ens matches no address and no name of an interface',
+    ],
+    [
+      'a bad one is skipped',
+      { ifaceRegexes: ['eth(?=1)', 'eth1'] },
+      'eth1 192.168.7.1 1500; --iface-regex=eth(?=1) cannot be used: invalid or unsupported Perl syntax (Go has no lookahead or lookbehind): (?=',
+    ],
+    ['empty: the default route’s interface', { ifaceRegexes: [''] }, chosen100],
+    [
+      'never loopback',
+      { ifaceRegexes: ['^lo$|^127'] },
+      none('--iface-regex=^lo$|^127 matches no address and no name of an interface'),
+    ],
+    [
+      'public-ip picks among the matches',
+      { ifaceRegexes: ['eth'], publicIP: '192.168.7.1' },
+      `eth1 192.168.7.1 1500; ${noNat('192.168.7.1', '10.211.55.100')}: eth1 has it, so give --iface=192.168.7.1, or --public-ip without any --iface`,
+    ],
+    ['IPv6 by address', { ifaceRegexes: ['::2'], families: [6] }, 'eth0 fd00:55::200 1450'],
+    [
+      'dual by address matches one of each',
+      { ifaceRegexes: ['200$'], families: both },
+      'eth0 10.211.55.200 fd00:55::200 1450',
+    ],
+    [
+      'dual by address of one family alone does not match',
+      { ifaceRegexes: ['^192\\.168', 'eth1'], families: both },
+      'eth1 192.168.7.1 fd00:7::1 1500; --iface-regex=^192\\.168 matches no address (of an address of each family on one interface) and no name of an interface',
+    ],
+  ])('%s', async (_what, wanted, expected) => {
+    expect(await choose(makeHost(), wanted)).toBe(expected);
+  });
+});
+
+it('iface-regex goes through the interfaces in index order, in whatever order the kernel tells them', () => {
+  const kernel = makeHost();
+  const host = { links: kernel.links().toReversed(), addresses: kernel.addresses(), routes: {} };
+  for (const pattern of ['\\.', '^eth']) {
+    const choice = chooseInterface(host, wishes({ ifaceRegexes: [pattern] }));
+    expect(choice).toMatchObject({ chosen: { name: 'eth0', addresses: { ipv4: '10.211.55.100' } } });
+  }
+});
+
+describe('iface-can-reach', () => {
+  it.each<Row>([
+    ['the route’s interface', { ifaceCanReach: '192.168.7.77' }, 'eth1 192.168.7.1 1500'],
+    ['by the default route', { ifaceCanReach: '203.0.113.1' }, chosen100],
+    [
+      'after iface and iface-regex',
+      { ifaces: ['eth9'], ifaceRegexes: ['eth0'], ifaceCanReach: '192.168.7.77' },
+      `${chosen100}; there is no interface eth9`,
+    ],
+    [
+      'when these fail',
+      { ifaces: ['eth9'], ifaceRegexes: ['(ens'], ifaceCanReach: '192.168.7.77' },
+      'eth1 192.168.7.1 1500; there is no interface eth9; --iface-regex=(ens cannot be used: missing closing ): (ens',
+    ],
+    [
+      'one’s own address gives lo: refused',
+      { ifaceCanReach: '10.211.55.100' },
+      none("10.211.55.100 is this host's own address, which says nothing (--iface-can-reach)"),
+    ],
+    [
+      'loopback is refused',
+      { ifaceCanReach: '127.0.0.1' },
+      none("127.0.0.1 is this host's own address, which says nothing (--iface-can-reach)"),
+    ],
+    ['no address', { ifaceCanReach: 'example.com' }, none('--iface-can-reach=example.com is no address')],
+    ['IPv6', { ifaceCanReach: 'fd00:7::77', families: [6] }, 'eth1 fd00:7::1 1500'],
+    [
+      'dual takes the other family from that interface',
+      { ifaceCanReach: '192.168.7.77', families: both },
+      'eth1 192.168.7.1 fd00:7::1 1500',
+    ],
+    ['a target of the family that is off', { ifaceCanReach: 'fd00:7::77' }, 'eth1 192.168.7.1 1500'],
+  ])('%s', async (_what, wanted, expected) => {
+    expect(await choose(makeHost(), wanted)).toBe(expected);
+  });
+
+  it('takes the route’s preferred source', async () => {
+    const kernel = makeHost();
+    const linkIndex = kernel.link('eth0').index;
+    kernel.addRoute({ dst: '172.31.0.0/16', gateway: '10.211.55.1', linkIndex, source: '10.211.55.200' });
+    expect(await choose(kernel, { ifaceCanReach: '172.31.0.9' })).toBe('eth0 10.211.55.200 1450');
+  });
+
+  it('refuses a source that is not the interface’s', async () => {
+    const kernel = makeHost();
+    const linkIndex = kernel.link('eth0').index;
+    kernel.addRoute({ dst: '172.31.0.0/16', gateway: '10.211.55.1', linkIndex, source: '192.168.7.1' });
+    expect(await choose(kernel, { ifaceCanReach: '172.31.0.9' })).toContain(
+      'packets to 172.31.0.9 (--iface-can-reach) leave eth0 by 192.168.7.1, which is not its own (give --iface)',
+    );
+  });
+
+  it('needs a route', async () => {
+    const kernel = makeHost();
+    kernel.deleteRoute({ dst: '0.0.0.0/0' });
+    expect(await choose(kernel, { ifaceCanReach: '203.0.113.1' })).toBe(
+      none('there is no route to 203.0.113.1 (--iface-can-reach)'),
+    );
+  });
+
+  it('does not take the temporary address that IPv6 leaves by', async () => {
+    const kernel = makeHost();
+    kernel.addAddress('eth1', 'fd00:7::abcd/64', { temporary: true, permanent: false });
+    const linkIndex = kernel.link('eth1').index;
+    kernel.addRoute({ dst: 'fd00:99::/64', gateway: 'fd00:7::9', linkIndex, source: 'fd00:7::abcd' });
+    const wanted = { ifaceCanReach: 'fd00:99::77', families: [6] } as const;
+    expect(await choose(kernel, wanted)).toBe('eth1 fd00:7::1 1500');
+  });
+});
+
+describe('the address of an interface', () => {
+  type Held = readonly [cidr: string, flags?: Partial<LinkAddress>];
+
+  function withAddresses(...held: readonly Held[]): SimKernel {
+    const kernel = makeHost();
+    kernel.setLinkUp('eth2', true);
+    for (const [cidr, flags] of held) kernel.addAddress('eth2', cidr, flags);
+    return kernel;
+  }
+
+  const linkLocal = { scope: 'link' } as const;
+  const leasedFlags = { permanent: false } as const;
+
+  it.each<readonly [string, readonly Held[], string]>([
+    ['IPv4: the oldest first', [['10.1.0.1/24'], ['10.2.0.1/24']], '10.1.0.1'],
+    ['IPv4: global before link-local', [['169.254.7.7/16', linkLocal], ['10.2.0.1/24']], '10.2.0.1'],
+    ['IPv4: 169.254 is link-local whatever its scope', [['169.254.7.7/16'], ['10.2.0.1/24']], '10.2.0.1'],
+    ['IPv4: link-local when there is no other', [['169.254.7.7/16', linkLocal]], '169.254.7.7'],
+    ['IPv4: permanent before dynamic', [['10.1.0.1/24', { permanent: false }], ['10.2.0.1/24']], '10.2.0.1'],
+    [
+      'IPv4: global and dynamic before link-local and permanent',
+      [['169.254.7.7/16'], ['10.1.0.1/24', { permanent: false }]],
+      '10.1.0.1',
+    ],
+    ['IPv4: a network before a host address', [['10.2.0.9/32'], ['10.1.0.1/24', leasedFlags]], '10.1.0.1'],
+    ['IPv4: a host address when there is no other', [['10.2.0.9/32']], '10.2.0.9'],
+    ['IPv4: a host address before a link-local network', [['169.254.7.7/16'], ['10.2.0.9/32']], '10.2.0.9'],
+    [
+      'IPv4: one that was added to the network of a leased one after that',
+      [['10.1.0.1/24', leasedFlags], ['10.1.0.9/24']],
+      '10.1.0.1',
+    ],
+    [
+      'IPv6: a network before a host address',
+      [['fd00:1::1/64', leasedFlags], ['fd00:2::9/128']],
+      'fd00:1::1',
+    ],
+    ['IPv6: a host address when there is no other (DHCPv6)', [['fd00:2::9/128', leasedFlags]], 'fd00:2::9'],
+    [
+      'IPv6: never one that another host has',
+      [['fd00:1::1/64'], ['fd00:2::1/64', { dadFailed: true, tentative: true }]],
+      'fd00:1::1',
+    ],
+    [
+      'IPv6: never one that only another host has',
+      [['fd00:1::1/64', { dadFailed: true, tentative: true }]],
+      'none',
+    ],
+    ['IPv6: never one that is still being checked', [['fd00:1::1/64', { tentative: true }]], 'none'],
+    [
+      'IPv4: never deprecated',
+      [
+        ['10.1.0.1/24', { deprecated: true }],
+        ['10.2.0.1/24', { permanent: false }],
+      ],
+      '10.2.0.1',
+    ],
+    ['IPv4: never only deprecated', [['10.1.0.1/24', { deprecated: true }]], 'none'],
+    ['IPv4: never loopback', [['127.1.0.1/24']], 'none'],
+    ['IPv4: never multicast', [['224.1.0.1/32']], 'none'],
+    ['IPv6: newest added first', [['fd00:1::1/64'], ['fd00:2::1/64']], 'fd00:2::1'],
+    [
+      'IPv6: permanent before dynamic',
+      [['fd00:1::1/64'], ['fd00:2::1/64', { permanent: false }]],
+      'fd00:1::1',
+    ],
+    [
+      'IPv6: never link-local beside another',
+      [
+        ['fd00:1::1/64', { permanent: false }],
+        ['fe80::1/64', linkLocal],
+      ],
+      'fd00:1::1',
+    ],
+    ['IPv6: never link-local', [['fe80::1/64', linkLocal]], 'none'],
+    [
+      'IPv6: non-temporary before temporary',
+      [
+        ['fd00:1::1/64', { permanent: false }],
+        ['fd00:1::2/64', { temporary: true, permanent: false }],
+      ],
+      'fd00:1::1',
+    ],
+    ['IPv6: never temporary', [['fd00:1::2/64', { temporary: true, permanent: false }]], 'none'],
+    [
+      'IPv6: never deprecated',
+      [
+        ['fd00:1::1/64', { permanent: false }],
+        ['fd00:2::1/64', { deprecated: true }],
+      ],
+      'fd00:1::1',
+    ],
+    ['IPv6: never multicast', [['ff05::2/128']], 'none'],
+  ])('%s', async (what, held, expected) => {
+    const families = what.startsWith('IPv6') ? ([6] as const) : ([4] as const);
+    const choice = await choose(withAddresses(...held), { ifaces: ['eth2'], families });
+    if (expected === 'none')
+      expect(choice).toContain(`interface eth2 has no usable IPv${families[0]} address`);
+    else expect(choice).toBe(`eth2 ${expected} 1500`);
+  });
+
+  it('that the lease of this host names comes before all others, while it can be used', async () => {
+    const kernel = withAddresses(['10.1.0.1/24'], ['10.2.0.9/32', leasedFlags]);
+    const connection = kernel.open();
+    const wanted = wishes({ ifaces: ['eth2'] });
+    const host = await readHostNetwork(connection, wanted, new AbortController().signal);
+    const chosen = (leased: string, addresses = host.addresses) =>
+      chooseInterface({ ...host, addresses, leased: { ipv4: leased } }, wanted);
+    expect(chosen('10.2.0.9')).toMatchObject({ chosen: { addresses: { ipv4: '10.2.0.9' } } });
+    expect(chosen('10.2.0.8')).toMatchObject({ chosen: { addresses: { ipv4: '10.1.0.1' } } });
+    const deprecated = host.addresses.map((held) => ({ ...held, deprecated: held.address === '10.2.0.9' }));
+    expect(chosen('10.2.0.9', deprecated)).toMatchObject({ chosen: { addresses: { ipv4: '10.1.0.1' } } });
+  });
+
+  it.each([
+    [{ dadFailed: true, tentative: true }, 'in use by another host: duplicate address detection failed'],
+    [{ tentative: true }, 'still being checked for duplicates'],
+  ])(
+    'that the kernel does not use is not taken when it is asked for by itself, either: %j',
+    async (flags, why) => {
+      const kernel = withAddresses(['fd00:1::1/64', flags]);
+      const publicIPv6 = 'fd00:1::1';
+      for (const wanted of [{ ifaces: ['fd00:1::1'] }, { publicIPv6 }, { ifaces: ['eth2'], publicIPv6 }])
+        expect(await choose(kernel, { ...wanted, families: [6] })).toContain(`fd00:1::1 of eth2 is ${why}`);
+      expect(await choose(kernel, { ifaces: ['eth2'], families: [6] })).toContain(
+        `interface eth2 has no usable IPv6 address (fd00:1::1 is ${why})`,
+      );
+    },
+  );
+
+  it('that is asked for by itself may be temporary or deprecated, but not link-local', async () => {
+    const kernel = withAddresses(
+      ['fd00:1::2/64', { temporary: true }],
+      ['10.1.0.1/24', { deprecated: true }],
+      ['fe80::1/64', linkLocal],
+    );
+    expect(await choose(kernel, { ifaces: ['10.1.0.1'] })).toBe('eth2 10.1.0.1 1500');
+    expect(await choose(kernel, { ifaces: ['fd00:1::2'], families: [6] })).toBe('eth2 fd00:1::2 1500');
+    expect(await choose(kernel, { ifaces: ['fe80::1'], families: [6] })).toContain(
+      'fe80::1 is link-local, so it does not say which host it is: take a global address',
     );
   });
 });

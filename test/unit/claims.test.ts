@@ -1,10 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { dualLease, lease, subnet } from '../../sim/leases.ts';
+import { inFamily } from '../../sim/route-hosts.ts';
 import { DesiredRoutes } from '../../src/backend/hostgw/desired.ts';
 import { overlaps, parseSubnet, subnetAt } from '../../src/ip/ip.ts';
 import type { Lease } from '../../src/subnet/lease/lease.ts';
-import { inFamily } from './family-texts.ts';
-import { dualLease, lease, subnet } from './reconciler-host.ts';
 
 const self = { subnet: subnet('172.20.100.0/24'), address: '10.211.55.100' };
 

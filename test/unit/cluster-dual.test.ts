@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
-import type { PerFamily, Subnet } from '../../src/ip/ip.ts';
+import { SeededRandom } from '../../sim/random.ts';
+import type { Family, PerFamily, Subnet } from '../../src/ip/ip.ts';
 import type { KernelEvents } from '../../src/kernel/kernel.ts';
 
 const ipv4 = { Network: '172.20.0.0/16', SubnetMin: '172.20.10.0', SubnetMax: '172.20.254.0' };
@@ -35,8 +36,8 @@ async function start(host: SimHost | undefined, kind: Kind): Promise<void> {
   await cluster.clock.until('ready', () => host?.notifier.isReady === true, 60_000);
 }
 
-/** Each host has one route to each other host in each family that both have. */
-async function expectMesh(): Promise<void> {
+/** Each host has one route to each other host in each family that both have; `left`: and may have some of one turned off. */
+async function expectMesh(left = false): Promise<void> {
   const running = cluster.hosts.filter((host) => host.running);
   const subnets = new Map<SimHost, PerFamily<Subnet>>();
   for (const host of running) subnets.set(host, await host.subnets());
@@ -48,8 +49,24 @@ async function expectMesh(): Promise<void> {
         return dst === undefined ? [] : [`${dst} via ${address(peer)}`];
       });
     expect(self.routes(4)).toEqual(to('ipv4', ({ address }) => address).toSorted());
-    expect(self.routes(6)).toEqual(to('ipv6', ({ addressIPv6 }) => addressIPv6).toSorted());
+    if (!left || subnets.get(self)?.ipv6)
+      expect(self.routes(6)).toEqual(to('ipv6', ({ addressIPv6 }) => addressIPv6).toSorted());
     expect(self.readiness.reasons).toEqual([]);
+  }
+}
+
+/** Follows what the hosts' kernels tell from now on. */
+async function follow(hosts: readonly SimHost[]): Promise<void> {
+  for (const host of hosts) events.push(await host.kernel.open().subscribe());
+}
+
+/** No route of these families went since then. */
+async function expectNoneRemoved(...families: readonly Family[]): Promise<void> {
+  for (const each of events) {
+    const removed = (await each.drain()).filter(
+      (event) => event.type === 'route-removed' && families.includes(event.route.family),
+    );
+    expect(removed).toEqual([]);
   }
 }
 
@@ -70,7 +87,7 @@ describe('daemons of IPv4 alone, of IPv6 alone and of both', () => {
     await cluster.clock.advance(10_000);
     await expectMesh();
     const before = await Promise.all(cluster.hosts.map((host) => host.subnet()));
-    for (const host of cluster.hosts) events.push(await host.kernel.open().subscribe());
+    await follow(cluster.hosts);
     for (const host of cluster.hosts) {
       await host.stop();
       await start(host, 'both');
@@ -80,13 +97,36 @@ describe('daemons of IPv4 alone, of IPv6 alone and of both', () => {
     const after = await Promise.all(cluster.hosts.map((host) => host.subnets()));
     expect(after.map((subnets) => subnets.ipv4)).toEqual(before);
     expect(new Set(after.map((subnets) => subnets.ipv6?.text)).size).toBe(3);
-    for (const each of events) {
-      const removed = (await each.drain()).flatMap((event) =>
-        event.type === 'route-removed' && event.route.family === 4 ? [event.route.dst] : [],
-      );
-      expect(removed).toEqual([]);
-    }
+    await expectNoneRemoved(4);
   });
+
+  it.each([11, 12, 13, 14, 15, 16, 17, 18])(
+    'keep their IPv4 subnets, and every IPv4 route, however IPv6 is turned on and off (seed %i)',
+    async (seed) => {
+      make(5, seed);
+      const { clock, etcd, hosts } = cluster;
+      const random = new SeededRandom(seed);
+      const pick = <T>(items: readonly T[]) => items[Math.floor(random.next() * items.length)] as T;
+      for (const host of hosts.slice(1)) await start(host, pick(Object.keys(configs) as Kind[]));
+      await start(hosts[0], 'both');
+      await clock.advance(10_000);
+      await expectMesh();
+      const before = await Promise.all(hosts.map((host) => host.subnet()));
+      await follow(hosts);
+      for (let turn = 0; turn < 10; turn++) {
+        const host = pick(hosts.filter((_, index) => before[index] !== undefined));
+        await host.stop();
+        etcd.put(`${prefix}/config`, JSON.stringify(configs[pick<Kind>(['IPv4 alone', 'both'])]));
+        host.start();
+        await clock.advance(pick([0, 3, 50, 5_000]));
+      }
+      await clock.advance(30_000);
+      await expectMesh(true);
+      expect(await Promise.all(hosts.map((host) => host.subnet()))).toEqual(before);
+      expect(etcd.leaseIds).toHaveLength(5);
+      await expectNoneRemoved(4);
+    },
+  );
 
   it('keep their IPv4 subnets when IPv6 is turned off again', async () => {
     make(3, 3);
@@ -110,15 +150,12 @@ describe('daemons of IPv4 alone, of IPv6 alone and of both', () => {
     const [mover, ...others] = cluster.hosts;
     if (mover === undefined) throw new Error('no host');
     const before = await mover.subnets();
-    for (const host of others) events.push(await host.kernel.open().subscribe());
+    await follow(others);
     mover.kernel.addAddress('eth0', 'fd00:55::99/64');
     mover.kernel.removeAddress('eth0', `${mover.addressIPv6}/64`);
     const route = `${before.ipv6?.text} via fd00:55::99`;
     await cluster.clock.until('moved', () => others.every((host) => host.routes(6).includes(route)), 60_000);
     expect(await mover.subnets()).toEqual(before);
-    for (const each of events) {
-      const removed = (await each.drain()).filter((event) => event.type === 'route-removed');
-      expect(removed).toEqual([]);
-    }
+    await expectNoneRemoved(4, 6);
   });
 });

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
+import { LensRegistry } from '../../sim/lens-registry.ts';
 import { SimLog } from '../../sim/log.ts';
 import { SimOldStore } from '../../sim/old-store.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
@@ -8,7 +9,6 @@ import type { NetworkConfig } from '../../src/subnet/config/config.ts';
 import { waitForConfig } from '../../src/subnet/config/source.ts';
 import { RegistryError } from '../../src/subnet/registry/registry.ts';
 import { rotate } from '../../src/subnet/registry/rotation.ts';
-import { LensRegistry } from './lease-watch-host.ts';
 
 const good = '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}';
 

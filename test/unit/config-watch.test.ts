@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
+import { LensRegistry } from '../../sim/lens-registry.ts';
 import { SimLog } from '../../sim/log.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
@@ -8,7 +9,6 @@ import { parseNetworkConfig } from '../../src/subnet/config/config.ts';
 import { ConfigWatch, configChanges } from '../../src/subnet/config/watch.ts';
 import { RegistryError } from '../../src/subnet/registry/registry.ts';
 import { rotate } from '../../src/subnet/registry/rotation.ts';
-import { LensRegistry } from './lease-watch-host.ts';
 
 const backend = '"Backend":{"Type":"host-gw"}';
 const started = `{"Network":"10.5.0.0/16",${backend}}`;

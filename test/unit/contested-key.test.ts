@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { LeaseWorld, poolOf } from './lease-host.ts';
-import { prefix, valueOf } from './lease-watch-host.ts';
+import { LeaseWorld } from '../../sim/lease-world.ts';
+import { poolOf, prefix, valueOf } from '../../sim/leases.ts';
 
 const key = `${prefix}10.1.7.0-24`;
 const options = { pools: { ipv4: poolOf('10.1.7.0/24', '10.1.7.0/24') }, leaseTtlSeconds: 300 };

@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { dualLease, lease, subnet } from '../../sim/leases.ts';
 import { DesiredRoutes, routeOfLease } from '../../src/backend/hostgw/desired.ts';
 import type { Lease } from '../../src/subnet/lease/lease.ts';
-import { dualLease, lease, subnet } from './reconciler-host.ts';
 
 const self = { subnet: subnet('172.20.100.0/24'), address: '10.211.55.100' };
 const dst = '172.20.1.0/24';

@@ -1,11 +1,11 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { examineHost } from '../../sim/doctor.ts';
+import { subnet } from '../../sim/leases.ts';
 import { checkRoutes } from '../../src/cli/doctor/check-routes.ts';
 import { peersOf } from '../../src/cli/doctor/peers.ts';
-import { parseSubnet, type Subnet } from '../../src/ip/ip.ts';
 import type { LinkAddress, Route } from '../../src/kernel/kernel.ts';
 import { type Lease, parseLease } from '../../src/subnet/lease/lease.ts';
-import { examineHost } from './doctor-run.ts';
 
 // The doctor on hosts of other kinds, and with etcd's keys in disorder.
 
@@ -261,12 +261,6 @@ describe('routes', () => {
     ]);
   });
 });
-
-function subnet(text: string): Subnet {
-  const parsed = parseSubnet(text);
-  if (parsed === undefined) throw new RangeError(text);
-  return parsed;
-}
 
 function lease(dst: string, publicIP: string, half = '', createRevision = 1): Lease {
   const value = `{"PublicIP":"${publicIP}","BackendType":"host-gw"}`;

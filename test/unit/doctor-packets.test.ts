@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
+import { routeProtocol as protocol } from '../../sim/host.ts';
 import { SimKernel } from '../../sim/kernel.ts';
+import { subnet } from '../../sim/leases.ts';
 import { checkPackets } from '../../src/cli/doctor/check-packets.ts';
 import { localAddresses } from '../../src/daemon/host/processes.ts';
 import { CommandError } from '../../src/runtime/effects.ts';
-import { protocol, subnet } from './reconciler-host.ts';
 
 const own = subnet('172.20.100.0/24');
 const container = { address: '172.20.100.2', namespace: '/proc/77/ns/net' };

@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { examineHost } from '../../sim/doctor.ts';
 import type { DoctorOptions } from '../../src/cli/doctor/doctor.ts';
 import { statusView } from '../../src/daemon/report/status-server.ts';
-import { examineHost } from './doctor-run.ts';
 
 let cluster: SimCluster;
 let host: SimHost;

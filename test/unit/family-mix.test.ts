@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import { poolOf, prefix, subnet, valueOf } from '../../sim/leases.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { DesiredRoutes } from '../../src/backend/hostgw/desired.ts';
 import { type LeaseUpdate, LeaseWatch } from '../../src/subnet/lease/watch/lease-watch.ts';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf, subnet } from './lease-host.ts';
-import { prefix, valueOf } from './lease-watch-host.ts';
 
 const ip = '10.211.0.1';
 const ipv4 = poolOf('10.1.0.0/24', '10.1.255.0/24');

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { dualLease, lease } from '../../sim/leases.ts';
+import { inFamily, ReconcilerHost } from '../../sim/route-hosts.ts';
 import { connectedNetworks, HostNetworks } from '../../src/backend/hostgw/host-networks.ts';
-import { inFamily } from './family-texts.ts';
-import { dualLease, lease, ReconcilerHost } from './reconciler-host.ts';
 
 const link = (index: number, name: string) => ({
   index,

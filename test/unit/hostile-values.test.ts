@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
+import { subnet } from '../../sim/leases.ts';
 import { DesiredRoutes } from '../../src/backend/hostgw/desired.ts';
 import { createLogger } from '../../src/daemon/host/logger.ts';
 import { parseSubnetEnv } from '../../src/daemon/subnet-env.ts';
@@ -7,7 +8,6 @@ import { containsAddress, overlaps, parseSubnet } from '../../src/ip/ip.ts';
 import { NetworkConfigError, parseNetworkConfig } from '../../src/subnet/config/config.ts';
 import { type Lease, parseLease, parseLeaseValue } from '../../src/subnet/lease/lease.ts';
 import { failure, ipv4Pool, withBackend } from './config-helpers.ts';
-import { subnet } from './reconciler-host.ts';
 
 const prefix = '/net/subnets/';
 const keyValue = (key: string, value: string) => ({

@@ -1,22 +1,21 @@
-import { afterEach, describe, expect, it } from 'vitest';
-import { both, type Wishes } from './interface-host.ts';
-import { startWatch, type Watching } from './interface-watching.ts';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { InterfaceHost, type Wishes } from '../../sim/interface-host.ts';
 
-let watching: Watching | undefined;
+let host: InterfaceHost;
 
-afterEach(async () => {
-  await watching?.stop();
-  expect(watching?.clock.pending).toBe(0);
-  watching = undefined;
+beforeEach(() => {
+  host = new InterfaceHost();
 });
 
+afterEach(() => host.stop());
+
 /** Watches for an hour in which nothing happens, and so nothing is said. */
-async function watch(over: Wishes = {}): Promise<Watching> {
-  watching = await startWatch(over);
-  await watching.clock.advance(3_600_000);
-  expect(watching.told).toEqual([]);
-  expect(watching.log.lines).toEqual([]);
-  return watching;
+async function watch(over: Wishes = {}): Promise<InterfaceHost> {
+  await host.watch(over);
+  await host.clock.advance(3_600_000);
+  expect(host.told).toEqual([]);
+  expect(host.log.lines).toEqual([]);
+  return host;
 }
 
 describe('a change of the link', () => {
@@ -90,7 +89,7 @@ describe('an address that comes back', () => {
   });
 
   it('stays the chosen one through down and up, and after a flush', async () => {
-    const { kernel, clock, told } = await watch({ families: both });
+    const { kernel, clock, told } = await watch({ families: [4, 6] });
     kernel.setLinkUp('eth0', false);
     await clock.advance(3_000);
     kernel.setLinkUp('eth0', true);
@@ -172,7 +171,7 @@ describe('an address that is gone for good', () => {
 
 describe('a better address', () => {
   it('does not take the place of one that is there', async () => {
-    const { kernel, clock, told } = await watch({ ifaces: ['eth9', 'eth1'], families: both });
+    const { kernel, clock, told } = await watch({ ifaces: ['eth9', 'eth1'], families: [4, 6] });
     kernel.addAddress('eth1', 'fd00:8::1/64');
     kernel.createLink('eth9');
     kernel.addAddress('eth9', '10.9.0.1/24');
@@ -182,7 +181,7 @@ describe('a better address', () => {
   });
 
   it('of one family does not when only the other family’s is gone', async () => {
-    const { kernel, clock, told } = await watch({ ifaces: ['eth9', 'eth0'], families: both });
+    const { kernel, clock, told } = await watch({ ifaces: ['eth9', 'eth0'], families: [4, 6] });
     kernel.createLink('eth9');
     kernel.addAddress('eth9', '10.9.0.1/24');
     kernel.addAddress('eth9', 'fd00:9::1/64');
@@ -192,7 +191,7 @@ describe('a better address', () => {
   });
 
   it('on another interface does not when this one has nothing else of the lost family', async () => {
-    const { kernel, clock, told, trouble } = await watch({ ifaces: ['eth1', 'eth0'], families: both });
+    const { kernel, clock, told, trouble } = await watch({ ifaces: ['eth1', 'eth0'], families: [4, 6] });
     kernel.removeAddress('eth1', 'fd00:7::1/64');
     await clock.advance(60_000);
     expect(told).toEqual([]);
@@ -233,4 +232,94 @@ describe('the watch', () => {
     expect(trouble.current).toEqual([]);
     expect(told.at(-1)).toBe('eth1 192.168.7.1 1300');
   });
+});
+
+describe('the wait for an interface', () => {
+  it('says what was tried and what exists, and ends soon after there is an address', async () => {
+    const { kernel, clock } = host;
+    const { told, log, trouble } = host;
+    host.wait({ ifaces: ['eth9', 'eth2'] });
+    await clock.advance(3_600_000);
+    expect(told).toEqual([]);
+    expect(log.lines.length).toBeLessThan(10);
+    expect(trouble.current).toEqual([
+      'waiting: no usable interface: there is no interface eth9; interface eth2 has no usable IPv4 address. There are: ' +
+        'eth0 (10.211.55.100/24 10.211.55.200/24), eth1 (192.168.7.1/24), eth2 (no IPv4 address, down)',
+    ]);
+    kernel.addAddress('eth2', '10.3.0.1/24');
+    await clock.advance(250);
+    expect(told).toEqual(['eth2 10.3.0.1 1500']);
+    expect(log.events('interface-skipped').map(({ message }) => message)).toEqual([
+      'skipped: there is no interface eth9',
+    ]);
+    expect(trouble.current).toEqual([]);
+  });
+
+  it('a route that makes the address of iface-can-reach reachable ends it too', async () => {
+    const { kernel, clock } = host;
+    kernel.deleteRoute({ dst: '0.0.0.0/0' });
+    host.wait({ ifaceCanReach: '203.0.113.1' });
+    await clock.advance(60_000);
+    expect(host.told).toEqual([]);
+    kernel.addRoute({ dst: '203.0.113.0/24', gateway: '192.168.7.9', linkIndex: kernel.link('eth1').index });
+    await clock.advance(250);
+    expect(host.told).toEqual(['eth1 192.168.7.1 1500']);
+  });
+
+  it('does not look again for every one of many events', async () => {
+    const { kernel, clock } = host;
+    host.wait({ ifaces: ['eth9'] });
+    await clock.advance(100);
+    const { dumps } = kernel.counters;
+    for (let i = 0; i < 1_000; i++) {
+      kernel.addRoute({ dst: `10.7.${i & 255}.0/24`, gateway: '10.211.55.9', linkIndex: 2, metric: i });
+      await clock.advance(1);
+    }
+    expect((kernel.counters.dumps - dumps) / 3).toBeLessThan(25);
+  });
+
+  it('goes on when the kernel cannot be read, and ends when told to', async () => {
+    const { kernel, clock } = host;
+    kernel.faults.failNextDump('EBUSY');
+    const { told, trouble } = host;
+    host.wait({});
+    await clock.advance(1_000);
+    expect(trouble.current).toEqual(['the interfaces of this host cannot be read: dump failed: EBUSY']);
+    await clock.advance(10_000);
+    expect(told).toEqual(['eth0 10.211.55.100 1450']);
+    expect(trouble.current).toEqual([]);
+    await host.stop();
+    host = new InterfaceHost();
+    host.wait({ ifaces: ['eth9'] });
+    await host.clock.advance(1_000);
+    await host.stop();
+    expect(host.told).toEqual(['Error: stopped']);
+  });
+
+  it.each([
+    ['which of several addresses the lease names', 'eth0', '10.211.55.200', 'eth0 10.211.55.200 1450', 1],
+    ['nothing when there is one address', 'eth1', '192.168.7.9', 'eth1 192.168.7.1 1500', 0],
+  ])('asks etcd %s', async (_, iface, ipv4, expected, times) => {
+    host.wait({ ifaces: [iface] }, { ipv4 });
+    await host.clock.advance(100);
+    expect(host.told).toEqual([expected]);
+    expect(host.asked).toBe(times);
+  });
+
+  it.each([
+    [false, 'fd00:55::77'],
+    [true, 'fd00:55::100'],
+  ])(
+    'waits for the address that the lease names while it is being checked, and takes another when that has failed (%s)',
+    async (dadFailed, expected) => {
+      const { kernel, clock } = host;
+      kernel.addAddress('eth0', 'fd00:55::77/64', { tentative: true });
+      host.wait({ ifaces: ['eth0'], families: [6] }, { ipv6: 'fd00:55::77' });
+      await clock.advance(100);
+      expect(host.told).toEqual([]);
+      kernel.changeAddress('eth0', 'fd00:55::77/64', { tentative: dadFailed, dadFailed });
+      await clock.advance(100);
+      expect(host.told).toEqual([`eth0 ${expected} 1450`]);
+    },
+  );
 });

@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { noCalls } from '../../sim/etcd-member.ts';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import { poolOf, prefix, subnet, valueOf } from '../../sim/leases.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { Grants } from '../../src/subnet/lease/grants.ts';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf, subnet } from './lease-host.ts';
-import { prefix, valueOf } from './lease-watch-host.ts';
 
 /** What VirtualBox gives every machine behind its NAT. */
 const ip = '10.0.2.15';

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import { poolOf, prefix, valueOf } from '../../sim/leases.ts';
 import type { PerFamily } from '../../src/ip/ip.ts';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf } from './lease-host.ts';
-import { prefix, valueOf } from './lease-watch-host.ts';
 
 const ip = '10.211.0.1';
 const newIp = '10.211.0.77';

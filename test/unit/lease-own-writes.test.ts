@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf } from './lease-host.ts';
-import { type LensRegistry, prefix, valueOf } from './lease-watch-host.ts';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import { poolOf, prefix, valueOf } from '../../sim/leases.ts';
+import { type LensRegistry } from '../../sim/lens-registry.ts';
 
 const ip = '10.211.0.1';
 const newIp = '10.211.0.77';

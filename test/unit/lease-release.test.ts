@@ -1,10 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { LeaseWorld } from '../../sim/lease-world.ts';
+import { prefix, subnet, valueOf } from '../../sim/leases.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { type LeaseReleaseParts, runLeaseRelease } from '../../src/cli/lease.ts';
 import { rotate } from '../../src/subnet/registry/rotation.ts';
-import { LeaseWorld } from './lease-host.ts';
-import { prefix, valueOf } from './lease-watch-host.ts';
-import { subnet } from './reconciler-host.ts';
 
 const ip = '10.211.0.1';
 

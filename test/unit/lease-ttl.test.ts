@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf } from './lease-host.ts';
-import { prefix, valueOf } from './lease-watch-host.ts';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import { poolOf, prefix, valueOf } from '../../sim/leases.ts';
 
 const ip = '10.211.0.1';
 

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { prefix, valueOf, WatchHost } from './lease-watch-host.ts';
+import { WatchHost } from '../../sim/lease-watch-host.ts';
+import { prefix, valueOf } from '../../sim/leases.ts';
 
 const a = `${prefix}10.1.1.0-24`;
 const b = `${prefix}10.1.2.0-24`;

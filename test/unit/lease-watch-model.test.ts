@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Snapshot } from '../../sim/etcd.ts';
-import { prefix, valueOf, WatchHost } from './lease-watch-host.ts';
+import { WatchHost } from '../../sim/lease-watch-host.ts';
+import { prefix, valueOf } from '../../sim/leases.ts';
 
 type Step = (world: { readonly host: WatchHost; backup: Snapshot | undefined }) => void | Promise<void>;
 

@@ -1,13 +1,14 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
+import { prefix } from '../../sim/leases.ts';
+import { LensRegistry } from '../../sim/lens-registry.ts';
 import {
   listRange,
   type RangeResponse,
   type Registry,
   RegistryError,
 } from '../../src/subnet/registry/registry.ts';
-import { LensRegistry, prefix } from './lease-watch-host.ts';
 
 const signal = new AbortController().signal;
 

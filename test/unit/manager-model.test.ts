@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import { poolOf, prefix, valueOf } from '../../sim/leases.ts';
 import { parseSubnetKey } from '../../src/subnet/keys.ts';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld, poolOf } from './lease-host.ts';
-import { prefix, valueOf } from './lease-watch-host.ts';
 
 const members = ['m0', 'm1', 'm2'];
 const stranger = valueOf('10.211.9.9');

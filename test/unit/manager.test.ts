@@ -1,11 +1,11 @@
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { VirtualClock } from '../../sim/clock.ts';
+import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import { prefix, subnet, valueOf } from '../../sim/leases.ts';
 import type { Clock } from '../../src/runtime/effects.ts';
 import { renewIntervalMs } from '../../src/subnet/lease/keep/schedule.ts';
 import { familiesText } from '../../src/subnet/lease/own-lease.ts';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld, subnet } from './lease-host.ts';
-import { prefix, valueOf } from './lease-watch-host.ts';
 
 const ip = '10.211.0.1';
 const other = valueOf('10.211.0.2');

@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { routeProtocol as protocol } from '../../sim/host.ts';
+import { subnet } from '../../sim/leases.ts';
 import { isInstalled, isRemovable, type Owner, ownerOf } from '../../src/backend/hostgw/ownership.ts';
 import type { Route } from '../../src/kernel/kernel.ts';
 import { blackhole, connected, dst, eth0, foreign, gateway, legacy, other, route } from './plan-table.ts';
-import { protocol, subnet } from './reconciler-host.ts';
 
 const ownership = { protocol, network: subnet('172.20.0.0/16'), subnetLength: 24 };
 

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { routeProtocol as protocol } from '../../sim/host.ts';
+import { subnet } from '../../sim/leases.ts';
 import type { Route } from '../../src/kernel/kernel.ts';
 import { blackhole, type Case, connected, foreign, planned, route } from './plan-table.ts';
-import { protocol, subnet } from './reconciler-host.ts';
 
 const dst = 'fc00:0:1::/64';
 const gateway = 'fd00:55::101';

@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { routeProtocol as protocol } from '../../sim/host.ts';
+import { subnet } from '../../sim/leases.ts';
 import { ownFault } from '../../src/backend/hostgw/plan.ts';
 import type { Route } from '../../src/kernel/kernel.ts';
 import { blackhole, type Case, connected, foreign, legacy, planned, route } from './plan-table.ts';
-import { protocol, subnet } from './reconciler-host.ts';
 
 const far = 2_147_483_647;
 const own4 = '172.20.100.0/24';

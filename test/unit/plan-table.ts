@@ -1,8 +1,9 @@
+import { routeProtocol as protocol } from '../../sim/host.ts';
+import { subnet } from '../../sim/leases.ts';
 import { Mirror } from '../../src/backend/hostgw/mirror.ts';
 import { metricOf } from '../../src/backend/hostgw/ownership.ts';
 import { type PlanInput, plan } from '../../src/backend/hostgw/plan.ts';
 import type { LinkAddress, Route } from '../../src/kernel/kernel.ts';
-import { protocol, subnet } from './reconciler-host.ts';
 
 export const dst = '172.20.1.0/24';
 export const gateway = '10.211.55.101';

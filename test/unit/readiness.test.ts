@@ -1,6 +1,7 @@
 import { rootCertificates } from 'node:tls';
 import { afterEach, expect, it } from 'vitest';
 import { prefix, SimCluster, type SimHost, scenarioConfig } from '../../sim/cluster.ts';
+import { examineHost } from '../../sim/doctor.ts';
 import { SimFiles } from '../../sim/files.ts';
 import { EtcdCalls, tellFitness } from '../../src/daemon/etcd-members.ts';
 import type { DaemonParts } from '../../src/daemon/parts.ts';
@@ -9,7 +10,6 @@ import { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
 import { formatLeaseValue } from '../../src/subnet/lease/lease.ts';
 import { RegistryError } from '../../src/subnet/registry/registry.ts';
 import { Operator } from '../contract/firewall-world.ts';
-import { examineHost } from './doctor-run.ts';
 
 // What /readyz says while lease, watch, routes or files are not as they should be, and that it stops saying so.
 

@@ -1,5 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { routeProtocol as protocol } from '../../sim/host.ts';
 import type { SimEventStream } from '../../sim/kernel-events.ts';
+import { type HostOptions, meshed, peers, ReconcilerHost } from '../../sim/route-hosts.ts';
 import { peerFaults } from '../../src/backend/backend.ts';
 import {
   type ChangeResult,
@@ -8,7 +10,6 @@ import {
   type KernelEvents,
   type RouteChange,
 } from '../../src/kernel/kernel.ts';
-import { type HostOptions, meshed, peers, protocol, ReconcilerHost } from './reconciler-host.ts';
 
 let host: ReconcilerHost;
 let watching: SimEventStream | undefined;

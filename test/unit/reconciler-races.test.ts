@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { type HostOptions, meshed, peers, ReconcilerHost } from '../../sim/route-hosts.ts';
 import type { Kernel } from '../../src/kernel/kernel.ts';
-import { type HostOptions, meshed, peers, ReconcilerHost } from './reconciler-host.ts';
 
 let host: ReconcilerHost;
 

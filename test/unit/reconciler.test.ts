@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { routeProtocol as protocol } from '../../sim/host.ts';
+import { meshed, peers, ReconcilerHost } from '../../sim/route-hosts.ts';
 import { ownFaults, peerFaults } from '../../src/backend/backend.ts';
 import type { KernelEvent } from '../../src/kernel/kernel.ts';
-import { meshed, peers, protocol, ReconcilerHost } from './reconciler-host.ts';
 
 let host: ReconcilerHost;
 afterEach(() => host.stop());

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { LeaseWorld } from './lease-host.ts';
-import { prefix, valueOf } from './lease-watch-host.ts';
+import { LeaseWorld } from '../../sim/lease-world.ts';
+import { prefix, valueOf } from '../../sim/leases.ts';
 
 let world: LeaseWorld;
 

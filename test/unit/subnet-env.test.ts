@@ -1,13 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { subnet } from '../../sim/leases.ts';
 import { parseSubnetEnv, renderSubnetEnv } from '../../src/daemon/subnet-env.ts';
-import { parseSubnet, type Subnet, subnetAt } from '../../src/ip/ip.ts';
-
-function subnet(text: string): Subnet {
-  const parsed = parseSubnet(text);
-  if (parsed?.text !== text) throw new Error(`not a subnet: ${text}`);
-  return parsed;
-}
+import { subnetAt } from '../../src/ip/ip.ts';
 
 const ipv4 = { network: subnet('172.20.0.0/16'), subnet: subnet('172.20.91.0/24') };
 const ipv6 = { network: subnet('fc00::/48'), subnet: subnet('fc00:0:0:5b::/64') };

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type Family, parseSubnet, type Subnet, subnetAt } from '../../src/ip/ip.ts';
+import { subnet } from '../../sim/leases.ts';
+import { type Family, type Subnet, subnetAt } from '../../src/ip/ip.ts';
 import {
   configKey,
   formatSubnetKey,
@@ -12,12 +13,6 @@ import {
 } from '../../src/subnet/keys.ts';
 
 const prefix = '/coreos.com/network/subnets/';
-
-function subnet(text: string): Subnet {
-  const parsed = parseSubnet(text);
-  if (parsed === undefined) throw new Error(text);
-  return parsed;
-}
 
 function subnets(family: Family, bits: number): fc.Arbitrary<Subnet> {
   const value = fc.bigInt({ min: 0n, max: (1n << BigInt(bits)) - 1n });

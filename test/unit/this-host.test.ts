@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { LeaseWorld } from '../../sim/lease-world.ts';
 import { addressesOfThisHost, type ThisHost } from '../../src/cli/this-host.ts';
 import { RegistryError } from '../../src/subnet/registry/registry.ts';
 import { rotate } from '../../src/subnet/registry/rotation.ts';
-import { LeaseWorld } from './lease-host.ts';
 
 const hint = /\nA lease can be named, too: lease release SUBNET, or --public-ip=ADDRESS$/;
 const config = '{"Network":"10.0.0.0/8","Backend":{"Type":"host-gw"}}';

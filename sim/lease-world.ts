@@ -1,35 +1,17 @@
-import { VirtualClock } from '../../sim/clock.ts';
-import { SimEtcd, type SimEtcdOptions } from '../../sim/etcd.ts';
-import { SimLog } from '../../sim/log.ts';
-import { SeededRandom } from '../../sim/random.ts';
-import type { Backend } from '../../src/backend/backend.ts';
-import { parseSubnet, type Subnet } from '../../src/ip/ip.ts';
-import type { Clock } from '../../src/runtime/effects.ts';
-import { TroubleLog } from '../../src/runtime/trouble.ts';
-import { firstOf } from '../../src/runtime/wake.ts';
-import type { PoolConfig } from '../../src/subnet/config/config.ts';
-import { LeaseManager, type LeaseManagerOptions } from '../../src/subnet/lease/keep/manager.ts';
-import { familiesText, type OwnLease } from '../../src/subnet/lease/own-lease.ts';
-import { type LeaseUpdate, LeaseWatch } from '../../src/subnet/lease/watch/lease-watch.ts';
-import { type KeyValue, prefixEnd } from '../../src/subnet/registry/registry.ts';
-import { rotate } from '../../src/subnet/registry/rotation.ts';
-import { LensRegistry, prefix } from './lease-watch-host.ts';
-
-export function subnet(text: string): Subnet {
-  const parsed = parseSubnet(text);
-  if (parsed === undefined) throw new RangeError(text);
-  return parsed;
-}
-
-/** The pool from one subnet to another of the same length, both included. */
-export function poolOf(min: string, max: string): PoolConfig {
-  return {
-    network: subnet('10.0.0.0/8'),
-    subnetLength: subnet(min).length,
-    min: subnet(min),
-    max: subnet(max),
-  };
-}
+import type { Clock } from '../src/runtime/effects.ts';
+import { TroubleLog } from '../src/runtime/trouble.ts';
+import { firstOf } from '../src/runtime/wake.ts';
+import { LeaseManager, type LeaseManagerOptions } from '../src/subnet/lease/keep/manager.ts';
+import { familiesText } from '../src/subnet/lease/own-lease.ts';
+import { LeaseWatch } from '../src/subnet/lease/watch/lease-watch.ts';
+import { type KeyValue, prefixEnd } from '../src/subnet/registry/registry.ts';
+import { rotate } from '../src/subnet/registry/rotation.ts';
+import { VirtualClock } from './clock.ts';
+import { SimEtcd, type SimEtcdOptions } from './etcd.ts';
+import { poolOf, prefix } from './leases.ts';
+import { LensRegistry } from './lens-registry.ts';
+import { SimLog } from './log.ts';
+import { SeededRandom } from './random.ts';
 
 /** An etcd with what hosts keep there, on a virtual clock. */
 export class LeaseWorld {
@@ -97,8 +79,6 @@ export class LeaseHost {
     | undefined;
   /** Set before a start: sees the registry of each run. */
   onStart: (registry: LensRegistry) => void = () => {};
-  /** Set before a start: makes what programs the routes of the lease. */
-  backendFor: ((lease: OwnLease) => Backend) | undefined;
 
   constructor(world: LeaseWorld, ip: string, index: number, options: LeaseHostOptions, seed: number) {
     this.#world = world;
@@ -150,21 +130,22 @@ export class LeaseHost {
     });
     const stop = new AbortController();
     const live = async (signal: AbortSignal): Promise<never> => {
-      const lease = await manager.acquire(signal);
-      const backend = this.backendFor?.(lease);
+      await manager.acquire(signal);
       const watch = new LeaseWatch(parts);
-      const onUpdate = (update: LeaseUpdate) => {
-        backend?.update(update);
-        manager.observe(update);
-      };
       return await firstOf(signal, (inner) => [
         manager.run(inner),
-        ...(backend === undefined ? [] : [backend.run(inner)]),
-        ...(this.options.watch === false ? [] : [watch.run(inner, onUpdate)]),
+        ...(this.options.watch === false ? [] : [watch.run(inner, (update) => manager.observe(update))]),
       ]);
     };
     const ended = live(stop.signal).catch((error: unknown) => error);
     this.#run = { manager, registry, stop, ended };
+    return this;
+  }
+
+  /** Starts it unless it runs, and waits until it holds a subnet. */
+  async hold(withinMs = 60_000): Promise<this> {
+    if (!this.running) this.start();
+    await this.#world.clock.until(`${this.#name} holds a subnet`, () => this.held !== undefined, withinMs);
     return this;
   }
 

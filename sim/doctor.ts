@@ -1,11 +1,11 @@
-import { prefix, type SimCluster, type SimHost } from '../../sim/cluster.ts';
-import { SimOldStore } from '../../sim/old-store.ts';
-import { type DoctorOptions, runDoctor } from '../../src/cli/doctor/doctor.ts';
-import { chooseInterface } from '../../src/daemon/interface/choose-interface.ts';
-import { readHostNetwork } from '../../src/daemon/interface/host-network.ts';
-import { statusView } from '../../src/daemon/report/status-server.ts';
-import { networksInSubnetEnv } from '../../src/daemon/subnet-env.ts';
-import type { Family } from '../../src/ip/ip.ts';
+import { type DoctorOptions, runDoctor } from '../src/cli/doctor/doctor.ts';
+import { chooseInterface } from '../src/daemon/interface/choose-interface.ts';
+import { readHostNetwork } from '../src/daemon/interface/host-network.ts';
+import { statusView } from '../src/daemon/report/status-server.ts';
+import { networksInSubnetEnv } from '../src/daemon/subnet-env.ts';
+import type { Family } from '../src/ip/ip.ts';
+import { prefix, type SimCluster, type SimHost } from './cluster.ts';
+import { SimOldStore } from './old-store.ts';
 
 export interface Examined {
   readonly exit: number;
