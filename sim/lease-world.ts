@@ -79,6 +79,8 @@ export class LeaseHost {
     | undefined;
   /** Set before a start: sees the registry of each run. */
   onStart: (registry: LensRegistry) => void = () => {};
+  /** Told of each call to etcd and its first argument, before it is made. */
+  onCall: (call: string, argument: unknown) => void = () => {};
 
   constructor(world: LeaseWorld, ip: string, index: number, options: LeaseHostOptions, seed: number) {
     this.#world = world;
@@ -111,6 +113,7 @@ export class LeaseHost {
   start(): this {
     const { etcd, log, clock } = this.#world;
     const registry = new LensRegistry(rotate(etcd.connect(this.#name)));
+    registry.onCall = (call, argument) => this.onCall(call, argument);
     this.onStart(registry);
     const parts = {
       registry,

@@ -1,8 +1,11 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
 import { poolOf, prefix, subnet, valueOf } from '../../sim/leases.ts';
-import type { PerFamily } from '../../src/ip/ip.ts';
-import type { LeaseSubnets } from '../../src/subnet/keys.ts';
+import { SeededRandom } from '../../sim/random.ts';
+import { DesiredRoutes } from '../../src/backend/hostgw/desired.ts';
+import { type PerFamily } from '../../src/ip/ip.ts';
+import { type LeaseSubnets } from '../../src/subnet/keys.ts';
+import { type LeaseUpdate, LeaseWatch } from '../../src/subnet/lease/watch/lease-watch.ts';
 
 const ip = '10.211.0.1';
 const ip6 = 'fd00::1';
@@ -42,8 +45,7 @@ afterEach(async () => {
 });
 
 async function acquire(kind: Kind, options: LeaseHostOptions = {}): Promise<LeaseHost> {
-  const host = world.host(ip, { watch: false, ...kinds[kind], ...options }).start();
-  await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+  const host = await world.host(ip, { watch: false, ...kinds[kind], ...options }).hold();
   return host;
 }
 
@@ -65,8 +67,7 @@ describe.each(allKinds)('a host with %s', (kind) => {
     expect(world.kvs).toMatchObject([{ key: prefix + keyOf(host), value: values[kind], lease: leaseId }]);
     const { revision } = world.etcd;
     await host.stop();
-    host.start();
-    await world.clock.until('the lease again', () => host.held !== undefined, 10_000);
+    await host.hold(10_000);
     expect(world.etcd.revision).toBe(revision);
     expect(host.manager.lease).toMatchObject({ origin: 'reused', leaseId });
   });
@@ -149,13 +150,10 @@ describe.each(turns)('L11: when %s', (_, before, name, after, expected) => {
   it('the key stays the host’s when its etcd lease died in the same moment', async () => {
     const lease = put(name, values[before]);
     const host = world.host(ip, { watch: false, ...kinds[after] });
-    host.onStart = (registry) => {
-      registry.onCall = (call) => {
-        if (call === 'leaseKeepAlive') world.etcd.revoke(lease);
-      };
+    host.onCall = (call) => {
+      if (call === 'leaseKeepAlive') world.etcd.revoke(lease);
     };
-    host.start();
-    await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+    await host.hold();
     if (typeof expected === 'string') expect(keyOf(host)).toBe(expected);
     else expect(keyOf(host)).toMatch(expected);
     expect(world.keys).toEqual([keyOf(host)]);
@@ -170,8 +168,7 @@ it('L11: IPv6 is turned on over and over, and the IPv4 subnet and the etcd lease
   for (const kind of ['both', 'IPv4 alone', 'both', 'both', 'IPv4 alone'] as const) {
     await host.stop();
     host.options = { watch: false, ...kinds[kind] };
-    host.start();
-    await world.clock.until('a lease', () => host.held !== undefined, 10_000);
+    await host.hold(10_000);
     expect(host.held?.split(' and ')[0]).toBe(held);
     expect(world.keys).toHaveLength(1);
     expect(world.etcd.leaseIds).toEqual(leaseIds);
@@ -251,13 +248,10 @@ describe('an IPv6 subnet that another host takes in the same moment', () => {
         pools: { ipv4, ipv6: poolOf('fc00:1::/64', 'fc00:1:0:10::/64') },
         hint: subnets('10.1.77.0/24', 'fc00:1::/64'),
       });
-      host.onStart = (registry) => {
-        registry.onCall = (call) => {
-          if (call === 'txn' && races++ === 0) put(theirs, other);
-        };
+      host.onCall = (call) => {
+        if (call === 'txn' && races++ === 0) put(theirs, other);
       };
-      host.start();
-      await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+      await host.hold();
       expect(keyOf(host)).not.toContain('fc00:1::');
       expect(world.keys).toHaveLength(2);
       expect(world.etcd.leaseIds).toHaveLength(2);
@@ -272,15 +266,12 @@ describe('an IPv6 subnet that another host takes in the same moment', () => {
       pools: { ipv4, ipv6: poolOf('fc00:1::/64', 'fc00:1:0:7::/64') },
       hint: subnets('10.1.77.0/24'),
     });
-    host.onStart = (registry) => {
-      registry.onCall = (call, argument) => {
-        if (call !== 'txn') return;
-        const [step] = (argument as { success: { op: string; key: string }[] }).success;
-        if (step?.op === 'put' && races++ < 5) put(`10.1.${races}.0-24&${step.key.split('&')[1]}`, other);
-      };
+    host.onCall = (call, argument) => {
+      if (call !== 'txn') return;
+      const [step] = (argument as { success: { op: string; key: string }[] }).success;
+      if (step?.op === 'put' && races++ < 5) put(`10.1.${races}.0-24&${step.key.split('&')[1]}`, other);
     };
-    host.start();
-    await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+    await host.hold();
     expect(races).toBe(6);
     expect(host.held).toMatch(/^10\.1\.77\.0\/24 and /);
   });
@@ -294,13 +285,10 @@ describe('an IPv6 subnet that another host takes in the same moment', () => {
       pools: { ipv4, ipv6: poolOf('fc00:1::/64', 'fc00:1:0:1::/64') },
       hint: subnets(undefined, 'fc00:1::/64'),
     });
-    host.onStart = (registry) => {
-      registry.onCall = (call) => {
-        if (call === 'txn' && races++ === 0) put('10.1.9.0-24&fc00:1::-64', other);
-      };
+    host.onCall = (call) => {
+      if (call === 'txn' && races++ === 0) put('10.1.9.0-24&fc00:1::-64', other);
     };
-    host.start();
-    await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+    await host.hold();
     expect(world.keys).toEqual(['10.1.5.0-24&fc00:1:0:1::-64', '10.1.9.0-24&fc00:1::-64']);
     expect(world.idleLeases).toEqual([]);
   });
@@ -342,4 +330,98 @@ it('L2: a reservation of both is made one of IPv4 alone also when a lease of tha
   const host = await acquire('IPv4 alone');
   expect(host.held).toBe('10.1.5.0/24');
   expect(world.kvs).toMatchObject([{ key: `${prefix}10.1.5.0-24`, value: valueOf(ip), lease: '0' }]);
+});
+
+const alone: LeaseHostOptions = { pools: { ipv4 } };
+const dualStack: LeaseHostOptions = { pools: { ipv4, ipv6 }, addresses: { ipv4: ip, ipv6: 'fd00::1' } };
+
+async function started(options: LeaseHostOptions): Promise<LeaseHost> {
+  const host = await world.host(ip, options).hold();
+  await world.clock.advance(100);
+  return host;
+}
+
+const putPeer = (name: string) =>
+  world.etcd.put(prefix + name, valueOf('10.211.0.2'), world.etcd.grant(86_400));
+const warnings = () => world.log.events('mixed-families');
+
+describe('leases of IPv4 alone beside leases of dualStack families', () => {
+  it.each([
+    ['a host with dualStack finds one of IPv4 alone', dualStack, ['10.1.9.0-24'], 1],
+    ['a host of IPv4 alone finds one with both', alone, ['10.1.9.0-24&fc00:1:0:9::-64'], 1],
+    ['a host with dualStack finds only such', dualStack, ['10.1.9.0-24&fc00:1:0:9::-64'], 0],
+    ['a host of IPv4 alone finds only such', alone, ['10.1.9.0-24'], 0],
+    ['a host finds one of IPv6 alone', alone, ['0.0.0.0-0&fc00:1:0:9::-64'], 0],
+    ['a host finds junk', dualStack, ['junk', '10.1.9.0'], 0],
+    ['a host finds dualStack kinds', alone, ['10.1.8.0-24', '10.1.9.0-24&fc00:1:0:9::-64'], 1],
+  ])('%s: warned of once, before anything is written', async (_, options, names, expected) => {
+    names.forEach(putPeer);
+    const host = await started(options);
+    expect(warnings()).toHaveLength(expected);
+    if (expected > 0) expect(world.log.lines.map(({ fields }) => fields['event'])[0]).toBe('mixed-families');
+    putPeer('10.1.7.0-24');
+    await world.clock.advance(60_000);
+    await host.stop();
+    expect(warnings()[0]?.message ?? 'EnableIPv6').toContain('EnableIPv6');
+  });
+
+  it.each([
+    ['of IPv4 alone', dualStack, '10.1.9.0-24'],
+    ['of both', alone, '10.1.9.0-24&fc00:1:0:9::-64'],
+  ])('one %s that appears later is warned of, once', async (_, options, name) => {
+    await started(options);
+    expect(warnings()).toHaveLength(0);
+    putPeer(name);
+    await world.clock.advance(100);
+    expect(warnings()).toHaveLength(1);
+    expect(warnings()[0]?.message).toContain(name);
+    world.etcd.delete(prefix + name);
+    putPeer(name);
+    await world.clock.advance(100);
+    expect(warnings()).toHaveLength(1);
+  });
+
+  it('the own lease of IPv4 alone does not count while IPv6 is being turned on', async () => {
+    world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip), world.etcd.grant(86_400));
+    await started(dualStack);
+    expect(world.keys[0]).toMatch(/^10\.1\.5\.0-24&/);
+    expect(warnings()).toHaveLength(0);
+  });
+});
+
+describe('L11: a peer that watches while a host turns IPv6 on or off', () => {
+  it.each([
+    ['on', valueOf(ip), '10.1.5.0-24', dualStack],
+    ['off', valueOf(ip, 'fd00::1'), '10.1.5.0-24&fc00:1:0:5::-64', alone],
+  ])('(%s) has the route to its IPv4 subnet all the time', async (_, value, name, options) => {
+    world.etcd.put(prefix + name, value, world.etcd.grant(86_400));
+    const routes = new DesiredRoutes({ subnet: subnet('10.1.99.0/24'), address: '10.211.0.99' });
+    const seen: (string | undefined)[] = [];
+    const stop = new AbortController();
+    const peer = world.host('10.211.0.99');
+    const registry = world.etcd.member('etcd-0', 'peer');
+    const watch = new LeaseWatch({
+      registry,
+      clock: world.clock,
+      random: new SeededRandom(1),
+      log: world.log.of('peer'),
+      trouble: peer.trouble,
+      subnetsPrefix: prefix,
+    });
+    const ended = watch
+      .run(stop.signal, (update: LeaseUpdate) => {
+        if (update.type === 'snapshot') routes.replaceAll(update.leases);
+        else routes.apply(update.put, update.removed);
+        seen.push(routes.get('10.1.5.0/24')?.gateway);
+      })
+      .catch(() => undefined);
+    await world.clock.settle();
+    const host = await started(options);
+    expect(host.held).toContain('10.1.5.0/24');
+    // The list, and the one revision that replaced the key.
+    expect(seen).toEqual([ip, ip]);
+    stop.abort();
+    await ended;
+    registry.close();
+  });
 });

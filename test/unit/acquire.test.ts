@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
 import { poolOf, prefix, subnet, valueOf } from '../../sim/leases.ts';
+import { prefixEnd } from '../../src/subnet/registry/registry.ts';
 
 const ip = '10.211.0.1';
 const key = (text: string) => prefix + text;
@@ -22,8 +23,7 @@ async function acquire(
 ): Promise<LeaseHost> {
   const host = world.host(ip, { watch: false, ...options });
   prepare(host);
-  host.start();
-  await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+  await host.hold();
   return host;
 }
 
@@ -63,32 +63,27 @@ describe('a host without a lease', () => {
       watch: false,
       pools: { ipv4: poolOf('10.1.0.0/24', '10.1.63.0/24') },
     });
-    loser.onStart = (registry) => {
-      registry.onCall = (call, argument) => {
-        if (call !== 'txn' || races === 40) return;
-        const put = (argument as { success: { op: string; key: string }[] }).success[0];
-        if (put?.op !== 'put') return;
-        races++;
-        world.etcd.put(put.key, valueOf('10.211.0.8'));
-      };
+    loser.onCall = (call, argument) => {
+      if (call !== 'txn' || races === 40) return;
+      const put = (argument as { success: { op: string; key: string }[] }).success[0];
+      if (put?.op !== 'put') return;
+      races++;
+      world.etcd.put(put.key, valueOf('10.211.0.8'));
     };
-    loser.start();
-    await world.clock.until('a lease', () => loser.held !== undefined, 60_000);
+    await loser.hold();
     expect(races).toBe(40);
     expect(world.idleLeases).toEqual([]);
   });
 
   it('leaves the choice to its backoff when races never end', async () => {
     const host = world.host(ip, { watch: false });
-    host.onStart = (registry) => {
-      registry.onCall = (call, argument) => {
-        const put = (argument as { success?: { op: string; key: string }[] }).success?.[0];
-        if (call === 'txn' && put?.op === 'put') {
-          // Somebody grabs it, and lets go again.
-          world.etcd.put(put.key, valueOf('10.211.0.8'));
-          void world.clock.settle().then(() => world.etcd.delete(put.key));
-        }
-      };
+    host.onCall = (call, argument) => {
+      const put = (argument as { success?: { op: string; key: string }[] }).success?.[0];
+      if (call === 'txn' && put?.op === 'put') {
+        // Somebody grabs it, and lets go again.
+        world.etcd.put(put.key, valueOf('10.211.0.8'));
+        void world.clock.settle().then(() => world.etcd.delete(put.key));
+      }
     };
     host.start();
     await world.clock.advance(300_000);
@@ -104,10 +99,8 @@ describe('a host without a lease', () => {
       hint: { ipv4: subnet('10.1.127.0/24') },
     };
     const host = await acquire(nearTheEdge, (self) => {
-      self.onStart = (registry) => {
-        registry.onCall = (call) => {
-          if (call === 'txn' && races++ === 0) world.etcd.put(key('10.1.0.0-17'), valueOf('10.211.0.2'));
-        };
+      self.onCall = (call) => {
+        if (call === 'txn' && races++ === 0) world.etcd.put(key('10.1.0.0-17'), valueOf('10.211.0.2'));
       };
     });
     expect(host.held).toBe('10.1.128.0/24');
@@ -168,7 +161,7 @@ describe('a pool without a free subnet', () => {
     expect(world.etcd.calls.range).toBeLessThan(20_000);
     expect(world.idleLeases).toEqual([]);
     world.etcd.delete(key('10.1.2.0-24'));
-    await world.clock.until('a lease', () => host.held !== undefined, 10_000);
+    await host.hold(10_000);
     expect(host.held).toBe('10.1.2.0/24');
     expect(events().slice(-3)).toEqual(['other-own-leases', 'trouble-over', 'lease-acquired']);
   }, 30_000);
@@ -191,8 +184,7 @@ describe('a host that finds its lease', () => {
       if (restart % 2 === 0) await host.stop();
       else await host.crash();
       await world.clock.advance(60_000);
-      host.start();
-      await world.clock.until('the lease', () => host.held !== undefined, 1_000);
+      await host.hold(1_000);
     }
     expect(host.held).toBe(held);
     expect(host.manager.lease?.origin).toBe('reused');
@@ -264,10 +256,8 @@ describe('a host that finds its lease', () => {
     const lease = world.etcd.grant(86_400);
     world.etcd.put(key('10.1.5.0-24'), valueOf(ip), lease);
     const host = await acquire({}, (self) => {
-      self.onStart = (registry) => {
-        registry.onCall = (call) => {
-          if (call === 'leaseKeepAlive') world.etcd.revoke(lease);
-        };
+      self.onCall = (call) => {
+        if (call === 'leaseKeepAlive') world.etcd.revoke(lease);
       };
     });
     expect(host.held).toBe('10.1.5.0/24');
@@ -325,12 +315,10 @@ describe.each(Object.keys(beginnings))('starting from %s', (beginning) => {
   /** Loses the reply of the host's n-th write. */
   const loseNth = (host: LeaseHost, nth: number, applied: boolean, then = (): void => {}) => {
     let write = 0;
-    host.onStart = (registry) => {
-      registry.onCall = (call) => {
-        if (call === 'leaseKeepAlive' || call === 'leaseTimeToLive' || write++ !== nth) return;
-        world.etcd.loseNextReply({ applied });
-        then();
-      };
+    host.onCall = (call) => {
+      if (call === 'leaseKeepAlive' || call === 'leaseTimeToLive' || write++ !== nth) return;
+      world.etcd.loseNextReply({ applied });
+      then();
     };
   };
 
@@ -359,9 +347,8 @@ describe.each(Object.keys(beginnings))('starting from %s', (beginning) => {
       host.start();
       await world.clock.advance(2_000);
       await crashed;
-      host.onStart = () => {};
-      if (!host.running) host.start();
-      await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+      host.onCall = () => {};
+      await host.hold();
       const own = world.kvs.filter(({ value }) => value.includes(ip));
       expect(own.map((kv) => kv.key)).toContain(host.manager.lease?.key);
       const used = world.keys.filter((name) => name !== '10.9.5.0-24');
@@ -386,5 +373,101 @@ describe.each(Object.keys(beginnings))('starting from %s', (beginning) => {
       expect(inner.idleLeases, `stopped after ${ms} ms`).toEqual([]);
       expect(await inner.close()).toBe(true);
     }
+  });
+});
+
+// Which of the keys that carry its address a host goes on with, and what it does not do to them.
+
+const ip6 = 'fd00::1';
+const theirs = valueOf('10.211.0.2');
+const pools = {
+  ipv4: poolOf('10.1.0.0/24', '10.1.255.0/24'),
+  ipv6: poolOf('fc00:1::/64', 'fc00:1:0:ff::/64'),
+};
+
+async function untilHeld(host: LeaseHost): Promise<LeaseHost> {
+  await host.hold();
+  return host;
+}
+
+const putOwn = (name: string, value: string, leased = true) =>
+  world.etcd.put(prefix + name, value, leased ? world.etcd.grant(86_400) : '0');
+
+describe('of several own keys', () => {
+  it('that are as good, the first in byte order is gone on with, as flanneld does', async () => {
+    for (const name of ['10.1.30.0-24', '10.1.200.0-24', '10.1.4.0-24']) putOwn(name, valueOf(ip));
+    const host = await untilHeld(world.host(ip, { watch: false }));
+    expect(host.held).toBe('10.1.200.0/24');
+    const others = ['10.1.30.0-24', '10.1.4.0-24'].map((name) => prefix + name);
+    expect(world.log.events('other-own-leases').map(({ fields }) => fields['keys'])).toEqual([others]);
+  });
+
+  it('the one with the IPv4 subnet is gone on with, when each has one half', async () => {
+    putOwn('0.0.0.0-0&fc00:1:0:5::-64', valueOf('0.0.0.0', ip6));
+    putOwn('10.1.5.0-24', valueOf(ip));
+    const addresses = { ipv4: ip, ipv6: ip6 };
+    const host = await untilHeld(world.host(ip, { watch: false, pools, addresses }));
+    expect(host.held).toMatch(/^10\.1\.5\.0\/24 and fc00:1:/);
+  });
+});
+
+it('a key that names another PublicIP, or an IPv4 subnet and none, is not told by its PublicIPv6', async () => {
+  const foreign = {
+    '0.0.0.0-0&fc00:1:0:7::-64': valueOf('10.211.0.2', ip6),
+    '10.1.5.0-24&fc00:1:0:5::-64': `{"PublicIP":null,"PublicIPv6":"${ip6}","BackendType":"host-gw"}`,
+    '10.1.6.0-24&fc00:1:0:6::-64': valueOf('10.211.0.2', ip6),
+  };
+  for (const [name, value] of Object.entries(foreign)) putOwn(name, value);
+  const host = await untilHeld(world.host(ip, { watch: false, pools, addresses: { ipv4: ip, ipv6: ip6 } }));
+  const own = host.manager.lease?.key.slice(prefix.length) ?? '';
+  expect(world.keys.toSorted()).toEqual([...Object.keys(foreign), own].toSorted());
+  for (const [name, value] of Object.entries(foreign))
+    expect(world.etcd.get(prefix + name)?.value).toBe(value);
+});
+
+it('a key that gets an IPv6 half is told as gone and then as new: flanneld must end up with the route', async () => {
+  putOwn('10.1.5.0-24', valueOf(ip));
+  const stop = new AbortController();
+  const [member] = world.etcd.connect('watcher');
+  const told: string[] = [];
+  const watching = (async () => {
+    const range = { key: prefix, rangeEnd: prefixEnd(prefix) };
+    for await (const batch of member?.watch(range, stop.signal) ?? []) {
+      for (const event of batch.events)
+        told.push(`${event.type} ${event.type === 'put' ? event.kv.key : event.key}`);
+    }
+  })().catch(() => {});
+  await world.clock.settle();
+  const host = await untilHeld(world.host(ip, { watch: false, pools, addresses: { ipv4: ip, ipv6: ip6 } }));
+  await world.clock.settle();
+  stop.abort(new Error('stopped'));
+  await watching;
+  expect(told).toEqual([`delete ${prefix}10.1.5.0-24`, `put ${host.manager.lease?.key}`]);
+});
+
+it('two leases that fit no more, on one etcd lease, are given back with it', async () => {
+  const lease = world.etcd.grant(86_400);
+  for (const name of ['10.2.5.0-24', '10.2.6.0-24']) world.etcd.put(prefix + name, valueOf(ip), lease);
+  const host = await untilHeld(world.host(ip, { watch: false }));
+  expect(world.keys).toEqual([host.manager.lease?.key.slice(prefix.length)]);
+  expect(world.etcd.leaseIds).toEqual([host.manager.lease?.leaseId]);
+});
+
+describe('a value that is being putOwn right', () => {
+  const vxlan = `{"PublicIP":"${ip}","BackendType":"vxlan"}`;
+
+  it.each([
+    ['a lease', true],
+    ['a reservation', false],
+  ])('is not written over what somebody puts there in the meantime (%s)', async (_, leased) => {
+    putOwn('10.1.5.0-24', vxlan, leased);
+    const host = world.host(ip, { watch: false });
+    let writes = 0;
+    host.onCall = (call) => {
+      if (call === 'txn' && writes++ === 0) putOwn('10.1.5.0-24', theirs, false);
+    };
+    await untilHeld(host);
+    expect(host.held).not.toBe('10.1.5.0/24');
+    expect(world.etcd.get(`${prefix}10.1.5.0-24`)).toMatchObject({ value: theirs, lease: '0' });
   });
 });

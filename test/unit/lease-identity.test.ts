@@ -26,7 +26,7 @@ function host(options: LeaseHostOptions = {}): LeaseHost {
 
 async function started(options: LeaseHostOptions = {}): Promise<LeaseHost> {
   const one = host(options).start();
-  await world.clock.until('a lease', () => one.held !== undefined, 60_000);
+  await one.hold();
   await world.clock.advance(100);
   return one;
 }
@@ -63,7 +63,7 @@ describe('L9: two hosts with one address', () => {
     const second = host().start();
     await world.clock.advance(hourMs);
     await first.crash();
-    await world.clock.until('it takes over', () => second.held !== undefined, 700_000);
+    await second.hold(700_000);
     expect(second.held).toBe(held);
     expect(second.trouble.current).toEqual([]);
     expect(world.keys).toHaveLength(1);
@@ -187,7 +187,7 @@ describe('a lease under the own address', () => {
       await world.clock.advance(1_000);
       expect(probes()).toBe(1);
       world.etcd.restore(backup, { sameId });
-      await world.clock.until('the lease', () => one.held !== undefined, 20_000);
+      await one.hold(20_000);
       expect(one.held).toBe('10.1.5.0/24');
       expect(one.trouble.current).toEqual([]);
     },
@@ -205,8 +205,7 @@ describe('a lease under the own address', () => {
     const before = { ...world.etcd.calls };
     const { revision } = world.etcd;
     const startedMs = world.clock.now();
-    one.start();
-    await world.clock.until('the lease', () => one.held !== undefined, 1_000);
+    await one.hold(1_000);
     const made = Object.fromEntries(
       Object.entries(world.etcd.calls).map(([call, count]) => [call, count - before[call as 'range']]),
     );
@@ -232,7 +231,7 @@ describe('a lease under the own address', () => {
     expect(one.trouble.current.join()).toContain('no free subnet');
     expect([world.etcd.revision, probes()]).toEqual([revision, 0]);
     world.etcd.revoke(rival);
-    await world.clock.until('the lease', () => one.held !== undefined, 20_000);
+    await one.hold(20_000);
     expect(one.held).toBe('10.1.1.0/24 and fc00:1:0:5::/64');
     expect(probes()).toBe(1);
     expect(world.keys).toEqual(['10.1.1.0-24&fc00:1:0:5::-64']);

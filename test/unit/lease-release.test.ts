@@ -3,6 +3,8 @@ import { LeaseWorld } from '../../sim/lease-world.ts';
 import { prefix, subnet, valueOf } from '../../sim/leases.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { type LeaseReleaseParts, runLeaseRelease } from '../../src/cli/lease.ts';
+import { addressesOfThisHost, type ThisHost } from '../../src/cli/this-host.ts';
+import { RegistryError } from '../../src/subnet/registry/registry.ts';
 import { rotate } from '../../src/subnet/registry/rotation.ts';
 
 const ip = '10.211.0.1';
@@ -173,8 +175,7 @@ describe('lease release', () => {
   });
 
   it('makes the host free its subnet for another: the daemon that is gone does not get it back', async () => {
-    const gone = world.host(ip).start();
-    await world.clock.until('a lease', () => gone.held !== undefined, 10_000);
+    const gone = await world.host(ip).hold(10_000);
     const held = gone.held ?? '';
     await gone.crash();
     expect(await run({ addresses: { ipv4: ip } })).toBe(0);
@@ -194,8 +195,7 @@ describe('lease release', () => {
   });
 
   it('leaves the lease of a daemon that runs, unless forced', async () => {
-    const host = world.host(ip).start();
-    await world.clock.until('a lease', () => host.held !== undefined, 10_000);
+    const host = await world.host(ip).hold(10_000);
     const { keys } = world;
     const leases = world.etcd.leaseIds;
     expect(await run({ addresses: { ipv4: ip } })).toBe(1);
@@ -250,4 +250,52 @@ describe('lease release', () => {
     expect(lines[1]).toContain('unless its daemon answers');
     expect(world.kvs).toEqual(before);
   });
+});
+
+const hint = /\nA lease can be named, too: lease release SUBNET, or --public-ip=ADDRESS$/;
+const config = '{"Network":"10.0.0.0/8","Backend":{"Type":"host-gw"}}';
+const chosen = { name: 'eth0', index: 2, addresses: { ipv4: '10.211.0.1' } };
+
+/** What it resolves to, or rejects with. */
+async function ask(chooseInterface: ThisHost['chooseInterface'] = async () => chosen): Promise<unknown> {
+  const registry = rotate(world.etcd.connect('admin'));
+  const oldStore = { has: async () => false };
+  const asking = addressesOfThisHost(
+    { registry, oldStore, etcdPrefix: '/net', chooseInterface },
+    new AbortController().signal,
+  );
+  let answer: unknown;
+  void asking
+    .catch((error: unknown) => error)
+    .then((value) => {
+      answer = value;
+    });
+  await world.clock.until('an answer', () => answer !== undefined, 60_000);
+  registry.close();
+  return answer;
+}
+
+it('the addresses that a lease of this host carries are those its daemon would choose', async () => {
+  world.etcd.put('/net/config', config);
+  expect(await ask()).toEqual(chosen.addresses);
+});
+
+it.each<[string, string | undefined, ThisHost['chooseInterface'] | undefined, RegExp]>([
+  ['there is no configuration', undefined, undefined, /no network configuration|is no configuration/i],
+  ['it cannot be read', '{', undefined, /^the network configuration at \/net\/config cannot be used: /],
+  ['no interface can be chosen', config, async () => 'no default route', /^no default/],
+])('when %s, that is said, and that a lease can be named', async (_, text, choose, reason) => {
+  if (text !== undefined) world.etcd.put('/net/config', text);
+  const answer = await ask(choose);
+  expect(answer).toMatch(reason);
+  expect(answer).toMatch(hint);
+});
+
+it('when etcd does not answer it is of no use to name one, and that is not said', async () => {
+  world.etcd.stop('etcd-0');
+  const error = await ask();
+  expect(error).toBeInstanceOf(RegistryError);
+  expect(String(error)).toContain('connection refused');
+  expect(String(error)).not.toMatch(/can be named/);
+  world.etcd.start('etcd-0');
 });

@@ -15,8 +15,7 @@ afterEach(async () => {
 });
 
 async function started(options: LeaseHostOptions): Promise<LeaseHost> {
-  const host = world.host(ip, { hostIdentity: 1, ...options }).start();
-  await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+  const host = await world.host(ip, { hostIdentity: 1, ...options }).hold();
   await world.clock.advance(100);
   return host;
 }
@@ -31,8 +30,7 @@ async function ttlOf(id = '0'): Promise<number> {
 async function restart(host: LeaseHost, options: LeaseHostOptions): Promise<void> {
   await host.stop();
   host.options = { ...host.options, ...options };
-  host.start();
-  await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+  await host.hold();
 }
 
 describe('L7: --subnet-lease-ttl', () => {
@@ -82,13 +80,10 @@ describe('L7: --subnet-lease-ttl', () => {
         await host.stop();
         host.options = { ...host.options, leaseTtlSeconds: 900 };
         let writes = 0;
-        host.onStart = (registry) => {
-          registry.onCall = (call) => {
-            if (call !== 'leaseKeepAlive' && writes++ === nth) world.etcd.loseNextReply({ applied });
-          };
+        host.onCall = (call) => {
+          if (call !== 'leaseKeepAlive' && writes++ === nth) world.etcd.loseNextReply({ applied });
         };
-        host.start();
-        await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+        await host.hold();
         await world.clock.advance(60_000);
         expect(await ttlOf(host.manager.lease?.leaseId)).toBe(900);
         expect(world.keys).toHaveLength(1);

@@ -24,8 +24,7 @@ afterEach(async () => {
 });
 
 async function hold(options: LeaseHostOptions = {}): Promise<{ key: string; held: string; leaseId: string }> {
-  host = world.host(ip, options).start();
-  await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+  host = await world.host(ip, options).hold();
   await world.clock.advance(100);
   return own();
 }
@@ -348,11 +347,9 @@ describe('a subnet that another host has now', () => {
 it('a key that another program of this host puts just before we do is ours, and no alarm', async () => {
   host = world.host(ip, { hint: { ipv4: subnet('10.1.7.0/24') } });
   let races = 0;
-  host.onStart = (registry) => {
-    registry.onCall = (call) => {
-      if (call === 'txn' && ++races === 2)
-        world.etcd.put(`${prefix}10.1.7.0-24`, valueOf(ip), world.etcd.grant(900));
-    };
+  host.onCall = (call) => {
+    if (call === 'txn' && ++races === 2)
+      world.etcd.put(`${prefix}10.1.7.0-24`, valueOf(ip), world.etcd.grant(900));
   };
   host.start();
   await world.clock.until('a lease', held, 1_000);

@@ -18,8 +18,7 @@ afterEach(async () => {
 });
 
 async function hold(options: LeaseHostOptions = {}): Promise<{ key: string; leaseId: string }> {
-  host = world.host(ip, options).start();
-  await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+  host = await world.host(ip, options).hold();
   await world.clock.advance(100);
   const { key = '', leaseId = '' } = host.manager.lease ?? {};
   return { key, leaseId };
@@ -49,9 +48,11 @@ describe('a value that this host has written itself', () => {
     await world.clock.advance(1_000);
     expect(world.etcd.get(key)?.value).toBe(valueOf(newIp));
     world.etcd.restore(backup);
-    await world.clock.advance(60_000);
+    expect(world.etcd.get(key)?.value).toBe(valueOf(ip));
+    await world.clock.advance(10_000);
     expect(world.etcd.get(key)).toMatchObject({ value: valueOf(newIp), lease: leaseId });
     expect(host.held).toBeDefined();
+    expect(host.trouble.current).toEqual([]);
     expect(alarms()).toEqual([]);
   });
 
@@ -100,8 +101,7 @@ describe('a value that this host has written itself', () => {
     host = world.host(ip, { watch: false });
     const started: LensRegistry[] = [];
     host.onStart = (registry) => void started.push(registry);
-    host.start();
-    await world.clock.until('a lease', () => host.held !== undefined, 60_000);
+    await host.hold();
     const before = host.manager.lease;
     const [lens] = started;
     if (lens === undefined) throw new Error('not started');
@@ -173,4 +173,86 @@ it('junk that was put into the own key is cut when it is logged', async () => {
   const lines = world.log.events('lease-rewritten');
   expect(lines).toHaveLength(1);
   expect(JSON.stringify(lines).length).toBeLessThan(1_000);
+});
+
+describe('an etcd lease that a restored backup revives', () => {
+  it('is revoked when the key that carried it is gone before the host has seen it', async () => {
+    await hold({ leaseTtlSeconds: 3_600 });
+    const backup = world.etcd.snapshot();
+    const [kv] = world.kvs;
+    world.etcd.revoke(kv?.lease ?? '');
+    await world.clock.until('another', () => ![undefined, kv?.lease].includes(world.kvs[0]?.lease), 60_000);
+    world.etcd.restore(backup);
+    world.etcd.delete(kv?.key ?? '');
+    await world.clock.advance(1_800_000);
+    expect(world.etcd.leaseIds).toEqual(world.kvs.map(({ lease }) => lease));
+    expect(world.kvs).toHaveLength(1);
+  });
+});
+
+const disputed = `${prefix}10.1.7.0-24`;
+const alone = { pools: { ipv4: poolOf('10.1.7.0/24', '10.1.7.0/24') }, leaseTtlSeconds: 300 };
+
+describe('a subnet that another host took while this one was away', () => {
+  it.each(['', 'null', '{"PublicIP":null,"BackendType":"host-gw"}'])(
+    'stays with it when somebody spoils its value: %j',
+    async (junk) => {
+      const late = await world.host('10.211.0.1', alone).hold();
+      const holder = world.host('10.211.0.2', alone);
+      world.etcd.cut(late.name);
+      await world.clock.advance(301_000);
+      await holder.hold();
+      world.etcd.heal(late.name);
+      await world.clock.until('the first sees that', () => late.manager.state === 'contested', 120_000);
+      // The holder is slow to put it right.
+      world.etcd.cut(holder.name);
+      const { lease = '0' } = world.etcd.get(disputed) ?? {};
+      world.etcd.put(disputed, junk, lease);
+      await world.clock.advance(100_000);
+      expect(late.manager.state).toBe('contested');
+      expect(world.etcd.get(disputed)).toMatchObject({ value: junk, lease });
+      world.etcd.heal(holder.name);
+      await world.clock.until(
+        'it is put right',
+        () => world.etcd.get(disputed)?.value === valueOf(holder.ip),
+      );
+      expect(holder.held).toBe('10.1.7.0/24');
+    },
+  );
+
+  it('stays with it when a restored backup has its spoilt value from before', async () => {
+    const holder = await world.host('10.211.0.2', alone).hold();
+    world.etcd.cut(holder.name);
+    const { lease = '0' } = world.etcd.get(disputed) ?? {};
+    world.etcd.put(disputed, '', lease);
+    const backup = world.etcd.snapshot();
+    world.etcd.delete(disputed);
+    const other = await world.host('10.211.0.1', alone).hold();
+    world.etcd.restore(backup);
+    await world.clock.advance(100_000);
+    expect(world.etcd.get(disputed)).toMatchObject({ value: '', lease });
+    expect(other.manager.state).toBe('contested');
+    world.etcd.heal(holder.name);
+    await world.clock.until('it is put right', () => world.etcd.get(disputed)?.value === valueOf(holder.ip));
+  });
+
+  it.each(['10.1.7.0-24&fc00:1:0:9::-64', '10.1.6.0-23'])(
+    'is noticed at once by %s, where nothing tells that a restored backup lacks the own key',
+    async (name) => {
+      const backup = world.etcd.snapshot();
+      const pools = { ...alone.pools, ipv6: poolOf('fc00:1::/64', 'fc00:1:0:8::/64') };
+      const addresses = { ipv4: '10.211.0.1', ipv6: 'fd00::1' };
+      await hold({ pools, addresses });
+      await world.clock.advance(60_000);
+      const { revision } = world.etcd;
+      world.etcd.restore(backup, { sameId: true });
+      while (world.etcd.revision <= revision) world.etcd.put('/somebody/else', '');
+      await world.clock.advance(1_000);
+      expect(host.manager.state).toBe('held');
+      world.etcd.put(prefix + name, valueOf('10.211.0.2', 'fd00::2'), world.etcd.grant(300));
+      await world.clock.advance(1_000);
+      expect(host.manager.state).toBe('contested');
+      expect(host.trouble.current.join()).toContain(`now belongs to 10.211.0.2 (${prefix}${name})`);
+    },
+  );
 });
