@@ -1,11 +1,11 @@
 import { mkdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { StatusView } from '../../src/cli/status-view.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import type { DaemonProcess, LogRecord } from '../testbed/daemon.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
+import { until } from '../testbed/netns.ts';
 import { NotifySocket } from '../testbed/notify-socket.ts';
 import { RunningProcess, runToEnd } from '../testbed/process.ts';
 import { type Bench, startBench } from './bench.ts';
@@ -47,9 +47,21 @@ const troubles = (daemon: DaemonProcess): readonly LogRecord[] =>
 
 const isReady = ({ notify }: Waiting) => notify.messages.some((message) => message.includes('READY=1'));
 
-/** Not ready, alive, and nothing more to say than `lines` lines. */
-async function expectPatience(waiting: Waiting, lines: number, ms = 3_000): Promise<void> {
-  await sleep(ms);
+/** What the daemon says of itself to `flanneld-ts status`. */
+async function statusOf({ options }: DaemonProcess, ...flags: readonly string[]): Promise<StatusView> {
+  const { stdout } = await runProgram({ ...options, argv: ['status', '--json', ...flags] });
+  return JSON.parse(stdout.join(''));
+}
+
+async function untilTriedAgain(daemon: DaemonProcess, ...flags: readonly string[]): Promise<void> {
+  const again = async () =>
+    (await statusOf(daemon, ...flags)).errors.some(({ over, attempts }) => over === null && attempts > 1);
+  await until(again, 30_000, () => `it does not try again\n${daemon.process.tail()}`);
+}
+
+/** Not ready and alive after it has tried again, and nothing more to say than `lines` lines. */
+async function expectPatience(waiting: Waiting, lines: number, ...flags: readonly string[]): Promise<void> {
+  await untilTriedAgain(waiting.daemon, ...flags);
   expect(waiting.daemon.running).toBe(true);
   expect(isReady(waiting)).toBe(false);
   expect(troubles(waiting.daemon)).toHaveLength(lines);
@@ -99,7 +111,7 @@ test('a read-only file system under the subnet-file is waited out', async () => 
   waiting.daemon.launch();
   const line = await waiting.daemon.waitForLog('trouble');
   for (const text of [`${folder}/subnet.env`, 'cannot be written', 'EROFS']) expect(line.msg).toContain(text);
-  await expectPatience(waiting, 1);
+  await expectPatience(waiting, 1, `--status-socket=${socket}`);
   const inDaemon = ['nsenter', `--mount=/proc/${waiting.daemon.pid}/ns/mnt`, '--'];
   await mount(...inDaemon, 'mount', '-o', 'remount,bind,rw', folder);
   await expectGoesOn(waiting);
@@ -119,16 +131,13 @@ test('a health port in use costs one warning and leaves the host ready; the daem
   ]);
   await waiting.daemon.start();
   expect(isReady(waiting)).toBe(true);
-  await sleep(3_000);
+  await untilTriedAgain(waiting.daemon);
   const warnings = waiting.daemon.logs.filter(({ what }) => what === 'health-port');
   expect(warnings).toHaveLength(1);
   for (const text of ['127.0.0.1', String(HEALTHZ_PORT), '--healthz-port']) {
     expect(warnings[0]?.msg).toContain(text);
   }
-  const view = async (): Promise<StatusView> => {
-    const { stdout } = await runProgram({ ...waiting.daemon.options, argv: ['status', '--json'] });
-    return JSON.parse(stdout.join(''));
-  };
+  const view = () => statusOf(waiting.daemon);
   expect(await view()).toMatchObject({ ready: true, reasons: [], degraded: [], notices: [warnings[0]?.msg] });
   await other.stop('SIGKILL');
   await waiting.daemon.waitForLog('health-listening', 40_000);
@@ -150,48 +159,11 @@ test('an interface that is missing, then without an address, is waited out; the 
     ({ event, msg }) => event === 'trouble' && msg?.includes('eth7 has no usable IPv4 address') === true,
   );
   expect(bare.msg).toContain('eth7 (no IPv4 address)');
-  await expectPatience(waiting, 2, 1_000);
+  expect(troubles(waiting.daemon)).toHaveLength(2);
   await bench.host.ip('addr add 10.97.0.1/24 dev eth7');
   // By the kernel's event; the next look by itself would come after ten seconds.
   await waiting.daemon.ready(5_000);
   await expectGoesOn(waiting);
-});
-
-test('an address that no interface has is waited out', async () => {
-  const waiting = await makeWaiting(['--iface=10.97.1.1']);
-  waiting.daemon.launch();
-  const line = await waiting.daemon.waitForLog('trouble');
-  expect(line.msg).toContain('no interface has the address 10.97.1.1');
-  await bench.host.ip('addr add 10.97.1.1/24 dev eth7');
-  await waiting.daemon.ready(5_000);
-  await expectGoesOn(waiting);
-});
-
-test('no default route, and no --iface, is waited out', async () => {
-  const waiting = await makeWaiting([]);
-  waiting.daemon.launch();
-  const line = await waiting.daemon.waitForLog('trouble');
-  for (const text of ['default route', '--iface', 'eth0 (10.211.55.100/24)'])
-    expect(line.msg).toContain(text);
-  await expectPatience(waiting, 1);
-  await bench.host.ip('route add default via 10.211.55.1 dev eth0');
-  await waiting.daemon.ready(5_000);
-  await expectGoesOn(waiting);
-});
-
-test('an interface that is down is told, and the routes come with it', async () => {
-  await bench.host.ip('link set eth7 down');
-  const waiting = await makeWaiting(['--iface=eth7']);
-  const { prefix } = waiting.daemon.options;
-  await bench.etcd.ctl('put', `${prefix}/subnets/192.168.40.0-24`, leaseValue('10.97.0.2'));
-  waiting.daemon.launch();
-  const line = await waiting.daemon.waitForLog(
-    ({ level, msg }) => level === 'warn' && msg?.includes('down') === true,
-  );
-  expect(line.msg).toContain('eth7');
-  await bench.host.ip('link set eth7 up');
-  await bench.haveRoutes(['192.168.40.0/24 via 10.97.0.2'], 5_000);
-  expect((await waiting.daemon.stop()).code).toBe(0);
 });
 
 test('an exhausted pool is waited out, without an etcd lease for it, until a subnet is given back', async () => {
@@ -212,7 +184,7 @@ test('an exhausted pool is waited out, without an etcd lease for it, until a sub
   daemon.launch();
   const line = await daemon.waitForLog('trouble');
   for (const text of ['172.20.10.0', '172.20.11.0', '2']) expect(line.msg).toContain(text);
-  await expectPatience({ daemon, notify: waiting.notify }, 1, 4_000);
+  await expectPatience({ daemon, notify: waiting.notify }, 1);
   expect(await leases()).toEqual(before);
   await bench.etcd.ctl('lease', 'revoke', lease);
   await expectGoesOn({ daemon, notify: waiting.notify });

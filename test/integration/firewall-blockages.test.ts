@@ -42,12 +42,6 @@ const rows: readonly Row[] = [
     text: /table inet filter, chain forward, policy drop/,
   },
   {
-    what: 'the same behind answers that pass',
-    script: forwardChain('drop', 'ct state established,related accept'),
-    effect: 'closed',
-    passes: none,
-  },
-  {
     what: 'the same, with the daemon in nftables mode',
     script: forwardChain('drop', 'ct state vmap { established : accept, invalid : drop }', '10'),
     mode: 'nftables',
@@ -60,30 +54,11 @@ const rows: readonly Row[] = [
     passes: all,
   },
   {
-    what: 'a policy of drop where one port is let through',
-    script: forwardChain('drop', 'ct state established accept; tcp dport 7000 accept'),
-    effect: 'partly',
-    passes: all,
-  },
-  {
-    what: 'a policy of drop where the links are let through',
-    script: forwardChain(
-      'drop',
-      'iifname . oifname { "docker0" . "eth0" } accept; iifname "eth*" oifname vmap { "docker0" : accept }',
-    ),
-    passes: all,
-  },
-  {
     what: 'a chain that ends in a reject',
     script: forwardChain('accept', 'iifname "lo" accept; goto strict; accept'),
     effect: 'closed',
     passes: none,
     text: /chain strict, rule "ip6? saddr \S+ drop"/,
-  },
-  {
-    what: 'a jump that leads nowhere for these packets',
-    script: forwardChain('accept', 'ct status dnat jump strict; ip saddr != 10.0.0.0/8 oifname "br9" drop'),
-    passes: all,
   },
   {
     what: "this host's containers alone",
@@ -94,13 +69,6 @@ const rows: readonly Row[] = [
     effect: 'closed',
     passes: { out: false, in: true },
     text: /from this host's containers to other hosts'/,
-  },
-  {
-    what: 'a part of the other hosts',
-    script: forwardChain('accept', 'ip saddr 10.5.99.0/24 drop; ip6 saddr fc00:5:0:99::/64 drop'),
-    effect: 'partly',
-    passes: all,
-    text: /may drop packets/,
   },
   {
     what: 'a policy of DROP in the other kind of iptables',
@@ -164,12 +132,6 @@ END`,
     orClosed: true,
     passes: none,
     text: /table netdev early, chain in/,
-  },
-  {
-    what: 'a test for the mark of others',
-    script:
-      'iptables-nft -I FORWARD -m mark --mark 0x8000/0x8000 -j DROP; ip6tables-nft -I FORWARD -m mark --mark 0x8000/0x8000 -j DROP',
-    passes: all,
   },
 ];
 

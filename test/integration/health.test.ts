@@ -1,5 +1,4 @@
 import { mkdirSync, rmdirSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { CONFIG, PREFIX } from '../testbed/cluster.ts';
 import { until } from '../testbed/netns.ts';
@@ -109,28 +108,6 @@ test('stays ready while an edited configuration waits for a restart, and tells o
   const lines = bench.daemon.logs.filter(({ msg }) => msg?.includes('the network configuration') ?? false);
   expect(lines.map(({ level }) => level)).toEqual(['warn', 'warn', 'warn']);
   expect(bench.daemon.logs.filter(({ event }) => event === 'file-written')).toHaveLength(2);
-});
-
-test('is not ready while a file cannot be written, and names it', async () => {
-  const other = bench.makeDaemon('blocked', {
-    prefix: '/other',
-    flags: ['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8472'],
-  });
-  await bench.etcd.ctl(
-    'put',
-    '/other/config',
-    JSON.stringify({ ...CONFIG, Network: '172.21.0.0/16', SubnetMin: undefined, SubnetMax: undefined }),
-  );
-  mkdirSync(dirname(other.subnetFile), { recursive: true });
-  // A folder in its place cannot be replaced by a file.
-  mkdirSync(other.subnetFile);
-  other.launch();
-  await other.waitForLog(({ msg }) => msg?.includes('cannot be written') ?? false);
-  const { status, body } = await bench.get('http://127.0.0.1:8472/readyz');
-  expect([status, body]).toEqual([503, expect.stringContaining('subnet.env cannot be written')]);
-  rmdirSync(other.subnetFile);
-  await other.ready();
-  expect((await bench.get('http://127.0.0.1:8472/readyz')).status).toBe(200);
 });
 
 test('stays ready with what an operator should mend and keeps nothing from working, and tells of it', async () => {

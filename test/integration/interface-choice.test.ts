@@ -39,14 +39,9 @@ async function leasedFor(daemon: DaemonProcess): Promise<unknown> {
 }
 
 test.each([
-  ['nothing', [], '10.211.55.100', '1500'],
-  ['a name', ['--iface=eth0'], '10.211.55.100', '1500'],
-  ['the second address of an interface', ['--iface=10.211.55.200'], '10.211.55.200', '1500'],
   ['a missing interface, then one that is there', ['--iface=eth7', '--iface=eth1'], '192.168.7.1', '1400'],
-  ['a regex on names', ['--iface-regex=(?i)^ETH[[:digit:]]\\z', '--iface=eth7'], '10.211.55.100', '1500'],
   ['a regex on addresses', ['--iface-regex=\\.200$'], '10.211.55.200', '1500'],
   ['an address to be reached', ['--iface-can-reach=203.0.113.5'], '192.168.7.1', '1400'],
-  ['a public address alone', ['--public-ip=10.211.55.200'], '10.211.55.200', '1500'],
 ])('%s leads to the interface, its address and its MTU', async (_what, flags, publicIP, mtu) => {
   const daemon = await makeDaemon(flags);
   await daemon.start();
@@ -55,34 +50,12 @@ test.each([
   expect((await daemon.stop()).code).toBe(0);
 });
 
-test.each([
-  [
-    'a regex that fits nothing',
-    ['--iface-regex=^ens'],
-    ['--iface-regex=^ens matches no address and no name'],
-  ],
-  [
-    'an address of its own to be reached',
-    ['--iface-can-reach=192.168.7.1'],
-    ["192.168.7.1 is this host's own address"],
-  ],
-  [
-    'a public address that is another one of the interface',
-    ['--iface=eth0', '--public-ip=10.211.55.200'],
-    ['host-gw works through no NAT', 'give --iface=10.211.55.200, or --public-ip without any --iface'],
-  ],
-  [
-    'everything in vain',
-    ['--iface=eth7', '--iface-regex=^ens', '--iface-can-reach=127.0.0.1'],
-    ['no interface eth7', '^ens', '127.0.0.1 is'],
-  ],
-])('%s is told, with what exists, and waited out', async (_what, flags, texts) => {
-  const daemon = await makeDaemon(flags);
+test('what was tried in vain is told, with what exists, and waited out', async () => {
+  const daemon = await makeDaemon(['--iface=eth7', '--iface-regex=^ens', '--iface-can-reach=127.0.0.1']);
   daemon.launch();
   const { msg } = await daemon.waitForLog('trouble');
-  for (const text of [...texts, 'eth0 (10.211.55.100/24 10.211.55.200/24), eth1 (192.168.7.1/24)']) {
-    expect(msg).toContain(text);
-  }
+  const there = 'eth0 (10.211.55.100/24 10.211.55.200/24), eth1 (192.168.7.1/24)';
+  for (const text of ['no interface eth7', '^ens', '127.0.0.1 is', there]) expect(msg).toContain(text);
   expect(daemon.running).toBe(true);
   expect((await daemon.stop()).code).toBe(0);
 });

@@ -46,15 +46,6 @@ test('in a pipe every line of the log is JSON, on standard error', async () => {
   }
 });
 
-test('with --log-format=pretty it is for people in a pipe, too, and without colour', async () => {
-  const child = await start([...COMMAND, '--log-format=pretty']);
-  expect(await child.stop('SIGTERM', 5_000)).toEqual({ code: 0, signal: null });
-  expect(child.stderr.filter((line) => line.includes('ready: subnet 172.20.'))).toEqual([
-    expect.stringContaining(' INFO: ready'),
-  ]);
-  expect(child.stderr.filter((line) => line.startsWith('{') || line.includes('\u001b'))).toEqual([]);
-});
-
 /** Runs the program with a file for its standard error that systemd would call the journal; resolves to its lines. */
 async function inJournal(name: string, argv: readonly string[], stream = '$(stat -Lc %d:%i /dev/stderr)') {
   const file = join(bench.dir, `journal-${name}`);
@@ -76,17 +67,6 @@ test('in the journal every line is text with its priority', async () => {
   expect(lines).toContainEqual(expect.stringMatching(/^<6>ready: subnet 172\.20\./));
 });
 
-test('in the journal --log-format=json keeps JSON, behind the priority', async () => {
-  const lines = await inJournal('json', [...COMMAND, '--log-format=json', '-logtostderr']);
-  const levels = { '<4>': 'warn', '<6>': 'info' };
-  for (const line of lines) {
-    const prefix = line.slice(0, 3);
-    expect(Object.keys(levels)).toContain(prefix);
-    expect(JSON.parse(line.slice(3)).level).toBe(levels[prefix as keyof typeof levels]);
-  }
-  expect(lines.filter((line) => line.startsWith('<4>'))).toHaveLength(1);
-});
-
 test('wrong usage is an error in the journal', async () => {
   expect(await inJournal('usage', [...COMMAND, 'statsu'])).toEqual([
     expect.stringMatching(/^<3>flanneld-ts: argument \d is neither a flag nor a command/),
@@ -105,19 +85,6 @@ test('the process is called flanneld-ts, and keeps its flags in the process list
   const { stdout } = await runToEnd(['pgrep', 'flanneld']);
   expect(stdout.split('\n')).toContain(String(child.pid));
   await child.stop('SIGTERM', 5_000);
-});
-
-test.each([
-  ['--log-level=warn', false],
-  ['--log-level=info', true],
-])('%s decides what is said at all', async (flag, saysMore) => {
-  const flags = ['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8474', flag];
-  const daemon = bench.makeDaemon(flag.slice(2), { flags });
-  daemon.launch();
-  const isReady = async () => (await bench.get('http://127.0.0.1:8474/readyz')).status === 200;
-  await until(isReady, 30_000, () => `not ready\n${daemon.process.tail()}`);
-  expect((await daemon.stop()).code).toBe(0);
-  expect(daemon.logs.some(({ level }) => level === 'info')).toBe(saysMore);
 });
 
 test('on a terminal the log is for people', async () => {

@@ -12,9 +12,11 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { quoted } from '../testbed/commands.ts';
-import { onHost } from '../testbed/host.ts';
+import { onHost, runFolder } from '../testbed/host.ts';
+import { makeNetwork, type Network } from '../testbed/netns.ts';
+import { runToEnd } from '../testbed/process.ts';
 import { tempDir } from '../testbed/run.ts';
 
 const SCRIPT = join(import.meta.dirname, '../../systemd/mk-docker-opts.sh');
@@ -63,6 +65,26 @@ describe.each(SHELLS.map((shell) => ({ shell, name: shell.join(' ') })))(
       expect(readdirSync(dir).filter((name) => name.endsWith('.tmp'))).toEqual([]);
       rmSync(output);
     };
+
+    test.each(combinations())('$label', (run) => {
+      const { args, env, subnetFile, subnetEnv, outputFile, expected } = run;
+      const onThisHost = (path: string) => join(dir, path);
+      mkdirSync(join(dir, 'run/elsewhere'), { recursive: true });
+      mkdirSync(join(dir, 'run/flannel'));
+      writeFileSync(onThisHost(subnetFile), subnetEnv);
+      const [program = '', ...words] = onHost({ dir }, [...shell, SCRIPT, ...args]);
+      const { status, stderr, stdout } = spawnSync(program, words, {
+        env: { PATH: process.env['PATH'], ...env },
+        encoding: 'utf8',
+      });
+      expect({ status, stderr, stdout }).toEqual({ status: 0, stderr: '', stdout: '' });
+      expect(readFileSync(onThisHost(outputFile), 'utf8')).toBe(expected);
+      const files = readdirSync(onThisHost('/run'), { recursive: true, withFileTypes: true });
+      const written = files
+        .filter((entry) => entry.isFile())
+        .map((entry) => join(entry.parentPath, entry.name));
+      expect(written.toSorted()).toEqual([subnetFile, outputFile].map(onThisHost).toSorted());
+    });
 
     test('options may stand together, repeated (the last counts) and before words that are ignored', () => {
       const expected = 'DOCKER_NETWORK_OPTIONS=" --bip=172.20.91.1/24 --mtu=1500"\n';
@@ -222,3 +244,123 @@ describe.each(SHELLS.map((shell) => ({ shell, name: shell.join(' ') })))(
     });
   },
 );
+
+describe('mk-docker-opts.sh on a host', () => {
+  const dir = tempDir('mk-docker-opts-host');
+  let network: Network | undefined;
+  afterAll(async () => {
+    await network?.close();
+    rmSync(dir, { recursive: true });
+  });
+
+  test('reads and writes below /run, and refuses when the own subnet is routed to another host', async () => {
+    network = await makeNetwork([{ addresses: ['10.211.55.100/24'] }]);
+    const [net] = network.hosts;
+    if (net === undefined) throw new Error('a host was asked for');
+    const place = { dir, namespace: net.namespace };
+    const run = runFolder(place);
+    mkdirSync(join(run, 'flannel'), { recursive: true });
+    writeFileSync(join(run, 'flannel/subnet.env'), SUBNET_ENV);
+    // Routes that only look like it: longer, shorter, a neighbour's, one without a gateway.
+    for (const route of ['172.20.91.0/25', '172.20.0.0/16', '172.20.9.0/24', '2.172.20.91/32']) {
+      await net.ip(`route add ${route} via 10.211.55.101`);
+    }
+    await net.ip('route add 172.20.91.0/24 dev eth0');
+    const once = async () => await runToEnd(onHost(place, ['sh', SCRIPT]));
+    expect((await once()).exit.code).toBe(0);
+    const written = readFileSync(join(run, 'docker_opts.env'), 'utf8');
+    expect(written).toContain('DOCKER_OPTS=" --bip=172.20.91.1/24 --ip-masq=true --mtu=1500"');
+
+    rmSync(join(run, 'docker_opts.env'));
+    const gateways = ['via 10.211.55.101', 'nexthop via 10.211.55.101 nexthop via 10.211.55.102'];
+    for (const gateway of gateways) {
+      await net.ip(`route replace 172.20.91.0/24 ${gateway}`);
+      const { exit, output } = await once();
+      expect(exit.code).toBe(1);
+      expect(output).toContain('172.20.91.0/24 is routed via 10.211.55.101');
+      expect(readdirSync(run)).not.toContain('docker_opts.env');
+    }
+  });
+});
+
+/** One run of the script and the bytes that are due; paths are the host's. */
+interface Combination {
+  readonly label: string;
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** Where the subnet file lies, and what it holds. */
+  readonly subnetFile: string;
+  readonly subnetEnv: string;
+  /** Where the output has to appear. */
+  readonly outputFile: string;
+  readonly expected: string;
+}
+
+/** Where the combined key has a value already: it is kept in front, the file's wins. */
+const earlierValues = ['no key', 'key in env', 'key in file', 'key in both'] as const;
+type Earlier = (typeof earlierValues)[number];
+
+interface Options {
+  readonly f: boolean;
+  readonly d: boolean;
+  readonly i: boolean;
+  readonly c: boolean;
+  readonly m: boolean;
+  readonly k: boolean;
+}
+
+/** All 64 combinations of the six options, each with every kind of earlier value and every kind of FLANNEL_IPMASQ in turn. */
+function combinations(): readonly Combination[] {
+  return Array.from({ length: 64 }, (_, bits) => {
+    const has = (bit: number) => (bits & (1 << bit)) !== 0;
+    return { f: has(0), d: has(1), i: has(2), c: has(3), m: has(4), k: has(5) };
+  }).flatMap((options, at) =>
+    earlierValues.map((earlier, index) =>
+      combination(options, earlier, ['true', 'false', undefined][(at + index) % 3]),
+    ),
+  );
+}
+
+function combination(options: Options, earlier: Earlier, ipMasq: string | undefined): Combination {
+  const key = options.k ? 'DOCKER_NETWORK_OPTIONS' : 'DOCKER_OPTS';
+  const subnetFile = options.f ? '/run/elsewhere/subnet.env' : '/run/flannel/subnet.env';
+  const outputFile = options.d ? '/run/elsewhere/docker' : '/run/docker_opts.env';
+  const args = [
+    ...(options.f ? ['-f', subnetFile] : []),
+    ...(options.d ? ['-d', outputFile] : []),
+    ...(options.i ? ['-i'] : []),
+    ...(options.c ? ['-c'] : []),
+    ...(options.m ? ['-m'] : []),
+    ...(options.k ? ['-k', key] : []),
+  ];
+  const letters = Object.entries(options).flatMap(([letter, given]) => (given ? [letter] : []));
+  const inFile = earlier === 'key in file' || earlier === 'key in both';
+  const inEnvironment = earlier === 'key in env' || earlier === 'key in both';
+  const lines = [
+    'FLANNEL_NETWORK=172.20.0.0/16',
+    'FLANNEL_SUBNET=172.20.91.1/24',
+    'FLANNEL_MTU=1500',
+    ...(ipMasq === undefined ? [] : [`FLANNEL_IPMASQ=${ipMasq}`]),
+    ...(inFile ? [`${key}="--of-file -a"`] : []),
+  ];
+  return {
+    // vitest cuts longer ones off.
+    label: `-${letters.join('') || '(none)'}, masq ${ipMasq ?? 'absent'}, ${earlier}`,
+    args,
+    env: inEnvironment ? { [key]: '--of-environment' } : {},
+    subnetFile,
+    subnetEnv: lines.map((line) => `${line}\n`).join(''),
+    outputFile,
+    expected: due(options, key, inFile ? '--of-file -a' : inEnvironment ? '--of-environment' : '', ipMasq),
+  };
+}
+
+function due(options: Options, key: string, earlier: string, ipMasq: string | undefined): string {
+  const masquerade = options.m || ipMasq === undefined ? [] : [['IPMASQ', `--ip-masq=${ipMasq !== 'true'}`]];
+  const variables = [['BIP', '--bip=172.20.91.1/24'], ...masquerade, ['MTU', '--mtu=1500']];
+  const individual = variables.map(([name, value]) => `DOCKER_OPT_${name}="${value}"\n`).join('');
+  const all = variables.map(([, value]) => ` ${value}`).join('');
+  const combined = `${key}="${earlier === '' ? '' : `${earlier} `}${all}"\n`;
+  const both = !options.i && !options.c;
+  return `${both || options.i ? individual : ''}${both || options.c ? combined : ''}`;
+}

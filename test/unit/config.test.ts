@@ -74,37 +74,43 @@ describe('a configuration that cannot be used', () => {
   const network = '"Network":"10.5.0.0/16"';
   const dual = `${network},"EnableIPv6":true`;
   it.each([
-    ['', 'CONFIG_MISSING', 'Network'],
+    ['', 'CONFIG_MISSING', 'Network', 'required'],
     ['"Network":null', 'CONFIG_MISSING', 'Network'],
     ['"Network":"0.0.0.0/0"', 'CONFIG_RANGE', 'Network'],
     ['"Network":"010.5.0.0/16"', 'CONFIG_TYPE', 'Network'],
     ['"Network":"10.5.0.0/016"', 'CONFIG_TYPE', 'Network'],
-    ['"Network":"10.5.0.0"', 'CONFIG_TYPE', 'Network'],
+    ['"Network":"10.5.0.0"', 'CONFIG_TYPE', 'Network', 'address/length'],
     ['"Network":"10.5.0.0/33"', 'CONFIG_TYPE', 'Network'],
-    ['"Network":"fc00::/48"', 'CONFIG_TYPE', 'Network'],
+    ['"Network":"fc00::/48"', 'CONFIG_TYPE', 'Network', 'IPv4'],
     ['"Network":""', 'CONFIG_TYPE', 'Network'],
-    ['"Network":10', 'CONFIG_TYPE', 'Network'],
-    ['"Network":"10.5.0.0/29"', 'CONFIG_LENGTH', 'Network'],
-    [`${network},"SubnetLen":31`, 'CONFIG_LENGTH', 'SubnetLen'],
-    [`${network},"SubnetLen":17`, 'CONFIG_LENGTH', 'SubnetLen'],
+    ['"Network":10', 'CONFIG_TYPE', 'Network', 'in quotes'],
+    ['"Network":"10.5.0.0/29"', 'CONFIG_LENGTH', 'Network', '/28'],
+    [`${network},"SubnetLen":31`, 'CONFIG_LENGTH', 'SubnetLen', 'at most 30'],
+    [`${network},"SubnetLen":17`, 'CONFIG_LENGTH', 'SubnetLen', 'at least 18'],
     [`${network},"SubnetLen":99999999999999999999`, 'CONFIG_LENGTH', 'SubnetLen'],
     ...['"24"', '24.0', '24.5', '2.4e1', '1e400', '-1', '-0', 'true', '[]', '{}'].map((literal) => [
       `${network},"SubnetLen":${literal}`,
       'CONFIG_TYPE',
       'SubnetLen',
+      'whole number',
     ]),
-    [`${network},"SubnetMin":"10.6.0.0"`, 'CONFIG_RANGE', 'SubnetMin'],
-    [`${network},"SubnetMax":"10.4.255.0"`, 'CONFIG_RANGE', 'SubnetMax'],
-    [`${network},"SubnetMin":"10.5.1.1"`, 'CONFIG_BOUNDARY', 'SubnetMin'],
+    [`${network},"SubnetMin":"10.6.0.0"`, 'CONFIG_RANGE', 'SubnetMin', '10.5.0.0/16'],
+    [`${network},"SubnetMax":"10.4.255.0"`, 'CONFIG_RANGE', 'SubnetMax', '10.5.0.0/16'],
+    [`${network},"SubnetMin":"10.5.1.1"`, 'CONFIG_BOUNDARY', 'SubnetMin', 'first'],
     [`${network},"SubnetMax":"10.5.255.255"`, 'CONFIG_BOUNDARY', 'SubnetMax'],
-    [`${network},"SubnetMin":"10.5.9.0","SubnetMax":"10.5.8.0"`, 'CONFIG_ORDER', 'SubnetMin'],
+    [
+      `${network},"SubnetMin":"10.5.9.0","SubnetMax":"10.5.8.0"`,
+      'CONFIG_ORDER',
+      'SubnetMin',
+      'above SubnetMax 10.5.8.0',
+    ],
     [`${network},"SubnetMax":"10.5.0.0"`, 'CONFIG_ORDER', 'SubnetMax'],
     [`${network},"SubnetMin":"10.5.1.0/24"`, 'CONFIG_TYPE', 'SubnetMin'],
     [`${network},"SubnetMin":"fc00::"`, 'CONFIG_TYPE', 'SubnetMin'],
-    [`${network},"EnableIPv4":"true"`, 'CONFIG_TYPE', 'EnableIPv4'],
+    [`${network},"EnableIPv4":"true"`, 'CONFIG_TYPE', 'EnableIPv4', 'true or false'],
     [`${network},"EnableNFTables":1`, 'CONFIG_TYPE', 'EnableNFTables'],
-    [`${network},"EnableIPv4":false`, 'CONFIG_FAMILY', 'EnableIPv4'],
-    [dual, 'CONFIG_MISSING', 'IPv6Network'],
+    [`${network},"EnableIPv4":false`, 'CONFIG_FAMILY', 'EnableIPv4', 'at least one family'],
+    [dual, 'CONFIG_MISSING', 'IPv6Network', 'required'],
     [`${dual},"IPv6Network":"::/0"`, 'CONFIG_RANGE', 'IPv6Network'],
     [`${dual},"IPv6Network":"10.6.0.0/16"`, 'CONFIG_TYPE', 'IPv6Network'],
     [`${dual},"IPv6Network":"fc00::/125"`, 'CONFIG_LENGTH', 'IPv6Network'],
@@ -113,10 +119,11 @@ describe('a configuration that cannot be used', () => {
     [`${dual},"IPv6Network":"fc00::/48","IPv6SubnetMin":"fc01::"`, 'CONFIG_RANGE', 'IPv6SubnetMin'],
     [`${dual},"IPv6Network":"fc00::/48","IPv6SubnetMax":"fc00::1"`, 'CONFIG_BOUNDARY', 'IPv6SubnetMax'],
     [`${dual},"IPv6Network":"fc00::/48","IPv6SubnetMax":"fc00::"`, 'CONFIG_ORDER', 'IPv6SubnetMax'],
-  ])('%s', (members, code, key) => {
+  ])('%s', (members, code, key, said = '') => {
     const error = failure(withBackend(members));
     expect({ code: error.code, key: error.key }).toEqual({ code, key });
     expect(error.message).toContain(key);
+    expect(`${error.message} ${error.remedy}`).toContain(said);
     expect(error.remedy).toMatch(/^[A-Z].*\.$/);
   });
 
