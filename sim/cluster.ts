@@ -54,6 +54,20 @@ export class SimCluster {
     });
   }
 
+  /** The host at this place, from 0 on. */
+  host(index: number): SimHost {
+    const host = this.hosts[index];
+    if (host === undefined) throw new RangeError(`no host ${index}`);
+    return host;
+  }
+
+  /** Starts all hosts, and waits until each routes to all others. */
+  async start(): Promise<this> {
+    for (const host of this.hosts) host.start();
+    await this.clock.until('full mesh', () => this.meshed, 60_000);
+    return this;
+  }
+
   /** Whether every running host is ready and has exactly one route to every other running host's lease. */
   get meshed(): boolean {
     const running = this.hosts.filter((host) => host.running);

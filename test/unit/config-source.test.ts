@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { VirtualClock } from '../../sim/clock.ts';
+import type { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
 import { LensRegistry } from '../../sim/lens-registry.ts';
-import { SimLog } from '../../sim/log.ts';
+import type { SimLog } from '../../sim/log.ts';
 import { SimOldStore } from '../../sim/old-store.ts';
-import { TroubleLog } from '../../src/runtime/trouble.ts';
+import { SimPart } from '../../sim/part.ts';
 import type { NetworkConfig } from '../../src/subnet/config/config.ts';
 import { waitForConfig } from '../../src/subnet/config/source.ts';
 import { RegistryError } from '../../src/subnet/registry/registry.ts';
@@ -12,39 +12,32 @@ import { rotate } from '../../src/subnet/registry/rotation.ts';
 
 const good = '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}';
 
+let part: SimPart;
 let clock: VirtualClock;
-let etcd: SimEtcd;
 let log: SimLog;
-let trouble: TroubleLog;
+let etcd: SimEtcd;
 let registry: LensRegistry;
 let oldStore: SimOldStore;
-let stop: AbortController;
 let outcome: { config?: NetworkConfig; error?: unknown };
 
 beforeEach(() => {
-  clock = new VirtualClock();
+  part = new SimPart();
+  ({ clock, log } = part);
   etcd = new SimEtcd({ clock, members: ['m0', 'm1'] });
-  log = new SimLog(clock);
-  trouble = new TroubleLog(clock, log.of('h0'));
   registry = new LensRegistry(rotate(etcd.connect('h0')));
+  for (const each of [etcd, registry]) part.atEnd(() => each.close());
   oldStore = new SimOldStore();
-  stop = new AbortController();
   outcome = {};
 });
 
-afterEach(async () => {
-  stop.abort(new Error('stopped'));
-  await clock.settle();
-  registry.close();
-  etcd.close();
-  await clock.settle();
-  expect(clock.pending).toBe(0);
-});
+afterEach(() => part.stop());
 
 async function wait(etcdPrefix = '/net'): Promise<void> {
-  waitForConfig({ registry, oldStore, clock, log: log.of('h0'), trouble, etcdPrefix }, stop.signal).then(
-    (config) => Object.assign(outcome, { config }),
-    (error: unknown) => Object.assign(outcome, { error }),
+  part.begin((signal) =>
+    waitForConfig({ ...part.outside, registry, oldStore, etcdPrefix }, signal).then(
+      (config) => Object.assign(outcome, { config }),
+      (error: unknown) => Object.assign(outcome, { error }),
+    ),
   );
   await clock.advance(10);
 }
@@ -79,7 +72,7 @@ describe('waitForConfig', () => {
     await clock.advance(1_000);
     expect(outcome.config).toBeDefined();
     expect(messages().at(-1)).toBe('found the network configuration at /net/config');
-    expect(trouble.current).toEqual([]);
+    expect(part.trouble.current).toEqual([]);
   }, 60_000);
 
   it.each([
@@ -95,10 +88,10 @@ describe('waitForConfig', () => {
 
   it('looks again now and then at what lies near', async () => {
     await wait();
-    expect(trouble.current.join()).toContain('No other configuration was found');
+    expect(part.trouble.current.join()).toContain('No other configuration was found');
     etcd.put('/nets/config', good);
     await clock.advance(62_000);
-    expect(trouble.current.join()).toContain('A network is configured under /nets');
+    expect(part.trouble.current.join()).toContain('A network is configured under /nets');
     expect(messages().at(-1)).toContain('A network is configured under /nets');
   });
 
@@ -154,10 +147,10 @@ describe('waitForConfig', () => {
     await clock.advance(2_000);
     etcd.delete('/net/config');
     await clock.advance(2_000);
-    expect(trouble.current.join()).toContain('no network configuration at /net/config');
+    expect(part.trouble.current.join()).toContain('no network configuration at /net/config');
     etcd.put('/net/config', good.replace('host-gw', 'udp'));
     await clock.advance(2_000);
-    expect(trouble.current.join()).toContain('"udp"');
+    expect(part.trouble.current.join()).toContain('"udp"');
     expect(messages()).toHaveLength(3);
   });
 
@@ -175,22 +168,17 @@ describe('waitForConfig', () => {
     etcd.put('/net/config', good);
     await clock.advance(1_100);
     expect(outcome.config).toBeDefined();
-    expect(trouble.current).toEqual([]);
+    expect(part.trouble.current).toEqual([]);
   }, 60_000);
 
-  it('ends with the reason of its signal, in a call and in a wait', async () => {
-    for (const advanceMs of [0, 10]) {
+  it.each([0, 10])(
+    'ends with the reason of its signal, in a call and in a wait: %i ms',
+    async (advanceMs) => {
       etcd.cut('h0');
-      oldStore = new SimOldStore();
-      stop = new AbortController();
-      outcome = {};
       void wait();
       await clock.advance(advanceMs);
-      stop.abort(new Error('stopped'));
-      await clock.settle();
+      await part.stop();
       expect(outcome.error).toEqual(new Error('stopped'));
-      expect(clock.pending).toBe(0);
-      etcd.heal('h0');
-    }
-  });
+    },
+  );
 });

@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { VirtualClock } from '../../sim/clock.ts';
+import type { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
 import { LensRegistry } from '../../sim/lens-registry.ts';
-import { SimLog } from '../../sim/log.ts';
-import { SeededRandom } from '../../sim/random.ts';
-import { TroubleLog } from '../../src/runtime/trouble.ts';
+import type { SimLog } from '../../sim/log.ts';
+import { SimPart } from '../../sim/part.ts';
+import type { TroubleLog } from '../../src/runtime/trouble.ts';
 import { parseNetworkConfig } from '../../src/subnet/config/config.ts';
 import { ConfigWatch, configChanges } from '../../src/subnet/config/watch.ts';
 import { RegistryError } from '../../src/subnet/registry/registry.ts';
@@ -68,44 +68,34 @@ describe('configChanges', () => {
 });
 
 describe('ConfigWatch', () => {
+  let part: SimPart;
   let clock: VirtualClock;
   let etcd: SimEtcd;
   let log: SimLog;
   let notices: TroubleLog;
   let registry: LensRegistry;
-  let stop: AbortController;
-  let ended: Promise<unknown>;
-  let applied: boolean;
 
   beforeEach(async () => {
-    clock = new VirtualClock();
+    part = new SimPart();
+    ({ clock, log, trouble: notices } = part);
     etcd = new SimEtcd({ clock, members: ['m0', 'm1', 'm2'] });
-    log = new SimLog(clock);
-    notices = new TroubleLog(clock, log.of('h0'));
-    stop = new AbortController();
-    applied = true;
     etcd.put('/net/config', started);
     registry = new LensRegistry(rotate(etcd.connect('h0')));
+    for (const each of [etcd, registry]) part.atEnd(() => each.close());
     const watch = new ConfigWatch({
+      ...part.outside,
       registry,
-      clock,
-      random: new SeededRandom(1),
       notices,
       etcdPrefix: '/net',
       config: parseNetworkConfig(started),
-      isApplied: () => applied,
+      isApplied: () => true,
     });
-    ended = watch.run(stop.signal).catch((error: unknown) => error);
+    part.begin((signal) => watch.run(signal));
     await clock.advance(10);
   });
 
   afterEach(async () => {
-    stop.abort(new Error('stopped'));
-    await clock.settle();
-    expect(await ended).toEqual(new Error('stopped'));
-    etcd.close();
-    await clock.settle();
-    expect(clock.pending).toBe(0);
+    expect(await part.stop()).toEqual(new Error('stopped'));
   });
 
   const edit = async (text: string) => {

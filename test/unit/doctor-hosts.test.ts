@@ -34,9 +34,7 @@ async function meshed(
     each.start();
   }
   await all.clock.until('ready', () => all.hosts.every(({ readiness }) => readiness.ready), 60_000);
-  const [host, peer] = all.hosts;
-  if (host === undefined || peer === undefined) throw new Error('too few hosts');
-  return { all, host, peer };
+  return { all, host: all.host(0), peer: all.host(1) };
 }
 
 const problems = (text: string) => text.split('\n').filter((line) => line.startsWith('PROBLEM'));

@@ -100,16 +100,6 @@ describe('the doctor', () => {
       /note {5}the daemon says: the network configuration \S+ was deleted\. This host keeps using .*/,
     ],
     [
-      'a configuration that cannot be used',
-      () => cluster.etcd.put(`${prefix}/config`, '{"Network":"10.0.0.0/30","Backend":{"Type":"host-gw"}}'),
-      /note {5}the daemon says: the network configuration \S+ was changed and cannot be used: Network is 10\.0\.0\.0\/30/,
-    ],
-    [
-      'another configuration than the daemon works with',
-      () => cluster.etcd.put(`${prefix}/config`, '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}'),
-      /note {5}the daemon says: the network configuration \S+ was changed: Network 172\.20\.0\.0\/16 → 10\.5\.0\.0\/16/,
-    ],
-    [
       'no configuration for a host without a daemon',
       async () => {
         await host.stop();
@@ -156,14 +146,6 @@ describe('the doctor', () => {
       },
       /PROBLEM {2}this host has no lease/,
     ],
-    [
-      'two leases that overlap',
-      async () => {
-        const half = (await leaseKeyOf(peer)).replace('-24', '-25');
-        cluster.etcd.put(half, '{"PublicIP":"10.211.99.9","BackendType":"host-gw"}');
-      },
-      /PROBLEM {2}IPv4: 1 lease cannot be routed: \S+-25: it overlaps \S+ of the older lease \S+-24/,
-    ],
     ['a junk key', () => cluster.etcd.put(`${prefix}/subnets/x`, '1'), /note {5}1 key is no lease/],
     [
       'a subnet.env of another subnet',
@@ -181,24 +163,6 @@ describe('the doctor', () => {
         host.kernel.addAddress('docker0', '172.17.0.1/16');
       },
       /PROBLEM {2}docker0 has 172\.17\.0\.1\/16, and not .*\n.*systemctl restart docker/,
-    ],
-    [
-      'a peer off this link (flannel #2160)',
-      () =>
-        cluster.etcd.put(
-          `${prefix}/subnets/172.20.9.0-24`,
-          '{"PublicIP":"192.0.2.9","BackendType":"host-gw"}',
-        ),
-      /PROBLEM {2}IPv4: 1 of 3 peers is not on eth0's network 10\.211\.0\.0\/16\. host-gw .*: 172\.20\.9\.0\/24 via 192\.0\.2\.9\n.*lease release 172\.20\.9\.0\/24/,
-    ],
-    [
-      'a route that is missing',
-      async () => {
-        await host.stop();
-        const dst = (await peer.subnet())?.text ?? '';
-        host.kernel.deleteRoute({ dst });
-      },
-      /PROBLEM {2}IPv4: 1 of 2 peers is not routed: .*\(missing\)/,
     ],
     [
       'a pool over the network of this host (flannel #611)',
@@ -270,15 +234,6 @@ describe('the doctor', () => {
     expect(text).toMatch(
       /note {5}1 lease lies outside of Network 172\.20\.0\.0\/16: \S+192\.168\.5\.0-24 \(at .*\n +→/,
     );
-  });
-
-  it('is content where the daemon is: with two keys of one peer', async () => {
-    const subnet = (await peer.subnet())?.text ?? '';
-    const value = `{"PublicIP":"${peer.address}","PublicIPv6":"fc00::9","BackendType":"host-gw"}`;
-    cluster.etcd.put(`${prefix}/subnets/${subnet.replace('/', '-')}&fc00:9::-64`, value);
-    await cluster.clock.advance(1_000);
-    expect(host.readiness.ready).toBe(true);
-    expect((await examine()).exit).toBe(0);
   });
 
   const astray: readonly (readonly [string, (dst: string) => void, RegExp])[] = [
@@ -422,17 +377,6 @@ describe('the doctor', () => {
     const problems = (await examine()).text.split('\n').filter((line) => line.startsWith('PROBLEM'));
     expect(problems.filter((line) => about.test(line))).toHaveLength(1);
     expect(problems.join('\n')).not.toMatch(/the daemon says: .*(forwarding|docker0|no route)/);
-  });
-
-  it('finds nothing against a host whose daemon is ready and has only noticed another configuration', async () => {
-    cluster.etcd.put(`${prefix}/config`, '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}');
-    await cluster.clock.advance(100);
-    expect(host.readiness).toMatchObject({ ready: true, notices: [expect.stringContaining('was changed')] });
-    const { exit, text } = await examine();
-    expect(text).not.toContain('PROBLEM');
-    expect(text).toContain('all 2 peers are routed');
-    expect(text).toContain('(172.20.0.0/16)');
-    expect(exit).toBe(0);
   });
 
   it('calls a host degraded that the daemon calls so', async () => {

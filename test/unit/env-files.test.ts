@@ -22,9 +22,7 @@ let host: SimHost;
 
 beforeEach(async () => {
   cluster = new SimCluster({ seed: 1, hosts: 1 });
-  const [first] = cluster.hosts;
-  if (first === undefined) throw new Error('no host');
-  host = first;
+  host = cluster.host(0);
   host.start();
   await cluster.clock.until('ready', () => host.readiness.ready, 60_000);
 });

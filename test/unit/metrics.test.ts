@@ -20,11 +20,9 @@ afterEach(async () => {
 
 /** A cluster at work, and the metrics of its first host. */
 async function setup(hosts: number) {
-  cluster = new SimCluster({ seed: 5, hosts });
-  for (const host of cluster.hosts) host.start();
-  await cluster.clock.until('full mesh', () => cluster?.meshed === true, 60_000);
-  const [host] = cluster.hosts;
-  if (host?.state === undefined) throw new Error('no host');
+  cluster = await new SimCluster({ seed: 5, hosts }).start();
+  const host = cluster.host(0);
+  if (host.state === undefined) throw new Error('no daemon');
   const calls = new EtcdCalls();
   const metrics = new Metrics(host.state, calls);
   return { cluster, host, calls, metrics, read: () => read(metrics) };

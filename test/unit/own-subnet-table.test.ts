@@ -32,8 +32,8 @@ const changes = {
     host.kernel.removeAddress('eth0', `${old}/16`);
   },
   'it is removed': ({ kernel }: SimHost) => kernel.removeAddress('eth0', `${old}/16`),
-  [EXCHANGED]: (host: SimHost, { hosts: [, , rival] }: SimCluster) => {
-    if (rival === undefined) throw new Error('too few hosts');
+  [EXCHANGED]: (host: SimHost, all: SimCluster) => {
+    const rival = all.host(2);
     rival.kernel.removeAddress('eth0', `${fresh}/17`);
     host.kernel.removeAddress('eth0', `${old}/16`);
     rival.kernel.addAddress('eth0', `${old}/16`);
@@ -114,8 +114,7 @@ describe.each(table)('$change; $daemon; the new address is that of $other', (row
   it('each host has the subnet that it should, alone, and calls no key of its own another’s', async () => {
     cluster = new SimCluster({ seed: 11, hosts: 3 });
     const { clock, etcd, hosts } = cluster;
-    const [host, peer, rival] = hosts;
-    if (host === undefined || peer === undefined || rival === undefined) throw new Error('too few hosts');
+    const [host, peer, rival] = [cluster.host(0), cluster.host(1), cluster.host(2)];
     expect(host.address).toBe(old);
     for (const one of isAlive(other) ? hosts : [host, peer]) one.start();
     await clock.until('ready', () => host.readiness.ready && peer.readiness.ready, 60_000);

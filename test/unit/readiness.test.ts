@@ -29,11 +29,8 @@ interface World {
 
 /** Two hosts that route to each other; the first is looked at. */
 async function start(): Promise<World> {
-  cluster = new SimCluster({ seed: 1, hosts: 2 });
-  const [host] = cluster.hosts;
-  if (host === undefined) throw new Error('no host');
-  for (const each of cluster.hosts) each.start();
-  await cluster.clock.until('full mesh', () => cluster?.meshed === true, 60_000);
+  cluster = await new SimCluster({ seed: 1, hosts: 2 }).start();
+  const host = cluster.host(0);
   const subnet = (await host.subnet())?.text ?? '';
   return { cluster, host, key: `${prefix}/subnets/${subnet.replace('/', '-')}` };
 }
@@ -409,14 +406,14 @@ it('names a lease outside the network in a notice, and routes it', async () => {
 
 it('names a member of etcd that cannot serve in a notice, in the same words as the log', async () => {
   cluster = new SimCluster({ seed: 1, hosts: 1 });
-  const [host] = cluster.hosts;
+  const host = cluster.host(0);
   let tell: ReturnType<typeof tellFitness> | undefined;
-  host?.start({}, (parts) => {
+  host.start({}, (parts) => {
     tell = tellFitness(parts.notices);
     return parts;
   });
-  await cluster.clock.until('ready', () => host?.readiness.ready === true, 60_000);
-  if (host === undefined || tell === undefined) throw new Error('no host');
+  await cluster.clock.until('ready', () => host.readiness.ready, 60_000);
+  if (tell === undefined) throw new Error('not started');
   const world = { cluster, host, key: '' };
   const endpoint = 'http://etcd-1:2379';
   const line = `etcd at ${endpoint}: this member is a learner, which serves no clients`;
@@ -514,8 +511,7 @@ const NOTICES: readonly (readonly [
 
 it.each(NOTICES)('is ready in spite of %s, which is a notice', async (_, act, notice, undo) => {
   cluster = new SimCluster({ seed: 1, hosts: 1 });
-  const [host] = cluster.hosts;
-  if (host === undefined) throw new Error('no host');
+  const host = cluster.host(0);
   const files = new SimFiles();
   await files.writeAtomic(user.passwordFile, 'password', 0o600);
   await files.writeAtomic(tls.caFile, rootCertificates[0] ?? '', 0o600);

@@ -98,7 +98,14 @@ describe('reading an earlier subnet.env', () => {
 
   it('never throws, and is quick, whatever the text', () => {
     const text = fc.string({
-      unit: fc.constantFrom(...'FLANNEL_SUBNET=\'"\\ #\r\n\t1./x'.split(''), 'FLANNEL_SUBNET=', '10.0.0.1/8'),
+      unit: fc.constantFrom(
+        ...'FLANNEL_SUBNET=\'"\\ #\r\n\t1./x'.split(''),
+        'FLANNEL_SUBNET=',
+        '10.0.0.1/8',
+        '__proto__=',
+        '\0',
+        '\u2028',
+      ),
     });
     fc.assert(
       fc.property(fc.oneof(text, fc.string({ unit: 'binary' })), (value) => {

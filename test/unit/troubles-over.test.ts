@@ -11,12 +11,8 @@ afterEach(async () => {
 });
 
 async function meshed(hosts: number): Promise<[SimHost, SimHost]> {
-  cluster = new SimCluster({ seed: 21, hosts });
-  for (const host of cluster.hosts) host.start();
-  await cluster.clock.until('full mesh', () => cluster.meshed, 60_000);
-  const [first, second = first] = cluster.hosts;
-  if (first === undefined || second === undefined) throw new Error('too few hosts');
-  return [first, second];
+  cluster = await new SimCluster({ seed: 21, hosts }).start();
+  return [cluster.host(0), cluster.hosts[1] ?? cluster.host(0)];
 }
 
 const readdress = (host: SimHost, address: string) => {
@@ -102,20 +98,4 @@ describe('while the files cannot be written', () => {
     host.files.writeError = undefined;
     await cluster.clock.until('full mesh', () => cluster.meshed, 60_000);
   });
-});
-
-it('READY waits for the first sync', async () => {
-  cluster = new SimCluster({ seed: 22, hosts: 2 });
-  const [host, peer] = cluster.hosts as [SimHost, SimHost];
-  peer.start();
-  await cluster.clock.until('ready', () => peer.readiness.ready, 60_000);
-  host.start();
-  await cluster.clock.until('leased', () => cluster.log.events('lease-acquired').length === 2, 60_000);
-  for (const member of cluster.etcd.members) cluster.etcd.freeze(member);
-  await cluster.clock.advance(60_000);
-  expect(await host.subnet()).toBeDefined();
-  expect(host.notifier.isReady).toBe(false);
-  startEtcd();
-  await cluster.clock.until('full mesh', () => cluster.meshed, 60_000);
-  expect(host.notifier.isReady).toBe(true);
 });
