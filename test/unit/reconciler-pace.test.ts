@@ -190,6 +190,21 @@ describe('another program that undoes our work is not fought', () => {
   });
 });
 
+it('a route that the kernel refused once, and took since, is repaired at once', async () => {
+  for (const errno of ['ENETUNREACH', 'ENOBUFS']) {
+    make();
+    await host.settled(peers);
+    host.kernel.faults.failNextApply(errno);
+    host.kernel.deleteRoute({ dst: first, protocol });
+    await host.clock.advance(70_000);
+    expect(host.own).toEqual(meshed);
+    host.kernel.deleteRoute({ dst: first, protocol });
+    await host.clock.advance(10);
+    expect(host.own).toEqual(meshed);
+    await host.stop();
+  }
+});
+
 describe('noise', () => {
   it('a link that flaps a hundred times a second costs a bounded number of dumps and comes back', async () => {
     make();

@@ -10,10 +10,17 @@ const calmMs = 1_000;
 
 const doesNotStay = ownFault('another program of this host removes or changes it each time');
 
+/** Messages for one destination that follow one another. */
 interface Row {
-  waitMs: number;
-  sentAtMs: number;
-  refused: boolean;
+  readonly waitMs: number;
+  readonly sentAtMs: number;
+}
+
+interface Hold {
+  readonly reason: Reason;
+  readonly untilMs: number;
+  /** The kernel refused what was sent last. */
+  readonly isRefusal: boolean;
 }
 
 /**
@@ -25,7 +32,7 @@ export class Holds {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #rows = new Map<string, Row>();
-  readonly #held = new Map<string, { readonly reason: Reason; readonly untilMs: number }>();
+  readonly #held = new Map<string, Hold>();
 
   constructor(clock: Clock, random: Random) {
     this.#clock = clock;
@@ -50,22 +57,19 @@ export class Holds {
     const row = this.#rows.get(dst);
     const inARow = row !== undefined && nowMs - row.sentAtMs < Math.max(calmMs, 4 * row.waitMs);
     const waitMs = inARow ? Math.min(maxWaitMs, Math.max(firstWaitMs, 2 * row.waitMs)) : 0;
-    this.#rows.set(dst, { waitMs, sentAtMs: nowMs, refused: false });
-    this.#hold(dst, doesNotStay, waitMs);
+    this.#rows.set(dst, { waitMs, sentAtMs: nowMs });
+    this.#hold(dst, { reason: doesNotStay, isRefusal: false }, waitMs);
   }
 
-  /** Takes in that the kernel refused what was sent last; it is held for `minMs` at least, longer every time. */
+  /** Takes in that the kernel refused what was sent last; it is held for `minMs` at least. */
   refused(dst: string, reason: Reason, minMs: number): void {
-    const row = this.#rows.get(dst) ?? { waitMs: 0, sentAtMs: this.#clock.monotonic(), refused: true };
-    row.waitMs = Math.max(row.waitMs, minMs);
-    row.refused = true;
-    this.#rows.set(dst, row);
-    this.#hold(dst, reason, row.waitMs);
+    const waitMs = Math.max(minMs, this.#rows.get(dst)?.waitMs ?? 0);
+    this.#hold(dst, { reason, isRefusal: true }, waitMs);
   }
 
-  /** Takes in that `dst` is as wanted: a refusal is history. A row of changes that all succeeded is not. */
+  /** Takes in that `dst` is as wanted: a refusal is history. A row of messages is not. */
   settled(dst: string): void {
-    if (this.#rows.get(dst)?.refused) this.release(dst);
+    if (this.#held.get(dst)?.isRefusal) this.#held.delete(dst);
   }
 
   release(dst: string): void {
@@ -89,11 +93,11 @@ export class Holds {
     return due;
   }
 
-  #hold(dst: string, reason: Reason, waitMs: number): void {
+  #hold(dst: string, hold: Omit<Hold, 'untilMs'>, waitMs: number): void {
     if (waitMs === 0) return;
     const untilMs = this.#clock.monotonic() + waitMs * (0.9 + 0.2 * this.#random.next());
     // Long holds end together, once a second: a thousand unreachable peers must not cost a thousand wake-ups.
     const roundMs = waitMs < 1_000 ? 1 : 1_000;
-    this.#held.set(dst, { reason, untilMs: Math.ceil(untilMs / roundMs) * roundMs });
+    this.#held.set(dst, { ...hold, untilMs: Math.ceil(untilMs / roundMs) * roundMs });
   }
 }
