@@ -5,6 +5,7 @@ import { inFamily } from '../../sim/route-hosts.ts';
 import { DesiredRoutes } from '../../src/backend/hostgw/desired.ts';
 import { overlaps, parseSubnet, subnetAt } from '../../src/ip/ip.ts';
 import type { Lease } from '../../src/subnet/lease/lease.ts';
+import { cpuMs } from '../testbed/cpu-time.ts';
 
 const self = { subnet: subnet('172.20.100.0/24'), address: '10.211.55.100' };
 
@@ -165,13 +166,13 @@ describe('of leases that overlap', () => {
     routes.replaceAll(peers);
     routes.apply([{ ...aged(5_000, '100.64.0.0/11'), key: 'wide' }], []);
     expect(routes.refused.size).toBe(1);
-    const startedMs = performance.now();
+    const startedMs = cpuMs();
     for (const peer of peers.slice(0, 2_000)) {
       routes.apply([], [peer.key]);
       routes.apply([peer], []);
     }
     // A few µs each; an algorithm that looks at all peers for each change needs a minute.
-    expect(performance.now() - startedMs).toBeLessThan(5_000);
+    expect(cpuMs() - startedMs).toBeLessThan(5_000);
     expect(routes.size).toBe(10_000);
   });
 });

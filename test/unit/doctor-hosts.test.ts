@@ -6,6 +6,7 @@ import { checkRoutes } from '../../src/cli/doctor/check-routes.ts';
 import { peersOf } from '../../src/cli/doctor/peers.ts';
 import type { LinkAddress, Route } from '../../src/kernel/kernel.ts';
 import { type Lease, parseLease } from '../../src/subnet/lease/lease.ts';
+import { cpuMs } from '../testbed/cpu-time.ts';
 
 // The doctor on hosts of other kinds, and with etcd's keys in disorder.
 
@@ -177,9 +178,9 @@ describe('routes', () => {
       /^ok/,
     ],
   ])('of 10,000 peers that are %s are judged in a moment', (_, found, expected) => {
-    const before = performance.now();
+    const before = cpuMs();
     const { findings } = judge(many, found);
-    expect(performance.now() - before).toBeLessThan(4_000);
+    expect(cpuMs() - before).toBeLessThan(4_000);
     expect(findings.at(-1)?.level + findings.map(({ text }) => text).join()).toMatch(expected);
   });
 

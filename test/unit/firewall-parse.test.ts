@@ -5,6 +5,7 @@ import { foundRule, ruleKey, unconditionalTarget } from '../../src/firewall/ipta
 import { parseSave, wordsOf } from '../../src/firewall/iptables-save.ts';
 import { nftText, planNftTable } from '../../src/firewall/nft-plan.ts';
 import { parseNftTable } from '../../src/firewall/nft-ruleset.ts';
+import { cpuMs } from '../testbed/cpu-time.ts';
 
 describe('wordsOf', () => {
   it.each([
@@ -42,12 +43,12 @@ describe('parseSave', () => {
       { length: 20_000 },
       (_, i) => `-A FORWARD -s 10.1.${i % 256}.0/24 -m comment --comment "rule ${i}" -j ACCEPT`,
     );
-    const startMs = performance.now();
+    const startMs = cpuMs();
     expect(
       parseSave(`*filter\n:FORWARD ACCEPT [0:0]\n${rules.join('\n')}\nCOMMIT\n`, 'filter').get('FORWARD')
         ?.rules,
     ).toHaveLength(20_000);
-    expect(performance.now() - startMs).toBeLessThan(2_500);
+    expect(cpuMs() - startMs).toBeLessThan(2_500);
   });
 });
 

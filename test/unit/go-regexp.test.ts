@@ -1,7 +1,7 @@
-import { performance } from 'node:perf_hooks';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { compileGoRegexp, GoRegexpError, loadGoRegexp } from '../../src/daemon/interface/go-regexp.ts';
+import { cpuMs } from '../testbed/cpu-time.ts';
 
 beforeAll(loadGoRegexp);
 
@@ -65,7 +65,7 @@ function refusal(pattern: string): string | undefined {
 
 it('patterns that a backtracking engine never comes to an end with take no time', () => {
   const address = '2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff';
-  const startMs = performance.now();
+  const startMs = cpuMs();
   for (const pattern of [
     '([0-9a-f:]+)+x$',
     '((a*)*)*$x',
@@ -74,7 +74,7 @@ it('patterns that a backtracking engine never comes to an end with take no time'
   ]) {
     expect(compileGoRegexp(pattern).matches(address + 'a'.repeat(30))).toBe(false);
   }
-  expect(performance.now() - startMs).toBeLessThan(5_000);
+  expect(cpuMs() - startMs).toBeLessThan(5_000);
 });
 
 it('where the two dialects agree, JavaScript says the same', () => {

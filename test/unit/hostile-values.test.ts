@@ -5,7 +5,8 @@ import { DesiredRoutes } from '../../src/backend/hostgw/desired.ts';
 import { containsAddress, overlaps, parseSubnet } from '../../src/ip/ip.ts';
 import { NetworkConfigError, parseNetworkConfig } from '../../src/subnet/config/config.ts';
 import { type Lease, parseLease, parseLeaseValue } from '../../src/subnet/lease/lease.ts';
-import { ipv4Pool, withBackend } from './config-helpers.ts';
+import { cpuMs } from '../testbed/cpu-time.ts';
+import { failure, ipv4Pool, withBackend } from './config-helpers.ts';
 
 const prefix = '/net/subnets/';
 const keyValue = (key: string, value: string) => ({
@@ -99,6 +100,32 @@ describe('JSON made to harm', () => {
     );
     const inherited = '{"__proto__":{"SubnetLen":26}}';
     expect(ipv4Pool(`"Network":"10.5.0.0/16","x":${inherited}`)).toContain(': /24 from');
+  });
+
+  it.each(['1e400', '-1e400', '1e2', '24.5', '-24', '9007199254740993', '9'.repeat(1_000_000)])(
+    'with %.20j for a length is refused in a short line',
+    (number) => {
+      const { message } = failure(withBackend(`"Network":"10.5.0.0/16","SubnetLen":${number}`));
+      expect(message.length).toBeLessThan(500);
+    },
+  );
+
+  it('of a megabyte, or many thousand levels deep, is done with at once', () => {
+    const startedMs = cpuMs();
+    const texts = [
+      `{"PublicIP":"10.0.0.1","x":${'{"__proto__":'.repeat(300_000)}1${'}'.repeat(300_000)}}`,
+      `{${'"PublicIP":"10.0.0.1",'.repeat(50_000)}"BackendType":"host-gw"}`,
+      `{"PublicIP":"${'1'.repeat(1_000_000)}"}`,
+      `{"${'\\u0041'.repeat(200_000)}":1}`,
+      `{"PublicIP"${' '.repeat(1_000_000)}:"10.0.0.1"`,
+    ];
+    for (const text of texts) {
+      parseLeaseValue(text);
+      expect(() => parseNetworkConfig(text)).toThrow(NetworkConfigError);
+    }
+    const parsed = parseLease(prefix, keyValue(`${'1'.repeat(1_000_000)}-24`, '{}'));
+    expect('problem' in parsed && parsed.problem.length).toBeLessThan(1_000);
+    expect(cpuMs() - startedMs).toBeLessThan(5_000);
   });
 });
 

@@ -5,6 +5,7 @@ import { decodeEvent } from '../../src/kernel/decode.ts';
 import { encodeChange } from '../../src/kernel/encode.ts';
 import type { KernelEvent, Route } from '../../src/kernel/kernel.ts';
 import { decodeAnswer, decodeDone, messagesOf, RTM } from '../../src/kernel/rtnetlink.ts';
+import { cpuMs } from '../testbed/cpu-time.ts';
 
 const ATTRIBUTE_HEADER_BYTES = 4;
 
@@ -127,9 +128,9 @@ describe('the kernel’s datagrams', () => {
   test('a quarter of a megabyte of the smallest attributes is read in no time', () => {
     const many = Buffer.alloc(250_000);
     for (let at = 0; at < many.length; at += ATTRIBUTE_HEADER_BYTES) many[at] = ATTRIBUTE_HEADER_BYTES;
-    const startedMs = performance.now();
+    const startedMs = cpuMs();
     const bytes = message(RTM.NEWROUTE, Buffer.concat([Buffer.from([2, 24, ...Array(10).fill(0)]), many]));
     expect(eventsOf(bytes)).toEqual([]);
-    expect(performance.now() - startedMs).toBeLessThan(2_000);
+    expect(cpuMs() - startedMs).toBeLessThan(2_000);
   });
 });

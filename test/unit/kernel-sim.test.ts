@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimKernel } from '../../sim/kernel.ts';
 import type { RouteChange } from '../../src/kernel/kernel.ts';
+import { cpuMs } from '../testbed/cpu-time.ts';
 
 const NEVER = new AbortController().signal;
 
@@ -113,9 +114,9 @@ describe('the simulated kernel', () => {
         route: { ...route, dst: route.dst.replace('20', String(20 + block)) },
       }));
     }).flat();
-    const startMs = performance.now();
+    const startMs = cpuMs();
     await kernel.apply(changes);
     expect(await kernel.routes(4)).toHaveLength(10_001);
-    expect(performance.now() - startMs).toBeLessThan(3000);
+    expect(cpuMs() - startMs).toBeLessThan(3000);
   });
 });

@@ -4,6 +4,7 @@ import { parseOptions } from '../../src/daemon/options/command-line.ts';
 import { flagTable } from '../../src/daemon/options/flags.ts';
 import { environmentName, UsageError } from '../../src/daemon/options/settings.ts';
 import { boolean, integer } from '../../src/daemon/options/values.ts';
+import { cpuMs } from '../testbed/cpu-time.ts';
 import { type Env, run, usageError } from './options-run.ts';
 
 const COMMANDS =
@@ -370,7 +371,7 @@ describe('any command line and environment', () => {
   });
 
   it('of a megabyte, or of very many words, is done with at once', async () => {
-    const startedMs = performance.now();
+    const startedMs = cpuMs();
     await said(['x'.repeat(1_000_000)]);
     await said([`--${'x'.repeat(1_000_000)}`]);
     await said([`--etcd-endpoints=${'http://a:1,'.repeat(20_000)}`]);
@@ -380,6 +381,6 @@ describe('any command line and environment', () => {
       [],
       Object.fromEntries(Array.from({ length: 500 }, (_, index) => [`FLANNELD_X${index}`, 'x'])),
     );
-    expect(performance.now() - startedMs).toBeLessThan(10_000);
+    expect(cpuMs() - startedMs).toBeLessThan(10_000);
   });
 });

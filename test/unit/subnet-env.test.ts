@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { subnet } from '../../sim/leases.ts';
 import { parseSubnetEnv, renderSubnetEnv } from '../../src/daemon/subnet-env.ts';
 import { subnetAt } from '../../src/ip/ip.ts';
+import { cpuMs } from '../testbed/cpu-time.ts';
 
 const ipv4 = { network: subnet('172.20.0.0/16'), subnet: subnet('172.20.91.0/24') };
 const ipv6 = { network: subnet('fc00::/48'), subnet: subnet('fc00:0:0:5b::/64') };
@@ -113,9 +114,9 @@ describe('reading an earlier subnet.env', () => {
         if (hint !== undefined) expect(hint.ipv4 ?? hint.ipv6).toBeDefined();
       }),
     );
-    const startedMs = performance.now();
+    const startedMs = cpuMs();
     expect(parseSubnetEnv(`FLANNEL_SUBNET="${'\\\\ #'.repeat(100_000)}`)).toBeUndefined();
     expect(parseSubnetEnv(`FLANNEL_SUBNET=${' #'.repeat(100_000)}x`)).toBeUndefined();
-    expect(performance.now() - startedMs).toBeLessThan(5_000);
+    expect(cpuMs() - startedMs).toBeLessThan(5_000);
   }, 30_000);
 });
