@@ -1,5 +1,5 @@
 import { AddressGuard } from '../arp/address-guard.ts';
-import { junkFaults, oddities, ownFaults, peerFaults, routedText } from '../backend/backend.ts';
+import { junkFaults, oddities, ownFaults, peerFaults, routedText } from '../backend/hostgw/status.ts';
 import { type Passage, readBlockages } from '../firewall/blockages.ts';
 import { Firewall } from '../firewall/firewall.ts';
 import { familiesOf, type PerFamily, type Subnet } from '../ip/ip.ts';

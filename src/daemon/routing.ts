@@ -1,5 +1,5 @@
-import type { BackendStatus } from '../backend/backend.ts';
 import { HostGateway } from '../backend/hostgw/host-gateway.ts';
+import type { RoutesStatus } from '../backend/hostgw/status.ts';
 import type { PerFamily } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
 import { counted } from '../runtime/texts.ts';
@@ -62,7 +62,7 @@ export class Routing {
     return this.#watch?.junk ?? { count: 0, first: [] };
   }
 
-  status(): BackendStatus {
+  status(): RoutesStatus {
     return this.#backend?.status() ?? { peers: [], refused: [], outside: [] };
   }
 

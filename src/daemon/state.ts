@@ -1,4 +1,4 @@
-import type { OutsideRoute, PeerRoute, RefusedLease } from '../backend/backend.ts';
+import type { OutsideRoute, PeerRoute, RefusedLease } from '../backend/hostgw/status.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock, Logger } from '../runtime/effects.ts';
 import { joined } from '../runtime/texts.ts';

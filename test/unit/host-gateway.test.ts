@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { dualLease, lease } from '../../sim/leases.ts';
 import { address4, address6, GatewayHost, type GatewayOptions, own4, own6 } from '../../sim/route-hosts.ts';
-import { ownFaults, peerFaults } from '../../src/backend/backend.ts';
+import { ownFaults, peerFaults } from '../../src/backend/hostgw/status.ts';
 
 const dst4 = '172.20.1.0/24';
 const dst6 = 'fc00:0:1::/64';

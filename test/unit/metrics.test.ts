@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { SimLog } from '../../sim/log.ts';
-import { ownFaults, type PeerRoute, peerFaults } from '../../src/backend/backend.ts';
+import { ownFaults, type PeerRoute, peerFaults } from '../../src/backend/hostgw/status.ts';
 import { EtcdCalls } from '../../src/daemon/etcd-members.ts';
 import { Metrics } from '../../src/daemon/report/metrics.ts';
 import { State } from '../../src/daemon/state.ts';

@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { routeProtocol as protocol } from '../../sim/host.ts';
 import type { SimEventStream } from '../../sim/kernel-events.ts';
 import { type HostOptions, meshed, peers, ReconcilerHost } from '../../sim/route-hosts.ts';
-import { peerFaults } from '../../src/backend/backend.ts';
+import { peerFaults } from '../../src/backend/hostgw/status.ts';
 import {
   type ChangeResult,
   type Kernel,

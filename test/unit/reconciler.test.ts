@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { routeProtocol as protocol } from '../../sim/host.ts';
 import { meshed, peers, ReconcilerHost } from '../../sim/route-hosts.ts';
-import { ownFaults, peerFaults } from '../../src/backend/backend.ts';
+import { ownFaults, peerFaults } from '../../src/backend/hostgw/status.ts';
 import type { KernelEvent } from '../../src/kernel/kernel.ts';
 
 let host: ReconcilerHost;

@@ -8,8 +8,8 @@ import {
 } from '../../ip/ip.ts';
 import { excerpt } from '../../runtime/texts.ts';
 import type { Lease } from '../../subnet/lease/lease.ts';
-import type { OutsideRoute } from '../backend.ts';
 import { type Claim, Claims, type DesiredRoute } from './claims.ts';
+import type { OutsideRoute } from './status.ts';
 
 /** One family's view of this host. */
 export interface Self {

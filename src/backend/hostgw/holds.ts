@@ -1,6 +1,6 @@
 import type { Clock, Random } from '../../runtime/effects.ts';
-import type { Reason } from '../backend.ts';
 import { ownFault } from './plan.ts';
+import type { Reason } from './status.ts';
 
 /** The second message in a row is sent at once; before the third there is this wait, which then doubles. */
 const firstWaitMs = 50;

@@ -1,9 +1,9 @@
 import type { PerFamily, Subnet } from '../../ip/ip.ts';
 import { firstOf } from '../../runtime/wake.ts';
 import type { LeaseUpdate } from '../../subnet/lease/watch/lease-watch.ts';
-import type { Backend, BackendStatus, RefusedLease } from '../backend.ts';
 import type { Ownership } from './ownership.ts';
 import { Reconciler, type ReconcilerOptions } from './reconciler.ts';
+import type { RefusedLease, RoutesStatus } from './status.ts';
 
 export interface HostGatewayOptions extends Omit<ReconcilerOptions, 'self' | 'ownership'> {
   /** This host's own subnets: a family without one is off. */
@@ -21,10 +21,10 @@ const families = ['ipv4', 'ipv6'] as const;
 
 /**
  * host-gw: one route per peer and family, via the peer's own address. IPv4 and IPv6 have tables, events and troubles of
- * their own, so each family that is on is kept by a {@link Reconciler} of its own. Throws RangeError when a family has a
- * subnet and no address or network.
+ * their own, so each family that is on is kept by a {@link Reconciler} of its own, whose methods say what these do. Throws RangeError
+ * when a family has a subnet and no address or network.
  */
-export class HostGateway implements Backend {
+export class HostGateway {
   readonly #reconcilers: readonly Reconciler[];
 
   constructor({ subnets, addresses, networks, protocol, ...rest }: HostGatewayOptions) {
@@ -58,7 +58,7 @@ export class HostGateway implements Backend {
     for (const reconciler of this.#reconcilers) await reconciler.synced(signal);
   }
 
-  status(): BackendStatus {
+  status(): RoutesStatus {
     const all = this.#reconcilers.map((reconciler) => reconciler.status());
     const synced = all.flatMap(({ syncedAtMs }) => syncedAtMs ?? []);
     return {

@@ -11,7 +11,7 @@ import {
 } from '../../ip/ip.ts';
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import type { PoolConfig } from '../../subnet/config/config.ts';
-import type { Reason } from '../backend.ts';
+import type { Reason } from './status.ts';
 
 /** A network that this host has an address in. */
 export interface ConnectedNetwork {

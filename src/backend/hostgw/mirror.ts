@@ -8,10 +8,10 @@ import {
   type Route,
   sameRoute,
 } from '../../kernel/kernel.ts';
-import type { Reason } from '../backend.ts';
 import type { DesiredRoute } from './claims.ts';
 import { type ConnectedNetwork, connectedNetworks } from './host-networks.ts';
 import { type LinkState, ownFault } from './plan.ts';
+import type { Reason } from './status.ts';
 
 /** What one event means for whoever plans. */
 export interface MirrorChange {

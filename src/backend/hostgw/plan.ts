@@ -5,7 +5,6 @@ import {
   type RouteChange,
   type RouteSpec,
 } from '../../kernel/kernel.ts';
-import type { Reason } from '../backend.ts';
 import type { DesiredRoute } from './claims.ts';
 import {
   blackholeMetricOf,
@@ -17,6 +16,7 @@ import {
   type Ownership,
   ownerOf,
 } from './ownership.ts';
+import type { Reason } from './status.ts';
 
 /*
  * What complicates it:

@@ -7,12 +7,12 @@ import { type BackoffPolicy, backoffMs } from '../../runtime/retry.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 import { firstOf, Wake } from '../../runtime/wake.ts';
 import type { LeaseUpdate } from '../../subnet/lease/watch/lease-watch.ts';
-import type { Backend, BackendStatus } from '../backend.ts';
 import { DesiredRoutes, type Self } from './desired.ts';
 import { dumpKernel, Mirror } from './mirror.ts';
 import type { Ownership } from './ownership.ts';
 import { RouteStates } from './route-states.ts';
 import { RouteWriter } from './route-writer.ts';
+import type { RoutesStatus } from './status.ts';
 
 export interface ReconcilerOptions {
   readonly kernel: Kernel;
@@ -45,7 +45,7 @@ const policy: BackoffPolicy = { initialMs: 100, maxMs: 10_000 };
  * Keeps the kernel's routes of one family, that of our subnet, as the leases want them. Level-triggered with one writer: lease changes, kernel events, the
  * periodic check and retries only mark what is dirty; this one loop plans, sends, and learns from the kernel what became of it.
  */
-export class Reconciler implements Backend {
+export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #desired: DesiredRoutes;
   readonly #mirror: Mirror;
@@ -85,6 +85,7 @@ export class Reconciler implements Backend {
     });
   }
 
+  /** Takes over a snapshot or a change of the leases. Never throws, never waits; the work is done by `run`. */
   update(update: LeaseUpdate): void {
     if (update.type === 'delta') return this.#takeChanged(this.#desired.apply(update.put, update.removed));
     this.#haveLeases = true;
@@ -92,26 +93,30 @@ export class Reconciler implements Backend {
     this.#takeChanged(this.#desired.replaceAll(update.leases));
   }
 
+  /** Takes over that this host's peers reach it at other addresses now. Never throws, never waits. */
   moveTo(addresses: PerFamily<string>): void {
     const address = this.#options.self.subnet.family === 4 ? addresses.ipv4 : addresses.ipv6;
     if (address !== undefined) this.#takeChanged(this.#desired.moveTo(address));
   }
 
+  /** Takes over the addresses of etcd, of either family: no route may lead to them. Never throws, never waits. */
   protect(addresses: readonly string[]): void {
     this.#writer.protect(addresses);
     this.#allDirty = true;
     this.#wake.wake();
   }
 
+  /** Resolves once everything the first snapshot asks for has been tried; rejects with `signal.reason`. */
   async synced(signal: AbortSignal): Promise<void> {
     while (this.#syncedAtMs === undefined) await this.#syncedWake.wait(signal);
   }
 
-  status(): BackendStatus {
+  status(): RoutesStatus {
     const syncedAtMs = this.#syncedAtMs;
     return { ...this.#states.of(this.#desired), ...(syncedAtMs !== undefined && { syncedAtMs }) };
   }
 
+  /** Works until `signal` aborts, then rejects with its reason and leaves everything installed as it is. */
   async run(signal: AbortSignal): Promise<never> {
     try {
       return await this.#keepServing(signal);

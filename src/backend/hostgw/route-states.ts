@@ -1,10 +1,10 @@
 import type { ChangeResult } from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
 import type { Clock, Logger } from '../../runtime/effects.ts';
-import { type BackendStatus, capped, type PeerRoute, type Reason } from '../backend.ts';
 import type { DesiredRoute } from './claims.ts';
 import type { DesiredRoutes } from './desired.ts';
 import type { Plan, PlannedChange } from './plan.ts';
+import { capped, type PeerRoute, type Reason, type RoutesStatus } from './status.ts';
 
 type Known = Pick<PeerRoute, 'state' | 'reason' | 'sinceMs'>;
 
@@ -34,7 +34,7 @@ export class RouteStates {
   }
 
   /** The states of all that is desired. */
-  of(desired: DesiredRoutes): Omit<BackendStatus, 'syncedAtMs'> {
+  of(desired: DesiredRoutes): Omit<RoutesStatus, 'syncedAtMs'> {
     const routes = [...desired.dsts].map((dst) => desired.get(dst)).filter((route) => route !== undefined);
     return {
       peers: routes.map((route) => this.#peer(route)),
@@ -48,7 +48,7 @@ export class RouteStates {
     return { key, dst, gateway, ...known };
   }
 
-  #routedOutside({ outside }: DesiredRoutes): BackendStatus['outside'] {
+  #routedOutside({ outside }: DesiredRoutes): RoutesStatus['outside'] {
     return outside.filter(({ dst }) => this.#known.get(dst)?.state === 'installed');
   }
 

@@ -1,6 +1,5 @@
 import type { ChangeResult, Kernel } from '../../kernel/kernel.ts';
 import type { Clock, Random } from '../../runtime/effects.ts';
-import type { Reason } from '../backend.ts';
 import type { DesiredRoutes } from './desired.ts';
 import { Holds } from './holds.ts';
 import { HostNetworks } from './host-networks.ts';
@@ -8,6 +7,7 @@ import type { HostSide, Mirror } from './mirror.ts';
 import { isLeasable, type Ownership, ownerOf } from './ownership.ts';
 import { type OwnSubnet, type PlannedChange, plan } from './plan.ts';
 import type { RouteStates } from './route-states.ts';
+import type { Reason } from './status.ts';
 
 export interface RouteWriterOptions {
   readonly kernel: Kernel;

@@ -1,4 +1,4 @@
-import type { PeerRoute } from '../../backend/backend.ts';
+import type { PeerRoute } from '../../backend/hostgw/status.ts';
 import type { LeaseState } from '../../subnet/lease/own-lease.ts';
 import type { KnownTrouble, Snapshot } from '../state.ts';
 

@@ -1,25 +1,9 @@
-import type { PerFamily } from '../ip/ip.ts';
-import { counted } from '../runtime/texts.ts';
-import type { Fault } from '../runtime/trouble.ts';
-import type { LeaseUpdate } from '../subnet/lease/watch/lease-watch.ts';
-import type { JunkKeys } from '../subnet/lease/watch/reader.ts';
+import { counted } from '../../runtime/texts.ts';
+import type { Fault } from '../../runtime/trouble.ts';
+import type { JunkKeys } from '../../subnet/lease/watch/reader.ts';
 
-/** Makes containers of other hosts reachable, in step with the leases. host-gw does it with one route per peer. */
-export interface Backend {
-  /** Takes over a snapshot or a change of the leases. Never throws, never waits; the work is done by `run`. */
-  update(update: LeaseUpdate): void;
-  /** Works until `signal` aborts, then rejects with its reason and leaves everything installed as it is. */
-  run(signal: AbortSignal): Promise<never>;
-  /** Resolves once everything the first snapshot asks for has been tried; rejects with `signal.reason`. */
-  synced(signal: AbortSignal): Promise<void>;
-  /** Takes over that this host's peers reach it at other addresses now. Never throws, never waits. */
-  moveTo(addresses: PerFamily<string>): void;
-  /** Takes over the addresses of etcd, of either family: no route may lead to them. Never throws, never waits. */
-  protect(addresses: readonly string[]): void;
-  status(): BackendStatus;
-}
-
-export interface BackendStatus {
+/** What became of the routes that the leases ask for. */
+export interface RoutesStatus {
   readonly peers: readonly PeerRoute[];
   /** Leases of peers that cannot be routed to, and why. */
   readonly refused: readonly RefusedLease[];
@@ -65,7 +49,7 @@ export interface PeerRoute {
 /** So many of a kind are named where nothing else is said: a probe and a status line need not hear of a whole cluster. */
 const mostNamed = 5;
 
-type Routes = Pick<BackendStatus, 'peers' | 'refused' | 'outside'>;
+type Routes = Pick<RoutesStatus, 'peers' | 'refused' | 'outside'>;
 
 /** How many peers are routed. */
 export function routedText(peers: readonly Pick<PeerRoute, 'state'>[]): string {
