@@ -48,7 +48,7 @@ const stuckMs = 120_000;
  * lease with it. Unlike etcd the link tells so when the other host, or this one, has no connection to etcd: two hosts with
  * one address take each other's connections down. The kernel of a host answers probes for its addresses, and no proxy does.
  *
- * Only packets that name the address give it something to do: hosts send such packets only when two of them have it.
+ * Only packets that name the address give it work: hosts send those only when two of them have it.
  */
 export class AddressGuard {
   readonly #options: AddressGuardOptions;

@@ -1,16 +1,16 @@
 import { describe, expect, it } from 'vitest';
+import type { ConnectionFailure } from '../../src/subnet/etcd/connecting.ts';
 import { registryError, watchCanceled } from '../../src/subnet/etcd/failure.ts';
-import type { SecurityNames } from '../../src/subnet/etcd/security.ts';
+import type { Way } from '../../src/subnet/etcd/verdict.ts';
 import type { RegistryErrorCode } from '../../src/subnet/registry/registry.ts';
 
 const endpoint = 'http://etcd.example:2379';
 
 /** What grpc-js rejects with. */
 const failure = (code: number, details: string) => Object.assign(new Error(details), { code, details });
-const judged = (code: number, details: string, names: SecurityNames = {}, at = endpoint) =>
+const judged = (code: number, details: string, way: Partial<Way> = {}) =>
   registryError({
-    endpoint: at,
-    names,
+    way: { endpoint, names: {}, failure: undefined, ...way },
     key: '/net/config',
     write: true,
     sent: true,
@@ -65,7 +65,18 @@ const ofEtcd: readonly Row[] = [
 
 const gone = 'the address 10.211.55.103 of this host is gone';
 
-const lost = (error: string) => `No connection established. Last error: Error: ${error}. Resolution note: `;
+/** What grpc-js says while no connection is up; the error it ends with is one it met before. */
+const noConnection = 'No connection established. Last error: Error: anything. Resolution note: ';
+
+/** What the member's connections failed with last. */
+const failed = (code: string | undefined, message = '', more: object = {}, ofTls = false) => ({
+  error: Object.assign(new Error(message), code === undefined ? more : { code, ...more }),
+  ofTls,
+});
+const failedTo = (address: string, code: string) =>
+  failed(code, `connect ${code} ${address}:2379`, { address });
+const failedByTls = (code: string | undefined, message = '', more: object = {}) =>
+  failed(code, message, more, true);
 
 /** What nobody knows: a later etcd's words, and a proxy's. A write had no effect only where the status says that it was refused. */
 const unheardOf: readonly Row[] = [
@@ -93,39 +104,7 @@ const ofTheWay: readonly Row[] = [
     new RegExp(`^etcd at \\S+: ${gone}$`),
   ],
   [4, 'Deadline exceeded after 3.001s,waiting for name resolution', 'UNAVAILABLE', true, /does not resolve$/],
-  [14, lost(gone), 'UNAVAILABLE', true, new RegExp(`^etcd at \\S+: ${gone}$`)],
-  [14, lost('connect ECONNREFUSED ::1:2379'), 'UNAVAILABLE', true, /refused, nothing listens at ::1$/],
-  [
-    14,
-    lost('connect EHOSTUNREACH 10.211.55.250:2379'),
-    'UNAVAILABLE',
-    true,
-    /no host answers at 10\.211\.55\.250/,
-  ],
-  [
-    14,
-    lost('connect ENETUNREACH 10.211.55.100:2379 - Local (0.0.0.0:0)'),
-    'UNAVAILABLE',
-    true,
-    /this host has no route to 10\.211\.55\.100$/,
-  ],
-  [
-    14,
-    lost('connect ENETUNREACH fd00:99::1:2379 - Local (:::0)'),
-    'UNAVAILABLE',
-    true,
-    /no route to fd00:99::1$/,
-  ],
-  [
-    14,
-    lost('connect ETIMEDOUT 10.211.55.100:2379'),
-    'UNAVAILABLE',
-    true,
-    /nothing answers at 10\.211\.55\.100$/,
-  ],
-  [14, lost('no connection within 4 s'), 'UNAVAILABLE', true, /nothing answers there$/],
-  [14, lost('connect EPERM 10.211.55.100:2379'), 'UNAVAILABLE', true, /does not let the connection out$/],
-  [14, lost('read ECONNRESET'), 'UNAVAILABLE', true, /: etcd closed the connection$/],
+  [14, noConnection.replace('anything', gone), 'UNAVAILABLE', true, new RegExp(`^etcd at \\S+: ${gone}$`)],
   [14, 'Connection dropped', 'UNAVAILABLE', true, /: etcd closed the connection$/],
   [14, 'read ECONNRESET', 'UNAVAILABLE', true, /: etcd closed the connection$/],
   [14, 'Name resolution failed for target dns:etcd.example:2379', 'UNAVAILABLE', true, /does not resolve/],
@@ -140,10 +119,17 @@ const ofTheWay: readonly Row[] = [
   [14, 'transport is closing', 'UNAVAILABLE', true, /etcd closed the connection/],
   [
     14,
-    'No connection established. Last error: null. Resolution note: ',
+    noConnection.replace('Error: anything', 'null'),
     'UNAVAILABLE',
     true,
     /closed before any request was sent/,
+  ],
+  [
+    14,
+    noConnection.replace('Error: anything', 'Protocol error (2026-01-01T00:00:00.000Z)'),
+    'NOT_ETCD',
+    true,
+    /is not etcd \(no gRPC\)$/,
   ],
   [14, 'Received HTTP status code 503', 'UNAVAILABLE', true, /a proxy .* reaches no etcd \(HTTP 503\)/],
   [14, 'Received HTTP status code 429', 'UNAVAILABLE', true, /HTTP 429/],
@@ -176,16 +162,70 @@ describe('what a failed call is judged as', () => {
     },
   );
 
+  it.each<[ConnectionFailure, RegistryErrorCode, RegExp]>([
+    [failedTo('::1', 'ECONNREFUSED'), 'UNAVAILABLE', /refused, nothing listens at ::1$/],
+    [failedTo('10.211.55.250', 'EHOSTUNREACH'), 'UNAVAILABLE', /no host answers at 10\.211\.55\.250/],
+    [failedTo('10.211.55.100', 'ENETUNREACH'), 'UNAVAILABLE', /this host has no route to 10\.211\.55\.100$/],
+    [failedTo('fd00:99::1', 'ENETUNREACH'), 'UNAVAILABLE', /no route to fd00:99::1$/],
+    [failedTo('10.211.55.100', 'ETIMEDOUT'), 'UNAVAILABLE', /nothing answers at 10\.211\.55\.100$/],
+    [failed('ETIMEDOUT', 'no connection within 4 s'), 'UNAVAILABLE', /nothing answers there$/],
+    [failedTo('10.211.55.100', 'EPERM'), 'UNAVAILABLE', /does not let the connection out$/],
+    [failed('ECONNRESET', 'read ECONNRESET'), 'UNAVAILABLE', /: etcd closed the connection$/],
+    [failed(undefined, 'closed'), 'UNAVAILABLE', /: closed$/],
+    [failedByTls('ERR_SSL_WRONG_VERSION_NUMBER'), 'TLS', /does not speak TLS$/],
+    [failedByTls('CERT_HAS_EXPIRED'), 'TLS', /has expired$/],
+    [failedByTls('CERT_NOT_YET_VALID'), 'TLS', /is not valid yet$/],
+    [failedByTls('DEPTH_ZERO_SELF_SIGNED_CERT'), 'TLS', /signed by no CA that the system trusts$/],
+    [failedByTls('UNABLE_TO_GET_ISSUER_CERT_LOCALLY'), 'TLS', /signed by no CA that the system trusts$/],
+    [
+      failedByTls('ERR_TLS_CERT_ALTNAME_INVALID', '', { cert: { subjectaltname: 'DNS:etcd.example' } }),
+      'TLS',
+      /not for this name or address, but for DNS:etcd\.example$/,
+    ],
+    [
+      failedByTls('ERR_TLS_CERT_ALTNAME_INVALID', '', { cert: { subject: { CN: 'old' } } }),
+      'TLS',
+      /but for CN old$/,
+    ],
+    [failedByTls('ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED'), 'TLS', /wants a client certificate/],
+    [failedByTls('ERR_SSL_SSLV3_ALERT_BAD_CERTIFICATE'), 'TLS', /wants a client certificate/],
+    [failedByTls('ERR_SSL_TLSV1_ALERT_UNKNOWN_CA'), 'TLS', /wants a client certificate/],
+    [failedByTls('ECONNRESET'), 'TLS', /closed the connection during the TLS handshake$/],
+    [failedByTls(undefined, 'no TLS handshake within 4 s'), 'TLS', /: no TLS handshake within 4 s$/],
+    [
+      failedByTls('ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION', '40:error:0A:x', {
+        reason: 'tlsv1 alert protocol version',
+      }),
+      'TLS',
+      /: tlsv1 alert protocol version \(ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION\)$/,
+    ],
+  ])('no connection, after %o, is %s', (last, kind, says) => {
+    const error = judged(14, noConnection, { failure: last });
+    expect(error).toMatchObject({ kind, noAnswer: true, endpoint });
+    expect(error.message).toMatch(says);
+    expect(error.message).not.toContain('Last error');
+    // A call that had its connection, and what etcd says itself, is not judged by it.
+    expect(judged(14, 'Connection dropped', { failure: last }).message).toMatch(
+      /etcd closed the connection$/,
+    );
+    expect(judged(14, 'etcdserver: no leader', { failure: last }).message).toMatch(/: no leader/);
+  });
+
   it('names the address only where the endpoint does not', () => {
     const refused = (at: string, address: string) =>
-      judged(14, lost(`connect ECONNREFUSED ${address}:2379`), {}, at).message.replace(/^.*, /, '');
+      judged(14, noConnection, {
+        endpoint: at,
+        failure: failedTo(address, 'ECONNREFUSED'),
+      }).message.replace(/^.*, /, '');
     expect(refused('http://localhost:2379', '::1')).toBe('nothing listens at ::1');
     expect(refused('http://127.0.0.1:2379', '127.0.0.1')).toBe('nothing listens there');
     expect(refused('http://[::1]:2379', '::1')).toBe('nothing listens there');
   });
 
   it('does not blame a password for a token', () => {
-    const error = judged(16, 'etcdserver: invalid auth token', { username: 'flannel', passwordFile: '/p' });
+    const error = judged(16, 'etcdserver: invalid auth token', {
+      names: { username: 'flannel', passwordFile: '/p' },
+    });
     expect(error.message).toContain('does not take the token that it gave user flannel');
     expect(error.message).not.toContain('/p');
   });
@@ -197,6 +237,6 @@ describe('what a failed call is judged as', () => {
     ['etcdserver: rpc not supported for learner', 'NOT_SERVING'],
     ['', 'UNAVAILABLE'],
   ])('a watch that is canceled for "%s" is %s: it has no status', (reason, kind) => {
-    expect(watchCanceled({ endpoint, names: {} }, reason, 0).kind).toBe(kind);
+    expect(watchCanceled({ way: { endpoint, names: {}, failure: undefined } }, reason, 0).kind).toBe(kind);
   });
 });

@@ -166,7 +166,8 @@ describe('the watchdog', () => {
     start(minuteMs);
     const running = run(own, folder, controller.signal).catch(() => {});
     // Sockets and files are real: the loop sleeps again once they have answered.
-    const asleep = (timers: number) => expect.poll(() => clock.pending, { interval: 1 }).toBe(timers);
+    const asleep = (timers: number) =>
+      expect.poll(() => clock.pending, { interval: 1, timeout: 10_000 }).toBe(timers);
     await asleep(2);
     for (let i = 0; i < 60; i++) {
       await clock.advance(10_000);
@@ -384,7 +385,7 @@ describe('a daemon under a watchdog', () => {
     await expectStuck(world, host, loop);
   });
 
-  it('stops when links never answer the boot, which waits until no network of the host lies in the pool', async () => {
+  it('stops when links never answer the boot, which waits for a pool without networks of the host', async () => {
     const { cluster: world, host } = await startHost();
     await host.stop();
     host.kernel.createLink('lan');

@@ -78,8 +78,8 @@ export interface Served {
 }
 
 /**
- * Serves until `signal` aborts, then resolves. `serve` calls `onServing` as soon as it listens and every {@link checkIntervalMs} from
- * then on. It resolves at the end, and rejects when it cannot listen: that is a notice, and it is tried again. Never rejects.
+ * Serves until `signal` aborts, then resolves; never rejects. `serve` calls `onServing` once it listens, then every
+ * {@link checkIntervalMs}. It rejects when it cannot listen: that is a notice, and the next try follows.
  */
 export async function keepServing(
   { activity, clock, notices, what, text, whyNot = messageOf }: Served,

@@ -2,7 +2,6 @@ import {
   type CallOptions,
   type ChannelCredentials,
   type Client,
-  credentials,
   InterceptingCall,
   Metadata,
   type NextCall,
@@ -59,8 +58,8 @@ export class MemberClient {
   readonly #endpoint: string;
   #host: Host;
 
-  /** `endpoint`: `http://host:port` or `https://host:port`. Without `channelCredentials` nothing is encrypted. */
-  constructor(endpoint: string, channelCredentials = credentials.createInsecure()) {
+  /** `endpoint`: `http://host:port` or `https://host:port`. */
+  constructor(endpoint: string, channelCredentials: ChannelCredentials) {
     this.#endpoint = endpoint;
     this.#host = new Host(endpoint, channelCredentials, channelOptions);
   }

@@ -3,11 +3,11 @@ import type { Clock } from '../../runtime/effects.ts';
 import type { EtcdAddresses } from '../registry/addresses.ts';
 import { RegistryError } from '../registry/registry.ts';
 import { Call, type EtcdServices, MemberClient } from './client.ts';
-import { Connecting } from './connecting.ts';
+import { Connecting, type ConnectionFailure, isTls, MemberCredentials } from './connecting.ts';
 import { authenticationIsOff, registryError, wantsNewToken } from './failure.ts';
 import type { EtcdSecurity, SecurityNames } from './security.ts';
-import { TlsCredentials } from './tls-connect.ts';
 import type { TlsMaterial } from './tls-files.ts';
+import type { Way } from './verdict.ts';
 
 export interface ConnectionOptions {
   readonly clock: Clock;
@@ -17,8 +17,8 @@ export interface ConnectionOptions {
 }
 
 /** The way to one member, with the certificates and the token that calls need. Nothing is connected before the first call. */
-export class Connection {
-  readonly #endpoint: string;
+export class Connection implements Way {
+  readonly endpoint: string;
   readonly #options: ConnectionOptions;
   readonly #client: MemberClient;
   readonly #session: Session;
@@ -28,13 +28,10 @@ export class Connection {
   #authenticating: Call | undefined;
 
   constructor(endpoint: string, options: ConnectionOptions) {
-    this.#endpoint = endpoint;
+    this.endpoint = endpoint;
     this.#options = options;
     this.#connecting = new Connecting(endpoint, options.addresses);
-    this.#client = new MemberClient(
-      endpoint,
-      isTls(endpoint) ? this.#credentials(options.security) : undefined,
-    );
+    this.#client = new MemberClient(endpoint, this.#credentials());
     this.#session = new Session({
       ...options,
       endpoint,
@@ -44,6 +41,10 @@ export class Connection {
 
   get names(): SecurityNames {
     return this.#options.security?.names ?? {};
+  }
+
+  get failure(): ConnectionFailure | undefined {
+    return this.#connecting.failure;
   }
 
   /**
@@ -86,19 +87,19 @@ export class Connection {
   /** grpc-js would say no more than that it found no connection, had the first connection no certificates to begin with. */
   async #takeUpCertificates(): Promise<void> {
     const { security } = this.#options;
-    if (security === undefined || !isTls(this.#endpoint)) return;
+    if (security === undefined || !isTls(this.endpoint)) return;
     const material = security.material ?? (await security.refresh());
     if (this.#madeWith === undefined || this.#madeWith === material) return;
     this.#madeWith = undefined;
-    this.#client.reconnect(this.#credentials(security));
+    this.#client.reconnect(this.#credentials());
   }
 
-  #credentials(security: EtcdSecurity | undefined): TlsCredentials {
-    return new TlsCredentials(new URL(this.#endpoint).hostname.replace(/^\[(.*)\]$/, '$1'), async () => {
+  #credentials(): MemberCredentials {
+    const { security } = this.#options;
+    return new MemberCredentials(this.#connecting, async () => {
       if (security === undefined) return createSecureContext();
-      const material = await security.refresh();
-      this.#madeWith = material;
-      return material.context;
+      this.#madeWith = await security.refresh();
+      return this.#madeWith.context;
     });
   }
 
@@ -110,16 +111,11 @@ export class Connection {
       const { token } = await this.#client.services().auth.authenticate({ name, password }, call.options);
       return token;
     } catch (error) {
-      const context = { endpoint: this.#endpoint, names: this.names };
-      throw registryError({ ...context, write: false, sent: call.sent, error });
+      throw registryError({ way: this, write: false, sent: call.sent, error });
     } finally {
       this.#authenticating = undefined;
     }
   }
-}
-
-function isTls(endpoint: string): boolean {
-  return endpoint.startsWith('https:');
 }
 
 interface SessionOptions extends Pick<ConnectionOptions, 'clock' | 'security'> {

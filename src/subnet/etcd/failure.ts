@@ -1,15 +1,17 @@
 import { status } from '@grpc/grpc-js';
 import { RegistryError } from '../registry/registry.ts';
+import { CredentialsError } from './tls-files.ts';
 import {
   type CallContext,
+  etcdClosed,
+  hungUp,
   notPermitted,
-  noUser,
   refusedToken,
   refusedUser,
+  unreached,
   type Verdict,
-} from './refusal.ts';
-import { tlsPattern, tlsVerdict } from './tls-connect.ts';
-import { CredentialsError } from './tls-files.ts';
+  wrongPort,
+} from './verdict.ts';
 
 /** What is known about a gRPC call that failed. */
 export interface CallFailure extends CallContext {
@@ -45,8 +47,6 @@ const ofRequest: readonly status[] = [
 ];
 
 const addressGone = /the address \S+ of this host is gone/;
-const hungUp = 'the connection was closed before any request was sent';
-const wrongPort = 'Check the address and port, and whether it needs https://.';
 
 /** Fits a failure by its gRPC status and by a pattern in its details: by both where both are given. */
 interface Rule {
@@ -62,7 +62,8 @@ const staleToken = /invalid auth token|revision (in header|of auth store) is old
 
 /** Turns whatever etcd3 or grpc-js threw into the error the rest of the program knows. */
 export function registryError(failure: CallFailure): RegistryError {
-  const { endpoint, write, sent, error } = failure;
+  const { way, write, sent, error } = failure;
+  const { endpoint } = way;
   if (error instanceof RegistryError) return error;
   if (error instanceof CredentialsError) {
     const message = `etcd at ${endpoint} cannot be asked: ${error.message}`;
@@ -93,7 +94,7 @@ export function authenticationIsOff(error: unknown): boolean {
 
 /** The error of a watch that the server itself ended (`canceled`), which carries no gRPC status. */
 export function watchCanceled(context: CallContext, reason: string, compactRevision: number): RegistryError {
-  const { endpoint } = context;
+  const { endpoint } = context.way;
   const message = (text: string) => `etcd at ${endpoint}: ${text}`;
   if (compactRevision > 0) {
     const text = `the revision to watch from is compacted, the oldest that is left is ${compactRevision}`;
@@ -133,19 +134,18 @@ const answers: readonly Rule[] = [
   {
     codes: [status.PERMISSION_DENIED],
     pattern: /permission denied/,
-    verdict: (_, context) => notPermitted(context),
+    verdict: notPermitted,
   },
   {
     codes: [status.INVALID_ARGUMENT, status.UNAUTHENTICATED],
     pattern: /authentication failed/,
-    verdict: (details, { names }) => refusedUser(details, names),
+    verdict: refusedUser,
   },
   {
     codes: [status.UNKNOWN, status.INVALID_ARGUMENT, status.UNAUTHENTICATED],
     pattern: staleToken,
     refused: true,
-    verdict: (details, { names }) =>
-      names.username === undefined ? noUser(details) : refusedToken(details, names),
+    verdict: refusedToken,
   },
   {
     codes: [status.RESOURCE_EXHAUSTED],
@@ -268,50 +268,13 @@ const connections: readonly Rule[] = [
     },
   },
   {
-    pattern: /ECONNREFUSED/,
-    verdict: (details, { endpoint }) => ({
-      kind: 'UNAVAILABLE',
-      reason: `connection refused, nothing listens ${placeOf(details, endpoint)}`,
-      remedy: 'Check that etcd runs there.',
-    }),
+    pattern: /^No connection established. Last error: (null|Failed to connect|Connection closed)/,
+    verdict: hungUp,
   },
-  {
-    pattern: /EHOSTUNREACH|EHOSTDOWN/,
-    verdict: (details, { endpoint }) => ({
-      kind: 'UNAVAILABLE',
-      reason: `no host answers ${placeOf(details, endpoint)} (it is down, or not on this network)`,
-      remedy: 'Check that the host is up, and its address.',
-    }),
-  },
-  {
-    pattern: /ENETUNREACH|ENETDOWN|EADDRNOTAVAIL/,
-    verdict: (details, { endpoint }) => ({
-      kind: 'UNAVAILABLE',
-      reason: `this host has no route to ${addressOf(details) ?? endpoint}`,
-      remedy: 'Check that its interface is up and has an address (ip address, ip route).',
-    }),
-  },
-  {
-    pattern: /EACCES|EPERM/,
-    verdict: {
-      kind: 'UNAVAILABLE',
-      reason: 'this host does not let the connection out',
-      remedy: 'Check the rules of its firewall for outgoing packets, and its routes (ip route).',
-    },
-  },
-  {
-    pattern: /ETIMEDOUT|no connection within/,
-    verdict: (details, { endpoint }) => ({
-      kind: 'UNAVAILABLE',
-      reason: `nothing answers ${placeOf(details, endpoint)}`,
-      remedy: 'Check that the host is up, and that nothing filters the port.',
-    }),
-  },
-  { pattern: tlsPattern, verdict: (details, { names }) => tlsVerdict(lastError(details), names) },
-  {
-    pattern: /ECONNRESET|EPIPE|Connection dropped|transport is closing/,
-    verdict: { kind: 'UNAVAILABLE', reason: 'etcd closed the connection' },
-  },
+  // The way keeps the error itself. What grpc-js makes of it here is only text.
+  { pattern: /^No connection established/, verdict: unreached },
+  // The last is what a proxy says.
+  { pattern: /ECONNRESET|EPIPE|Connection dropped|transport is closing/, verdict: etcdClosed },
   { codes: [status.DEADLINE_EXCEEDED], verdict: tooLate },
   // A proxy's own deadline.
   { pattern: /context deadline exceeded/, verdict: tooLate },
@@ -342,14 +305,7 @@ function judge(code: status | undefined, details: string, context: CallContext):
   if (connection !== undefined) return { ...connection, noAnswer: true };
   if (code !== undefined && !inconclusive.includes(code))
     return certain({ kind: 'UNEXPECTED', reason: `${details} (gRPC status ${code})` });
-  const reason = lastError(details);
-  // What an etcd that serves https does with a client that speaks http.
-  const verdict: Verdict = {
-    kind: 'UNAVAILABLE',
-    reason,
-    ...(reason === hungUp ? { remedy: wrongPort } : {}),
-  };
-  return { verdict, refused: false, noAnswer: true };
+  return { verdict: { kind: 'UNAVAILABLE', reason: details }, refused: false, noAnswer: true };
 }
 
 function firstThatFits(
@@ -368,28 +324,6 @@ function firstThatFits(
   return { verdict: typeof verdict === 'function' ? verdict(details, context) : verdict, refused };
 }
 
-/** The cause inside grpc-js's wrapping, without the timestamp that would make every line a different one. */
-function lastError(details: string): string {
-  const inner = /Last error: (?:Error: )?(.*?)\.? Resolution note:/s.exec(details)?.[1] ?? details;
-  const cause = inner.replace(/ \(\d{4}-\d\d-\d\dT[^)]*\)/, '');
-  if (cause === 'Failed to connect' || cause === 'null') return hungUp;
-  return cause;
-}
-
 function httpStatus(details: string): string {
   return /HTTP status code (\d+)/.exec(details)?.[1] ?? '';
-}
-
-/** The address that Node tried: `connect ECONNREFUSED ::1:2379`. */
-function addressOf(details: string): string | undefined {
-  return /connect E[A-Z]+ (\S+):\d+/.exec(details)?.[1];
-}
-
-/** ` there`, or the address where the endpoint is a name: `localhost` may be ::1. */
-function placeOf(details: string, endpoint: string): string {
-  const address = addressOf(details);
-  const { hostname } = new URL(endpoint);
-  return address === undefined || hostname.replace(/^\[(.*)\]$/, '$1') === address
-    ? 'there'
-    : `at ${address}`;
 }

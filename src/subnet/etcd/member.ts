@@ -169,8 +169,7 @@ export class EtcdMember implements Registry {
       stream.write({ create_request });
       return stream;
     };
-    const { endpoint } = this;
-    const context = { endpoint, names: this.#connection.names, key: request.key };
+    const context = { way: this.#connection, key: request.key };
     return watchMember({ ...context, clock: this.#clock, open, closing: this.#closing.signal }, signal);
   }
 
@@ -204,8 +203,8 @@ export class EtcdMember implements Registry {
       return await unlessAborted(this.#connection.call(newCall, run), abandoned.signal);
     } catch (error) {
       for (const stop of stops) stop.throwIfAborted();
-      const context = { endpoint: this.endpoint, names: this.#connection.names, key };
-      throw registryError({ ...context, write: kind === 'write', sent: call?.sent === true, error });
+      const [write, sent] = [kind === 'write', call?.sent === true];
+      throw registryError({ way: this.#connection, key, write, sent, error });
     } finally {
       for (const stop of stops) stop.removeEventListener('abort', giveUp);
     }

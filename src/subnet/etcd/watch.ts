@@ -5,7 +5,7 @@ import { unlessAborted } from '../../runtime/wake.ts';
 import { RegistryError, type WatchBatch } from '../registry/registry.ts';
 import { fromWatchResponse } from './convert.ts';
 import { registryError, watchCanceled } from './failure.ts';
-import type { CallContext } from './refusal.ts';
+import type { CallContext } from './verdict.ts';
 
 /** The server confirms a watch at once; without this a peer that accepts connections and stays silent would hold us. */
 const createdDeadlineMs = 10_000;
@@ -72,14 +72,14 @@ function batchOf(context: CallContext, response: IWatchResponse): WatchBatch {
 }
 
 async function created(
-  { endpoint, clock }: WatchContext,
+  { way, clock }: WatchContext,
   answers: Answers<IWatchRequest, IWatchResponse>,
 ): Promise<IWatchResponse> {
   const timer = new AbortController();
   const late = new RegistryError(
     'UNAVAILABLE',
-    endpoint,
-    `etcd at ${endpoint}: no answer to a watch within ${createdDeadlineMs / 1000} s`,
+    way.endpoint,
+    `etcd at ${way.endpoint}: no answer to a watch within ${createdDeadlineMs / 1000} s`,
   );
   const timeout = clock.sleep(createdDeadlineMs, timer.signal).then(
     () => answers.fail(late),

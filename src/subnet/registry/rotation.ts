@@ -52,7 +52,7 @@ const askAgainMs = 60_000;
 /** How often while it is not certain which cluster is the right one. */
 const askSoonMs = 5_000;
 const loop = 'etcd-members';
-/** Longer than all calls of a round together take: each ends within seconds, but there may be many silent members. */
+/** Longer than all calls of a round together: each ends within seconds, but many members may be silent. */
 const stuckMs = 600_000;
 
 /**

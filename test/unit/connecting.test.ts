@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { createSecureContext } from 'node:tls';
 import { expect, it, onTestFinished } from 'vitest';
-import { TlsCredentials } from '../../src/subnet/etcd/tls-connect.ts';
+import { Connecting, MemberCredentials } from '../../src/subnet/etcd/connecting.ts';
 
 it('a connection that is reset while the certificate files are read fails its handshake, and nothing else', async () => {
   const server = createServer().listen(0, '127.0.0.1');
@@ -16,7 +16,8 @@ it('a connection that is reset while the certificate files are read fails its ha
   ];
   // Not once(), which listens for errors too: nobody but the code under test may.
   const lost = new Promise((resolve) => socket.once('close', resolve));
-  const credentials = new TlsCredentials('127.0.0.1', async () => {
+  const connecting = new Connecting(`https://127.0.0.1:${port}`);
+  const credentials = new MemberCredentials(connecting, async () => {
     // The files are being read; they have been once the connection is gone.
     accepted.resetAndDestroy();
     await lost;
@@ -24,5 +25,6 @@ it('a connection that is reset while the certificate files are read fails its ha
   });
   const connector = credentials._createSecureConnector();
   onTestFinished(() => connector.destroy());
-  await expect(connector.connect(socket)).rejects.toThrow('TLS handshake: ECONNRESET');
+  await expect(connector.connect(socket)).rejects.toThrow('ECONNRESET');
+  expect(connecting.failure).toMatchObject({ ofTls: true, error: { code: 'ECONNRESET' } });
 });
