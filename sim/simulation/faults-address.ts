@@ -1,5 +1,5 @@
 import type { SimHost } from '../host.ts';
-import type { Fault } from './faults.ts';
+import { type Fault, onAll } from './fault.ts';
 import { hasNic } from './faults-links.ts';
 import type { World } from './world.ts';
 
@@ -26,13 +26,9 @@ function cutOff(world: World, hosts: readonly SimHost[], dice: number): () => vo
 /** Two hosts with one address. */
 export const addressFaults: Readonly<Record<string, Fault>> = {
   // A machine that was copied is started, or one is configured by hand; later it gets an address of its own.
-  'the address of another host': {
-    weight: 3,
-    lastsMs: [1_000, 400_000],
-    whom: 'all',
-    kernel: true,
-    apart: true,
-    apply: (world, { host: index, dice }) => {
+  'the address of another host': onAll(
+    { weight: 3, lastsMs: [1_000, 400_000], kernel: true, apart: true },
+    (world, { host: index, dice }) => {
       const host = world.host(index);
       const victim = world.host(index + 1 + (dice % (world.hosts.length - 1)));
       const { address } = victim;
@@ -53,5 +49,5 @@ export const addressFaults: Readonly<Record<string, Fault>> = {
         world.touch(host);
       };
     },
-  },
+  ),
 };

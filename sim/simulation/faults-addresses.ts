@@ -1,5 +1,5 @@
 import type { SimHost } from '../host.ts';
-import type { Fault } from './faults.ts';
+import { type Fault, onAll, onHost } from './fault.ts';
 import { hasNic } from './faults-links.ts';
 import { holderOf, poolOf, selfOf, subnetsPrefix } from './oracle.ts';
 import type { FaultEvent } from './scenario.ts';
@@ -64,14 +64,9 @@ function leaveDeadLease(world: World, address: string, dice: number): void {
 
 /** Which addresses hosts have, and who else has, or had, them. */
 export const ownAddressFaults: Readonly<Record<string, Fault>> = {
-  'an address of a dead host': {
-    weight: 3,
-    lastsMs: aWhile,
-    whom: 'host',
-    kernel: true,
-    apart: true,
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
+  'an address of a dead host': onHost(
+    { weight: 3, lastsMs: aWhile, kernel: true, apart: true },
+    (host, world, { host: index, dice }) => {
       if (!hasNic(host)) return undefined;
       takeAddress(host);
       world.readdress(host, world.newAddress(140 + index, dice));
@@ -79,14 +74,10 @@ export const ownAddressFaults: Readonly<Record<string, Fault>> = {
       if (dice % 2) world.plug(host);
       return () => world.plug(host);
     },
-  },
-  'hosts exchange their addresses': {
-    weight: 3,
-    lastsMs: aWhile,
-    whom: 'all',
-    kernel: true,
-    apart: true,
-    apply: (world, event) => {
+  ),
+  'hosts exchange their addresses': onAll(
+    { weight: 3, lastsMs: aWhile, kernel: true, apart: true },
+    (world, event) => {
       const pair = handOver(world, event, ({ address }) => address);
       if (pair === undefined) return undefined;
       const { host, other } = pair;
@@ -98,15 +89,11 @@ export const ownAddressFaults: Readonly<Record<string, Fault>> = {
         world.touch(other);
       };
     },
-  },
+  ),
   // That one may have been booted just now, and know of nothing.
-  'another host takes the former address': {
-    weight: 3,
-    lastsMs: aWhile,
-    whom: 'all',
-    kernel: true,
-    apart: true,
-    apply: (world, event) => {
+  'another host takes the former address': onAll(
+    { weight: 3, lastsMs: aWhile, kernel: true, apart: true },
+    (world, event) => {
       const pair = handOver(world, event, () => world.newAddress(160 + event.host, event.dice));
       if (pair === undefined) return undefined;
       const { host, other } = pair;
@@ -121,47 +108,37 @@ export const ownAddressFaults: Readonly<Record<string, Fault>> = {
       world.touch(other);
       return () => world.plug(host);
     },
-  },
+  ),
   // As a cluster manager's, which it moves to another host.
-  'an address that floats': {
-    weight: 2,
-    lastsMs: short,
-    whom: 'all',
-    apart: true,
-    apply: (world, event) => {
-      const host = world.host(event.host);
-      const other = otherHost(world, event);
-      const cidr = `10.211.250.${1 + (event.dice % 250)}/32`;
-      const text = cidr.slice(0, -3);
-      if (!hasNic(host)) return undefined;
-      const own = host.kernel.addresses().find(({ address }) => address === host.address);
-      if (own) host.kernel.changeAddress('eth0', `${host.address}/16`, { permanent: event.dice % 2 === 0 });
-      const held = (one: SimHost) => one.kernel.addresses().some(({ address }) => address === text);
-      const give = (one: SimHost) => {
-        world.addressesOf.get(one)?.add(text);
-        if (hasNic(one) && !held(one)) one.kernel.addAddress('eth0', cidr);
-      };
-      const take = (one: SimHost) => {
-        if (hasNic(one) && held(one)) one.kernel.removeAddress('eth0', cidr);
-      };
-      give(host);
-      world.later(event.forMs / 2, () => {
-        take(host);
-        if (other !== undefined) give(other);
-      });
-      return () => {
-        for (const one of world.hosts) take(one);
-      };
-    },
-  },
+  'an address that floats': onAll({ weight: 2, lastsMs: short, apart: true }, (world, event) => {
+    const host = world.host(event.host);
+    const other = otherHost(world, event);
+    const cidr = `10.211.250.${1 + (event.dice % 250)}/32`;
+    const text = cidr.slice(0, -3);
+    if (!hasNic(host)) return undefined;
+    const own = host.kernel.addresses().find(({ address }) => address === host.address);
+    if (own) host.kernel.changeAddress('eth0', `${host.address}/16`, { permanent: event.dice % 2 === 0 });
+    const held = (one: SimHost) => one.kernel.addresses().some(({ address }) => address === text);
+    const give = (one: SimHost) => {
+      world.addressesOf.get(one)?.add(text);
+      if (hasNic(one) && !held(one)) one.kernel.addAddress('eth0', cidr);
+    };
+    const take = (one: SimHost) => {
+      if (hasNic(one) && held(one)) one.kernel.removeAddress('eth0', cidr);
+    };
+    give(host);
+    world.later(event.forMs / 2, () => {
+      take(host);
+      if (other !== undefined) give(other);
+    });
+    return () => {
+      for (const one of world.hosts) take(one);
+    };
+  }),
   // The new address is the first in the kernel's order.
-  'duplicate address detection fails': {
-    weight: 1,
-    lastsMs: short,
-    whom: 'host',
-    apart: true,
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
+  'duplicate address detection fails': onHost(
+    { weight: 1, lastsMs: short, apart: true },
+    (host, world, { dice }) => {
       if (!hasNic(host) || !world.scenario.ipv6) return undefined;
       const cidr = `fd00:55::d:${(1 + (dice % 5_000)).toString(16)}/64`;
       const isHeld = () =>
@@ -175,13 +152,10 @@ export const ownAddressFaults: Readonly<Record<string, Fault>> = {
         if (isHeld()) host.kernel.removeAddress('eth0', cidr);
       };
     },
-  },
-  'an operator copies the key of a host': {
-    weight: 2,
-    lastsMs: short,
-    whom: 'all',
-    apart: true,
-    apply: (world, { dice }) => {
+  ),
+  'an operator copies the key of a host': onAll(
+    { weight: 2, lastsMs: short, apart: true },
+    (world, { dice }) => {
       const { etcd } = world.cluster;
       const own = world.kvs.filter((kv) => world.hosts.some((host) => world.hasBeen(host, holderOf(kv))));
       const kv = own[dice % Math.max(1, own.length)];
@@ -197,5 +171,5 @@ export const ownAddressFaults: Readonly<Record<string, Fault>> = {
       if (dice % 2) world.crashes++;
       return () => world.takeBack(copy, kv.value);
     },
-  },
+  ),
 };

@@ -1,6 +1,6 @@
 import type { Unfitness } from '../etcd-unfit.ts';
 import { prefix } from '../host.ts';
-import type { Fault } from './faults.ts';
+import { type Fault, onAll } from './fault.ts';
 import { subnetsPrefix } from './oracle.ts';
 import type { World } from './world.ts';
 
@@ -23,132 +23,90 @@ function toggle({ cluster: { etcd }, keys }: World, key: string): void {
 
 /** One member that answers and does not serve. */
 function withUnfit(weight: number, what: Unfitness): Fault {
-  return {
-    weight,
-    lastsMs: [500, 400_000],
-    whom: 'all',
-    apart: true,
-    apply: ({ cluster: { etcd } }, { dice }) => {
-      const member = etcd.members[dice % etcd.members.length] as string;
-      etcd.spoil(member, what);
-      return () => etcd.spoil(member, undefined);
-    },
-  };
+  return onAll({ weight, lastsMs: [500, 400_000], apart: true }, ({ cluster: { etcd } }, { dice }) => {
+    const member = etcd.members[dice % etcd.members.length] as string;
+    etcd.spoil(member, what);
+    return () => etcd.spoil(member, undefined);
+  });
 }
 
 /** What happens to etcd's data, and what keeps members from serving it. */
 export const etcdFaults: Readonly<Record<string, Fault>> = {
   'a member is a learner': withUnfit(2, 'learner'),
   'a member is overloaded': withUnfit(2, 'overloaded'),
-  'the database is full': {
-    weight: 2,
-    lastsMs: [500, 200_000],
-    whom: 'all',
-    apart: true,
-    apply: ({ cluster: { etcd } }) => {
+  'the database is full': onAll(
+    { weight: 2, lastsMs: [500, 200_000], apart: true },
+    ({ cluster: { etcd } }) => {
       etcd.fill(true);
       return () => etcd.fill(false);
     },
-  },
-  'a member of another cluster takes the place of one': {
-    weight: 2,
-    lastsMs: [500, 400_000],
-    whom: 'all',
-    apart: true,
-    apply: ({ cluster: { etcd } }, { dice }) => {
+  ),
+  'a member of another cluster takes the place of one': onAll(
+    { weight: 2, lastsMs: [500, 400_000], apart: true },
+    ({ cluster: { etcd } }, { dice }) => {
       // Two of three would be what a restore looks like.
       if (etcd.members.some((member) => etcd.strangerAt(member) !== undefined)) return undefined;
       const member = etcd.members[dice % etcd.members.length] as string;
       etcd.replace(member);
       return () => etcd.putBack(member);
     },
-  },
-  compact: {
-    weight: 4,
-    lastsMs: [1, 2],
-    whom: 'all',
-    apply: ({ cluster: { etcd } }, { dice }) => {
-      const revision = etcd.revision - (dice % 3);
-      if (revision > etcd.compactRevision) etcd.compact(revision);
-      return undefined;
-    },
-  },
-  'cut watches and compact': {
-    weight: 3,
-    lastsMs: [1, 20_000],
-    whom: 'all',
-    apply: (world, { host, dice }) => {
-      const { etcd } = world.cluster;
-      const { name } = world.host(host);
-      etcd.cut(name);
-      etcd.cutWatches(name);
-      return () => {
-        // Something that is not written again is in what is compacted.
-        toggle(world, peerKey(dice, 5, 211));
-        etcd.put(`${prefix}/unrelated`, '');
-        if (etcd.revision > etcd.compactRevision) etcd.compact(etcd.revision);
-        etcd.heal(name);
-      };
-    },
-  },
+  ),
+  compact: onAll({ weight: 4, lastsMs: [1, 2] }, ({ cluster: { etcd } }, { dice }) => {
+    const revision = etcd.revision - (dice % 3);
+    if (revision > etcd.compactRevision) etcd.compact(revision);
+    return undefined;
+  }),
+  'cut watches and compact': onAll({ weight: 3, lastsMs: [1, 20_000] }, (world, { host, dice }) => {
+    const { etcd } = world.cluster;
+    const { name } = world.host(host);
+    etcd.cut(name);
+    etcd.cutWatches(name);
+    return () => {
+      // Something that is not written again is in what is compacted.
+      toggle(world, peerKey(dice, 5, 211));
+      etcd.put(`${prefix}/unrelated`, '');
+      if (etcd.revision > etcd.compactRevision) etcd.compact(etcd.revision);
+      etcd.heal(name);
+    };
+  }),
   // All that was written after the backup is lost when it is over.
-  'restore an older backup': {
-    weight: 3,
-    lastsMs: [10, 120_000],
-    whom: 'all',
-    apply: (world, { dice }) => {
-      const { etcd } = world.cluster;
-      const backup = etcd.snapshot();
-      return () => {
-        const { revision } = etcd;
-        etcd.restore(backup, { sameId: dice % 2 === 0 });
-        world.relearn();
-        if (dice % 2 === 0) {
-          world.sameIdRestoredMs = world.nowMs;
-          // A lease that was revoked since is back, and nobody hears of it: it lives until it ends.
-          world.crashes++;
-        }
-        // Other users of this etcd may write so much that nothing tells of the restore any more.
-        if (dice % 4 === 0) while (etcd.revision <= revision) etcd.put('/somebody/else', '');
-      };
-    },
-  },
-  'revoke a lease': {
-    weight: 2,
-    lastsMs: [1, 2],
-    whom: 'all',
-    apply: ({ cluster: { etcd } }, { dice }) => {
-      const ids = etcd.leaseIds;
-      const id = ids[dice % Math.max(1, ids.length)];
-      if (id !== undefined) etcd.revoke(id);
-      return undefined;
-    },
-  },
+  'restore an older backup': onAll({ weight: 3, lastsMs: [10, 120_000] }, (world, { dice }) => {
+    const { etcd } = world.cluster;
+    const backup = etcd.snapshot();
+    return () => {
+      const { revision } = etcd;
+      etcd.restore(backup, { sameId: dice % 2 === 0 });
+      world.relearn();
+      if (dice % 2 === 0) {
+        world.sameIdRestoredMs = world.nowMs;
+        // A lease that was revoked since is back, and nobody hears of it: it lives until it ends.
+        world.crashes++;
+      }
+      // Other users of this etcd may write so much that nothing tells of the restore any more.
+      if (dice % 4 === 0) while (etcd.revision <= revision) etcd.put('/somebody/else', '');
+    };
+  }),
+  'revoke a lease': onAll({ weight: 2, lastsMs: [1, 2] }, ({ cluster: { etcd } }, { dice }) => {
+    const ids = etcd.leaseIds;
+    const id = ids[dice % Math.max(1, ids.length)];
+    if (id !== undefined) etcd.revoke(id);
+    return undefined;
+  }),
   // One revision's events in several messages, of which not all arrive.
-  'many peers at one revision': {
-    weight: 3,
-    lastsMs: [1, 20_000],
-    whom: 'all',
-    apply: (world, { host, dice }) => {
-      const { etcd } = world.cluster;
-      const { name } = world.host(host);
-      etcd.cutWatches(name);
-      const first = (dice % 3) * 5;
-      const keys = Array.from({ length: 5 }, (_, i) => peerKey((dice & 64) + first + i, 16, 220));
-      if (keys.every((key) => world.keys.has(key))) etcd.delete(...keys);
-      else etcd.putAll(new Map(keys.map((key) => [key, peer(dice)])));
-      for (let i = 0; i < world.hosts.length; i++) etcd.cutNextWatchAfter(1 + ((dice >> i) % 5));
-      return undefined;
-    },
-  },
-  'forty writes at once': {
-    weight: 1,
-    lastsMs: [1, 60_000],
-    whom: 'all',
-    apply: ({ cluster: { etcd } }, { dice }) => {
-      const key = peerKey(dice, 10, 236);
-      for (let i = 0; i < 40; i++) etcd.put(key, `{"PublicIP":"10.211.9.${i + 1}","BackendType":"host-gw"}`);
-      return () => etcd.delete(key);
-    },
-  },
+  'many peers at one revision': onAll({ weight: 3, lastsMs: [1, 20_000] }, (world, { host, dice }) => {
+    const { etcd } = world.cluster;
+    const { name } = world.host(host);
+    etcd.cutWatches(name);
+    const first = (dice % 3) * 5;
+    const keys = Array.from({ length: 5 }, (_, i) => peerKey((dice & 64) + first + i, 16, 220));
+    if (keys.every((key) => world.keys.has(key))) etcd.delete(...keys);
+    else etcd.putAll(new Map(keys.map((key) => [key, peer(dice)])));
+    for (let i = 0; i < world.hosts.length; i++) etcd.cutNextWatchAfter(1 + ((dice >> i) % 5));
+    return undefined;
+  }),
+  'forty writes at once': onAll({ weight: 1, lastsMs: [1, 60_000] }, ({ cluster: { etcd } }, { dice }) => {
+    const key = peerKey(dice, 10, 236);
+    for (let i = 0; i < 40; i++) etcd.put(key, `{"PublicIP":"10.211.9.${i + 1}","BackendType":"host-gw"}`);
+    return () => etcd.delete(key);
+  }),
 };

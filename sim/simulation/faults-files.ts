@@ -1,5 +1,5 @@
 import type { SimHost } from '../host.ts';
-import type { Fault } from './faults.ts';
+import { type Fault, onHost } from './fault.ts';
 import { dockerOptsFile, subnetFile } from './oracle.ts';
 import type { World } from './world.ts';
 
@@ -51,13 +51,9 @@ function expectRepair(world: World, host: SimHost, path: string, content: string
 
 /** What other programs do to the files that the daemon writes for others. */
 export const fileFaults: Readonly<Record<string, Fault>> = {
-  'a file is removed or changed': {
-    weight: 4,
-    lastsMs: [1, 2],
-    whom: 'host',
-    apart: true,
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
+  'a file is removed or changed': onHost(
+    { weight: 4, lastsMs: [1, 2], apart: true },
+    (host, world, { dice }) => {
       const path = files[dice % 2] ?? subnetFile;
       const text = host.files.peek(path);
       const content = text && changed(text, dice >> 1);
@@ -69,14 +65,10 @@ export const fileFaults: Readonly<Record<string, Fault>> = {
       expectRepair(world, host, path, content);
       return undefined;
     },
-  },
-  'another program fights for a file': {
-    weight: 1,
-    lastsMs: [1_000, 100_000],
-    whom: 'host',
-    apart: true,
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
+  ),
+  'another program fights for a file': onHost(
+    { weight: 1, lastsMs: [1_000, 100_000], apart: true },
+    (host, world, { dice }) => {
       const path = files[dice % 2] ?? subnetFile;
       let isOver = false;
       const again = () => {
@@ -93,5 +85,5 @@ export const fileFaults: Readonly<Record<string, Fault>> = {
         isOver = true;
       };
     },
-  },
+  ),
 };

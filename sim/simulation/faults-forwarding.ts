@@ -1,5 +1,5 @@
 import type { SimHost } from '../host.ts';
-import type { Fault } from './faults.ts';
+import { type Fault, onHost } from './fault.ts';
 import type { World } from './world.ts';
 
 const long = [500, 400_000] as const;
@@ -55,28 +55,17 @@ function edit({ firewall }: SimHost, table: string, line: string): void {
 
 /** What keeps a host from passing packets on, whatever its routes are. */
 export const forwardingFaults: Readonly<Record<string, Fault>> = {
-  'forwarding is switched off': {
-    weight: 2,
-    lastsMs: long,
-    whom: 'host',
-    apart: true,
-    apply: (world, { host: index }) => {
-      const host = world.host(index);
-      host.files.place(forwarding, '0\n');
-      const done = expectUnready(world, host, 15_000, () => host.files.peek(forwarding) === '0\n');
-      return () => {
-        done();
-        host.files.place(forwarding, '1\n');
-      };
-    },
-  },
-  'a rule of the firewall drops': {
-    weight: 3,
-    lastsMs: [30_000, 400_000],
-    whom: 'host',
-    apart: true,
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
+  'forwarding is switched off': onHost({ weight: 2, lastsMs: long, apart: true }, (host, world) => {
+    host.files.place(forwarding, '0\n');
+    const done = expectUnready(world, host, 15_000, () => host.files.peek(forwarding) === '0\n');
+    return () => {
+      done();
+      host.files.place(forwarding, '1\n');
+    };
+  }),
+  'a rule of the firewall drops': onHost(
+    { weight: 3, lastsMs: [30_000, 400_000], apart: true },
+    (host, world, { dice }) => {
       const { firewall } = host;
       const { table, rule, limitMs } = rules[dice % rules.length] ?? rules[0];
       edit(host, table, `-I ${rule.replace(' ', ' 1 ')}`);
@@ -93,5 +82,5 @@ export const forwardingFaults: Readonly<Record<string, Fault>> = {
         edit(host, table, `-D ${rule}`);
       };
     },
-  },
+  ),
 };

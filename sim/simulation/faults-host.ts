@@ -1,6 +1,6 @@
 import type { SimHost } from '../host.ts';
 import { SeededRandom } from '../random.ts';
-import type { Fault } from './faults.ts';
+import { type Fault, onAll, onHost } from './fault.ts';
 import { dockerOptsFile, holderOf, subnetFile } from './oracle.ts';
 import type { World } from './world.ts';
 
@@ -19,136 +19,77 @@ function release({ cluster: { etcd }, kvs }: World, { address }: SimHost): void 
 
 /** What happens to a host and its daemon. */
 export const hostFaults: Readonly<Record<string, Fault>> = {
-  crash: {
-    weight: 3,
-    lastsMs: short,
-    whom: 'host',
-    apply: (world, event) => {
-      const host = world.host(event.host);
-      world.crash(host);
-      return () => world.up(host);
-    },
-  },
-  'crash at a step': {
-    weight: 6,
-    lastsMs: short,
-    whom: 'host',
-    apply: async (world, event) => {
-      const host = world.host(event.host);
-      // Most steps that matter are those of a start.
-      if (event.dice % 3 > 0) {
-        await world.down(host);
-        world.up(host);
-      }
-      // Mostly the first few, at times far into what follows.
-      const steps = Math.floor(400 ** new SeededRandom(event.dice).next());
-      const { notifier } = host;
-      world.crashAfter(host, steps / 2);
-      return () => {
-        if (host.notifier === notifier) world.crash(host);
-        world.up(host);
-      };
-    },
-  },
-  stop: {
-    weight: 3,
-    lastsMs: long,
-    whom: 'host',
-    apply: async (world, event) => {
-      const host = world.host(event.host);
+  crash: onHost({ weight: 3, lastsMs: short }, (host, world) => {
+    world.crash(host);
+    return () => world.up(host);
+  }),
+  'crash at a step': onHost({ weight: 6, lastsMs: short }, async (host, world, event) => {
+    // Most steps that matter are those of a start.
+    if (event.dice % 3 > 0) {
       await world.down(host);
-      return () => world.up(host);
-    },
-  },
-  reboot: {
-    weight: 2,
-    lastsMs: long,
-    whom: 'host',
-    kernel: true,
-    apply: (world, event) => {
-      const host = world.host(event.host);
-      world.crash(host);
-      host.reboot();
-      world.unplug(host);
-      return () => {
-        world.plug(host);
-        world.up(host);
-      };
-    },
-  },
-  'torn file': {
-    weight: 2,
-    lastsMs: short,
-    whom: 'host',
-    apply: (world, event) => {
-      const host = world.host(event.host);
-      world.crash(host);
-      const path = written[event.dice % 2] ?? written[0];
-      const text = host.files.peek(path) ?? '';
-      world.torn.add(host);
-      host.files.spoil(path, text.slice(0, (event.dice >> 1) % (text.length + 1)));
-      return () => world.up(host);
-    },
-  },
-  'disk full': {
-    weight: 1,
-    lastsMs: long,
-    whom: 'host',
-    apply: (world, event) => {
-      const host = world.host(event.host);
-      host.files.writeError = event.dice % 2 ? 'ENOSPC' : 'EROFS';
-      return () => {
-        host.files.writeError = undefined;
-      };
-    },
-  },
-  suspend: {
-    weight: 3,
-    lastsMs: long,
-    whom: 'host',
-    apply: (world, event) => {
-      const host = world.host(event.host);
-      host.clock.suspend();
-      // What its sockets hold is read piece by piece afterwards.
-      world.delay(host, Number.POSITIVE_INFINITY);
-      return () => {
-        host.clock.resume();
-        world.delay(host, world.nowMs + 120_000);
-      };
-    },
-  },
-  'clock jump': {
-    weight: 2,
-    lastsMs: [1, 2],
-    whom: 'host',
-    apply: (world, event) => {
-      world.host(event.host).clock.jumpWallClock(((event.dice % 7_200) - 3_600) * 1_000);
-      return undefined;
-    },
-  },
+      world.up(host);
+    }
+    // Mostly the first few, at times far into what follows.
+    const steps = Math.floor(400 ** new SeededRandom(event.dice).next());
+    const { notifier } = host;
+    world.crashAfter(host, steps / 2);
+    return () => {
+      if (host.notifier === notifier) world.crash(host);
+      world.up(host);
+    };
+  }),
+  stop: onHost({ weight: 3, lastsMs: long }, async (host, world) => {
+    await world.down(host);
+    return () => world.up(host);
+  }),
+  reboot: onHost({ weight: 2, lastsMs: long, kernel: true }, (host, world) => {
+    world.crash(host);
+    host.reboot();
+    world.unplug(host);
+    return () => {
+      world.plug(host);
+      world.up(host);
+    };
+  }),
+  'torn file': onHost({ weight: 2, lastsMs: short }, (host, world, event) => {
+    world.crash(host);
+    const path = written[event.dice % 2] ?? written[0];
+    const text = host.files.peek(path) ?? '';
+    world.torn.add(host);
+    host.files.spoil(path, text.slice(0, (event.dice >> 1) % (text.length + 1)));
+    return () => world.up(host);
+  }),
+  'disk full': onHost({ weight: 1, lastsMs: long }, (host, _, event) => {
+    host.files.writeError = event.dice % 2 ? 'ENOSPC' : 'EROFS';
+    return () => {
+      host.files.writeError = undefined;
+    };
+  }),
+  suspend: onHost({ weight: 3, lastsMs: long }, (host, world) => {
+    host.clock.suspend();
+    // What its sockets hold is read piece by piece afterwards.
+    world.delay(host, Number.POSITIVE_INFINITY);
+    return () => {
+      host.clock.resume();
+      world.delay(host, world.nowMs + 120_000);
+    };
+  }),
+  'clock jump': onHost({ weight: 2, lastsMs: [1, 2] }, (host, _, event) => {
+    host.clock.jumpWallClock(((event.dice % 7_200) - 3_600) * 1_000);
+    return undefined;
+  }),
   // Pulled out, or taken out of service as it should be.
-  'leave for good': {
-    weight: 1,
-    lastsMs: [1, 2],
-    whom: 'host',
-    apply: async (world, event) => {
-      const host = world.host(event.host);
-      if (world.present.length <= 2) return undefined;
-      if (event.dice % 3 > 0) await world.down(host);
-      world.leave(host);
-      if (event.dice % 3 === 2) release(world, host);
-      return undefined;
-    },
-  },
-  'stop all and start all': {
-    weight: 1,
-    lastsMs: short,
-    whom: 'all',
-    apply: async (world) => {
-      for (const host of world.present) await world.down(host);
-      return () => {
-        for (const host of world.present) world.up(host);
-      };
-    },
-  },
+  'leave for good': onHost({ weight: 1, lastsMs: [1, 2] }, async (host, world, event) => {
+    if (world.present.length <= 2) return undefined;
+    if (event.dice % 3 > 0) await world.down(host);
+    world.leave(host);
+    if (event.dice % 3 === 2) release(world, host);
+    return undefined;
+  }),
+  'stop all and start all': onAll({ weight: 1, lastsMs: short }, async (world) => {
+    for (const host of world.present) await world.down(host);
+    return () => {
+      for (const host of world.present) world.up(host);
+    };
+  }),
 };

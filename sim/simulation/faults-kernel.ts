@@ -1,6 +1,6 @@
 import { routeProtocol, type SimHost } from '../host.ts';
 import { SeededRandom } from '../random.ts';
-import type { Fault } from './faults.ts';
+import { type Fault, onHost } from './fault.ts';
 import { hasNic } from './faults-links.ts';
 import { actualRoutes } from './oracle.ts';
 import type { World } from './world.ts';
@@ -31,31 +31,22 @@ function deleteRoutes(world: World, host: SimHost, isChosen: () => boolean): () 
 
 /** What happens to a host's routes, and to the daemon's sockets. */
 export const kernelFaults: Readonly<Record<string, Fault>> = {
-  'foreign routes elsewhere': {
-    weight: 2,
-    lastsMs: short,
-    whom: 'host',
-    apply: (world, { host: index, dice }) => {
-      const { kernel } = world.host(index);
-      const linkIndex = usableNic(world.host(index));
-      if (linkIndex === undefined) return undefined;
-      const dst = `${dice % 2 ? '192.168' : '172.20'}.${dice % 9}.0/${dice % 3 ? 24 : 25}`;
-      const protocol = [3, 4, 16, 186, 102][dice % 5] as number;
-      // With our number, or in our network, only where it cannot be ours.
-      if ((protocol === 102 || protocol === 3) && dst.startsWith('172.20')) return undefined;
-      const route = { dst, gateway: '10.211.0.1', linkIndex, protocol, metric: dice % 4 };
-      quietly(() => kernel.addRoute(route, 'append'));
-      return () => quietly(() => kernel.deleteRoute(route));
-    },
-  },
-  "foreign route in a peer's place": {
-    weight: 2,
-    lastsMs: short,
-    whom: 'host',
-    // Ours behind a foreign one can only be brought forward by being removed first.
-    kernel: true,
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
+  'foreign routes elsewhere': onHost({ weight: 2, lastsMs: short }, (host, _, { dice }) => {
+    const { kernel } = host;
+    const linkIndex = usableNic(host);
+    if (linkIndex === undefined) return undefined;
+    const dst = `${dice % 2 ? '192.168' : '172.20'}.${dice % 9}.0/${dice % 3 ? 24 : 25}`;
+    const protocol = [3, 4, 16, 186, 102][dice % 5] as number;
+    // With our number, or in our network, only where it cannot be ours.
+    if ((protocol === 102 || protocol === 3) && dst.startsWith('172.20')) return undefined;
+    const route = { dst, gateway: '10.211.0.1', linkIndex, protocol, metric: dice % 4 };
+    quietly(() => kernel.addRoute(route, 'append'));
+    return () => quietly(() => kernel.deleteRoute(route));
+  }),
+  // Ours behind a foreign one can only be brought forward by being removed first.
+  "foreign route in a peer's place": onHost(
+    { weight: 2, lastsMs: short, kernel: true },
+    (host, world, { dice }) => {
       const dst = somePeer(world, host, dice);
       const linkIndex = usableNic(host);
       if (dst === undefined || linkIndex === undefined) return undefined;
@@ -64,14 +55,10 @@ export const kernelFaults: Readonly<Record<string, Fault>> = {
       quietly(() => host.kernel.addRoute(route, mode));
       return () => quietly(() => host.kernel.deleteRoute(route));
     },
-  },
-  "bridge in a peer's subnet": {
-    weight: 3,
-    lastsMs: short,
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
+  ),
+  "bridge in a peer's subnet": onHost(
+    { weight: 3, lastsMs: short, kernel: true },
+    (host, world, { dice }) => {
       const dst = somePeer(world, host, dice);
       if (dst === undefined || host.kernel.links().some(({ name }) => name === 'br0')) return undefined;
       // Every other time it comes while the peer's route is away.
@@ -80,25 +67,15 @@ export const kernelFaults: Readonly<Record<string, Fault>> = {
       host.kernel.addAddress('br0', dst.replace('.0/', '.1/'));
       return () => host.kernel.deleteLink('br0');
     },
-  },
-  'operator deletes routes': {
-    weight: 3,
-    lastsMs: [1, 2],
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index, dice }) => {
-      const random = new SeededRandom(dice);
-      deleteRoutes(world, world.host(index), () => random.next() < 0.5)();
-      return undefined;
-    },
-  },
-  'stale routes of a dead daemon': {
-    weight: 2,
-    lastsMs: short,
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
+  ),
+  'operator deletes routes': onHost({ weight: 3, lastsMs: [1, 2], kernel: true }, (host, world, { dice }) => {
+    const random = new SeededRandom(dice);
+    deleteRoutes(world, host, () => random.next() < 0.5)();
+    return undefined;
+  }),
+  'stale routes of a dead daemon': onHost(
+    { weight: 2, lastsMs: short, kernel: true },
+    (host, world, { dice }) => {
       const linkIndex = usableNic(host);
       if (linkIndex === undefined) return undefined;
       const dst = `172.20.${10 + (dice % 200)}.0/24`;
@@ -109,56 +86,31 @@ export const kernelFaults: Readonly<Record<string, Fault>> = {
       );
       return () => world.up(host);
     },
-  },
-  'kernel events lost': {
-    weight: 4,
-    lastsMs: [1, 2],
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
-      const isBack = deleteRoutes(world, host, () => dice % 2 === 1);
-      host.kernel.overflowEvents();
-      isBack();
-      return undefined;
-    },
-  },
-  'kernel answers lost': {
-    weight: 2,
-    lastsMs: short,
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index, dice }) => {
-      world.host(index).kernel.faults.loseNextReplies(dice % 3);
-      return () => world.host(index).kernel.faults.clear();
-    },
-  },
-  'kernel refuses': {
-    weight: 1,
-    lastsMs: short,
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index, dice }) => {
-      const { faults } = world.host(index).kernel;
-      for (let i = 0; i <= dice % 3; i++)
-        faults.failNextApply(['ENOBUFS', 'ENETUNREACH', 'EPERM'][dice % 3] as string);
-      return () => faults.clear();
-    },
-  },
-  'dumps disturbed': {
-    weight: 2,
-    lastsMs: short,
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index, dice }) => {
-      const { faults } = world.host(index).kernel;
-      if (dice % 4 === 0) faults.failNextDump('ENOBUFS');
-      if (dice % 4 === 1) faults.interruptNextDump(1 + (dice % 12));
-      if (dice % 4 === 2) faults.slowNextDump(1 + (dice % 2_000));
-      world.host(index).kernel.overflowEvents();
-      return () => faults.clear();
-    },
-  },
+  ),
+  'kernel events lost': onHost({ weight: 4, lastsMs: [1, 2], kernel: true }, (host, world, { dice }) => {
+    const isBack = deleteRoutes(world, host, () => dice % 2 === 1);
+    host.kernel.overflowEvents();
+    isBack();
+    return undefined;
+  }),
+  'kernel answers lost': onHost({ weight: 2, lastsMs: short, kernel: true }, (host, _, { dice }) => {
+    host.kernel.faults.loseNextReplies(dice % 3);
+    return () => host.kernel.faults.clear();
+  }),
+  'kernel refuses': onHost({ weight: 1, lastsMs: short, kernel: true }, (host, _, { dice }) => {
+    const { faults } = host.kernel;
+    for (let i = 0; i <= dice % 3; i++)
+      faults.failNextApply(['ENOBUFS', 'ENETUNREACH', 'EPERM'][dice % 3] as string);
+    return () => faults.clear();
+  }),
+  'dumps disturbed': onHost({ weight: 2, lastsMs: short, kernel: true }, (host, _, { dice }) => {
+    const { faults } = host.kernel;
+    if (dice % 4 === 0) faults.failNextDump('ENOBUFS');
+    if (dice % 4 === 1) faults.interruptNextDump(1 + (dice % 12));
+    if (dice % 4 === 2) faults.slowNextDump(1 + (dice % 2_000));
+    host.kernel.overflowEvents();
+    return () => faults.clear();
+  }),
 };
 
 /** Does what another program does; that it may be refused is its own affair. */

@@ -1,5 +1,5 @@
 import type { SimHost } from '../host.ts';
-import type { Fault } from './faults.ts';
+import { type Fault, onHost } from './fault.ts';
 import type { World } from './world.ts';
 
 const short = [1, 20_000] as const;
@@ -19,57 +19,26 @@ function away(world: World, host: SimHost, take: () => void): () => void {
 
 /** What happens to a host's links and addresses. */
 export const linkFaults: Readonly<Record<string, Fault>> = {
-  'link flap': {
-    weight: 4,
-    lastsMs: short,
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index }) => {
-      const host = world.host(index);
-      return hasNic(host) ? away(world, host, () => host.kernel.setLinkUp('eth0', false)) : undefined;
-    },
-  },
-  'carrier lost': {
-    weight: 1,
-    lastsMs: short,
-    whom: 'host',
-    apply: (world, { host: index }) => {
-      const host = world.host(index);
-      if (!hasNic(host)) return undefined;
-      host.kernel.setCarrier('eth0', false);
-      return () => {
-        if (hasNic(host) && host.kernel.link('eth0').up) host.kernel.setCarrier('eth0', true);
-      };
-    },
-  },
-  'NIC made anew': {
-    weight: 2,
-    lastsMs: short,
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index }) => {
-      const host = world.host(index);
-      return away(world, host, () => world.unplug(host));
-    },
-  },
-  'addresses away': {
-    weight: 2,
-    lastsMs: short,
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index }) => {
-      const host = world.host(index);
-      return hasNic(host) ? away(world, host, () => host.kernel.flushAddresses('eth0')) : undefined;
-    },
-  },
+  'link flap': onHost({ weight: 4, lastsMs: short, kernel: true }, (host, world) => {
+    return hasNic(host) ? away(world, host, () => host.kernel.setLinkUp('eth0', false)) : undefined;
+  }),
+  'carrier lost': onHost({ weight: 1, lastsMs: short }, (host) => {
+    if (!hasNic(host)) return undefined;
+    host.kernel.setCarrier('eth0', false);
+    return () => {
+      if (hasNic(host) && host.kernel.link('eth0').up) host.kernel.setCarrier('eth0', true);
+    };
+  }),
+  'NIC made anew': onHost({ weight: 2, lastsMs: short, kernel: true }, (host, world) => {
+    return away(world, host, () => world.unplug(host));
+  }),
+  'addresses away': onHost({ weight: 2, lastsMs: short, kernel: true }, (host, world) => {
+    return hasNic(host) ? away(world, host, () => host.kernel.flushAddresses('eth0')) : undefined;
+  }),
   // As DHCP does when it gets another one: the new one comes before the old one goes, or after.
-  'another address on the link': {
-    weight: 2,
-    lastsMs: [1, 8_000],
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
+  'another address on the link': onHost(
+    { weight: 2, lastsMs: [1, 8_000], kernel: true },
+    (host, world, { host: index, dice }) => {
       if (!hasNic(host)) return undefined;
       const before = `${host.address}/16`;
       world.readdress(host, world.newAddress(120 + index, dice));
@@ -86,45 +55,29 @@ export const linkFaults: Readonly<Record<string, Fault>> = {
       else if (dice % 3 === 1) world.plug(host);
       return replace;
     },
-  },
-  'another address': {
-    weight: 2,
-    lastsMs: short,
-    whom: 'host',
-    kernel: true,
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
+  ),
+  'another address': onHost(
+    { weight: 2, lastsMs: short, kernel: true },
+    (host, world, { host: index, dice }) => {
       world.unplug(host);
       world.readdress(host, world.newAddress(100 + index, dice));
       return () => world.plug(host);
     },
-  },
-  'second address': {
-    weight: 1,
-    lastsMs: short,
-    whom: 'host',
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
-      if (!hasNic(host)) return undefined;
-      const cidr = `10.211.${200 + index}.${1 + (dice % 250)}/16`;
-      world.addressesOf.get(host)?.add(cidr.slice(0, -3));
-      if (!host.kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`))) {
-        host.kernel.addAddress('eth0', cidr);
-      }
-      return () => {
-        const there = host.kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`));
-        if (hasNic(host) && there) host.kernel.removeAddress('eth0', cidr);
-      };
-    },
-  },
-  MTU: {
-    weight: 1,
-    lastsMs: [1, 2],
-    whom: 'host',
-    apply: (world, { host: index, dice }) => {
-      const host = world.host(index);
-      if (hasNic(host)) host.kernel.setMtu('eth0', 1_400 + (dice % 100));
-      return undefined;
-    },
-  },
+  ),
+  'second address': onHost({ weight: 1, lastsMs: short }, (host, world, { host: index, dice }) => {
+    if (!hasNic(host)) return undefined;
+    const cidr = `10.211.${200 + index}.${1 + (dice % 250)}/16`;
+    world.addressesOf.get(host)?.add(cidr.slice(0, -3));
+    if (!host.kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`))) {
+      host.kernel.addAddress('eth0', cidr);
+    }
+    return () => {
+      const there = host.kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`));
+      if (hasNic(host) && there) host.kernel.removeAddress('eth0', cidr);
+    };
+  }),
+  MTU: onHost({ weight: 1, lastsMs: [1, 2] }, (host, _, { dice }) => {
+    if (hasNic(host)) host.kernel.setMtu('eth0', 1_400 + (dice % 100));
+    return undefined;
+  }),
 };

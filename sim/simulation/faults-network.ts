@@ -1,5 +1,5 @@
 import { SeededRandom } from '../random.ts';
-import type { Fault } from './faults.ts';
+import { type Fault, onAll, onHost } from './fault.ts';
 import type { FaultEvent } from './scenario.ts';
 import type { World } from './world.ts';
 
@@ -13,37 +13,27 @@ function memberOf({ cluster }: World, dice: number): string {
 
 /** One member, by what is done to it until it is started again. */
 function withMember(weight: number, what: 'isolate' | 'freeze' | 'stop' | 'lag'): Fault {
-  return {
-    weight,
-    lastsMs: long,
-    whom: 'all',
-    apply: (world, { dice }) => {
-      const { etcd } = world.cluster;
-      const member = memberOf(world, dice);
-      etcd[what](member);
-      if (what !== 'lag') return () => etcd.start(member);
-      for (const host of world.hosts) world.delay(host, Number.POSITIVE_INFINITY);
-      return () => {
-        etcd.catchUp(member);
-        for (const host of world.hosts) world.delay(host, world.nowMs + 120_000);
-      };
-    },
-  };
+  return onAll({ weight, lastsMs: long }, (world, { dice }) => {
+    const { etcd } = world.cluster;
+    const member = memberOf(world, dice);
+    etcd[what](member);
+    if (what !== 'lag') return () => etcd.start(member);
+    for (const host of world.hosts) world.delay(host, Number.POSITIVE_INFINITY);
+    return () => {
+      etcd.catchUp(member);
+      for (const host of world.hosts) world.delay(host, world.nowMs + 120_000);
+    };
+  });
 }
 
 /** All members at once. */
 function withMembers(weight: number, what: 'isolate' | 'stop' | 'freeze', lastsMs: Fault['lastsMs']): Fault {
-  return {
-    weight,
-    lastsMs,
-    whom: 'all',
-    apply: ({ cluster: { etcd } }) => {
-      for (const member of etcd.members) etcd[what](member);
-      return () => {
-        for (const member of etcd.members) etcd.start(member);
-      };
-    },
-  };
+  return onAll({ weight, lastsMs }, ({ cluster: { etcd } }) => {
+    for (const member of etcd.members) etcd[what](member);
+    return () => {
+      for (const member of etcd.members) etcd.start(member);
+    };
+  });
 }
 
 /** A host's way to the members, or to one of them. */
@@ -53,18 +43,13 @@ function withWay(
   lastsMs: Fault['lastsMs'],
   one = false,
 ): Fault {
-  return {
-    weight,
-    lastsMs,
-    whom: 'host',
-    apply: (world, { host, dice }) => {
-      const { etcd } = world.cluster;
-      const { name } = world.host(host);
-      const member = one ? memberOf(world, dice) : undefined;
-      etcd[what](name, member);
-      return () => etcd.heal(name, member);
-    },
-  };
+  return onHost({ weight, lastsMs }, (host, world, { dice }) => {
+    const { etcd } = world.cluster;
+    const { name } = host;
+    const member = one ? memberOf(world, dice) : undefined;
+    etcd[what](name, member);
+    return () => etcd.heal(name, member);
+  });
 }
 
 /** What becomes of writes whose answers are lost. */
@@ -92,76 +77,46 @@ export const networkFaults: Readonly<Record<string, Fault>> = {
   'freeze all members': withMembers(1, 'freeze', short),
   // Without a leader for an election's time.
   'change the leader': withMembers(2, 'isolate', [100, 5_000]),
-  'cut two members from one another': {
-    weight: 2,
-    lastsMs: long,
-    whom: 'all',
-    apply: (world, { dice }) => {
-      const { etcd } = world.cluster;
-      const [a, b] = [memberOf(world, dice), memberOf(world, dice + 1)];
-      // Every other time one way only.
-      const ways = ([[a, b] as const, [b, a] as const] as const).filter((_, index) => dice % 4 !== index);
-      for (const [from, to] of ways) etcd.cutMembers(from, to);
-      return () => {
-        for (const [from, to] of ways) etcd.healMembers(from, to);
-      };
-    },
-  },
-  'cut watches': {
-    weight: 3,
-    lastsMs: [1, 2],
-    whom: 'host',
-    apply: (world, { host, dice }) => {
-      const { etcd } = world.cluster;
-      etcd.cutWatches(dice % 3 === 0 ? undefined : world.host(host).name);
-      return undefined;
-    },
-  },
-  'cut streams in the middle of messages': {
-    weight: 3,
-    lastsMs: short,
-    whom: 'all',
-    apply: (world, { host, dice }) => {
-      const { etcd } = world.cluster;
-      const random = new SeededRandom(dice);
-      for (let i = 0; i < 4; i++) etcd.cutNextWatchAfter(Math.floor(random.next() * 5));
-      etcd.cutWatches(world.host(host).name);
-      return undefined;
-    },
-  },
-  'watches say it again': {
-    weight: 2,
-    lastsMs: [1, 2],
-    whom: 'host',
-    apply: (world, { host, dice }) => {
-      world.cluster.etcd.repeatWatches(world.host(host).name, 1 + (dice % 8));
-      return undefined;
-    },
-  },
-  'slow watches': {
-    weight: 3,
-    lastsMs: long,
-    whom: 'host',
-    apply: (world, { host, dice }) => {
-      const { etcd } = world.cluster;
-      const { name } = world.host(host);
-      etcd.slowWatches(name, 1 + (dice % 3_000));
-      world.delay(world.host(host), Number.POSITIVE_INFINITY);
-      return () => {
-        etcd.slowWatches(name, 0);
-        world.delay(world.host(host), world.nowMs + 120_000);
-      };
-    },
-  },
-  'lose answers to writes': {
-    weight: 3,
-    lastsMs: short,
-    whom: 'host',
-    apply: (world, event) => {
-      const { etcd } = world.cluster;
-      const { name } = world.host(event.host);
-      for (const applied of lostReplies(event)) etcd.loseNextReply({ applied, host: name });
-      return () => etcd.keepReplies(name);
-    },
-  },
+  'cut two members from one another': onAll({ weight: 2, lastsMs: long }, (world, { dice }) => {
+    const { etcd } = world.cluster;
+    const [a, b] = [memberOf(world, dice), memberOf(world, dice + 1)];
+    // Every other time one way only.
+    const ways = ([[a, b] as const, [b, a] as const] as const).filter((_, index) => dice % 4 !== index);
+    for (const [from, to] of ways) etcd.cutMembers(from, to);
+    return () => {
+      for (const [from, to] of ways) etcd.healMembers(from, to);
+    };
+  }),
+  'cut watches': onHost({ weight: 3, lastsMs: [1, 2] }, (host, world, { dice }) => {
+    const { etcd } = world.cluster;
+    etcd.cutWatches(dice % 3 === 0 ? undefined : host.name);
+    return undefined;
+  }),
+  'cut streams in the middle of messages': onAll({ weight: 3, lastsMs: short }, (world, { host, dice }) => {
+    const { etcd } = world.cluster;
+    const random = new SeededRandom(dice);
+    for (let i = 0; i < 4; i++) etcd.cutNextWatchAfter(Math.floor(random.next() * 5));
+    etcd.cutWatches(world.host(host).name);
+    return undefined;
+  }),
+  'watches say it again': onHost({ weight: 2, lastsMs: [1, 2] }, (host, world, { dice }) => {
+    world.cluster.etcd.repeatWatches(host.name, 1 + (dice % 8));
+    return undefined;
+  }),
+  'slow watches': onHost({ weight: 3, lastsMs: long }, (host, world, { dice }) => {
+    const { etcd } = world.cluster;
+    const { name } = host;
+    etcd.slowWatches(name, 1 + (dice % 3_000));
+    world.delay(host, Number.POSITIVE_INFINITY);
+    return () => {
+      etcd.slowWatches(name, 0);
+      world.delay(host, world.nowMs + 120_000);
+    };
+  }),
+  'lose answers to writes': onHost({ weight: 3, lastsMs: short }, (host, world, event) => {
+    const { etcd } = world.cluster;
+    const { name } = host;
+    for (const applied of lostReplies(event)) etcd.loseNextReply({ applied, host: name });
+    return () => etcd.keepReplies(name);
+  }),
 };

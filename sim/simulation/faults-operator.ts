@@ -1,6 +1,6 @@
 import type { KeyValue } from '../../src/subnet/registry/registry.ts';
 import { prefix, type SimHost } from '../host.ts';
-import type { Fault } from './faults.ts';
+import { type Fault, onAll } from './fault.ts';
 import { configText, holderOf, selfOf, subnetsPrefix } from './oracle.ts';
 import type { FaultEvent } from './scenario.ts';
 import type { World } from './world.ts';
@@ -100,20 +100,14 @@ function putting(
   choose: (world: World, event: FaultEvent) => Put | undefined,
   lingers?: true,
 ): Fault {
-  return {
-    ...(lingers && { lingers }),
-    weight,
-    lastsMs,
-    whom: 'all',
-    apply: (world, event) => {
-      const put = choose(world, event);
-      if (put === undefined) return undefined;
-      const key = subnetsPrefix + put.name;
-      world.cluster.etcd.put(key, put.value);
-      world.lent.push([key, put.value]);
-      return () => world.takeBack(key, put.value);
-    },
-  };
+  return onAll({ ...(lingers && { lingers }), weight, lastsMs }, (world, event) => {
+    const put = choose(world, event);
+    if (put === undefined) return undefined;
+    const key = subnetsPrefix + put.name;
+    world.cluster.etcd.put(key, put.value);
+    world.lent.push([key, put.value]);
+    return () => world.takeBack(key, put.value);
+  });
 }
 
 const anyPeer = '{"PublicIP":"10.211.9.9","BackendType":"host-gw"}';
@@ -139,36 +133,21 @@ export const operatorFaults: Readonly<Record<string, Fault>> = {
     (_, { dice }) => ({ name: `10.66.${dice % 200}.0-24`, value: anyPeer.replace('host-gw', 'vxlan') }),
     true,
   ),
-  "spoil a host's value": {
-    weight: 1,
-    lastsMs: [1, 2],
-    whom: 'all',
-    apply: (world, { dice }) => {
-      const key = someKey(world, dice);
-      const kv = key === undefined ? undefined : world.cluster.etcd.get(key);
-      if (kv) world.cluster.etcd.put(kv.key, pick(junkValues, dice), kv.lease);
-      return undefined;
-    },
-  },
-  'delete a key': {
-    weight: 3,
-    lastsMs: [1, 2],
-    whom: 'all',
-    apply: (world, { dice }) => {
-      const key = someKey(world, dice);
-      if (key !== undefined) world.cluster.etcd.delete(key);
-      return undefined;
-    },
-  },
-  'delete all keys': {
-    weight: 1,
-    lastsMs: [1, 2],
-    whom: 'all',
-    apply: (world) => {
-      world.cluster.etcd.delete(...world.keys.keys());
-      return undefined;
-    },
-  },
+  "spoil a host's value": onAll({ weight: 1, lastsMs: [1, 2] }, (world, { dice }) => {
+    const key = someKey(world, dice);
+    const kv = key === undefined ? undefined : world.cluster.etcd.get(key);
+    if (kv) world.cluster.etcd.put(kv.key, pick(junkValues, dice), kv.lease);
+    return undefined;
+  }),
+  'delete a key': onAll({ weight: 3, lastsMs: [1, 2] }, (world, { dice }) => {
+    const key = someKey(world, dice);
+    if (key !== undefined) world.cluster.etcd.delete(key);
+    return undefined;
+  }),
+  'delete all keys': onAll({ weight: 1, lastsMs: [1, 2] }, (world) => {
+    world.cluster.etcd.delete(...world.keys.keys());
+    return undefined;
+  }),
   "give a host's subnet to another": putting(2, short, (world, { dice }) => {
     const name = someKey(world, dice)?.slice(subnetsPrefix.length);
     return name === undefined ? undefined : { name, value: peer(`10.211.7.${1 + (dice % 200)}`) };
@@ -179,11 +158,9 @@ export const operatorFaults: Readonly<Record<string, Fault>> = {
       dice & 64 ? `172.20.${[0, 1, 2, 4, 5, 6, 7, 246, 250, 254][dice % 10]}` : `10.55.${dice % 20}`;
     return { name: `${place}.0-24`, value: peer(`10.211.6.${1 + (dice % 97)}`) };
   }),
-  'reserve a subnet for a host': {
-    weight: 2,
-    lastsMs: short,
-    whom: 'all',
-    apply: async (world, { host: index, dice }) => {
+  'reserve a subnet for a host': onAll(
+    { weight: 2, lastsMs: short },
+    async (world, { host: index, dice }) => {
       const host = world.host(index);
       const key = `${subnetsPrefix}172.20.${10 + (dice % world.scenario.pool)}.0-24`;
       const taken = world.keys.has(key) || world.hosts.some((one) => isOwnSubnet(one, key));
@@ -193,27 +170,17 @@ export const operatorFaults: Readonly<Record<string, Fault>> = {
       await world.down(host);
       return () => world.up(host);
     },
-  },
-  'edit the configuration': {
-    weight: 1,
-    lastsMs: short,
-    whom: 'all',
-    apply: (world, { dice }) => {
-      const { pool, ipv6 } = world.scenario;
-      const texts = ['{', '{"Network":"nonsense"}', configText(pool + 1, ipv6), configText(pool, !ipv6)];
-      const text = texts[dice % texts.length] ?? '';
-      world.cluster.etcd.put(`${prefix}/config`, text);
-      return () => world.cluster.etcd.put(`${prefix}/config`, configText(pool, ipv6));
-    },
-  },
-  'delete the configuration': {
-    weight: 1,
-    lastsMs: short,
-    whom: 'all',
-    apply: (world) => {
-      const { pool, ipv6 } = world.scenario;
-      world.cluster.etcd.delete(`${prefix}/config`);
-      return () => world.cluster.etcd.put(`${prefix}/config`, configText(pool, ipv6));
-    },
-  },
+  ),
+  'edit the configuration': onAll({ weight: 1, lastsMs: short }, (world, { dice }) => {
+    const { pool, ipv6 } = world.scenario;
+    const texts = ['{', '{"Network":"nonsense"}', configText(pool + 1, ipv6), configText(pool, !ipv6)];
+    const text = texts[dice % texts.length] ?? '';
+    world.cluster.etcd.put(`${prefix}/config`, text);
+    return () => world.cluster.etcd.put(`${prefix}/config`, configText(pool, ipv6));
+  }),
+  'delete the configuration': onAll({ weight: 1, lastsMs: short }, (world) => {
+    const { pool, ipv6 } = world.scenario;
+    world.cluster.etcd.delete(`${prefix}/config`);
+    return () => world.cluster.etcd.put(`${prefix}/config`, configText(pool, ipv6));
+  }),
 };

@@ -1,6 +1,7 @@
 import { type Random, randomInt } from '../../src/runtime/effects.ts';
 import { SeededRandom } from '../random.ts';
-import { type Fault, faults } from './faults.ts';
+import type { Fault } from './fault.ts';
+import { faults } from './faults.ts';
 
 /** One thing that happens. What it does beyond its kind it chooses by `dice`, so that it stays the same when others are left out. */
 export interface FaultEvent {
