@@ -15,11 +15,11 @@ const longestAnswer = 200;
  * Asks the daemon on this host whether it is alive (`/healthz`), prints one line, and resolves to the exit code: 0 it is, 1
  * it is not. Made for a container's HEALTHCHECK. Never rejects.
  */
-export async function runHealth({ ip, port }: HealthAddress): Promise<0 | 1> {
+export async function runHealth({ ip, port }: HealthAddress, timeoutMs?: number): Promise<0 | 1> {
   const host = ip === '0.0.0.0' ? '127.0.0.1' : ip === '::' ? '::1' : ip;
   const where = `http://${host.includes(':') ? `[${host}]` : host}:${port}/healthz`;
   try {
-    const answer = await ask({ host, port }, '/healthz', longestAnswer);
+    const answer = await ask({ host, port }, '/healthz', longestAnswer, timeoutMs);
     const { status } = answer;
     const text = oneLine(answer.text.slice(0, longestAnswer));
     if (status === 200) {

@@ -109,7 +109,7 @@ function whyNot(path: string, command: string, error: unknown): string {
   return `The daemon at ${path} gives no status: ${messageOf(error)}`;
 }
 
-const timeoutMs = 3_000;
+const defaultTimeoutMs = 3_000;
 
 /** Where a daemon of this host listens. */
 export type Place = { readonly socketPath: string } | { readonly host: string; readonly port: number };
@@ -121,9 +121,14 @@ export interface Answer {
 
 /**
  * GETs `path`. Of an answer that is longer than `longest` characters, or has no end, the beginning: somewhat more than
- * these. Rejects when there is no answer within 3 s; an error of the system has its code.
+ * these. Rejects when there is no answer within `timeoutMs`; an error of the system has its code.
  */
-export function ask(place: Place, path: string, longest: number): Promise<Answer> {
+export function ask(
+  place: Place,
+  path: string,
+  longest: number,
+  timeoutMs = defaultTimeoutMs,
+): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(timeoutMs);
     // Not the global agent: it would keep the connection, and with it this process, open.

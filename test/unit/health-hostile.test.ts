@@ -2,7 +2,8 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
-import { cleanUp, cleanups, start } from './health-support.ts';
+import { limitedServer } from '../../src/daemon/report/http.ts';
+import { cleanUp, cleanups, notReady, serving, start } from '../testbed/health-server.ts';
 
 afterEach(cleanUp);
 
@@ -151,7 +152,7 @@ describe('the health server goes on', () => {
 });
 
 it('whoever is slow loses the connection: silent, in the middle of a request, or not listening to the answers', async () => {
-  const { port } = await start();
+  const { port } = await start(notReady, '127.0.0.1', { timeoutMs: 250 });
   const [silent, dripping, half, deaf] = await Promise.all([
     client(port),
     client(port),
@@ -159,7 +160,7 @@ it('whoever is slow loses the connection: silent, in the middle of a request, or
     client(port),
   ]);
   dripping.socket.write('GET /healthz HTTP/1.1\r\n');
-  const drip = setInterval(() => dripping.socket.write('X: y\r\n'), 200);
+  const drip = setInterval(() => dripping.socket.write('X: y\r\n'), 10);
   half.socket.write('GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf');
   // More answers than any buffer on the way holds.
   deaf.socket.pause();
@@ -170,4 +171,9 @@ it('whoever is slow loses the connection: silent, in the middle of a request, or
     clearInterval(drip);
   }
   expect(await probe(port)).toEqual(['200']);
-}, 20_000);
+});
+
+it('a request may take 5 s when nothing else is said', () => {
+  const { headersTimeout, requestTimeout, keepAliveTimeout } = limitedServer(serving().log, () => {});
+  expect([headersTimeout, requestTimeout, keepAliveTimeout]).toEqual([5_000, 5_000, 5_000]);
+});

@@ -1,9 +1,21 @@
-import { request } from 'node:http';
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
-import { afterEach, describe, expect, it } from 'vitest';
+import { spawnSync } from 'node:child_process';
+import { createServer, request } from 'node:http';
+import { type AddressInfo, connect, type Socket } from 'node:net';
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
+import { runHealth } from '../../src/cli/health.ts';
 import { HealthServer } from '../../src/daemon/report/health.ts';
-import { cleanUp, cleanups, close, listen, notReady, serving, start, waitFor } from './health-support.ts';
+import { until } from '../testbed/commands.ts';
+import {
+  cleanUp,
+  cleanups,
+  close,
+  isListening,
+  listen,
+  notReady,
+  serving,
+  start,
+} from '../testbed/health-server.ts';
 
 afterEach(cleanUp);
 
@@ -107,7 +119,9 @@ describe('/metrics', () => {
   const contentType = 'text/plain; version=0.0.4; charset=utf-8';
 
   it('is what it is given, in the type that goes with it', async () => {
-    const { port } = await start(notReady, '127.0.0.1', async () => ({ contentType, text: 'a 1\n' }));
+    const { port } = await start(notReady, '127.0.0.1', {
+      metrics: async () => ({ contentType, text: 'a 1\n' }),
+    });
     const headers = { 'content-type': contentType, 'content-length': '4' };
     expect(await ask(port, '/metrics')).toMatchObject({ status: 200, headers, body: 'a 1\n' });
     expect(await ask(port, '/metrics', { method: 'HEAD' })).toMatchObject({ status: 200, headers, body: '' });
@@ -115,7 +129,9 @@ describe('/metrics', () => {
   });
 
   it('fails alone when it cannot be told', async () => {
-    const { port, entries } = await start(notReady, '127.0.0.1', () => Promise.reject(new Error('broken')));
+    const { port, entries } = await start(notReady, '127.0.0.1', {
+      metrics: () => Promise.reject(new Error('broken')),
+    });
     expect(await ask(port, '/metrics')).toMatchObject({ status: 500, body: 'cannot be answered: broken' });
     expect(entries.at(-1)).toMatchObject({
       level: 'error',
@@ -195,12 +211,12 @@ describe('a port that cannot be had', () => {
       await run;
     });
     for (const seconds of [1, 2, 4, 8, 16, 30, 30]) {
-      await waitFor('a wait', () => clock.pending === 1 || undefined);
+      await until(() => clock.pending === 1, 10_000, 'a wait is missing');
       await clock.advance(seconds * 1000 - 1);
       expect(clock.pending).toBe(1);
       await clock.advance(1);
     }
-    await waitFor('a wait', () => clock.pending === 1 || undefined);
+    await until(() => clock.pending === 1, 10_000, 'a wait is missing');
     expect(entries).toEqual([
       expect.objectContaining({
         level: 'warn',
@@ -210,14 +226,14 @@ describe('a port that cannot be had', () => {
     expect(notices.current).toEqual([expect.stringContaining(`127.0.0.1 port ${port} cannot be served`)]);
     // Said again now and then, as all that lasts.
     await clock.advance(600_000);
-    await waitFor('a wait', () => clock.pending === 1 || undefined);
+    await until(() => clock.pending === 1, 10_000, 'a wait is missing');
     expect(entries.slice(1)).toEqual([
       expect.objectContaining({ level: 'warn', message: entries[0]?.message }),
     ]);
     await close(blocker);
     await clock.advance(30_000);
-    await waitFor('the port', () => entries.find(({ fields }) => fields['event'] === 'health-listening'));
-    await waitFor('the end of it', () => notices.current.length === 0 || undefined);
+    await until(() => isListening(entries), 10_000, 'the port is missing');
+    await until(() => notices.current.length === 0, 10_000, 'the end of it is missing');
     expect(entries.at(-1)).toMatchObject({
       level: 'info',
       fields: { event: 'trouble-over', what: 'health-port' },
@@ -236,7 +252,7 @@ describe('a port that cannot be had', () => {
       readiness: notReady,
     });
     const run = server.run(controller.signal);
-    await waitFor('the warning', () => entries[0]);
+    await until(() => entries.length > 0, 10_000, 'the warning is missing');
     expect(entries[0]?.message).toContain('this host does not have that address');
     controller.abort();
     await run;
@@ -261,3 +277,86 @@ async function raw(port: number, text: string): Promise<string> {
   await new Promise((resolve) => socket.once('close', resolve));
   return answer;
 }
+
+async function health(
+  ip: string,
+  port: number,
+  timeoutMs?: number,
+): Promise<{ code: number; output: string }> {
+  let output = '';
+  const write = vi.spyOn(process.stdout, 'write').mockImplementation((text) => {
+    output += String(text);
+    return true;
+  });
+  try {
+    return { code: await runHealth({ ip, port }, timeoutMs), output };
+  } finally {
+    write.mockRestore();
+  }
+}
+
+describe('flanneld-ts health', () => {
+  const module = new URL('../../src/cli/health.ts', import.meta.url).href;
+
+  it.each(['127.0.0.1', '0.0.0.0'])('asks the daemon that listens at %s', async (ip) => {
+    const { port } = await start(notReady, ip);
+    expect(await health(ip, port)).toEqual({ code: 0, output: 'flanneld is running\n' });
+  });
+
+  it('exits 1 with one line when nobody listens', async () => {
+    const { port, stop } = await start();
+    await stop();
+    const { code, output } = await health('127.0.0.1', port);
+    expect([code, output]).toEqual([
+      1,
+      expect.stringMatching(
+        /^unhealthy: no answer from http:\/\/127.*: nobody listens there\..*--healthz-port\?\n$/,
+      ),
+    ]);
+  });
+
+  it('exits 1 with one line when something else listens', async () => {
+    const server = createServer((_, response) => response.writeHead(404).end('no\nsuch\npage'));
+    const { port } = (await listen(server)).address() as AddressInfo;
+    const { code, output } = await health('127.0.0.1', port);
+    expect([code, output]).toEqual([
+      1,
+      `unhealthy: http://127.0.0.1:${port}/healthz answered 404: no such page\n`,
+    ]);
+  });
+
+  it('has read enough of an answer that has no end', async () => {
+    const server = createServer((_, response) => {
+      const sending = setInterval(() => response.write('spam\n'.repeat(10)), 1);
+      response.once('close', () => clearInterval(sending));
+    });
+    const { port } = (await listen(server)).address() as AddressInfo;
+    const { code, output } = await health('127.0.0.1', port);
+    expect([code, output]).toEqual([0, `${'spam '.repeat(40).trim()}\n`]);
+  });
+
+  it('does not wait for ever for an answer that never comes', async () => {
+    const { port } = (await listen(createServer(() => {}))).address() as AddressInfo;
+    const { code, output } = await health('127.0.0.1', port, 100);
+    expect([code, output]).toEqual([1, expect.stringContaining('did not answer within 0.1 s')]);
+  });
+
+  it('waits 3 s when nothing else is said', async () => {
+    const limits = vi.spyOn(AbortSignal, 'timeout');
+    onTestFinished(() => limits.mockRestore());
+    const { port } = await start();
+    await health('127.0.0.1', port);
+    expect(limits.mock.calls).toEqual([[3_000]]);
+  });
+
+  it('ends its process', async () => {
+    const { port, stop } = await start();
+    await stop();
+    const script = `import { runHealth } from ${JSON.stringify(module)};
+      process.exitCode = await runHealth({ ip: '::', port: ${port} });`;
+    const { status, stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+      timeout: 20_000,
+    });
+    expect([status, stdout.toString()]).toEqual([1, expect.stringContaining(`http://[::1]:${port}/healthz`)]);
+  });
+});

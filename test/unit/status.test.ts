@@ -8,8 +8,9 @@ import type { StatusView } from '../../src/cli/status-view.ts';
 import { systemClock } from '../../src/daemon/host/clock.ts';
 import { StatusServer } from '../../src/daemon/report/status-server.ts';
 import type { Snapshot } from '../../src/daemon/state.ts';
+import { until } from '../testbed/commands.ts';
+import { cleanUp, cleanups, serving } from '../testbed/health-server.ts';
 import { tempDir } from '../testbed/run.ts';
-import { cleanUp, cleanups, serving, waitFor } from './health-support.ts';
 
 // The two ends of `flanneld-ts status`, over real sockets.
 
@@ -142,12 +143,13 @@ async function serve(at = path, answer: () => Snapshot = () => snapshot) {
   };
   cleanups.push(stop);
   // The mode is set before the socket can be seen to be there for long.
-  await waitFor('the socket', () => {
+  const isServed = () => {
     // One that nobody listens at goes before ours is there.
     const status = existsSync(at) ? lstatSync(at, { throwIfNoEntry: false }) : undefined;
     const there = status?.isSocket() === true && (status.mode & 0o777) === 0o600;
-    return there || entries.length > 0 || undefined;
-  });
+    return there || entries.length > 0;
+  };
+  await until(isServed, 10_000, 'no socket');
   return { entries, notices, stop };
 }
 
@@ -314,7 +316,7 @@ describe('the status socket', () => {
   it('is left to another daemon that lives, and had when that is gone', async () => {
     const first = await serve();
     const { entries, notices } = await serve();
-    await waitFor('the warning', () => entries[0]);
+    await until(() => entries.length > 0, 10_000, 'the warning is missing');
     expect(entries).toEqual([
       expect.objectContaining({
         level: 'warn',
@@ -324,7 +326,7 @@ describe('the status socket', () => {
     expect(notices.current).toEqual([entries[0]?.message]);
     expect((await ask()).code).toBe(4);
     await first.stop();
-    await waitFor('the socket', () => existsSync(path) || undefined);
+    await until(() => existsSync(path), 10_000, 'the socket is missing');
     expect((await ask()).code).toBe(4);
     expect(notices.current).toEqual([]);
   }, 30_000);
@@ -332,7 +334,7 @@ describe('the status socket', () => {
   it.each(['socket', 'folder'])('comes back when another program removes the %s', async (what) => {
     const { entries } = await serve();
     rmSync(what === 'socket' ? path : join(dir, 'run'), { recursive: true });
-    await waitFor('the socket', () => (entries.length > 0 && existsSync(path)) || undefined);
+    await until(() => entries.length > 0 && existsSync(path), 10_000, 'the socket is missing');
     expect((await ask()).code).toBe(4);
     expect(entries.map(({ message }) => message)).toEqual([
       `another program removed the status socket ${path}; making it again`,

@@ -29,6 +29,8 @@ export interface HealthServerOptions {
   readonly readiness: () => Readiness;
   /** The daemon's figures for `/metrics`; without it there is no such page. */
   readonly metrics?: () => Promise<MetricsPage>;
+  /** How long one request may take; default: what {@link limitedServer} allows. */
+  readonly timeoutMs?: number;
 }
 
 export interface MetricsPage {
@@ -60,8 +62,8 @@ export class HealthServer {
 
   /** Rejects when the port cannot be had; resolves when it was served until the signal. */
   async #serve(onServing: () => void, signal: AbortSignal): Promise<void> {
-    const { clock, ip, port, log } = this.#options;
-    const server = limitedServer(log, (request, response) => this.#answer(request, response));
+    const { clock, ip, port, log, timeoutMs } = this.#options;
+    const server = limitedServer(log, (request, response) => this.#answer(request, response), timeoutMs);
     try {
       const address = await listen(server, ip, port);
       log.info(

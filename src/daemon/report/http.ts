@@ -14,21 +14,21 @@ export const checkIntervalMs = 10_000;
 /** Longer than all of its waits. */
 const stuckMs = 120_000;
 /** What is asked here is one small request. Whoever needs longer, sends more or opens more connections asks for something else. */
-const requestTimeoutMs = 5_000;
+const defaultTimeoutMs = 5_000;
 const longestHeadersBytes = 8_192;
 const mostConnections = 100;
 
 export type Answer = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
 
 /** Not listening yet; nobody can hold it up, nor fill it. What `answer` fails with is logged and answered with a 500. */
-export function limitedServer(log: Logger, answer: Answer): Server {
+export function limitedServer(log: Logger, answer: Answer, timeoutMs = defaultTimeoutMs): Server {
   const server = createServer(
     {
       maxHeaderSize: longestHeadersBytes,
-      headersTimeout: requestTimeoutMs,
-      requestTimeout: requestTimeoutMs,
-      keepAliveTimeout: requestTimeoutMs,
-      connectionsCheckingInterval: 1_000,
+      headersTimeout: timeoutMs,
+      requestTimeout: timeoutMs,
+      keepAliveTimeout: timeoutMs,
+      connectionsCheckingInterval: timeoutMs / 5,
     },
     (request, response) => void answerSafely(log, answer, request, response),
   );

@@ -1,9 +1,10 @@
 import type { Server as HttpServer } from 'node:http';
 import type { Server } from 'node:net';
 import { systemClock } from '../../src/daemon/host/clock.ts';
-import { HealthServer, type MetricsPage, type Readiness } from '../../src/daemon/report/health.ts';
+import { HealthServer, type HealthServerOptions, type Readiness } from '../../src/daemon/report/health.ts';
 import type { Clock, LogFields, Logger } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
+import { until } from './commands.ts';
 
 interface Entry {
   readonly level: string;
@@ -25,15 +26,6 @@ function recorder(): { log: Logger; entries: Entry[] } {
   return { entries, log: { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') } };
 }
 
-export async function waitFor<T>(what: string, probe: () => T | undefined): Promise<T> {
-  const deadlineMs = performance.now() + 10_000;
-  for (let found = probe(); ; found = probe()) {
-    if (found !== undefined) return found;
-    if (performance.now() > deadlineMs) throw new Error(`waited in vain for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
-
 /** What a server is given beside its address; `entries` is what it logs, its notices among it. */
 export function serving(clock: Clock = systemClock) {
   const { log, entries } = recorder();
@@ -44,21 +36,23 @@ export function serving(clock: Clock = systemClock) {
 export async function start(
   readiness: () => Readiness = () => ({ ready: true, reasons: [], degraded: [], notices: [] }),
   ip = '127.0.0.1',
-  metrics?: () => Promise<MetricsPage>,
+  more: Pick<HealthServerOptions, 'metrics' | 'timeoutMs'> = {},
 ) {
   const { entries, ...parts } = serving();
   const controller = new AbortController();
-  const options = { ip, port: 0, ...parts, readiness, ...(metrics && { metrics }) };
+  const options = { ip, port: 0, ...parts, readiness, ...more };
   const run = new HealthServer(options).run(controller.signal);
   const stop = async () => {
     controller.abort();
     await run;
   };
   cleanups.push(stop);
-  const listening = await waitFor('the port', () =>
-    entries.find(({ fields }) => fields['event'] === 'health-listening'),
-  );
-  return { port: Number(listening.fields['port']), entries, stop };
+  await until(() => isListening(entries), 10_000, 'no port');
+  return { port: Number(entries[0]?.fields['port']), entries, stop };
+}
+
+export function isListening(entries: readonly Entry[]): boolean {
+  return entries.some(({ fields }) => fields['event'] === 'health-listening');
 }
 
 export const notReady = (): Readiness => ({
