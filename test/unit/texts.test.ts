@@ -1,6 +1,28 @@
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
-import { excerpt } from '../../src/runtime/texts.ts';
+import { describe, expect, it, test } from 'vitest';
+import { counted, excerpt, joined, plural } from '../../src/runtime/texts.ts';
+
+it('puts no stop beside the separator, nor takes one of several', () => {
+  expect(joined(['One.', 'e.g. two', 'and so on...', 'Four.'], '; ')).toBe(
+    'One; e.g. two; and so on...; Four.',
+  );
+  expect(joined([], '. ')).toBe('');
+});
+
+test.each([
+  [0, '0 leases'],
+  [1, '1 lease'],
+  [2, '2 leases'],
+])('%i is counted as %s', (count, text) => {
+  expect(counted(count, 'lease')).toBe(text);
+});
+
+test('a word of its own for many, and a word alone', () => {
+  expect(counted(1, 'key is', 'keys are')).toBe('1 key is');
+  expect(counted(3, 'key is', 'keys are')).toBe('3 keys are');
+  expect(plural(1, 'does', 'do')).toBe('does');
+  expect(plural(0, 'does', 'do')).toBe('do');
+});
 
 describe('excerpt', () => {
   it('writes what cannot be seen as escapes, and leaves the rest', () => {
