@@ -12,9 +12,9 @@ import type { DaemonOptions } from './options/flags.ts';
 import type { DaemonParts } from './parts.ts';
 import { State } from './state.ts';
 
-/** How often the status line is brought up to date, beside what it is told of. */
+/** How often the status line is updated, beside updates after events. */
 const statusIntervalMs = 5_000;
-/** Troubles that take turns make no more lines than this allows. */
+/** Two status lines are at least so far apart, also when troubles alternate. */
 const statusPauseMs = 250;
 const statusLoop = 'status-line';
 /** Nothing is waited for there but time. */
@@ -23,8 +23,8 @@ const stuckMs = 60_000;
 /**
  * One host's daemon, from the first look at etcd to the signal that ends it. Constructing does nothing; `run` works.
  *
- * Steps of the boot wait for ever for what they need. Once up, no trouble ends it: etcd gone, a route refused or the lease
- * lost degrade readiness and are worked on.
+ * Each step of the boot waits until it has what it needs. Once the daemon is up, no trouble ends it: when etcd is gone, a route is
+ * refused or the lease is lost, the host is not ready and the daemon keeps trying.
  */
 export class Daemon {
   readonly #parts: DaemonParts;
@@ -142,8 +142,8 @@ export interface WatchedLoops {
 const intervalMs = 30_000;
 
 /**
- * Tells the service manager twice within its time that the loops come round, and nothing once one does not: it then starts the process
- * anew, which costs no packet. Works until `signal` aborts, then rejects with its reason.
+ * Tells the service manager twice per watchdog interval that all loops run, and nothing once one is stuck. The service manager then
+ * restarts the process, which costs no packet. Works until `signal` aborts, then rejects with its reason.
  */
 export async function watchLoops(watched: WatchedLoops, signal: AbortSignal): Promise<never> {
   const { activity, clock, notifier, trouble } = watched;
@@ -151,12 +151,12 @@ export async function watchLoops(watched: WatchedLoops, signal: AbortSignal): Pr
   for (;;) {
     const startedMs = clock.monotonic();
     await clock.sleep(everyMs, signal);
-    // The process was stopped for a while, and the loops with it: they deserve another round, and this look says nothing of them.
+    // The process was stopped for a while, and the loops with it. Give them another round: this look says nothing about them.
     const wasLate = clock.monotonic() - startedMs > 2 * everyMs;
     const { stuck } = activity;
     if (notifier.watchdogMs !== undefined && (wasLate || stuck.length === 0)) notifier.alive();
     if (wasLate) continue;
-    if (stuck.length === 0) trouble.clear('stuck', 'all loops of the daemon come round again');
+    if (stuck.length === 0) trouble.clear('stuck', 'all loops of the daemon run again');
     else {
       const what = `${stuck.join(' and ')} ${plural(stuck.length, 'hangs', 'hang')}`;
       const remedy = 'Restart the daemon: systemctl restart flanneld';

@@ -21,25 +21,25 @@ export interface EnvFilesOptions {
   readonly dockerOptsKey: string;
 }
 
-/** One of the two, as it is to be. */
+/** One of the two files, as it must be. */
 interface EnvFile {
-  /** For metrics: none of the operator's paths. */
+  /** For metrics, so not the operator's path. */
   readonly name: string;
   readonly path: string;
   readonly content: string;
 }
 
-/** Beside what the system tells: it may lose track of a folder, or have no watch left. */
+/** Beside inotify, which may lose track of a folder or have no watch left. */
 const checkIntervalMs = 10_000;
-/** A program that writes a file bit by bit is not answered at each of them. */
+/** A program may write a file in several steps: do not answer each of them. */
 const spacingMs = 50;
-/** So many repairs within so long are no accident. From then on one is made every {@link checkIntervalMs}. */
+/** So many repairs within {@link fightMs} are no accident. From then on the file is repaired every {@link checkIntervalMs}. */
 const fightRepairs = 5;
 const fightMs = 60_000;
-/** A disk that does not answer for so long will not do so any more. */
+/** A disk that has not answered for so long will not answer any more. */
 const stuckMs = 120_000;
 const policy = { initialMs: 500, maxMs: 10_000 };
-/** Docker's wrappers and the CNI plugin read them, whoever they run as. */
+/** Docker's wrappers and the CNI plugin read them, under any user. */
 const fileMode = 0o644;
 
 /** The two files other programs read: subnet.env and docker_opts.env. */
@@ -67,8 +67,8 @@ export class EnvFiles {
   }
 
   /**
-   * Writes both files, trying for ever (a disk that is full gets emptied), calls `onWritten`, and keeps them so: what another program
-   * removes or changes is written again. Their content counts, whoever owns them. Rejects only with `signal.reason`.
+   * Writes both files, retrying until it succeeds (a full disk gets emptied), and calls `onWritten`. Then it keeps them: it rewrites a file
+   * that another program removes or changes. Only the content counts, not owner or mode. Rejects only with `signal.reason`.
    */
   async keep(environment: SubnetEnvironment, onWritten: () => void, signal: AbortSignal): Promise<never> {
     const { subnetFile, dockerOptsFile, dockerOptsKey, activity } = this.#options;
@@ -108,7 +108,8 @@ export class EnvFiles {
           await this.#write(envFile, 'file-repaired', signal);
           activity.count('file-repair', name);
         }
-        if (repairedAtMs.length === 0) trouble.clear(`file-fight ${path}`, `${path} stays as it is to be`);
+        if (repairedAtMs.length === 0)
+          trouble.clear(`file-fight ${path}`, `no other program changes ${path} any more`);
         else if (repairedAtMs.length >= fightRepairs)
           trouble.report(
             `file-fight ${path}`,
@@ -124,7 +125,7 @@ export class EnvFiles {
     }
   }
 
-  /** A symbolic link to the right content will do; what cannot be read is written again. */
+  /** A symbolic link to the right content will do. A file that cannot be read is written again. */
   async #isRight({ path, content }: EnvFile): Promise<boolean> {
     return (await this.#options.files.readText(path).catch(() => undefined)) === content;
   }
@@ -157,7 +158,7 @@ export class EnvFiles {
     trouble.clear(`file ${path}`, `${path} could be written`);
   }
 
-  /** A file that holds what it should already will do: a full /run must not keep a restarted daemon from its routes. */
+  /** A file that has the right content already will do: a full /run must not keep a restarted daemon from its routes. */
   async #writeOrKeep(path: string, content: string, event: 'file-written' | 'file-repaired'): Promise<void> {
     const { files, log } = this.#options;
     try {
@@ -167,18 +168,18 @@ export class EnvFiles {
     } catch (error) {
       const present = await files.readText(path).catch(() => undefined);
       if (present !== content) throw error;
-      const text = `${path} cannot be written, but holds what it should: ${reasonOf(error)}`;
+      const text = `${path} cannot be written, but has the right content: ${reasonOf(error)}`;
       log.warn({ event: 'file-kept', path }, text);
     }
   }
 }
 
-/** Node adds the paths of the call: those of a temporary file are other ones, and so a new message, at every attempt. */
+/** Node adds the paths of the call. A temporary file has another path at every attempt, which would make another message each time. */
 function reasonOf(error: unknown): string {
   return messageOf(error).replace(/, [a-z]+ '.*$/s, '');
 }
 
-/** What mends it. No full stop at its end. */
+/** How to fix it. No full stop at the end. */
 async function remedyOf(error: unknown, path: string, files: Pick<Files, 'readText'>): Promise<string> {
   const folder = dirname(path);
   switch (codeOf(error)) {

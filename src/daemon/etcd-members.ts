@@ -22,7 +22,7 @@ export interface EtcdMembers {
   readonly alarms: (signal: AbortSignal) => Promise<readonly EtcdAlarm[]>;
 }
 
-/** Connects nothing yet: a member is reached at its first call. `onCall` is told how each call ends. */
+/** Opens no connection yet: each member connects at its first call. `onCall` gets each call when it has ended. */
 export function etcdMembers(
   { etcdEndpoints, etcdTls, etcdUser, etcdPrefix }: EtcdAccess,
   log: Logger,

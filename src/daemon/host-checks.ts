@@ -15,13 +15,13 @@ export interface ForwardingOptions {
   readonly trouble: TroubleLog;
   readonly activity: Activity;
   readonly families: readonly Family[];
-  /** Whether what is off is to be switched on (`--set-ip-forward`). */
+  /** Whether to switch forwarding on when it is off (`--set-ip-forward`). */
   readonly setIpForward: boolean;
   /** The interface that peers reach this host by. */
   readonly linkName: () => string;
 }
 
-/** The kernel tells nobody; a look is two to five reads of /proc. */
+/** The kernel sends no event for these settings; a look takes two to five reads of /proc. */
 const checkIntervalMs = 10_000;
 const loop = 'forwarding';
 /** Reads of /proc take no time. */
@@ -80,8 +80,8 @@ export class Forwarding {
   }
 
   /**
-   * Links that pass nothing on although the host does. That is somebody's wish for this link, so it is told and left. In IPv6 a link's
-   * own setting says only whether the host takes router advertisements there.
+   * Links that do not forward although the host does. Somebody chose that for this link, so the daemon reports it and leaves it. In IPv6
+   * a link's own setting only says whether the host takes router advertisements there.
    */
   async #linksOff(family: Family): Promise<readonly Sysctl[]> {
     if (family === 6) return [];
@@ -91,7 +91,7 @@ export class Forwarding {
     return links.filter((_, i) => values[i] === '0');
   }
 
-  /** Why it cannot be; undefined when it was done. */
+  /** Why that failed; undefined when it succeeded. */
   async #switchOn(family: Family): Promise<string | undefined> {
     const { files, log, activity } = this.#options;
     const { path, name } = forwarding[family];
@@ -114,8 +114,8 @@ export class Forwarding {
 }
 
 /**
- * Says when packets between containers on one bridge do not pass iptables, which rules of other programs may count on; flanneld
- * ends for that in iptables mode. Our own routes and rules do without. Never rejects.
+ * Warns when packets between containers on one bridge bypass iptables, because rules of other programs may rely on it. flanneld exits
+ * in that case in iptables mode; our own routes and rules do not need it. Never rejects.
  */
 export async function reportBridgeFilter({
   files,
@@ -127,12 +127,12 @@ export async function reportBridgeFilter({
     if ((await valueOf(files, path)) !== undefined) continue;
     log.warn(
       { event: 'no-bridge-filter', family },
-      `packets between containers of this host do not pass iptables, as ${name} is missing; if they are to: modprobe br_netfilter`,
+      `packets between containers of this host bypass iptables, because ${name} does not exist; to change that: modprobe br_netfilter`,
     );
   }
 }
 
-/** undefined when there is no such setting, or none that can be read. */
+/** Undefined when the setting does not exist or cannot be read. */
 async function valueOf(files: Files, path: string): Promise<string | undefined> {
   return (await files.readText(path).catch(() => undefined))?.trim();
 }
@@ -143,12 +143,12 @@ export interface BridgeNoticeOptions {
   readonly notices: TroubleLog;
 }
 
-/** Docker is started anew right after this daemon when both are: no mention of what is over by then. */
+/** When both are restarted, Docker restarts right after this daemon: wait for that before the notice. */
 const patienceMs = 5_000;
 
 /**
  * Notices that Docker's bridge keeps an address of the network that is not this host's any more (flannel #195): containers
- * get addresses that all others route to another host. A bridge outside the network is none of ours.
+ * get addresses that all other hosts route to another host. Ignores a bridge outside the network.
  */
 export class BridgeNotice {
   readonly #options: BridgeNoticeOptions;
@@ -204,7 +204,7 @@ function isIn(network: Subnet, text: string): boolean {
   return subnet !== undefined && overlaps(subnet, network);
 }
 
-/** The host cannot do what the daemon is for. Ends it with exit code 1, before anything was touched. */
+/** The daemon cannot work on this host. It exits with code 1 before it has touched anything. */
 export class CannotRunError extends FlannelError {}
 
 /** Rejects with {@link CannotRunError}, naming the capability, when this process may not change routes. */

@@ -32,15 +32,15 @@ import type { Metrics } from './report/metrics.ts';
 import { StatusServer } from './report/status-server.ts';
 import { cleanUp, diagnose, outliveReaders, releaseLease, showStatus } from './subcommands.ts';
 
-/** A stop has to be over within 5 s, whatever hangs. Armed before the clean-up begins. */
+/** A stop must end within 5 s, whatever hangs. The timer starts before the clean-up. */
 const stopDeadlineMs = 4_500;
 
 /** Left alone, SIGUSR1 opens Node's debugger to every user of the host, and SIGUSR2 ends the process; flanneld ignores both. */
 const userSignals: readonly NodeJS.Signals[] = ['SIGUSR1', 'SIGUSR2'];
 
-/** For whoever sends SIGHUP to have a change taken up. */
+/** For an operator who sends SIGHUP to have a change applied. */
 const whatIsRead =
-  'flags and environment are read at the next start; files of certificates and passwords are read again all the time';
+  'flags and environment are read at the next start; changed certificate and password files are picked up without a signal';
 
 const movesIntervalMs = 5 * 60_000;
 
@@ -102,7 +102,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
     return 0;
   } catch (error) {
     const fields = error instanceof CannotRunError ? { code: error.code } : { error };
-    log.error({ event: 'fatal', ...fields }, `cannot go on: ${explanationOf(error)}`);
+    log.error({ event: 'fatal', ...fields }, `fatal: ${explanationOf(error)}`);
     return 1;
   }
 }
@@ -113,7 +113,7 @@ function complain(text: string): void {
   process.stderr.write(`${prefix}flanneld-ts: ${text.replaceAll('\n', `\n${prefix}`)}\n`);
 }
 
-/** Whether standard error is the journal's: systemd says which file that is, and whoever was redirected has another one. */
+/** Whether standard error is the journal's: systemd says which file that is; after a redirection it is another one. */
 function goesToJournal(): boolean {
   const { dev, ino } = fstatSync(2, { bigint: true });
   return process.env['JOURNAL_STREAM'] === `${dev}:${ino}`;
@@ -122,7 +122,7 @@ function goesToJournal(): boolean {
 /** Until `signal` aborts. Rejects, before anything is touched, when this process or this host cannot do it. */
 async function work(given: Options, log: Logger, signal: AbortSignal): Promise<void> {
   const kernel = openNetlinkKernel({ clock: systemClock });
-  // A thread that waits for notifications would hold up the end of the process, however that comes about.
+  // A thread that waits for notifications would delay every end of the process.
   process.on('exit', () => kernel.close());
   await requireCapabilities(kernel);
   const trouble = new TroubleLog(systemClock, log);
@@ -179,7 +179,7 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
 
 /**
  * Takes the files of this daemon for itself, as long as the process lives. Rejects with {@link CannotRunError} when another daemon
- * has the subnet file. Docker's options alone are no reason to leave a host without routes: whoever comes second leaves them alone.
+ * has the subnet file. Docker's options alone are no reason to leave a host without routes: the second daemon does not write them.
  */
 async function lockFiles(
   options: Options,
@@ -240,7 +240,7 @@ async function serveStatus({ options, daemon, log, notices }: Served, signal: Ab
   await new StatusServer({ path, activity, clock: systemClock, log, notices, snapshot }).run(signal);
 }
 
-/** The client library is loaded when metrics are asked for: whoever has no Prometheus does not pay for it. */
+/** Loads the metrics library at the first request: a host without Prometheus does not pay for it. */
 function metricsOf({ state }: Daemon, calls: EtcdCalls): () => Promise<MetricsPage> {
   let loading: Promise<Metrics> | undefined;
   return async () => {
@@ -250,7 +250,7 @@ function metricsOf({ state }: Daemon, calls: EtcdCalls): () => Promise<MetricsPa
   };
 }
 
-/** A bug that nobody caught: one line with its stack instead of loose lines between the others, then the end. */
+/** An uncaught bug: logs one line with its stack instead of loose lines, then exits. */
 function logCrashes(log: Logger): void {
   const onCrash = (error: unknown) => {
     log.error({ event: 'crash', error }, `ended by a bug: ${messageOf(error)}. Please report it.`);
@@ -260,7 +260,7 @@ function logCrashes(log: Logger): void {
   process.on('unhandledRejection', onCrash);
 }
 
-/** Says now and then that another etcd member is asked: one bad member of three is otherwise seen nowhere. */
+/** Logs, every five minutes at most, that calls move to another member: one bad member of three shows nowhere else. */
 function tellMoves(log: Logger): (from: string, to: string, reason: RegistryError) => void {
   let saidAtMs = Number.NEGATIVE_INFINITY;
   return (from, to, reason) => {
@@ -294,7 +294,7 @@ function untilAskedToStop(log: Logger, onTerminal: boolean): AbortSignal {
   return controller.signal;
 }
 
-/** Says so each time: whoever sends one expects something. */
+/** Logs each of them: the sender expects something to happen. */
 function ignoreSignals(log: Logger, names: readonly NodeJS.Signals[]): void {
   const onSignal = (signal: NodeJS.Signals) =>
     log.info(

@@ -34,12 +34,12 @@ export interface MembershipOptions {
   readonly activity: Activity;
   readonly config: NetworkConfig;
   readonly grants: Grants;
-  /** Told what the boot is at, and once everything has been done a first time. */
+  /** Called with the step that the boot is at, and once when everything is done for the first time. */
   readonly onPhase: (phase: string) => void;
   readonly onReady: () => void;
 }
 
-/** A firewall tool that hangs must not hold up the rest. */
+/** A firewall tool that hangs must not delay READY any longer. */
 const firewallPatienceMs = 10_000;
 /** How often etcd is asked which address this host's lease names. */
 const policy: BackoffPolicy = { initialMs: 200, maxMs: 10_000 };
@@ -47,8 +47,8 @@ const policy: BackoffPolicy = { initialMs: 200, maxMs: 10_000 };
 const stuckMs = 600_000;
 
 /**
- * This host's part in a network whose configuration is known: an address, a lease, the files, routes and rules. Everything
- * that follows from the interface is done anew when that changes; lease and routes stay while that goes on.
+ * This host's part in a network whose configuration is known: an address, a lease, the files, routes and rules. When the interface
+ * changes, everything that depends on it is done again; lease and routes stay meanwhile.
  */
 export class Membership implements Member {
   readonly #options: MembershipOptions;
@@ -81,7 +81,7 @@ export class Membership implements Member {
     };
   }
 
-  /** A trouble that is logged says it better. */
+  /** The logged trouble, if there is one, says more. */
   #leaseFaults(): readonly Fault[] {
     const { trouble } = this.#options.parts;
     const state = this.#manager?.state ?? 'held';
@@ -93,7 +93,7 @@ export class Membership implements Member {
   #watchFaults(routing: Routing | undefined): readonly Fault[] {
     const { trouble } = this.#options.parts;
     if (routing?.watching !== false || trouble.has('lease-watch')) return [];
-    const text = 'changes of the leases do not arrive just now: the daemon lists the leases again';
+    const text = 'the watch of the leases is interrupted: the daemon lists them again';
     return [{ what: 'watch', text, passing: true }];
   }
 
@@ -143,7 +143,7 @@ export class Membership implements Member {
   }
 
   /**
-   * Works until `signal` aborts, then rejects with its reason. Resolves when it has to begin again, because the interface
+   * Works until `signal` aborts, then rejects with its reason. Resolves when it must start over, because the interface
    * changed before there was a lease.
    */
   async run(signal: AbortSignal): Promise<void> {
@@ -200,7 +200,7 @@ export class Membership implements Member {
     ]);
   }
 
-  /** The addresses that this host's lease names, if it is known for its own without them. Waits for etcd. */
+  /** The addresses in this host's lease, when something else than them shows that it is this host's. Waits for etcd. */
   async #leasedAddresses(signal: AbortSignal): Promise<PerFamily<string>> {
     const { parts, options, activity, grants } = this.#options;
     const { clock, random, registry, trouble } = parts;

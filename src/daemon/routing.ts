@@ -2,7 +2,6 @@ import { HostGateway } from '../backend/hostgw/host-gateway.ts';
 import type { RoutesStatus } from '../backend/hostgw/status.ts';
 import type { PerFamily } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';
-import { counted } from '../runtime/texts.ts';
 import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config/config.ts';
 import { subnetsPrefix } from '../subnet/keys.ts';
@@ -33,7 +32,7 @@ export interface RoutingOptions {
   readonly onSynced: (signal: AbortSignal) => Promise<void>;
 }
 
-/** Keeps the files and routes of this host's subnets, over the interface that its addresses are on just now. */
+/** Keeps the files and routes of this host's subnets, over the interface that has its addresses. */
 export class Routing {
   readonly #options: RoutingOptions;
   #backend: HostGateway | undefined;
@@ -47,17 +46,17 @@ export class Routing {
     this.#options = options;
   }
 
-  /** Whether what is known of the leases is the newest there is. */
+  /** Whether changes of the leases arrive. */
   get watching(): boolean {
     return this.#watch?.watching ?? false;
   }
 
-  /** How many leases there are that can be read; undefined before they have been listed. */
+  /** How many valid leases there are; undefined before the first list. */
   get leases(): number | undefined {
     return this.#listed ? this.#keys.size : undefined;
   }
 
-  /** What lies among the leases and is none. */
+  /** Keys among the leases that are no leases. */
   get junk(): JunkKeys {
     return this.#watch?.junk ?? { count: 0, first: [] };
   }
@@ -74,7 +73,7 @@ export class Routing {
     return await firstOf(signal, (inner) => [this.#keepFiles(inner), this.#keepRoutes(inner)]);
   }
 
-  /** Has the files hold the MTU of now. A disk that is full holds up READY, but neither routes nor a move to another address. */
+  /** Keeps the current MTU in the files. A full disk delays READY, but neither routes nor a move to another address. */
   async #keepFiles(signal: AbortSignal): Promise<never> {
     const { files, networks, options, interfaces } = this.#options;
     const onWritten = () => {
@@ -185,7 +184,7 @@ export class Routing {
     const [put, removed] =
       type === 'snapshot' ? [update.leases.length, 0] : [update.put.length, update.removed.length];
     const fields = { event: 'leases', type, revision, put, removed };
-    this.#options.parts.log.debug(fields, `etcd told of ${counted(put, 'lease')} put and ${removed} removed`);
+    this.#options.parts.log.debug(fields, `leases: ${put} put, ${removed} removed`);
   }
 
   async #untilSynced(

@@ -39,8 +39,8 @@ const say = (line: string) => process.stdout.write(`${line}\n`);
 const complain = (line: string) => process.stderr.write(`${line}\n`);
 
 /**
- * Whoever reads no further (`doctor | grep -q x`) ends nothing: what is under way is done, and the exit code says how it went. A text
- * that cannot be written for another reason, such as a full disk, ends the command.
+ * A reader that stops (`doctor | grep -q x`) ends nothing: the command finishes, and its exit code says how it went. Output that
+ * cannot be written for another reason, such as a full disk, ends the command.
  */
 export function outliveReaders(): void {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -74,7 +74,7 @@ export async function cleanUp(options: CleanupOptions): Promise<0 | 1> {
 /** `status`. */
 export function showStatus(options: StatusOptions): Promise<StatusCode> {
   const out = (text: string) => process.stdout.write(text);
-  // What has no end of its own, `status --watch | head`, is over when its reader is.
+  // `status --watch | head` ends when its reader does.
   process.stdout.on('error', () => process.exit(0));
   const onTerminal = process.stdout.isTTY;
   const parts = { ...options, clock: systemClock, onTerminal, out, err: complain };

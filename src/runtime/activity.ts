@@ -4,9 +4,9 @@ import type { Clock } from './effects.ts';
 export type Counted =
   /** A route was changed; by cause. */
   | 'route-change'
-  /** All leases were listed again, because the watch could not go on; by reason. */
+  /** All leases were listed again, because the watch could not continue; by reason. */
   | 'relist'
-  /** A key or a value that is no lease was met. */
+  /** A key or a value was not a valid lease. */
   | 'lease-skipped'
   /** Firewall rules were missing or changed and were put back; by place. */
   | 'firewall-repair'
@@ -16,20 +16,20 @@ export type Counted =
   | 'file-repair';
 
 /**
- * What the loops do: how often, and whether they still come round. Nothing follows from it but what the operator and the
- * service manager are told.
+ * What the loops do, and whether each still runs. The daemon only reports it, to the operator and to the service manager; nothing else
+ * depends on it.
  */
 export class Activity {
   readonly #clock: Clock;
   readonly #counts = new Map<Counted, Map<string, number>>();
-  /** Monotonic ms at which each loop at work has to have come round. */
+  /** Monotonic ms by which each running loop must report again. */
   readonly #dueMs = new Map<string, number>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
-  /** `label` tells apart what is counted under one name: a word of the program's own, never one from outside. */
+  /** `label` divides a count: a word of the program's own, never one from outside. */
   count(what: Counted, label = '', times = 1): void {
     const counts = this.#counts.get(what) ?? new Map<string, number>();
     this.#counts.set(what, counts);
@@ -41,7 +41,7 @@ export class Activity {
     return this.#counts.get(what) ?? new Map();
   }
 
-  /** `loop` has come round, and does so again within `withinMs`; Infinity while what it waits for has no time. */
+  /** `loop` completed an iteration and will complete the next within `withinMs`; Infinity: no bound. */
   round(loop: string, withinMs: number): void {
     this.#dueMs.set(loop, this.#clock.monotonic() + withinMs);
   }
@@ -51,7 +51,7 @@ export class Activity {
     this.#dueMs.delete(loop);
   }
 
-  /** The loops that should have come round by now, which only a mistake in the program or in Node can keep from it. */
+  /** The loops that are overdue. Only a bug in the program or in Node can cause that. */
   get stuck(): readonly string[] {
     const nowMs = this.#clock.monotonic();
     return [...this.#dueMs].filter(([, dueMs]) => dueMs < nowMs).map(([loop]) => loop);

@@ -55,8 +55,8 @@ export interface Files {
   writeInPlace(path: string, content: string): Promise<void>;
   /**
    * Calls `onChange` when something happens to `path`, or to the folder it is in, until the returned function is called; more often
-   * than needed, and perhaps not at all where the system cannot tell: whoever has to know looks now and then, too. What comes after the
-   * first call is told only of what is watched then: when the folder comes or goes, watch again. Never throws.
+   * than needed, and perhaps not at all where the system cannot tell: poll as well. After the first call it only covers what existed when
+   * it was made: watch again when the folder comes or goes. Never throws.
    */
   watch(path: string, onChange: () => void): () => void;
 }

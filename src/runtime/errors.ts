@@ -41,10 +41,10 @@ export function explanationOf(error: unknown): string {
   return remedy === undefined ? messageOf(error) : `${messageOf(error)}. ${remedy}`;
 }
 
-/** What the language and Node throw at a mistake in the program. Errors of the system are plain Errors with a code. */
+/** What the language and Node throw for a bug in the program. Errors of the system are plain Errors with a code. */
 const bugTypes = [TypeError, RangeError, ReferenceError, SyntaxError];
 
-/** Whether an error, or a cause of it, shows a mistake in the program: no wait will mend it, and only its stack tells where. */
+/** Whether an error, or a cause of it, is a bug in the program: no wait will fix it, and only its stack tells where it is. */
 export function isBug(error: unknown): boolean {
   for (let inner = error, depth = 0; inner instanceof Error && depth < deepestCause; depth++) {
     if (bugTypes.some((type) => inner instanceof type)) return true;
@@ -58,11 +58,11 @@ const words: Readonly<Record<string, string>> = {
   EPERM: 'this process is not allowed to',
   ENOENT: 'there is no such file or folder',
   EISDIR: 'it is a folder',
-  ENOTDIR: 'a part of its path is no folder',
+  ENOTDIR: 'a part of its path is not a folder',
   EROFS: 'its file system is read-only',
   ENOSPC: 'no space is left there',
   EDQUOT: 'no space is left there by quota',
-  ELOOP: 'its symbolic links lead round in a circle',
+  ELOOP: 'its symbolic links form a loop',
   ENAMETOOLONG: 'its name is too long',
 };
 

@@ -6,7 +6,7 @@ export interface RetryOptions {
   readonly random: Random;
   /** How long to wait between attempts; it may depend on what went wrong. Another policy starts with its shortest wait. */
   readonly policy: BackoffPolicy | ((error: unknown) => BackoffPolicy);
-  /** Told of every failure before the wait. Throwing from it ends the retries. */
+  /** Called for every failure, before the wait. When it throws, the retries end. */
   readonly onFailure: (error: unknown) => void;
   /** Ends a wait early when it resolves. */
   readonly sooner?: (signal: AbortSignal) => Promise<void>;
@@ -60,7 +60,7 @@ export function backoffMs(policy: BackoffPolicy, attempt: number, random: Random
   return ceiling / 2 + (ceiling / 2) * random.next();
 }
 
-/** Counts the failures in a row that wait by the same policy: three refused connections say nothing about the first conflict. */
+/** Counts consecutive failures under one policy: three refused connections say nothing about the first conflict. */
 export class FailureCount {
   #policy: BackoffPolicy | undefined;
   #failures = 0;

@@ -1,14 +1,14 @@
-/** The word that goes with `count` things: `plural(n, 'is', 'are')`, `plural(n, 'peer')`. */
+/** The singular or the plural, by `count`: `plural(n, 'is', 'are')`, `plural(n, 'peer')`. */
 export function plural(count: number, one: string, many = `${one}s`): string {
   return count === 1 ? one : many;
 }
 
-/** `1 lease`, `2 leases`; what stands before the noun belongs into both words: `counted(n, 'more lease')`. */
+/** `1 lease`, `2 leases`; an adjective goes into both words: `counted(n, 'more lease')`. */
 export function counted(count: number, one: string, many?: string): string {
   return `${count} ${plural(count, one, many)}`;
 }
 
-/** The texts one after the other; a stop at the end of one would stand beside the separator. */
+/** The texts joined by the separator, without the full stops that would precede it. */
 export function joined(texts: readonly string[], separator: string): string {
   return texts
     .map((text, index) => (index < texts.length - 1 ? text.replace(/(?<!\.)\.$/, '') : text))
@@ -17,7 +17,7 @@ export function joined(texts: readonly string[], separator: string): string {
 
 /**
  * Text from outside, made fit for one log line: control, bidirectional and other invisible characters, and blanks and dashes
- * that only look like those of ASCII, are written as `\u001b`, and what exceeds `maxLength` characters is cut and marked with `…`. A terminal shows what is there, whoever wrote it.
+ * that only look like those of ASCII, are written as `\u001b`, and what exceeds `maxLength` characters is cut and marked with `…`.
  */
 export function excerpt(text: string, maxLength = 100): string {
   // \p{C} includes lone surrogates, also the half of a pair that the cut leaves behind.

@@ -2,16 +2,16 @@ import type { Clock, LogFields, Logger } from './effects.ts';
 import { isBug, messageOf } from './errors.ts';
 
 const minuteMs = 60_000;
-/** The same trouble is mentioned again after ten minutes, then after twice as long each time, up to six hours. */
+/** A trouble is logged again after ten minutes, then after twice as long each time, up to six hours. */
 const firstRepeatMs = 10 * minuteMs;
 const lastRepeatMs = 6 * 60 * minuteMs;
-/** What is new is said at once, but not without end: so many lines at a time, and one more every twenty minutes. */
+/** A new message is logged at once, within a limit: so many lines at a time, and one more every twenty minutes. */
 const burst = 6;
 const perLineMs = 20 * minuteMs;
-/** So many troubles that are over are remembered. */
+/** How many past troubles are remembered. */
 const remembered = 20;
 
-/** A trouble there is or was. */
+/** A present or past trouble. */
 export interface TroubleRecord {
   readonly what: string;
   /** The newest. */
@@ -37,13 +37,13 @@ interface Trouble {
 }
 
 /**
- * Logs troubles that last: once when one begins, at once when there is something new to say about it, then ever more
- * rarely, then once when it is over. A daemon that waits for etcd for a day leaves a handful of lines, not fifty thousand,
- * also when messages take turns or the trouble comes and goes.
+ * Logs persistent problems ("troubles"): once when one begins, at once when its message changes, then at growing intervals, and once
+ * when it ends. A daemon that waits a day for etcd leaves a handful of lines, not fifty thousand, also when messages alternate or the
+ * trouble comes and goes.
  */
 export class TroubleLog {
   readonly #troubles = new Map<string, Trouble>();
-  /** When the lines still to be had would all be there again, by trouble; kept when a trouble is over, as it may come back. */
+  /** By trouble: when its allowance of lines is full again. Kept when a trouble ends, because it may come back. */
   readonly #refilledAtMs = new Map<string, number>();
   #past: readonly TroubleRecord[] = [];
   /** Called when `current` has changed. */
@@ -56,12 +56,12 @@ export class TroubleLog {
     this.#log = log;
   }
 
-  /** The newest messages of the troubles of now, oldest trouble first: the reasons for not being ready. */
+  /** The newest message of each present trouble, oldest trouble first: the reasons for not being ready. */
   get current(): readonly string[] {
     return [...this.#troubles.values()].map(({ message }) => message);
   }
 
-  /** The last troubles that are over, then those of now; each oldest first. */
+  /** The last past troubles, then the present ones; each oldest first. */
   get records(): readonly TroubleRecord[] {
     return [...this.#past, ...[...this.#troubles].map(([what, trouble]) => recordOf(what, trouble))];
   }
@@ -82,7 +82,7 @@ export class TroubleLog {
     this.#say(what, trouble, error, fields);
   }
 
-  /** The same for one that is not met by trying, but found by looking: no attempt is counted. `logged`: this message is in the log. */
+  /** The same for a trouble found by looking, not by trying: counts no attempt. `logged`: this message is in the log already. */
   note(what: string, message: string, logged = false): void {
     const trouble = this.#take(what, message);
     trouble.attempts = 1;
@@ -158,25 +158,25 @@ function recordOf(what: string, { message, sinceWallMs, attempts }: Trouble): Tr
   return { what, message, sinceMs: sinceWallMs, attempts };
 }
 
-/** Something wrong that is found by looking at a state, in words for people. */
+/** A problem found by looking at a state, in words for people. */
 export interface Fault {
   /** Stays the same while the words change: how many peers it concerns, for instance. */
   readonly what: string;
   readonly text: string;
-  /** It mostly passes within moments, and is logged only when it does not. */
+  /** It mostly passes within moments; it is logged only when it does not. */
   readonly passing?: true;
-  /** Since when (wall-clock ms), where that is known better than by looking now and then. */
+  /** Since when (wall-clock ms), where that is known exactly. */
   readonly sinceMs?: number;
   /** The log has its beginning already. */
   readonly logged?: true;
 }
 
-/** So long does a passing fault go unlogged. */
+/** How long a passing fault is not logged. */
 const passesMs = 5_000;
 
 /**
- * Logs faults that are found by looking at a state, as {@link TroubleLog} logs those that are reported: each when it begins, rarely
- * while it lasts, and when it is over.
+ * Logs faults found by looking at a state as {@link TroubleLog} logs reported ones: each when it begins, at growing intervals while it
+ * lasts, and when it ends.
  */
 export class FaultLog {
   readonly #clock: Clock;
@@ -189,7 +189,7 @@ export class FaultLog {
     this.#troubles = new TroubleLog(clock, log);
   }
 
-  /** The last faults that are over, then those of now; each oldest first. */
+  /** The last past faults, then the present ones; each oldest first. */
   get records(): readonly TroubleRecord[] {
     return this.#troubles.records;
   }

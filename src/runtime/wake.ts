@@ -8,7 +8,7 @@ export class Wake {
   #pending = false;
   readonly #waiting = new Set<() => void>();
 
-  /** Wakes all who wait; when nobody does, the next one to wait. */
+  /** Wakes all waiters; without any, the next one does not wait. */
   wake(): void {
     this.#pending = this.#waiting.size === 0;
     for (const onWake of this.#waiting) onWake();
@@ -85,7 +85,7 @@ export function untilAborted(signal: AbortSignal): Promise<never> {
   });
 }
 
-/** As `promise`, but rejects with the signal's reason as soon as it aborts, if there is one; `promise` itself goes on. */
+/** As `promise`, but rejects with the signal's reason as soon as it aborts, if there is one; `promise` itself continues. */
 export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return await promise;
   let onAbort = () => {};

@@ -39,7 +39,7 @@ describe('a signal that is no stop', () => {
     ['SIGUSR2', 'SIGUSR2 is ignored'],
     [
       'SIGHUP',
-      'SIGHUP is ignored: flags and environment are read at the next start; files of certificates and passwords are read again all the time',
+      'SIGHUP is ignored: flags and environment are read at the next start; changed certificate and password files are picked up without a signal',
     ],
   ] as const)('%s changes nothing, and is said to', async (signal, text) => {
     daemon = new DaemonProcess({ ...place, endpoints: NO_ETCD });

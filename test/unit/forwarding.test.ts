@@ -138,7 +138,7 @@ describe('reportBridgeFilter', () => {
     [
       'missing',
       {},
-      [/bridge-nf-call-iptables is missing.*modprobe br_netfilter/, /bridge-nf-call-ip6tables/],
+      [/bridge-nf-call-iptables does not exist.*modprobe br_netfilter/, /bridge-nf-call-ip6tables/],
     ],
   ] as const)('%s', async (_, settings, expected) => {
     const { files, log, lines } = await host(settings);

@@ -356,7 +356,7 @@ describe('the status socket', () => {
 
   it.each([
     ['/proc/flannel/status.sock', 'there is no such file or folder (ENOENT)'],
-    ['/proc/version/status.sock', 'a part of its path is no folder (ENOTDIR)'],
+    ['/proc/version/status.sock', 'a part of its path is not a folder (ENOTDIR)'],
   ])('says in words why it cannot be at %s, and what to do', async (at, why) => {
     const { entries } = await serve(at);
     expect(entries[0]?.message).toBe(

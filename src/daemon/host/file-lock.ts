@@ -40,7 +40,7 @@ export class FileLock {
   }
 
   /**
-   * Takes the lock; resolves to whoever has it instead. Where the lock's file cannot be made, the file beside it cannot be written
+   * Takes the lock; resolves to the process that has it instead. Where the lock's file cannot be made, the file beside it cannot be written
    * either, which is a trouble of its own: the lock then counts as taken, and {@link keep} tries again.
    */
   async take(): Promise<Holder | undefined> {

@@ -88,7 +88,7 @@ async function writeSynced(path: string, content: string, mode: number): Promise
 }
 
 /**
- * Makes a folder with those above it, one level at a time: Node's recursive mkdir tries for ever where the kernel answers
+ * Makes a folder with those above it, one level at a time: Node's recursive mkdir never ends where the kernel answers
  * ENOENT to every mkdir, as /proc does. mkdir's mode is cut by the umask, so the folders are given theirs again.
  */
 export async function makeFolders(folder: string): Promise<void> {

@@ -16,7 +16,7 @@ export interface HostInterface {
 export type InterfaceChoice =
   /** `skipped`: why each element before the one that fits does not. */
   | { readonly chosen: HostInterface; readonly skipped: readonly string[] }
-  /** `problem`: one line, what was tried and what exists; `why`: the same for whoever has said already that there is none. */
+  /** `problem`: one line, what was tried and what exists; `why`: the same without "no usable interface". */
   | { readonly problem: string; readonly why: string };
 
 /** Chooses interface and addresses. An element of the wishes that fails is skipped, in favour of the next. */

@@ -18,17 +18,17 @@ export interface InterfaceWatchOptions extends WantedInterface {
   readonly activity?: Activity;
   /** What was chosen at the start. */
   readonly host: HostInterface;
-  /** Told of every change once it has settled; must not throw. */
+  /** Called for every change once it has settled; must not throw. */
   onChange(next: HostInterface): void;
-  /** Told of all links and addresses at each look; must not throw. */
+  /** Called with all links and addresses at each look; must not throw. */
   onLook?(links: readonly Link[], addresses: readonly LinkAddress[]): void;
 }
 
 /** Containers come and go with links of their own: no hurry. */
 const spacingMs = 250;
-/** An interface that is taken down, configured anew or renewed by DHCP has its address back by then. */
+/** An interface that is taken down, reconfigured or renewed by DHCP has its address back by then. */
 const patienceMs = 5_000;
-/** A link that is made anew, or has its address moved to a bridge, gets its settings one by one. */
+/** A link that is recreated, or whose address moves to a bridge, gets its settings one by one. */
 const settleMs = 1_000;
 
 /** What a look found, and since when it is so. */
@@ -53,7 +53,7 @@ export class InterfaceWatch {
     this.#finding = { held: options.host, sinceMs: options.clock.monotonic() };
   }
 
-  /** The interface as it was told last, or as it was chosen. */
+  /** The interface of the last change, or the one chosen at the start. */
   get host(): HostInterface {
     return this.#host;
   }
@@ -67,7 +67,7 @@ export class InterfaceWatch {
     return await followHost<never>(options, signal);
   }
 
-  /** Routes come and go by the thousand; they matter to a choice alone. */
+  /** Routes come and go by the thousand; they matter only to a choice. */
   #matters({ type }: KernelEvent): boolean {
     return this.#finding.held === undefined || (type !== 'route-added' && type !== 'route-removed');
   }
@@ -89,7 +89,7 @@ export class InterfaceWatch {
     return {};
   }
 
-  /** Chooses again, as at the start; what is left of the addresses stays. */
+  /** Chooses again, as at the start; keeps the addresses that are left. */
   async #replace(signal: AbortSignal): Promise<void> {
     const { kernel, trouble } = this.#options;
     const network = await readHostNetwork(kernel, this.#options, signal);

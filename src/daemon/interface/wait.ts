@@ -40,7 +40,7 @@ const stuckWithEtcdMs = 600_000;
 export const interfaceLoop = { loop: 'interface', stuckMs };
 
 /**
- * Looks at the kernel's links, addresses and routes at once, after events that matter, and now and then. A kernel that
+ * Looks at the kernel's links, addresses and routes at once, after events that matter, and every ten seconds. A kernel that
  * cannot be read is told and tried again. Rejects only with `signal.reason`.
  */
 export async function followHost<T>(options: FollowHostOptions<T>, signal: AbortSignal): Promise<T> {
@@ -177,7 +177,7 @@ const poolSpacingMs = 250;
 
 /**
  * Waits until no network of this host lies in the range that subnets are leased from, which could cut the host off. Networks
- * may go, and the configuration be corrected; whoever follows that one ends the wait. Rejects only with `signal.reason`.
+ * may go away; a corrected configuration ends the wait from outside. Rejects only with `signal.reason`.
  */
 export async function waitForPool(options: WaitForPoolOptions, signal: AbortSignal): Promise<void> {
   const { activity, kernel, clock, trouble, config, host, hint } = options;

@@ -44,7 +44,7 @@ FLANNELD_ETCD_PREFIX, or from FLANNEL_ETCD_PREFIX as in the sysconfig file
 (likewise FLANNEL_ETCD_ENDPOINTS). An empty variable counts as not set.
 Other flags of flanneld, from Kubernetes or its old log, are let pass.
 
-Exit status: 0 asked to stop, 1 cannot go on, 2 wrong usage.`;
+Exit status: 0 asked to stop, 1 fatal error, 2 wrong usage.`;
 
 /** What the script of `completion` calls the program with; the words typed so far follow. */
 const asksForCompletions = '--get-yargs-completions';
@@ -103,7 +103,7 @@ async function serviceOf(
   return asService && !isTold && settings.value(flags.version) !== true ? await service?.() : undefined;
 }
 
-/** Those that the command knows, without those that are written anew. Throws {@link UsageError}. */
+/** The service's flags that the command takes, except those given on the command line. Throws {@link UsageError}. */
 function flagsOfService(
   { argv }: ServiceSettings,
   command: Command,
@@ -227,7 +227,7 @@ function strayWord(word: Word | undefined, message = ''): UsageError {
   const { text, position } = word ?? { text: '', position: 1 };
   const which = `argument ${position}`;
   if (otherDash.test(text))
-    return new UsageError('SYNTAX', `${which} begins with another dash than "-": type it anew`);
+    return new UsageError('SYNTAX', `${which} begins with another dash than "-": type it again`);
   if (/^([01tf]|true|false)$/i.test(text))
     return new UsageError(
       'SYNTAX',

@@ -30,7 +30,7 @@ export interface EtcdAccess {
   readonly etcdUser?: EtcdUser;
 }
 
-/** Told what was ignored or taken differently: lines for the log. */
+/** Gets what was ignored or read differently: lines for the log. */
 export type Warn = (message: string) => void;
 
 /** Reads the flags of a run. */

@@ -49,7 +49,7 @@ export class Connection implements Way {
 
   /**
    * Makes a call. One that etcd refuses for its token alone is made once more with a new one; it had no effect. Rejects with
-   * whatever grpc-js does, CredentialsError, or RegistryError when no token is to be had.
+   * whatever grpc-js does, CredentialsError, or RegistryError when it gets no token.
    */
   async call<T>(newCall: () => Call, run: (services: EtcdServices, call: Call) => Promise<T>): Promise<T> {
     return await this.#connecting.run(async () => {
@@ -161,7 +161,7 @@ class Session {
     return this.#token;
   }
 
-  /** To be called when etcd did not take what `token()` resolved to; the next one is fetched anew. */
+  /** To be called when etcd rejected what `token()` resolved to; the next call fetches another. */
   async discard(refused: string | undefined): Promise<void> {
     const token = this.#token;
     // Several calls may have failed with the same token, and one of them may have fetched another one already.

@@ -26,7 +26,7 @@ export interface SecurityOptions {
   readonly files: Reader;
   readonly clock: Clock;
   readonly log: Logger;
-  /** Told of what the operator should mend although everything works: no call fails for it as yet. */
+  /** Problems that the operator should fix although everything works: no call fails yet. */
   readonly notices: TroubleLog;
   /** Where the system's CA certificates may lie, instead of the usual places. */
   readonly systemCas?: readonly string[];
@@ -115,7 +115,7 @@ export class EtcdSecurity {
     return this.#password;
   }
 
-  /** Looks at files that are in use now and then, so that replaced ones are taken up, and bad ones told of, in time. */
+  /** Looks regularly at the files in use, so that replaced ones are picked up, and bad ones reported, in time. */
   async run(activity: Activity, signal: AbortSignal): Promise<never> {
     try {
       for (;;) {

@@ -82,7 +82,7 @@ function createContext(
     const names = cert === undefined ? 'the CA certificates' : `${cert.path} and its key`;
     throw new CredentialsError(`OpenSSL refuses ${names}: ${messageOf(cause)}`, {
       cause,
-      remedy: "Have them made anew, with a key of today's size.",
+      remedy: "Create new ones, with a key of today's size.",
     });
   }
 }

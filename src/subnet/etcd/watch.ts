@@ -93,7 +93,7 @@ async function created(
   }
 }
 
-/** Messages that wait for the consumer before the stream is held up; HTTP/2 flow control then holds up the server. */
+/** How many messages may wait for the consumer. Then the stream stops reading, and HTTP/2 flow control stops the server. */
 const highWater = 16;
 
 /**

@@ -1,7 +1,7 @@
 import { destinationAddress } from '../../ip/ip.ts';
 import { Wake } from '../../runtime/wake.ts';
 
-/** Names may resolve to ever other addresses while none of them answers. */
+/** A name may resolve to new addresses again and again while none of them answers. */
 const maxPerEndpoint = 16;
 
 /** What is known of one endpoint. */
@@ -44,7 +44,7 @@ export class EtcdAddresses {
     await this.#changed.wait(signal);
   }
 
-  /** A connection to the endpoint is tried at this address. What is no address is passed over, here and below. */
+  /** A connection to the endpoint is tried at this address. Texts that are no addresses are ignored, here and below. */
   tried(endpoint: string, address: string): void {
     const { at, text, open } = this.#look(endpoint, address);
     if (text === undefined) return;
@@ -82,7 +82,7 @@ export class EtcdAddresses {
 
   /**
    * This host has these addresses now. A connection from one that it has lost is dead, which would show only when keepalive
-   * has waited for 14 s; calls in it are made anew over another one at once.
+   * has waited for 14 s; its calls are repeated over another connection at once.
    */
   keepFrom(addresses: readonly string[]): void {
     const held = new Set(addresses);

@@ -21,7 +21,7 @@ export interface MeasuredCall {
   readonly error?: RegistryErrorCode;
 }
 
-/** A member whose calls are told of as they end; those that the caller took back are not. */
+/** A member whose calls are reported as they end, except those that the caller aborted. */
 export function measured(member: Registry, clock: Clock, onCall: (call: MeasuredCall) => void): Registry {
   return new Measured(member, clock, onCall);
 }

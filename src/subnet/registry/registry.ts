@@ -10,7 +10,7 @@ import { FlannelError } from '../../runtime/errors.ts';
  * Every call rejects with {@link RegistryError} and nothing else, or with `signal.reason` when its signal aborts.
  */
 export interface Registry {
-  /** Where calls go just now, for messages: `http://10.0.0.1:2379`. */
+  /** Where calls go at present, for messages: `http://10.0.0.1:2379`. */
   readonly endpoint: string;
   /** Linearizable read of one key, or of [key, rangeEnd). */
   range(request: RangeRequest, signal?: AbortSignal): Promise<RangeResponse>;
@@ -52,7 +52,7 @@ export interface Registry {
   close(): void;
 }
 
-/** What a member of etcd has raised for the operator to see to: NOSPACE, CORRUPT. */
+/** An alarm that a member of etcd has raised: NOSPACE, CORRUPT. */
 export interface EtcdAlarm {
   readonly name: string;
   /** As etcdctl writes it. */

@@ -15,7 +15,7 @@ import {
 import { type Asked, Vetting } from './vetting.ts';
 
 export interface RotationOptions {
-  /** Told when calls go to another member from now on, and why. */
+  /** Called when calls move to another member, with the reason. */
   readonly onMove?: (from: string, to: string, reason: RegistryError) => void;
   /**
    * Told when a member turns out to be unfit to serve (a learner, of another cluster, too old, no etcd) or was left for
@@ -24,7 +24,7 @@ export interface RotationOptions {
   readonly onFitness?: (endpoint: string, unfit: RegistryError | undefined) => void;
   /** What the keys of all leases begin with. With it a member is vetted before it is used; absent: members are trusted. */
   readonly leasesPrefix?: string;
-  /** So that a silent member does not hold up the first call. */
+  /** So that a silent member does not delay the first call. */
   readonly clock?: Clock;
 }
 
@@ -284,7 +284,7 @@ function failedAll(
   }
   const reasons = [...places].map(([reason, endpoints]) => `etcd at ${endpoints.join(', ')}${reason}`);
   const kind = inOrder.every((failure) => failure.kind === first.kind) ? first.kind : 'UNAVAILABLE';
-  // What waiting does not mend comes first.
+  // Remedies for what waiting does not fix come first.
   const remedies = [...inOrder.filter((failure) => failure.kind !== 'UNAVAILABLE'), ...inOrder].flatMap(
     (failure) => failure.remedy ?? [],
   );

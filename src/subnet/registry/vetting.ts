@@ -17,7 +17,7 @@ interface Failing {
   readonly asked: Asked;
 }
 
-/** Failures that nothing but an operator mends: they are told whether another member serves or not. */
+/** Failures that only an operator can fix: they are reported whether another member serves or not. */
 const lasting: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>(['NOT_SERVING', 'NOT_ETCD']);
 
 /** Failures that no call is spared, whatever it does. */
@@ -33,8 +33,8 @@ const graceMs = 500;
  * Finds out of each member whether it serves, and for the cluster of the others. One that serves another cluster answers
  * everything: its empty list would take every route away.
  *
- * It remembers those that do not serve: whoever was left for another one that does. One that refused a write is asked for one
- * when its turn comes to be asked again, as it may be read from all along.
+ * It remembers the members that do not serve: those that calls left for another one. A member that refused a write is later asked to
+ * write, because it may have answered reads all along.
  *
  * The cluster is the one that most endpoints name at the start, the first listed of two equals. It stays that as long as one
  * of its endpoints serves; after a restore under a new id it is the one that more than half of all endpoints name. So a list
@@ -124,14 +124,14 @@ export class Vetting {
     );
   }
 
-  /** Has the member vetted anew when an answer came from another cluster. */
+  /** Has the member vetted again when an answer came from another cluster. */
   doubt(member: Registry, { clusterId }: ResponseHeader): void {
     if (this.#cluster !== undefined && clusterId !== this.#cluster) this.#vetted.delete(member);
   }
 
-  /** Takes in what a member failed with. */
+  /** Notes what a member failed with. */
   note(member: Registry, reason: RegistryError, asked: Asked): void {
-    // Whoever is next is vetted when its turn comes: much may have happened since the last time.
+    // The next member is vetted when its turn comes: much may have happened since the last time.
     const stays = reason.kind === 'EXHAUSTED' && this.#vetted.has(member);
     this.#vetted.clear();
     // It serves all but writes, or will in a moment.
@@ -141,7 +141,7 @@ export class Vetting {
     else this.#left.set(member, failing);
   }
 
-  /** Takes in that a member did what it was asked: whoever did not is unfit. */
+  /** Notes that a member did what it was asked: members that did not are unfit. */
   served(member: Registry, asked: Asked): void {
     if (asked === 'write') this.#forget(member);
     // A connection that is lost once is no news: the minute's question tells whether it stays so.
@@ -150,7 +150,7 @@ export class Vetting {
         this.#remember(other, failing);
   }
 
-  /** Takes in that a call failed on every member: that is more than a notice about each. */
+  /** Notes that a call failed on every member, which is more than a notice about each. */
   nobodyServed(failures: ReadonlyMap<Registry, RegistryError>): void {
     for (const [member, { reason }] of this.#left)
       if (failures.get(member) === reason) this.#left.delete(member);
