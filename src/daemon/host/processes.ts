@@ -1,11 +1,12 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { readdir, readFile, readlink } from 'node:fs/promises';
+import process from 'node:process';
 import type { LocalContainer } from '../../cli/doctor/check-packets.ts';
 import { containsAddress, type Family, formatAddress, type Subnet } from '../../ip/ip.ts';
 import type { Holder } from './file-lock.ts';
 
-// What /proc tells of the other processes of this machine.
+// This process, and what /proc says about the other processes of this machine.
 
 /** As the kernel names the daemon's process. */
 const daemonName = 'flanneld-ts';
@@ -99,4 +100,16 @@ export function hostIdentity(etcdPrefix: string): number {
     facts = randomBytes(16);
   }
   return createHash('sha256').update(facts).digest().readUInt32BE() >>> 1;
+}
+
+/** Calls each `listener` at SIGIO. The signal stays handled from the first call on: unhandled it ends the process. */
+export function inputSignals(): (listener: () => void) => () => void {
+  const listeners = new Set<() => void>();
+  process.on('SIGIO', () => {
+    for (const listener of listeners) listener();
+  });
+  return (listener) => {
+    listeners.add(listener);
+    return () => listeners.delete(listener);
+  };
 }
