@@ -37,7 +37,7 @@ export class SimKernelConnection implements Kernel, RouteFinder {
   }
 
   async missingCapabilities(): Promise<readonly string[]> {
-    return this.#kernel.capable ? [] : ['CAP_NET_ADMIN'];
+    return [];
   }
 
   async subscribe(): Promise<KernelEvents> {
@@ -80,7 +80,7 @@ export class SimKernelConnection implements Kernel, RouteFinder {
     const { faults, counters } = this.#kernel;
     counters.batches++;
     counters.messages += changes.length;
-    const errno = this.#kernel.capable ? faults.takeApplyErrno() : 'EPERM';
+    const errno = faults.takeApplyErrno();
     if (errno !== undefined) return changes.map(() => ({ outcome: 'failed', errno }));
     const results = changes.map((change) => this.#applyOne(change));
     const kept = faults.takeRepliesKept() ?? results.length;

@@ -2,21 +2,17 @@ import { KernelError, type KernelEvent, type KernelEvents } from '../src/kernel/
 
 /** One subscriber's stream. */
 export class SimEventStream implements KernelEvents {
-  readonly #capacity: number;
   readonly #onClose: (stream: SimEventStream) => void;
   #events: KernelEvent[] = [];
   #lost = false;
   #closed = false;
   #wake: (() => void) | undefined;
 
-  /** `capacity`: how many may wait before events are lost. */
-  constructor(capacity: number, onClose: (stream: SimEventStream) => void) {
-    this.#capacity = capacity;
+  constructor(onClose: (stream: SimEventStream) => void) {
     this.#onClose = onClose;
   }
 
   push(event: KernelEvent): void {
-    if (this.#events.length >= this.#capacity) this.overflow();
     if (!this.#lost) this.#events.push(event);
     this.#wake?.();
   }

@@ -24,8 +24,6 @@ export interface SimKernelOptions {
   readonly clock?: Clock;
   /** How long a batch or a dump takes. Default 0. */
   readonly latencyMs?: number;
-  /** How many events may wait for a listener before they are lost. Default 20000. */
-  readonly eventCapacity?: number;
   /** The first four bytes of its links' MAC addresses; of each host other ones. Default `02:00:00:00`. */
   readonly macPrefix?: string;
 }
@@ -64,8 +62,6 @@ export class SimKernel {
   /** When the slow dump that is under way ends (monotonic ms). */
   slowDumpUntilMs = Number.NEGATIVE_INFINITY;
   readonly latencyMs: number;
-  /** Whether the daemon has CAP_NET_ADMIN. */
-  capable = true;
   /** Told when an address has come or gone. */
   onAddresses: () => void = () => {};
   /** Told of every message of a daemon's that was carried out. */
@@ -76,7 +72,6 @@ export class SimKernel {
   readonly #links = new Map<number, Link>();
   readonly #addresses = new AddressTable();
   readonly #streams = new Set<SimEventStream>();
-  readonly #eventCapacity: number;
   readonly #macPrefix: string;
   #lastIndex = 0;
 
@@ -84,7 +79,6 @@ export class SimKernel {
   constructor(options: SimKernelOptions = {}) {
     this.clock = options.clock;
     this.latencyMs = options.latencyMs ?? 0;
-    this.#eventCapacity = options.eventCapacity ?? 20_000;
     this.#macPrefix = options.macPrefix ?? '02:00:00:00';
     this.createLink('lo', { loopback: true, mtu: 65536 });
     this.addAddress('lo', '127.0.0.1/8');
@@ -282,7 +276,7 @@ export class SimKernel {
   }
 
   subscribe(): SimEventStream {
-    const stream = new SimEventStream(this.#eventCapacity, (closed) => this.#streams.delete(closed));
+    const stream = new SimEventStream((closed) => this.#streams.delete(closed));
     this.#streams.add(stream);
     return stream;
   }

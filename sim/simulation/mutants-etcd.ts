@@ -8,26 +8,11 @@ import {
   type WatchEvent,
   type WatchRequest,
 } from '../../src/subnet/registry/registry.ts';
+import { altered } from '../altered.ts';
 import type { Wrappers } from '../host.ts';
 import { subnetsPrefix } from './oracle.ts';
 
 type Range = (request: Parameters<Registry['range']>[0], answer: RangeResponse) => RangeResponse;
-
-/** The registry with some methods replaced; the others are those of `inner`. */
-export function altered(inner: Registry, changes: Partial<Registry>): Registry {
-  return {
-    endpoint: inner.endpoint,
-    range: (...call) => inner.range(...call),
-    txn: (...call) => inner.txn(...call),
-    leaseGrant: (...call) => inner.leaseGrant(...call),
-    leaseKeepAlive: (...call) => inner.leaseKeepAlive(...call),
-    leaseTimeToLive: (...call) => inner.leaseTimeToLive(...call),
-    leaseRevoke: (...call) => inner.leaseRevoke(...call),
-    watch: (...call) => inner.watch(...call),
-    close: () => inner.close(),
-    ...changes,
-  };
-}
 
 function withLists(change: Range): Wrappers {
   return {

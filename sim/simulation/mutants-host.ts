@@ -1,16 +1,5 @@
-import type { Files } from '../../src/runtime/effects.ts';
+import { altered } from '../altered.ts';
 import type { Wrappers } from '../host.ts';
-
-/** Files with some methods replaced; the others are those of `inner`. */
-function altered(inner: Files, changes: Partial<Files>): Files {
-  return {
-    readText: (path) => inner.readText(path),
-    writeAtomic: (...call) => inner.writeAtomic(...call),
-    writeInPlace: (...call) => inner.writeInPlace(...call),
-    watch: (path, onChange) => inner.watch(path, onChange),
-    ...changes,
-  };
-}
 
 /** What may be broken between the daemon and its host's files, settings and firewall. */
 export const hostMutants: Readonly<Record<string, () => Wrappers>> = {

@@ -6,23 +6,9 @@ import type {
   RouteChange,
   RouteSpec,
 } from '../../src/kernel/kernel.ts';
+import { altered } from '../altered.ts';
 import { routeProtocol, type SimHost, type Wrappers } from '../host.ts';
 import { selfOf } from './oracle.ts';
-
-/** The kernel with some methods replaced; the others are those of `inner`. */
-function altered(inner: Kernel, changes: Partial<Kernel>): Kernel {
-  return {
-    missingCapabilities: () => inner.missingCapabilities(),
-    subscribe: () => inner.subscribe(),
-    links: (...call) => inner.links(...call),
-    addresses: (...call) => inner.addresses(...call),
-    routes: (...call) => inner.routes(...call),
-    routeTo: (...call) => inner.routeTo(...call),
-    apply: (...call) => inner.apply(...call),
-    close: () => inner.close(),
-    ...changes,
-  };
-}
 
 function withEvents(change: (event: KernelEvent) => KernelEvent | undefined): Wrappers {
   const all = (events: readonly KernelEvent[]) => events.flatMap((event) => change(event) ?? []);
@@ -31,11 +17,10 @@ function withEvents(change: (event: KernelEvent) => KernelEvent | undefined): Wr
       altered(inner, {
         subscribe: async () => {
           const events = await inner.subscribe();
-          return {
+          return altered(events, {
             next: async (signal) => all(await events.next(signal)),
             drain: async (signal) => all(await events.drain(signal)),
-            close: () => events.close(),
-          };
+          });
         },
       }),
   };

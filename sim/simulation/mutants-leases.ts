@@ -1,6 +1,6 @@
 import type { Operation } from '../../src/subnet/registry/registry.ts';
+import { altered } from '../altered.ts';
 import type { Wrappers } from '../host.ts';
-import { altered } from './mutants-etcd.ts';
 
 /** What may be broken in how a lease is got and kept. */
 export const leaseMutants: Readonly<Record<string, () => Wrappers>> = {

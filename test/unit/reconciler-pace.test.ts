@@ -1,15 +1,10 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { altered } from '../../sim/altered.ts';
 import { routeProtocol as protocol } from '../../sim/host.ts';
 import type { SimEventStream } from '../../sim/kernel-events.ts';
 import { type HostOptions, meshed, peers, ReconcilerHost } from '../../sim/route-hosts.ts';
 import { peerFaults } from '../../src/backend/hostgw/status.ts';
-import {
-  type ChangeResult,
-  type Kernel,
-  KernelError,
-  type KernelEvents,
-  type RouteChange,
-} from '../../src/kernel/kernel.ts';
+import { type ChangeResult, type Kernel, KernelError, type RouteChange } from '../../src/kernel/kernel.ts';
 
 let host: ReconcilerHost;
 let watching: SimEventStream | undefined;
@@ -27,32 +22,15 @@ afterEach(async () => {
 
 const first = '172.20.1.0/24';
 
-/** Passes everything on to a kernel; what a test overrides goes wrong. */
-function passOn(kernel: Kernel): Kernel {
-  return {
-    missingCapabilities: () => kernel.missingCapabilities(),
-    subscribe: () => kernel.subscribe(),
-    links: (signal) => kernel.links(signal),
-    addresses: (signal) => kernel.addresses(signal),
-    routes: (family, signal) => kernel.routes(family, signal),
-    routeTo: (address, signal) => kernel.routeTo(address, signal),
-    apply: (changes, signal) => kernel.apply(changes, signal),
-    close: () => kernel.close(),
-  };
-}
-
 /** A kernel that answers every change with `answer` and makes none of them; latency as usual. */
 function deaf(answer: (change: RouteChange) => ChangeResult): HostOptions {
-  const wrap = (kernel: Kernel): Kernel => ({
-    ...passOn(kernel),
-    apply: async (changes, signal) => {
-      host.kernel.counters.batches++;
-      host.kernel.counters.messages += changes.length;
-      await host.clock.sleep(1, signal);
-      return changes.map(answer);
-    },
-  });
-  return { wrap };
+  const apply: Kernel['apply'] = async (changes, signal) => {
+    host.kernel.counters.batches++;
+    host.kernel.counters.messages += changes.length;
+    await host.clock.sleep(1, signal);
+    return changes.map(answer);
+  };
+  return { wrap: (kernel) => altered(kernel, { apply }) };
 }
 
 /** Another program: does something after every route event, a millisecond later. */
@@ -113,20 +91,14 @@ describe('a kernel that does not do as it is told is not asked over and over', (
 
   it('when its notifications fail at once, every time', async () => {
     let subscriptions = 0;
-    const broken = (kernel: Kernel): Kernel => ({
-      ...passOn(kernel),
-      subscribe: async () => {
-        subscriptions++;
-        const events: KernelEvents = await kernel.subscribe();
-        return {
-          next: async () => {
-            throw new KernelError('EIO', 'notifications are broken');
-          },
-          drain: (signal) => events.drain(signal),
-          close: () => events.close(),
-        };
-      },
-    });
+    const broken = (kernel: Kernel) =>
+      altered(kernel, {
+        subscribe: async () => {
+          subscriptions++;
+          const next = () => Promise.reject(new KernelError('EIO', 'notifications are broken'));
+          return altered(await kernel.subscribe(), { next });
+        },
+      });
     make({ wrap: broken });
     await host.settled(peers);
     expect(host.own).toEqual(meshed);

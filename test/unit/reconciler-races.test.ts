@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { altered } from '../../sim/altered.ts';
 import { type HostOptions, meshed, peers, ReconcilerHost } from '../../sim/route-hosts.ts';
-import type { Kernel } from '../../src/kernel/kernel.ts';
 
 let host: ReconcilerHost;
 
@@ -119,18 +119,12 @@ describe('what happens at the same time', () => {
     let refusals = 1;
     make({
       wrap: (kernel) =>
-        new Proxy(kernel, {
-          get(target, name) {
-            if (name !== 'apply') {
-              const value: unknown = Reflect.get(target, name);
-              return typeof value === 'function' ? (value.bind(target) as unknown) : value;
-            }
-            return async (...[changes, signal]: Parameters<Kernel['apply']>) => {
-              if (refusals === 0 || changes.some(({ op }) => op !== 'remove'))
-                return await target.apply(changes, signal);
-              refusals--;
-              return changes.map(() => ({ outcome: 'failed', errno: 'ENOBUFS' }) as const);
-            };
+        altered(kernel, {
+          apply: async (changes, signal) => {
+            if (refusals === 0 || changes.some(({ op }) => op !== 'remove'))
+              return await kernel.apply(changes, signal);
+            refusals--;
+            return changes.map(() => ({ outcome: 'failed', errno: 'ENOBUFS' }) as const);
           },
         }),
     });

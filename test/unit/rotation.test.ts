@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { altered } from '../../sim/altered.ts';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
 import type { SimMember } from '../../sim/etcd-member.ts';
-import { altered } from '../../sim/simulation/mutants-etcd.ts';
 import {
   type Operation,
   prefixEnd,

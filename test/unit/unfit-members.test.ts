@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { altered } from '../../sim/altered.ts';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
-import { altered } from '../../sim/simulation/mutants-etcd.ts';
 import {
   prefixEnd,
   type Registry,
