@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { StatusView } from '../../src/cli/status-view.ts';
@@ -75,19 +75,6 @@ test('status asks the daemon for its lease, its peers and its errors', async () 
     10_000,
     'the peer that is gone is still told of',
   );
-});
-
-test('only root may ask for the status, and a daemon that was killed is no obstacle', async () => {
-  const path = bench.daemon.subnetFile.replace('.env', '.sock');
-  expect(statSync(path).mode & 0o777).toBe(0o600);
-  await bench.daemon.kill9();
-  expect(await run('status')).toEqual({
-    code: 1,
-    text: expect.stringContaining('No daemon answers at /run'),
-  });
-  await bench.daemon.start();
-  expect((await run('status')).code).toBe(0);
-  expect(statSync(path).mode & 0o777).toBe(0o600);
 });
 
 test('doctor finds no problem on a host that has none, and changes nothing', async () => {
@@ -181,28 +168,6 @@ test('doctor sees a policy rule that is for packets of containers alone', async 
   await bench.host.ip('link del docker0');
 });
 
-test('doctor compares the MTU of docker0 with that of the interface, once a container is there', async () => {
-  const address = bench.daemon.subnetEnv()['FLANNEL_SUBNET'] ?? '';
-  for (const command of [
-    'link add docker0 type bridge',
-    `addr add ${address} dev docker0`,
-    'link set docker0 up',
-    'link add port0 mtu 9000 type veth peer name port1 mtu 9000',
-    'link set port0 master docker0 up',
-  ])
-    await bench.host.ip(command);
-  expect((await doctor()).text).not.toMatch(/has the MTU/);
-  await bench.host.ip('link set port1 up');
-  await bench.host.ip('link set docker0 mtu 9000');
-  const { code, text } = await doctor();
-  expect(text).toMatch(
-    /PROBLEM +docker0 has the MTU 9000, and the interface to the other hosts 1500: .*\n.*systemctl restart docker/,
-  );
-  expect(code).toBe(1);
-  await bench.host.ip('link del docker0');
-  await bench.host.ip('link del port0');
-});
-
 test('doctor takes no word of a daemon that is one of another network', async () => {
   await bench.etcd.ctl('put', '/other/config', '{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}');
   const { text } = await run(
@@ -228,18 +193,6 @@ test('doctor says what it cannot reach', async () => {
   // Without --iface: the daemon says which one it uses.
   expect(text).toMatch(/^ok +peers reach this host at 10\.211\.55\.100 on eth0/m);
   expect(code).toBe(1);
-});
-
-test('--json and --watch --json give the reason as JSON, too, when nobody answers', async () => {
-  const { stdout, stderr, code } = await runProgram({
-    ...bench.daemon.options,
-    argv: ['status', '--json', '--subnet-file=/run/other/subnet.env'],
-  });
-  expect([code, stderr]).toEqual([1, []]);
-  const reason = 'No daemon answers at /run/other/subnet.sock. Is it running? systemctl status flanneld.';
-  expect(JSON.parse(stdout.join(''))).toEqual({ error: expect.stringContaining(reason) });
-  const noSocket = await run('status', '--status-socket=/etc/hostname');
-  expect(noSocket).toEqual({ code: 1, text: '/etc/hostname is not a socket' });
 });
 
 test.each([
@@ -403,21 +356,4 @@ test('lease release and cleanup do all they have to when nobody reads what they 
   expect(await runUnread('cleanup', '--routes')).toEqual({ code: 0, text: '' });
   expect(await bench.ourRoutes()).toEqual([]);
   expect(await bench.host.exec('iptables-save')).not.toContain('FLANNEL');
-});
-
-test('cleanup removes the rules, and the routes when asked', async () => {
-  await bench.daemon.start();
-  await bench.haveRoutes([PEER]);
-  const rules = () => bench.host.exec('iptables-save');
-  await bench.daemon.stop();
-  expect(await rules()).toContain('FLANNEL-FWD');
-  expect((await run('cleanup')).code).toBe(0);
-  expect(await rules()).not.toContain('FLANNEL');
-  expect(await bench.ourRoutes()).toEqual([PEER]);
-  expect((await run('cleanup', '--routes')).code).toBe(0);
-  expect(await bench.ourRoutes()).toEqual([]);
-  expect(await run('cleanup', '--routes')).toMatchObject({
-    code: 0,
-    text: expect.stringContaining('nothing'),
-  });
 });

@@ -165,6 +165,11 @@ describe('the doctor', () => {
       /PROBLEM {2}docker0 has 172\.17\.0\.1\/16, and not .*\n.*systemctl restart docker/,
     ],
     [
+      'a bridge with a larger MTU than the interface',
+      () => host.kernel.setMtu('docker0', 9000),
+      /PROBLEM {2}docker0 has the MTU 9000, and the interface to the other hosts 1500: .*\n.*systemctl restart docker/,
+    ],
+    [
       'a pool over the network of this host (flannel #611)',
       () => {
         host.kernel.createLink('eth1');
