@@ -1,11 +1,12 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { LeaseHost, LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
 import { poolOf, prefix, subnet, valueOf } from '../../sim/leases.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { DesiredRoutes } from '../../src/backend/hostgw/desired.ts';
 import { type PerFamily } from '../../src/ip/ip.ts';
 import { type LeaseSubnets } from '../../src/subnet/keys.ts';
 import { type LeaseUpdate, LeaseWatch } from '../../src/subnet/lease/watch/lease-watch.ts';
+import { makeWorld } from './sim-worlds.ts';
 
 const ip = '10.211.0.1';
 const ip6 = 'fd00::1';
@@ -37,11 +38,7 @@ const allKinds = Object.keys(kinds) as Kind[];
 let world: LeaseWorld;
 
 beforeEach(() => {
-  world = new LeaseWorld();
-});
-
-afterEach(async () => {
-  expect(await world.close()).toBe(true);
+  world = makeWorld();
 });
 
 async function acquire(kind: Kind, options: LeaseHostOptions = {}): Promise<LeaseHost> {

@@ -1,7 +1,8 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { LeaseHost, LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
 import { poolOf, prefix, subnet, valueOf } from '../../sim/leases.ts';
 import { prefixEnd } from '../../src/subnet/registry/registry.ts';
+import { makeWorld } from './sim-worlds.ts';
 
 const ip = '10.211.0.1';
 const key = (text: string) => prefix + text;
@@ -9,11 +10,7 @@ const key = (text: string) => prefix + text;
 let world: LeaseWorld;
 
 beforeEach(() => {
-  world = new LeaseWorld();
-});
-
-afterEach(async () => {
-  expect(await world.close()).toBe(true);
+  world = makeWorld();
 });
 
 /** Starts a host and waits until it holds a subnet. */
@@ -361,17 +358,13 @@ describe.each(Object.keys(beginnings))('starting from %s', (beginning) => {
 
   it('a stop at any moment leaves nothing running and no idle lease', async () => {
     for (let ms = 0; ms < 40; ms++) {
-      const inner = new LeaseWorld({ latencyMs: 3 });
-      const outer = world;
-      world = inner;
+      world = makeWorld({ latencyMs: 3 });
       beginnings[beginning]?.();
-      world = outer;
-      const host = inner.host(ip, { watch: false }).start();
-      await inner.clock.advance(ms);
+      const host = world.host(ip, { watch: false }).start();
+      await world.clock.advance(ms);
       await host.stop();
-      expect(inner.clock.pending, `stopped after ${ms} ms`).toBe(inner.etcd.leaseIds.length > 0 ? 1 : 0);
-      expect(inner.idleLeases, `stopped after ${ms} ms`).toEqual([]);
-      expect(await inner.close()).toBe(true);
+      expect(world.clock.pending, `stopped after ${ms} ms`).toBe(world.etcd.leaseIds.length > 0 ? 1 : 0);
+      expect(world.idleLeases, `stopped after ${ms} ms`).toEqual([]);
     }
   });
 });

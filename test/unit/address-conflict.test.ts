@@ -1,6 +1,7 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { SimCluster, SimHost } from '../../sim/cluster.ts';
 import { holderOf, subnetsPrefix } from '../../sim/simulation/oracle.ts';
+import { makeCluster } from './sim-worlds.ts';
 
 let cluster: SimCluster;
 let first: SimHost;
@@ -8,13 +9,8 @@ let second: SimHost;
 let peer: SimHost;
 
 beforeEach(() => {
-  cluster = new SimCluster({ seed: 1, hosts: 3 });
+  cluster = makeCluster({ seed: 1, hosts: 3 });
   [peer, first, second] = cluster.hosts as [SimHost, SimHost, SimHost];
-});
-
-afterEach(async () => {
-  await cluster.close();
-  expect(cluster.clock.pending).toBe(0);
 });
 
 const leases = () =>

@@ -1,20 +1,16 @@
-import { afterEach, describe, expect, it } from 'vitest';
-import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { describe, expect, it } from 'vitest';
+import { prefix, type SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { SeededRandom } from '../../sim/random.ts';
+import { makeCluster } from './sim-worlds.ts';
 
 // What a daemon has done before it says that it is ready, and what it begins with.
 
-let cluster: SimCluster | undefined;
-
-afterEach(async () => {
-  await cluster?.close();
-  cluster = undefined;
-});
+let cluster: SimCluster;
 
 const network = { Network: '172.20.0.0/16', Backend: { Type: 'host-gw' } };
 
 function make(config: object = network): { readonly cluster: SimCluster; readonly host: SimHost } {
-  cluster = new SimCluster({ seed: 1, hosts: 1, config: JSON.stringify(config) });
+  cluster = makeCluster({ seed: 1, hosts: 1, config: JSON.stringify(config) });
   return { cluster, host: cluster.host(0) };
 }
 
@@ -42,7 +38,7 @@ describe('READY=1', () => {
   it('does not wait for ever', async () => {
     const waitedMs = await readyAfter(40_000);
     expect(waitedMs).toBeLessThan(15_000);
-    await cluster?.clock.advance(40_000);
+    await cluster.clock.advance(40_000);
   });
 });
 
@@ -67,7 +63,7 @@ const configOf = (max: string) =>
 it.each(seeds)('a host that comes up in disorder (seed %i)', async (seed) => {
   const random = new SeededRandom(seed);
   const pick = <T>(items: readonly T[]) => items[Math.floor(random.next() * items.length)] as T;
-  const all = new SimCluster({ seed, hosts: 3 });
+  const all = makeCluster({ seed, hosts: 3 });
   cluster = all;
   const { clock, etcd, hosts } = all;
   const [host, ...peers] = hosts as [SimHost, ...SimHost[]];
@@ -145,7 +141,7 @@ it.each(seeds)('a host that comes up in disorder (seed %i)', async (seed) => {
 
 describe('a disk that is full when the daemon starts', () => {
   it('is no matter when the files hold what they should: routes are kept, peers are followed', async () => {
-    cluster = new SimCluster({ seed: 1, hosts: 3 });
+    cluster = makeCluster({ seed: 1, hosts: 3 });
     const { clock, log } = cluster;
     const [full, peer, late] = [cluster.host(0), cluster.host(1), cluster.host(2)];
     for (const host of [full, peer]) host.start();
@@ -153,7 +149,7 @@ describe('a disk that is full when the daemon starts', () => {
     await full.stop();
     full.files.writeError = 'ENOSPC';
     for (const host of [full, late]) host.start();
-    await clock.until('full mesh', () => cluster?.meshed === true, 60_000);
+    await clock.until('full mesh', () => cluster.meshed, 60_000);
     expect(full.readiness).toEqual({ ready: true, reasons: [], degraded: [], notices: [] });
     expect(log.events('file-kept').map(({ host, level }) => `${host} ${level}`)).toEqual([
       'h0 warn',
@@ -162,7 +158,7 @@ describe('a disk that is full when the daemon starts', () => {
   });
 
   it('is waited out when they do not', async () => {
-    cluster = new SimCluster({ seed: 2, hosts: 1 });
+    cluster = makeCluster({ seed: 2, hosts: 1 });
     const { clock } = cluster;
     const host = cluster.host(0);
     await host.files.writeAtomic('/run/flannel/subnet.env', 'FLANNEL_MTU=1500\n', 0o644);

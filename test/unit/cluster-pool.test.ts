@@ -1,18 +1,14 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { prefix, type SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { makeCluster } from './sim-worlds.ts';
 
 let cluster: SimCluster;
 let host: SimHost;
 
 /** The pool of the scenario is 172.20.10.0/24 to 172.20.254.0/24. */
 beforeEach(() => {
-  cluster = new SimCluster({ seed: 31, hosts: 2, ipv6: true });
+  cluster = makeCluster({ seed: 31, hosts: 2, ipv6: true });
   host = cluster.hosts[0] as SimHost;
-});
-
-afterEach(async () => {
-  await cluster.close();
-  expect(cluster.clock.pending).toBe(0);
 });
 
 function link(name: string, address: string): void {

@@ -1,19 +1,13 @@
-import { afterEach, describe, expect, it } from 'vitest';
-import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { describe, expect, it } from 'vitest';
+import { prefix, type SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { makeCluster } from './sim-worlds.ts';
 
-let cluster: SimCluster | undefined;
+let cluster: SimCluster;
 
 function start(options: ConstructorParameters<typeof SimCluster>[0]): SimCluster {
-  cluster = new SimCluster(options);
+  cluster = makeCluster(options);
   return cluster;
 }
-
-afterEach(async () => {
-  await cluster?.close();
-  // Nothing that was started outlives its daemon: no timer is left on the clock.
-  expect(cluster?.clock.pending ?? 0).toBe(0);
-  cluster = undefined;
-});
 
 async function subnetsOf(hosts: readonly SimHost[]): Promise<string[]> {
   return Promise.all(hosts.map(async (host) => (await host.subnet())?.text ?? 'none'));
@@ -40,7 +34,7 @@ describe('a three-host cluster in one process', () => {
       await clock.advance(5_000);
       hosts[1]?.kernel.setLinkUp('eth0', true);
       await clock.advance(60_000);
-      await cluster?.close();
+      await cluster.close();
       return log.toString();
     };
     const first = await run(7);
@@ -61,7 +55,7 @@ describe('a three-host cluster in one process', () => {
       );
     }
     expect(await subnetsOf(hosts)).toEqual(before);
-    expect(cluster?.meshed).toBe(true);
+    expect(cluster.meshed).toBe(true);
     for (const host of hosts) {
       await host.stop();
       host.start();
@@ -128,7 +122,7 @@ describe('a three-host cluster in one process', () => {
     const key = `${prefix}/subnets/${subnet?.replace('/', '-')}`;
     etcd.delete(key);
     await clock.until('the lease is back', () => etcd.get(key) !== undefined, 1_000);
-    await clock.until('full mesh again', () => cluster?.meshed === true, 1_000);
+    await clock.until('full mesh again', () => cluster.meshed, 1_000);
     expect(await subnetsOf(hosts)).toContain(subnet);
   });
 
@@ -144,7 +138,7 @@ describe('a three-host cluster in one process', () => {
     expect(hosts[0]?.readiness.ready).toBe(false);
     expect(hosts[0]?.readiness.reasons.join()).toContain('cannot be watched');
     etcd.heal('h0');
-    await clock.until('full mesh', () => cluster?.meshed === true, 60_000);
+    await clock.until('full mesh', () => cluster.meshed, 60_000);
     expect(etcd.leaseIds).toHaveLength(2);
   });
 

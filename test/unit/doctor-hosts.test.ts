@@ -1,5 +1,5 @@
-import { afterEach, describe, expect, it } from 'vitest';
-import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { describe, expect, it } from 'vitest';
+import { prefix, type SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { examineHost } from '../../sim/doctor.ts';
 import { subnet } from '../../sim/leases.ts';
 import { checkRoutes } from '../../src/cli/doctor/check-routes.ts';
@@ -7,6 +7,7 @@ import { peersOf } from '../../src/cli/doctor/peers.ts';
 import type { LinkAddress, Route } from '../../src/kernel/kernel.ts';
 import { type Lease, parseLease } from '../../src/subnet/lease/lease.ts';
 import { cpuMs } from '../testbed/cpu-time.ts';
+import { makeCluster } from './sim-worlds.ts';
 
 // The doctor on hosts of other kinds, and with etcd's keys in disorder.
 
@@ -20,15 +21,11 @@ const configs = {
 const bySubnet = (text: string) => `${prefix}/subnets/${text.replace('/', '-')}`;
 const hourMs = 3_600_000;
 
-let cluster: SimCluster | undefined;
-afterEach(() => cluster?.close());
-
 async function meshed(
   kind: keyof typeof configs,
 ): Promise<{ all: SimCluster; host: SimHost; peer: SimHost }> {
   const config = JSON.stringify({ ...configs[kind], Backend: { Type: 'host-gw' } });
-  const all = new SimCluster({ seed: 12, hosts: 3, ipv6: true, config });
-  cluster = all;
+  const all = makeCluster({ seed: 12, hosts: 3, ipv6: true, config });
   for (const each of all.hosts) {
     for (const file of ['ipv4/ip_forward', 'ipv6/conf/all/forwarding'])
       await each.files.writeAtomic(`/proc/sys/net/${file}`, '1\n', 0o644);

@@ -1,8 +1,9 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { prefix, type SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { examineHost } from '../../sim/doctor.ts';
 import type { DoctorOptions } from '../../src/cli/doctor/doctor.ts';
 import { statusView } from '../../src/daemon/report/status-server.ts';
+import { makeCluster } from './sim-worlds.ts';
 
 let cluster: SimCluster;
 let host: SimHost;
@@ -12,7 +13,7 @@ const leaseKeyOf = async (of: SimHost) =>
   `${prefix}/subnets/${(await of.subnet())?.text.replace('/', '-') ?? 'none'}`;
 
 beforeEach(async () => {
-  cluster = new SimCluster({ seed: 11, hosts: 3 });
+  cluster = makeCluster({ seed: 11, hosts: 3 });
   for (const each of cluster.hosts) {
     await each.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '1\n', 0o644);
     each.start();
@@ -22,11 +23,6 @@ beforeEach(async () => {
   host.kernel.createLink('docker0');
   host.kernel.addAddress('docker0', `${bridgeAddress(await host.subnet())}/24`);
   await cluster.clock.advance(1_000);
-});
-
-afterEach(async () => {
-  await cluster.close();
-  expect(cluster.clock.pending).toBe(0);
 });
 
 function bridgeAddress(subnet: { readonly text: string } | undefined): string {

@@ -2,7 +2,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
-import { SimCluster, type SimHost } from '../../sim/cluster.ts';
+import type { SimCluster, SimHost } from '../../sim/cluster.ts';
 import { SimLog } from '../../sim/log.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { EnvFiles } from '../../src/daemon/env-files.ts';
@@ -11,6 +11,7 @@ import { Activity } from '../../src/runtime/activity.ts';
 import type { Files } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { tempDir } from '../testbed/run.ts';
+import { makeCluster } from './sim-worlds.ts';
 
 // subnet.env and docker_opts.env while the daemon runs: others remove and change them.
 
@@ -21,13 +22,11 @@ let cluster: SimCluster;
 let host: SimHost;
 
 beforeEach(async () => {
-  cluster = new SimCluster({ seed: 1, hosts: 1 });
+  cluster = makeCluster({ seed: 1, hosts: 1 });
   host = cluster.host(0);
   host.start();
   await cluster.clock.until('ready', () => host.readiness.ready, 60_000);
 });
-
-afterEach(() => cluster.close());
 
 const repairs = (name: string) => host.state?.activity.counts('file-repair').get(name) ?? 0;
 

@@ -1,9 +1,10 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { noCalls } from '../../sim/etcd-member.ts';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import type { LeaseHost, LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
 import { poolOf, prefix, subnet, valueOf } from '../../sim/leases.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { Grants } from '../../src/subnet/lease/grants.ts';
+import { makeWorld } from './sim-worlds.ts';
 
 /** What VirtualBox gives every machine behind its NAT. */
 const ip = '10.0.2.15';
@@ -12,11 +13,7 @@ const hourMs = 3_600_000;
 let world: LeaseWorld;
 
 beforeEach(() => {
-  world = new LeaseWorld({ latencyMs: 2 });
-});
-
-afterEach(async () => {
-  expect(await world.close()).toBe(true);
+  world = makeWorld({ latencyMs: 2 });
 });
 
 /** A host with this address; each has its own identity, unless one is given. */

@@ -1,7 +1,8 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { LeaseHost, LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
 import { poolOf, prefix, valueOf } from '../../sim/leases.ts';
 import { type LensRegistry } from '../../sim/lens-registry.ts';
+import { makeWorld } from './sim-worlds.ts';
 
 const ip = '10.211.0.1';
 const newIp = '10.211.0.77';
@@ -10,11 +11,7 @@ let world: LeaseWorld;
 let host: LeaseHost;
 
 beforeEach(() => {
-  world = new LeaseWorld({ latencyMs: 1 });
-});
-
-afterEach(async () => {
-  expect(await world.close()).toBe(true);
+  world = makeWorld({ latencyMs: 1 });
 });
 
 async function hold(options: LeaseHostOptions = {}): Promise<{ key: string; leaseId: string }> {

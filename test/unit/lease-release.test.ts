@@ -1,11 +1,12 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { LeaseWorld } from '../../sim/lease-world.ts';
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { LeaseWorld } from '../../sim/lease-world.ts';
 import { prefix, subnet, valueOf } from '../../sim/leases.ts';
 import { SeededRandom } from '../../sim/random.ts';
 import { type LeaseReleaseParts, runLeaseRelease } from '../../src/cli/lease.ts';
 import { addressesOfThisHost, type ThisHost } from '../../src/cli/this-host.ts';
 import { RegistryError } from '../../src/subnet/registry/registry.ts';
 import { rotate } from '../../src/subnet/registry/rotation.ts';
+import { makeWorld } from './sim-worlds.ts';
 
 const ip = '10.211.0.1';
 
@@ -14,13 +15,9 @@ let lines: string[];
 let errors: string[];
 
 beforeEach(() => {
-  world = new LeaseWorld();
+  world = makeWorld();
   lines = [];
   errors = [];
-});
-
-afterEach(async () => {
-  expect(await world.close()).toBe(true);
 });
 
 const put = (name: string, value = valueOf(ip), lease = world.etcd.grant(86_400)) => {

@@ -1,17 +1,14 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { LeaseHost, LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
 import { poolOf, prefix, valueOf } from '../../sim/leases.ts';
+import { makeWorld } from './sim-worlds.ts';
 
 const ip = '10.211.0.1';
 
 let world: LeaseWorld;
 
 beforeEach(() => {
-  world = new LeaseWorld();
-});
-
-afterEach(async () => {
-  expect(await world.close()).toBe(true);
+  world = makeWorld();
 });
 
 async function started(options: LeaseHostOptions): Promise<LeaseHost> {
@@ -97,8 +94,7 @@ describe('L7: --subnet-lease-ttl', () => {
 
   it('changed, and stopped at any moment, keeps the key and leaves no idle lease', async () => {
     for (let ms = 0; ms < 30; ms++) {
-      const outer = world;
-      world = new LeaseWorld({ latencyMs: 3 });
+      world = makeWorld({ latencyMs: 3 });
       const host = await started({ leaseTtlSeconds: 600 });
       const { keys } = world;
       await host.stop();
@@ -108,8 +104,6 @@ describe('L7: --subnet-lease-ttl', () => {
       await host.stop();
       expect(world.keys, `stopped after ${ms} ms`).toEqual(keys);
       expect(world.idleLeases, `stopped after ${ms} ms`).toEqual([]);
-      await world.close();
-      world = outer;
     }
   });
 

@@ -1,11 +1,12 @@
 import fc from 'fast-check';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import type { VirtualClock } from '../../sim/clock.ts';
-import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
+import type { LeaseHost, LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
 import { prefix, subnet, valueOf } from '../../sim/leases.ts';
 import type { Clock } from '../../src/runtime/effects.ts';
 import { renewIntervalMs } from '../../src/subnet/lease/keep/schedule.ts';
 import { familiesText } from '../../src/subnet/lease/own-lease.ts';
+import { makeWorld } from './sim-worlds.ts';
 
 const ip = '10.211.0.1';
 const other = valueOf('10.211.0.2');
@@ -16,11 +17,7 @@ let world: LeaseWorld;
 let host: LeaseHost;
 
 beforeEach(() => {
-  world = new LeaseWorld({ members: ['m0', 'm1', 'm2'] });
-});
-
-afterEach(async () => {
-  expect(await world.close()).toBe(true);
+  world = makeWorld({ members: ['m0', 'm1', 'm2'] });
 });
 
 async function hold(options: LeaseHostOptions = {}): Promise<{ key: string; held: string; leaseId: string }> {
@@ -236,8 +233,7 @@ describe.each(Object.keys(mishaps))('when the own key %s', (mishap) => {
 
   it('a stop at any moment after it leaves no idle lease, and no key deleted that was there', async () => {
     for (let ms = 0; ms < 36; ms++) {
-      const outer = world;
-      world = new LeaseWorld({ latencyMs: 3 });
+      world = makeWorld({ latencyMs: 3 });
       const { key, held: before, leaseId } = await hold();
       mishaps[mishap]?.(key, leaseId);
       await world.clock.advance(ms);
@@ -255,8 +251,6 @@ describe.each(Object.keys(mishaps))('when the own key %s', (mishap) => {
       await world.clock.advance(1_000);
       // A key whose value names nobody cannot be known for ours after a restart.
       if (ours) expect(host.held).toBe(before);
-      await world.close();
-      world = outer;
     }
   });
 });

@@ -1,6 +1,6 @@
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
-import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { prefix, type SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { SimLog } from '../../sim/log.ts';
 import { ownFaults, type PeerRoute, peerFaults } from '../../src/backend/hostgw/status.ts';
 import { EtcdCalls } from '../../src/daemon/etcd-members.ts';
@@ -8,19 +8,15 @@ import { Metrics } from '../../src/daemon/report/metrics.ts';
 import { State } from '../../src/daemon/state.ts';
 import { Activity } from '../../src/runtime/activity.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
+import { makeCluster } from './sim-worlds.ts';
 
 type Kind = 'trouble' | 'notices';
 
-let cluster: SimCluster | undefined;
-
-afterEach(async () => {
-  await cluster?.close();
-  cluster = undefined;
-});
+let cluster: SimCluster;
 
 /** A cluster at work, and the metrics of its first host. */
 async function setup(hosts: number) {
-  cluster = await new SimCluster({ seed: 5, hosts }).start();
+  cluster = await makeCluster({ seed: 5, hosts }).start();
   const host = cluster.host(0);
   if (host.state === undefined) throw new Error('no daemon');
   const calls = new EtcdCalls();
@@ -201,7 +197,7 @@ describe('metrics', () => {
   });
 
   it('leave out what is not known, rather than tell 0', async () => {
-    cluster = new SimCluster({ seed: 5, hosts: 1, config: null });
+    cluster = makeCluster({ seed: 5, hosts: 1, config: null });
     const [host] = cluster.hosts;
     host?.start();
     await cluster.clock.advance(5_000);
@@ -224,7 +220,7 @@ describe('metrics', () => {
   });
 
   it('time calls to etcd, those before the first question too, and count failures by kind', async () => {
-    cluster = new SimCluster({ seed: 5, hosts: 1 });
+    cluster = makeCluster({ seed: 5, hosts: 1 });
     const [host] = cluster.hosts;
     host?.start();
     if (host?.state === undefined) throw new Error('no host');

@@ -1,6 +1,7 @@
-import { afterEach, describe, expect, it } from 'vitest';
-import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { describe, expect, it } from 'vitest';
+import { prefix, type SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { subnetsPrefix } from '../../src/subnet/keys.ts';
+import { makeCluster } from './sim-worlds.ts';
 
 // Which address and which lease are a host's own, in every order of what may become of them. A living host keeps its subnet, and so does
 // this one unless nothing is left that it could know it by; no subnet has two owners, and no host calls its own key another's.
@@ -62,9 +63,7 @@ const daemons = {
 /** Whose lease names the new address. */
 const others = ['nobody', 'a dead host', 'a host that runs', 'a host that hears late'] as const;
 
-let cluster: SimCluster | undefined;
-
-afterEach(() => cluster?.close());
+let cluster: SimCluster;
 
 interface Case {
   readonly change: keyof typeof changes;
@@ -112,7 +111,7 @@ function outcomeOf({ change, daemon, other }: Case): Outcome {
 describe.each(table)('$change; $daemon; the new address is that of $other', (row) => {
   const { change, daemon, other } = row;
   it('each host has the subnet that it should, alone, and calls no key of its own another’s', async () => {
-    cluster = new SimCluster({ seed: 11, hosts: 3 });
+    cluster = makeCluster({ seed: 11, hosts: 3 });
     const { clock, etcd, hosts } = cluster;
     const [host, peer, rival] = [cluster.host(0), cluster.host(1), cluster.host(2)];
     expect(host.address).toBe(old);

@@ -1,6 +1,6 @@
 import { rootCertificates } from 'node:tls';
-import { afterEach, expect, it } from 'vitest';
-import { prefix, SimCluster, type SimHost, scenarioConfig } from '../../sim/cluster.ts';
+import { expect, it } from 'vitest';
+import { prefix, type SimCluster, type SimHost, scenarioConfig } from '../../sim/cluster.ts';
 import { examineHost } from '../../sim/doctor.ts';
 import { SimFiles } from '../../sim/files.ts';
 import { EtcdCalls, tellFitness } from '../../src/daemon/etcd-members.ts';
@@ -10,15 +10,11 @@ import { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
 import { formatLeaseValue } from '../../src/subnet/lease/lease.ts';
 import { RegistryError } from '../../src/subnet/registry/registry.ts';
 import { Operator } from '../contract/firewall-world.ts';
+import { makeCluster } from './sim-worlds.ts';
 
 // What /readyz says while lease, watch, routes or files are not as they should be, and that it stops saying so.
 
-let cluster: SimCluster | undefined;
-
-afterEach(async () => {
-  await cluster?.close();
-  cluster = undefined;
-});
+let cluster: SimCluster;
 
 interface World {
   readonly cluster: SimCluster;
@@ -29,7 +25,7 @@ interface World {
 
 /** Two hosts that route to each other; the first is looked at. */
 async function start(): Promise<World> {
-  cluster = await new SimCluster({ seed: 1, hosts: 2 }).start();
+  cluster = await makeCluster({ seed: 1, hosts: 2 }).start();
   const host = cluster.host(0);
   const subnet = (await host.subnet())?.text ?? '';
   return { cluster, host, key: `${prefix}/subnets/${subnet.replace('/', '-')}` };
@@ -405,7 +401,7 @@ it('names a lease outside the network in a notice, and routes it', async () => {
 });
 
 it('names a member of etcd that cannot serve in a notice, in the same words as the log', async () => {
-  cluster = new SimCluster({ seed: 1, hosts: 1 });
+  cluster = makeCluster({ seed: 1, hosts: 1 });
   const host = cluster.host(0);
   let tell: ReturnType<typeof tellFitness> | undefined;
   host.start({}, (parts) => {
@@ -510,7 +506,7 @@ const NOTICES: readonly (readonly [
 ];
 
 it.each(NOTICES)('is ready in spite of %s, which is a notice', async (_, act, notice, undo) => {
-  cluster = new SimCluster({ seed: 1, hosts: 1 });
+  cluster = makeCluster({ seed: 1, hosts: 1 });
   const host = cluster.host(0);
   const files = new SimFiles();
   await files.writeAtomic(user.passwordFile, 'password', 0o600);

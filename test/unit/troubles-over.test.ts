@@ -1,17 +1,13 @@
-import { afterEach, describe, expect, it } from 'vitest';
-import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { describe, expect, it } from 'vitest';
+import { prefix, type SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { makeCluster } from './sim-worlds.ts';
 
 // What is reported must be over once it is, also while another trouble goes on, and none must hold up another's cure.
 
 let cluster: SimCluster;
 
-afterEach(async () => {
-  await cluster.close();
-  expect(cluster.clock.pending).toBe(0);
-});
-
 async function meshed(hosts: number): Promise<[SimHost, SimHost]> {
-  cluster = await new SimCluster({ seed: 21, hosts }).start();
+  cluster = await makeCluster({ seed: 21, hosts }).start();
   return [cluster.host(0), cluster.hosts[1] ?? cluster.host(0)];
 }
 
