@@ -1,8 +1,8 @@
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { CONFIG } from '../testbed/cluster.ts';
 import type { DaemonProcess, LogRecord } from '../testbed/daemon.ts';
 import { until } from '../testbed/netns.ts';
-import { type Bench, startBench } from './bench.ts';
+import { useBench } from './bench.ts';
 
 const network = '172.20.0.0/16';
 
@@ -14,13 +14,7 @@ const WRONG: readonly (readonly [config: string, said: readonly string[]])[] = [
   [`{"Network":"${network}","Backend":{"Type":"vxlan"}}`, ['Backend.Type', 'vxlan', 'host-gw']],
 ];
 
-let bench: Bench;
-
-beforeAll(async () => {
-  bench = await startBench({ config: null, etcdArgs: ['--enable-v2'] });
-});
-
-afterAll(() => bench?.close());
+const bench = useBench({ config: null, etcdArgs: ['--enable-v2'] });
 
 const put = (prefix: string, text: string) => bench.etcd.ctl('put', '--', `${prefix}/config`, text);
 

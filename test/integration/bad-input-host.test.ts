@@ -1,6 +1,6 @@
 import { mkdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import type { StatusView } from '../../src/cli/status-view.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import type { DaemonProcess, LogRecord } from '../testbed/daemon.ts';
@@ -8,19 +8,13 @@ import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
 import { NotifySocket } from '../testbed/notify-socket.ts';
 import { RunningProcess, runToEnd } from '../testbed/process.ts';
-import { type Bench, startBench } from './bench.ts';
+import { useBench } from './bench.ts';
 import { runProgram } from './program.ts';
 
 const HEALTHZ_PORT = 8472;
 
-let bench: Bench;
+const bench = useBench();
 let count = 0;
-
-beforeAll(async () => {
-  bench = await startBench();
-});
-
-afterAll(() => bench?.close());
 
 interface Waiting {
   readonly daemon: DaemonProcess;

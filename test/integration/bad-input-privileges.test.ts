@@ -1,20 +1,17 @@
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
-import { type Bench, ENDPOINT, startBench } from './bench.ts';
+import { ENDPOINT, useBench } from './bench.ts';
 import { filesInRun, runProgram } from './program.ts';
 
 /** Other users than root could not reach the program where a developer keeps it; reading any file is no help with routes. */
 const MAY_READ = ['--inh-caps=+dac_override', '--ambient-caps=+dac_override'];
 
-let bench: Bench;
+const bench = useBench();
 
 beforeAll(async () => {
-  bench = await startBench();
   await bench.putLease('172.20.1.0/24', '10.211.55.101');
 });
-
-afterAll(() => bench?.close());
 
 test.each([
   ['root without CAP_NET_ADMIN', ['setpriv', '--bounding-set=-net_admin', '--']],

@@ -1,20 +1,17 @@
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
-import { type Bench, ENDPOINT, startBench } from './bench.ts';
+import { ENDPOINT, useBench } from './bench.ts';
 import { filesInRun, runProgram } from './program.ts';
 
-let bench: Bench;
+const bench = useBench();
 let before: { readonly routes: readonly string[]; readonly calls: ReadonlyMap<string, number> };
 
 /** A host on which a daemon that ran would take a lease, write its files and make a route. */
 beforeAll(async () => {
-  bench = await startBench();
   await bench.putLease('172.20.1.0/24', '10.211.55.101');
   before = { routes: await bench.allRoutes(), calls: await bench.etcdCalls() };
 });
-
-afterAll(() => bench?.close());
 
 const place = () => ({ namespace: bench.host.namespace, dir: join(bench.dir, 'refused') });
 const inOrder = [`--etcd-endpoints=${ENDPOINT}`, `--etcd-prefix=${PREFIX}`, '--iface=eth0'];

@@ -1,8 +1,10 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { afterAll, beforeAll } from 'vitest';
 import { CONFIG, PREFIX } from '../testbed/cluster.ts';
 import { DaemonProcess, OUR_PROTOCOL } from '../testbed/daemon.ts';
 import { type EtcdCluster, type EtcdTls, startEtcd } from '../testbed/etcd.ts';
+import type { KernelMonitor } from '../testbed/kernel-monitor.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { type Host, type ListedRoute, makeNetwork, until } from '../testbed/netns.ts';
 import { runToEnd } from '../testbed/process.ts';
@@ -12,6 +14,9 @@ import { tempDir } from '../testbed/run.ts';
 const ETCD_ADDRESS = '127.0.0.2';
 /** The etcd endpoint of the daemon. */
 export const ENDPOINT = 'http://127.0.0.1:2379';
+const HEALTHZ = { ip: '127.0.0.1', port: 8471 } as const;
+/** The flags with which {@link Bench.ask} finds the daemon. */
+export const HEALTH = [`--healthz-ip=${HEALTHZ.ip}`, `--healthz-port=${HEALTHZ.port}`];
 
 export interface BenchOptions {
   /** Addresses of eth0; default 10.211.55.100/24. */
@@ -22,24 +27,65 @@ export interface BenchOptions {
   readonly etcdArgs?: readonly string[];
   /** Default: etcd is asked without TLS. */
   readonly tls?: EtcdTls;
+  /** The daemon is started among peers with these (`subnet via gateway`), and has them. Default: it is not started yet. */
+  readonly routes?: readonly string[];
 }
 
 /**
- * One host with an etcd of its own on loopback, so that nothing done to eth0 touches etcd, and a daemon that is not started
- * yet. The peers are leases alone: a route needs its gateway on link, not alive.
+ * One host with an etcd of its own on loopback, so that nothing done to eth0 touches etcd, and a daemon. The peers are leases alone: a route needs its gateway on link, not alive.
  */
 export class Bench {
-  readonly dir: string;
-  readonly host: Host;
-  readonly etcd: EtcdCluster;
-  readonly daemon: DaemonProcess;
+  readonly dir = tempDir('bench');
+  readonly #options: BenchOptions;
+  #parts: { readonly host: Host; readonly etcd: EtcdCluster; readonly daemon: DaemonProcess } | undefined;
   readonly #closers: (() => Promise<void>)[] = [];
 
-  constructor(dir: string, host: Host, etcd: EtcdCluster, daemon: DaemonProcess) {
-    this.dir = dir;
-    this.host = host;
-    this.etcd = etcd;
-    this.daemon = daemon;
+  constructor(options: BenchOptions = {}) {
+    this.#options = options;
+  }
+
+  /** Makes the host and starts its etcd; with `routes` the daemon as well. */
+  async start(): Promise<void> {
+    const { addresses = ['10.211.55.100/24'], config = CONFIG, flags = ['--iface=eth0'] } = this.#options;
+    const { etcdArgs = [], tls, routes } = this.#options;
+    const network = await makeNetwork([{ name: 'host', addresses }]);
+    this.onClose(() => network.close());
+    const [host] = network.hosts;
+    if (host === undefined) throw new Error('no host');
+    // Link-local addresses, and with them routes, would come seconds later into what is compared.
+    await host.exec('sh', '-c', 'echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6');
+    const members = [{ netns: host.namespace, ip: ETCD_ADDRESS }];
+    const etcd = await startEtcd({
+      dir: join(this.dir, 'etcd'),
+      members,
+      args: etcdArgs,
+      ...(tls && { tls }),
+    });
+    this.onClose(() => etcd.close());
+    const endpoints = tls === undefined ? ENDPOINT : ENDPOINT.replace('http:', 'https:');
+    this.#parts = { host, etcd, daemon: this.#makeDaemon(host, 'host', { endpoints, flags }) };
+    if (config !== null) await etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(config));
+    if (routes === undefined) return;
+    await this.putRoutes(routes);
+    await this.daemon.start();
+    await this.haveRoutes(routes);
+  }
+
+  get host(): Host {
+    return this.#started.host;
+  }
+
+  get etcd(): EtcdCluster {
+    return this.#started.etcd;
+  }
+
+  get daemon(): DaemonProcess {
+    return this.#started.daemon;
+  }
+
+  get #started() {
+    if (this.#parts === undefined) throw new Error('the bench is not started');
+    return this.#parts;
   }
 
   /** Runs `close` at the end, before what it was made on goes; the last one first. */
@@ -71,16 +117,22 @@ export class Bench {
 
   /** Another daemon on the same host, with its own /run and, as a rule, its own prefix. */
   makeDaemon(name: string, options: Partial<DaemonProcess['options']> = {}): DaemonProcess {
-    const daemon = new DaemonProcess({
-      namespace: this.host.namespace,
-      dir: join(this.dir, name),
-      endpoints: ENDPOINT,
-      prefix: PREFIX,
-      flags: ['--iface=eth0'],
-      ...options,
-    });
+    return this.#makeDaemon(this.host, name, options);
+  }
+
+  #makeDaemon(host: Host, name: string, options: Partial<DaemonProcess['options']>): DaemonProcess {
+    const place = { namespace: host.namespace, dir: join(this.dir, name) };
+    const told = { endpoints: ENDPOINT, prefix: PREFIX, flags: ['--iface=eth0'] };
+    const daemon = new DaemonProcess({ ...place, ...told, ...options });
     this.onClose(() => daemon.close());
     return daemon;
+  }
+
+  /** What the kernel of the host tells from now on. */
+  async monitor(): Promise<KernelMonitor> {
+    const monitor = await this.host.monitor();
+    this.onClose(() => monitor.stop());
+    return monitor;
   }
 
   /** The daemon's routes: `dst via gateway`, sorted. */
@@ -121,6 +173,26 @@ export class Bench {
     return await httpGet(this.host.namespace, url);
   }
 
+  /** What a daemon with the flags {@link HEALTH} answers. */
+  async ask(page: 'healthz' | 'readyz' | 'metrics'): Promise<HttpAnswer> {
+    return await this.get(`http://${HEALTHZ.ip}:${HEALTHZ.port}/${page}`);
+  }
+
+  /** Waits until `/readyz` answers with this status, and a text that `text` is in or fits; resolves to that text. */
+  async untilReadyz(status: 200 | 503, text: string | RegExp = '', timeoutMs = 30_000): Promise<string> {
+    let last = await this.ask('readyz');
+    await until(
+      async () => {
+        last = await this.ask('readyz');
+        const fits = typeof text === 'string' ? last.body.includes(text) : text.test(last.body);
+        return last.status === status && fits;
+      },
+      timeoutMs,
+      () => `wanted ${status} ${text}, got ${last.status} ${last.body}\n${this.daemon.process.tail()}`,
+    );
+    return last.body;
+  }
+
   /** How many calls etcd has been asked so far, by method. */
   async etcdCalls(): Promise<ReadonlyMap<string, number>> {
     const { body } = await this.get(`http://${ETCD_ADDRESS}:2379/metrics`);
@@ -157,42 +229,24 @@ export async function httpGet(namespace: string, url: string): Promise<HttpAnswe
   return { status: Number(status), body: body.join('\n') };
 }
 
-/** Makes the host and starts its etcd. On failure nothing is left. */
+/** A bench that is there while the tests of a file run. */
+export function useBench(options: BenchOptions = {}): Bench {
+  const bench = new Bench(options);
+  beforeAll(() => bench.start());
+  afterAll(() => bench.close());
+  return bench;
+}
+
+/** A bench that is started; whoever asks for it closes it. On failure nothing is left. */
 export async function startBench(options: BenchOptions = {}): Promise<Bench> {
-  const { addresses = ['10.211.55.100/24'], config = CONFIG } = options;
-  const network = await makeNetwork([{ name: 'host', addresses }]);
-  const dir = tempDir('bench');
-  const closers = [() => network.close()];
+  const bench = new Bench(options);
   try {
-    const [host] = network.hosts;
-    if (host === undefined) throw new Error('no host');
-    // Link-local addresses, and with them routes, would come seconds later into what is compared.
-    await host.exec('sh', '-c', 'echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6');
-    const etcd = await startEtcd({
-      dir: join(dir, 'etcd'),
-      members: [{ netns: host.namespace, ip: ETCD_ADDRESS }],
-      args: options.etcdArgs ?? [],
-      ...(options.tls === undefined ? {} : { tls: options.tls }),
-    });
-    closers.push(() => etcd.close());
-    const flags = options.flags ?? ['--iface=eth0'];
-    const place = {
-      namespace: host.namespace,
-      dir: join(dir, 'host'),
-      endpoints: options.tls === undefined ? ENDPOINT : ENDPOINT.replace('http:', 'https:'),
-      prefix: PREFIX,
-      flags,
-    };
-    const bench = new Bench(dir, host, etcd, new DaemonProcess(place));
-    for (const close of closers) bench.onClose(close);
-    bench.onClose(() => bench.daemon.close());
-    if (config !== null) await etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(config));
-    return bench;
+    await bench.start();
   } catch (error) {
-    for (const close of closers.toReversed()) await close();
-    rmSync(dir, { recursive: true, force: true });
+    await bench.close();
     throw error;
   }
+  return bench;
 }
 
 /** `dst via gateway`, or `dst dev link` of a route without a gateway. */

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import type { StatusView } from '../../src/cli/status-view.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import { quoted } from '../testbed/commands.ts';
@@ -9,7 +9,7 @@ import { onHost } from '../testbed/host.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
 import { RunningProcess } from '../testbed/process.ts';
-import { type Bench, ENDPOINT, startBench } from './bench.ts';
+import { ENDPOINT, useBench } from './bench.ts';
 import { runProgram } from './program.ts';
 import { etcdLeaseIds } from './route-watch.ts';
 
@@ -20,17 +20,14 @@ const FAR = '172.20.4.0/24 via 192.0.2.9';
 const RESERVED = '172.20.2.0/24';
 const etcd = [`--etcd-endpoints=${ENDPOINT}`, `--etcd-prefix=${PREFIX}`];
 
-let bench: Bench;
+const bench = useBench();
 
 beforeAll(async () => {
-  bench = await startBench();
   await bench.host.exec('sysctl', '-qw', 'net.ipv4.ip_forward=1');
   await bench.putRoutes([PEER]);
   await bench.daemon.start();
   await bench.haveRoutes([PEER]);
 });
-
-afterAll(() => bench?.close());
 
 /** Runs the program on the host, with the daemon's /run. */
 async function run(

@@ -1,6 +1,6 @@
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { beforeAll, beforeEach, expect, test } from 'vitest';
 import { gaps, type KernelMonitor } from '../testbed/kernel-monitor.ts';
-import { type Bench, startBench } from './bench.ts';
+import { useBench } from './bench.ts';
 
 /** Keepalive finds a dead connection after 10 s of silence and 5 s without an answer; then comes the way back. */
 const FOUND_MS = 40_000;
@@ -9,18 +9,14 @@ const BEFORE = [STAYS, '172.20.2.0/24 via 10.211.55.102', '172.20.3.0/24 via 10.
 /** One peer has left, one has moved, one has come. */
 const AFTER = [STAYS, '172.20.3.0/24 via 10.211.55.133', '172.20.4.0/24 via 10.211.55.104'];
 
-let bench: Bench;
+const bench = useBench();
 let monitor: KernelMonitor;
 
 beforeAll(async () => {
-  bench = await startBench();
-  monitor = await bench.host.monitor();
-  bench.onClose(() => monitor.stop());
+  monitor = await bench.monitor();
   await bench.putRoutes(BEFORE);
   await bench.daemon.start();
 });
-
-afterAll(() => bench?.close());
 
 beforeEach(async () => {
   await bench.removeLease('172.20.4.0/24');

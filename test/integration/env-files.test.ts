@@ -1,15 +1,13 @@
 import { existsSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterEach, beforeAll, expect, test } from 'vitest';
 import { until } from '../testbed/netns.ts';
-import { type Bench, startBench } from './bench.ts';
+import { HEALTH, useBench } from './bench.ts';
 import { runProgram } from './program.ts';
 
 // The files other programs read, on a real disk, while others have their hands on them.
 
-const AT = 'http://127.0.0.1:8471';
-
-let bench: Bench;
+const bench = useBench({ flags: ['--iface=eth0', ...HEALTH] });
 let subnetFile: string;
 let dockerFile: string;
 let wanted: readonly string[];
@@ -19,8 +17,6 @@ const contents = () =>
 const repaired = () => bench.daemon.logs.filter(({ event }) => event === 'file-repaired').length;
 
 beforeAll(async () => {
-  const flags = ['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8471'];
-  bench = await startBench({ flags });
   await bench.daemon.start();
   subnetFile = bench.daemon.subnetFile;
   dockerFile = join(dirname(dirname(subnetFile)), 'docker_opts.env');
@@ -28,10 +24,8 @@ beforeAll(async () => {
   expect(wanted).toEqual([expect.stringContaining('FLANNEL_SUBNET='), expect.stringContaining('--bip=')]);
 });
 
-afterAll(() => bench?.close());
-
 afterEach(async () => {
-  const { status, body } = await bench.get(`${AT}/readyz`);
+  const { status, body } = await bench.ask('readyz');
   expect([status, body]).toEqual([200, 'flanneld is ready']);
 });
 
@@ -79,7 +73,7 @@ test('a folder that is removed comes back with the file and the status socket', 
 });
 
 test('each repair is counted', async () => {
-  const { body } = await bench.get(`${AT}/metrics`);
+  const { body } = await bench.ask('metrics');
   const counts = [...body.matchAll(/^flannel_file_repairs_total\{file="(\S+)"\} (\d+)$/gm)];
   expect(counts.map(([, file, count]) => `${file} ${count}`).toSorted()).toEqual([
     'docker_opts.env 2',

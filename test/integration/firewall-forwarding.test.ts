@@ -1,44 +1,30 @@
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { until } from '../testbed/netns.ts';
-import { type Bench, startBench } from './bench.ts';
+import { HEALTH, useBench } from './bench.ts';
 
 // Whether this host passes packets on, by the kernel's own settings, while the daemon runs.
 
 const FORWARD = 'net.ipv4.ip_forward';
-const AT = 'http://127.0.0.1:8471';
 
-let bench: Bench;
+const bench = useBench({ flags: ['--iface=eth0', ...HEALTH] });
 
 beforeAll(async () => {
-  const flags = ['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8471'];
-  bench = await startBench({ flags });
   await bench.daemon.start();
 });
 
-afterAll(() => bench?.close());
-
 const set = (name: string, value: 0 | 1) => bench.host.exec('sysctl', '-qw', `${name}=${value}`);
-const readyz = () => bench.get(`${AT}/readyz`);
-
-async function untilReadyz(status: number): Promise<string> {
-  let last = await readyz();
-  const changed = async () => (last = await readyz()).status === status;
-  await until(changed, 30_000, () => `wanted ${status}, got ${last.status} ${last.body}`);
-  return last.body;
-}
-
 test.each([FORWARD, 'net.ipv4.conf.eth0.forwarding'])(
   'a host is not ready while %s is off, and says what to run',
   async (name) => {
-    await untilReadyz(200);
+    await bench.untilReadyz(200);
     await set(name, 0);
-    expect(await untilReadyz(503)).toMatch(
+    expect(await bench.untilReadyz(503)).toMatch(
       new RegExp(
         `^flanneld is not ready\\nIPv4 forwarding is off \\(${name} = 0\\).*Run: sysctl -w ${name}=1$`,
       ),
     );
     await set(name, 1);
-    await untilReadyz(200);
+    await bench.untilReadyz(200);
   },
 );
 

@@ -1,10 +1,9 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import type { LogRecord } from '../testbed/daemon.ts';
 import { gaps, type KernelMonitor } from '../testbed/kernel-monitor.ts';
-import { type Bench, startBench } from './bench.ts';
+import { until } from '../testbed/netns.ts';
+import { HEALTH, useBench } from './bench.ts';
 
-const HEALTHZ_PORT = 8471;
 const ADOPTABLE = [
   '172.20.1.0/24 via 10.211.55.101',
   '172.20.2.0/24 via 10.211.55.102',
@@ -29,24 +28,20 @@ const OPERATORS = [
   'default via 10.211.55.1 dev eth0',
 ];
 
-let bench: Bench;
+const bench = useBench({
+  flags: ['--iface=eth0', ...HEALTH],
+});
 let monitor: KernelMonitor;
 
 beforeAll(async () => {
-  bench = await startBench({
-    flags: ['--iface=eth0', '--healthz-ip=127.0.0.1', `--healthz-port=${HEALTHZ_PORT}`],
-  });
   await bench.reserveSubnet();
   await bench.host.ip('link add eth1 type veth peer name eth1p');
   await bench.host.ip('link set eth1 up');
   await bench.host.ip('addr add 10.98.0.1/24 dev eth1');
-  monitor = await bench.host.monitor();
-  bench.onClose(() => monitor.stop());
+  monitor = await bench.monitor();
 });
 
-afterAll(() => bench?.close());
-
-const readyz = () => bench.get(`http://127.0.0.1:${HEALTHZ_PORT}/readyz`);
+const readyz = () => bench.ask('readyz');
 
 /** Lines of the monitor since `mark` about one destination. */
 async function about(dst: string, mark: number): Promise<readonly string[]> {
@@ -147,7 +142,12 @@ test('another’s static route at a peer’s subnet is replaced three times a mi
   expect(status).toBe(503);
   expect(body).toContain(peer);
   // Over a periodic check (every 11 s at most) it stays the other's, and nothing more is said.
-  await sleep(11_500);
+  const toldS = Date.now() / 1000;
+  const syncedS = async () => {
+    const metrics = await bench.ask('metrics');
+    return Number(/^flannel_last_sync_timestamp_seconds (.*)$/m.exec(metrics.body)?.[1]);
+  };
+  await until(async () => (await syncedS()) > toldS + 5, 15_000, 'no periodic check');
   expect(await about(peer, start)).toHaveLength(10);
   expect(gaps(await monitor.routesSince(start))).toEqual([]);
   expect(bench.daemon.logs.filter(({ msg }) => msg?.includes('keeps putting a '))).toHaveLength(1);

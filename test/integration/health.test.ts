@@ -1,36 +1,20 @@
 import { mkdirSync, rmdirSync } from 'node:fs';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { CONFIG, PREFIX } from '../testbed/cluster.ts';
 import { until } from '../testbed/netns.ts';
-import { type Bench, startBench } from './bench.ts';
+import { HEALTH, useBench } from './bench.ts';
 import { runProgram } from './program.ts';
 
 // What /healthz and /readyz say through the life of one daemon: liveness is never withdrawn, readiness tells the truth.
 
-const AT = 'http://127.0.0.1:8471';
 const PEER = '172.20.1.0/24 via 10.211.55.101';
 
-let bench: Bench;
-
-beforeAll(async () => {
-  const flags = ['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8471'];
-  bench = await startBench({ flags });
-});
-
-afterAll(() => bench?.close());
+const bench = useBench({ flags: ['--iface=eth0', ...HEALTH] });
 
 /** Waits for /readyz to answer so; /healthz says 200 all the while. */
 async function readyz(status: 200 | 503, text: string | RegExp): Promise<void> {
-  let last = await bench.get(`${AT}/readyz`);
-  await until(
-    async () => {
-      last = await bench.get(`${AT}/readyz`);
-      return last.status === status && new RegExp(text).test(last.body);
-    },
-    30_000,
-    () => `wanted ${status} ${text}, got ${last.status} ${last.body}\n${bench.daemon.process.tail()}`,
-  );
-  expect(await bench.get(`${AT}/healthz`)).toEqual({ status: 200, body: 'flanneld is running' });
+  await bench.untilReadyz(status, text);
+  expect(await bench.ask('healthz')).toEqual({ status: 200, body: 'flanneld is running' });
 }
 
 test('is served before etcd answers, and says that it waits for it', async () => {
@@ -47,7 +31,7 @@ test('is ready once everything is done', async () => {
 });
 
 test('tells its figures to Prometheus', async () => {
-  const { status, body } = await bench.get(`${AT}/metrics`);
+  const { status, body } = await bench.ask('metrics');
   expect(status).toBe(200);
   for (const sample of ['flannel_ready 1', 'flannel_lease_watch_up 1', 'flannel_own_lease{state="held"} 1'])
     expect(body.split('\n')).toContain(sample);

@@ -1,6 +1,6 @@
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { until } from '../testbed/netns.ts';
-import { type Bench, ENDPOINT, startBench } from './bench.ts';
+import { ENDPOINT, useBench } from './bench.ts';
 
 const PEER = '10.211.55.101';
 const GOOD = `172.20.1.0/24 via ${PEER}`;
@@ -20,19 +20,16 @@ const NEVER: readonly (readonly [string, RegExp])[] = [
   ['172.20.1.128/25', /overlaps 172\.20\.1\.0\/24 of the older lease/],
 ];
 
-let bench: Bench;
+const bench = useBench({
+  flags: ['--iface=eth0', `--etcd-endpoints=${ENDPOINT},http://10.77.0.5:2379`],
+});
 
 beforeAll(async () => {
-  bench = await startBench({
-    flags: ['--iface=eth0', `--etcd-endpoints=${ENDPOINT},http://10.77.0.5:2379`],
-  });
   await bench.host.ip('link add office type bridge');
   await bench.host.ip('addr add 10.44.0.1/24 dev office');
   await bench.host.ip('link set office up');
   await bench.host.ip('route add default via 10.99.0.1 dev eth0 onlink');
 });
-
-afterAll(() => bench?.close());
 
 test('a lease cannot take the networks, the way out, the etcd or the peers of a host', async () => {
   const before = (await bench.host.routes()).map(({ dst }) => dst);

@@ -1,21 +1,17 @@
 import { readFileSync } from 'node:fs';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
 import { until } from '../testbed/netns.ts';
-import { type Bench, startBench } from './bench.ts';
+import { HEALTH, useBench } from './bench.ts';
 
-const HEALTH = ['--healthz-ip=127.0.0.1', '--healthz-port=8472'];
 const PEERS = ['172.20.1.0/24 via 10.211.55.101', '172.20.2.0/24 via 10.211.55.102'];
 
-let bench: Bench;
+const bench = useBench({ flags: ['--iface=eth0', ...HEALTH] });
 
 beforeAll(async () => {
-  bench = await startBench({ flags: ['--iface=eth0', ...HEALTH] });
   await bench.putRoutes(PEERS);
   await bench.daemon.start();
 });
-
-afterAll(() => bench?.close());
 
 interface Own {
   readonly key: string;
@@ -32,8 +28,6 @@ async function ownLease(): Promise<Own> {
 
 const changes = () => bench.daemon.logs.filter(({ event }) => event === 'interface-changed');
 
-const isReady = async () => (await bench.get('http://127.0.0.1:8472/readyz')).status === 200;
-
 test('another MTU is noticed, logged and written, and changes nothing else', async () => {
   const before = await ownLease();
   await bench.host.ip('link set eth0 mtu 1400');
@@ -48,7 +42,7 @@ test('another MTU is noticed, logged and written, and changes nothing else', asy
   await until(async () => options().includes('--mtu=1400'), 5_000, 'docker_opts.env has the old MTU');
   expect(await ownLease()).toEqual(before);
   await bench.haveRoutes(PEERS);
-  await until(isReady, 5_000, 'not ready again');
+  await bench.untilReadyz(200, '', 5_000);
 });
 
 test('another address: the lease moves to it, the subnet stays; one that comes back is no change', async () => {
@@ -65,6 +59,6 @@ test('another address: the lease moves to it, the subnet stays; one that comes b
     expect.stringContaining('IPv4 address 10.211.55.150 instead of 10.211.55.100'),
   ]);
   await bench.haveRoutes(PEERS);
-  await until(isReady, 10_000, 'not ready again');
+  await bench.untilReadyz(200, '', 10_000);
   expect((await bench.daemon.stop()).code).toBe(0);
 });

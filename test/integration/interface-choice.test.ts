@@ -1,21 +1,18 @@
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import type { DaemonProcess } from '../testbed/daemon.ts';
-import { type Bench, startBench } from './bench.ts';
+import { useBench } from './bench.ts';
 
-let bench: Bench;
+const bench = useBench({ addresses: ['10.211.55.100/24', '10.211.55.200/24'] });
 let count = 0;
 
 // eth0 has two addresses and the default route; eth1 one, and the route to 203.0.113.0/24.
 beforeAll(async () => {
-  bench = await startBench({ addresses: ['10.211.55.100/24', '10.211.55.200/24'] });
   await bench.host.ip('link add eth1 type bridge');
   await bench.host.ip('link set eth1 up mtu 1400');
   await bench.host.ip('addr add 192.168.7.1/24 dev eth1');
   await bench.host.ip('route add default via 10.211.55.1 dev eth0');
   await bench.host.ip('route add 203.0.113.0/24 via 192.168.7.9 dev eth1');
 });
-
-afterAll(() => bench?.close());
 
 /** A daemon with a network of its own. */
 async function makeDaemon(flags: readonly string[]): Promise<DaemonProcess> {

@@ -1,11 +1,11 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
 import type { KernelMonitor } from '../testbed/kernel-monitor.ts';
 import { leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
-import { type Bench, ENDPOINT, startBench } from './bench.ts';
+import { ENDPOINT, useBench } from './bench.ts';
 
 const PEERS = ['172.20.1.0/24 via 10.211.55.101', '172.20.2.0/24 via 10.211.55.102'];
 const VALID = leaseValue('10.211.55.150');
@@ -14,25 +14,8 @@ const VALID = leaseValue('10.211.55.150');
 const BAD_KEYS = [
   '',
   'junk',
-  '172.20.7.0',
-  '172.20.7.0-',
-  '-24',
   '172.20.7.0-33',
-  '172.20.7.9-24',
-  '172.20.07.0-24',
-  '172.20.7.0-024',
-  '999.20.7.0-24',
-  '0.0.0.0-0',
-  ' 172.20.7.0-24',
-  '172.20.7.0-24 ',
-  '172.20.7.0-24/',
   '172.20.7.0-24/172.20.7.0-24',
-  '172.20.7.0-24&',
-  '172.20.7.0-24&fc00::',
-  '172.20.7.0-24&172.20.8.0-24',
-  'x/172.20.7.0-24',
-  '/172.20.7.0-24',
-  '../subnets/172.20.7.0-24',
   '１７２.20.7.0-24',
   'bell\u0007\u001b[31mred\n2026 forged line',
   `long-${'k'.repeat(3_000)}`,
@@ -41,18 +24,9 @@ const BAD_KEYS = [
 /** Values that are no lease, each to be put under a key that names a subnet. */
 const BAD_VALUES = [
   '',
-  ' ',
   'no JSON',
-  '{',
-  '[]',
-  '[{"PublicIP":"10.211.55.150","BackendType":"host-gw"}]',
-  '"10.211.55.150"',
-  '42',
   'null',
   '{"PublicIP":42,"BackendType":"host-gw"}',
-  '{"PublicIP":{"ip":"10.211.55.150"},"BackendType":"host-gw"}',
-  '{"PublicIP":"10.211.55.150","BackendType":["host-gw"]}',
-  `${VALID}${VALID}`,
   '\u0007\u001b[2J\u0000\u009b31m\u202e',
   Buffer.from([0xff, 0xfe, 0x00, 0x80]),
   '['.repeat(200_000),
@@ -62,22 +36,13 @@ const BAD_VALUES = [
 /** Leases in order, which no route may come of; told, because somebody expects one. */
 const UNROUTABLE: readonly (readonly [subnet: string, value: string])[] = [
   ['10.77.100.0-24', '{"BackendType":"host-gw"}'],
-  ['10.77.101.0-24', '{"PublicIP":null,"BackendType":"host-gw"}'],
-  ['10.77.102.0-24', '{"PublicIP":"","BackendType":"host-gw"}'],
-  ['10.77.103.0-24', '{"PublicIP":"300.1.1.1","BackendType":"host-gw"}'],
-  ['10.77.104.0-24', '{"PublicIP":"0.0.0.0","BackendType":"host-gw"}'],
-  ['10.77.105.0-24', '{"PublicIP":"fc00::1","BackendType":"host-gw"}'],
-  // Our own address, a subnet around our own, our own network, the gateway inside, what is never routed.
+  // Our own address, a subnet around our own, our own network, the gateway inside.
   ['10.77.106.0-24', leaseValue('10.211.55.100')],
   ['172.20.0.0-16', VALID],
   ['10.211.55.0-24', VALID],
   ['10.77.107.0-24', leaseValue('10.77.107.1')],
-  ['127.0.0.0-8', VALID],
-  ['224.0.0.0-4', VALID],
-  // Other backends.
+  // Another backend.
   ['10.77.120.0-24', VALID.replace('host-gw', 'vxlan')],
-  ['10.77.121.0-24', VALID.replace('host-gw', 'HOST-GW')],
-  ['10.77.122.0-24', '{"PublicIP":"10.211.55.150"}'],
 ];
 
 /** What is none of this daemon's business, and not worth a line. */
@@ -89,19 +54,10 @@ const SILENT: readonly (readonly [key: string, value: string])[] = [
   ['172.20.7.0-24', VALID],
 ];
 
-let bench: Bench;
+const bench = useBench({ routes: PEERS });
 let monitor: KernelMonitor;
 
-beforeAll(async () => {
-  bench = await startBench();
-  await bench.putRoutes(PEERS);
-  await bench.daemon.start();
-  await bench.haveRoutes(PEERS);
-  monitor = await bench.host.monitor();
-  bench.onClose(() => monitor.stop());
-});
-
-afterAll(() => bench?.close());
+beforeAll(async () => void (monitor = await bench.monitor()));
 
 /** Puts any bytes: the value goes through a file, as an argument can neither be long nor hold a NUL. */
 async function put(key: string, value: string | Buffer): Promise<void> {

@@ -1,14 +1,14 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import process from 'node:process';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
 import { quoted } from '../testbed/commands.ts';
 import { PROGRAM } from '../testbed/daemon.ts';
 import { onHost } from '../testbed/host.ts';
 import { until } from '../testbed/netns.ts';
 import { RunningProcess, runToEnd } from '../testbed/process.ts';
-import { type Bench, ENDPOINT, startBench } from './bench.ts';
+import { ENDPOINT, useBench } from './bench.ts';
 
 const COMMAND = [
   process.execPath,
@@ -20,13 +20,7 @@ const COMMAND = [
 /** A level, in colour. */
 const INFO = '\u001b[32mINFO\u001b[39m';
 
-let bench: Bench;
-
-beforeAll(async () => {
-  bench = await startBench();
-});
-
-afterAll(() => bench?.close());
+const bench = useBench();
 
 /** Starts the program, with nothing said about the log's format, and waits until it is ready. */
 async function start(argv: readonly string[]): Promise<RunningProcess> {

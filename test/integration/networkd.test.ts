@@ -1,8 +1,8 @@
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import type { KernelMonitor } from '../testbed/kernel-monitor.ts';
 import { Networkd } from '../testbed/networkd.ts';
-import { type Bench, startBench } from './bench.ts';
+import { useBench } from './bench.ts';
 
 const DROP_IN = join(import.meta.dirname, '../../systemd/networkd.conf.d/flannel.conf');
 const PEERS = [
@@ -11,19 +11,10 @@ const PEERS = [
   '172.20.3.0/24 via 10.211.55.103',
 ];
 
-let bench: Bench;
+const bench = useBench({ routes: PEERS });
 let monitor: KernelMonitor;
 
-beforeAll(async () => {
-  bench = await startBench();
-  await bench.putRoutes(PEERS);
-  await bench.daemon.start();
-  await bench.haveRoutes(PEERS);
-  monitor = await bench.host.monitor();
-  bench.onClose(() => monitor.stop());
-});
-
-afterAll(() => bench?.close());
+beforeAll(async () => void (monitor = await bench.monitor()));
 
 /** Restarts networkd once; resolves to what happened to the peers' routes as it came. */
 async function restarted(name: string, dropIn?: string): Promise<readonly string[]> {

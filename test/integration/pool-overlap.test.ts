@@ -1,26 +1,22 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { startDocker } from '../testbed/docker.ts';
 import { until } from '../testbed/netns.ts';
-import { type Bench, startBench } from './bench.ts';
+import { HEALTH, useBench } from './bench.ts';
 
-const READYZ = 'http://127.0.0.1:8474/readyz';
 const PEERS = ['172.20.1.0/24 via 10.211.55.101'];
 
-let bench: Bench;
+const bench = useBench({ flags: ['--iface=eth0', ...HEALTH] });
 
 beforeAll(async () => {
-  bench = await startBench({ flags: ['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8474'] });
   await bench.putRoutes(PEERS);
   await bench.host.ip('link add office type bridge');
   await bench.host.ip('addr add 172.20.77.5/24 dev office');
   await bench.host.ip('link set office up');
 });
 
-afterAll(() => bench?.close());
-
-const readyz = async () => (await bench.get(READYZ)).body;
+const readyz = async () => (await bench.ask('readyz')).body;
 
 test('R6: a start is refused while a network of the host lies in the pool, both are named, and nothing is touched', async () => {
   const routes = await bench.allRoutes();
@@ -47,13 +43,9 @@ test('F7: a docker0 with another subnet is noticed, does not hold up a restart, 
   const before = await startDocker({ ...place, optionsFile: oldFile });
   await before.close();
   const command = 'Run: systemctl restart docker';
-  await until(
-    async () => (await readyz()).includes(command),
-    20_000,
-    () => bench.daemon.process.tail(),
+  expect(await bench.untilReadyz(200, command, 20_000)).toContain(
+    `docker0 has 172.20.9.1/24, and this host's subnet is`,
   );
-  expect(await readyz()).toContain(`docker0 has 172.20.9.1/24, and this host's subnet is`);
-  expect((await bench.get(READYZ)).status).toBe(200);
 
   await bench.daemon.restart();
 

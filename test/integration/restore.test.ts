@@ -1,12 +1,10 @@
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { gaps, type KernelMonitor } from '../testbed/kernel-monitor.ts';
-import { until } from '../testbed/netns.ts';
-import { type Bench, startBench } from './bench.ts';
+import { HEALTH, useBench } from './bench.ts';
 import { etcdLeaseIds, type StoredLease, storedLeases } from './route-watch.ts';
 
 const PUBLIC_IP = '10.211.55.100';
-const READYZ = 'http://127.0.0.1:8471/readyz';
 /** How long the client may take to find the restored etcd and list anew. */
 const FOUND_MS = 40_000;
 const STAYS = '172.20.1.0/24 via 10.211.55.101';
@@ -14,23 +12,19 @@ const IN_SNAPSHOT = [STAYS, '172.20.2.0/24 via 10.211.55.102', '172.20.3.0/24 vi
 /** Since the snapshot one peer has left, one has moved, one has come: all of it is undone by the restore. */
 const SINCE = [STAYS, '172.20.3.0/24 via 10.211.55.133', '172.20.4.0/24 via 10.211.55.104'];
 
-let bench: Bench;
+const bench = useBench({
+  flags: ['--iface=eth0', ...HEALTH],
+});
 let monitor: KernelMonitor;
 /** Saved before the daemon had its lease. */
 let early: string;
 
 beforeAll(async () => {
-  bench = await startBench({
-    flags: ['--iface=eth0', '--healthz-ip=127.0.0.1', '--healthz-port=8471'],
-  });
-  monitor = await bench.host.monitor();
-  bench.onClose(() => monitor.stop());
+  monitor = await bench.monitor();
   await bench.putRoutes(IN_SNAPSHOT);
   early = await saveSnapshot('early');
   await bench.daemon.start();
 });
-
-afterAll(() => bench?.close());
 
 async function saveSnapshot(name: string): Promise<string> {
   const file = join(bench.dir, `${name}.snapshot`);
@@ -67,16 +61,7 @@ async function changeAndRestore(snapshot: string): Promise<void> {
 
 /** The daemon has a key on a lease that lives, and says that all is well. */
 async function expectHeld(): Promise<StoredLease> {
-  let last = '';
-  await until(
-    async () => {
-      const { status, body } = await bench.get(READYZ);
-      last = body;
-      return status === 200;
-    },
-    20_000,
-    () => `not ready: ${last}\n${bench.daemon.process.tail()}`,
-  );
+  await bench.untilReadyz(200, '', 20_000);
   const own = await ownLease();
   if (own === undefined) throw new Error(`etcd has no lease of the host\n${bench.daemon.process.tail()}`);
   expect(await etcdLeaseIds(bench.etcd.first)).toContain(own.leaseId);

@@ -1,7 +1,7 @@
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import type { ListedRoute } from '../testbed/netns.ts';
 import { until } from '../testbed/netns.ts';
-import { type Bench, startBench } from './bench.ts';
+import { useBench } from './bench.ts';
 
 /** Marked with the number that would be ours without the flag: stale ones, if they were ours. */
 const FOREIGN = [
@@ -12,12 +12,11 @@ const FOREIGN = [
 const IN_THE_WAY = '172.20.2.0/24 via 10.211.55.150 dev eth0 proto 102';
 const PEERS = ['172.20.1.0/24 10.211.55.101', '172.20.2.0/24 10.211.55.102'];
 
-let bench: Bench;
+const bench = useBench({
+  flags: ['--iface=eth0', '--route-protocol=150'],
+});
 
 beforeAll(async () => {
-  bench = await startBench({
-    flags: ['--iface=eth0', '--route-protocol=150'],
-  });
   await bench.reserveSubnet();
   for (const route of [...FOREIGN, IN_THE_WAY]) await bench.host.ip(`route add ${route}`);
   for (const lease of PEERS) {
@@ -25,8 +24,6 @@ beforeAll(async () => {
     await bench.putLease(subnet, publicIP);
   }
 });
-
-afterAll(() => bench?.close());
 
 /** The routes of one protocol number, as `ip route add` takes them. */
 async function routesOf(protocol: string): Promise<readonly string[]> {

@@ -1,6 +1,6 @@
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { beforeAll, beforeEach, expect, test } from 'vitest';
 import { gaps, type KernelMonitor } from '../testbed/kernel-monitor.ts';
-import { type Bench, startBench } from './bench.ts';
+import { useBench } from './bench.ts';
 
 const PEERS = [
   '172.20.1.0/24 via 10.211.55.101',
@@ -13,18 +13,10 @@ const PEERS = [
  */
 const SOON_MS = 1_000;
 
-let bench: Bench;
+const bench = useBench({ routes: PEERS });
 let monitor: KernelMonitor;
 
-beforeAll(async () => {
-  bench = await startBench();
-  await bench.putRoutes(PEERS);
-  await bench.daemon.start();
-  monitor = await bench.host.monitor();
-  bench.onClose(() => monitor.stop());
-});
-
-afterAll(() => bench?.close());
+beforeAll(async () => void (monitor = await bench.monitor()));
 
 beforeEach(() => bench.haveRoutes(PEERS));
 

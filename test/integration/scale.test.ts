@@ -1,7 +1,7 @@
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { PREFIX } from '../testbed/cluster.ts';
 import { leaseValue } from '../testbed/lease-keys.ts';
-import { type Bench, startBench } from './bench.ts';
+import { useBench } from './bench.ts';
 
 const LEASES = 12_000;
 /** So many fit into one request of etcd's 1.5 MiB. */
@@ -16,23 +16,20 @@ const peers = Array.from({ length: LEASES }, (_, index) => ({
   gateway: `10.211.${index >> 8}.${(index & 255) + 1}`.replace(/\.256$/, '.255'),
 }));
 
-let bench: Bench;
-
-beforeAll(async () => {
-  bench = await startBench({
-    addresses: ['10.211.200.1/16'],
-    config: {
-      Network: '100.64.0.0/10',
-      // Above all the peers' subnets.
-      SubnetMin: '100.120.0.0',
-      Backend: { Type: 'host-gw' },
-    },
-    etcdArgs: [`--max-txn-ops=${PER_TRANSACTION}`],
-  });
-  await putLeases();
+const bench = useBench({
+  addresses: ['10.211.200.1/16'],
+  config: {
+    Network: '100.64.0.0/10',
+    // Above all the peers' subnets.
+    SubnetMin: '100.120.0.0',
+    Backend: { Type: 'host-gw' },
+  },
+  etcdArgs: [`--max-txn-ops=${PER_TRANSACTION}`],
 });
 
-afterAll(() => bench?.close());
+beforeAll(async () => {
+  await putLeases();
+});
 
 /** Writes all leases, with a BackendData that makes the list larger than a default message. */
 async function putLeases(): Promise<void> {

@@ -1,11 +1,11 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { beforeAll, beforeEach, expect, test } from 'vitest';
 import { CONFIG, PREFIX } from '../testbed/cluster.ts';
 import type { DaemonProcess } from '../testbed/daemon.ts';
 import { runFolder } from '../testbed/host.ts';
 import { until } from '../testbed/netns.ts';
-import { type Bench, ENDPOINT, startBench } from './bench.ts';
+import { ENDPOINT, useBench } from './bench.ts';
 import { runProgram } from './program.ts';
 
 // Two daemons on one host. The second one must not touch what the first one has.
@@ -13,11 +13,10 @@ import { runProgram } from './program.ts';
 const OTHER_PREFIX = '/other/network';
 const argv = ['--log-format=json', `--etcd-endpoints=${ENDPOINT}`, '--iface=eth0'];
 
-let bench: Bench;
+const bench = useBench();
 let first: DaemonProcess;
 
 beforeAll(async () => {
-  bench = await startBench();
   first = bench.daemon;
   await bench.etcd.ctl(
     'put',
@@ -37,8 +36,6 @@ beforeEach(async () => {
   if (!first.running) await first.start();
   await until(async () => (await rules()).includes('FLANNEL-FWD'), 20_000, 'no firewall rules');
 });
-
-afterAll(() => bench?.close());
 
 /** What a second daemon could spoil. */
 const state = async () => [

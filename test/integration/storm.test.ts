@@ -1,6 +1,6 @@
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { ipBatch } from '../testbed/netns.ts';
-import { type Bench, startBench } from './bench.ts';
+import { useBench } from './bench.ts';
 
 const PEERS = Array.from(
   { length: 8 },
@@ -10,16 +10,7 @@ const PEERS = Array.from(
 const FREE = '172.20.9.0/24';
 const FOREIGN = Array.from({ length: 5_000 }, (_, index) => `198.18.${index >> 8}.${index & 255}`);
 
-let bench: Bench;
-
-beforeAll(async () => {
-  bench = await startBench();
-  await bench.putRoutes(PEERS);
-  await bench.daemon.start();
-  await bench.haveRoutes(PEERS);
-});
-
-afterAll(() => bench?.close());
+const bench = useBench({ routes: PEERS });
 
 /** 10,000 changes of another program's routes, one after another. With `among`, more changes in their middle. */
 function storm(among: readonly string[] = []): readonly string[] {
