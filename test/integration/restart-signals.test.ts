@@ -31,9 +31,9 @@ describe('a daemon that is told to stop', () => {
     await cluster?.close();
   });
 
-  /** A daemon on the first host; `flags` beside the interface. */
-  function launch(flags: readonly string[] = ['--iface=eth0']): void {
-    daemon = new DaemonProcess({ ...host.daemon.options, flags });
+  /** A daemon on the first host. */
+  function launch(over: Partial<DaemonProcess['options']> = {}): void {
+    daemon = new DaemonProcess({ ...host.daemon.options, ...over });
     daemon.launch();
   }
 
@@ -45,76 +45,72 @@ describe('a daemon that is told to stop', () => {
 
   const store = (config: object) => cluster.etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(config));
 
-  it('while it waits for the network configuration, exits with 0', async () => {
-    launch();
-    await daemon.waitForLog('trouble');
-    await expectCleanStop();
-  });
-
-  it('while it waits for an etcd that refuses connections, exits with 0', async () => {
-    daemon = new DaemonProcess({ ...host.daemon.options, endpoints: 'http://127.0.0.1:9' });
-    daemon.launch();
-    await daemon.waitForLog('trouble');
-    await expectCleanStop();
-  });
-
-  it('while it waits for an etcd that does not answer, exits with 0', async () => {
-    await store(CONFIG);
+  function pauseEtcd(): void {
     for (const member of cluster.etcd.members) member.pause();
+  }
+
+  async function resumeEtcd(): Promise<void> {
+    for (const member of cluster.etcd.members) member.resume();
+    await Promise.all(cluster.etcd.members.map((member) => member.healthy()));
+  }
+
+  const taken = `${PREFIX}/subnets/172.20.10.0-24`;
+  const another = '{"PublicIP":"10.211.55.150","BackendType":"host-gw"}';
+
+  interface Waiting {
+    readonly what: string;
+    readonly over?: () => Partial<DaemonProcess['options']>;
+    readonly before?: () => unknown;
+    readonly after?: () => unknown;
+  }
+
+  it.each<Waiting>([
+    { what: 'the network configuration', before: () => cluster.etcd.ctl('del', `${PREFIX}/config`) },
+    { what: 'an etcd that refuses connections', over: () => ({ endpoints: 'http://127.0.0.1:9' }) },
+    {
+      what: 'an etcd that does not answer',
+      over: () => ({ endpoints: cluster.etcd.first.clientUrl }),
+      before: pauseEtcd,
+      after: resumeEtcd,
+    },
+    { what: 'its interface', over: () => ({ flags: ['--iface=eth7'] }) },
+    {
+      what: 'a free subnet',
+      before: async () => {
+        await store({ ...CONFIG, SubnetMin: '172.20.10.0', SubnetMax: '172.20.10.0' });
+        await cluster.etcd.ctl('put', taken, another);
+      },
+      after: () => cluster.etcd.ctl('del', taken),
+    },
+    { what: 'a file that cannot be written', before: blockFiles, after: unblockFiles },
+  ])('while it waits for $what, exits with 0', async ({ what, over, before, after }) => {
+    await store(CONFIG);
+    await before?.();
     try {
-      daemon = new DaemonProcess({ ...host.daemon.options, endpoints: cluster.etcd.first.clientUrl });
-      daemon.launch();
-      await daemon.waitForLog('trouble');
+      launch(over?.());
+      const isFiles = what.startsWith('a file');
+      await daemon.waitForLog(({ event, path }) => event === 'trouble' && (!isFiles || path !== undefined));
       await expectCleanStop();
     } finally {
-      for (const member of cluster.etcd.members) member.resume();
+      await after?.();
     }
-    await Promise.all(cluster.etcd.members.map((member) => member.healthy()));
-  });
-
-  it('while it waits for its interface, exits with 0', async () => {
-    await store(CONFIG);
-    launch(['--iface=eth7']);
-    await daemon.waitForLog('trouble');
-    await expectCleanStop();
-  });
-
-  it('while it waits for a free subnet, exits with 0', async () => {
-    await store({ ...CONFIG, SubnetMin: '172.20.10.0', SubnetMax: '172.20.10.0' });
-    const key = `${PREFIX}/subnets/172.20.10.0-24`;
-    await cluster.etcd.ctl('put', key, '{"PublicIP":"10.211.55.150","BackendType":"host-gw"}');
-    launch();
-    await daemon.waitForLog('trouble');
-    await expectCleanStop();
-    await cluster.etcd.ctl('del', key);
-  });
-
-  it('while it waits for a file that cannot be written, exits with 0', async () => {
-    await store(CONFIG);
-    blockFiles();
-    launch();
-    await daemon.waitForLog(({ event, path }) => event === 'trouble' && path !== undefined);
-    await expectCleanStop();
-    unblockFiles();
   });
 
   it('while the first sync waits for an etcd that does not answer, exits with 0', async () => {
     await store(CONFIG);
     // From the answer that gives the lease to the request for the list, and from there to etcd, is half a second each.
     const way = await startLongWay(host, cluster.etcd.first.clientUrl, 500);
-    daemon = new DaemonProcess({ ...host.daemon.options, endpoints: way.url });
-    daemon.launch();
+    launch({ endpoints: way.url });
     try {
       await daemon.waitForLog('lease-acquired');
-      for (const member of cluster.etcd.members) member.pause();
+      pauseEtcd();
       await until(() => requestIsUnread(host), 10_000, 'the list of leases was not asked for');
       await expectCleanStop();
       expect(daemon.logs.filter(({ event }) => event === 'ready')).toEqual([]);
     } finally {
-      for (const member of cluster.etcd.members) member.resume();
+      await resumeEtcd();
       await way.close();
     }
-    await Promise.all(cluster.etcd.members.map((member) => member.healthy()));
   });
 
   it('while a file hangs, is cut short and exits with 0 within 5 s', async () => {
