@@ -186,8 +186,10 @@ export class World extends Memory {
       // What the kernel is about to refuse, or still tells, is waited with.
       const { faults, slowDumpUntilMs } = host.kernel;
       if (!rested || faults.pending.length > 0 || slowDumpUntilMs > backMs) return;
+      const awakeMs = host.clock.monotonic();
       this.later(repairMs, () => {
-        const disturbed = host.notifier !== notifier || !host.running || host.clock.suspended;
+        const hasSlept = host.clock.monotonic() - awakeMs < repairMs;
+        const disturbed = host.notifier !== notifier || !host.running || hasSlept;
         if (disturbed || this.untouchedMs(host) < this.nowMs - backMs) return;
         for (const { family, text } of before) this.#expectBack(host, family, text, wentDownMs);
       });
