@@ -56,7 +56,7 @@ const asksForCompletions = '--get-yargs-completions';
  *
  * yargs knows the commands: it finds the one that is meant, suggests the nearest, lays out the help and completes. The flags are split
  * here, because Go's syntax must be split before yargs could read it; and yargs guesses types, which flanneld's flags do not allow. The
- * daemon's own start needs no yargs, and does not load it.
+ * daemon, and a command that is named to the letter, need no yargs and do not load it.
  *
  * Rejects with {@link UsageError} and nothing else.
  */
@@ -188,6 +188,10 @@ interface Chosen {
 
 /** The command that the words name. Rejects with {@link UsageError}. */
 async function chosenCommand(words: readonly Word[]): Promise<Chosen> {
+  // A probe that runs `health` every few seconds need not load yargs.
+  const text = words.map((word) => word.text).join(' ');
+  const named = namedCommands.find((command) => command.words.join(' ') === text);
+  if (named !== undefined) return { command: named };
   let chosen: Chosen | undefined;
   const parser = await commandParser((command, operand) => {
     chosen = { command, ...(operand !== undefined && { operand }) };
