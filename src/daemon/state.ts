@@ -1,11 +1,20 @@
-import type { OutsideRoute, PeerRoute, RefusedLease } from '../backend/hostgw/status.ts';
+import type { RoutesStatus } from '../backend/hostgw/status.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock, Logger } from '../runtime/effects.ts';
 import { joined } from '../runtime/texts.ts';
 import { type Fault, FaultLog, type TroubleLog, type TroubleRecord } from '../runtime/trouble.ts';
 import type { LeaseState } from '../subnet/lease/own-lease.ts';
 import type { JunkKeys } from '../subnet/lease/watch/reader.ts';
-import type { Readiness } from './report/health.ts';
+
+/** Whether the daemon does its work; the reasons why not, one line each. */
+export interface Readiness {
+  readonly ready: boolean;
+  readonly reasons: readonly string[];
+  /** Faults of peers, one line each: this host is ready all the same. */
+  readonly degraded: readonly string[];
+  /** What the operator should know although all is well, one line each. */
+  readonly notices: readonly string[];
+}
 
 /** What this host has leased. Times are wall-clock, in ms. */
 export interface LeaseView {
@@ -20,19 +29,14 @@ export interface LeaseView {
 }
 
 /** A host's part in the network just now. */
-export interface NetworkView {
-  /** Absent: not had yet. */
+export interface NetworkView extends RoutesStatus {
+  /** Absent: not acquired yet. */
   readonly lease?: LeaseView;
   /** Whether what is known of the leases is the newest there is. */
   readonly watching: boolean;
   /** How many leases of the cluster can be read; absent before they have been listed. */
   readonly leases?: number;
-  readonly peers: readonly PeerRoute[];
-  readonly refused: readonly RefusedLease[];
-  readonly outside: readonly OutsideRoute[];
   readonly junk: JunkKeys;
-  /** When the routes were last seen to be as the leases want them; absent before the first time. */
-  readonly syncedAtMs?: number;
 }
 
 /** Everything there is to tell of the daemon at one moment. */

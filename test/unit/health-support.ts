@@ -1,7 +1,8 @@
 import type { Server as HttpServer } from 'node:http';
 import type { Server } from 'node:net';
 import { systemClock } from '../../src/daemon/host/clock.ts';
-import { HealthServer, type MetricsPage, type Readiness } from '../../src/daemon/report/health.ts';
+import { HealthServer, type MetricsPage } from '../../src/daemon/report/health.ts';
+import type { Readiness } from '../../src/daemon/state.ts';
 import type { Clock, LogFields, Logger } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 

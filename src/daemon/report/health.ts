@@ -1,31 +1,22 @@
+import { once } from 'node:events';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Activity } from '../../runtime/activity.ts';
-import type { Clock, Logger } from '../../runtime/effects.ts';
 import { codeOf, messageOf } from '../../runtime/errors.ts';
 import { oneLine } from '../../runtime/texts.ts';
-import type { TroubleLog } from '../../runtime/trouble.ts';
-import { checkIntervalMs, closeServer, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
+import type { Readiness } from '../state.ts';
+import {
+  checkIntervalMs,
+  keepServing,
+  plainText,
+  refusesMethod,
+  type ServerOptions,
+  sendBody,
+} from './http.ts';
 
-/** Whether the daemon does its work; the reasons why not, one line each. */
-export interface Readiness {
-  readonly ready: boolean;
-  readonly reasons: readonly string[];
-  /** Faults of peers, one line each: this host is ready all the same. */
-  readonly degraded: readonly string[];
-  /** What the operator should know although all is well, one line each. */
-  readonly notices: readonly string[];
-}
-
-export interface HealthServerOptions {
+export interface HealthServerOptions extends ServerOptions {
   readonly ip: string;
   /** 0: any free port; the log line `health-listening` says which. */
   readonly port: number;
-  readonly activity?: Activity;
-  readonly clock: Clock;
-  readonly log: Logger;
-  /** Told of a port that cannot be had. */
-  readonly notices: TroubleLog;
   readonly readiness: () => Readiness;
   /** The daemon's figures for `/metrics`; without it there is no such page. */
   readonly metrics?: () => Promise<MetricsPage>;
@@ -52,90 +43,66 @@ export class HealthServer {
    * remedy, and tried again for ever. Never rejects.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { activity, clock, notices, ip, port } = this.#options;
-    const text = `health checks at ${ip} port ${port}`;
-    const served = { activity, clock, notices, what: 'health-port', text, whyNot };
-    await keepServing(served, signal, (onServing) => this.#serve(onServing, signal));
-  }
-
-  /** Rejects when the port cannot be had; resolves when it was served until the signal. */
-  async #serve(onServing: () => void, signal: AbortSignal): Promise<void> {
     const { clock, ip, port, log } = this.#options;
-    const server = limitedServer(log, (request, response) => this.#answer(request, response));
-    try {
-      const address = await listen(server, ip, port);
-      log.info(
-        { event: 'health-listening', ip: address.address, port: address.port },
-        'Health checks are served',
-      );
-      server.on('error', (error) =>
-        log.warn({ event: 'health-error', error }, `Health server: ${messageOf(error)}`),
-      );
-      while (server.listening && !signal.aborted) {
-        onServing();
-        await clock.sleep(checkIntervalMs, signal).catch(() => {});
-      }
-    } finally {
-      await closeServer(server);
-    }
+    const served = {
+      ...this.#options,
+      what: 'health-port',
+      text: `health checks at ${ip} port ${port}`,
+      errorEvent: 'health-error',
+      answer: (request: IncomingMessage, response: ServerResponse) => this.#answer(request, response),
+      listen: async (server: Server) => {
+        server.listen(port, ip);
+        await once(server, 'listening');
+        const { address, port: used } = server.address() as AddressInfo;
+        log.info({ event: 'health-listening', ip: address, port: used }, 'Health checks are served');
+      },
+      whyNot,
+      look: async (server: Server) => {
+        await clock.sleep(checkIntervalMs, signal);
+        return server.listening;
+      },
+    };
+    await keepServing(served, signal);
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const path = (request.url ?? '').split('?', 1)[0];
     const { metrics } = this.#options;
     if (path !== '/healthz' && path !== '/readyz' && (path !== '/metrics' || metrics === undefined)) {
-      send(request, response, { status: 404, text: 'not found', details: {} });
+      send(request, response, 404, 'not found');
     } else if (refusesMethod(request, response)) {
-      send(request, response, { status: 405, text: 'method not allowed', details: {} });
+      send(request, response, 405, 'method not allowed');
     } else if (path === '/metrics') {
       if (metrics) sendBody(request, response, { status: 200, ...(await metrics()) });
     } else if (path === '/healthz') {
-      send(request, response, { status: 200, text: 'flanneld is running', details: {} });
+      send(request, response, 200, 'flanneld is running');
     } else {
       const { ready, reasons, degraded, notices } = this.#options.readiness();
-      const text = ready ? 'flanneld is ready' : 'flanneld is not ready';
-      send(request, response, {
-        status: ready ? 200 : 503,
-        text,
-        details: {
-          ready,
-          reasons: reasons.map(oneLine),
-          degraded: degraded.map(oneLine),
-          notices: notices.map(oneLine),
-        },
+      send(request, response, ready ? 200 : 503, ready ? 'flanneld is ready' : 'flanneld is not ready', {
+        ready,
+        reasons: reasons.map(oneLine),
+        degraded: degraded.map(oneLine),
+        notices: notices.map(oneLine),
       });
     }
   }
 }
 
-interface Reply {
-  readonly status: number;
-  /** First line of the text, and `status` in JSON. */
-  readonly text: string;
-  readonly details: Partial<Readiness>;
-}
-
-function send(request: IncomingMessage, response: ServerResponse, { status, text, details }: Reply): void {
+/** `text`: the first line of the text, and `status` in JSON. */
+function send(
+  request: IncomingMessage,
+  response: ServerResponse,
+  status: number,
+  text: string,
+  details: Partial<Readiness> = {},
+): void {
   const asJson = /\bapplication\/json\b/i.test(request.headers.accept ?? '');
-  // flanneld ends its texts without a newline, and probes compare them.
   const { reasons = [], degraded = [], notices = [] } = details;
-  const lines = [text, ...reasons, ...degraded, ...notices];
-  const body = asJson ? `${JSON.stringify({ status: text, ...details })}\n` : lines.join('\n');
-  const contentType = asJson ? 'application/json' : 'text/plain; charset=utf-8';
+  // flanneld ends its texts without a newline, and probes compare them.
+  const lines = [text, ...reasons, ...degraded, ...notices].join('\n');
+  const body = asJson ? `${JSON.stringify({ status: text, ...details })}\n` : lines;
+  const contentType = asJson ? 'application/json' : plainText;
   sendBody(request, response, { status, contentType, text: body });
-}
-
-function listen(server: Server, ip: string, port: number): Promise<AddressInfo> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(port, ip, () => {
-      server.off('error', reject);
-      const address = server.address();
-      if (address === null || typeof address === 'string')
-        reject(new TypeError('a TCP server without an address'));
-      else resolve(address);
-    });
-  });
 }
 
 function whyNot(error: unknown): string {

@@ -18,10 +18,12 @@ const requestTimeoutMs = 5_000;
 const longestHeadersBytes = 8_192;
 const mostConnections = 100;
 
-export type Answer = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
+export const plainText = 'text/plain; charset=utf-8';
+
+type Answer = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
 
 /** Not listening yet; nobody can hold it up, nor fill it. What `answer` fails with is logged and answered with a 500. */
-export function limitedServer(log: Logger, answer: Answer): Server {
+function limitedServer(log: Logger, answer: Answer): Server {
   const server = createServer(
     {
       maxHeaderSize: longestHeadersBytes,
@@ -52,63 +54,74 @@ async function answerSafely(
       `a request for ${path} cannot be answered: ${messageOf(error)}`,
     );
     if (response.headersSent) response.destroy();
-    else sendBody(request, response, failed(error));
+    else {
+      const body = { status: 500, contentType: plainText, text: `cannot be answered: ${messageOf(error)}` };
+      sendBody(request, response, body);
+    }
   }
 }
 
-function failed(error: unknown): Body {
-  return {
-    status: 500,
-    contentType: 'text/plain; charset=utf-8',
-    text: `cannot be answered: ${messageOf(error)}`,
-  };
+export interface ServerOptions {
+  readonly activity?: Activity;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Gets a notice while the server cannot listen. That has no effect on routes. */
+  readonly notices: TroubleLog;
 }
 
-export interface Served {
-  readonly activity?: Activity | undefined;
-  readonly clock: Clock;
-  /** Told when the address cannot be had: the host does its work all the same. */
-  readonly notices: TroubleLog;
-  /** A stable name of what is served, for the notices and the watchdog. */
+/** What one server serves, and where. */
+export interface Served extends ServerOptions {
+  /** A stable name, for the notices and the watchdog. */
   readonly what: string;
   /** The same for people, with the address: `health checks at 127.0.0.1 port 8471`. */
   readonly text: string;
-  /** Why the address cannot be had, and what to do; default: the error's message. */
-  readonly whyNot?: (error: unknown) => string;
+  /** The log's event for an error of the server itself. */
+  readonly errorEvent: string;
+  readonly answer: Answer;
+  /** Resolves when the server listens. */
+  readonly listen: (server: Server) => Promise<void>;
+  /** Why it cannot listen, and what to do. */
+  readonly whyNot: (error: unknown) => string;
+  /** Waits for the next look; resolves to whether clients still reach the server. */
+  readonly look: (server: Server, signal: AbortSignal) => Promise<boolean>;
 }
 
 /**
- * Serves until `signal` aborts, then resolves; never rejects. `serve` calls `onServing` once it listens, then every
- * {@link checkIntervalMs}. It rejects when it cannot listen: that is a notice, and the next try follows.
+ * Serves until `signal` aborts, then resolves with every socket closed; never rejects. When the server cannot listen, that is a
+ * notice, and the next attempt follows.
  */
-export async function keepServing(
-  { activity, clock, notices, what, text, whyNot = messageOf }: Served,
-  signal: AbortSignal,
-  serve: (onServing: () => void) => Promise<void>,
-): Promise<void> {
-  const onServing = () => {
-    activity?.round(what, stuckMs);
-    notices.clear(what, `${text} can be served now`);
-  };
+export async function keepServing(served: Served, signal: AbortSignal): Promise<void> {
+  const { activity, clock, notices, what, text } = served;
   for (let attempt = 0; !signal.aborted; attempt++) {
     activity?.round(what, stuckMs);
     try {
-      await serve(onServing);
+      await serve(served, signal);
     } catch (error) {
-      notices.report(what, `${text} cannot be served: ${whyNot(error)}`, { error });
+      if (signal.aborted) break;
+      notices.report(what, `${text} cannot be served: ${served.whyNot(error)}`, { error });
       await clock.sleep(backoffCeilingMs(listenBackoff, attempt), signal).catch(() => {});
     }
   }
   activity?.end(what);
 }
 
-/** Resolves with every socket closed. */
-export function closeServer(server: Server): Promise<void> {
-  return new Promise((resolve) => {
+/** Resolves when clients cannot reach the server any more. */
+async function serve(served: Served, signal: AbortSignal): Promise<void> {
+  const { activity, log, notices, what, text, errorEvent } = served;
+  const server = limitedServer(log, served.answer);
+  try {
+    await served.listen(server);
+    server.on('error', (error) => log.warn({ event: errorEvent, error }, `${text}: ${messageOf(error)}`));
+    do {
+      activity?.round(what, stuckMs);
+      notices.clear(what, `${text} can be served now`);
+    } while (await served.look(server, signal));
+  } finally {
     // The callback also comes, with an error, when the server never listened.
-    server.close(() => resolve());
+    const closed = new Promise<void>((resolve) => void server.close(() => resolve()));
     server.closeAllConnections();
-  });
+    await closed;
+  }
 }
 
 /** Whether it is neither GET nor HEAD; then the header for the answer, which is left to the caller, is set. */
@@ -118,7 +131,7 @@ export function refusesMethod(request: IncomingMessage, response: ServerResponse
   return true;
 }
 
-export interface Body {
+interface Body {
   readonly status: number;
   readonly contentType: string;
   readonly text: string;
@@ -130,16 +143,14 @@ export function sendBody(
   response: ServerResponse,
   { status, contentType, text }: Body,
 ): void {
+  const { headers } = request;
+  const hasBody = headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
   response.writeHead(status, {
     'Content-Type': contentType,
     'Content-Length': Buffer.byteLength(text),
     'Cache-Control': 'no-store',
     // A body is not waited for, however much of it is announced.
-    ...(hasBody(request) ? { Connection: 'close' } : {}),
+    ...(hasBody ? { Connection: 'close' } : {}),
   });
   response.end(request.method === 'HEAD' ? undefined : text);
-}
-
-function hasBody({ headers }: IncomingMessage): boolean {
-  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
 }

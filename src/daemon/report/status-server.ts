@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { chmodSync } from 'node:fs';
 import { lstat, unlink } from 'node:fs/promises';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
@@ -5,23 +6,15 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import type { PeerStatus, StatusView } from '../../cli/status-view.ts';
 import { parseSubnet } from '../../ip/ip.ts';
-import type { Activity } from '../../runtime/activity.ts';
-import type { Clock, Logger } from '../../runtime/effects.ts';
-import { codeOf, FlannelError, messageOf, systemReason } from '../../runtime/errors.ts';
-import type { TroubleLog } from '../../runtime/trouble.ts';
+import { codeOf, FlannelError, systemReason } from '../../runtime/errors.ts';
 import { Wake } from '../../runtime/wake.ts';
 import { makeFolders, nodeFiles } from '../host/files.ts';
 import { VERSION } from '../options/command-line.ts';
 import type { Snapshot } from '../state.ts';
-import { checkIntervalMs, closeServer, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
+import { checkIntervalMs, keepServing, refusesMethod, type ServerOptions, sendBody } from './http.ts';
 
-export interface StatusServerOptions {
+export interface StatusServerOptions extends ServerOptions {
   readonly path: string;
-  readonly activity?: Activity;
-  readonly clock: Clock;
-  readonly log: Logger;
-  /** Told of a socket that cannot be had. */
-  readonly notices: TroubleLog;
   readonly snapshot: () => Snapshot;
 }
 
@@ -52,45 +45,35 @@ export class StatusServer {
    * again for ever. Never rejects.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { activity, clock, notices, path } = this.#options;
-    const text = `flanneld-ts status at ${path}`;
-    const served = { activity, clock, notices, what: 'status-socket', text, whyNot };
-    await keepServing(served, signal, (onServing) => this.#serve(onServing, signal));
+    const { path } = this.#options;
+    const served = {
+      ...this.#options,
+      what: 'status-socket',
+      text: `flanneld-ts status at ${path}`,
+      errorEvent: 'status-error',
+      answer: (request: IncomingMessage, response: ServerResponse) => this.#answer(request, response),
+      listen: (server: Server) => listen(server, path),
+      whyNot,
+      look: () => this.#isStillThere(signal),
+    };
+    await keepServing(served, signal);
   }
 
-  async #serve(onServing: () => void, signal: AbortSignal): Promise<void> {
-    const { log, path } = this.#options;
-    await makeRoom(path);
-    const server = limitedServer(log, (request, response) => this.#answer(request, response));
-    try {
-      await listen(server, path);
-      server.on('error', (error) =>
-        log.warn({ event: 'status-error', error }, `Status server: ${messageOf(error)}`),
-      );
-      await this.#untilGone(onServing, signal);
-    } finally {
-      await closeServer(server);
-    }
-  }
-
-  /** Resolves when nothing lies at the path any more, or `signal` aborts: whoever empties the folder must not take the socket for good. */
-  async #untilGone(onServing: () => void, signal: AbortSignal): Promise<void> {
+  /** Looks when something happens at the path, and now and then: a program that empties the folder takes the socket with it. */
+  async #isStillThere(signal: AbortSignal): Promise<boolean> {
     const { clock, log, path } = this.#options;
-    while (!signal.aborted) {
-      onServing();
-      const changed = new Wake();
-      const stop = nodeFiles.watch(path, () => changed.wake());
-      try {
-        if (await isGone(path)) {
-          const fields = { event: 'status-socket-gone', path };
-          return log.warn(fields, `another program removed the status socket ${path}; making it again`);
-        }
+    const changed = new Wake();
+    const stop = nodeFiles.watch(path, () => changed.wake());
+    try {
+      if (!(await isGone(path))) {
         await changed.waitAtMost(clock, checkIntervalMs, signal);
-      } catch (error) {
-        if (!signal.aborted) throw error;
-      } finally {
-        stop();
+        return true;
       }
+      const fields = { event: 'status-socket-gone', path };
+      log.warn(fields, `another program removed the status socket ${path}; making it again`);
+      return false;
+    } finally {
+      stop();
     }
   }
 
@@ -204,26 +187,22 @@ function isGone(path: string): Promise<boolean> {
   );
 }
 
-function isServed(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path);
-    const is = (served: boolean) => {
-      socket.destroy();
-      resolve(served);
-    };
-    socket.once('connect', () => is(true));
-    socket.once('error', () => is(false));
-  });
+async function isServed(path: string): Promise<boolean> {
+  const socket = connect(path);
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
 }
 
-function listen(server: Server, path: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(path, () => {
-      server.off('error', reject);
-      resolve();
-    });
-    // Bound by the call itself; until the next line the umask has kept others from writing to it, without which none connects.
-    if (server.listening) chmodSync(path, 0o600);
-  });
+async function listen(server: Server, path: string): Promise<void> {
+  await makeRoom(path);
+  server.listen(path);
+  // Bound by the call itself; until the next line the umask has kept others from writing to it, without which none connects.
+  if (server.listening) chmodSync(path, 0o600);
+  await once(server, 'listening');
 }
