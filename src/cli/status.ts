@@ -1,9 +1,6 @@
-import { stat } from 'node:fs/promises';
-import { request } from 'node:http';
 import type { Clock } from '../runtime/effects.ts';
-import { codeOf, messageOf } from '../runtime/errors.ts';
 import { counted, escapeControls, oneLine } from '../runtime/texts.ts';
-import type { ErrorStatus, LeaseStatus, StatusView } from './status-view.ts';
+import { fetchStatus, type LeaseStatus, type StatusView, type TroubleStatus } from './ask-daemon.ts';
 
 export interface StatusParts {
   /** Where the daemon listens. */
@@ -22,9 +19,6 @@ export interface StatusParts {
 export type StatusCode = 0 | 1 | 3 | 4;
 
 const watchIntervalMs = 2_000;
-/** Ten thousand peers are three megabytes. */
-const longestAnswer = 64 << 20;
-const longestReason = 500;
 const wipe = '\u001b[H\u001b[2J\u001b[3J';
 
 /**
@@ -49,102 +43,6 @@ async function showOnce({ socketPath, json, out, err }: StatusParts, before: str
   if (json) out(`${escapeControls(JSON.stringify({ error: answer.silent }))}\n`);
   else err(before + answer.silent);
   return 1;
-}
-
-/** The daemon's answer, or why there is none, in sentences for the operator; `absent`: nobody listens there. */
-export type StatusAnswer =
-  | { readonly view: StatusView }
-  | { readonly silent: string; readonly absent: boolean };
-
-/** Asks the daemon. `command`: who asks, for the operator who has to ask again. */
-export async function fetchStatus(socketPath: string, command: string): Promise<StatusAnswer> {
-  try {
-    return { view: parseView(await askStatus(socketPath)) };
-  } catch (error) {
-    if (await isAbsent(socketPath, error)) return { silent: oneLine(noDaemon(socketPath)), absent: true };
-    return { silent: oneLine(whyNot(socketPath, command, error)), absent: false };
-  }
-}
-
-/** The daemon may be of another version: what is no answer of any is told from one. */
-function parseView(text: string): StatusView {
-  const view: unknown = JSON.parse(text);
-  if (typeof view !== 'object' || view === null || !('peers' in view) || !Array.isArray(view.peers))
-    throw new SyntaxError('no status');
-  // That of an older daemon has no faults of peers.
-  return { degraded: [], ...view } as unknown as StatusView;
-}
-
-async function askStatus(socketPath: string): Promise<string> {
-  const { status, text } = await ask({ socketPath }, '/status', longestAnswer);
-  if (status === 500) throw new Error(text.slice(0, longestReason));
-  if (text.length > longestAnswer) throw new Error('its answer has no end');
-  return text;
-}
-
-function isRefused(error: unknown): boolean {
-  return ['ENOENT', 'ECONNREFUSED'].includes(codeOf(error) ?? '');
-}
-
-async function isAbsent(path: string, error: unknown): Promise<boolean> {
-  if (!isRefused(error)) return false;
-  const there = await stat(path).catch(() => undefined);
-  return there === undefined || there.isSocket();
-}
-
-function noDaemon(path: string): string {
-  return (
-    `No daemon answers at ${path}. Is it running? systemctl status flanneld. ` +
-    'If it was started with another --subnet-file or --status-socket, pass the same flag.'
-  );
-}
-
-function whyNot(path: string, command: string, error: unknown): string {
-  const code = codeOf(error);
-  if (code === 'EACCES') return `Only root may read the daemon's status: sudo flanneld-ts ${command}`;
-  if (isRefused(error)) return `${path} is not a socket`;
-  // Node's HTTP parser names what it cannot read HPE_….
-  if (error instanceof SyntaxError || code?.startsWith('HPE_'))
-    return `What answers at ${path} is no flanneld-ts`;
-  return `The daemon at ${path} gives no status: ${messageOf(error)}`;
-}
-
-const timeoutMs = 3_000;
-
-/** Where a daemon of this host listens. */
-export type Place = { readonly socketPath: string } | { readonly host: string; readonly port: number };
-
-export interface Answer {
-  readonly status: number;
-  readonly text: string;
-}
-
-/**
- * GETs `path`. Of an answer that is longer than `longest` characters, or has no end, the beginning: somewhat more than
- * these. Rejects when there is no answer within 3 s; an error of the system has its code.
- */
-export function ask(place: Place, path: string, longest: number): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const signal = AbortSignal.timeout(timeoutMs);
-    // Not the global agent: it would keep the connection, and with it this process, open.
-    const asked = request({ ...place, path, agent: false, signal }, (response) => {
-      let text = '';
-      const finish = () => resolve({ status: response.statusCode ?? 0, text });
-      response.setEncoding('utf8');
-      response.on('data', (part: string) => {
-        text += part;
-        if (text.length <= longest) return;
-        finish();
-        asked.destroy();
-      });
-      response.once('end', finish);
-      response.once('error', reject);
-    });
-    asked.once('error', (error) =>
-      reject(signal.aborted ? new Error(`it did not answer within ${timeoutMs / 1000} s`) : error),
-    );
-    asked.end();
-  });
 }
 
 /** The answer for people: who we are, what is wrong, then a row per peer by subnet. Each fact is said once. */
@@ -260,7 +158,7 @@ function overTexts({ errors, now }: StatusView): readonly string[] {
   });
 }
 
-function timesText({ attempts }: Pick<ErrorStatus, 'attempts'>): string {
+function timesText({ attempts }: Pick<TroubleStatus, 'attempts'>): string {
   return attempts === 1 ? '' : `, ${attempts} times`;
 }
 

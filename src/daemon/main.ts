@@ -2,7 +2,7 @@ import { fstatSync } from 'node:fs';
 import process from 'node:process';
 import { isatty } from 'node:tty';
 import { linuxArp } from '../arp/linux-arp.ts';
-import { runHealth } from '../cli/health.ts';
+import { runHealth } from '../cli/ask-daemon.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import { exitNow } from '../native/libc.ts';
 import type { Logger } from '../runtime/effects.ts';

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { StatusView } from '../../src/cli/status-view.ts';
+import type { StatusView } from '../../src/cli/ask-daemon.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import { quoted } from '../testbed/commands.ts';
 import { PROGRAM } from '../testbed/daemon.ts';

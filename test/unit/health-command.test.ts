@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { runHealth } from '../../src/cli/health.ts';
+import { runHealth } from '../../src/cli/ask-daemon.ts';
 import { cleanUp, listen, notReady, start } from './health-support.ts';
 
 afterEach(cleanUp);
@@ -21,7 +21,7 @@ async function health(ip: string, port: number): Promise<{ code: number; output:
 }
 
 describe('flanneld-ts health', () => {
-  const module = new URL('../../src/cli/health.ts', import.meta.url).href;
+  const module = new URL('../../src/cli/ask-daemon.ts', import.meta.url).href;
 
   it.each(['127.0.0.1', '0.0.0.0'])('asks the daemon that listens at %s', async (ip) => {
     const { port } = await start(notReady, ip);

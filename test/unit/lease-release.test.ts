@@ -2,8 +2,12 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LeaseWorld } from '../../sim/lease-world.ts';
 import { prefix, subnet, valueOf } from '../../sim/leases.ts';
 import { SeededRandom } from '../../sim/random.ts';
-import { type LeaseReleaseParts, runLeaseRelease } from '../../src/cli/lease.ts';
-import { addressesOfThisHost, type ThisHost } from '../../src/cli/this-host.ts';
+import {
+  addressesOfThisHost,
+  type LeaseReleaseParts,
+  runLeaseRelease,
+  type ThisHost,
+} from '../../src/cli/lease.ts';
 import { RegistryError } from '../../src/subnet/registry/registry.ts';
 import { rotate } from '../../src/subnet/registry/rotation.ts';
 

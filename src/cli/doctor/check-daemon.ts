@@ -1,6 +1,6 @@
 import { bridgeName } from '../../backend/hostgw/host-networks.ts';
+import type { PeerStatus, StatusView } from '../ask-daemon.ts';
 import { duration, stateText } from '../status.ts';
-import type { PeerStatus, StatusView } from '../status-view.ts';
 import { type Finding, note, ok, problem } from './finding.ts';
 
 /** What the daemon of this host says of itself, or why there is no answer. */

@@ -14,7 +14,7 @@ import { forwarding, linkForwarding } from '../../kernel/sysctl.ts';
 import type { Files } from '../../runtime/effects.ts';
 import { systemReason } from '../../runtime/errors.ts';
 import type { NetworkConfig } from '../../subnet/config/config.ts';
-import type { ChosenInterface } from '../this-host.ts';
+import type { ChosenInterface } from '../lease.ts';
 import { type Finding, note, ok, problem } from './finding.ts';
 
 /** What of this host is looked at beside its routes. */

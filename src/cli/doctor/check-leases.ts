@@ -6,8 +6,8 @@ import { renewIntervalMs } from '../../subnet/lease/keep/schedule.ts';
 import { isOwnLease, type Lease, parseLease } from '../../subnet/lease/lease.ts';
 import { fits } from '../../subnet/lease/pool.ts';
 import { listRange, type Registry } from '../../subnet/registry/registry.ts';
+import type { StatusView } from '../ask-daemon.ts';
 import { duration } from '../status.ts';
-import type { StatusView } from '../status-view.ts';
 import { type DaemonState, daemonRemedy } from './check-daemon.ts';
 import { attempt, type Finding, few, note, ok, problem } from './finding.ts';
 

@@ -14,8 +14,8 @@ import { counted } from '../../runtime/texts.ts';
 import type { NetworkConfig } from '../../subnet/config/config.ts';
 import { subnetsPrefix } from '../../subnet/keys.ts';
 import { familiesText } from '../../subnet/lease/own-lease.ts';
-import type { StatusView } from '../status-view.ts';
-import type { ChooseInterface, ChosenInterface } from '../this-host.ts';
+import type { StatusView } from '../ask-daemon.ts';
+import type { ChooseInterface, ChosenInterface } from '../lease.ts';
 import {
   type DaemonAnswer,
   type DaemonState,

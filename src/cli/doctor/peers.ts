@@ -3,7 +3,7 @@ import { DesiredRoutes, type Self } from '../../backend/hostgw/desired.ts';
 import { containsSubnet, parseSubnet } from '../../ip/ip.ts';
 import type { Route } from '../../kernel/kernel.ts';
 import type { Lease } from '../../subnet/lease/lease.ts';
-import type { StatusView } from '../status-view.ts';
+import type { StatusView } from '../ask-daemon.ts';
 import { isStuck } from './check-daemon.ts';
 
 /** The peers of one family, and how they are known: by etcd, else by the daemon, else by the routes that it has left. */

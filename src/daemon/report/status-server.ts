@@ -4,7 +4,7 @@ import { lstat, unlink } from 'node:fs/promises';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
-import type { PeerStatus, StatusView } from '../../cli/status-view.ts';
+import type { PeerStatus, StatusView } from '../../cli/ask-daemon.ts';
 import { parseSubnet } from '../../ip/ip.ts';
 import { codeOf, FlannelError, systemReason } from '../../runtime/errors.ts';
 import { Wake } from '../../runtime/wake.ts';
