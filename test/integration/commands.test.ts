@@ -109,7 +109,7 @@ test('doctor names what is wrong, and what to do', async () => {
   const { code, text } = await doctor('--ip-masq');
   expect(text).toMatch(/PROBLEM +net\.ipv4\.ip_forward is off.*\n.*sysctl -w net\.ipv4\.ip_forward=1/);
   expect(text).toMatch(
-    /PROBLEM +IPv4: 1 of 2 peers is not on eth0's network 10\.211\.55\.0\/24\. .*: 172\.20\.3\.0\/24 via 192\.0\.2\.7\n.*lease release 172\.20\.3\.0\/24/,
+    /PROBLEM +IPv4: 1 of 2 peers is not routed: 172\.20\.3\.0\/24 via 192\.0\.2\.7 \(192\.0\.2\.7 is not on eth0's network 10\.211\.55\.0\/24\)\n.*lease release 172\.20\.3\.0\/24/,
   );
   expect(text).toMatch(/PROBLEM +docker0 has 172\.17\.0\.1\/16.*\n.*systemctl restart docker/);
   expect(text).toMatch(/PROBLEM +Docker lets no packet of another host reach 1 of this host's containers/);

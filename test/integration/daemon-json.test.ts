@@ -160,7 +160,7 @@ test('docker0 has the MTU of its containers, and only with one of them doctor ju
       carrier,
       loopback: false,
     };
-    const findings = checkBridge({ files: new SimFiles(), links: [link], addresses: [], mtu: wanted }, {});
+    const findings = checkBridge({ links: [link], addresses: [], mtu: wanted }, {});
     return { mtu: shown.mtu, levels: findings.map(({ level }) => level) };
   };
   try {

@@ -3,7 +3,6 @@ import { prefix, SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { examineHost } from '../../sim/doctor.ts';
 import { subnet } from '../../sim/leases.ts';
 import { checkRoutes } from '../../src/cli/doctor/check-routes.ts';
-import { peersOf } from '../../src/cli/doctor/peers.ts';
 import type { LinkAddress, Route } from '../../src/kernel/kernel.ts';
 import { type Lease, parseLease } from '../../src/subnet/lease/lease.ts';
 import { cpuMs } from '../testbed/cpu-time.ts';
@@ -160,8 +159,7 @@ describe('routes', () => {
     addresses: readonly LinkAddress[] = [eth0],
   ) {
     const kernel = { links: [link, br9], addresses, routes: table };
-    const facts = { self, kernel, link, protocol: 102, etcdAddresses: [], remedy: 'look' };
-    return checkRoutes(peersOf(self, { leases, routes: table, protocol: 102 }), facts);
+    return checkRoutes({ self, kernel, link, protocol: 102, etcdAddresses: [], remedy: 'look', leases });
   }
 
   it.each([
@@ -185,11 +183,19 @@ describe('routes', () => {
   });
 
   it.each([
-    ['of another interface', { gateway: '10.211.55.101', linkIndex: 3 }, 'leaves by another interface'],
-    ['with a metric', { gateway: '10.211.55.101', metric: 100 }, 'has the metric 100'],
-    ['to another gateway', { gateway: '10.211.55.9' }, 'goes via 10.211.55.9'],
-    ['without a gateway', { protocol: 4 }, 'a route over eth0 (proto static) is in its place'],
-    ['into nothing', { type: 'blackhole', protocol: 3 } as const, 'a blackhole route'],
+    [
+      'of another interface',
+      { gateway: '10.211.55.101', linkIndex: 3 },
+      'via 10.211.55.101 dev br9 proto 102 is in its place',
+    ],
+    ['with a metric', { gateway: '10.211.55.101', metric: 100 }, 'metric 100 proto 102 is in its place'],
+    [
+      'to another gateway',
+      { gateway: '10.211.55.9' },
+      'the route 172.20.9.0/24 via 10.211.55.9 dev eth0 proto 102 is in its place',
+    ],
+    ['without a gateway', { protocol: 4 }, 'the route 172.20.9.0/24 dev eth0 proto static is in its place'],
+    ['into nothing', { type: 'blackhole', protocol: 3 } as const, 'the route blackhole 172.20.9.0/24'],
   ])('%s are not those of a peer', (_, found, expected) => {
     const table = [connected, route({ dst: '172.20.9.0/24', ...found })];
     const { findings, routed } = judge([lease('172.20.9.0/24', '10.211.55.101')], table);
@@ -219,7 +225,9 @@ describe('routes', () => {
     const [finding] = judge(both, table).findings;
     expect(finding).toMatchObject({
       level: 'problem',
-      text: expect.stringMatching(/9\.128-25: it overlaps 172\.20\.9\.0\/24 of the older lease \S+9\.0-24/),
+      text: expect.stringMatching(
+        /9\.128-25 \(at 10\.211\.55\.102\): it overlaps 172\.20\.9\.0\/24 of the older lease \S+9\.0-24/,
+      ),
     });
     expect(finding?.remedy).not.toMatch(/del|release/i);
   });
@@ -232,7 +240,7 @@ describe('routes', () => {
     ]);
     expect(findings).toMatchObject([
       {
-        text: 'br9 of this host has an address in 172.20.9.0/24, the subnet of 10.211.55.101: 172.20.9.9/24',
+        text: 'IPv4: 1 of 1 peer is not routed: 172.20.9.0/24 via 10.211.55.101 (br9 of this host has an address in it (172.20.9.9/24))',
         remedy: 'ip addr del 172.20.9.9/24 dev br9',
       },
     ]);
@@ -242,7 +250,7 @@ describe('routes', () => {
     const far = [lease('172.20.9.0/24', '10.211.55.101')];
     const [finding] = judge(far, [], [held(2, '10.211.55.100', 32)]).findings;
     expect(finding?.text).toMatch(
-      /not on link: eth0 has 10\.211\.55\.100\/32, so the provider routes between hosts itself/,
+      /eth0 has 10\.211\.55\.100\/32 and no other address: this provider routes between hosts itself/,
     );
     expect(finding?.remedy).toMatch(/give this interface its address with the network's length/);
     expect(finding?.remedy).not.toContain('release');
@@ -254,8 +262,9 @@ describe('routes', () => {
   ])('of a host elsewhere are told by the network of the link, %s', (_, addresses) => {
     expect(judge([lease('172.20.9.0/24', '192.0.2.9')], [connected], addresses).findings).toMatchObject([
       {
-        text: "IPv4: 1 of 1 peer is not on eth0's network 10.211.55.0/24. host-gw needs all hosts on one L2 network: 172.20.9.0/24 via 192.0.2.9",
-        remedy: 'Move that host to this network, or if it is gone: flanneld-ts lease release 172.20.9.0/24',
+        text: "IPv4: 1 of 1 peer is not routed: 172.20.9.0/24 via 192.0.2.9 (192.0.2.9 is not on eth0's network 10.211.55.0/24)",
+        remedy:
+          'host-gw needs all hosts on one L2 network. Move that host, or if it is gone: flanneld-ts lease release 172.20.9.0/24',
       },
     ]);
   });

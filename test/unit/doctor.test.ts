@@ -229,7 +229,7 @@ describe('the doctor', () => {
     expect(text.match(/172\.20\.9\.0-24/g)).toHaveLength(1);
     expect(text).not.toContain('the daemon says');
     expect(text).toMatch(
-      /PROBLEM {2}1 lease names another backend .*: \S+9\.0-24 \(vxlan, at 10\.211\.55\.77\)\n +→/,
+      /PROBLEM {2}IPv4: 1 lease cannot be routed: \S+9\.0-24 \(at 10\.211\.55\.77\): its backend is "vxlan", not host-gw\n +→/,
     );
     expect(text).toMatch(
       /note {5}1 lease lies outside of Network 172\.20\.0\.0\/16: \S+192\.168\.5\.0-24 \(at .*\n +→/,

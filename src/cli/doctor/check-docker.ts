@@ -10,17 +10,15 @@ import {
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/effects.ts';
 import { messageOf } from '../../runtime/errors.ts';
-import { plural } from '../../runtime/texts.ts';
 import { jsonFault } from '../../subnet/config/json-fault.ts';
 import { type Finding, failed, note, ok, problem } from './finding.ts';
 
-/** What of Docker is looked at. */
-export interface DockerFacts {
-  readonly files: Files;
+/** What Docker's bridge is judged by. */
+export interface BridgeFacts {
   readonly links: readonly Link[];
   readonly addresses: readonly LinkAddress[];
   /** The MTU that containers are to have; absent: not known. */
-  readonly mtu?: number;
+  readonly mtu: number | undefined;
 }
 
 /**
@@ -28,39 +26,29 @@ export interface DockerFacts {
  * the MTU of a bridge without containers as it is, so only one with carrier is judged.
  */
 export function checkBridge(
-  { links, addresses, mtu }: DockerFacts,
+  { links, addresses, mtu }: BridgeFacts,
   { ipv4, ipv6 }: PerFamily<Subnet>,
 ): readonly Finding[] {
   const bridge = links.find(({ name }) => name === bridgeName);
   if (bridge === undefined) return [note('there is no docker0: Docker does not run, or uses another bridge')];
-  const heldOf = (wanted: Subnet) =>
-    addresses
-      .filter(
-        ({ family, linkIndex, scope }) =>
-          family === wanted.family && linkIndex === bridge.index && (family === 4 || scope === 'global'),
-      )
-      .map(({ address, prefixLength }) => `${address}/${prefixLength}`);
   const restart = 'systemctl restart docker';
   const findings: Finding[] = [];
   for (const wanted of [ipv4, ipv6]) {
     if (wanted === undefined) continue;
-    const held = heldOf(wanted);
+    const held = addresses
+      .filter(({ family, linkIndex }) => family === wanted.family && linkIndex === bridge.index)
+      .filter(({ family, scope }) => family === 4 || scope === 'global')
+      .map(({ address, prefixLength }) => `${address}/${prefixLength}`);
     const text = bridgeAddress(wanted);
+    const flags = `Give dockerd --ipv6 --fixed-cidr-v6=${wanted.text}, then ${restart}`;
     if (held.includes(text)) findings.push(ok(`docker0 has ${text}`));
     else if (wanted.family === 6 && held.length === 0)
-      findings.push(
-        note(
-          'docker0 has no IPv6 address: containers have IPv4 alone',
-          `Give dockerd --ipv6 --fixed-cidr-v6=${wanted.text}, then ${restart}`,
-        ),
-      );
+      findings.push(note('docker0 has no IPv6 address: containers have IPv4 alone', flags));
     else
       findings.push(
         problem(
           `docker0 has ${held.join(', ') || 'no address'}, and not ${text}: containers have addresses that nobody routes here`,
-          wanted.family === 4
-            ? restart
-            : `Give dockerd --ipv6 --fixed-cidr-v6=${wanted.text}, then ${restart}`,
+          wanted.family === 4 ? restart : flags,
         ),
       );
   }
@@ -78,12 +66,17 @@ export function checkBridge(
 
 const daemonJson = '/etc/docker/daemon.json';
 /** Flags in docker_opts.env; dockerd does not start when daemon.json has their keys as well, whatever the values. */
-const flagKeys = ['bip', 'ip-masq', 'mtu'];
+const flagKeys = ['bip', 'ip-masq', 'mtu', 'bridge'];
 /** Flags in the command of our drop-in. */
-const commandKeys = ['hosts', 'containerd'];
+const commandKeys = {
+  hosts: /^ExecStart=.* (-H|--host)\b/m,
+  containerd: /^ExecStart=.* --containerd\b/m,
+};
 const dropIns = ['/etc', '/run', '/usr/local/lib', '/usr/lib', '/lib'].map(
   (folder) => `${folder}/systemd/system/docker.service.d/flannel.conf`,
 );
+
+type Keys = Readonly<Record<string, unknown>>;
 
 /** Whether dockerd starts with daemon.json beside the flags that it gets from us (tried with 20.10). */
 export async function checkDaemonJson(files: Files, own: PerFamily<Subnet>): Promise<readonly Finding[]> {
@@ -98,12 +91,11 @@ export async function checkDaemonJson(files: Files, own: PerFamily<Subnet>): Pro
     const remedy = `Remove it, or: echo '{}' >${daemonJson}`;
     return [note(`${daemonJson} is empty: Docker 20.10 does not start with it, newer versions do`, remedy)];
   }
-  let keys: Readonly<Record<string, unknown>>;
+  let keys: unknown;
   try {
-    const parsed: unknown = JSON.parse(text);
-    if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed))
+    keys = JSON.parse(text);
+    if (typeof keys !== 'object' || keys === null || Array.isArray(keys))
       throw new Error('it is no JSON object');
-    keys = parsed as Record<string, unknown>;
   } catch (error) {
     return [
       problem(
@@ -112,8 +104,7 @@ export async function checkDaemonJson(files: Files, own: PerFamily<Subnet>): Pro
       ),
     ];
   }
-  const dropIn = await readDropIn(files);
-  return [...conflicts(keys, dropIn), ...addressFindings(keys, own)];
+  return [...conflicts(keys as Keys, await readDropIn(files)), ...addressFindings(keys as Keys, own)];
 }
 
 /** The command that Docker gets its flags with from us; undefined when no drop-in of ours, or flannel's, is there. */
@@ -125,43 +116,39 @@ async function readDropIn(files: Files): Promise<string | undefined> {
   return undefined;
 }
 
-function conflicts(keys: Readonly<Record<string, unknown>>, dropIn: string | undefined): readonly Finding[] {
-  const has = (key: string) => keys[key] !== undefined;
-  const twice = [
-    ...flagKeys.filter(has),
-    ...(typeof keys['bridge'] === 'string' && keys['bridge'] !== '' ? ['bridge'] : []),
-  ];
-  const inCommand = commandKeys.filter(
-    (key) =>
-      has(key) &&
-      new RegExp(
-        key === 'hosts' ? '^ExecStart=.* (-H|--host)\\b' : '^ExecStart=.* --containerd\\b',
-        'm',
-      ).test(dropIn ?? ''),
-  );
+function conflicts(keys: Keys, dropIn: string | undefined): readonly Finding[] {
+  const isGiven = (key: string) => keys[key] !== undefined && (key !== 'bridge' || keys[key] !== '');
+  const twice = flagKeys.filter(isGiven).join(', ');
+  const inCommand = Object.entries(commandKeys)
+    .filter(([key, flag]) => isGiven(key) && flag.test(dropIn ?? ''))
+    .map(([key]) => key)
+    .join(', ');
   const findings: Finding[] = [];
-  if (twice.length > 0) {
-    const text = `${daemonJson} has ${twice.join(', ')}, which Docker gets as ${plural(twice.length, 'a flag', 'flags')} from docker_opts.env: dockerd does not start with both`;
-    const mend = `Remove ${twice.join(', ')} from ${daemonJson}.`;
+  if (twice !== '') {
+    const text = `${daemonJson} has ${twice}, which Docker gets as ${twice.includes(',') ? 'flags' : 'a flag'} from docker_opts.env: dockerd does not start with both`;
+    const mend = `Remove ${twice} from ${daemonJson}.`;
     findings.push(
       dropIn === undefined ? note(`${text}, once its command has $DOCKER_OPTS`, mend) : problem(text, mend),
     );
   }
-  if (inCommand.length > 0)
+  if (inCommand !== '')
     findings.push(
       problem(
-        `${daemonJson} has ${inCommand.join(', ')}, and so has the command in docker.service.d/flannel.conf (-H, --containerd): dockerd does not start with both`,
-        `Remove ${inCommand.join(', ')} from ${daemonJson}, or give Docker a command without these flags, but with $DOCKER_OPTS, in a drop-in that sorts behind flannel.conf.`,
+        `${daemonJson} has ${inCommand}, and so has the command in docker.service.d/flannel.conf (-H, --containerd): dockerd does not start with both`,
+        `Remove ${inCommand} from ${daemonJson}, or give Docker a command without these flags, but with $DOCKER_OPTS, in a drop-in that sorts behind flannel.conf.`,
       ),
     );
   return findings;
 }
 
-function addressFindings(
-  keys: Readonly<Record<string, unknown>>,
-  { ipv4, ipv6 }: PerFamily<Subnet>,
-): readonly Finding[] {
-  const outside = (key: string, own: Subnet | undefined) => {
+function addressFindings(keys: Keys, { ipv4, ipv6 }: PerFamily<Subnet>): readonly Finding[] {
+  const wanted = {
+    'fixed-cidr': ipv4,
+    'default-gateway': ipv4,
+    'fixed-cidr-v6': ipv6,
+    'default-gateway-v6': ipv6,
+  };
+  return Object.entries(wanted).flatMap(([key, own]) => {
     const value = keys[key];
     if (typeof value !== 'string' || value === '' || own === undefined) return [];
     const subnet = parseSubnet(value);
@@ -172,11 +159,5 @@ function addressFindings(
         `Remove ${key} from ${daemonJson}, then: systemctl restart docker`,
       ),
     ];
-  };
-  return [
-    ...outside('fixed-cidr', ipv4),
-    ...outside('default-gateway', ipv4),
-    ...outside('fixed-cidr-v6', ipv6),
-    ...outside('default-gateway-v6', ipv6),
-  ];
+  });
 }

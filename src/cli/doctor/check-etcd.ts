@@ -16,13 +16,16 @@ import {
 } from '../../subnet/registry/registry.ts';
 import { type Finding, failed, note, ok, problem } from './finding.ts';
 
-/** What etcd says, and the first member that says it. */
-export interface EtcdReport {
-  readonly findings: readonly Finding[];
-  /** What there is to say about the network configuration. */
+/** What there is to say about the network configuration, and the configuration when it can be used. */
+interface ConfigReport {
   readonly configFindings: readonly Finding[];
-  readonly registry?: Registry;
   readonly config?: NetworkConfig;
+}
+
+/** What etcd says, and the first member that says it. */
+export interface EtcdReport extends ConfigReport {
+  readonly findings: readonly Finding[];
+  readonly registry?: Registry;
 }
 
 export interface EtcdFacts {
@@ -112,7 +115,7 @@ function alarmFinding({ name, member }: EtcdAlarm): Finding {
   return problem(`etcd has raised the alarm ${name} (member ${member}): ${text}`, remedy);
 }
 
-function readConfig(key: string, text: string): Pick<EtcdReport, 'configFindings' | 'config'> {
+function readConfig(key: string, text: string): ConfigReport {
   try {
     const config = parseNetworkConfig(text);
     const pools = [config.ipv4, config.ipv6].filter((pool) => pool !== undefined);

@@ -1,14 +1,13 @@
 import { readBlockages } from '../../firewall/blockages.ts';
-import type { ForwardPosition } from '../../firewall/forward.ts';
 import type { FirewallNetwork } from '../../firewall/rules.ts';
-import { familyTasks } from '../../firewall/tasks.ts';
+import { type FirewallSettings, familyTasks } from '../../firewall/tasks.ts';
 import type { PerFamily, Subnet } from '../../ip/ip.ts';
 import type { Kernel } from '../../kernel/kernel.ts';
 import { linkInside } from '../../kernel/rtnetlink.ts';
 import type { Commands } from '../../runtime/effects.ts';
-import type { NetworkConfig } from '../../subnet/config/config.ts';
-import { type DaemonState, daemonRemedy } from './check-daemon.ts';
 import { attempt, type Finding, failed, note, ok, problem } from './finding.ts';
+
+type Mode = FirewallSettings['mode'];
 
 /** How the daemon is to set its rules. */
 export interface FirewallFacts {
@@ -17,23 +16,17 @@ export interface FirewallFacts {
   readonly ipMasq: boolean;
   readonly ipMasqFullyRandom: boolean;
   readonly iptablesForwardRules: boolean;
-  readonly iptablesForwardPosition: ForwardPosition;
+  readonly iptablesForwardPosition: FirewallSettings['forwardPosition'];
 }
 
 /** What the rules are for. */
 export interface FirewallPlace {
-  /** Absent: etcd does not say which mode is on, so either will do. */
-  readonly config?: NetworkConfig;
+  /** The mode that is on; absent: etcd does not say which, so either will do. */
+  readonly mode: Mode | undefined;
   readonly networks: PerFamily<Subnet>;
   readonly own: PerFamily<Subnet>;
   /** Name of the interface that peers are reached by, where it is known. */
-  readonly uplink?: string;
-  readonly daemon: DaemonState;
-}
-
-type Mode = 'iptables' | 'nftables';
-
-interface RuleFacts extends FirewallFacts {
+  readonly uplink: string | undefined;
   /** What to do about rules that are missing. */
   readonly remedy: string;
 }
@@ -41,49 +34,33 @@ interface RuleFacts extends FirewallFacts {
 /** Whether our rules are there, and whether others stand in their way. Changes nothing; what cannot be read is a finding. */
 export async function checkFirewall(
   facts: FirewallFacts,
-  { config, networks, own, uplink, daemon }: FirewallPlace,
+  place: FirewallPlace,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
+  const { networks, own, remedy, mode } = place;
   const findings: Finding[] = [];
-  const remedy = daemonRemedy(daemon, 'puts them right within seconds (--iptables-resync)');
-  const modes: readonly Mode[] =
-    config === undefined ? ['iptables', 'nftables'] : [config.enableNFTables ? 'nftables' : 'iptables'];
   for (const family of ['ipv4', 'ipv6'] as const) {
-    const network = networks[family];
-    const subnet = own[family];
+    const [network, subnet] = [networks[family], own[family]];
     if (network === undefined || subnet === undefined) continue;
     const pair = { network, subnet };
-    findings.push(...(await checkRules({ ...facts, remedy }, modes, pair, signal)));
-    const mode = modes.length === 1 && modes[0] === 'nftables' ? 'nftables' : 'iptables';
-    const check = () => checkPassage(facts, mode, pair, uplink, signal);
+    const checkRules = (one: Mode) => rulesOfMode(facts, one, pair, remedy, signal);
+    const found = await checkRules(mode ?? 'iptables');
+    const isDone = mode !== undefined || found.every(({ level }) => level === 'ok');
+    const other = isDone ? found : await checkRules('nftables');
+    findings.push(...(other.every(({ level }) => level === 'ok') ? other : found));
+    const check = () => checkPassage(facts, place, pair, signal);
     findings.push(...(await attempt('the packet filter could not be searched', signal, check)));
   }
   return findings.filter((one, index) => findings.findIndex(({ text }) => text === one.text) === index);
 }
 
-/** The findings of the mode that is on; of several that of the first in which all is well, else of the first. */
-async function checkRules(
-  facts: RuleFacts,
-  modes: readonly Mode[],
-  network: FirewallNetwork,
-  signal: AbortSignal,
-): Promise<readonly Finding[]> {
-  let first: readonly Finding[] | undefined;
-  for (const mode of modes) {
-    const found = await rulesOfMode(facts, mode, network, signal);
-    if (found.every(({ level }) => level === 'ok')) return found;
-    first ??= found;
-  }
-  return first ?? [];
-}
-
 async function rulesOfMode(
-  { commands, remedy, ...facts }: RuleFacts,
+  facts: FirewallFacts,
   mode: Mode,
   network: FirewallNetwork,
+  remedy: string,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
-  const { family } = network.subnet;
   const settings = {
     mode,
     networks: {},
@@ -93,7 +70,8 @@ async function rulesOfMode(
     forwardPosition: facts.iptablesForwardPosition,
   };
   const findings: Finding[] = [];
-  for (const task of familyTasks(commands, settings, family, network, () => {}).wanted) {
+  const { family } = network.subnet;
+  for (const task of familyTasks(facts.commands, settings, family, network, () => {}).wanted) {
     try {
       findings.push(
         (await task.isDone(signal))
@@ -111,9 +89,8 @@ async function rulesOfMode(
 /** What drops containers' packets, whoever's rule it is. */
 async function checkPassage(
   { commands, kernel }: FirewallFacts,
-  mode: Mode,
+  { mode = 'iptables', uplink }: FirewallPlace,
   network: FirewallNetwork,
-  uplink: string | undefined,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   const bridge = await linkInside(kernel, network.subnet, signal);

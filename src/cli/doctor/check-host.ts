@@ -7,28 +7,13 @@ import {
   type StationOptions,
   unknownText,
 } from '../../arp/station.ts';
-import { bridgeName, cniBridgeName, poolOverlaps } from '../../backend/hostgw/host-networks.ts';
+import { bridgeName, cniBridgeName } from '../../backend/hostgw/host-networks.ts';
 import { bridgeAddress, type Family, type PerFamily, type Subnet } from '../../ip/ip.ts';
-import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import { forwarding, linkForwarding } from '../../kernel/sysctl.ts';
 import type { Files } from '../../runtime/effects.ts';
 import { systemReason } from '../../runtime/errors.ts';
-import type { NetworkConfig } from '../../subnet/config/config.ts';
 import type { ChosenInterface } from '../lease.ts';
 import { type Finding, note, ok, problem } from './finding.ts';
-
-/** What of this host is looked at beside its routes. */
-export interface HostFacts {
-  readonly files: Files;
-  readonly links: readonly Link[];
-  readonly addresses: readonly LinkAddress[];
-  readonly subnetFile: string;
-  readonly dockerOptsFile?: string;
-  /** Of the interface that peers reach this host by; absent: not known. */
-  readonly mtu?: number;
-  /** What to do about a file that is not as it must be. */
-  readonly remedy: string;
-}
 
 /** Whether the kernel passes packets on, all in all and on the bridges and the links that peers reach this host by. */
 export async function checkForwarding(
@@ -36,10 +21,12 @@ export async function checkForwarding(
   families: readonly Family[],
   uplinks: readonly string[],
 ): Promise<readonly Finding[]> {
+  // There may be no such setting, or none that can be read.
+  const valueOf = async (path: string) => (await files.readText(path).catch(() => undefined))?.trim();
   const findings: Finding[] = [];
   for (const family of families) {
     const { name, path } = forwarding[family];
-    const value = await sysctlValue(files, path);
+    const value = await valueOf(path);
     if (value === undefined) findings.push(note(`${name} cannot be read`));
     else if (value === '0')
       findings.push(
@@ -48,44 +35,43 @@ export async function checkForwarding(
           `sysctl -w ${name}=1, or start with --set-ip-forward.`,
         ),
       );
-    else findings.push(ok(`${name} is on`), ...(family === 4 ? await linksOff(files, uplinks) : []));
+    else findings.push(ok(`${name} is on`));
+    // In IPv6 a link's own setting says only whether the host takes router advertisements there.
+    if (value === undefined || value === '0' || family === 6) continue;
+    for (const link of [...uplinks, bridgeName, cniBridgeName]) {
+      const { name: its, path: where } = linkForwarding(link);
+      if ((await valueOf(where)) !== '0') continue;
+      findings.push(
+        problem(`${its} is off: packets that arrive on ${link} are not passed on`, `sysctl -w ${its}=1`),
+      );
+    }
   }
   return findings;
 }
 
-/** In IPv6 a link's own setting says only whether the host takes router advertisements there. */
-async function linksOff(files: Files, uplinks: readonly string[]): Promise<readonly Finding[]> {
-  const findings: Finding[] = [];
-  for (const link of [...uplinks, bridgeName, cniBridgeName]) {
-    const { name, path } = linkForwarding(link);
-    if ((await sysctlValue(files, path)) !== '0') continue;
-    findings.push(
-      problem(`${name} is off: packets that arrive on ${link} are not passed on`, `sysctl -w ${name}=1`),
-    );
-  }
-  return findings;
+/** What the files are compared with. */
+export interface FileFacts {
+  readonly files: Files;
+  readonly subnetFile: string;
+  readonly dockerOptsFile?: string;
 }
 
-/** Undefined when there is no such setting, or none that can be read. */
-async function sysctlValue(files: Files, path: string): Promise<string | undefined> {
-  return (await files.readText(path).catch(() => undefined))?.trim();
-}
-
-/** Whether subnet.env and Docker's options say what the lease and the interface do. */
+/** Whether subnet.env and Docker's options say what the lease and the interface (its MTU, where it is known) do. */
 export async function checkFiles(
-  { files, subnetFile, dockerOptsFile, mtu, remedy }: HostFacts,
-  own: PerFamily<Subnet>,
+  { files, subnetFile, dockerOptsFile }: FileFacts,
+  { ipv4, ipv6 }: PerFamily<Subnet>,
+  mtu: number | undefined,
+  remedy: string,
 ): Promise<readonly Finding[]> {
-  const { ipv4, ipv6 } = own;
-  const mtuOf = (name: string) => (mtu === undefined ? [] : [`${name}=${mtu}`]);
+  const withMtu = (parts: readonly string[], name: string) =>
+    mtu === undefined ? parts : [...parts, `${name}=${mtu}`];
   const lines = [
     ...(ipv4 === undefined ? [] : [`FLANNEL_SUBNET=${bridgeAddress(ipv4)}`]),
     ...(ipv6 === undefined ? [] : [`FLANNEL_IPV6_SUBNET=${bridgeAddress(ipv6)}`]),
-    ...mtuOf('FLANNEL_MTU'),
   ];
-  const findings = [await checkFile(files, subnetFile, lines, remedy)];
+  const findings = [await checkFile(files, subnetFile, withMtu(lines, 'FLANNEL_MTU'), remedy)];
   if (dockerOptsFile === undefined || ipv4 === undefined) return findings;
-  const options = [`--bip=${bridgeAddress(ipv4)}`, ...mtuOf('--mtu')];
+  const options = withMtu([`--bip=${bridgeAddress(ipv4)}`], '--mtu');
   return [...findings, await checkFile(files, dockerOptsFile, options, remedy)];
 }
 
@@ -109,27 +95,12 @@ async function checkFile(
     : problem(`${path} does not fit the lease: it lacks ${lacking.join(' and ')}`, remedy);
 }
 
-/** A pool that overlaps a network of this host may cut it off, and keeps the daemon from starting. */
-export function checkPools(
-  facts: Pick<HostFacts, 'links' | 'addresses'>,
-  config: NetworkConfig,
-  own: PerFamily<Subnet>,
-  interfaceIndex: number,
-): readonly Finding[] {
-  return poolOverlaps({ ...facts, own: [own], interfaceIndex }, config).map((overlap) =>
-    problem(overlap.problem, overlap.remedy),
-  );
-}
-
-/** What the link is asked by. */
-export type AddressFacts = StationOptions;
-
 /**
  * Whether ARP finds another host with the IPv4 address of this one, as the daemon asks at its start: by probes, which change nobody's
  * cache. Nothing is found on a link that is down, and nothing is said of an address that this host has alone.
  */
 export async function checkAddress(
-  facts: AddressFacts,
+  facts: StationOptions,
   chosen: ChosenInterface,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {

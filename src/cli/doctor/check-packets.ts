@@ -33,7 +33,6 @@ const mostSent = 3;
 /** One echo request, and a second for the answer. */
 const ping = ['ping', '-q', '-c', '1', '-W', '1'];
 const timeoutMs = 5_000;
-const tried = 'no packet was sent to a peer';
 
 /**
  * Sends a packet from a container of this host to each of a few peers: whatever may stand in its way, an answer shows that
@@ -59,54 +58,53 @@ export async function checkPackets(
     }
     return false;
   };
-  const inside = ['nsenter', `--net=${container.namespace}`];
   try {
     const asked = await Promise.all(
       targets.map(async (target) => {
-        const [reached, fromHost] = await Promise.all([answers(inside, target), answers([], target)]);
-        return { target, reached, fromHost };
+        const inside = answers(['nsenter', `--net=${container.namespace}`], target);
+        const [reached, fromHost] = await Promise.all([inside, answers([], target)]);
+        return { target, outcome: reached ? 'reached' : fromHost ? 'closed' : 'silent' };
       }),
     );
-    const told = (chosen: typeof asked) => chosen.map(({ target }) => target);
-    return judge(own.family, container, {
-      reached: told(asked.filter(({ reached }) => reached)),
-      closed: told(asked.filter(({ reached, fromHost }) => !reached && fromHost)),
-      silent: told(asked.filter(({ reached, fromHost }) => !reached && !fromHost)),
-    });
+    return judge(own.family, container.address, (wanted) =>
+      asked.filter(({ outcome }) => outcome === wanted).map(({ target }) => target),
+    );
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
-    return [note(`${tried}: ${error.message}`)];
+    return [note(`no packet was sent to a peer: ${error.message}`)];
   }
 }
 
 function judge(
   family: Family,
-  { address }: LocalContainer,
-  { reached, closed, silent }: Readonly<Record<'reached' | 'closed' | 'silent', readonly Target[]>>,
+  from: string,
+  targetsThat: (outcome: 'reached' | 'closed' | 'silent') => readonly Target[],
 ): readonly Finding[] {
-  const addresses = (targets: readonly Target[]) => targets.map((target) => target.address).join(', ');
-  const hosts = (targets: readonly Target[]) => targets.map(({ gateway }) => gateway).join(', ');
-  return [
-    ...(reached.length > 0
-      ? [ok(`IPv${family}: ${address}, a container of this host, gets answers from ${addresses(reached)}`)]
-      : []),
-    ...(closed.length > 0
-      ? [
-          problem(
-            `${address}, a container of this host, gets no answer from ${addresses(closed)}, but this host itself does`,
-            `If no line above says what drops packets here, run doctor on ${hosts(closed)}: it has no route to this host's subnet, or drops what comes from there.`,
-          ),
-        ]
-      : []),
-    ...(silent.length > 0
-      ? [
-          note(
-            `${counted(silent.length, 'peer')} answered neither a container of this host nor the host itself: ${addresses(silent)}`,
-            `Run doctor on ${hosts(silent)}: it may be down, have no bridge before Docker's start, or drop pings.`,
-          ),
-        ]
-      : []),
-  ];
+  const findings: Finding[] = [];
+  const tell = (
+    outcome: 'reached' | 'closed' | 'silent',
+    say: (to: string, hosts: string, count: number) => Finding,
+  ) => {
+    const targets = targetsThat(outcome);
+    const to = targets.map(({ address }) => address).join(', ');
+    if (targets.length > 0)
+      findings.push(say(to, targets.map(({ gateway }) => gateway).join(', '), targets.length));
+  };
+  const container = `${from}, a container of this host,`;
+  tell('reached', (to) => ok(`IPv${family}: ${container} gets answers from ${to}`));
+  tell('closed', (to, hosts) =>
+    problem(
+      `${container} gets no answer from ${to}, but this host itself does`,
+      `If no line above says what drops packets here, run doctor on ${hosts}: it has no route to this host's subnet, or drops what comes from there.`,
+    ),
+  );
+  tell('silent', (to, hosts, count) =>
+    note(
+      `${counted(count, 'peer')} answered neither a container of this host nor the host itself: ${to}`,
+      `Run doctor on ${hosts}: it may be down, have no bridge before Docker's start, or drop pings.`,
+    ),
+  );
+  return findings;
 }
 
 /** The first, the middle and the last peer that has a route. */

@@ -12,7 +12,7 @@ import {
 } from '../../ip/ip.ts';
 import type { PolicyRule, Route, RouteFinder, Sender, UsedRoute } from '../../kernel/kernel.ts';
 import { counted } from '../../runtime/texts.ts';
-import { type Finding, few, ok, problem } from './finding.ts';
+import { type Finding, few, fewProblems, ok, problem } from './finding.ts';
 
 /** What the ways to the peers of one family are judged by. */
 export interface PathFacts {
@@ -21,7 +21,7 @@ export interface PathFacts {
   readonly family: Family;
   readonly linkIndex: number;
   /** A container of this host, where its bridge is there: rules may be for its packets alone. */
-  readonly sender?: Sender;
+  readonly sender: Sender | undefined;
 }
 
 /** What takes packets away from our routes, and the command that removes it. */
@@ -32,7 +32,6 @@ interface Thief {
 
 /** So many peers are asked about one by one; beyond them the routing table and the rules have to do. */
 const mostAsked = 500;
-const mostTold = 5;
 const tables: Readonly<Record<number, string>> = { 253: 'default', 254: 'main', 255: 'local' };
 
 /**
@@ -56,30 +55,23 @@ export async function checkPaths(
     known.dsts.add(dst);
     stolen.set(thief.what, known);
   };
+  const isBlamed = (dst: string) => [...stolen.values()].some(({ dsts }) => dsts.has(dst));
   for (const { part, dst } of partsOf(routed, kernel.routes)) blame(routeThief(part, facts), dst);
   for (const { dst, gateway } of routed.slice(0, mostAsked)) {
     for (const address of samples(dst)) {
       const used = await routeOf(address);
       if (used?.route.gateway === gateway && used.route.linkIndex === linkIndex) continue;
-      const isKnown = [...stolen.values()].some(({ dsts }) => dsts.has(dst));
-      if (!isKnown || used === undefined || isElsewhere(used))
-        blame(thiefOf(address, used, rules, facts), dst);
+      if (isBlamed(dst) && (used === undefined || !isElsewhere(used))) continue;
+      blame(thiefOf(address, used, rules, facts), dst);
     }
   }
-  const found = [...stolen.values()];
-  const rest = found.length - mostTold;
-  if (found.length === 0)
+  if (stolen.size === 0)
     return [ok(`IPv${family}: the kernel sends to ${counted(routed.length, 'peer')} by our routes`)];
-  return [
-    ...found
-      .slice(0, mostTold)
-      .map(({ thief, dsts }) =>
-        problem(`packets to ${few([...dsts], 3)} go astray: ${thief.what}`, thief.remedy),
-      ),
-    ...(rest > 0
-      ? [problem(`IPv${family}: ${counted(rest, 'more route or rule', 'more routes or rules')} likewise`)]
-      : []),
-  ];
+  const found = [...stolen.values()].map(({ thief, dsts }) =>
+    problem(`packets to ${few([...dsts], 3)} go astray: ${thief.what}`, thief.remedy),
+  );
+  const more = (rest: number) => `${counted(rest, 'more route or rule', 'more routes or rules')} likewise`;
+  return fewProblems(found, (rest) => `IPv${family}: ${more(rest)}`);
 }
 
 function isElsewhere({ table }: UsedRoute): boolean {
@@ -130,10 +122,6 @@ function thiefOf(
       (used === undefined || table === used.table),
   );
   if (rule !== undefined) return ruleThief(rule, used, facts);
-  const drop = facts.kernel.routes
-    .filter(({ type, dst }) => type !== 'unicast' && containsAddress(subnetOf(dst), address))
-    .toSorted((a, b) => subnetOf(b.dst).length - subnetOf(a.dst).length)[0];
-  if (drop !== undefined) return routeThief(drop, facts);
   if (used !== undefined) return routeThief(used.route, facts, used.table);
   return { what: `the kernel sends nothing to ${address}`, remedy: `Look: ip route get ${address}` };
 }
@@ -143,7 +131,8 @@ function ruleThief(rule: PolicyRule, used: UsedRoute | undefined, facts: PathFac
   const selector = [from && `from ${from}`, to && `to ${to}`].filter(Boolean).join(' ');
   const action = table === undefined ? '' : `lookup ${tables[table] ?? table}`;
   const words = [selector, action].filter(Boolean).join(' ');
-  const led = used === undefined ? 'drops or refuses them' : `leads them to ${routeText(used.route, facts)}`;
+  const led =
+    used === undefined ? 'drops or refuses them' : `leads them to ${routeText(used.route, facts.kernel)}`;
   return {
     what: `the policy rule ${priority} (${words || 'for all packets'}) ${led}`,
     remedy: `${ip(facts)} rule del pref ${priority}${words === '' ? '' : ` ${words}`}`,
@@ -164,7 +153,7 @@ function routeThief(route: Route, facts: PathFacts, table?: number): Thief {
       remedy: `ip addr del ${held.address} dev ${held.linkName}`,
     };
   const inTable = table === undefined ? '' : ` table ${table}`;
-  const text = routeText(route, facts);
+  const text = routeText(route, kernel);
   return {
     what: `the route ${text}${inTable} takes them`,
     remedy: `${ip(facts)} route del ${text}${inTable}`,
@@ -172,8 +161,11 @@ function routeThief(route: Route, facts: PathFacts, table?: number): Thief {
 }
 
 /** As the words of `ip route`. */
-function routeText({ dst, type, gateway, linkIndex, metric, family }: Route, { kernel }: PathFacts): string {
-  const link = kernel.links.find(({ index }) => index === linkIndex)?.name;
+export function routeText(
+  { dst, type, gateway, linkIndex, metric, family }: Route,
+  { links }: Pick<KernelSnapshot, 'links'>,
+): string {
+  const link = links.find(({ index }) => index === linkIndex)?.name;
   return [
     type === 'blackhole' ? 'blackhole' : '',
     dst.replace(/^(0\.0\.0\.0|::)\/0$/, 'default'),
