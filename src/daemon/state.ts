@@ -144,9 +144,7 @@ export class State {
   /** Has faults logged that are found by looking; to be called every few seconds. */
   logFaults(): void {
     const faults = this.#faults(mostLogged);
-    this.#found.reasons.look(faults.reasons);
-    this.#found.degraded.look(faults.degraded);
-    this.#found.notices.look(faults.notices);
+    for (const kind of ['reasons', 'degraded', 'notices'] as const) this.#found[kind].look(faults[kind]);
   }
 
   /** While the boot goes on there is a reason in any case. */

@@ -55,28 +55,22 @@ const counters: readonly CounterRow[] = [
   },
 ];
 
-/** Every metric of the daemon. Those of the process have the names that all programs give them. */
-const metricRows: readonly { readonly name: string; readonly help: string }[] = [
-  ...gauges,
-  ...counters,
-  {
-    name: 'flannel_etcd_request_duration_seconds',
-    help: 'How long etcd took to answer, by call; a histogram.',
-  },
-  {
-    name: 'flannel_etcd_errors_total',
-    help: 'Calls and watches that failed, by endpoint, call and kind.',
-  },
-  { name: 'flannel_build_info', help: 'Always 1; the version is a label.' },
-];
+const buildInfo = { name: 'flannel_build_info', help: 'Always 1; the version is a label.' };
+const etcdDuration = {
+  name: 'flannel_etcd_request_duration_seconds',
+  help: 'How long etcd took to answer, by call; a histogram.',
+};
+const etcdErrors = {
+  name: 'flannel_etcd_errors_total',
+  help: 'Calls and watches that failed, by endpoint, call and kind.',
+};
 
-/** The metrics as a Markdown table, for README. */
+/** The metrics as a Markdown table, for README; without those of the process, which have the names that all programs give them. */
 export function metricsMarkdown(): string {
-  return [
-    '| metric | |',
-    '|---|---|',
-    ...metricRows.map(({ name, help }) => `| \`${name}\` | ${help} |`),
-  ].join('\n');
+  const rows = [...gauges, ...counters, etcdDuration, etcdErrors, buildInfo];
+  return ['| metric | |', '|---|---|', ...rows.map(({ name, help }) => `| \`${name}\` | ${help} |`)].join(
+    '\n',
+  );
 }
 
 /** The daemon's figures in the text format of Prometheus. Loading this module loads its client library, 0.1 MB and 20 ms. */
@@ -90,12 +84,11 @@ export class Metrics {
     this.#state = state;
     this.#snapshot = state.snapshot();
     for (const row of gauges) this.#addGauge(row);
-    for (const row of counters) this.#addCounter(row, state);
+    for (const row of counters) this.#addCounter(row);
     this.#addEtcd(calls);
-    const labelNames = ['version'];
     const registers = [this.#registry];
-    new Gauge({ ...helpOf('flannel_build_info'), labelNames, registers }).set({ version: VERSION }, 1);
-    registerProcessMetrics(this.#registry);
+    new Gauge({ ...buildInfo, labelNames: ['version'], registers }).set({ version: VERSION }, 1);
+    addProcessMetrics(this.#registry);
   }
 
   get contentType(): string {
@@ -127,7 +120,8 @@ export class Metrics {
     this.#registry.registerMetric(gauge);
   }
 
-  #addCounter({ name, help, label, counted }: CounterRow, { activity }: State): void {
+  #addCounter({ name, help, label, counted }: CounterRow): void {
+    const { activity } = this.#state;
     const counter = new Counter({
       name,
       help,
@@ -135,10 +129,8 @@ export class Metrics {
       registers: [],
       collect() {
         this.reset();
-        for (const [value, count] of activity.counts(counted)) {
-          if (label === undefined) this.inc(count);
-          else this.inc({ [label]: value }, count);
-        }
+        for (const [value, count] of activity.counts(counted))
+          this.inc(label === undefined ? {} : { [label]: value }, count);
       },
     });
     this.#registry.registerMetric(counter);
@@ -146,17 +138,9 @@ export class Metrics {
 
   #addEtcd(calls: EtcdCalls): void {
     const registers = [this.#registry];
-    const duration = new Histogram({
-      ...helpOf('flannel_etcd_request_duration_seconds'),
-      labelNames: ['call'],
-      buckets: latencyBucketsS,
-      registers,
-    });
-    const errors = new Counter({
-      ...helpOf('flannel_etcd_errors_total'),
-      labelNames: ['endpoint', 'call', 'kind'],
-      registers,
-    });
+    const buckets = latencyBucketsS;
+    const duration = new Histogram({ ...etcdDuration, labelNames: ['call'], buckets, registers });
+    const errors = new Counter({ ...etcdErrors, labelNames: ['endpoint', 'call', 'kind'], registers });
     calls.handTo(({ endpoint, call, durationMs, error }) => {
       if (durationMs !== undefined) duration.observe({ call }, durationMs / 1000);
       if (error !== undefined) errors.inc({ endpoint, call, kind: error });
@@ -164,22 +148,29 @@ export class Metrics {
   }
 }
 
-function helpOf(name: string): { readonly name: string; readonly help: string } {
-  const row = metricRows.find((candidate) => candidate.name === name);
-  if (row === undefined) throw new RangeError(name);
-  return { name, help: row.help };
-}
+const processGauges: readonly (readonly [name: string, help: string, read: () => number])[] = [
+  [
+    'process_start_time_seconds',
+    'When the process started, in seconds since the epoch.',
+    () => Math.round(Date.now() / 1000 - process.uptime()),
+  ],
+  ['process_resident_memory_bytes', 'Memory of the process that is in RAM.', () => process.memoryUsage.rss()],
+  ['process_open_fds', 'Open file descriptors.', () => readdirSync('/proc/self/fd').length - 1],
+  ['process_max_fds', 'How many file descriptors it may have.', mostFds],
+  ['nodejs_heap_size_used_bytes', "JavaScript's heap: what is used.", () => process.memoryUsage().heapUsed],
+  ['nodejs_heap_size_total_bytes', "JavaScript's heap: its size.", () => process.memoryUsage().heapTotal],
+  [
+    'nodejs_active_resources',
+    'Timers, sockets and requests that are open.',
+    () => process.getActiveResourcesInfo().length,
+  ],
+];
 
 /**
  * The process's own figures, under the names that Prometheus' clients have for them. Not the library's own set: that watches
  * the event loop with a timer a hundred times a second, in a daemon that sleeps.
  */
-export function registerProcessMetrics(registry: Registry): void {
-  const gauge = (name: string, help: string, read: () => number) => {
-    const collect = () => made.set(read());
-    const made: Gauge = new Gauge({ name, help, registers: [], collect });
-    registry.registerMetric(made);
-  };
+function addProcessMetrics(registry: Registry): void {
   const cpu = new Counter({
     name: 'process_cpu_seconds_total',
     help: 'User and system CPU time of the process, in seconds.',
@@ -191,29 +182,11 @@ export function registerProcessMetrics(registry: Registry): void {
     },
   });
   registry.registerMetric(cpu);
-  gauge('process_start_time_seconds', 'When the process started, in seconds since the epoch.', () =>
-    Math.round(Date.now() / 1000 - process.uptime()),
-  );
-  gauge('process_resident_memory_bytes', 'Memory of the process that is in RAM.', () =>
-    process.memoryUsage.rss(),
-  );
-  gauge('process_open_fds', 'Open file descriptors.', () => readdirSync('/proc/self/fd').length - 1);
-  gauge('process_max_fds', 'How many file descriptors it may have.', mostFds);
-  gauge(
-    'nodejs_heap_size_used_bytes',
-    "JavaScript's heap: what is used.",
-    () => process.memoryUsage().heapUsed,
-  );
-  gauge(
-    'nodejs_heap_size_total_bytes',
-    "JavaScript's heap: its size.",
-    () => process.memoryUsage().heapTotal,
-  );
-  gauge(
-    'nodejs_active_resources',
-    'Timers, sockets and requests that are open.',
-    () => process.getActiveResourcesInfo().length,
-  );
+  for (const [name, help, read] of processGauges) {
+    const collect = () => gauge.set(read());
+    const gauge: Gauge = new Gauge({ name, help, registers: [], collect });
+    registry.registerMetric(gauge);
+  }
 }
 
 /** The soft limit; NaN where it is not told. */

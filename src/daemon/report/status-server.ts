@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { chmodSync } from 'node:fs';
+import { chmodSync, type Stats } from 'node:fs';
 import { lstat, unlink } from 'node:fs/promises';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { connect } from 'node:net';
@@ -65,7 +65,7 @@ export class StatusServer {
     const changed = new Wake();
     const stop = nodeFiles.watch(path, () => changed.wake());
     try {
-      if (!(await isGone(path))) {
+      if ((await lookAt(path).catch(() => true)) !== undefined) {
         await changed.waitAtMost(clock, checkIntervalMs, signal);
         return true;
       }
@@ -92,8 +92,8 @@ export class StatusServer {
 
 /** The state as `flanneld-ts status` shows it. */
 export function statusView(snapshot: Snapshot): StatusView {
-  const { lease, nowMs, startedAtMs, syncedAtMs, troubles, reasons, ready, notices } = snapshot;
-  const { summary, watching, leases, refused, degraded, junk } = snapshot;
+  const { lease, nowMs, startedAtMs, syncedAtMs, ready, summary, watching, leases } = snapshot;
+  const { reasons, degraded, notices, refused, junk, outside, troubles } = snapshot;
   const peers = inOrder(snapshot.peers).map(
     ({ dst, gateway, state, reason, sinceMs, key }): PeerStatus => ({
       subnet: dst,
@@ -122,7 +122,7 @@ export function statusView(snapshot: Snapshot): StatusView {
     peers,
     conflicts: peers.filter(({ state }) => state === 'conflict'),
     refused,
-    outside: snapshot.outside.map(({ key, dst, network }) => ({ key, subnet: dst, network })),
+    outside: outside.map(({ key, dst, network }) => ({ key, subnet: dst, network })),
     junk,
     errors: troubles.map(({ what, kind, message, sinceMs, overMs, attempts }) => ({
       what,
@@ -137,13 +137,12 @@ export function statusView(snapshot: Snapshot): StatusView {
 
 /** By subnet, IPv4 first. */
 function inOrder(peers: Snapshot['peers']): Snapshot['peers'] {
-  const keyed = peers.map((peer) => ({ peer, subnet: parseSubnet(peer.dst) }));
-  const compare = (a: bigint | number, b: bigint | number) => (a < b ? -1 : Number(a > b));
+  const keyed = peers.map((peer) => {
+    const { family, first } = parseSubnet(peer.dst) ?? { family: 0, first: 0n };
+    return { peer, family, first };
+  });
   return keyed
-    .toSorted(
-      ({ subnet: a }, { subnet: b }) =>
-        compare(a?.family ?? 0, b?.family ?? 0) || compare(a?.first ?? 0n, b?.first ?? 0n),
-    )
+    .toSorted((a, b) => a.family - b.family || (a.first < b.first ? -1 : Number(a.first > b.first)))
     .map(({ peer }) => peer);
 }
 
@@ -159,6 +158,14 @@ function iso(wallMs: number): string {
   return new Date(wallMs).toISOString();
 }
 
+/** Undefined: nothing lies there. */
+function lookAt(path: string): Promise<Stats | undefined> {
+  return lstat(path).catch((error: unknown) => {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw error;
+  });
+}
+
 /** Makes the folder, and takes away a socket that nobody listens at any more. */
 async function makeRoom(path: string): Promise<void> {
   if (Buffer.byteLength(path) > longestPathBytes) {
@@ -166,10 +173,7 @@ async function makeRoom(path: string): Promise<void> {
     throw new SocketError('SOCKET_PATH', message);
   }
   await makeFolders(dirname(path));
-  const there = await lstat(path).catch((error: unknown) => {
-    if (codeOf(error) === 'ENOENT') return undefined;
-    throw error;
-  });
+  const there = await lookAt(path);
   if (there === undefined) return;
   if (!there.isSocket())
     throw new SocketError('SOCKET_PATH', 'a file lies there; choose another --status-socket');
@@ -178,13 +182,6 @@ async function makeRoom(path: string): Promise<void> {
     throw new SocketError('SOCKET_TAKEN', message);
   }
   await unlink(path);
-}
-
-function isGone(path: string): Promise<boolean> {
-  return lstat(path).then(
-    () => false,
-    (error: unknown) => codeOf(error) === 'ENOENT',
-  );
 }
 
 async function isServed(path: string): Promise<boolean> {
