@@ -1,5 +1,6 @@
+import { once } from 'node:events';
 import { stat } from 'node:fs/promises';
-import { request } from 'node:http';
+import { type IncomingMessage, request } from 'node:http';
 import type { OutsideRoute, PeerRoute, Reason, RefusedLease } from '../backend/hostgw/status.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { oneLine } from '../runtime/texts.ts';
@@ -55,10 +56,8 @@ export interface LeaseStatus {
   readonly secondsLeft: number | null;
 }
 
-/** `state` may be one of a later version. */
-export interface PeerStatus extends Pick<PeerRoute, 'key' | 'gateway'> {
+export interface PeerStatus extends Pick<PeerRoute, 'key' | 'gateway' | 'state'> {
   readonly subnet: string;
-  readonly state: string;
   /** Why it is not installed; null when nothing is wrong. */
   readonly reason: string | null;
   readonly fault: Reason['fault'] | null;
@@ -75,25 +74,32 @@ export interface TroubleStatus extends Pick<TroubleRecord, 'what' | 'message' | 
   readonly over: string | null;
 }
 
-/** Ten thousand peers are three megabytes. */
-const longestAnswer = 64 << 20;
-const longestReason = 500;
 /** The daemon's answer, or why there is none, in sentences for the operator; `absent`: nobody listens there. */
 export type StatusAnswer =
   | { readonly view: StatusView }
   | { readonly silent: string; readonly absent: boolean };
 
+/** Ten thousand peers are three megabytes. */
+const longestAnswer = 64 << 20;
+const longestReason = 500;
+
 /** Asks the daemon. `command`: who asks, for the operator who has to ask again. */
 export async function fetchStatus(socketPath: string, command: string): Promise<StatusAnswer> {
   try {
-    return { view: parseView(await askStatus(socketPath)) };
+    const { status, text } = await ask({ socketPath }, '/status', longestAnswer);
+    if (status === 500) throw new Error(text.slice(0, longestReason));
+    if (text.length > longestAnswer) throw new Error('its answer has no end');
+    return { view: parseView(text) };
   } catch (error) {
-    if (await isAbsent(socketPath, error)) return { silent: oneLine(noDaemon(socketPath)), absent: true };
-    return { silent: oneLine(whyNot(socketPath, command, error)), absent: false };
+    const isRefused = ['ENOENT', 'ECONNREFUSED'].includes(codeOf(error) ?? '');
+    const there = isRefused ? await stat(socketPath).catch(() => undefined) : undefined;
+    const absent = isRefused && (there === undefined || there.isSocket());
+    const silent = isRefused ? noDaemon(socketPath, absent) : noStatus(socketPath, command, error);
+    return { silent: oneLine(silent), absent };
   }
 }
 
-/** The daemon may be of another version: what is no answer of any is told from one. */
+/** The daemon may be of another version; what is no answer of any version is told apart. */
 function parseView(text: string): StatusView {
   const view: unknown = JSON.parse(text);
   if (typeof view !== 'object' || view === null || !('peers' in view) || !Array.isArray(view.peers))
@@ -102,34 +108,17 @@ function parseView(text: string): StatusView {
   return { degraded: [], ...view } as unknown as StatusView;
 }
 
-async function askStatus(socketPath: string): Promise<string> {
-  const { status, text } = await ask({ socketPath }, '/status', longestAnswer);
-  if (status === 500) throw new Error(text.slice(0, longestReason));
-  if (text.length > longestAnswer) throw new Error('its answer has no end');
-  return text;
-}
-
-function isRefused(error: unknown): boolean {
-  return ['ENOENT', 'ECONNREFUSED'].includes(codeOf(error) ?? '');
-}
-
-async function isAbsent(path: string, error: unknown): Promise<boolean> {
-  if (!isRefused(error)) return false;
-  const there = await stat(path).catch(() => undefined);
-  return there === undefined || there.isSocket();
-}
-
-function noDaemon(path: string): string {
+function noDaemon(path: string, absent: boolean): string {
+  if (!absent) return `${path} is not a socket`;
   return (
     `No daemon answers at ${path}. Is it running? systemctl status flanneld. ` +
     'If it was started with another --subnet-file or --status-socket, pass the same flag.'
   );
 }
 
-function whyNot(path: string, command: string, error: unknown): string {
+function noStatus(path: string, command: string, error: unknown): string {
   const code = codeOf(error);
   if (code === 'EACCES') return `Only root may read the daemon's status: sudo flanneld-ts ${command}`;
-  if (isRefused(error)) return `${path} is not a socket`;
   // Node's HTTP parser names what it cannot read HPE_….
   if (error instanceof SyntaxError || code?.startsWith('HPE_'))
     return `What answers at ${path} is no flanneld-ts`;
@@ -139,45 +128,33 @@ function whyNot(path: string, command: string, error: unknown): string {
 const timeoutMs = 3_000;
 
 /** Where a daemon of this host listens. */
-export type Place = { readonly socketPath: string } | { readonly host: string; readonly port: number };
-
-export interface Answer {
-  readonly status: number;
-  readonly text: string;
-}
+type Place = { readonly socketPath: string } | { readonly host: string; readonly port: number };
 
 /**
  * GETs `path`. Of an answer that is longer than `longest` characters, or has no end, the beginning: somewhat more than
  * these. Rejects when there is no answer within 3 s; an error of the system has its code.
  */
-export function ask(place: Place, path: string, longest: number): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const signal = AbortSignal.timeout(timeoutMs);
+async function ask(
+  place: Place,
+  path: string,
+  longest: number,
+): Promise<{ readonly status: number; readonly text: string }> {
+  const signal = AbortSignal.timeout(timeoutMs);
+  try {
     // Not the global agent: it would keep the connection, and with it this process, open.
-    const asked = request({ ...place, path, agent: false, signal }, (response) => {
-      let text = '';
-      const finish = () => resolve({ status: response.statusCode ?? 0, text });
-      response.setEncoding('utf8');
-      response.on('data', (part: string) => {
-        text += part;
-        if (text.length <= longest) return;
-        finish();
-        asked.destroy();
-      });
-      response.once('end', finish);
-      response.once('error', reject);
-    });
-    asked.once('error', (error) =>
-      reject(signal.aborted ? new Error(`it did not answer within ${timeoutMs / 1000} s`) : error),
-    );
-    asked.end();
-  });
-}
-
-/** Where the daemon was told to serve its health. */
-export interface HealthAddress {
-  readonly ip: string;
-  readonly port: number;
+    const asked = request({ ...place, path, agent: false, signal }).end();
+    const [response]: IncomingMessage[] = await once(asked, 'response');
+    // An answer that breaks off rejects below; the request reports that, too.
+    asked.on('error', () => {});
+    let text = '';
+    for await (const part of response?.setEncoding('utf8') ?? []) {
+      text += part;
+      if (text.length > longest) break;
+    }
+    return { status: response?.statusCode ?? 0, text };
+  } catch (error) {
+    throw signal.aborted ? new Error(`it did not answer within ${timeoutMs / 1000} s`) : error;
+  }
 }
 
 /** Whatever listens there may send for ever; the beginning says enough. */
@@ -187,24 +164,27 @@ const longestHealth = 200;
  * Asks the daemon on this host whether it is alive (`/healthz`), prints one line, and resolves to the exit code: 0 it is, 1
  * it is not. Made for a container's HEALTHCHECK. Never rejects.
  */
-export async function runHealth({ ip, port }: HealthAddress): Promise<0 | 1> {
+export async function runHealth({
+  ip,
+  port,
+}: {
+  readonly ip: string;
+  readonly port: number;
+}): Promise<0 | 1> {
   const host = ip === '0.0.0.0' ? '127.0.0.1' : ip === '::' ? '::1' : ip;
   const where = `http://${host.includes(':') ? `[${host}]` : host}:${port}/healthz`;
+  const say = (line: string) => process.stdout.write(`${line}\n`);
   try {
-    const answer = await ask({ host, port }, '/healthz', longestHealth);
-    const { status } = answer;
-    const text = oneLine(answer.text.slice(0, longestHealth));
-    if (status === 200) {
-      process.stdout.write(`${text}\n`);
-      return 0;
-    }
-    process.stdout.write(`unhealthy: ${where} answered ${status}: ${text}\n`);
+    const { status, text } = await ask({ host, port }, '/healthz', longestHealth);
+    const line = oneLine(text.slice(0, longestHealth));
+    say(status === 200 ? line : `unhealthy: ${where} answered ${status}: ${line}`);
+    return status === 200 ? 0 : 1;
   } catch (error) {
-    const refused = codeOf(error) === 'ECONNREFUSED';
-    const why = refused
-      ? 'nobody listens there. Does the daemon run, and are these its --healthz-ip and --healthz-port?'
-      : messageOf(error);
-    process.stdout.write(`unhealthy: no answer from ${where}: ${why}\n`);
+    const why =
+      codeOf(error) === 'ECONNREFUSED'
+        ? 'nobody listens there. Does the daemon run, and are these its --healthz-ip and --healthz-port?'
+        : messageOf(error);
+    say(`unhealthy: no answer from ${where}: ${why}`);
+    return 1;
   }
-  return 1;
 }

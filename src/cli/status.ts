@@ -1,3 +1,4 @@
+import { routedText } from '../backend/hostgw/status.ts';
 import type { Clock } from '../runtime/effects.ts';
 import { counted, escapeControls, oneLine } from '../runtime/texts.ts';
 import { fetchStatus, type LeaseStatus, type StatusView, type TroubleStatus } from './ask-daemon.ts';
@@ -48,9 +49,8 @@ async function showOnce({ socketPath, json, out, err }: StatusParts, before: str
 /** The answer for people: who we are, what is wrong, then a row per peer by subnet. Each fact is said once. */
 export function statusText(view: StatusView): string {
   const { version, now, startedAt, reasons, degraded, notices } = view;
-  const up = duration(secondsBetween(startedAt, now));
   return [
-    `flanneld-ts ${version}, up ${up}: ${stateText(view)}`,
+    `flanneld-ts ${version}, up ${between(startedAt, now)}: ${stateText(view)}`,
     `own lease    ${leaseText(view.lease)}`,
     `cluster      ${clusterText(view)}`,
     `routes       ${syncText(view)}`,
@@ -87,22 +87,15 @@ function clusterText({ leases, watching }: StatusView): string {
 
 function leaseText(lease: LeaseStatus | null): string {
   if (lease === null) return 'none yet';
-  const { subnets, addresses, state, secondsLeft } = lease;
-  const left = secondsLeft === null ? 'a reservation' : leftText(secondsLeft);
-  return `${subnets.join(' and ')} at ${addresses.join(' and ')}: ${state}, ${left}`;
-}
-
-function leftText(secondsLeft: number): string {
-  return secondsLeft > 0 ? `${duration(secondsLeft)} left` : `expired ${duration(-secondsLeft)} ago`;
+  const { subnets, addresses, state, secondsLeft: left } = lease;
+  const life =
+    left === null ? 'a reservation' : left > 0 ? `${duration(left)} left` : `expired ${duration(-left)} ago`;
+  return `${subnets.join(' and ')} at ${addresses.join(' and ')}: ${state}, ${life}`;
 }
 
 function syncText({ leases, peers, lastSync, now }: StatusView): string {
-  const installed = peers.filter(({ state }) => state === 'installed').length;
-  const nobody = leases === null ? 'peers not known yet' : 'no other host has joined yet';
-  const count = peers.length === 0 ? nobody : `${installed} of ${counted(peers.length, 'peer')} routed`;
-  const checked =
-    lastSync === null ? 'not checked yet' : `checked ${duration(secondsBetween(lastSync, now))} ago`;
-  return `${count}, ${checked}`;
+  const count = leases === null && peers.length === 0 ? 'peers not known yet' : routedText(peers);
+  return `${count}, ${lastSync === null ? 'not checked yet' : `checked ${between(lastSync, now)} ago`}`;
 }
 
 /** `parked` and the like are words for programs. */
@@ -123,7 +116,7 @@ function table({ peers, reasons, degraded, now }: StatusView): readonly string[]
       subnet,
       gateway,
       stateWords[state] ?? state,
-      duration(secondsBetween(since, now)),
+      between(since, now),
       reason === null || said.includes(reason) ? '' : reason,
     ]),
   ];
@@ -141,20 +134,18 @@ function table({ peers, reasons, degraded, now }: StatusView): readonly string[]
 function withTimes(lines: readonly string[], { errors, now }: StatusView): readonly string[] {
   return lines.map((line) => {
     const error = errors.find(({ message, over }) => over === null && message === line);
-    if (error === undefined) return line;
-    return `${line} (for ${duration(secondsBetween(error.since, now))}${timesText(error)})`;
+    return error === undefined ? line : `${line} (for ${between(error.since, now)}${timesText(error)})`;
   });
 }
 
 /** What is over stays here for an hour; --json has it longer. */
-const shownAfterS = 3_600;
+const shownAfterMs = 3_600_000;
 
 function overTexts({ errors, now }: StatusView): readonly string[] {
   return errors.flatMap(({ over, ...error }) => {
-    if (over === null || secondsBetween(over, now) > shownAfterS) return [];
-    const lasted = duration(secondsBetween(error.since, over));
-    const ago = duration(secondsBetween(over, now));
-    return [`${ago} ago, after ${lasted}${timesText(error)}: ${error.message}`];
+    if (over === null || Date.parse(now) - Date.parse(over) > shownAfterMs) return [];
+    const lasted = `${between(error.since, over)}${timesText(error)}`;
+    return [`${between(over, now)} ago, after ${lasted}: ${error.message}`];
   });
 }
 
@@ -162,8 +153,9 @@ function timesText({ attempts }: Pick<TroubleStatus, 'attempts'>): string {
   return attempts === 1 ? '' : `, ${attempts} times`;
 }
 
-function secondsBetween(from: string, to: string): number {
-  return (Date.parse(to) - Date.parse(from)) / 1000;
+/** How long it is from one time to another. */
+export function between(from: string, to: string): string {
+  return duration((Date.parse(to) - Date.parse(from)) / 1000);
 }
 
 /** The two greatest units: `23 h 59 min`. */

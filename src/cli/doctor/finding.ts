@@ -1,9 +1,8 @@
 import { bridgeName } from '../../backend/hostgw/host-networks.ts';
-import type { PeerRoute } from '../../backend/hostgw/status.ts';
 import { explanationOf } from '../../runtime/errors.ts';
 import { oneLine } from '../../runtime/texts.ts';
-import type { PeerStatus, StatusView } from '../ask-daemon.ts';
-import { duration, stateText } from '../status.ts';
+import type { PeerStatus, StatusAnswer, StatusView } from '../ask-daemon.ts';
+import { between, stateText } from '../status.ts';
 
 // What a check finds, and what the daemon of this host says of itself.
 
@@ -65,11 +64,10 @@ export function fewProblems(
 
 /** What the daemon of this host says of itself, or why there is no answer. */
 export type DaemonAnswer =
-  | { readonly view: StatusView }
+  | Extract<StatusAnswer, { readonly view: StatusView }>
   | {
       readonly silent: string;
       readonly remedy?: string;
-      /** Nobody listens where it would. */
       readonly absent?: boolean;
       /** Who runs all the same, by the lock: `pid 12`. */
       readonly holder?: string;
@@ -118,7 +116,7 @@ interface Line {
 export function daemonFindings(answer: DaemonAnswer, listed?: string): readonly Finding[] {
   if ('silent' in answer) return [note(answer.silent, silenceRemedy(answer))];
   const { version, startedAt, now, ready, degraded } = answer.view;
-  const up = duration((Date.parse(now) - Date.parse(startedAt)) / 1000);
+  const up = between(startedAt, now);
   const runs = `the daemon runs (flanneld-ts ${version}, up ${up}) and is ${stateText(answer.view)}`;
   const told = daemonLines(answer.view, listed).filter(({ isSeenAs }) => isSeenAs === undefined);
   return [
@@ -203,6 +201,6 @@ export function worksWithFormerConfig(answer: DaemonAnswer): boolean {
 }
 
 /** A route that is on its way is not stuck. */
-export function isStuck({ state }: Pick<PeerStatus | PeerRoute, 'state'>): boolean {
+export function isStuck({ state }: PeerStatus): boolean {
   return state !== 'installed' && state !== 'pending';
 }
