@@ -109,11 +109,8 @@ export async function checkDaemonJson(files: Files, own: PerFamily<Subnet>): Pro
 
 /** The command that Docker gets its flags with from us; undefined when no drop-in of ours, or flannel's, is there. */
 async function readDropIn(files: Files): Promise<string | undefined> {
-  for (const path of dropIns) {
-    const text = await files.readText(path).catch(() => undefined);
-    if (text !== undefined) return text;
-  }
-  return undefined;
+  const read = dropIns.map((path) => files.readText(path).catch(() => undefined));
+  return (await Promise.all(read)).find((text) => text !== undefined);
 }
 
 function conflicts(keys: Keys, dropIn: string | undefined): readonly Finding[] {

@@ -39,9 +39,9 @@ export interface EtcdFacts {
   readonly alarms: (signal: AbortSignal) => Promise<readonly EtcdAlarm[]>;
 }
 
+/** A member that answered, and the text of the configuration there. */
 interface Answer {
   readonly registry: Registry;
-  /** The configuration's. */
   readonly text: string | undefined;
 }
 
@@ -51,7 +51,7 @@ export async function checkEtcd(
   signal: AbortSignal,
 ): Promise<EtcdReport> {
   const findings: Finding[] = [];
-  const clusters = new Map<string, Answer[]>();
+  const clusters = new Map<string, readonly Answer[]>();
   const key = configKey(etcdPrefix);
   const asked = await Promise.allSettled(members.map((registry) => registry.range({ key }, signal)));
   signal.throwIfAborted();
@@ -64,8 +64,8 @@ export async function checkEtcd(
     }
     const { kvs, header } = answer.value;
     findings.push(ok(`etcd at ${registry.endpoint} answers (revision ${header.revision})`));
-    const cluster = clusters.get(header.clusterId) ?? [];
-    clusters.set(header.clusterId, [...cluster, { registry, text: kvs[0]?.value }]);
+    const text = kvs[0]?.value;
+    clusters.set(header.clusterId, [...(clusters.get(header.clusterId) ?? []), { registry, text }]);
   }
   findings.push(...notices.current.map((text) => note(text)));
   if (clusters.size > 1) findings.push(differentClusters(clusters));
@@ -74,11 +74,9 @@ export async function checkEtcd(
   const [[found] = []] = [...clusters.values()].toSorted((one, other) => other.length - one.length);
   if (found === undefined) return { findings, configFindings: [] };
   const { registry, text } = found;
-  if (text === undefined) {
-    const missing = await describeMissing({ registry, oldStore }, key, signal);
-    return { findings, registry, configFindings: [problem(missing.problem, missing.remedy)] };
-  }
-  return { findings, registry, ...readConfig(key, text) };
+  if (text !== undefined) return { findings, registry, ...readConfig(key, text) };
+  const missing = await describeMissing({ registry, oldStore }, key, signal);
+  return { findings, registry, configFindings: [problem(missing.problem, missing.remedy)] };
 }
 
 /** A learner among others that serve does no harm. */
@@ -118,21 +116,16 @@ function alarmFinding({ name, member }: EtcdAlarm): Finding {
 function readConfig(key: string, text: string): ConfigReport {
   try {
     const config = parseNetworkConfig(text);
-    const pools = [config.ipv4, config.ipv6].filter((pool) => pool !== undefined);
-    return {
-      configFindings: [
-        ok(`${key}: ${pools.map(describePool).join('; ')}`),
-        ...config.warnings.map((warning) => note(`${key}: ${warning}`)),
-      ],
-      config,
-    };
+    const pools = [config.ipv4, config.ipv6].flatMap((pool) => (pool === undefined ? [] : [poolText(pool)]));
+    const warnings = config.warnings.map((warning) => note(`${key}: ${warning}`));
+    return { configFindings: [ok(`${key}: ${pools.join('; ')}`), ...warnings], config };
   } catch (error) {
     if (!(error instanceof NetworkConfigError)) throw error;
     return { configFindings: [failed(`the network configuration at ${key} cannot be used`, error)] };
   }
 }
 
-function describePool(pool: PoolConfig): string {
+function poolText(pool: PoolConfig): string {
   const { network, min, max } = pool;
   const size = poolSize(pool);
   const subnets = size === 1n ? `1 subnet, ${min.text}` : `${size} subnets from ${min.text} to ${max.text}`;

@@ -9,7 +9,7 @@ import {
 } from '../../arp/station.ts';
 import { bridgeName, cniBridgeName } from '../../backend/hostgw/host-networks.ts';
 import { bridgeAddress, type Family, type PerFamily, type Subnet } from '../../ip/ip.ts';
-import { forwarding, linkForwarding } from '../../kernel/sysctl.ts';
+import { forwarding, linkForwarding, type Sysctl } from '../../kernel/sysctl.ts';
 import type { Files } from '../../runtime/effects.ts';
 import { systemReason } from '../../runtime/errors.ts';
 import type { ChosenInterface } from '../lease.ts';
@@ -22,28 +22,23 @@ export async function checkForwarding(
   uplinks: readonly string[],
 ): Promise<readonly Finding[]> {
   // There may be no such setting, or none that can be read.
-  const valueOf = async (path: string) => (await files.readText(path).catch(() => undefined))?.trim();
+  const valueOf = async ({ path }: Sysctl) => (await files.readText(path).catch(() => undefined))?.trim();
   const findings: Finding[] = [];
   for (const family of families) {
-    const { name, path } = forwarding[family];
-    const value = await valueOf(path);
+    const { name } = forwarding[family];
+    const value = await valueOf(forwarding[family]);
     if (value === undefined) findings.push(note(`${name} cannot be read`));
-    else if (value === '0')
-      findings.push(
-        problem(
-          `${name} is off: packets of containers are not passed on`,
-          `sysctl -w ${name}=1, or start with --set-ip-forward.`,
-        ),
-      );
-    else findings.push(ok(`${name} is on`));
-    // In IPv6 a link's own setting says only whether the host takes router advertisements there.
-    if (value === undefined || value === '0' || family === 6) continue;
-    for (const link of [...uplinks, bridgeName, cniBridgeName]) {
-      const { name: its, path: where } = linkForwarding(link);
-      if ((await valueOf(where)) !== '0') continue;
-      findings.push(
-        problem(`${its} is off: packets that arrive on ${link} are not passed on`, `sysctl -w ${its}=1`),
-      );
+    else if (value === '0') {
+      const remedy = `sysctl -w ${name}=1, or start with --set-ip-forward.`;
+      findings.push(problem(`${name} is off: packets of containers are not passed on`, remedy));
+    } else {
+      findings.push(ok(`${name} is on`));
+      // In IPv6 a link's own setting says only whether the host takes router advertisements there.
+      for (const link of family === 4 ? [...uplinks, bridgeName, cniBridgeName] : []) {
+        const its = linkForwarding(link);
+        const text = `${its.name} is off: packets that arrive on ${link} are not passed on`;
+        if ((await valueOf(its)) === '0') findings.push(problem(text, `sysctl -w ${its.name}=1`));
+      }
     }
   }
   return findings;
@@ -63,22 +58,22 @@ export async function checkFiles(
   mtu: number | undefined,
   remedy: string,
 ): Promise<readonly Finding[]> {
-  const withMtu = (parts: readonly string[], name: string) =>
-    mtu === undefined ? parts : [...parts, `${name}=${mtu}`];
-  const lines = [
-    ...(ipv4 === undefined ? [] : [`FLANNEL_SUBNET=${bridgeAddress(ipv4)}`]),
-    ...(ipv6 === undefined ? [] : [`FLANNEL_IPV6_SUBNET=${bridgeAddress(ipv6)}`]),
-  ];
-  const findings = [await checkFile(files, subnetFile, withMtu(lines, 'FLANNEL_MTU'), remedy)];
-  if (dockerOptsFile === undefined || ipv4 === undefined) return findings;
-  const options = withMtu([`--bip=${bridgeAddress(ipv4)}`], '--mtu');
-  return [...findings, await checkFile(files, dockerOptsFile, options, remedy)];
+  const [bridge4, bridge6] = [ipv4 && bridgeAddress(ipv4), ipv6 && bridgeAddress(ipv6)];
+  const lines = {
+    FLANNEL_SUBNET: bridge4,
+    FLANNEL_IPV6_SUBNET: bridge6,
+    FLANNEL_MTU: mtu,
+  };
+  const findings = [await checkFile(files, subnetFile, lines, remedy)];
+  if (dockerOptsFile !== undefined && bridge4 !== undefined)
+    findings.push(await checkFile(files, dockerOptsFile, { '--bip': bridge4, '--mtu': mtu }, remedy));
+  return findings;
 }
 
 async function checkFile(
   files: Files,
   path: string,
-  parts: readonly string[],
+  wanted: Readonly<Record<string, string | number | undefined>>,
   remedy: string,
 ): Promise<Finding> {
   let text: string | undefined;
@@ -89,7 +84,9 @@ async function checkFile(
   }
   if (text === undefined) return problem(`${path} is missing`, remedy);
   const words = new Set(text.split(/[\s"']+/));
-  const lacking = parts.filter((part) => !words.has(part));
+  const lacking = Object.entries(wanted)
+    .filter(([name, value]) => value !== undefined && !words.has(`${name}=${value}`))
+    .map(([name, value]) => `${name}=${value}`);
   return lacking.length === 0
     ? ok(`${path} fits the lease`)
     : problem(`${path} does not fit the lease: it lacks ${lacking.join(' and ')}`, remedy);

@@ -48,63 +48,59 @@ export async function checkPackets(
   const targets = targetsOf(routes.filter(({ protocol }) => protocol === routeProtocol));
   const container = targets.length === 0 ? undefined : await findContainer(own);
   if (container === undefined) return [];
-  const answers = async (from: readonly string[], { address }: Target) => {
-    const [program, ...words] = [...from, ...ping, address];
-    for (let sent = 0; sent < mostSent; sent++) {
-      const { exitCode, stderr } = await commands.run(program, words, { timeoutMs }, signal);
-      if (exitCode === 0) return true;
-      // What nsenter itself exits with when it cannot run the program.
-      if (exitCode > 2) throw new CommandError('COMMAND_FAILED', stderr.trim() || `${program} failed`);
-    }
-    return false;
-  };
+  const answers = (from: readonly string[], { address }: Target) =>
+    isAnswered(commands, [...from, ...ping, address], signal);
   try {
     const asked = await Promise.all(
       targets.map(async (target) => {
         const inside = answers(['nsenter', `--net=${container.namespace}`], target);
         const [reached, fromHost] = await Promise.all([inside, answers([], target)]);
-        return { target, outcome: reached ? 'reached' : fromHost ? 'closed' : 'silent' };
+        return { target, outcome: reached ? 'reached' : fromHost ? 'closed' : 'silent' } as const;
       }),
     );
-    return judge(own.family, container.address, (wanted) =>
-      asked.filter(({ outcome }) => outcome === wanted).map(({ target }) => target),
-    );
+    return (['reached', 'closed', 'silent'] as const).flatMap((kind) => {
+      const found = asked.flatMap(({ target, outcome }) => (outcome === kind ? [target] : []));
+      return found.length === 0 ? [] : [judge(kind, own.family, container, found)];
+    });
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
     return [note(`no packet was sent to a peer: ${error.message}`)];
   }
 }
 
+async function isAnswered(
+  commands: Commands,
+  [program = '', ...words]: readonly string[],
+  signal: AbortSignal,
+): Promise<boolean> {
+  for (let sent = 0; sent < mostSent; sent++) {
+    const { exitCode, stderr } = await commands.run(program, words, { timeoutMs }, signal);
+    if (exitCode === 0) return true;
+    // What nsenter itself exits with when it cannot run the program.
+    if (exitCode > 2) throw new CommandError('COMMAND_FAILED', stderr.trim() || `${program} failed`);
+  }
+  return false;
+}
+
 function judge(
+  kind: 'reached' | 'closed' | 'silent',
   family: Family,
-  from: string,
-  targetsThat: (outcome: 'reached' | 'closed' | 'silent') => readonly Target[],
-): readonly Finding[] {
-  const findings: Finding[] = [];
-  const tell = (
-    outcome: 'reached' | 'closed' | 'silent',
-    say: (to: string, hosts: string, count: number) => Finding,
-  ) => {
-    const targets = targetsThat(outcome);
-    const to = targets.map(({ address }) => address).join(', ');
-    if (targets.length > 0)
-      findings.push(say(to, targets.map(({ gateway }) => gateway).join(', '), targets.length));
-  };
-  const container = `${from}, a container of this host,`;
-  tell('reached', (to) => ok(`IPv${family}: ${container} gets answers from ${to}`));
-  tell('closed', (to, hosts) =>
-    problem(
-      `${container} gets no answer from ${to}, but this host itself does`,
-      `If no line above says what drops packets here, run doctor on ${hosts}: it has no route to this host's subnet, or drops what comes from there.`,
-    ),
-  );
-  tell('silent', (to, hosts, count) =>
-    note(
-      `${counted(count, 'peer')} answered neither a container of this host nor the host itself: ${to}`,
-      `Run doctor on ${hosts}: it may be down, have no bridge before Docker's start, or drop pings.`,
-    ),
-  );
-  return findings;
+  { address: from }: LocalContainer,
+  targets: readonly Target[],
+): Finding {
+  const to = targets.map(({ address }) => address).join(', ');
+  const hosts = targets.map(({ gateway }) => gateway).join(', ');
+  if (kind === 'reached')
+    return ok(`IPv${family}: ${from}, a container of this host, gets answers from ${to}`);
+  return kind === 'closed'
+    ? problem(
+        `${from}, a container of this host, gets no answer from ${to}, but this host itself does`,
+        `If no line above says what drops packets here, run doctor on ${hosts}: it has no route to this host's subnet, or drops what comes from there.`,
+      )
+    : note(
+        `${counted(targets.length, 'peer')} answered neither a container of this host nor the host itself: ${to}`,
+        `Run doctor on ${hosts}: it may be down, have no bridge before Docker's start, or drop pings.`,
+      );
 }
 
 /** The first, the middle and the last peer that has a route. */

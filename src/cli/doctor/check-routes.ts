@@ -5,7 +5,7 @@ import { type KernelSnapshot, Mirror } from '../../backend/hostgw/mirror.ts';
 import { isLeasable, metricOf } from '../../backend/hostgw/ownership.ts';
 import { ownFault, plan } from '../../backend/hostgw/plan.ts';
 import type { Reason } from '../../backend/hostgw/status.ts';
-import { containsAddress, containsSubnet, overlaps, parseSubnet } from '../../ip/ip.ts';
+import { containsAddress, containsSubnet, overlaps, parseSubnet, type Subnet } from '../../ip/ip.ts';
 import type { Route } from '../../kernel/kernel.ts';
 import { counted, plural } from '../../runtime/texts.ts';
 import type { Lease } from '../../subnet/lease/lease.ts';
@@ -75,23 +75,11 @@ function peersOf({ self, leases, view, kernel, protocol }: RouteFacts): Peers {
     const values = new Map(leases.map(({ key, value }) => [key, value]));
     const holder = (key: string) => values.get(key)?.publicIP ?? values.get(key)?.publicIPv6 ?? 'no address';
     const outside = desired.outside.map(({ key }) => `${key} (at ${holder(key)})`);
+    const refused = [...desired.refused].map(([key, reason]) => `${key} (at ${holder(key)}): ${reason}`);
     return {
       source: 'etcd',
       routes: byDst(routes),
-      findings: [
-        ...refusedFindings(
-          self,
-          [...desired.refused].map(([key, reason]) => `${key} (at ${holder(key)}): ${reason}`),
-        ),
-        ...(outside.length === 0
-          ? []
-          : [
-              note(
-                `${counted(outside.length, 'lease lies', 'leases lie')} outside of Network ${network.text}: ${few(outside)}`,
-                'After a change of Network, restart the daemon of that host: it takes a subnet of the new one.',
-              ),
-            ]),
-      ],
+      findings: [...refusedFindings(self, refused), ...outsideFindings(network, outside)],
     };
   }
   if (view !== undefined) {
@@ -121,6 +109,16 @@ function refusedFindings({ subnet }: Self, refused: readonly string[]): readonly
     problem(
       `IPv${subnet.family}: ${counted(refused.length, 'lease')} cannot be routed: ${few(refused)}`,
       'Restart the daemon of that host: it writes its lease anew, or takes another subnet; a flanneld uses host-gw only once the network configuration says so. The lease of a host that is gone ends by itself.',
+    ),
+  ];
+}
+
+function outsideFindings({ text }: Subnet, outside: readonly string[]): readonly Finding[] {
+  if (outside.length === 0) return [];
+  return [
+    note(
+      `${counted(outside.length, 'lease lies', 'leases lie')} outside of Network ${text}: ${few(outside)}`,
+      'After a change of Network, restart the daemon of that host: it takes a subnet of the new one.',
     ),
   ];
 }
@@ -171,7 +169,8 @@ function judge(
     if (conflict !== undefined) return { ...remedyFor(dst), ...conflict };
     const known = parked.get(dst);
     if (known !== undefined) return known;
-    const used = bestOf(mirror.get(dst));
+    const there = mirror.get(dst)?.filter(({ tos }) => tos === 0) ?? [];
+    const [used] = there.toSorted((a, b) => a.metric - b.metric);
     if (used?.gateway === gateway && used.linkIndex === link.index && used.metric <= metricOf(family))
       return undefined;
     if (used !== undefined) return ownFault(inItsPlace(used, kernel));
@@ -206,15 +205,6 @@ function inItsPlace(route: Route, kernel: KernelSnapshot): string {
   const kind = route.type === 'other' ? 'refusing route' : 'route';
   const by = protocols[route.protocol] ?? route.protocol;
   return `the ${kind} ${routeText(route, kernel)} proto ${by} is in its place`;
-}
-
-/** The route that packets to exactly this destination take. */
-function bestOf(routes: readonly Route[] = []): Route | undefined {
-  const [first, ...others] = routes.filter(({ tos }) => tos === 0);
-  return others.reduce(
-    (best, route) => (best !== undefined && best.metric <= route.metric ? best : route),
-    first,
-  );
 }
 
 /** One for all that a daemon puts right, one for all that is up to peers, and one for each that needs a remedy of its own. */
