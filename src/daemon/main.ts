@@ -27,9 +27,9 @@ import type { ParsedCommand } from './options/commands.ts';
 import type { Options } from './options/options.ts';
 import { readServiceSettings } from './options/service-settings.ts';
 import { UsageError } from './options/settings.ts';
-import { HealthServer, type MetricsPage } from './report/health.ts';
+import { type MetricsPage, runHealthServer } from './report/health.ts';
 import type { Metrics } from './report/metrics.ts';
-import { StatusServer } from './report/status-server.ts';
+import { runStatusServer } from './report/status-server.ts';
 import { cleanUp, diagnose, outliveReaders, releaseLease, showStatus } from './subcommands.ts';
 
 /** A stop has to be over within 5 s, whatever hangs. Armed before the clean-up begins. */
@@ -220,16 +220,13 @@ async function serveHealth(
   signal: AbortSignal,
 ): Promise<void> {
   if (options.healthz === undefined) return;
-  const server = new HealthServer({
-    ...options.healthz,
-    activity: daemon.state.activity,
-    clock: systemClock,
-    log,
-    notices,
-    readiness: () => daemon.state.readiness(),
-    metrics: metricsOf(daemon, calls),
-  });
-  await server.run(signal);
+  const { activity } = daemon.state;
+  const readiness = () => daemon.state.readiness();
+  const common = { activity, clock: systemClock, log, notices };
+  await runHealthServer(
+    { ...options.healthz, ...common, readiness, metrics: metricsOf(daemon, calls) },
+    signal,
+  );
 }
 
 async function serveStatus({ options, daemon, log, notices }: Served, signal: AbortSignal): Promise<void> {
@@ -237,7 +234,7 @@ async function serveStatus({ options, daemon, log, notices }: Served, signal: Ab
   if (path === undefined) return;
   const { activity } = daemon.state;
   const snapshot = () => daemon.state.snapshot();
-  await new StatusServer({ path, activity, clock: systemClock, log, notices, snapshot }).run(signal);
+  await runStatusServer({ path, activity, clock: systemClock, log, notices, snapshot }, signal);
 }
 
 /** The client library is loaded when metrics are asked for: whoever has no Prometheus does not pay for it. */

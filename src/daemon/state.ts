@@ -50,11 +50,7 @@ export interface Snapshot extends Readiness, NetworkView {
 }
 
 /** What is found by looking, beside the troubles that are reported; each in the order of importance. */
-export interface Faults {
-  readonly reasons: readonly Fault[];
-  readonly degraded: readonly Fault[];
-  readonly notices: readonly Fault[];
-}
+export type Faults = Readonly<Record<'reasons' | 'degraded' | 'notices', readonly Fault[]>>;
 
 /** A trouble, and how much it matters. */
 export interface KnownTrouble extends TroubleRecord {
@@ -96,7 +92,7 @@ const nothingWrong: Faults = { reasons: [], degraded: [], notices: [] };
 export class State {
   readonly #options: StateOptions;
   readonly #startedAtMs: number;
-  readonly #found: { readonly [K in keyof Faults]: FaultLog };
+  readonly #found: Readonly<Record<keyof Faults, FaultLog>>;
   #member: Member | undefined;
   #phase = '';
   #ready = false;

@@ -1,7 +1,7 @@
 import type { Server as HttpServer } from 'node:http';
 import type { Server } from 'node:net';
 import { systemClock } from '../../src/daemon/host/clock.ts';
-import { HealthServer, type MetricsPage } from '../../src/daemon/report/health.ts';
+import { type MetricsPage, runHealthServer } from '../../src/daemon/report/health.ts';
 import type { Readiness } from '../../src/daemon/state.ts';
 import type { Clock, LogFields, Logger } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
@@ -50,7 +50,7 @@ export async function start(
   const { entries, ...parts } = serving();
   const controller = new AbortController();
   const options = { ip, port: 0, ...parts, readiness, ...(metrics && { metrics }) };
-  const run = new HealthServer(options).run(controller.signal);
+  const run = runHealthServer(options, controller.signal);
   const stop = async () => {
     controller.abort();
     await run;

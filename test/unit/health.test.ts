@@ -2,7 +2,7 @@ import { request } from 'node:http';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
-import { HealthServer } from '../../src/daemon/report/health.ts';
+import { runHealthServer } from '../../src/daemon/report/health.ts';
 import { cleanUp, cleanups, close, listen, notReady, serving, start, waitFor } from './health-support.ts';
 
 afterEach(cleanUp);
@@ -168,13 +168,8 @@ describe('the health server', () => {
 
   it('ends at once when it is stopped before it began', async () => {
     const { entries, ...parts } = serving();
-    const server = new HealthServer({
-      ip: '127.0.0.1',
-      port: 0,
-      ...parts,
-      readiness: notReady,
-    });
-    await server.run(AbortSignal.abort());
+    const options = { ip: '127.0.0.1', port: 0, ...parts, readiness: notReady };
+    await runHealthServer(options, AbortSignal.abort());
     expect(entries).toEqual([]);
   });
 });
@@ -187,9 +182,8 @@ describe('a port that cannot be had', () => {
     const { entries, ...parts } = serving(clock);
     const { notices } = parts;
     const controller = new AbortController();
-    const run = new HealthServer({ ip: '127.0.0.1', port, ...parts, readiness: notReady }).run(
-      controller.signal,
-    );
+    const options = { ip: '127.0.0.1', port, ...parts, readiness: notReady };
+    const run = runHealthServer(options, controller.signal);
     cleanups.push(async () => {
       controller.abort();
       await run;
@@ -229,13 +223,8 @@ describe('a port that cannot be had', () => {
     const { entries, ...parts } = serving();
     const controller = new AbortController();
     // An address of the documentation's range: no host has it.
-    const server = new HealthServer({
-      ip: '192.0.2.1',
-      port: 0,
-      ...parts,
-      readiness: notReady,
-    });
-    const run = server.run(controller.signal);
+    const options = { ip: '192.0.2.1', port: 0, ...parts, readiness: notReady };
+    const run = runHealthServer(options, controller.signal);
     await waitFor('the warning', () => entries[0]);
     expect(entries[0]?.message).toContain('this host does not have that address');
     controller.abort();

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { StatusView } from '../../src/cli/ask-daemon.ts';
 import { runStatus } from '../../src/cli/status.ts';
 import { systemClock } from '../../src/daemon/host/clock.ts';
-import { StatusServer } from '../../src/daemon/report/status-server.ts';
+import { runStatusServer } from '../../src/daemon/report/status-server.ts';
 import type { Snapshot } from '../../src/daemon/state.ts';
 import { tempDir } from '../testbed/run.ts';
 import { cleanUp, cleanups, serving, waitFor } from './health-support.ts';
@@ -134,8 +134,7 @@ async function serve(at = path, answer: () => Snapshot = () => snapshot) {
   const { entries, ...parts } = serving();
   const { notices } = parts;
   const controller = new AbortController();
-  const server = new StatusServer({ path: at, ...parts, snapshot: answer });
-  const run = server.run(controller.signal);
+  const run = runStatusServer({ path: at, ...parts, snapshot: answer }, controller.signal);
   const stop = async () => {
     controller.abort();
     await run;

@@ -52,11 +52,11 @@ export const gauges: readonly GaugeRow[] = [
       'Which of these it is: 1 for each that lasts, by what is concerned (as in the log) and kind (own, degraded, notice), ' +
       `for the first ${mostNamed}.`,
     labels: ['what', 'kind'],
-    read: ({ troubles }) => {
-      const lasting = troubles.filter(({ overMs }) => overMs === undefined);
-      const worstFirst = kinds.flatMap((kind) => lasting.filter((trouble) => trouble.kind === kind));
-      return worstFirst.slice(0, mostNamed).map(({ what, kind }): Sample => [{ what, kind }, 1]);
-    },
+    read: ({ troubles }) =>
+      kinds
+        .flatMap((wanted) => troubles.filter(({ kind, overMs }) => kind === wanted && overMs === undefined))
+        .slice(0, mostNamed)
+        .map(({ what, kind }) => [{ what, kind }, 1]),
   },
   {
     name: 'flannel_leases',
@@ -91,10 +91,13 @@ export const gauges: readonly GaugeRow[] = [
     labels: ['family', 'state'],
     read: ({ leases, peers }) => {
       if (leases === undefined) return undefined;
-      return (['ipv4', 'ipv6'] as const).flatMap((family) => {
+      return ['ipv4', 'ipv6'].flatMap((family) => {
         const routes = peers.filter(({ dst }) => dst.includes(':') === (family === 'ipv6'));
-        const states = routes.map(({ state }) => state);
-        return tally(routeStates, states).map(([labels, value]): Sample => [{ family, ...labels }, value]);
+        const counts = tally(
+          routeStates,
+          routes.map(({ state }) => state),
+        );
+        return counts.map(([labels, value]): Sample => [{ family, ...labels }, value]);
       });
     },
   },
@@ -102,10 +105,11 @@ export const gauges: readonly GaugeRow[] = [
     name: 'flannel_route_problem',
     help: `Routes that are not installed, by destination, gateway and state: 1 each, for the first ${mostNamed}.`,
     labels: ['dst', 'gateway', 'state'],
-    read: ({ peers }) => {
-      const problems = peers.filter(({ state }) => state !== 'installed').slice(0, mostNamed);
-      return problems.map(({ dst, gateway, state }): Sample => [{ dst, gateway, state }, 1]);
-    },
+    read: ({ peers }) =>
+      peers
+        .filter(({ state }) => state !== 'installed')
+        .slice(0, mostNamed)
+        .map(({ dst, gateway, state }) => [{ dst, gateway, state }, 1]),
   },
   {
     name: 'flannel_lease_watch_up',
@@ -135,12 +139,10 @@ function tally<T extends string>(states: readonly T[], found: readonly T[]): rea
   return states.map((state): Sample => [{ state }, found.filter((one) => one === state).length]);
 }
 
+/** The worse state of a peer that has a route in each family. */
 function worstByKey(peers: readonly PeerRoute[]): ReadonlyMap<string, RouteState> {
-  const worst = new Map<string, RouteState>();
-  const rank = (state: RouteState) => routeStates.indexOf(state);
-  for (const { key, state } of peers) {
-    const known = worst.get(key);
-    if (known === undefined || rank(state) < rank(known)) worst.set(key, state);
-  }
-  return worst;
+  const bestFirst = routeStates
+    .toReversed()
+    .flatMap((wanted) => peers.filter(({ state }) => state === wanted));
+  return new Map(bestFirst.map(({ key, state }) => [key, state]));
 }

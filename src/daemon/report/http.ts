@@ -24,41 +24,29 @@ type Answer = (request: IncomingMessage, response: ServerResponse) => void | Pro
 
 /** Not listening yet; nobody can hold it up, nor fill it. What `answer` fails with is logged and answered with a 500. */
 function limitedServer(log: Logger, answer: Answer): Server {
-  const server = createServer(
-    {
-      maxHeaderSize: longestHeadersBytes,
-      headersTimeout: requestTimeoutMs,
-      requestTimeout: requestTimeoutMs,
-      keepAliveTimeout: requestTimeoutMs,
-      connectionsCheckingInterval: 1_000,
-    },
-    (request, response) => void answerSafely(log, answer, request, response),
-  );
+  const server = createServer({
+    maxHeaderSize: longestHeadersBytes,
+    headersTimeout: requestTimeoutMs,
+    requestTimeout: requestTimeoutMs,
+    keepAliveTimeout: requestTimeoutMs,
+    connectionsCheckingInterval: 1_000,
+  });
   server.maxConnections = mostConnections;
-  return server;
-}
-
-/** Never rejects: a handler that did, or threw, would end the process. */
-async function answerSafely(
-  log: Logger,
-  answer: Answer,
-  request: IncomingMessage,
-  response: ServerResponse,
-): Promise<void> {
-  try {
-    await answer(request, response);
-  } catch (error) {
-    const path = oneLine(`${request.url}`);
-    log.error(
-      { event: 'answer-failed', error },
-      `a request for ${path} cannot be answered: ${messageOf(error)}`,
-    );
-    if (response.headersSent) response.destroy();
-    else {
-      const body = { status: 500, contentType: plainText, text: `cannot be answered: ${messageOf(error)}` };
-      sendBody(request, response, body);
+  // A handler that rejected, or threw, would end the process.
+  const answerSafely = async (request: IncomingMessage, response: ServerResponse) => {
+    try {
+      await answer(request, response);
+    } catch (error) {
+      const fields = { event: 'answer-failed', error };
+      log.error(fields, `a request for ${oneLine(`${request.url}`)} cannot be answered: ${messageOf(error)}`);
+      if (response.headersSent) response.destroy();
+      else {
+        const text = `cannot be answered: ${messageOf(error)}`;
+        sendBody(response, { status: 500, contentType: plainText, text });
+      }
     }
-  }
+  };
+  return server.on('request', (request, response) => void answerSafely(request, response));
 }
 
 export interface ServerOptions {
@@ -125,25 +113,22 @@ async function serve(served: Served, signal: AbortSignal): Promise<void> {
 }
 
 /** Whether it is neither GET nor HEAD; then the header for the answer, which is left to the caller, is set. */
-export function refusesMethod(request: IncomingMessage, response: ServerResponse): boolean {
-  if (request.method === 'GET' || request.method === 'HEAD') return false;
-  response.setHeader('Allow', 'GET, HEAD');
-  return true;
-}
-
-interface Body {
-  readonly status: number;
-  readonly contentType: string;
-  readonly text: string;
+export function refusesMethod(response: ServerResponse): boolean {
+  const isRead = response.req.method === 'GET' || response.req.method === 'HEAD';
+  if (!isRead) response.setHeader('Allow', 'GET, HEAD');
+  return !isRead;
 }
 
 /** Answers; without the text when only its head was asked for. */
 export function sendBody(
-  request: IncomingMessage,
   response: ServerResponse,
-  { status, contentType, text }: Body,
+  {
+    status,
+    contentType,
+    text,
+  }: { readonly status: number; readonly contentType: string; readonly text: string },
 ): void {
-  const { headers } = request;
+  const { headers, method } = response.req;
   const hasBody = headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
   response.writeHead(status, {
     'Content-Type': contentType,
@@ -152,5 +137,5 @@ export function sendBody(
     // A body is not waited for, however much of it is announced.
     ...(hasBody ? { Connection: 'close' } : {}),
   });
-  response.end(request.method === 'HEAD' ? undefined : text);
+  response.end(method === 'HEAD' ? undefined : text);
 }

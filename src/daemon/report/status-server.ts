@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { chmodSync, type Stats } from 'node:fs';
 import { lstat, unlink } from 'node:fs/promises';
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { Server } from 'node:http';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import type { PeerStatus, StatusView } from '../../cli/ask-daemon.ts';
@@ -21,72 +21,59 @@ export interface StatusServerOptions extends ServerOptions {
 /** What struct sockaddr_un holds; a longer path may be cut off in silence. */
 const longestPathBytes = 107;
 
-function whyNot(error: unknown): string {
-  if (error instanceof SocketError) return error.message;
-  return `${systemReason(error)}; choose another place for it with --status-socket=PATH`;
-}
-
 /** Why the socket cannot be had, when it is not the system that says so. */
 class SocketError extends FlannelError {}
 
 /**
- * Answers `flanneld-ts status` on a unix socket that nobody but root (the daemon's own user, that is) can open. What a daemon that was
- * killed has left there is replaced; the socket of one that lives, and a file that is no socket, are left alone.
+ * Answers `flanneld-ts status` until `signal` aborts, then resolves with the socket removed; never rejects. Nobody but root (the
+ * daemon's own user, that is) can open the unix socket. What a daemon that was killed has left there is replaced; the socket of one
+ * that lives, and a file that is no socket, are left alone. While the socket cannot be had there is a notice.
  */
-export class StatusServer {
-  readonly #options: StatusServerOptions;
-
-  constructor(options: StatusServerOptions) {
-    this.#options = options;
-  }
-
-  /**
-   * Serves until `signal` aborts, then resolves with the socket removed. One that cannot be had is a notice, and tried
-   * again for ever. Never rejects.
-   */
-  async run(signal: AbortSignal): Promise<void> {
-    const { path } = this.#options;
-    const served = {
-      ...this.#options,
+export async function runStatusServer(options: StatusServerOptions, signal: AbortSignal): Promise<void> {
+  const { path, snapshot } = options;
+  await keepServing(
+    {
+      ...options,
       what: 'status-socket',
       text: `flanneld-ts status at ${path}`,
       errorEvent: 'status-error',
-      answer: (request: IncomingMessage, response: ServerResponse) => this.#answer(request, response),
-      listen: (server: Server) => listen(server, path),
-      whyNot,
-      look: () => this.#isStillThere(signal),
-    };
-    await keepServing(served, signal);
-  }
+      answer: (request, response) => {
+        const isRefused = refusesMethod(response);
+        const isFound = !isRefused && request.url === '/status';
+        sendBody(response, {
+          status: isRefused ? 405 : isFound ? 200 : 404,
+          contentType: 'application/json',
+          text: `${isFound ? JSON.stringify(statusView(snapshot())) : '{}'}\n`,
+        });
+      },
+      listen: (server) => listen(server, path),
+      whyNot: (error) =>
+        error instanceof SocketError
+          ? error.message
+          : `${systemReason(error)}; choose another place for it with --status-socket=PATH`,
+      look: () => isStillThere(options, signal),
+    },
+    signal,
+  );
+}
 
-  /** Looks when something happens at the path, and now and then: a program that empties the folder takes the socket with it. */
-  async #isStillThere(signal: AbortSignal): Promise<boolean> {
-    const { clock, log, path } = this.#options;
-    const changed = new Wake();
-    const stop = nodeFiles.watch(path, () => changed.wake());
-    try {
-      if ((await lookAt(path).catch(() => true)) !== undefined) {
-        await changed.waitAtMost(clock, checkIntervalMs, signal);
-        return true;
-      }
-      const fields = { event: 'status-socket-gone', path };
-      log.warn(fields, `another program removed the status socket ${path}; making it again`);
-      return false;
-    } finally {
-      stop();
+/** Looks when something happens at the path, and now and then: a program that empties the folder takes the socket with it. */
+async function isStillThere(
+  { clock, log, path }: StatusServerOptions,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const changed = new Wake();
+  const stop = nodeFiles.watch(path, () => changed.wake());
+  try {
+    if ((await lookAt(path).catch(() => true)) !== undefined) {
+      await changed.waitAtMost(clock, checkIntervalMs, signal);
+      return true;
     }
-  }
-
-  #answer(request: IncomingMessage, response: ServerResponse): void {
-    const contentType = 'application/json';
-    if (refusesMethod(request, response)) {
-      sendBody(request, response, { status: 405, contentType, text: '{}\n' });
-    } else if (request.url === '/status') {
-      const view = statusView(this.#options.snapshot());
-      sendBody(request, response, { status: 200, contentType, text: `${JSON.stringify(view)}\n` });
-    } else {
-      sendBody(request, response, { status: 404, contentType, text: '{}\n' });
-    }
+    const fields = { event: 'status-socket-gone', path };
+    log.warn(fields, `another program removed the status socket ${path}; making it again`);
+    return false;
+  } finally {
+    stop();
   }
 }
 
