@@ -10,7 +10,7 @@ import {
   parseSubnet,
   type Subnet,
 } from '../../ip/ip.ts';
-import type { Kernel, RouteFinder, Sender } from '../../kernel/kernel.ts';
+import type { Kernel, Link, LinkAddress, RouteFinder, Sender } from '../../kernel/kernel.ts';
 import { counted } from '../../runtime/texts.ts';
 import type { NetworkConfig } from '../../subnet/config/config.ts';
 import { subnetsPrefix } from '../../subnet/keys.ts';
@@ -44,27 +44,21 @@ import {
   worksWithFormerConfig,
 } from './finding.ts';
 
-/** What subnet.env says. */
-export interface SubnetFile {
-  readonly subnets: PerFamily<Subnet>;
-  readonly networks: PerFamily<Subnet>;
-}
-
 export interface DoctorOptions extends EtcdFacts, FirewallFacts, PacketFacts, StationOptions, FileFacts {
   readonly kernel: Kernel & RouteFinder;
   readonly renewMarginMs: number;
   readonly chooseInterface: ChooseInterface;
   /** Asks the running daemon. */
   readonly askDaemon: () => Promise<DaemonAnswer>;
-  /** Undefined when the text is no subnet.env. */
-  readonly parseSubnetFile: (text: string) => SubnetFile | undefined;
+  /** What subnet.env says; undefined when the text is none. */
+  readonly parseSubnetFile: (
+    text: string,
+  ) => (Pick<Place, 'networks'> & { readonly subnets: Place['own'] }) | undefined;
   /** Those that etcd was tried at. */
   readonly etcdAddresses: () => readonly string[];
   /** Takes each line of the report. */
   readonly write: (line: string) => void;
 }
-
-type Tell = (findings: readonly Finding[]) => void;
 
 /** What is known of this host's place in the network: by its daemon, by etcd, by subnet.env, in this order. */
 interface Place {
@@ -74,7 +68,7 @@ interface Place {
   readonly view: StatusView | undefined;
   readonly config: NetworkConfig | undefined;
   /** Those of other hosts, as far as etcd says. */
-  readonly leases: readonly Lease[] | undefined;
+  readonly leases?: readonly Lease[] | undefined;
   readonly chosen: ChosenInterface | undefined;
 }
 
@@ -84,100 +78,156 @@ interface Place {
  * without etcd and without a daemon, with what can be seen here. Changes nothing. Resolves to the exit code: 0 when there is no problem, else 1.
  */
 export async function runDoctor(options: DoctorOptions, signal: AbortSignal): Promise<0 | 1> {
-  const found: Finding[] = [];
-  const tell = (findings: readonly Finding[]) => {
-    found.push(...findings);
-    for (const line of findings.flatMap(linesOf)) options.write(line);
-  };
+  const doctor = new Doctor(options, signal);
   try {
-    await examine(options, found, tell, signal);
+    await doctor.examine();
   } catch (error) {
     signal.throwIfAborted();
-    tell([failed('the rest could not be looked at', error)]);
+    doctor.tell([failed('the rest could not be looked at', error)]);
   }
-  const problems = found.filter(({ level }) => level === 'problem').length;
+  const problems = doctor.found.filter(({ level }) => level === 'problem').length;
   options.write(problems === 0 ? 'No problem was found.' : `${counted(problems, 'problem')} found.`);
   return problems === 0 ? 0 : 1;
 }
 
-async function examine(
-  options: DoctorOptions,
-  found: readonly Finding[],
-  tell: Tell,
-  signal: AbortSignal,
-): Promise<void> {
-  const step = async (what: string, check: () => Promise<readonly Finding[]>) =>
-    tell(await attempt(what, signal, check));
-  const prefix = subnetsPrefix(options.etcdPrefix);
-  const answer = unlessElsewhere(await options.askDaemon(), prefix);
-  const { findings, configFindings, registry, config: stored } = await checkEtcd(options, signal);
-  const isFormer = worksWithFormerConfig(answer);
-  const config = isFormer ? undefined : stored;
-  const listed = config && prefix;
-  tell(daemonFindings(answer, listed));
-  // The daemon's notice says what has become of the configuration.
-  tell(isFormer ? findings : [...findings, ...configFindings]);
-  const place = await findPlace(options, answer, config, tell, signal);
-  const { view, daemon, chosen } = place;
-  if (registry === undefined || config === undefined) tell([sourceOf(place)]);
-  const facts = { ...options, subnetsPrefix: prefix, view, daemon };
-  const report =
-    registry && config && chosen
-      ? await checkLeases({ ...facts, registry, config, addresses: chosen.addresses }, signal)
-      : undefined;
-  tell(report?.findings ?? []);
-  const own = view?.lease || report === undefined ? place.own : (report.own?.subnets ?? {});
-  await examineHost(options, { ...place, own, leases: report?.peers }, step, signal);
-  tell(unseenFindings(answer, listed, found));
-}
+class Doctor {
+  readonly found: Finding[] = [];
+  readonly #options: DoctorOptions;
+  readonly #signal: AbortSignal;
 
-/** Looks at what lies on this host. */
-async function examineHost(
-  options: DoctorOptions,
-  place: Place,
-  step: (what: string, check: () => Promise<readonly Finding[]>) => Promise<void>,
-  signal: AbortSignal,
-): Promise<void> {
-  const { own, networks, config, chosen, daemon } = place;
-  await step('addresses of this host', () => hostFindings(options, place, signal));
-  await step('Docker', () => checkDaemonJson(options.files, own));
-  await step('routes', () => routeFindings(options, place, signal));
-  const mode = config && (config.enableNFTables ? 'nftables' : 'iptables');
-  const remedy = daemonRemedy(daemon, 'puts them right within seconds (--iptables-resync)');
-  await step('firewall', () =>
-    checkFirewall(options, { mode, networks, own, uplink: chosen?.name, remedy }, signal),
-  );
-  for (const subnet of [own.ipv4, own.ipv6])
-    if (subnet) await step('packets to peers', () => checkPackets(options, subnet, signal));
-}
-
-/** By daemon, configuration and subnet.env; says which interface it is, and whether packets are passed on. */
-async function findPlace(
-  options: DoctorOptions,
-  answer: DaemonAnswer,
-  config: NetworkConfig | undefined,
-  tell: Tell,
-  signal: AbortSignal,
-): Promise<Place> {
-  const { files, kernel, subnetFile, parseSubnetFile, chooseInterface } = options;
-  const view = 'view' in answer ? answer.view : undefined;
-  const text = await files.readText(subnetFile).catch(() => undefined);
-  const file = text === undefined ? undefined : parseSubnetFile(text);
-  const told = view?.lease?.subnets.flatMap((one) => parseSubnet(one) ?? []);
-  const own = told ? byFamily(told) : (file?.subnets ?? {});
-  const families = familiesOf(config ?? own);
-  const used: readonly Family[] = families.length > 0 ? families : [4];
-  const found = (await interfaceOfDaemon(kernel, view, signal)) ?? (await chooseInterface(used, signal));
-  const chosen = typeof found === 'string' ? undefined : found;
-  if (typeof found === 'string') tell([problem(found, interfaceRemedy(found))]);
-  else {
-    tell([ok(`peers reach this host at ${familiesText(found.addresses)} on ${found.name}`)]);
-    tell(await attempt('address of this host', signal, () => checkAddress(options, found, signal)));
+  constructor(options: DoctorOptions, signal: AbortSignal) {
+    this.#options = options;
+    this.#signal = signal;
   }
-  tell(await checkForwarding(files, used, chosen ? [chosen.name] : []));
-  const pools = [config?.ipv4, config?.ipv6].flatMap((pool) => pool?.network ?? []);
-  const networks = config === undefined ? (file?.networks ?? {}) : byFamily(pools);
-  return { own, networks, daemon: daemonState(answer), view, config, leases: undefined, chosen };
+
+  tell(findings: readonly Finding[]): void {
+    this.found.push(...findings);
+    for (const line of findings.flatMap(linesOf)) this.#options.write(line);
+  }
+
+  async #step(what: string, check: () => Promise<readonly Finding[]>): Promise<void> {
+    this.tell(await attempt(what, this.#signal, check));
+  }
+
+  async examine(): Promise<void> {
+    const options = this.#options;
+    const prefix = subnetsPrefix(options.etcdPrefix);
+    const answer = unlessElsewhere(await options.askDaemon(), prefix);
+    const { findings, configFindings, registry, config: stored } = await checkEtcd(options, this.#signal);
+    const isFormer = worksWithFormerConfig(answer);
+    const config = isFormer ? undefined : stored;
+    const listed = config && prefix;
+    this.tell(daemonFindings(answer, listed));
+    // The daemon's notice says what has become of the configuration.
+    this.tell(isFormer ? findings : [...findings, ...configFindings]);
+    const place = await this.#findPlace(answer, config);
+    const { view, daemon, chosen, own } = place;
+    if (registry === undefined || config === undefined) this.tell([sourceOf(place)]);
+    if (registry === undefined || config === undefined || chosen === undefined)
+      await this.#examineHost(place);
+    else {
+      const { addresses } = chosen;
+      const facts = { ...options, subnetsPrefix: prefix, view, daemon, registry, config, addresses };
+      const report = await checkLeases(facts, this.#signal);
+      this.tell(report.findings);
+      const leased = view?.lease ? own : (report.own?.subnets ?? {});
+      await this.#examineHost({ ...place, own: leased, leases: report.peers });
+    }
+    this.tell(unseenFindings(answer, listed, this.found));
+  }
+
+  /** By daemon, configuration and subnet.env; says which interface it is, and whether packets are passed on. */
+  async #findPlace(answer: DaemonAnswer, config: NetworkConfig | undefined): Promise<Place> {
+    const { files, subnetFile, parseSubnetFile, chooseInterface } = this.#options;
+    const view = 'view' in answer ? answer.view : undefined;
+    const text = await files.readText(subnetFile).catch(() => undefined);
+    const file = text === undefined ? undefined : parseSubnetFile(text);
+    const told = view?.lease?.subnets.flatMap((one) => parseSubnet(one) ?? []);
+    const own = told ? byFamily(told) : (file?.subnets ?? {});
+    const families = familiesOf(config ?? own);
+    const used: readonly Family[] = families.length > 0 ? families : [4];
+    const found = (await this.#interfaceOf(view)) ?? (await chooseInterface(used, this.#signal));
+    const chosen = typeof found === 'string' ? undefined : found;
+    if (typeof found === 'string') this.tell([problem(found, interfaceRemedy(found))]);
+    else {
+      this.tell([ok(`peers reach this host at ${familiesText(found.addresses)} on ${found.name}`)]);
+      await this.#step('address of this host', () => checkAddress(this.#options, found, this.#signal));
+    }
+    this.tell(await checkForwarding(files, used, chosen ? [chosen.name] : []));
+    const pools = [config?.ipv4, config?.ipv6].flatMap((pool) => pool?.network ?? []);
+    const networks = config === undefined ? (file?.networks ?? {}) : byFamily(pools);
+    return { own, networks, daemon: daemonState(answer), view, config, chosen };
+  }
+
+  /** What the running daemon uses is right, whatever the flags of this command would choose. */
+  async #interfaceOf(view: StatusView | undefined): Promise<ChosenInterface | undefined> {
+    const [links, addresses] = await this.#readKernel();
+    const used = view?.lease?.addresses ?? [];
+    const held = addresses.filter(({ address }) => used.includes(address));
+    const link = links.find(({ index }) => index === held[0]?.linkIndex);
+    if (link === undefined || held.length < used.length) return undefined;
+    const { ipv4, ipv6 } = byFamily(held);
+    const own = { ...(ipv4 && { ipv4: ipv4.address }), ...(ipv6 && { ipv6: ipv6.address }) };
+    return { name: link.name, index: link.index, addresses: own };
+  }
+
+  async #readKernel(): Promise<readonly [readonly Link[], readonly LinkAddress[]]> {
+    const { kernel } = this.#options;
+    return [await kernel.links(this.#signal), await kernel.addresses(this.#signal)];
+  }
+
+  /** Looks at what lies on this host, and sends a packet. */
+  async #examineHost(place: Place): Promise<void> {
+    const options = this.#options;
+    const { own, networks, config, chosen, daemon } = place;
+    await this.#step('addresses of this host', () => this.#hostFindings(place));
+    await this.#step('Docker', () => checkDaemonJson(options.files, own));
+    await this.#step('routes', () => this.#routeFindings(place));
+    const mode = config && (config.enableNFTables ? 'nftables' : 'iptables');
+    const remedy = daemonRemedy(daemon, 'puts them right within seconds (--iptables-resync)');
+    const rules = { mode, networks, own, uplink: chosen?.name, remedy } as const;
+    await this.#step('firewall', () => checkFirewall(options, rules, this.#signal));
+    for (const subnet of [own.ipv4, own.ipv6])
+      if (subnet) await this.#step('packets to peers', () => checkPackets(options, subnet, this.#signal));
+  }
+
+  async #hostFindings({ own, view, leases, config, chosen, daemon }: Place): Promise<readonly Finding[]> {
+    const [links, addresses] = await this.#readKernel();
+    const mtu = links.find(({ index }) => index === chosen?.index)?.mtu;
+    const isKnown = familiesOf(own).length > 0;
+    const byFile = !view?.lease && leases === undefined;
+    const findings: Finding[] = [];
+    // They may cut this host off, and keep the daemon from starting.
+    if (config && chosen)
+      for (const overlap of poolOverlaps(
+        { links, addresses, own: [own], interfaceIndex: chosen.index },
+        config,
+      ))
+        findings.push(problem(overlap.problem, overlap.remedy));
+    if (isKnown || byFile)
+      findings.push(...(await checkFiles(this.#options, own, mtu, daemonRemedy(daemon, 'writes it'))));
+    return isKnown ? [...findings, ...checkBridge({ links, addresses, mtu }, own)] : findings;
+  }
+
+  async #routeFindings(place: Place): Promise<readonly Finding[]> {
+    const { kernel: finder, routeProtocol: protocol } = this.#options;
+    const { own, networks, leases, chosen: link, daemon, view } = place;
+    const [links, addresses] = await this.#readKernel();
+    const remedy = daemonRemedy(daemon, 'puts routes right within seconds');
+    const etcdAddresses = this.#options.etcdAddresses();
+    const findings: Finding[] = [];
+    for (const family of ['ipv4', 'ipv6'] as const) {
+      const [network, subnet, address] = [networks[family], own[family], link?.addresses[family]];
+      if (subnet === undefined || link === undefined || address === undefined) continue;
+      const kernel = { links, addresses, routes: await finder.routes(subnet.family, this.#signal) };
+      const self = { subnet, address, ...(network && { network }) };
+      const checked = checkRoutes({ self, kernel, link, protocol, etcdAddresses, remedy, leases, view });
+      const sender = senderIn(subnet, kernel);
+      const facts = { finder, kernel, family: subnet.family, linkIndex: link.index, sender };
+      findings.push(...checked.findings, ...(await checkPaths(checked.routed, facts, this.#signal)));
+    }
+    return findings;
+  }
 }
 
 /** By what the rest is judged without etcd. */
@@ -186,21 +236,6 @@ function sourceOf({ own, view }: Place): Finding {
   if (subnets === '') return note('without etcd and without subnet.env the subnet of this host is not known');
   const source = view?.lease ? 'what the daemon knows' : 'subnet.env';
   return note(`what follows goes by ${source}: this host has ${subnets}`);
-}
-
-/** What the running daemon uses is right, whatever the flags of this command would choose. */
-async function interfaceOfDaemon(
-  kernel: Kernel,
-  view: StatusView | undefined,
-  signal: AbortSignal,
-): Promise<ChosenInterface | undefined> {
-  const used = view?.lease?.addresses ?? [];
-  const held = (await kernel.addresses(signal)).filter(({ address }) => used.includes(address));
-  const link = (await kernel.links(signal)).find(({ index }) => index === held[0]?.linkIndex);
-  if (link === undefined || held.length < used.length) return undefined;
-  const { ipv4, ipv6 } = byFamily(held);
-  const addresses = { ...(ipv4 && { ipv4: ipv4.address }), ...(ipv6 && { ipv6: ipv6.address }) };
-  return { name: link.name, index: link.index, addresses };
 }
 
 /** The first of each family. */
@@ -222,59 +257,6 @@ const interfaceRemedies: readonly (readonly [reason: RegExp, remedy?: string])[]
 
 function interfaceRemedy(reason: string): string | undefined {
   return interfaceRemedies.find(([pattern]) => pattern.test(reason))?.[1];
-}
-
-async function hostFindings(
-  options: DoctorOptions,
-  { own, view, leases, config, chosen, daemon }: Place,
-  signal: AbortSignal,
-): Promise<readonly Finding[]> {
-  const { kernel } = options;
-  const [links, addresses] = [await kernel.links(signal), await kernel.addresses(signal)];
-  const mtu = links.find(({ index }) => index === chosen?.index)?.mtu;
-  const isKnown = familiesOf(own).length > 0;
-  const byFile = !view?.lease && leases === undefined;
-  // They may cut this host off, and keep the daemon from starting.
-  const overlaps =
-    config && chosen
-      ? poolOverlaps({ links, addresses, own: [own], interfaceIndex: chosen.index }, config)
-      : [];
-  return [
-    ...overlaps.map((overlap) => problem(overlap.problem, overlap.remedy)),
-    ...(isKnown || byFile ? await checkFiles(options, own, mtu, daemonRemedy(daemon, 'writes it')) : []),
-    ...(isKnown ? checkBridge({ links, addresses, mtu }, own) : []),
-  ];
-}
-
-async function routeFindings(
-  { kernel: finder, routeProtocol: protocol, etcdAddresses }: DoctorOptions,
-  { own, networks, leases, chosen, daemon, view }: Place,
-  signal: AbortSignal,
-): Promise<readonly Finding[]> {
-  const findings: Finding[] = [];
-  const [links, addresses] = [await finder.links(signal), await finder.addresses(signal)];
-  const remedy = daemonRemedy(daemon, 'puts routes right within seconds');
-  for (const family of ['ipv4', 'ipv6'] as const) {
-    const [network, subnet, address] = [networks[family], own[family], chosen?.addresses[family]];
-    if (subnet === undefined || chosen === undefined || address === undefined) continue;
-    const kernel = { links, addresses, routes: await finder.routes(subnet.family, signal) };
-    const self = { subnet, address, ...(network && { network }) };
-    const facts = {
-      self,
-      kernel,
-      link: chosen,
-      protocol,
-      etcdAddresses: etcdAddresses(),
-      remedy,
-      leases,
-      view,
-    };
-    const { findings: found, routed } = checkRoutes(facts);
-    const paths = { finder, kernel, family: subnet.family, linkIndex: chosen.index };
-    const ways = await checkPaths(routed, { ...paths, sender: senderIn(subnet, kernel) }, signal);
-    findings.push(...found, ...ways);
-  }
-  return findings;
 }
 
 /** A container in this host's subnet, behind the bridge that has its first address. */
