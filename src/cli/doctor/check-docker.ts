@@ -72,6 +72,7 @@ const commandKeys = {
   hosts: /^ExecStart=.* (-H|--host)\b/m,
   containerd: /^ExecStart=.* --containerd\b/m,
 };
+/** The command that Docker gets its flags with from us, or from flannel. */
 const dropIns = ['/etc', '/run', '/usr/local/lib', '/usr/lib', '/lib'].map(
   (folder) => `${folder}/systemd/system/docker.service.d/flannel.conf`,
 );
@@ -104,13 +105,9 @@ export async function checkDaemonJson(files: Files, own: PerFamily<Subnet>): Pro
       ),
     ];
   }
-  return [...conflicts(keys as Keys, await readDropIn(files)), ...addressFindings(keys as Keys, own)];
-}
-
-/** The command that Docker gets its flags with from us; undefined when no drop-in of ours, or flannel's, is there. */
-async function readDropIn(files: Files): Promise<string | undefined> {
-  const read = dropIns.map((path) => files.readText(path).catch(() => undefined));
-  return (await Promise.all(read)).find((text) => text !== undefined);
+  const read = await Promise.all(dropIns.map((path) => files.readText(path).catch(() => undefined)));
+  const dropIn = read.find((found) => found !== undefined);
+  return [...conflicts(keys as Keys, dropIn), ...addressFindings(keys as Keys, own)];
 }
 
 function conflicts(keys: Keys, dropIn: string | undefined): readonly Finding[] {

@@ -5,7 +5,7 @@ import type { PerFamily, Subnet } from '../../ip/ip.ts';
 import type { Kernel } from '../../kernel/kernel.ts';
 import { linkInside } from '../../kernel/rtnetlink.ts';
 import type { Commands } from '../../runtime/effects.ts';
-import { attempt, type Finding, failed, note, ok, problem } from './finding.ts';
+import { attempt, type Finding, note, ok, problem } from './finding.ts';
 
 type Mode = FirewallSettings['mode'];
 
@@ -34,27 +34,35 @@ export interface FirewallPlace {
 /** Whether our rules are there, and whether others stand in their way. Changes nothing; what cannot be read is a finding. */
 export async function checkFirewall(
   facts: FirewallFacts,
-  place: FirewallPlace,
+  { networks, own, remedy, mode, uplink }: FirewallPlace,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
-  const { networks, own, remedy, mode } = place;
   const findings: Finding[] = [];
   for (const family of ['ipv4', 'ipv6'] as const) {
     const [network, subnet] = [networks[family], own[family]];
     if (network === undefined || subnet === undefined) continue;
     const pair = { network, subnet };
-    const checkRules = (one: Mode) => rulesOfMode(facts, one, pair, remedy, signal);
-    const found = await checkRules(mode ?? 'iptables');
-    const isDone = mode !== undefined || found.every(({ level }) => level === 'ok');
-    const other = isDone ? found : await checkRules('nftables');
-    findings.push(...(other.every(({ level }) => level === 'ok') ? other : found));
-    const check = () => checkPassage(facts, place, pair, signal);
-    findings.push(...(await attempt('the packet filter could not be searched', signal, check)));
+    const isFine = (found: readonly Finding[]) => found.every(({ level }) => level === 'ok');
+    const first = await checkRules(facts, mode ?? 'iptables', pair, remedy, signal);
+    const isSure = mode !== undefined || isFine(first);
+    const second = isSure ? first : await checkRules(facts, 'nftables', pair, remedy, signal);
+    findings.push(...(isFine(second) ? second : first));
+    /** What drops containers' packets, whoever's rule it is. */
+    const checkPassage = async () => {
+      const bridge = await linkInside(facts.kernel, subnet, signal);
+      const passages = [{ ...pair, ...(uplink && { uplink }), ...(bridge && { bridge }) }];
+      const options = { commands: facts.commands, passages, mode: mode ?? 'iptables' };
+      const found = await readBlockages(options, signal);
+      return found.length === 0
+        ? [ok(`no firewall rule drops packets between containers (${network.text})`)]
+        : found.map(({ effect, text, remedy: its }) => (effect === 'closed' ? problem : note)(text, its));
+    };
+    findings.push(...(await attempt('the packet filter could not be searched', signal, checkPassage)));
   }
   return findings.filter((one, index) => findings.findIndex(({ text }) => text === one.text) === index);
 }
 
-async function rulesOfMode(
+async function checkRules(
   facts: FirewallFacts,
   mode: Mode,
   network: FirewallNetwork,
@@ -69,34 +77,16 @@ async function rulesOfMode(
     forwardRules: facts.iptablesForwardRules,
     forwardPosition: facts.iptablesForwardPosition,
   };
+  const { wanted } = familyTasks(facts.commands, settings, network.subnet.family, network, () => {});
   const findings: Finding[] = [];
-  const { family } = network.subnet;
-  for (const task of familyTasks(facts.commands, settings, family, network, () => {}).wanted) {
-    try {
-      findings.push(
-        (await task.isDone(signal))
-          ? ok(`${task.name}: our rules are in place`)
-          : problem(`${task.name}: our rules are missing, or not as they should be`, remedy),
-      );
-    } catch (error) {
-      signal.throwIfAborted();
-      findings.push(failed(task.name, error));
-    }
+  for (const task of wanted) {
+    const { name } = task;
+    const check = async () => [
+      (await task.isDone(signal))
+        ? ok(`${name}: our rules are in place`)
+        : problem(`${name}: our rules are missing, or not as they should be`, remedy),
+    ];
+    findings.push(...(await attempt(name, signal, check)));
   }
   return findings;
-}
-
-/** What drops containers' packets, whoever's rule it is. */
-async function checkPassage(
-  { commands, kernel }: FirewallFacts,
-  { mode = 'iptables', uplink }: FirewallPlace,
-  network: FirewallNetwork,
-  signal: AbortSignal,
-): Promise<readonly Finding[]> {
-  const bridge = await linkInside(kernel, network.subnet, signal);
-  const passage = { ...network, ...(uplink && { uplink }), ...(bridge && { bridge }) };
-  const found = await readBlockages({ commands, passages: [passage], mode }, signal);
-  if (found.length === 0)
-    return [ok(`no firewall rule drops packets between containers (${network.network.text})`)];
-  return found.map(({ effect, text, remedy }) => (effect === 'closed' ? problem : note)(text, remedy));
 }

@@ -1,6 +1,6 @@
-import type { PerFamily } from '../../ip/ip.ts';
+import type { PerFamily, Subnet } from '../../ip/ip.ts';
 import { counted } from '../../runtime/texts.ts';
-import type { NetworkConfig } from '../../subnet/config/config.ts';
+import type { NetworkConfig, PoolConfig } from '../../subnet/config/config.ts';
 import { findOwn } from '../../subnet/lease/acquire/own-keys.ts';
 import { renewIntervalMs } from '../../subnet/lease/keep/schedule.ts';
 import { isOwnLease, type Lease, parseLease } from '../../subnet/lease/lease.ts';
@@ -78,12 +78,11 @@ async function ownFindings(
       ),
     ];
   const findings = [...(await attempt(`own lease ${own.key}`, signal, () => lifeOf(facts, own, signal)))];
-  const isUnfit = (['ipv4', 'ipv6'] as const).some((family) => {
-    const [pool, subnet] = [facts.config[family], own.subnets[family]];
-    return pool !== undefined && !(subnet && fits(pool, subnet));
-  });
-  const { key } = own;
-  if (isUnfit)
+  const { key, subnets } = own;
+  const { ipv4, ipv6 } = facts.config;
+  const isFit = (pool: PoolConfig | undefined, subnet: Subnet | undefined) =>
+    pool === undefined || (subnet !== undefined && fits(pool, subnet));
+  if (!isFit(ipv4, subnets.ipv4) || !isFit(ipv6, subnets.ipv6))
     findings.push(
       problem(`${key} does not fit the network configuration`, 'Restart the daemon: it takes one that fits.'),
     );

@@ -49,26 +49,26 @@ export async function checkPaths(
   // Of packets that are passed on the kernel says nothing, either, while forwarding is off.
   const routeOf = async (address: string) =>
     (sender && (await finder.routeFor(address, signal, sender))) ?? (await finder.routeFor(address, signal));
-  const stolen = new Map<string, { readonly thief: Thief; readonly dsts: Set<string> }>();
-  const blame = (thief: Thief, dst: string) => {
-    const known = stolen.get(thief.what) ?? { thief, dsts: new Set() };
-    known.dsts.add(dst);
-    stolen.set(thief.what, known);
+  const stolen = new Map<string, { readonly remedy: string; readonly dsts: Set<string> }>();
+  const blame = ({ what, remedy }: Thief, dst: string) => {
+    const known = stolen.get(what);
+    if (known === undefined) stolen.set(what, { remedy, dsts: new Set([dst]) });
+    else known.dsts.add(dst);
   };
-  const isBlamed = (dst: string) => [...stolen.values()].some(({ dsts }) => dsts.has(dst));
   for (const { part, dst } of partsOf(routed, kernel.routes)) blame(routeThief(part, facts), dst);
   for (const { dst, gateway } of routed.slice(0, mostAsked)) {
     for (const address of samples(dst)) {
       const used = await routeOf(address);
       if (used?.route.gateway === gateway && used.route.linkIndex === linkIndex) continue;
-      if (isBlamed(dst) && (used === undefined || !isElsewhere(used))) continue;
+      const isBlamed = [...stolen.values()].some(({ dsts }) => dsts.has(dst));
+      if (isBlamed && (used === undefined || !isElsewhere(used))) continue;
       blame(thiefOf(address, used, rules, facts), dst);
     }
   }
   if (stolen.size === 0)
     return [ok(`IPv${family}: the kernel sends to ${counted(routed.length, 'peer')} by our routes`)];
-  const found = [...stolen.values()].map(({ thief, dsts }) =>
-    problem(`packets to ${few([...dsts], 3)} go astray: ${thief.what}`, thief.remedy),
+  const found = [...stolen].map(([what, { remedy, dsts }]) =>
+    problem(`packets to ${few([...dsts], 3)} go astray: ${what}`, remedy),
   );
   const more = (rest: number) => `${counted(rest, 'more route or rule', 'more routes or rules')} likewise`;
   return fewProblems(found, (rest) => `IPv${family}: ${more(rest)}`);
@@ -97,11 +97,8 @@ function partsOf(
 
 /** Addresses near the beginning, in the middle and near the end of a subnet. */
 function samples(dst: string): readonly string[] {
-  const subnet = parseSubnet(dst);
-  if (subnet === undefined) return [];
-  const { family, first, last } = subnet;
-  const middle = first + (last - first + 1n) / 2n;
-  return [first + 2n, middle + 1n, last - 1n]
+  const { family, first, last } = subnetOf(dst);
+  return [first + 2n, first + (last - first + 1n) / 2n + 1n, last - 1n]
     .filter((value) => value >= first && value <= last)
     .map((value) => formatAddress(family, value));
 }

@@ -30,8 +30,8 @@ import {
   attempt,
   type DaemonAnswer,
   type DaemonState,
-  daemonFindings,
   daemonRemedy,
+  daemonReport,
   daemonState,
   type Finding,
   failed,
@@ -40,7 +40,6 @@ import {
   ok,
   problem,
   unlessElsewhere,
-  unseenFindings,
   worksWithFormerConfig,
 } from './finding.ts';
 
@@ -116,8 +115,8 @@ class Doctor {
     const { findings, configFindings, registry, config: stored } = await checkEtcd(options, this.#signal);
     const isFormer = worksWithFormerConfig(answer);
     const config = isFormer ? undefined : stored;
-    const listed = config && prefix;
-    this.tell(daemonFindings(answer, listed));
+    const said = daemonReport(answer, config && prefix);
+    this.tell(said.findings);
     // The daemon's notice says what has become of the configuration.
     this.tell(isFormer ? findings : [...findings, ...configFindings]);
     const place = await this.#findPlace(answer, config);
@@ -133,7 +132,7 @@ class Doctor {
       const leased = view?.lease ? own : (report.own?.subnets ?? {});
       await this.#examineHost({ ...place, own: leased, leases: report.peers });
     }
-    this.tell(unseenFindings(answer, listed, this.found));
+    this.tell(said.unseen(this.found));
   }
 
   /** By daemon, configuration and subnet.env; says which interface it is, and whether packets are passed on. */

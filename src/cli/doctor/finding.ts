@@ -109,38 +109,37 @@ interface Line {
 }
 
 /**
- * The daemon's own words: nothing that follows contradicts them. Left out is what other checks say with a remedy: forwarding, the
- * packet filter, Docker's bridge, peers without a route and, when the leases below `listed` can be read, what is wrong with them.
- * What of it they do not see is for {@link unseenFindings}.
+ * `findings`: the daemon's own words, but for what other checks say with a remedy: forwarding, the packet filter, Docker's bridge,
+ * peers without a route and, when the leases below `listed` can be read, what is wrong with them. `unseen`: what of that no finding
+ * is about. The daemon looks at some things only once a minute; until it has seen that a fault is over, it stays not ready.
  */
-export function daemonFindings(answer: DaemonAnswer, listed?: string): readonly Finding[] {
-  if ('silent' in answer) return [note(answer.silent, silenceRemedy(answer))];
+export function daemonReport(
+  answer: DaemonAnswer,
+  listed: string | undefined,
+): {
+  readonly findings: readonly Finding[];
+  readonly unseen: (found: readonly Finding[]) => readonly Finding[];
+} {
+  if ('silent' in answer) return { findings: [note(answer.silent, silenceRemedy(answer))], unseen: () => [] };
   const { version, startedAt, now, ready, degraded } = answer.view;
   const up = between(startedAt, now);
   const runs = `the daemon runs (flanneld-ts ${version}, up ${up}) and is ${stateText(answer.view)}`;
-  const told = daemonLines(answer.view, listed).filter(({ isSeenAs }) => isSeenAs === undefined);
-  return [
-    ready && degraded.length === 0 ? ok(runs) : note(runs),
-    ...told.map(({ say, text }) => say(`the daemon says: ${text}`)),
-  ];
-}
-
-/**
- * What the daemon says and none of `found`, all findings of the other checks, is about: the daemon looks at some things only once a
- * minute, so it may be over. Until the daemon has seen that it stays not ready, and so it is told.
- */
-export function unseenFindings(
-  answer: DaemonAnswer,
-  listed: string | undefined,
-  found: readonly Finding[],
-): readonly Finding[] {
-  if ('silent' in answer) return [];
-  const faults = found.filter(({ level }) => level !== 'ok');
+  const lines = daemonLines(answer.view, listed);
+  const told = ({ say, text }: Line, remedy?: string) => say(`the daemon says: ${text}`, remedy);
   const remedy =
     'This is not to be seen (any more). The daemon looks again within a minute; if it still says so then, its log tells more: journalctl -u flanneld';
-  return daemonLines(answer.view, listed)
-    .filter(({ isSeenAs }) => isSeenAs !== undefined && !faults.some(isSeenAs))
-    .map(({ say, text }) => say(`the daemon says: ${text}`, remedy));
+  return {
+    findings: [
+      ready && degraded.length === 0 ? ok(runs) : note(runs),
+      ...lines.filter(({ isSeenAs }) => isSeenAs === undefined).map((line) => told(line)),
+    ],
+    unseen: (found) => {
+      const faults = found.filter(({ level }) => level !== 'ok');
+      return lines
+        .filter(({ isSeenAs }) => isSeenAs !== undefined && !faults.some(isSeenAs))
+        .map((line) => told(line, remedy));
+    },
+  };
 }
 
 function silenceRemedy({ remedy, absent, holder }: Exclude<DaemonAnswer, { readonly view: StatusView }>) {
