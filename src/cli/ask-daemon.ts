@@ -8,8 +8,8 @@ import type { TroubleRecord } from '../runtime/trouble.ts';
 import type { JunkKeys } from '../subnet/lease/watch/reader.ts';
 
 /**
- * The answer of the daemon to `flanneld-ts status`; as it is with --json. Times are ISO 8601 in UTC. Programs read it: names and
- * meanings stay, fields may come.
+ * The daemon's answer to `flanneld-ts status`, printed by --json. Times are ISO 8601 in UTC. Programs read
+ * it: names and meanings do not change, but new fields may be added.
  */
 export interface StatusView {
   readonly version: string;
@@ -21,29 +21,29 @@ export interface StatusView {
   readonly summary: string;
   /** Why this host is not ready: its own faults. The same lines as in /readyz. */
   readonly reasons: readonly string[];
-  /** Faults of peers: this host is ready all the same. */
+  /** Faults of peers, which leave this host ready. */
   readonly degraded: readonly string[];
-  /** Worth knowing, without effect. */
+  /** Warnings, which leave this host ready. */
   readonly notices: readonly string[];
   /** Null: not acquired yet. */
   readonly lease: LeaseStatus | null;
   /** Whether the watch of the leases is up. */
   readonly watching: boolean;
-  /** How many leases of the cluster can be read; null before they have been listed. */
+  /** Number of valid leases in the cluster; null before the first list. */
   readonly leases: number | null;
-  /** When the routes were last seen to be as the leases want them; null before the first time. */
+  /** When the routes last matched the leases; null before the first time. */
   readonly lastSync: string | null;
   /** By subnet, IPv4 first. */
   readonly peers: readonly PeerStatus[];
-  /** Those of `peers` in that state: a route of another program has their place. */
+  /** Those of `peers` in the state conflict: another route is in the place of theirs. */
   readonly conflicts: readonly PeerStatus[];
-  /** Leases of peers that ask for a route they cannot get. */
+  /** Leases of peers that this host cannot route. */
   readonly refused: readonly RefusedLease[];
-  /** Leases outside the cluster's network, which are routed all the same. */
+  /** Leases outside the cluster's network. This host routes them. */
   readonly outside: readonly (Pick<OutsideRoute, 'key' | 'network'> & { readonly subnet: string })[];
-  /** Keys among the leases that are none: how many, and the first of them. */
+  /** Keys that are not valid leases: their number, and the first of them. */
   readonly junk: JunkKeys;
-  /** The last troubles of every kind by their beginning: those that are over, and those that last. */
+  /** The last troubles of each kind, oldest first, current and past. */
   readonly errors: readonly TroubleStatus[];
 }
 
@@ -52,7 +52,7 @@ export interface LeaseStatus {
   readonly state: string;
   readonly subnets: readonly string[];
   readonly addresses: readonly string[];
-  /** Null: a reservation, which does not end. */
+  /** Null: a reservation, which does not expire. */
   readonly secondsLeft: number | null;
 }
 
@@ -67,14 +67,14 @@ export interface PeerStatus extends Pick<PeerRoute, 'key' | 'gateway' | 'state'>
 }
 
 export interface TroubleStatus extends Pick<TroubleRecord, 'what' | 'message' | 'attempts'> {
-  /** own: this host was not ready for it. */
+  /** own: it made this host not ready. */
   readonly kind: 'own' | 'degraded' | 'notice';
   readonly since: string;
   /** Null while it lasts. */
   readonly over: string | null;
 }
 
-/** The daemon's answer, or why there is none, in sentences for the operator; `absent`: nobody listens there. */
+/** The daemon's answer, or why there is none, for the operator; `absent`: no daemon listens there. */
 export type StatusAnswer =
   | { readonly view: StatusView }
   | { readonly silent: string; readonly absent: boolean };
@@ -83,12 +83,12 @@ export type StatusAnswer =
 const longestAnswer = 64 << 20;
 const longestReason = 500;
 
-/** Asks the daemon. `command`: who asks, for the operator who has to ask again. */
+/** Asks the daemon. `command`: the subcommand that asks, for the remedy. */
 export async function fetchStatus(socketPath: string, command: string): Promise<StatusAnswer> {
   try {
     const { status, text } = await ask({ socketPath }, '/status', longestAnswer);
     if (status === 500) throw new Error(text.slice(0, longestReason));
-    if (text.length > longestAnswer) throw new Error('its answer has no end');
+    if (text.length > longestAnswer) throw new Error('its answer is too long');
     return { view: parseView(text) };
   } catch (error) {
     const isRefused = ['ENOENT', 'ECONNREFUSED'].includes(codeOf(error) ?? '');
@@ -99,12 +99,12 @@ export async function fetchStatus(socketPath: string, command: string): Promise<
   }
 }
 
-/** The daemon may be of another version; what is no answer of any version is told apart. */
+/** Accepts the answer of a daemon of any version. */
 function parseView(text: string): StatusView {
   const view: unknown = JSON.parse(text);
   if (typeof view !== 'object' || view === null || !('peers' in view) || !Array.isArray(view.peers))
     throw new SyntaxError('no status');
-  // That of an older daemon has no faults of peers.
+  // Older daemons do not report faults of peers.
   return { degraded: [], ...view } as unknown as StatusView;
 }
 
@@ -121,8 +121,8 @@ function noStatus(path: string, command: string, error: unknown): string {
   if (code === 'EACCES') return `Only root may read the daemon's status: sudo flanneld-ts ${command}`;
   // Node's HTTP parser names what it cannot read HPE_….
   if (error instanceof SyntaxError || code?.startsWith('HPE_'))
-    return `What answers at ${path} is no flanneld-ts`;
-  return `The daemon at ${path} gives no status: ${messageOf(error)}`;
+    return `The program at ${path} is not flanneld-ts`;
+  return `The daemon at ${path} returned no status: ${messageOf(error)}`;
 }
 
 const timeoutMs = 3_000;
@@ -131,8 +131,8 @@ const timeoutMs = 3_000;
 type Place = { readonly socketPath: string } | { readonly host: string; readonly port: number };
 
 /**
- * GETs `path`. Of an answer that is longer than `longest` characters, or has no end, the beginning: somewhat more than
- * these. Rejects when there is no answer within 3 s; an error of the system has its code.
+ * GETs `path`. Cuts an answer off after somewhat more than `longest` characters. Rejects when there is no
+ * answer within 3 s; an error of the system has its code.
  */
 async function ask(
   place: Place,
@@ -141,7 +141,7 @@ async function ask(
 ): Promise<{ readonly status: number; readonly text: string }> {
   const signal = AbortSignal.timeout(timeoutMs);
   try {
-    // Not the global agent: it would keep the connection, and with it this process, open.
+    // The global agent would keep the connection open, and this process alive.
     const asked = request({ ...place, path, agent: false, signal }).end();
     const [response]: IncomingMessage[] = await once(asked, 'response');
     // An answer that breaks off rejects below; the request reports that, too.
@@ -157,12 +157,12 @@ async function ask(
   }
 }
 
-/** Whatever listens there may send for ever; the beginning says enough. */
+/** Another program may listen there and send without end. */
 const longestHealth = 200;
 
 /**
- * Asks the daemon on this host whether it is alive (`/healthz`), prints one line, and resolves to the exit code: 0 it is, 1
- * it is not. Made for a container's HEALTHCHECK. Never rejects.
+ * Asks the daemon on this host whether it is alive (`/healthz`), prints one line, and resolves to the exit
+ * code: 0 alive, 1 not. Made for a container's HEALTHCHECK. Never rejects.
  */
 export async function runHealth({
   ip,
@@ -182,7 +182,7 @@ export async function runHealth({
   } catch (error) {
     const why =
       codeOf(error) === 'ECONNREFUSED'
-        ? 'nobody listens there. Does the daemon run, and are these its --healthz-ip and --healthz-port?'
+        ? 'connection refused. Is the daemon running with this --healthz-ip and --healthz-port?'
         : messageOf(error);
     say(`unhealthy: no answer from ${where}: ${why}`);
     return 1;

@@ -10,9 +10,9 @@ export interface CleanupParts {
   readonly commands: Commands;
   /** Takes one line for the operator. */
   readonly say: (line: string) => void;
-  /** Say what would be removed, and change nothing. */
+  /** Only say what it would remove. */
   readonly dryRun?: boolean;
-  /** With it the routes go, too. */
+  /** Remove the routes as well. */
   readonly routes?: {
     readonly kernel: Kernel;
     /** The protocol number that marks our routes. */
@@ -21,8 +21,8 @@ export interface CleanupParts {
 }
 
 /**
- * Removes the firewall rules of all networks from this host, in both modes and both families, and with `routes` every route of the main
- * table with our protocol number. A daemon that still runs puts its own back.
+ * Removes our firewall rules of all networks from this host, in both modes and both families, and with
+ * `routes` every route of the main table that has our protocol number. A running daemon puts its own back.
  *
  * Says what it did and resolves to the exit code: 0, or 1 when something could not be removed. Never rejects.
  */
@@ -36,7 +36,7 @@ export async function runCleanup({ commands, say, dryRun = false, routes }: Clea
       found ||= outcome.found;
       failed ||= outcome.left > 0;
     } catch (error) {
-      // A tool that is not there has left nothing.
+      // A tool that is not installed has left no rules.
       if (isMissing(error)) return;
       failed = true;
       say(`not removed: ${what}: ${explanationOf(error)}`);
@@ -51,7 +51,7 @@ export async function runCleanup({ commands, say, dryRun = false, routes }: Clea
   if (routes !== undefined)
     for (const family of [4, 6] as const)
       await attempt(`routes of IPv${family}`, () => removeRoutes(routes, family, say, dryRun));
-  if (!failed && !found) say('there is nothing of ours');
+  if (!failed && !found) say('nothing to remove');
   return failed ? 1 : 0;
 }
 
@@ -68,12 +68,12 @@ async function removeRoutes(
     for (const { dst } of ours) say(`would remove our route to ${dst}`);
     return { found, left: 0 };
   }
-  // Those that the daemon makes: others only have its number.
+  // Routes of other shapes have our number, but the daemon did not make them.
   const changes = ours
     .filter(({ type, special }) => type === 'blackhole' || (type === 'unicast' && !special))
     .flatMap((route) => removal(route, 'stale'));
   const results = await kernel.apply(changes);
-  // A route that is gone by itself is as good.
+  // It does not matter who removed a route.
   const left = await read();
   const removed = ours.length - left.length;
   if (removed > 0) say(`removed our routes: ${removed} of IPv${family}`);
@@ -82,7 +82,7 @@ async function removeRoutes(
     const why = result?.outcome === 'failed' ? `: ${result.message ?? result.errno}` : '';
     say(
       result?.outcome === 'done'
-        ? `removed, and put back by a daemon that runs: the route to ${dst}`
+        ? `a running daemon put back the route to ${dst}`
         : `not removed: the route to ${dst}${why}`,
     );
   }

@@ -15,15 +15,15 @@ import { duration } from './status.ts';
 export interface LeaseReleaseParts {
   readonly registry: Registry;
   readonly etcdPrefix: string;
-  /** Whose lease: that of a subnet, or of the host with these addresses, in canonical form. */
+  /** The lease of a subnet, or of the host with these addresses, in canonical form. */
   readonly target: { readonly subnet: Subnet } | { readonly addresses: PerFamily<string> };
-  /** Release reservations, and leases of daemons that run, too; and ask nobody. */
+  /** Release reservations and leases of running daemons as well, and do not ask. */
   readonly force: boolean;
-  /** Say what would be released, and change nothing. */
+  /** Only say what it would release. */
   readonly dryRun: boolean;
-  /** That the daemon of this host runs and holds this key, as a text; undefined: it does not. */
+  /** Says that the daemon of this host runs and holds this key; undefined when it does not. */
   readonly heldHere: (kv: KeyValue) => string | undefined;
-  /** Asks the operator; absent where nobody can answer. */
+  /** Asks the operator; absent without a terminal. */
   readonly confirm?: (question: string) => Promise<boolean>;
   readonly clock: Clock;
   readonly random: Random;
@@ -33,14 +33,15 @@ export interface LeaseReleaseParts {
 }
 
 /**
- * Gives back the lease of a host that is gone, so that its subnet is free at once: deletes its key, guarded by mod_revision,
- * and revokes its etcd lease unless another key uses it.
+ * Releases the lease of a host that is gone, so that its subnet is free at once: deletes its key, guarded by
+ * mod_revision, and revokes its etcd lease unless another key uses it.
  *
- * Without `force` the lease of a daemon that runs stays: this host's is asked for on this host, any other one by a probe (see
- * {@link probe}), which takes two seconds. Nobody else answers, a flanneld included; so the operator is asked as well.
+ * Without `force` it does not release the lease of a running daemon. It asks this host's daemon directly, and
+ * any other by a probe (see {@link probe}), which takes two seconds. A flanneld does not answer probes, so it
+ * asks the operator as well.
  *
- * Resolves to the exit code: 0 done; 1 not done (nothing matches, a reservation or a daemon that runs without `force`, a no, etcd,
- * or somebody changed the key meanwhile). Rejects only with `signal.reason`.
+ * Resolves to the exit code: 0 released; 1 not (no such lease, a reservation, a running daemon, the operator
+ * said no, etcd failed, or the key changed meanwhile). Rejects only with `signal.reason`.
  */
 export async function runLeaseRelease(parts: LeaseReleaseParts, signal: AbortSignal): Promise<0 | 1> {
   const { registry, force, dryRun, out, err } = parts;
@@ -53,7 +54,7 @@ export async function runLeaseRelease(parts: LeaseReleaseParts, signal: AbortSig
     }
     if (dryRun) {
       for (const kv of found) out(`would release ${leaseText(parts, kv)}: delete ${kv.key}`);
-      if (!force) out('unless its daemon answers, which a dry run does not ask');
+      if (!force) out('a run without --dry-run asks its daemon first, and stops if the daemon answers');
       return 0;
     }
     const agreed = force ? found : await askedFor(parts, found, signal);
@@ -63,7 +64,7 @@ export async function runLeaseRelease(parts: LeaseReleaseParts, signal: AbortSig
       if (await deleteKey(registry, kv, signal)) {
         released.push(kv);
         out(`released ${leaseText(parts, kv)}: deleted ${kv.key}`);
-      } else err(`${kv.key} was changed or deleted by somebody else meanwhile; it was left alone`);
+      } else err(`somebody else changed or deleted ${kv.key} meanwhile; left it alone`);
     }
     await revoke(parts, new Set(released.map(({ lease }) => lease).filter((id) => id !== '0')), signal);
     return released.length === agreed.length ? 0 : 1;
@@ -105,15 +106,12 @@ function refusalOf(
   if (force) return undefined;
   const reservations = found.filter(({ lease }) => lease === '0').map(({ key }) => key);
   if (reservations.length > 0)
-    return `${reservations.join(', ')} ${plural(reservations.length, 'is a reservation', 'are reservations')}, which somebody put on purpose; nothing was released (--force does it)`;
+    return `${reservations.join(', ')} ${plural(reservations.length, 'is a reservation', 'are reservations')}, which an operator made; nothing was released. To release it, pass --force`;
   const [here] = found.flatMap((kv) => heldHere(kv) ?? []);
-  return (
-    here &&
-    `${here}; nothing was released. Stop it first (systemctl stop flanneld), or release it all the same: --force`
-  );
+  return here && `${here}; nothing was released. Stop it first (systemctl stop flanneld), or pass --force`;
 }
 
-/** The keys as they are now, when no daemon answers for any of them and the operator agrees; otherwise says why not. */
+/** The current keys, when no daemon answers for them and the operator agrees; otherwise says why not. */
 async function askedFor(
   parts: LeaseReleaseParts,
   found: readonly KeyValue[],
@@ -125,8 +123,8 @@ async function askedFor(
     if (answer === 'quiet') continue;
     err(
       answer === 'answered'
-        ? `the daemon of ${holderText(kv.value)} runs and holds ${kv.key}; nothing was released. Stop it first, or release it all the same: --force`
-        : `${kv.key} was changed by somebody else meanwhile; nothing was released`,
+        ? `the daemon of ${holderText(kv.value)} runs and holds ${kv.key}; nothing was released. Stop it first, or pass --force`
+        : `somebody else changed ${kv.key} meanwhile; nothing was released`,
     );
     return undefined;
   }
@@ -138,13 +136,13 @@ async function askedFor(
     err('nothing was released');
     return undefined;
   }
-  // The probe has put the keys again.
+  // The probe wrote the keys again.
   const now = await findKeys(parts, signal);
   const isSame = (a: KeyValue, b: KeyValue) => a.key === b.key && a.value === b.value && a.lease === b.lease;
   return found.map((kv) => now.find((one) => isSame(one, kv)) ?? kv);
 }
 
-/** When somebody renewed the etcd lease of a key: a flanneld does so once a day. */
+/** When the etcd lease of a key was last renewed. A flanneld renews once a day. */
 async function renewedText(registry: Registry, lease: string, signal: AbortSignal): Promise<string> {
   if (lease === '0') return '';
   const { ttlSeconds, grantedTtlSeconds } = await registry.leaseTimeToLive(lease, signal);
@@ -159,7 +157,7 @@ async function askHolder(
   const prefix = subnetsPrefix(etcdPrefix);
   const parsed = parseLease(prefix, kv);
   if (!('lease' in parsed)) return 'quiet';
-  out(`asking whether the daemon of ${holderText(kv.value)} runs, for two seconds`);
+  out(`asking the daemon of ${holderText(kv.value)}; waiting two seconds for its answer`);
   const grants = new Grants(registry, random);
   const common = { registry, grants, log: silent, subnetsPrefix: prefix, clock };
   return await probe({ ...common, addresses: {}, leaseTtlSeconds: 0 }, parsed.lease, signal);
@@ -171,7 +169,7 @@ function leaseText({ etcdPrefix }: LeaseReleaseParts, { key, value }: KeyValue):
   return `${familiesText(parseSubnetKey(subnetsPrefix(etcdPrefix), key) ?? {})} of ${holderText(value)}`;
 }
 
-/** Revokes the etcd leases of keys that are gone, but for those that a key has still. Rejects with RegistryError. */
+/** Revokes the etcd leases of deleted keys, unless another key uses them. Rejects with RegistryError. */
 async function revoke(
   { registry, etcdPrefix, force, out }: LeaseReleaseParts,
   leases: ReadonlySet<string>,
@@ -182,7 +180,7 @@ async function revoke(
   for (const id of leases) {
     const users = kvs.filter(({ lease }) => lease === id).map(({ key }) => key);
     if (users.length > 0) {
-      out(`its etcd lease stays, because ${users.join(', ')} ${plural(users.length, 'uses', 'use')} it, too`);
+      out(`kept its etcd lease: ${users.join(', ')} ${plural(users.length, 'uses', 'use')} it, too`);
     } else {
       await registry.leaseRevoke(id, signal);
       out('revoked its etcd lease');
@@ -191,28 +189,28 @@ async function revoke(
   if (force) out('a daemon that still runs on that host takes a subnet again at once');
 }
 
-/** Unless it was changed since it was read; resolves to whether the key is gone. Rejects with RegistryError. */
+/** Deletes a key unless it changed; resolves to whether it is gone. Rejects with RegistryError. */
 async function deleteKey(registry: Registry, { key, modRevision }: KeyValue, signal: AbortSignal) {
   const compare = [{ key, target: 'mod', op: '=', value: modRevision } as const];
   try {
     return (await registry.txn({ compare, success: [{ op: 'delete', key }] }, signal)).succeeded;
   } catch (error) {
     if (!(error instanceof RegistryError) || !error.outcomeUnknown) throw error;
-    // The answer was lost: what is there now tells.
+    // The answer was lost: read the key to learn the outcome.
     const { kvs } = await registry.range({ key }, signal);
     if (kvs.length === 0) return true;
     throw error;
   }
 }
 
-/** The interface that the daemon would use, as it chooses it. */
+/** The interface that the daemon would choose. */
 export interface ChosenInterface {
   readonly name: string;
   readonly index: number;
   readonly addresses: PerFamily<string>;
 }
 
-/** Chooses it by the flags given, with an address of each of these families; a text says why there is none. */
+/** Chooses it by the flags, with an address of each of these families; a text says why none fits. */
 export type ChooseInterface = (
   families: readonly Family[],
   signal: AbortSignal,
@@ -223,13 +221,13 @@ export interface ThisHost extends Stores {
   readonly chooseInterface: ChooseInterface;
 }
 
-/** Of no use when it is etcd that does not answer. */
-const hint = 'A lease can be named, too: lease release SUBNET, or --public-ip=ADDRESS';
+/** Does not help when etcd does not answer. */
+const hint = 'To name the lease: lease release SUBNET, or --public-ip=ADDRESS';
 
 /**
- * The addresses that this host's lease carries: those its daemon would choose, of the families that the network has, and no
- * others: by another one a lease of another host might be found. A text says why they cannot be told. Rejects with
- * RegistryError and with `signal.reason`.
+ * The addresses that this host's lease carries: those that its daemon would choose, of the families of the
+ * network. Any other address might match the lease of another host. A text says why they are unknown. Rejects
+ * with RegistryError and with `signal.reason`.
  */
 export async function addressesOfThisHost(
   host: ThisHost,

@@ -7,24 +7,24 @@ export interface StatusParts {
   /** Where the daemon listens. */
   readonly socketPath: string;
   readonly json: boolean;
-  /** Ask again and again. */
+  /** Repeat until the signal aborts. */
   readonly watch: boolean;
   readonly clock: Clock;
   readonly out: (text: string) => void;
   readonly err: (line: string) => void;
-  /** Whether what was shown before is to be wiped off. */
+  /** Whether to clear the screen between two answers. */
   readonly onTerminal: boolean;
 }
 
-/** 0 ready, 1 no answer, 3 ready and degraded by a peer, 4 not ready. */
+/** 0 ready, 1 no answer, 3 ready but degraded by a peer, 4 not ready. */
 export type StatusCode = 0 | 1 | 3 | 4;
 
 const watchIntervalMs = 2_000;
 const wipe = '\u001b[H\u001b[2J\u001b[3J';
 
 /**
- * Asks the daemon of this host how it does, prints the answer, and resolves to the exit code. With
- * `watch` until `signal` aborts, then rejects with its reason.
+ * Asks the daemon of this host for its status, prints the answer, and resolves to the exit code. With `watch`
+ * it repeats that until `signal` aborts, then rejects with its reason.
  */
 export async function runStatus(parts: StatusParts, signal: AbortSignal): Promise<StatusCode> {
   if (!parts.watch) return await showOnce(parts, '');
@@ -46,7 +46,7 @@ async function showOnce({ socketPath, json, out, err }: StatusParts, before: str
   return 1;
 }
 
-/** The answer for people: who we are, what is wrong, then a row per peer by subnet. Each fact is said once. */
+/** The answer for people: the daemon, its problems, then a row for each peer. Each fact appears once. */
 export function statusText(view: StatusView): string {
   const { version, now, startedAt, reasons, degraded, notices } = view;
   return [
@@ -64,13 +64,13 @@ export function statusText(view: StatusView): string {
     .join('\n');
 }
 
-/** Whether the daemon is ready. The summary says where the boot stands; later it is what other lines say. */
+/** Whether the daemon is ready. During the boot, the summary names its step; later, other lines say more. */
 export function stateText({ ready, degraded, summary, lastSync }: StatusView): string {
   if (!ready) return lastSync === null ? `not ready: ${summary}` : 'not ready';
   return degraded.length === 0 ? 'ready' : 'ready, degraded';
 }
 
-/** What it quotes comes from etcd, and from other hosts. */
+/** Lines quote etcd and other hosts, so they may contain control characters. */
 function flat(line: string): string {
   const [indent = ''] = /^ */.exec(line) ?? [];
   return indent + oneLine(line);
@@ -98,7 +98,7 @@ function syncText({ leases, peers, lastSync, now }: StatusView): string {
   return `${count}, ${lastSync === null ? 'not checked yet' : `checked ${between(lastSync, now)} ago`}`;
 }
 
-/** `parked` and the like are words for programs. */
+/** The states are words for programs. */
 const stateWords: Readonly<Record<string, string>> = {
   installed: 'routed',
   pending: 'not yet',
@@ -106,7 +106,7 @@ const stateWords: Readonly<Record<string, string>> = {
   conflict: 'no route',
 };
 
-/** A reason that stands above already is not said again. */
+/** Leaves out a reason that a line above contains. */
 function table({ peers, reasons, degraded, now }: StatusView): readonly string[] {
   if (peers.length === 0) return [];
   const said = [...reasons, ...degraded].join('\n');
@@ -130,7 +130,7 @@ function table({ peers, reasons, degraded, now }: StatusView): readonly string[]
   );
 }
 
-/** The lines, each with the time it has lasted where that is known. */
+/** The lines, each with its age where that is known. */
 function withTimes(lines: readonly string[], { errors, now }: StatusView): readonly string[] {
   return lines.map((line) => {
     const error = errors.find(({ message, over }) => over === null && message === line);
@@ -138,7 +138,7 @@ function withTimes(lines: readonly string[], { errors, now }: StatusView): reado
   });
 }
 
-/** What is over stays here for an hour; --json has it longer. */
+/** Past troubles are shown for an hour; --json shows them longer. */
 const shownAfterMs = 3_600_000;
 
 function overTexts({ errors, now }: StatusView): readonly string[] {
@@ -153,7 +153,7 @@ function timesText({ attempts }: Pick<TroubleStatus, 'attempts'>): string {
   return attempts === 1 ? '' : `, ${attempts} times`;
 }
 
-/** How long it is from one time to another. */
+/** The time from one moment to another. */
 export function between(from: string, to: string): string {
   return duration((Date.parse(to) - Date.parse(from)) / 1000);
 }

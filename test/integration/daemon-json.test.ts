@@ -105,7 +105,7 @@ test('dockerd does not start with a gateway outside of the subnet, and doctor sa
   const json = '{"default-gateway":"10.9.0.1"}';
   expect(await dockerd(json)).toMatch(/DefaultGatewayIPv4:10\.9\.0\.1\) must belong to the master pool/);
   expect(await doctor(json)).toEqual([
-    expect.stringContaining('"default-gateway": "10.9.0.1", which does not lie in'),
+    expect.stringContaining('"default-gateway": "10.9.0.1", which is outside'),
   ]);
 });
 
@@ -124,7 +124,7 @@ test('dockerd starts with a range outside of the subnet, where nobody routes to 
   const json = '{"fixed-cidr":"10.9.0.0/24"}';
   expect(await dockerd(json)).toBeUndefined();
   expect(await doctor(json)).toEqual([
-    expect.stringContaining('"fixed-cidr": "10.9.0.0/24", which does not lie in'),
+    expect.stringContaining('"fixed-cidr": "10.9.0.0/24", which is outside'),
   ]);
 });
 

@@ -73,7 +73,7 @@ describe('the doctor', () => {
     await all.clock.advance(2 * hourMs);
     const { text } = await examineHost(all, host);
     expect(text).toMatch(
-      /PROBLEM {2}own lease \S+: 6 h 59 min left; it was not renewed when it was due\n.*start flanneld/,
+      /PROBLEM {2}own lease \S+: 6 h 59 min left; its renewal is overdue\n.*start flanneld/,
     );
   });
 
@@ -92,7 +92,7 @@ describe('the doctor', () => {
     host.kernel.createLink('docker0');
     host.kernel.addAddress('docker0', '172.20.200.1/24');
     const { text } = await examineHost(all, host);
-    expect(problems(text)).toEqual([expect.stringContaining('docker0 has 172.20.200.1/24, and not')]);
+    expect(problems(text)).toEqual([expect.stringContaining('docker0 has 172.20.200.1/24 instead of')]);
   });
 
   it('says of a bridge without the IPv6 subnet how Docker gets it', async () => {
@@ -100,13 +100,13 @@ describe('the doctor', () => {
     const own = await host.subnets();
     host.kernel.createLink('docker0');
     host.kernel.addAddress('docker0', `${own.ipv4?.text.replace('.0/24', '.1/24')}`);
-    const mend = `Give dockerd --ipv6 --fixed-cidr-v6=${own.ipv6?.text}`;
+    const mend = `Pass --ipv6 --fixed-cidr-v6=${own.ipv6?.text} to dockerd`;
     expect((await examineHost(all, host)).text).toMatch(
       new RegExp(`note +docker0 has no IPv6 address.*\n.*${mend}`),
     );
     host.kernel.addAddress('docker0', 'fc00:99::1/64');
     const { text } = await examineHost(all, host);
-    expect(problems(text)).toEqual([expect.stringContaining('docker0 has fc00:99::1/64, and not fc00:20:')]);
+    expect(problems(text)).toEqual([expect.stringContaining('docker0 has fc00:99::1/64 instead of fc00:20:')]);
     expect(text).toContain(mend);
     host.kernel.addAddress('docker0', `${own.ipv6?.text.replace('::/64', '::1/64')}`);
     expect(problems((await examineHost(all, host)).text)).toEqual([]);
@@ -252,7 +252,7 @@ describe('routes', () => {
     expect(finding?.text).toMatch(
       /eth0 has 10\.211\.55\.100\/32 and no other address: this provider routes between hosts itself/,
     );
-    expect(finding?.remedy).toMatch(/give this interface its address with the network's length/);
+    expect(finding?.remedy).toMatch(/give this interface its address with the network's prefix length/);
     expect(finding?.remedy).not.toContain('release');
   });
 

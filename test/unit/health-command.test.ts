@@ -35,7 +35,7 @@ describe('flanneld-ts health', () => {
     expect([code, output]).toEqual([
       1,
       expect.stringMatching(
-        /^unhealthy: no answer from http:\/\/127.*: nobody listens there\..*--healthz-port\?\n$/,
+        /^unhealthy: no answer from http:\/\/127.*: connection refused\. Is the daemon .*--healthz-port\?\n$/,
       ),
     ]);
   });

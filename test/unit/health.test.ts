@@ -116,10 +116,10 @@ describe('/metrics', () => {
 
   it('fails alone when it cannot be told', async () => {
     const { port, entries } = await start(notReady, '127.0.0.1', () => Promise.reject(new Error('broken')));
-    expect(await ask(port, '/metrics')).toMatchObject({ status: 500, body: 'cannot be answered: broken' });
+    expect(await ask(port, '/metrics')).toMatchObject({ status: 500, body: 'cannot answer: broken' });
     expect(entries.at(-1)).toMatchObject({
       level: 'error',
-      message: 'a request for /metrics cannot be answered: broken',
+      message: 'cannot answer a request for /metrics: broken',
     });
     expect((await ask(port, '/healthz')).status).toBe(200);
   });
@@ -201,7 +201,7 @@ describe('a port that cannot be had', () => {
         message: expect.stringContaining('another program has this port; stop it'),
       }),
     ]);
-    expect(notices.current).toEqual([expect.stringContaining(`127.0.0.1 port ${port} cannot be served`)]);
+    expect(notices.current).toEqual([expect.stringContaining(`cannot serve health checks at 127.0.0.1 port ${port}`)]);
     // Said again now and then, as all that lasts.
     await clock.advance(600_000);
     await waitFor('a wait', () => clock.pending === 1 || undefined);

@@ -247,7 +247,7 @@ describe('flanneld-ts status', () => {
       err: '',
     });
     await other(path);
-    expect(await ask()).toEqual({ code: 1, out: '', err: `What answers at ${path} is no flanneld-ts` });
+    expect(await ask()).toEqual({ code: 1, out: '', err: `The program at ${path} is not flanneld-ts` });
   });
 
   it('tells a file that is no socket from a daemon that does not run', async () => {
@@ -334,7 +334,7 @@ describe('the status socket', () => {
     await waitFor('the socket', () => (entries.length > 0 && existsSync(path)) || undefined);
     expect((await ask()).code).toBe(4);
     expect(entries.map(({ message }) => message)).toEqual([
-      `another program removed the status socket ${path}; making it again`,
+      `another program removed the status socket ${path}; recreating it`,
     ]);
   });
 
@@ -342,7 +342,7 @@ describe('the status socket', () => {
     mkdirSync(join(dir, 'run/flannel'), { recursive: true });
     writeFileSync(path, 'mine');
     const { entries } = await serve();
-    expect(entries[0]?.message).toContain('a file lies there; choose another --status-socket');
+    expect(entries[0]?.message).toContain('the path is a file; choose another --status-socket');
     expect(lstatSync(path).isFile()).toBe(true);
   });
 
@@ -357,7 +357,7 @@ describe('the status socket', () => {
   ])('says in words why it cannot be at %s, and what to do', async (at, why) => {
     const { entries } = await serve(at);
     expect(entries[0]?.message).toBe(
-      `flanneld-ts status at ${at} cannot be served: ${why}; choose another place for it with --status-socket=PATH`,
+      `cannot serve flanneld-ts status at ${at}: ${why}; choose another place for it with --status-socket=PATH`,
     );
   });
 
@@ -369,12 +369,12 @@ describe('the status socket', () => {
     });
     expect(await ask()).toMatchObject({
       code: 1,
-      err: expect.stringMatching(/^The daemon at .* gives no status: cannot be answered: broken$/),
+      err: expect.stringMatching(/^The daemon at .* returned no status: cannot answer: broken$/),
     });
     expect(entries).toEqual([
       expect.objectContaining({
         level: 'error',
-        message: 'a request for /status cannot be answered: broken',
+        message: 'cannot answer a request for /status: broken',
       }),
     ]);
     broken = false;

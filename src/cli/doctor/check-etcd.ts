@@ -33,9 +33,9 @@ export interface EtcdFacts {
   readonly members: readonly Registry[];
   readonly oldStore: OldStore;
   readonly etcdPrefix: string;
-  /** What was noticed on the way to etcd. */
+  /** Notices about the connections. */
   readonly notices: Pick<TroubleLog, 'current'>;
-  /** The alarms of etcd's members; none when they cannot be had. */
+  /** The alarms of etcd's members; none when etcd does not answer. */
   readonly alarms: (signal: AbortSignal) => Promise<readonly EtcdAlarm[]>;
 }
 
@@ -45,7 +45,7 @@ interface Answer {
   readonly text: string | undefined;
 }
 
-/** Asks every endpoint by itself: behind a rotation a dead one is not noticed until the others are gone. */
+/** Asks every endpoint: the daemon's failover hides a dead one until the others fail as well. */
 export async function checkEtcd(
   { members, oldStore, etcdPrefix, notices, alarms }: EtcdFacts,
   signal: AbortSignal,
@@ -70,7 +70,7 @@ export async function checkEtcd(
   findings.push(...notices.current.map((text) => note(text)));
   if (clusters.size > 1) findings.push(differentClusters(clusters));
   findings.push(...(await alarms(signal)).map(alarmFinding));
-  // As the daemon chooses: the cluster that most endpoints belong to.
+  // The daemon, too, chooses the cluster that most endpoints belong to.
   const [[found] = []] = [...clusters.values()].toSorted((one, other) => other.length - one.length);
   if (found === undefined) return { findings, configFindings: [] };
   const { registry, text } = found;
@@ -79,7 +79,7 @@ export async function checkEtcd(
   return { findings, registry, configFindings: [problem(missing.problem, missing.remedy)] };
 }
 
-/** A learner among others that serve does no harm. */
+/** A learner does no harm while other members serve. */
 function unserved(error: unknown, othersServe: boolean): Finding {
   if (!(error instanceof RegistryError)) return failed('etcd', error);
   const say = error.kind === 'NOT_SERVING' && othersServe ? note : problem;
@@ -93,7 +93,7 @@ function differentClusters(clusters: ReadonlyMap<string, readonly Answer[]>): Fi
   );
   return problem(
     `the etcd endpoints belong to different clusters: ${each.join('; ')}`,
-    'Give --etcd-endpoints of one cluster only.',
+    'Pass --etcd-endpoints of one cluster only.',
   );
 }
 
@@ -103,7 +103,7 @@ const alarmTexts: Readonly<Record<string, readonly [text: string, remedy: string
     'Compact and defragment etcd, then: etcdctl alarm disarm',
   ],
   CORRUPT: [
-    'the data of the members differ, etcd accepts no writes',
+    'the members hold different data, etcd accepts no writes',
     'Find the corrupt member (etcdctl endpoint hashkv --cluster), replace it, then: etcdctl alarm disarm',
   ],
 };

@@ -9,7 +9,7 @@ import { attempt, type Finding, note, ok, problem } from './finding.ts';
 
 type Mode = FirewallSettings['mode'];
 
-/** How the daemon is to set its rules. */
+/** How the daemon sets its rules. */
 export interface FirewallFacts {
   readonly commands: Commands;
   readonly kernel: Pick<Kernel, 'links' | 'addresses'>;
@@ -21,17 +21,17 @@ export interface FirewallFacts {
 
 /** What the rules are for. */
 export interface FirewallPlace {
-  /** The mode that is on; absent: etcd does not say which, so either will do. */
+  /** The mode in the network configuration; absent: not known, either is fine. */
   readonly mode: Mode | undefined;
   readonly networks: PerFamily<Subnet>;
   readonly own: PerFamily<Subnet>;
-  /** Name of the interface that peers are reached by, where it is known. */
+  /** Name of the interface to the peers, if known. */
   readonly uplink: string | undefined;
   /** What to do about rules that are missing. */
   readonly remedy: string;
 }
 
-/** Whether our rules are there, and whether others stand in their way. Changes nothing; what cannot be read is a finding. */
+/** Whether our rules are in place, and whether other rules drop packets. Changes nothing. */
 export async function checkFirewall(
   facts: FirewallFacts,
   { networks, own, remedy, mode, uplink }: FirewallPlace,
@@ -47,7 +47,7 @@ export async function checkFirewall(
     const isSure = mode !== undefined || isFine(first);
     const second = isSure ? first : await checkRules(facts, 'nftables', pair, remedy, signal);
     findings.push(...(isFine(second) ? second : first));
-    /** What drops containers' packets, whoever's rule it is. */
+    /** Any rule that drops packets of containers, ours or not. */
     const checkPassage = async () => {
       const bridge = await linkInside(facts.kernel, subnet, signal);
       const passages = [{ ...pair, ...(uplink && { uplink }), ...(bridge && { bridge }) }];
@@ -57,7 +57,7 @@ export async function checkFirewall(
         ? [ok(`no firewall rule drops packets between containers (${network.text})`)]
         : found.map(({ effect, text, remedy: its }) => (effect === 'closed' ? problem : note)(text, its));
     };
-    findings.push(...(await attempt('the packet filter could not be searched', signal, checkPassage)));
+    findings.push(...(await attempt('cannot read the packet filter', signal, checkPassage)));
   }
   return findings.filter((one, index) => findings.findIndex(({ text }) => text === one.text) === index);
 }
@@ -84,7 +84,7 @@ async function checkRules(
     const check = async () => [
       (await task.isDone(signal))
         ? ok(`${name}: our rules are in place`)
-        : problem(`${name}: our rules are missing, or not as they should be`, remedy),
+        : problem(`${name}: our rules are missing or changed`, remedy),
     ];
     findings.push(...(await attempt(name, signal, check)));
   }

@@ -15,13 +15,13 @@ import { systemReason } from '../../runtime/errors.ts';
 import type { ChosenInterface } from '../lease.ts';
 import { type Finding, note, ok, problem } from './finding.ts';
 
-/** Whether the kernel passes packets on, all in all and on the bridges and the links that peers reach this host by. */
+/** Whether the kernel forwards packets, in general and on the bridges and the interface to the peers. */
 export async function checkForwarding(
   files: Files,
   families: readonly Family[],
   uplinks: readonly string[],
 ): Promise<readonly Finding[]> {
-  // There may be no such setting, or none that can be read.
+  // A setting may be missing or unreadable.
   const valueOf = async ({ path }: Sysctl) => (await files.readText(path).catch(() => undefined))?.trim();
   const findings: Finding[] = [];
   for (const family of families) {
@@ -29,14 +29,14 @@ export async function checkForwarding(
     const value = await valueOf(forwarding[family]);
     if (value === undefined) findings.push(note(`${name} cannot be read`));
     else if (value === '0') {
-      const remedy = `sysctl -w ${name}=1, or start with --set-ip-forward.`;
-      findings.push(problem(`${name} is off: packets of containers are not passed on`, remedy));
+      const remedy = `sysctl -w ${name}=1, or start the daemon with --set-ip-forward.`;
+      findings.push(problem(`${name} is off: this host does not forward packets of containers`, remedy));
     } else {
       findings.push(ok(`${name} is on`));
       // In IPv6 a link's own setting says only whether the host takes router advertisements there.
       for (const link of family === 4 ? [...uplinks, bridgeName, cniBridgeName] : []) {
         const its = linkForwarding(link);
-        const text = `${its.name} is off: packets that arrive on ${link} are not passed on`;
+        const text = `${its.name} is off: this host does not forward packets that arrive on ${link}`;
         if ((await valueOf(its)) === '0') findings.push(problem(text, `sysctl -w ${its.name}=1`));
       }
     }
@@ -44,14 +44,14 @@ export async function checkForwarding(
   return findings;
 }
 
-/** What the files are compared with. */
+/** The files that the daemon writes. */
 export interface FileFacts {
   readonly files: Files;
   readonly subnetFile: string;
   readonly dockerOptsFile?: string;
 }
 
-/** Whether subnet.env and Docker's options say what the lease and the interface (its MTU, where it is known) do. */
+/** Whether subnet.env and Docker's options match the lease and, if known, the interface's MTU. */
 export async function checkFiles(
   { files, subnetFile, dockerOptsFile }: FileFacts,
   { ipv4, ipv6 }: PerFamily<Subnet>,
@@ -88,13 +88,13 @@ async function checkFile(
     .filter(([name, value]) => value !== undefined && !words.has(`${name}=${value}`))
     .map(([name, value]) => `${name}=${value}`);
   return lacking.length === 0
-    ? ok(`${path} fits the lease`)
-    : problem(`${path} does not fit the lease: it lacks ${lacking.join(' and ')}`, remedy);
+    ? ok(`${path} matches the lease`)
+    : problem(`${path} does not match the lease: it lacks ${lacking.join(' and ')}`, remedy);
 }
 
 /**
- * Whether ARP finds another host with the IPv4 address of this one, as the daemon asks at its start: by probes, which change nobody's
- * cache. Nothing is found on a link that is down, and nothing is said of an address that this host has alone.
+ * Whether another host answers ARP probes for this host's IPv4 address. The daemon sends the same probes at
+ * its start; they change no host's ARP cache. Says nothing on a link that is down.
  */
 export async function checkAddress(
   facts: StationOptions,

@@ -10,7 +10,7 @@ import type { StatusView } from '../ask-daemon.ts';
 import { duration } from '../status.ts';
 import { attempt, type DaemonState, daemonRemedy, type Finding, few, note, ok, problem } from './finding.ts';
 
-/** What leases are judged by. */
+/** The input for the check of the leases. */
 export interface LeaseFacts {
   readonly registry: Registry;
   readonly subnetsPrefix: string;
@@ -31,7 +31,7 @@ export interface LeaseReport {
   readonly own: Lease | undefined;
 }
 
-/** Looks for leases that no daemon can correct by itself: keys that are no leases, and this host's own. */
+/** Checks this host's lease, and looks for keys that are no leases. */
 export async function checkLeases(facts: LeaseFacts, signal: AbortSignal): Promise<LeaseReport> {
   const { registry, subnetsPrefix, config, addresses, view } = facts;
   const { kvs } = await listRange(registry, subnetsPrefix, signal);
@@ -48,7 +48,7 @@ export async function checkLeases(facts: LeaseFacts, signal: AbortSignal): Promi
     findings.push(
       note(
         `${counted(junk.length, 'key is no lease', 'keys are no leases')}: ${few(junk, 3)}`,
-        'All hosts route all the same, and call themselves degraded. Delete what nobody needs: etcdctl del KEY',
+        'All hosts keep routing and report that they are degraded. Delete keys that nobody needs: etcdctl del KEY',
       ),
     );
   findings.push(...(await ownFindings(facts, own, signal)));
@@ -68,7 +68,7 @@ async function ownFindings(
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
   const { view, daemon } = facts;
-  // What the daemon says of a lease that it does not hold is told already.
+  // The daemon has already said why it does not hold a lease.
   if (view !== undefined && view.lease?.state !== 'held' && view.reasons.length > 0) return [];
   if (own === undefined)
     return [
@@ -89,14 +89,14 @@ async function ownFindings(
   if (own.value.backendType !== 'host-gw')
     findings.push(
       problem(
-        `${key} has another backend, so nobody routes to this host`,
-        'Restart the daemon: it puts it right.',
+        `${key} does not name the backend host-gw, so no peer routes to this host`,
+        'Restart the daemon: it corrects the lease.',
       ),
     );
   return findings;
 }
 
-/** How long the lease lives, and whether that shows a daemon that renews it. */
+/** How long the lease lives, and whether a daemon renews it. */
 async function lifeOf(
   { registry, renewMarginMs, daemon }: LeaseFacts,
   { key, leaseId }: Lease,
@@ -105,10 +105,10 @@ async function lifeOf(
   if (leaseId === '0') return [ok(`own lease ${key}, a reservation`)];
   const { ttlSeconds, grantedTtlSeconds } = await registry.leaseTimeToLive(leaseId, signal);
   const remedy = daemonRemedy(daemon, 'renews it');
-  if (ttlSeconds <= 0) return [problem(`own lease ${key} has ended`, remedy)];
+  if (ttlSeconds <= 0) return [problem(`own lease ${key} has expired`, remedy)];
   const left = `own lease ${key}: ${duration(ttlSeconds)} left`;
-  // Twice the interval: a renewal may fail, and a daemon be just starting.
+  // Twice the interval: one renewal may fail, or the daemon may have just started.
   const overdueS = grantedTtlSeconds - (2 * renewIntervalMs(grantedTtlSeconds, renewMarginMs)) / 1000;
-  if (ttlSeconds < overdueS) return [problem(`${left}; it was not renewed when it was due`, remedy)];
+  if (ttlSeconds < overdueS) return [problem(`${left}; its renewal is overdue`, remedy)];
   return [ok(`${left}, renewed ${duration(grantedTtlSeconds - ttlSeconds)} ago`)];
 }

@@ -7,37 +7,37 @@ import { type Finding, note, ok, problem } from './finding.ts';
 /** A container that runs on this host. */
 export interface LocalContainer {
   readonly address: string;
-  /** The file that its network namespace is entered by. */
+  /** The file of its network namespace. */
   readonly namespace: string;
 }
 
-/** Where packets are sent from, and to whom. */
+/** Where pings come from, and where they go. */
 export interface PacketFacts {
   readonly commands: Commands;
   readonly kernel: Pick<Kernel, 'routes'>;
   /** rtm_protocol of our routes. */
   readonly routeProtocol: number;
-  /** A running container that has an address in this host's subnet; undefined when there is none, or none that can be seen. */
+  /** A running container with an address in this host's subnet; undefined when none is visible. */
   readonly findContainer: (own: Subnet) => Promise<LocalContainer | undefined>;
 }
 
-/** A peer's bridge, which has the first address of its subnet, and the host that it is on. */
+/** The bridge of a peer, which has the first address of its subnet, and the peer's own address. */
 interface Target {
   readonly address: string;
   readonly gateway: string;
 }
 
 const mostAsked = 3;
-/** The first packet may be lost while neighbours look for each other. */
+/** The first packet may be lost during neighbour discovery. */
 const mostSent = 3;
 /** One echo request, and a second for the answer. */
 const ping = ['ping', '-q', '-c', '1', '-W', '1'];
 const timeoutMs = 5_000;
 
 /**
- * Sends a packet from a container of this host to each of a few peers: whatever may stand in its way, an answer shows that
- * packets are forwarded here and find their way there and back. Without a container there is nobody to send it: a packet of
- * the host itself passes neither its own FORWARD chain nor the peer's route to this host's subnet.
+ * Pings a few peers from a container of this host. An answer shows that both hosts forward and route packets.
+ * Without a container there is no check: a ping of the host itself passes neither its FORWARD chain nor the
+ * peer's route to its subnet.
  */
 export async function checkPackets(
   { commands, kernel, routeProtocol, findContainer }: PacketFacts,
@@ -76,7 +76,7 @@ async function isAnswered(
   for (let sent = 0; sent < mostSent; sent++) {
     const { exitCode, stderr } = await commands.run(program, words, { timeoutMs }, signal);
     if (exitCode === 0) return true;
-    // What nsenter itself exits with when it cannot run the program.
+    // ping exits with 1 or 2; a higher code is from nsenter, which could not run it.
     if (exitCode > 2) throw new CommandError('COMMAND_FAILED', stderr.trim() || `${program} failed`);
   }
   return false;
@@ -95,11 +95,11 @@ function judge(
   return kind === 'closed'
     ? problem(
         `${from}, a container of this host, gets no answer from ${to}, but this host itself does`,
-        `If no line above says what drops packets here, run doctor on ${hosts}: it has no route to this host's subnet, or drops what comes from there.`,
+        `If no line above says what drops packets here, run doctor on ${hosts}: it has no route to this host's subnet, or drops its packets.`,
       )
     : note(
         `${counted(targets.length, 'peer')} answered neither a container of this host nor the host itself: ${to}`,
-        `Run doctor on ${hosts}: it may be down, have no bridge before Docker's start, or drop pings.`,
+        `Run doctor on ${hosts}: it may be down, drop pings, or have no bridge because Docker has not started.`,
       );
 }
 

@@ -14,7 +14,7 @@ import type { PolicyRule, Route, RouteFinder, Sender, UsedRoute } from '../../ke
 import { counted } from '../../runtime/texts.ts';
 import { type Finding, few, fewProblems, ok, problem } from './finding.ts';
 
-/** What the ways to the peers of one family are judged by. */
+/** The input for the check of one family. */
 export interface PathFacts {
   readonly finder: RouteFinder;
   readonly kernel: KernelSnapshot;
@@ -30,13 +30,14 @@ interface Thief {
   readonly remedy: string;
 }
 
-/** So many peers are asked about one by one; beyond them the routing table and the rules have to do. */
+/** The kernel answers for this many peers. For the rest, the check reads the main table alone. */
 const mostAsked = 500;
 const tables: Readonly<Record<number, string>> = { 253: 'default', 254: 'main', 255: 'local' };
 
 /**
- * Whether packets to peers that are routed really take our routes: by the kernel's own answer for addresses in each peer's subnet,
- * which policy rules and other tables change, and by the routes to parts of these subnets, wherever they lie.
+ * Whether packets to routed peers use our routes. Policy rules and other tables can send them elsewhere, so
+ * the kernel itself answers for addresses in each peer's subnet. Routes to a part of such a subnet are found
+ * in the main table.
  */
 export async function checkPaths(
   routed: readonly DesiredRoute[],
@@ -46,7 +47,7 @@ export async function checkPaths(
   if (routed.length === 0) return [];
   const { finder, family, kernel, linkIndex, sender } = facts;
   const rules = await finder.rules(family, signal);
-  // Of packets that are passed on the kernel says nothing, either, while forwarding is off.
+  // The kernel gives no answer for forwarded packets while forwarding is off.
   const routeOf = async (address: string) =>
     (sender && (await finder.routeFor(address, signal, sender))) ?? (await finder.routeFor(address, signal));
   const stolen = new Map<string, { readonly remedy: string; readonly dsts: Set<string> }>();
@@ -66,11 +67,12 @@ export async function checkPaths(
     }
   }
   if (stolen.size === 0)
-    return [ok(`IPv${family}: the kernel sends to ${counted(routed.length, 'peer')} by our routes`)];
+    return [ok(`IPv${family}: the kernel uses our routes to ${counted(routed.length, 'peer')}`)];
   const found = [...stolen].map(([what, { remedy, dsts }]) =>
-    problem(`packets to ${few([...dsts], 3)} go astray: ${what}`, remedy),
+    problem(`packets to ${few([...dsts], 3)} bypass our route: ${what}`, remedy),
   );
-  const more = (rest: number) => `${counted(rest, 'more route or rule', 'more routes or rules')} likewise`;
+  const more = (rest: number) =>
+    `${counted(rest, 'more route or rule takes', 'more routes or rules take')} packets`;
   return fewProblems(found, (rest) => `IPv${family}: ${more(rest)}`);
 }
 
@@ -103,7 +105,7 @@ function samples(dst: string): readonly string[] {
     .map((value) => formatAddress(family, value));
 }
 
-/** What decided that packets to this address leave by another route, or by none. */
+/** Which route or rule takes packets to this address away from our route. */
 function thiefOf(
   address: string,
   used: UsedRoute | undefined,
@@ -120,7 +122,7 @@ function thiefOf(
   );
   if (rule !== undefined) return ruleThief(rule, used, facts);
   if (used !== undefined) return routeThief(used.route, facts, used.table);
-  return { what: `the kernel sends nothing to ${address}`, remedy: `Look: ip route get ${address}` };
+  return { what: `the kernel sends nothing to ${address}`, remedy: `Check: ip route get ${address}` };
 }
 
 function ruleThief(rule: PolicyRule, used: UsedRoute | undefined, facts: PathFacts): Thief {
@@ -129,7 +131,7 @@ function ruleThief(rule: PolicyRule, used: UsedRoute | undefined, facts: PathFac
   const action = table === undefined ? '' : `lookup ${tables[table] ?? table}`;
   const words = [selector, action].filter(Boolean).join(' ');
   const led =
-    used === undefined ? 'drops or refuses them' : `leads them to ${routeText(used.route, facts.kernel)}`;
+    used === undefined ? 'drops or refuses them' : `sends them to ${routeText(used.route, facts.kernel)}`;
   return {
     what: `the policy rule ${priority} (${words || 'for all packets'}) ${led}`,
     remedy: `${ip(facts)} rule del pref ${priority}${words === '' ? '' : ` ${words}`}`,
@@ -139,14 +141,14 @@ function ruleThief(rule: PolicyRule, used: UsedRoute | undefined, facts: PathFac
 function routeThief(route: Route, facts: PathFacts, table?: number): Thief {
   const { kernel, family } = facts;
   const subnet = subnetOf(route.dst);
-  // The kernel made it for an address: as long as that is there it comes back.
+  // The kernel made this route for an address, and makes it again as long as the address exists.
   const held = connectedNetworks(family, kernel.links, kernel.addresses).find(
     (one) =>
       containsSubnet(one.subnet, subnet) && route.gateway === undefined && route.linkIndex === one.linkIndex,
   );
   if (held !== undefined && (route.protocol === 2 || route.type === 'other'))
     return {
-      what: `${held.linkName} of this host has an address there (${held.address})`,
+      what: `${held.linkName} of this host has an address in that subnet (${held.address})`,
       remedy: `ip addr del ${held.address} dev ${held.linkName}`,
     };
   const inTable = table === undefined ? '' : ` table ${table}`;
@@ -157,7 +159,7 @@ function routeThief(route: Route, facts: PathFacts, table?: number): Thief {
   };
 }
 
-/** As the words of `ip route`. */
+/** The route in the words of `ip route`. */
 export function routeText(
   { dst, type, gateway, linkIndex, metric, family }: Route,
   { links }: Pick<KernelSnapshot, 'links'>,

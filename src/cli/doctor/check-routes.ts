@@ -21,19 +21,19 @@ export interface RouteFacts {
   /** rtm_protocol of our routes. */
   readonly protocol: number;
   readonly etcdAddresses: readonly string[];
-  /** What to do about routes that a daemon would put right. */
+  /** What to do about routes that a daemon corrects. */
   readonly remedy: string;
-  /** The leases of the other hosts, as far as etcd says. */
+  /** Leases of the other hosts; absent without etcd. */
   readonly leases?: readonly Lease[] | undefined;
   /** What the running daemon says. */
   readonly view?: StatusView | undefined;
 }
 
-/** The peers of one family, and how they are known: by etcd, else by the daemon, else by the routes that it has left. */
+/** The peers of one family. Etcd names them, else the daemon, else the routes that an earlier daemon set. */
 interface Peers {
   readonly source: 'etcd' | 'daemon' | 'routes';
   readonly routes: ReadonlyMap<string, DesiredRoute>;
-  /** What is to say of their leases. */
+  /** About their leases. */
   readonly findings: readonly Finding[];
 }
 
@@ -41,7 +41,7 @@ interface Unrouted extends DesiredRoute {
   readonly reason: Reason;
 }
 
-/** Compares the routes of one family with what the peers ask for; `routed`: those that are as they must be. */
+/** Compares the routes of one family with the leases; `routed`: the peers whose route is correct. */
 export function checkRoutes(facts: RouteFacts): {
   readonly findings: readonly Finding[];
   readonly routed: readonly DesiredRoute[];
@@ -65,7 +65,7 @@ export function checkRoutes(facts: RouteFacts): {
   };
 }
 
-/** Judges leases as the daemon does, by its own code. */
+/** Selects the routes from the leases by the daemon's own code. */
 function peersOf({ self, leases, view, kernel, protocol }: RouteFacts): Peers {
   const { network = self.subnet, subnet: own } = self;
   if (leases !== undefined) {
@@ -108,7 +108,7 @@ function refusedFindings({ subnet }: Self, refused: readonly string[]): readonly
   return [
     problem(
       `IPv${subnet.family}: ${counted(refused.length, 'lease')} cannot be routed: ${few(refused)}`,
-      'Restart the daemon of that host: it writes its lease anew, or takes another subnet; a flanneld uses host-gw only once the network configuration says so. The lease of a host that is gone ends by itself.',
+      'Restart the daemon of that host. It corrects its lease or takes another subnet. A flanneld uses host-gw once the network configuration says so. The lease of a host that is gone expires.',
     ),
   ];
 }
@@ -117,19 +117,19 @@ function outsideFindings({ text }: Subnet, outside: readonly string[]): readonly
   if (outside.length === 0) return [];
   return [
     note(
-      `${counted(outside.length, 'lease lies', 'leases lie')} outside of Network ${text}: ${few(outside)}`,
-      'After a change of Network, restart the daemon of that host: it takes a subnet of the new one.',
+      `${counted(outside.length, 'lease is', 'leases are')} outside Network ${text}: ${few(outside)}`,
+      'After a change of Network, restart the daemon of that host. It takes a subnet of the new Network.',
     ),
   ];
 }
 
 function allRouted(peers: number, source: Peers['source']): string {
-  if (source === 'routes') return `${counted(peers, 'route')} of ours; which peers there are is not known`;
+  if (source === 'routes') return `${counted(peers, 'route')} of ours; the peers are not known`;
   if (peers === 0) return 'no other host has joined yet';
   return peers === 1 ? 'the only peer is routed' : `all ${peers} peers are routed`;
 }
 
-/** By what the daemon would do: a route it would leave as it is is right, and one that it would remove is stale. */
+/** Asks the daemon's plan(); `stale` are the routes that it would remove. */
 function judge(
   { self, kernel, link, protocol, etcdAddresses, view }: RouteFacts,
   desired: Peers['routes'],
@@ -178,7 +178,7 @@ function judge(
       return ownFault(told.get(dst) ?? 'missing');
     return { ...alone, ...mirror.whyOffLink(route, self.address) };
   };
-  /** An address that another link has in the peer's subnet is for the operator to remove. */
+  /** Only an operator can remove an address that another link has in the peer's subnet. */
   const remedyFor = (dst: string) => {
     const subnet = parseSubnet(dst);
     const taken = connected.find(
@@ -196,7 +196,8 @@ function judge(
 }
 
 const alone = {
-  remedy: "If all hosts are on one L2 network, give this interface its address with the network's length.",
+  remedy:
+    "If all hosts are on one L2 network, give this interface its address with the network's prefix length.",
 };
 
 const protocols: Readonly<Record<number, string>> = { 2: 'kernel', 3: 'boot', 4: 'static', 16: 'dhcp' };
@@ -207,7 +208,7 @@ function inItsPlace(route: Route, kernel: KernelSnapshot): string {
   return `the ${kind} ${routeText(route, kernel)} proto ${by} is in its place`;
 }
 
-/** One for all that a daemon puts right, one for all that is up to peers, and one for each that needs a remedy of its own. */
+/** One finding for routes that a daemon corrects, one for faults of peers, one for each other remedy. */
 function unroutedFindings(
   unrouted: readonly Unrouted[],
   total: string,
@@ -227,5 +228,5 @@ function unroutedFindings(
     const count = `${group.length} ${total} ${plural(group.length, 'is', 'are')}`;
     return problem(`${family}: ${count} not routed: ${few(named)}`, group[0]?.reason.remedy ?? remedy);
   });
-  return fewProblems(found, (rest) => `${family}: ${counted(rest, 'more peer')} likewise`);
+  return fewProblems(found, (rest) => `${family}: ${counted(rest, 'more problem')} with routes`);
 }

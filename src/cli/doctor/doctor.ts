@@ -53,28 +53,29 @@ export interface DoctorOptions extends EtcdFacts, FirewallFacts, PacketFacts, St
   readonly parseSubnetFile: (
     text: string,
   ) => (Pick<Place, 'networks'> & { readonly subnets: Place['own'] }) | undefined;
-  /** Those that etcd was tried at. */
+  /** The addresses that the endpoints of etcd resolve to. */
   readonly etcdAddresses: () => readonly string[];
   /** Takes each line of the report. */
   readonly write: (line: string) => void;
 }
 
-/** What is known of this host's place in the network: by its daemon, by etcd, by subnet.env, in this order. */
+/** This host's place in the network, as its daemon, etcd or subnet.env says, in this order. */
 interface Place {
   readonly own: PerFamily<Subnet>;
   readonly networks: PerFamily<Subnet>;
   readonly daemon: DaemonState;
   readonly view: StatusView | undefined;
   readonly config: NetworkConfig | undefined;
-  /** Those of other hosts, as far as etcd says. */
+  /** Leases of other hosts; absent without etcd. */
   readonly leases?: readonly Lease[] | undefined;
   readonly chosen: ChosenInterface | undefined;
 }
 
 /**
- * Looks at everything that containers on other hosts are reached by, and prints what is wrong with it and what to do: the daemon's
- * own words, etcd, the configuration, the interface, leases, files, Docker, routes, firewall; then it sends a packet. Goes on
- * without etcd and without a daemon, with what can be seen here. Changes nothing. Resolves to the exit code: 0 when there is no problem, else 1.
+ * Checks all that containers need to reach other hosts, and prints each problem with its remedy: the daemon's
+ * report, etcd, the configuration, the interface, leases, files, Docker, routes, firewall, and pings. Works
+ * without etcd and without a daemon, with what this host shows. Changes nothing. Resolves to the exit code: 0
+ * when there is no problem, else 1.
  */
 export async function runDoctor(options: DoctorOptions, signal: AbortSignal): Promise<0 | 1> {
   const doctor = new Doctor(options, signal);
@@ -82,10 +83,10 @@ export async function runDoctor(options: DoctorOptions, signal: AbortSignal): Pr
     await doctor.examine();
   } catch (error) {
     signal.throwIfAborted();
-    doctor.tell([failed('the rest could not be looked at', error)]);
+    doctor.tell([failed('doctor cannot check the rest', error)]);
   }
   const problems = doctor.found.filter(({ level }) => level === 'problem').length;
-  options.write(problems === 0 ? 'No problem was found.' : `${counted(problems, 'problem')} found.`);
+  options.write(problems === 0 ? 'No problems found.' : `${counted(problems, 'problem')} found.`);
   return problems === 0 ? 0 : 1;
 }
 
@@ -117,7 +118,7 @@ class Doctor {
     const config = isFormer ? undefined : stored;
     const said = daemonReport(answer, config && prefix);
     this.tell(said.findings);
-    // The daemon's notice says what has become of the configuration.
+    // The daemon's notice says how the configuration changed.
     this.tell(isFormer ? findings : [...findings, ...configFindings]);
     const place = await this.#findPlace(answer, config);
     const { view, daemon, chosen, own } = place;
@@ -135,7 +136,7 @@ class Doctor {
     this.tell(said.unseen(this.found));
   }
 
-  /** By daemon, configuration and subnet.env; says which interface it is, and whether packets are passed on. */
+  /** Also reports the interface, its address and forwarding. */
   async #findPlace(answer: DaemonAnswer, config: NetworkConfig | undefined): Promise<Place> {
     const { files, subnetFile, parseSubnetFile, chooseInterface } = this.#options;
     const view = 'view' in answer ? answer.view : undefined;
@@ -158,7 +159,7 @@ class Doctor {
     return { own, networks, daemon: daemonState(answer), view, config, chosen };
   }
 
-  /** What the running daemon uses is right, whatever the flags of this command would choose. */
+  /** The interface that the running daemon uses, whatever the flags of this command would choose. */
   async #interfaceOf(view: StatusView | undefined): Promise<ChosenInterface | undefined> {
     const [links, addresses] = await this.#readKernel();
     const used = view?.lease?.addresses ?? [];
@@ -175,7 +176,7 @@ class Doctor {
     return [await kernel.links(this.#signal), await kernel.addresses(this.#signal)];
   }
 
-  /** Looks at what lies on this host, and sends a packet. */
+  /** The checks of this host, and the pings. */
   async #examineHost(place: Place): Promise<void> {
     const options = this.#options;
     const { own, networks, config, chosen, daemon } = place;
@@ -183,7 +184,7 @@ class Doctor {
     await this.#step('Docker', () => checkDaemonJson(options.files, own));
     await this.#step('routes', () => this.#routeFindings(place));
     const mode = config && (config.enableNFTables ? 'nftables' : 'iptables');
-    const remedy = daemonRemedy(daemon, 'puts them right within seconds (--iptables-resync)');
+    const remedy = daemonRemedy(daemon, 'corrects rules within seconds (--iptables-resync)');
     const rules = { mode, networks, own, uplink: chosen?.name, remedy } as const;
     await this.#step('firewall', () => checkFirewall(options, rules, this.#signal));
     for (const subnet of [own.ipv4, own.ipv6])
@@ -196,7 +197,7 @@ class Doctor {
     const isKnown = familiesOf(own).length > 0;
     const byFile = !view?.lease && leases === undefined;
     const findings: Finding[] = [];
-    // They may cut this host off, and keep the daemon from starting.
+    // A pool that overlaps a network of this host may cut it off, so the daemon does not start.
     if (config && chosen)
       for (const overlap of poolOverlaps(
         { links, addresses, own: [own], interfaceIndex: chosen.index },
@@ -212,7 +213,7 @@ class Doctor {
     const { kernel: finder, routeProtocol: protocol } = this.#options;
     const { own, networks, leases, chosen: link, daemon, view } = place;
     const [links, addresses] = await this.#readKernel();
-    const remedy = daemonRemedy(daemon, 'puts routes right within seconds');
+    const remedy = daemonRemedy(daemon, 'corrects routes within seconds');
     const etcdAddresses = this.#options.etcdAddresses();
     const findings: Finding[] = [];
     for (const family of ['ipv4', 'ipv6'] as const) {
@@ -229,12 +230,12 @@ class Doctor {
   }
 }
 
-/** By what the rest is judged without etcd. */
+/** What the other checks rely on without etcd. */
 function sourceOf({ own, view }: Place): Finding {
   const subnets = familiesText(own);
-  if (subnets === '') return note('without etcd and without subnet.env the subnet of this host is not known');
-  const source = view?.lease ? 'what the daemon knows' : 'subnet.env';
-  return note(`what follows goes by ${source}: this host has ${subnets}`);
+  if (subnets === '') return note('the subnet of this host is unknown without etcd and subnet.env');
+  const source = view?.lease ? 'the daemon' : 'subnet.env';
+  return note(`the checks below rely on ${source}: this host has ${subnets}`);
 }
 
 /** The first of each family. */
@@ -243,7 +244,7 @@ function byFamily<T extends { readonly family: Family }>(items: readonly T[]): P
   return { ...(ipv4 && { ipv4 }), ...(ipv6 && { ipv6 }) };
 }
 
-/** What to do about a reason; nothing where that says it already, or where waiting helps. */
+/** The remedy for a reason; none when the reason contains it, or when waiting helps. */
 const interfaceRemedies: readonly (readonly [reason: RegExp, remedy?: string])[] = [
   [/\bgive --iface\b|\bso give\b|leave --public|use --iface=|take a global|still being checked/],
   [/duplicate address detection failed/, 'Give one of the two hosts another address.'],

@@ -4,7 +4,7 @@ import { oneLine } from '../../runtime/texts.ts';
 import type { PeerStatus, StatusAnswer, StatusView } from '../ask-daemon.ts';
 import { between, stateText } from '../status.ts';
 
-// What a check finds, and what the daemon of this host says of itself.
+// What a check finds, and what the daemon of this host reports.
 
 /** `note`: works, but the operator should know. `problem`: containers cannot talk, or soon will not. */
 export interface Finding {
@@ -23,7 +23,7 @@ export function failed(what: string, error: unknown): Finding {
   return problem(`${what}: ${explanationOf(error)}`);
 }
 
-/** What `check` finds; when it fails, that it does. Rejects only with `signal.reason`. */
+/** The findings of `check`; a check that fails is a finding itself. Rejects only with `signal.reason`. */
 export async function attempt(
   what: string,
   signal: AbortSignal,
@@ -39,7 +39,7 @@ export async function attempt(
 
 const marks = { ok: 'ok     ', note: 'note   ', problem: 'PROBLEM' };
 
-/** A finding as it is printed: one line, and one more for the remedy. Values from etcd cannot move the cursor. */
+/** The lines of a finding: one, and one more for the remedy. Control characters from etcd become spaces. */
 export function linesOf({ level, text, remedy }: Finding): readonly string[] {
   const line = `${marks[level]}  ${oneLine(text)}`;
   return remedy === undefined ? [line] : [line, `         → ${oneLine(remedy)}`];
@@ -62,14 +62,14 @@ export function fewProblems(
   return rest > 0 ? [...problems.slice(0, mostNamed), problem(more(rest))] : problems;
 }
 
-/** What the daemon of this host says of itself, or why there is no answer. */
+/** The status that the daemon of this host reports, or why there is no answer. */
 export type DaemonAnswer =
   | Extract<StatusAnswer, { readonly view: StatusView }>
   | {
       readonly silent: string;
       readonly remedy?: string;
       readonly absent?: boolean;
-      /** Who runs all the same, by the lock: `pid 12`. */
+      /** The daemon that holds the lock nevertheless: `pid 12`. */
       readonly holder?: string;
     };
 
@@ -81,22 +81,22 @@ export function daemonState(answer: DaemonAnswer): DaemonState {
   return answer.absent === true ? 'stopped' : 'unknown';
 }
 
-/** What to do about what a running daemon puts right. */
+/** What to do about a fault that a running daemon corrects. */
 export function daemonRemedy(daemon: DaemonState, does: string): string {
   if (daemon === 'runs')
-    return `The daemon runs and ${does}. If this stays, its log says why: journalctl -u flanneld`;
-  const start = daemon === 'stopped' ? 'Start the daemon' : 'Start the daemon, unless it runs';
-  return `${start}: it ${does}. systemctl start flanneld`;
+    return `The daemon runs and ${does}. If the problem persists, check its log: journalctl -u flanneld`;
+  const start = daemon === 'stopped' ? 'Start the daemon, which' : 'Start the daemon unless it runs; it';
+  return `${start} ${does}: systemctl start flanneld`;
 }
 
-/** A daemon that keeps its leases elsewhere in etcd says nothing about the network that is looked at. */
+/** The answer of a daemon with another etcd prefix says nothing about the network that doctor checks. */
 export function unlessElsewhere(answer: DaemonAnswer, prefix: string): DaemonAnswer {
   if ('silent' in answer || answer.view.lease === null || answer.view.lease.key.startsWith(prefix))
     return answer;
   const { key } = answer.view.lease;
   return {
-    silent: `the daemon that answers is one of another network: it has ${key}, and this looks at ${prefix}`,
-    remedy: 'Give the flags of that daemon, or the --status-socket of the one that is meant.',
+    silent: `the daemon that answers serves another network: its lease is ${key}, but doctor reads ${prefix}`,
+    remedy: 'Pass the flags of that daemon, or the --status-socket of the right one.',
   };
 }
 
@@ -109,9 +109,10 @@ interface Line {
 }
 
 /**
- * `findings`: the daemon's own words, but for what other checks say with a remedy: forwarding, the packet filter, Docker's bridge,
- * peers without a route and, when the leases below `listed` can be read, what is wrong with them. `unseen`: what of that no finding
- * is about. The daemon looks at some things only once a minute; until it has seen that a fault is over, it stays not ready.
+ * `findings`: the daemon's lines, except for faults that other checks report with a remedy: forwarding, the
+ * packet filter, Docker's bridge, peers without a route and, when doctor can read the leases below `listed`,
+ * their faults. `unseen`: those lines that no finding covers. The daemon checks some things only once a
+ * minute, and stays not ready until it sees that a fault is over.
  */
 export function daemonReport(
   answer: DaemonAnswer,
@@ -127,7 +128,7 @@ export function daemonReport(
   const lines = daemonLines(answer.view, listed);
   const told = ({ say, text }: Line, remedy?: string) => say(`the daemon says: ${text}`, remedy);
   const remedy =
-    'This is not to be seen (any more). The daemon looks again within a minute; if it still says so then, its log tells more: journalctl -u flanneld';
+    'doctor does not see this fault (any more). The daemon checks again within a minute. If it still reports the fault then, check its log: journalctl -u flanneld';
   return {
     findings: [
       ready && degraded.length === 0 ? ok(runs) : note(runs),
@@ -145,24 +146,24 @@ export function daemonReport(
 function silenceRemedy({ remedy, absent, holder }: Exclude<DaemonAnswer, { readonly view: StatusView }>) {
   if (remedy !== undefined || absent !== true) return remedy;
   return holder === undefined
-    ? 'Without a daemon nobody renews the lease or follows changes. Look: systemctl status flanneld'
-    : `A daemon runs (${holder}), so it listens elsewhere: give its --status-socket.`;
+    ? 'Without a daemon, nobody renews the lease or updates the routes. Check: systemctl status flanneld'
+    : `A daemon runs (${holder}) and listens elsewhere: pass its --status-socket.`;
 }
 
 function daemonLines(view: StatusView, listed: string | undefined): readonly Line[] {
   const { reasons, degraded, notices } = view;
   const of = (lines: readonly string[], say: typeof problem) =>
     lines.map((text) => ({ text, say, isSeenAs: seenAs(text, view, listed) }));
-  // Faults of peers are those of their leases.
+  // The check of the leases reports the faults of peers.
   return [...of([...reasons, ...(listed === undefined ? degraded : [])], problem), ...of(notices, note)];
 }
 
 const isQuoted = (line: string, text: string) => line.includes(text);
-/** The daemon names a setting with its value, a check as one that is off. */
+/** The daemon says `name = 0`, the check `name is off`. */
 const isSetting = (line: string, text: string) =>
   / is off/.test(text) && line.includes(`${text.split(' is off')[0]} = 0`);
 
-/** The daemon's troubles that other checks look for themselves, and whether a finding's text is about a line of it. */
+/** Troubles of the daemon that other checks find as well, and whether a finding is about the line. */
 const lookedAtBelow: Readonly<Record<string, (line: string, text: string) => boolean>> = {
   'forwarding-ipv4': isSetting,
   'forwarding-ipv6': isSetting,
@@ -172,7 +173,7 @@ const lookedAtBelow: Readonly<Record<string, (line: string, text: string) => boo
   'address-conflict': (_, text) => text.startsWith('another host (MAC address '),
   bridge: (_, text) => text.startsWith(`${bridgeName} has `),
 };
-/** Of a setting that is off, what only the daemon knows. */
+/** Only the daemon knows why it cannot switch a setting on. */
 const saysWhy = /, and the daemon cannot switch it on: /;
 /** Several peers with one fault, and those beyond the first few. */
 const withoutRoute = /^\d+ (more )?peers? (has|have) no route/;
@@ -188,10 +189,7 @@ function seenAs(line: string, { errors, peers }: StatusView, listed: string | un
     : undefined;
 }
 
-/**
- * The daemon's notice that the network configuration was edited, deleted or spoilt while it works with the one it was started with:
- * until its next start nothing of what etcd holds counts for this host.
- */
+/** Whether the daemon works with a former configuration. Until it restarts, the one in etcd has no effect. */
 export function worksWithFormerConfig(answer: DaemonAnswer): boolean {
   return (
     'view' in answer &&
@@ -199,7 +197,7 @@ export function worksWithFormerConfig(answer: DaemonAnswer): boolean {
   );
 }
 
-/** A route that is on its way is not stuck. */
+/** Whether the peer has no route, and none is being set. */
 export function isStuck({ state }: PeerStatus): boolean {
   return state !== 'installed' && state !== 'pending';
 }

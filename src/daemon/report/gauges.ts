@@ -4,16 +4,16 @@ import type { KnownTrouble, Snapshot } from '../state.ts';
 
 type RouteState = PeerRoute['state'];
 
-/** From worst to best: a peer is as badly off as the worst of its routes. */
+/** From worst to best. */
 const routeStates: readonly RouteState[] = ['conflict', 'parked', 'pending', 'installed'];
 const leaseStates: readonly LeaseState[] = ['acquiring', 'held', 'moving', 'lost', 'contested'];
 
 const kinds: readonly KnownTrouble['kind'][] = ['own', 'degraded', 'notice'];
 
-/** When the interface is down no route is installed: a cluster's worth of series would help nobody. */
+/** While the interface is down no peer has a route; a series for each would not help. */
 const mostNamed = 50;
 
-/** What a gauge shows: a number, or one for each value of its labels. Nothing: the series is left out. */
+/** One series of a gauge. */
 type Sample = readonly [labels: Readonly<Record<string, string>>, value: number];
 
 export interface GaugeRow {
@@ -23,11 +23,11 @@ export interface GaugeRow {
   readonly read: (snapshot: Snapshot) => number | undefined | readonly Sample[];
 }
 
-/** What is as it is at one moment. */
+/** Gauges show the state at one moment. Without a value there is no series. */
 export const gauges: readonly GaugeRow[] = [
   {
     name: 'flannel_ready',
-    help: 'Whether this host does its part in the network: what /readyz says.',
+    help: 'Whether this host is ready, as /readyz says.',
     read: ({ ready }) => Number(ready),
   },
   {
@@ -37,19 +37,19 @@ export const gauges: readonly GaugeRow[] = [
   },
   {
     name: 'flannel_degraded',
-    help: 'Faults of peers: this host is ready, and cannot reach one or cannot use what it wrote.',
+    help: 'Faults of peers: this host is ready, but cannot reach a peer or use its lease.',
     read: ({ peers, refused, junk }) =>
       peers.filter(({ reason }) => reason?.fault === 'peer').length + refused.length + junk.count,
   },
   {
     name: 'flannel_notices',
-    help: 'Notices of now, which have no effect: see flanneld-ts status.',
+    help: 'Current notices, which do not affect readiness: see flanneld-ts status.',
     read: ({ notices }) => notices.length,
   },
   {
     name: 'flannel_trouble',
     help:
-      'Which of these it is: 1 for each that lasts, by what is concerned (as in the log) and kind (own, degraded, notice), ' +
+      'Current problems and notices, 1 each, by what they concern (as in the log) and kind (own, degraded, notice), ' +
       `for the first ${mostNamed}.`,
     labels: ['what', 'kind'],
     read: ({ troubles }) =>
@@ -60,27 +60,27 @@ export const gauges: readonly GaugeRow[] = [
   },
   {
     name: 'flannel_leases',
-    help: 'Leases of the cluster that can be read, the own one and reservations among them.',
+    help: "Valid leases in the cluster, including this host's and reservations.",
     read: ({ leases }) => leases,
   },
   {
     name: 'flannel_leases_refused',
-    help: 'Leases of peers that ask for a route they cannot get.',
+    help: 'Leases of peers that this host cannot route.',
     read: ({ refused }) => refused.length,
   },
   {
     name: 'flannel_leases_outside_network',
-    help: "Leases outside the cluster's network, which are routed all the same.",
+    help: "Leases outside the cluster's network. This host routes them.",
     read: ({ outside }) => outside.length,
   },
   {
     name: 'flannel_junk_keys',
-    help: 'Keys among the leases that are no leases, or hold none.',
+    help: 'Keys that are not valid leases.',
     read: ({ junk }) => junk.count,
   },
   {
     name: 'flannel_peers',
-    help: 'Peers, by the state of their routes: installed, pending (being set), parked (cannot be set), conflict (something else is there); the worse one counts.',
+    help: 'Peers, by the state of their routes: installed, pending (being set), parked (cannot be set), conflict (another route is there); the worse one counts.',
     labels: ['state'],
     read: ({ leases, peers }) =>
       leases === undefined ? undefined : tally(routeStates, [...worstByKey(peers).values()]),
@@ -113,28 +113,28 @@ export const gauges: readonly GaugeRow[] = [
   },
   {
     name: 'flannel_lease_watch_up',
-    help: 'Whether the watch of the leases is up.',
+    help: 'Whether the lease watch is up.',
     read: ({ watching }) => Number(watching),
   },
   {
     name: 'flannel_own_lease',
-    help: 'The state of the own lease: 1 for the one it is in.',
+    help: "The state of this host's lease: 1 for the current one.",
     labels: ['state'],
     read: ({ lease }) => tally(leaseStates, [lease?.state ?? 'acquiring']),
   },
   {
     name: 'flannel_own_lease_remaining_seconds',
-    help: 'How long the own lease lives unless it is renewed; +Inf for a reservation, absent without a lease.',
+    help: "Time until this host's lease expires; +Inf for a reservation, absent without a lease.",
     read: ({ lease, nowMs }) => lease && ((lease.expiresAtMs ?? Number.POSITIVE_INFINITY) - nowMs) / 1000,
   },
   {
     name: 'flannel_last_sync_timestamp_seconds',
-    help: 'When the routes were last seen to be as the leases want them; absent before the first time.',
+    help: 'When the routes last matched the leases; absent before the first time.',
     read: ({ syncedAtMs }) => (syncedAtMs === undefined ? undefined : syncedAtMs / 1000),
   },
 ];
 
-/** How many there are of each state; those without any, too: a series must not vanish when it gets to 0. */
+/** The number of each state; a series must not vanish when it reaches 0. */
 function tally<T extends string>(states: readonly T[], found: readonly T[]): readonly Sample[] {
   return states.map((state): Sample => [{ state }, found.filter((one) => one === state).length]);
 }

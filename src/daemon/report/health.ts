@@ -18,7 +18,7 @@ export interface HealthServerOptions extends ServerOptions {
   /** 0: any free port; the log line `health-listening` says which. */
   readonly port: number;
   readonly readiness: () => Readiness;
-  /** The daemon's figures for `/metrics`; without it there is no such page. */
+  /** The page `/metrics`; absent: there is none. */
   readonly metrics?: () => Promise<MetricsPage>;
 }
 
@@ -28,9 +28,10 @@ export interface MetricsPage {
 }
 
 /**
- * Answers probes until `signal` aborts, then resolves with every socket closed; never rejects. `/healthz` is liveness alone: a probe
- * must not kill a daemon because etcd is away. `/readyz` tells whether routes are kept up, as flanneld's text, or as JSON when the
- * client asks for it. `/metrics` is for Prometheus. While the port cannot be had there is a notice with the remedy.
+ * Answers probes until `signal` aborts, then resolves with every socket closed; never rejects. `/healthz` is
+ * liveness alone: a probe must not kill a daemon because etcd is down. `/readyz` is readiness, in the text
+ * that flanneld uses, or in JSON when the client accepts that. `/metrics` is for Prometheus. When the port is
+ * taken, a notice names the remedy and the server retries.
  */
 export async function runHealthServer(options: HealthServerOptions, signal: AbortSignal): Promise<void> {
   const { clock, ip, port, log } = options;
@@ -45,7 +46,7 @@ export async function runHealthServer(options: HealthServerOptions, signal: Abor
         server.listen(port, ip);
         await once(server, 'listening');
         const { address, port: used } = server.address() as AddressInfo;
-        log.info({ event: 'health-listening', ip: address, port: used }, 'Health checks are served');
+        log.info({ event: 'health-listening', ip: address, port: used }, 'Serving health checks');
       },
       whyNot: (error) => portReasons[codeOf(error) ?? ''] ?? messageOf(error),
       look: async (server) => {
@@ -95,7 +96,7 @@ function send(
 ): void {
   const asJson = /\bapplication\/json\b/i.test(response.req.headers.accept ?? '');
   const { reasons = [], degraded = [], notices = [] } = details;
-  // flanneld ends its texts without a newline, and probes compare them.
+  // flanneld's texts have no newline at the end, and probes compare them.
   const lines = [text, ...reasons, ...degraded, ...notices].join('\n');
   const body = asJson ? `${JSON.stringify({ status: text, ...details })}\n` : lines;
   sendBody(response, { status, contentType: asJson ? 'application/json' : plainText, text: body });

@@ -6,14 +6,14 @@ import { type BackoffPolicy, backoffCeilingMs } from '../../runtime/retry.ts';
 import { oneLine } from '../../runtime/texts.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 
-// What the two servers have in common: the one for probes, and the one for `flanneld-ts status`.
+// The server for probes and the one for `flanneld-ts status` share this.
 
 const listenBackoff: BackoffPolicy = { initialMs: 1_000, maxMs: 30_000 };
-/** How often each server looks whether its address is still its own. */
+/** How often each server checks that clients can reach it. */
 export const checkIntervalMs = 10_000;
-/** Longer than all of its waits. */
+/** Longer than any wait of the loop. */
 const stuckMs = 120_000;
-/** What is asked here is one small request. Whoever needs longer, sends more or opens more connections asks for something else. */
+/** Requests are small. A client that needs longer, sends more or opens more connections is not a probe. */
 const requestTimeoutMs = 5_000;
 const longestHeadersBytes = 8_192;
 const mostConnections = 100;
@@ -22,7 +22,9 @@ export const plainText = 'text/plain; charset=utf-8';
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
 
-/** Not listening yet; nobody can hold it up, nor fill it. What `answer` fails with is logged and answered with a 500. */
+/**
+ * A server with bounds on time, size and connections. It logs an error of `answer` and answers with a 500.
+ */
 function limitedServer(log: Logger, answer: Answer): Server {
   const server = createServer({
     maxHeaderSize: longestHeadersBytes,
@@ -32,16 +34,16 @@ function limitedServer(log: Logger, answer: Answer): Server {
     connectionsCheckingInterval: 1_000,
   });
   server.maxConnections = mostConnections;
-  // A handler that rejected, or threw, would end the process.
+  // A handler that throws would end the process.
   const answerSafely = async (request: IncomingMessage, response: ServerResponse) => {
     try {
       await answer(request, response);
     } catch (error) {
       const fields = { event: 'answer-failed', error };
-      log.error(fields, `a request for ${oneLine(`${request.url}`)} cannot be answered: ${messageOf(error)}`);
+      log.error(fields, `cannot answer a request for ${oneLine(`${request.url}`)}: ${messageOf(error)}`);
       if (response.headersSent) response.destroy();
       else {
-        const text = `cannot be answered: ${messageOf(error)}`;
+        const text = `cannot answer: ${messageOf(error)}`;
         sendBody(response, { status: 500, contentType: plainText, text });
       }
     }
@@ -53,7 +55,7 @@ export interface ServerOptions {
   readonly activity?: Activity;
   readonly clock: Clock;
   readonly log: Logger;
-  /** Gets a notice while the server cannot listen. That has no effect on routes. */
+  /** Holds a notice while the server cannot listen. Routes do not depend on it. */
   readonly notices: TroubleLog;
 }
 
@@ -75,8 +77,8 @@ export interface Served extends ServerOptions {
 }
 
 /**
- * Serves until `signal` aborts, then resolves with every socket closed; never rejects. When the server cannot listen, that is a
- * notice, and the next attempt follows.
+ * Serves until `signal` aborts, then resolves with every socket closed; never rejects. When the server cannot
+ * listen, that is a notice, and the next attempt follows.
  */
 export async function keepServing(served: Served, signal: AbortSignal): Promise<void> {
   const { activity, clock, notices, what, text } = served;
@@ -86,7 +88,7 @@ export async function keepServing(served: Served, signal: AbortSignal): Promise<
       await serve(served, signal);
     } catch (error) {
       if (signal.aborted) break;
-      notices.report(what, `${text} cannot be served: ${served.whyNot(error)}`, { error });
+      notices.report(what, `cannot serve ${text}: ${served.whyNot(error)}`, { error });
       await clock.sleep(backoffCeilingMs(listenBackoff, attempt), signal).catch(() => {});
     }
   }
@@ -102,24 +104,24 @@ async function serve(served: Served, signal: AbortSignal): Promise<void> {
     server.on('error', (error) => log.warn({ event: errorEvent, error }, `${text}: ${messageOf(error)}`));
     do {
       activity?.round(what, stuckMs);
-      notices.clear(what, `${text} can be served now`);
+      notices.clear(what, `serving ${text} again`);
     } while (await served.look(server, signal));
   } finally {
-    // The callback also comes, with an error, when the server never listened.
+    // The callback runs even when the server never listened, then with an error.
     const closed = new Promise<void>((resolve) => void server.close(() => resolve()));
     server.closeAllConnections();
     await closed;
   }
 }
 
-/** Whether it is neither GET nor HEAD; then the header for the answer, which is left to the caller, is set. */
+/** Whether the request is neither GET nor HEAD. Then it sets the header Allow, and the caller answers. */
 export function refusesMethod(response: ServerResponse): boolean {
   const isRead = response.req.method === 'GET' || response.req.method === 'HEAD';
   if (!isRead) response.setHeader('Allow', 'GET, HEAD');
   return !isRead;
 }
 
-/** Answers; without the text when only its head was asked for. */
+/** Answers; HEAD gets no text. */
 export function sendBody(
   response: ServerResponse,
   {
@@ -134,7 +136,7 @@ export function sendBody(
     'Content-Type': contentType,
     'Content-Length': Buffer.byteLength(text),
     'Cache-Control': 'no-store',
-    // A body is not waited for, however much of it is announced.
+    // The server does not wait for the body of a request.
     ...(hasBody ? { Connection: 'close' } : {}),
   });
   response.end(method === 'HEAD' ? undefined : text);

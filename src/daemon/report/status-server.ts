@@ -18,16 +18,16 @@ export interface StatusServerOptions extends ServerOptions {
   readonly snapshot: () => Snapshot;
 }
 
-/** What struct sockaddr_un holds; a longer path may be cut off in silence. */
+/** The limit of struct sockaddr_un. The C library may cut a longer path without an error. */
 const longestPathBytes = 107;
 
-/** Why the socket cannot be had, when it is not the system that says so. */
+/** Why the daemon does not use a path for the socket. */
 class SocketError extends FlannelError {}
 
 /**
- * Answers `flanneld-ts status` until `signal` aborts, then resolves with the socket removed; never rejects. Nobody but root (the
- * daemon's own user, that is) can open the unix socket. What a daemon that was killed has left there is replaced; the socket of one
- * that lives, and a file that is no socket, are left alone. While the socket cannot be had there is a notice.
+ * Answers `flanneld-ts status` until `signal` aborts, then resolves with the socket removed; never rejects.
+ * Only the daemon's user, root, can open the unix socket. It replaces the socket of a killed daemon, but not
+ * that of a running one, nor a file. While it cannot create the socket there is a notice.
  */
 export async function runStatusServer(options: StatusServerOptions, signal: AbortSignal): Promise<void> {
   const { path, snapshot } = options;
@@ -57,7 +57,7 @@ export async function runStatusServer(options: StatusServerOptions, signal: Abor
   );
 }
 
-/** Looks when something happens at the path, and now and then: a program that empties the folder takes the socket with it. */
+/** Another program may empty the folder, so it looks at each change there and every ten seconds. */
 async function isStillThere(
   { clock, log, path }: StatusServerOptions,
   signal: AbortSignal,
@@ -70,7 +70,7 @@ async function isStillThere(
       return true;
     }
     const fields = { event: 'status-socket-gone', path };
-    log.warn(fields, `another program removed the status socket ${path}; making it again`);
+    log.warn(fields, `another program removed the status socket ${path}; recreating it`);
     return false;
   } finally {
     stop();
@@ -153,7 +153,7 @@ function lookAt(path: string): Promise<Stats | undefined> {
   });
 }
 
-/** Makes the folder, and takes away a socket that nobody listens at any more. */
+/** Creates the folder, and removes a socket without a listener. */
 async function makeRoom(path: string): Promise<void> {
   if (Buffer.byteLength(path) > longestPathBytes) {
     const message = `the path is longer than ${longestPathBytes} bytes; choose another --status-socket`;
@@ -163,7 +163,7 @@ async function makeRoom(path: string): Promise<void> {
   const there = await lookAt(path);
   if (there === undefined) return;
   if (!there.isSocket())
-    throw new SocketError('SOCKET_PATH', 'a file lies there; choose another --status-socket');
+    throw new SocketError('SOCKET_PATH', 'the path is a file; choose another --status-socket');
   if (await isServed(path)) {
     const message = 'another program answers there, perhaps a daemon with the same --status-socket';
     throw new SocketError('SOCKET_TAKEN', message);
@@ -186,7 +186,7 @@ async function isServed(path: string): Promise<boolean> {
 async function listen(server: Server, path: string): Promise<void> {
   await makeRoom(path);
   server.listen(path);
-  // Bound by the call itself; until the next line the umask has kept others from writing to it, without which none connects.
+  // listen() binds at once. Until the next line, the umask keeps other users from connecting.
   if (server.listening) chmodSync(path, 0o600);
   await once(server, 'listening');
 }
