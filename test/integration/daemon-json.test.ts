@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { SimFiles } from '../../sim/files.ts';
-import { checkBridge, checkDaemonJson } from '../../src/cli/doctor/check-docker.ts';
+import { checkBridge, checkDaemonJson } from '../../src/cli/doctor/check-host.ts';
 import type { Finding } from '../../src/cli/doctor/finding.ts';
 import { parseSubnet } from '../../src/ip/ip.ts';
 import { BUSYBOX, makeBusyboxImage } from '../testbed/busybox.ts';

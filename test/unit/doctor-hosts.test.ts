@@ -106,7 +106,9 @@ describe('the doctor', () => {
     );
     host.kernel.addAddress('docker0', 'fc00:99::1/64');
     const { text } = await examineHost(all, host);
-    expect(problems(text)).toEqual([expect.stringContaining('docker0 has fc00:99::1/64 instead of fc00:20:')]);
+    expect(problems(text)).toEqual([
+      expect.stringContaining('docker0 has fc00:99::1/64 instead of fc00:20:'),
+    ]);
     expect(text).toContain(mend);
     host.kernel.addAddress('docker0', `${own.ipv6?.text.replace('::/64', '::1/64')}`);
     expect(problems((await examineHost(all, host)).text)).toEqual([]);

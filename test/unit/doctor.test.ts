@@ -192,9 +192,7 @@ describe('the doctor', () => {
     for (const name of ['etcd-0', 'etcd-1', 'etcd-2']) cluster.etcd.stop(name);
     await cluster.clock.until('the daemon sees it', () => !host.readiness.ready, 60_000);
     const { exit, text } = await examine();
-    expect(text).toMatch(
-      /note {5}the checks below rely on the daemon: this host has 172\.20\.\d+\.0\/24/,
-    );
+    expect(text).toMatch(/note {5}the checks below rely on the daemon: this host has 172\.20\.\d+\.0\/24/);
     for (const part of [
       'ip_forward is on',
       'subnet.env matches',
@@ -406,7 +404,9 @@ describe('the doctor', () => {
     expect(host.readiness.ready).toBe(false);
     const told = text.split('\n').filter((line) => about.test(line));
     expect(told).toEqual([expect.stringMatching(/^PROBLEM {2}the daemon says: /)]);
-    expect(text).toMatch(/→ doctor does not see this fault \(any more\)\. The daemon checks again within a minute/);
+    expect(text).toMatch(
+      /→ doctor does not see this fault \(any more\)\. The daemon checks again within a minute/,
+    );
     expect(exit).toBe(1);
     await cluster.clock.until('the daemon sees that it is over', () => host.readiness.ready, 150_000);
     expect((await examine()).exit).toBe(0);

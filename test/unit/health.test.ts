@@ -201,7 +201,9 @@ describe('a port that cannot be had', () => {
         message: expect.stringContaining('another program has this port; stop it'),
       }),
     ]);
-    expect(notices.current).toEqual([expect.stringContaining(`cannot serve health checks at 127.0.0.1 port ${port}`)]);
+    expect(notices.current).toEqual([
+      expect.stringContaining(`cannot serve health checks at 127.0.0.1 port ${port}`),
+    ]);
     // Said again now and then, as all that lasts.
     await clock.advance(600_000);
     await waitFor('a wait', () => clock.pending === 1 || undefined);

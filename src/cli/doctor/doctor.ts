@@ -18,12 +18,16 @@ import type { Lease } from '../../subnet/lease/lease.ts';
 import { familiesText } from '../../subnet/lease/own-lease.ts';
 import type { StatusView } from '../ask-daemon.ts';
 import type { ChooseInterface, ChosenInterface } from '../lease.ts';
-import { checkBridge, checkDaemonJson } from './check-docker.ts';
-import { checkEtcd, type EtcdFacts } from './check-etcd.ts';
-import { checkFirewall, type FirewallFacts } from './check-firewall.ts';
-import { checkAddress, checkFiles, checkForwarding, type FileFacts } from './check-host.ts';
-import { checkLeases } from './check-leases.ts';
-import { checkPackets, type PacketFacts } from './check-packets.ts';
+import { checkEtcd, checkLeases, type EtcdFacts } from './check-etcd.ts';
+import {
+  checkAddress,
+  checkBridge,
+  checkDaemonJson,
+  checkFiles,
+  checkForwarding,
+  type FileFacts,
+} from './check-host.ts';
+import { checkFirewall, checkPackets, type PacketFacts } from './check-packets.ts';
 import { checkPaths } from './check-paths.ts';
 import { checkRoutes } from './check-routes.ts';
 import {
@@ -43,7 +47,7 @@ import {
   worksWithFormerConfig,
 } from './finding.ts';
 
-export interface DoctorOptions extends EtcdFacts, FirewallFacts, PacketFacts, StationOptions, FileFacts {
+export interface DoctorOptions extends EtcdFacts, PacketFacts, StationOptions, FileFacts {
   readonly kernel: Kernel & RouteFinder;
   readonly renewMarginMs: number;
   readonly chooseInterface: ChooseInterface;

@@ -10,50 +10,41 @@ import { type GaugeRow, gauges } from './gauges.ts';
 /** From a member on this host up to the deadline of a call, 5 s. */
 const latencyBucketsS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
 
-interface CounterRow {
-  readonly name: string;
-  readonly help: string;
+interface CounterRow extends Pick<GaugeRow, 'name' | 'help'> {
   readonly label?: string;
-  readonly counted: Counted;
 }
 
-const counters: readonly CounterRow[] = [
-  {
+const counters: Readonly<Record<Counted, CounterRow>> = {
+  'route-change': {
     name: 'flannel_route_changes_total',
     help: 'Route changes, by cause; repaired: one of our routes was gone.',
     label: 'cause',
-    counted: 'route-change',
   },
-  {
+  'firewall-repair': {
     name: 'flannel_firewall_repairs_total',
     help: 'Repairs of missing or changed firewall rules, by table.',
     label: 'table',
-    counted: 'firewall-repair',
   },
-  {
+  'forwarding-set': {
     name: 'flannel_forwarding_set_total',
     help: 'Times that the daemon switched forwarding on (--set-ip-forward), by family.',
     label: 'family',
-    counted: 'forwarding-set',
   },
-  {
+  'file-repair': {
     name: 'flannel_file_repairs_total',
     help: 'Repairs of a missing or changed subnet.env or docker_opts.env, by file.',
     label: 'file',
-    counted: 'file-repair',
   },
-  {
+  relist: {
     name: 'flannel_relists_total',
     help: 'Times that the daemon listed all leases again, by reason: etcd compacted its history or was restored.',
     label: 'reason',
-    counted: 'relist',
   },
-  {
+  'lease-skipped': {
     name: 'flannel_leases_skipped_total',
     help: 'Keys and values that are not valid leases.',
-    counted: 'lease-skipped',
   },
-];
+};
 
 const buildInfo = { name: 'flannel_build_info', help: 'Always 1; the version is a label.' };
 const etcdDuration = {
@@ -67,7 +58,7 @@ const etcdErrors = {
 
 /** The metrics as a Markdown table, for README; without the usual ones of the process. */
 export function metricsMarkdown(): string {
-  const rows = [...gauges, ...counters, etcdDuration, etcdErrors, buildInfo];
+  const rows = [...gauges, ...Object.values(counters), etcdDuration, etcdErrors, buildInfo];
   return ['| metric | |', '|---|---|', ...rows.map(({ name, help }) => `| \`${name}\` | ${help} |`)].join(
     '\n',
   );
@@ -84,7 +75,7 @@ export class Metrics {
     this.#state = state;
     this.#snapshot = state.snapshot();
     for (const row of gauges) this.#addGauge(row);
-    for (const row of counters) this.#addCounter(row);
+    for (const [counted, row] of Object.entries(counters)) this.#addCounter(counted as Counted, row);
     this.#addEtcd(calls);
     const registers = [this.#registry];
     new Gauge({ ...buildInfo, labelNames: ['version'], registers }).set({ version: VERSION }, 1);
@@ -120,7 +111,7 @@ export class Metrics {
     this.#registry.registerMetric(gauge);
   }
 
-  #addCounter({ name, help, label, counted }: CounterRow): void {
+  #addCounter(counted: Counted, { name, help, label }: CounterRow): void {
     const { activity } = this.#state;
     const counter = new Counter({
       name,
