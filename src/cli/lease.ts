@@ -1,8 +1,10 @@
-import type { PerFamily, Subnet } from '../ip/ip.ts';
+import { type Family, familiesOf, type PerFamily, type Subnet } from '../ip/ip.ts';
 import type { Clock, Logger, Random } from '../runtime/effects.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import { plural } from '../runtime/texts.ts';
-import { parseSubnetKey, subnetsPrefix } from '../subnet/keys.ts';
+import { NetworkConfigError, parseNetworkConfig } from '../subnet/config/config.ts';
+import { describeMissing, type Stores } from '../subnet/config/source.ts';
+import { configKey, parseSubnetKey, subnetsPrefix } from '../subnet/keys.ts';
 import { Grants } from '../subnet/lease/grants.ts';
 import { holderText, isOwnLease, parseLease } from '../subnet/lease/lease.ts';
 import { familiesText } from '../subnet/lease/own-lease.ts';
@@ -13,15 +15,15 @@ import { duration } from './status.ts';
 export interface LeaseReleaseParts {
   readonly registry: Registry;
   readonly etcdPrefix: string;
-  /** Whose lease: that of a subnet, or of the host with these addresses, in canonical form. */
+  /** The lease of a subnet, or of the host with these addresses, in canonical form. */
   readonly target: { readonly subnet: Subnet } | { readonly addresses: PerFamily<string> };
-  /** Release reservations, and leases of daemons that run, too; and ask nobody. */
+  /** Release reservations and leases of running daemons as well, and do not ask. */
   readonly force: boolean;
-  /** Say what would be released, and change nothing. */
+  /** Only say what it would release. */
   readonly dryRun: boolean;
-  /** That the daemon of this host runs and holds this key, as a text; undefined: it does not. */
+  /** Says that the daemon of this host runs and holds this key; undefined when it does not. */
   readonly heldHere: (kv: KeyValue) => string | undefined;
-  /** Asks the operator; absent where nobody can answer. */
+  /** Asks the operator; absent without a terminal. */
   readonly confirm?: (question: string) => Promise<boolean>;
   readonly clock: Clock;
   readonly random: Random;
@@ -31,92 +33,117 @@ export interface LeaseReleaseParts {
 }
 
 /**
- * Gives back the lease of a host that is gone, so that its subnet is free at once: deletes its key, guarded by mod_revision,
- * and revokes its etcd lease unless another key uses it.
+ * Releases the lease of a host that is gone, so that its subnet is free at once: deletes its key, guarded by
+ * mod_revision, and revokes its etcd lease unless another key uses it.
  *
- * Without `force` the lease of a daemon that runs stays: this host's is asked for on this host, any other one by a probe (see
- * {@link probe}), which takes two seconds. Nobody else answers, a flanneld included; so the operator is asked as well.
+ * Without `force` it does not release the lease of a running daemon. It asks this host's daemon directly, and
+ * any other by a probe (see {@link probe}), which takes two seconds. A flanneld does not answer probes, so it
+ * asks the operator as well.
  *
- * Resolves to the exit code: 0 done; 1 not done (nothing matches, a reservation or a daemon that runs without `force`, a no, etcd,
- * or somebody changed the key meanwhile). Rejects only with `signal.reason`.
+ * Resolves to the exit code: 0 released; 1 not (no such lease, a reservation, a running daemon, the operator
+ * said no, etcd failed, or the key changed meanwhile). Rejects only with `signal.reason`.
  */
 export async function runLeaseRelease(parts: LeaseReleaseParts, signal: AbortSignal): Promise<0 | 1> {
+  const { registry, force, dryRun, out, err } = parts;
   try {
     const found = await findKeys(parts, signal);
     const refusal = refusalOf(parts, found);
     if (refusal !== undefined) {
-      parts.err(refusal);
+      err(refusal);
       return 1;
     }
-    if (parts.dryRun) {
-      for (const kv of found) parts.out(`would release ${leaseText(parts, kv)}: delete ${kv.key}`);
-      if (!parts.force) parts.out('unless its daemon answers, which a dry run does not ask');
+    if (dryRun) {
+      for (const kv of found) out(`would release ${leaseText(parts, kv)}: delete ${kv.key}`);
+      if (!force) out('a run without --dry-run asks its daemon first, and stops if the daemon answers');
       return 0;
     }
-    const left = parts.force ? found : await agreed(parts, found, signal);
-    if (left === undefined) return 1;
-    let code: 0 | 1 = 0;
-    const leases = new Set<string>();
-    for (const kv of left) {
-      if (await release(parts, kv, signal)) leases.add(kv.lease);
-      else code = 1;
+    const agreed = force ? found : await askedFor(parts, found, signal);
+    if (agreed === undefined) return 1;
+    const released: KeyValue[] = [];
+    for (const kv of agreed) {
+      if (await deleteKey(registry, kv, signal)) {
+        released.push(kv);
+        out(`released ${leaseText(parts, kv)}: deleted ${kv.key}`);
+      } else err(`somebody else changed or deleted ${kv.key} meanwhile; left it alone`);
     }
-    leases.delete('0');
-    if (leases.size > 0) await revoke(parts, leases, signal);
-    return code;
+    await revoke(parts, new Set(released.map(({ lease }) => lease).filter((id) => id !== '0')), signal);
+    return released.length === agreed.length ? 0 : 1;
   } catch (error) {
     signal.throwIfAborted();
-    parts.err(explanationOf(error));
+    err(explanationOf(error));
     return 1;
   }
 }
 
-async function findKeys(parts: LeaseReleaseParts, signal: AbortSignal): Promise<readonly KeyValue[]> {
-  const { kvs } = await listRange(parts.registry, subnetsPrefix(parts.etcdPrefix), signal);
-  return kvs.filter(matcher(parts));
+/** The keys of the target. */
+async function findKeys(
+  { registry, etcdPrefix, target }: LeaseReleaseParts,
+  signal: AbortSignal,
+): Promise<readonly KeyValue[]> {
+  const prefix = subnetsPrefix(etcdPrefix);
+  const { kvs } = await listRange(registry, prefix, signal);
+  return kvs.filter((kv) => {
+    if ('addresses' in target) {
+      const parsed = parseLease(prefix, kv);
+      return 'lease' in parsed && isOwnLease(target.addresses, parsed.lease);
+    }
+    const { ipv4, ipv6 } = parseSubnetKey(prefix, kv.key) ?? {};
+    return [ipv4?.text, ipv6?.text].includes(target.subnet.text);
+  });
 }
 
-/** The keys as they are now, when no daemon answers for any of them and the operator agrees; otherwise says why not. */
-async function agreed(
+function refusalOf(
+  { target, registry, etcdPrefix, force, heldHere }: LeaseReleaseParts,
+  found: readonly KeyValue[],
+): string | undefined {
+  if (found.length === 0) {
+    const whose =
+      'subnet' in target
+        ? `of the subnet ${target.subnet.text}`
+        : `of a host with the address ${familiesText(target.addresses)}`;
+    return `there is no lease ${whose} under ${subnetsPrefix(etcdPrefix)} at ${registry.endpoint}`;
+  }
+  if (force) return undefined;
+  const reservations = found.filter(({ lease }) => lease === '0').map(({ key }) => key);
+  if (reservations.length > 0)
+    return `${reservations.join(', ')} ${plural(reservations.length, 'is a reservation', 'are reservations')}, which an operator made; nothing was released. To release it, pass --force`;
+  const [here] = found.flatMap((kv) => heldHere(kv) ?? []);
+  return here && `${here}; nothing was released. Stop it first (systemctl stop flanneld), or pass --force`;
+}
+
+/** The current keys, when no daemon answers for them and the operator agrees; otherwise says why not. */
+async function askedFor(
   parts: LeaseReleaseParts,
   found: readonly KeyValue[],
   signal: AbortSignal,
 ): Promise<readonly KeyValue[] | undefined> {
-  const { err, confirm } = parts;
+  const { out, err, confirm } = parts;
   for (const kv of found) {
     const answer = await askHolder(parts, kv, signal);
     if (answer === 'quiet') continue;
     err(
       answer === 'answered'
-        ? `the daemon of ${holderText(kv.value)} runs and holds ${kv.key}; nothing was released. Stop it first, or release it all the same: --force`
-        : `${kv.key} was changed by somebody else meanwhile; nothing was released`,
+        ? `the daemon of ${holderText(kv.value)} runs and holds ${kv.key}; nothing was released. Stop it first, or pass --force`
+        : `somebody else changed ${kv.key} meanwhile; nothing was released`,
     );
     return undefined;
   }
-  for (const kv of found)
-    parts.out(
-      `no daemon answers for ${leaseText(parts, kv)} (a flanneld never does)${await renewedText(parts, kv, signal)}`,
-    );
+  for (const kv of found) {
+    const renewed = await renewedText(parts.registry, kv.lease, signal);
+    out(`no daemon answers for ${leaseText(parts, kv)} (a flanneld never does)${renewed}`);
+  }
   if (confirm !== undefined && !(await confirm('Release it?'))) {
     err('nothing was released');
     return undefined;
   }
-  // The probe has put the keys again.
+  // The probe wrote the keys again.
   const now = await findKeys(parts, signal);
-  return found.map((kv) => {
-    const same = now.find(
-      ({ key, value, lease }) => key === kv.key && value === kv.value && lease === kv.lease,
-    );
-    return same ?? kv;
-  });
+  const isSame = (a: KeyValue, b: KeyValue) => a.key === b.key && a.value === b.value && a.lease === b.lease;
+  return found.map((kv) => now.find((one) => isSame(one, kv)) ?? kv);
 }
 
-/** When somebody renewed the etcd lease of a key: a flanneld does so once a day. */
-async function renewedText(
-  { registry }: LeaseReleaseParts,
-  { lease }: KeyValue,
-  signal: AbortSignal,
-): Promise<string> {
+/** When the etcd lease of a key was last renewed. A flanneld renews once a day. */
+async function renewedText(registry: Registry, lease: string, signal: AbortSignal): Promise<string> {
   if (lease === '0') return '';
   const { ttlSeconds, grantedTtlSeconds } = await registry.leaseTimeToLive(lease, signal);
   return ttlSeconds < 0 ? '' : `; its lease was renewed ${duration(grantedTtlSeconds - ttlSeconds)} ago`;
@@ -130,7 +157,7 @@ async function askHolder(
   const prefix = subnetsPrefix(etcdPrefix);
   const parsed = parseLease(prefix, kv);
   if (!('lease' in parsed)) return 'quiet';
-  out(`asking whether the daemon of ${holderText(kv.value)} runs, for two seconds`);
+  out(`asking the daemon of ${holderText(kv.value)}; waiting two seconds for its answer`);
   const grants = new Grants(registry, random);
   const common = { registry, grants, log: silent, subnetsPrefix: prefix, clock };
   return await probe({ ...common, addresses: {}, leaseTtlSeconds: 0 }, parsed.lease, signal);
@@ -142,63 +169,18 @@ function leaseText({ etcdPrefix }: LeaseReleaseParts, { key, value }: KeyValue):
   return `${familiesText(parseSubnetKey(subnetsPrefix(etcdPrefix), key) ?? {})} of ${holderText(value)}`;
 }
 
-/** The target of `lease release`'s argument or `--public-ip`, for messages. */
-function targetText({ target }: LeaseReleaseParts): string {
-  return 'subnet' in target
-    ? `of the subnet ${target.subnet.text}`
-    : `of a host with the address ${familiesText(target.addresses)}`;
-}
-
-/** Tells the keys of the target. */
-function matcher({ target, etcdPrefix }: LeaseReleaseParts): (kv: KeyValue) => boolean {
-  const prefix = subnetsPrefix(etcdPrefix);
-  if ('addresses' in target) {
-    return (kv) => {
-      const parsed = parseLease(prefix, kv);
-      return 'lease' in parsed && isOwnLease(target.addresses, parsed.lease);
-    };
-  }
-  const { text } = target.subnet;
-  return ({ key }) => {
-    const { ipv4, ipv6 } = parseSubnetKey(prefix, key) ?? {};
-    return ipv4?.text === text || ipv6?.text === text;
-  };
-}
-
-function refusalOf(parts: LeaseReleaseParts, found: readonly KeyValue[]): string | undefined {
-  const prefix = subnetsPrefix(parts.etcdPrefix);
-  if (found.length === 0)
-    return `there is no lease ${targetText(parts)} under ${prefix} at ${parts.registry.endpoint}`;
-  if (parts.force) return undefined;
-  const reservations = found.filter(({ lease }) => lease === '0').map(({ key }) => key);
-  if (reservations.length > 0)
-    return `${reservations.join(', ')} ${plural(reservations.length, 'is a reservation', 'are reservations')}, which somebody put on purpose; nothing was released (--force does it)`;
-  const here = found.flatMap((kv) => parts.heldHere(kv) ?? [])[0];
-  if (here === undefined) return undefined;
-  return `${here}; nothing was released. Stop it first (systemctl stop flanneld), or release it all the same: --force`;
-}
-
-/** Whether the key is gone. Rejects with RegistryError. */
-async function release(parts: LeaseReleaseParts, kv: KeyValue, signal: AbortSignal): Promise<boolean> {
-  if (!(await deleteKey(parts.registry, kv, signal))) {
-    parts.err(`${kv.key} was changed or deleted by somebody else meanwhile; it was left alone`);
-    return false;
-  }
-  parts.out(`released ${leaseText(parts, kv)}: deleted ${kv.key}`);
-  return true;
-}
-
-/** Revokes the etcd leases of keys that are gone, but for those that a key has still. Rejects with RegistryError. */
+/** Revokes the etcd leases of deleted keys, unless another key uses them. Rejects with RegistryError. */
 async function revoke(
   { registry, etcdPrefix, force, out }: LeaseReleaseParts,
   leases: ReadonlySet<string>,
   signal: AbortSignal,
 ): Promise<void> {
+  if (leases.size === 0) return;
   const { kvs } = await listRange(registry, subnetsPrefix(etcdPrefix), signal);
   for (const id of leases) {
     const users = kvs.filter(({ lease }) => lease === id).map(({ key }) => key);
     if (users.length > 0) {
-      out(`its etcd lease stays, because ${users.join(', ')} ${plural(users.length, 'uses', 'use')} it, too`);
+      out(`kept its etcd lease: ${users.join(', ')} ${plural(users.length, 'uses', 'use')} it, too`);
     } else {
       await registry.leaseRevoke(id, signal);
       out('revoked its etcd lease');
@@ -207,16 +189,66 @@ async function revoke(
   if (force) out('a daemon that still runs on that host takes a subnet again at once');
 }
 
-/** Unless it was changed since it was read. */
+/** Deletes a key unless it changed; resolves to whether it is gone. Rejects with RegistryError. */
 async function deleteKey(registry: Registry, { key, modRevision }: KeyValue, signal: AbortSignal) {
   const compare = [{ key, target: 'mod', op: '=', value: modRevision } as const];
   try {
     return (await registry.txn({ compare, success: [{ op: 'delete', key }] }, signal)).succeeded;
   } catch (error) {
     if (!(error instanceof RegistryError) || !error.outcomeUnknown) throw error;
-    // The answer was lost: what is there now tells.
+    // The answer was lost: read the key to learn the outcome.
     const { kvs } = await registry.range({ key }, signal);
     if (kvs.length === 0) return true;
     throw error;
+  }
+}
+
+/** The interface that the daemon would choose. */
+export interface ChosenInterface {
+  readonly name: string;
+  readonly index: number;
+  readonly addresses: PerFamily<string>;
+}
+
+/** Chooses it by the flags, with an address of each of these families; a text says why none fits. */
+export type ChooseInterface = (
+  families: readonly Family[],
+  signal: AbortSignal,
+) => Promise<ChosenInterface | string>;
+
+export interface ThisHost extends Stores {
+  readonly etcdPrefix: string;
+  readonly chooseInterface: ChooseInterface;
+}
+
+/** Does not help when etcd does not answer. */
+const hint = 'To name the lease: lease release SUBNET, or --public-ip=ADDRESS';
+
+/**
+ * The addresses that this host's lease carries: those that its daemon would choose, of the families of the
+ * network. Any other address might match the lease of another host. A text says why they are unknown. Rejects
+ * with RegistryError and with `signal.reason`.
+ */
+export async function addressesOfThisHost(
+  host: ThisHost,
+  signal: AbortSignal,
+): Promise<PerFamily<string> | string> {
+  const key = configKey(host.etcdPrefix);
+  const unknown = (why: string) => `${why}\n${hint}`;
+  try {
+    const { kvs } = await host.registry.range({ key }, signal);
+    const text = kvs[0]?.value;
+    if (text === undefined) {
+      const { problem, remedy } = await describeMissing(host, key, signal);
+      return unknown(`${problem} ${remedy}`);
+    }
+    const chosen = await host.chooseInterface(familiesOf(parseNetworkConfig(text)), signal);
+    return typeof chosen === 'string' ? unknown(chosen) : chosen.addresses;
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof RegistryError) throw error;
+    const which =
+      error instanceof NetworkConfigError ? `the network configuration at ${key} cannot be used: ` : '';
+    return unknown(`${which}${explanationOf(error)}`);
   }
 }

@@ -1,35 +1,30 @@
-import { stat } from 'node:fs/promises';
-import { request } from 'node:http';
+import { routedText } from '../backend/hostgw/status.ts';
 import type { Clock } from '../runtime/effects.ts';
-import { codeOf, messageOf } from '../runtime/errors.ts';
 import { counted, escapeControls, oneLine } from '../runtime/texts.ts';
-import type { ErrorStatus, LeaseStatus, StatusView } from './status-view.ts';
+import { fetchStatus, type LeaseStatus, type StatusView, type TroubleStatus } from './ask-daemon.ts';
 
 export interface StatusParts {
   /** Where the daemon listens. */
   readonly socketPath: string;
   readonly json: boolean;
-  /** Ask again and again. */
+  /** Repeat until the signal aborts. */
   readonly watch: boolean;
   readonly clock: Clock;
   readonly out: (text: string) => void;
   readonly err: (line: string) => void;
-  /** Whether what was shown before is to be wiped off. */
+  /** Whether to clear the screen between two answers. */
   readonly onTerminal: boolean;
 }
 
-/** 0 ready, 1 no answer, 3 ready and degraded by a peer, 4 not ready. */
+/** 0 ready, 1 no answer, 3 ready but degraded by a peer, 4 not ready. */
 export type StatusCode = 0 | 1 | 3 | 4;
 
 const watchIntervalMs = 2_000;
-/** Ten thousand peers are three megabytes. */
-const longestAnswer = 64 << 20;
-const longestReason = 500;
 const wipe = '\u001b[H\u001b[2J\u001b[3J';
 
 /**
- * Asks the daemon of this host how it does, prints the answer, and resolves to the exit code. With
- * `watch` until `signal` aborts, then rejects with its reason.
+ * Asks the daemon of this host for its status, prints the answer, and resolves to the exit code. With `watch`
+ * it repeats that until `signal` aborts, then rejects with its reason.
  */
 export async function runStatus(parts: StatusParts, signal: AbortSignal): Promise<StatusCode> {
   if (!parts.watch) return await showOnce(parts, '');
@@ -51,113 +46,11 @@ async function showOnce({ socketPath, json, out, err }: StatusParts, before: str
   return 1;
 }
 
-/** The daemon's answer, or why there is none, in sentences for the operator; `absent`: nobody listens there. */
-export type StatusAnswer =
-  | { readonly view: StatusView }
-  | { readonly silent: string; readonly absent: boolean };
-
-/** Asks the daemon. `command`: who asks, for the operator who has to ask again. */
-export async function fetchStatus(socketPath: string, command: string): Promise<StatusAnswer> {
-  try {
-    return { view: parseView(await askStatus(socketPath)) };
-  } catch (error) {
-    if (await isAbsent(socketPath, error)) return { silent: oneLine(noDaemon(socketPath)), absent: true };
-    return { silent: oneLine(whyNot(socketPath, command, error)), absent: false };
-  }
-}
-
-/** The daemon may be of another version: what is no answer of any is told from one. */
-function parseView(text: string): StatusView {
-  const view: unknown = JSON.parse(text);
-  if (typeof view !== 'object' || view === null || !('peers' in view) || !Array.isArray(view.peers))
-    throw new SyntaxError('no status');
-  // That of an older daemon has no faults of peers.
-  return { degraded: [], ...view } as unknown as StatusView;
-}
-
-async function askStatus(socketPath: string): Promise<string> {
-  const { status, text } = await ask({ socketPath }, '/status', longestAnswer);
-  if (status === 500) throw new Error(text.slice(0, longestReason));
-  if (text.length > longestAnswer) throw new Error('its answer has no end');
-  return text;
-}
-
-function isRefused(error: unknown): boolean {
-  return ['ENOENT', 'ECONNREFUSED'].includes(codeOf(error) ?? '');
-}
-
-async function isAbsent(path: string, error: unknown): Promise<boolean> {
-  if (!isRefused(error)) return false;
-  const there = await stat(path).catch(() => undefined);
-  return there === undefined || there.isSocket();
-}
-
-function noDaemon(path: string): string {
-  return (
-    `No daemon answers at ${path}. Is it running? systemctl status flanneld. ` +
-    'If it was started with another --subnet-file or --status-socket, pass the same flag.'
-  );
-}
-
-function whyNot(path: string, command: string, error: unknown): string {
-  const code = codeOf(error);
-  if (code === 'EACCES') return `Only root may read the daemon's status: sudo flanneld-ts ${command}`;
-  if (isRefused(error)) return `${path} is not a socket`;
-  // Node's HTTP parser names what it cannot read HPE_….
-  if (error instanceof SyntaxError || code?.startsWith('HPE_'))
-    return `What answers at ${path} is no flanneld-ts`;
-  return `The daemon at ${path} gives no status: ${messageOf(error)}`;
-}
-
-const defaultTimeoutMs = 3_000;
-
-/** Where a daemon of this host listens. */
-export type Place = { readonly socketPath: string } | { readonly host: string; readonly port: number };
-
-export interface Answer {
-  readonly status: number;
-  readonly text: string;
-}
-
-/**
- * GETs `path`. Of an answer that is longer than `longest` characters, or has no end, the beginning: somewhat more than
- * these. Rejects when there is no answer within `timeoutMs`; an error of the system has its code.
- */
-export function ask(
-  place: Place,
-  path: string,
-  longest: number,
-  timeoutMs = defaultTimeoutMs,
-): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const signal = AbortSignal.timeout(timeoutMs);
-    // Not the global agent: it would keep the connection, and with it this process, open.
-    const asked = request({ ...place, path, agent: false, signal }, (response) => {
-      let text = '';
-      const finish = () => resolve({ status: response.statusCode ?? 0, text });
-      response.setEncoding('utf8');
-      response.on('data', (part: string) => {
-        text += part;
-        if (text.length <= longest) return;
-        finish();
-        asked.destroy();
-      });
-      response.once('end', finish);
-      response.once('error', reject);
-    });
-    asked.once('error', (error) =>
-      reject(signal.aborted ? new Error(`it did not answer within ${timeoutMs / 1000} s`) : error),
-    );
-    asked.end();
-  });
-}
-
-/** The answer for people: who we are, what is wrong, then a row per peer by subnet. Each fact is said once. */
+/** The answer for people: the daemon, its problems, then a row for each peer. Each fact appears once. */
 export function statusText(view: StatusView): string {
   const { version, now, startedAt, reasons, degraded, notices } = view;
-  const up = duration(secondsBetween(startedAt, now));
   return [
-    `flanneld-ts ${version}, up ${up}: ${stateText(view)}`,
+    `flanneld-ts ${version}, up ${between(startedAt, now)}: ${stateText(view)}`,
     `own lease    ${leaseText(view.lease)}`,
     `cluster      ${clusterText(view)}`,
     `routes       ${syncText(view)}`,
@@ -171,13 +64,13 @@ export function statusText(view: StatusView): string {
     .join('\n');
 }
 
-/** Whether the daemon is ready. The summary says where the boot stands; later it is what other lines say. */
+/** Whether the daemon is ready. During the boot, the summary names its step; later, other lines say more. */
 export function stateText({ ready, degraded, summary, lastSync }: StatusView): string {
   if (!ready) return lastSync === null ? `not ready: ${summary}` : 'not ready';
   return degraded.length === 0 ? 'ready' : 'ready, degraded';
 }
 
-/** What it quotes comes from etcd, and from other hosts. */
+/** Lines quote etcd and other hosts, so they may contain control characters. */
 function flat(line: string): string {
   const [indent = ''] = /^ */.exec(line) ?? [];
   return indent + oneLine(line);
@@ -194,25 +87,18 @@ function clusterText({ leases, watching }: StatusView): string {
 
 function leaseText(lease: LeaseStatus | null): string {
   if (lease === null) return 'none yet';
-  const { subnets, addresses, state, secondsLeft } = lease;
-  const left = secondsLeft === null ? 'a reservation' : leftText(secondsLeft);
-  return `${subnets.join(' and ')} at ${addresses.join(' and ')}: ${state}, ${left}`;
-}
-
-function leftText(secondsLeft: number): string {
-  return secondsLeft > 0 ? `${duration(secondsLeft)} left` : `expired ${duration(-secondsLeft)} ago`;
+  const { subnets, addresses, state, secondsLeft: left } = lease;
+  const life =
+    left === null ? 'a reservation' : left > 0 ? `${duration(left)} left` : `expired ${duration(-left)} ago`;
+  return `${subnets.join(' and ')} at ${addresses.join(' and ')}: ${state}, ${life}`;
 }
 
 function syncText({ leases, peers, lastSync, now }: StatusView): string {
-  const installed = peers.filter(({ state }) => state === 'installed').length;
-  const nobody = leases === null ? 'peers not known yet' : 'no other host has joined yet';
-  const count = peers.length === 0 ? nobody : `${installed} of ${counted(peers.length, 'peer')} routed`;
-  const checked =
-    lastSync === null ? 'not checked yet' : `checked ${duration(secondsBetween(lastSync, now))} ago`;
-  return `${count}, ${checked}`;
+  const count = leases === null && peers.length === 0 ? 'peers not known yet' : routedText(peers);
+  return `${count}, ${lastSync === null ? 'not checked yet' : `checked ${between(lastSync, now)} ago`}`;
 }
 
-/** `parked` and the like are words for programs. */
+/** The states are words for programs. */
 const stateWords: Readonly<Record<string, string>> = {
   installed: 'routed',
   pending: 'not yet',
@@ -220,7 +106,7 @@ const stateWords: Readonly<Record<string, string>> = {
   conflict: 'no route',
 };
 
-/** A reason that stands above already is not said again. */
+/** Leaves out a reason that a line above contains. */
 function table({ peers, reasons, degraded, now }: StatusView): readonly string[] {
   if (peers.length === 0) return [];
   const said = [...reasons, ...degraded].join('\n');
@@ -230,7 +116,7 @@ function table({ peers, reasons, degraded, now }: StatusView): readonly string[]
       subnet,
       gateway,
       stateWords[state] ?? state,
-      duration(secondsBetween(since, now)),
+      between(since, now),
       reason === null || said.includes(reason) ? '' : reason,
     ]),
   ];
@@ -244,33 +130,32 @@ function table({ peers, reasons, degraded, now }: StatusView): readonly string[]
   );
 }
 
-/** The lines, each with the time it has lasted where that is known. */
+/** The lines, each with its age where that is known. */
 function withTimes(lines: readonly string[], { errors, now }: StatusView): readonly string[] {
   return lines.map((line) => {
     const error = errors.find(({ message, over }) => over === null && message === line);
-    if (error === undefined) return line;
-    return `${line} (for ${duration(secondsBetween(error.since, now))}${timesText(error)})`;
+    return error === undefined ? line : `${line} (for ${between(error.since, now)}${timesText(error)})`;
   });
 }
 
-/** What is over stays here for an hour; --json has it longer. */
-const shownAfterS = 3_600;
+/** Past troubles are shown for an hour; --json shows them longer. */
+const shownAfterMs = 3_600_000;
 
 function overTexts({ errors, now }: StatusView): readonly string[] {
   return errors.flatMap(({ over, ...error }) => {
-    if (over === null || secondsBetween(over, now) > shownAfterS) return [];
-    const lasted = duration(secondsBetween(error.since, over));
-    const ago = duration(secondsBetween(over, now));
-    return [`${ago} ago, after ${lasted}${timesText(error)}: ${error.message}`];
+    if (over === null || Date.parse(now) - Date.parse(over) > shownAfterMs) return [];
+    const lasted = `${between(error.since, over)}${timesText(error)}`;
+    return [`${between(over, now)} ago, after ${lasted}: ${error.message}`];
   });
 }
 
-function timesText({ attempts }: Pick<ErrorStatus, 'attempts'>): string {
+function timesText({ attempts }: Pick<TroubleStatus, 'attempts'>): string {
   return attempts === 1 ? '' : `, ${attempts} times`;
 }
 
-function secondsBetween(from: string, to: string): number {
-  return (Date.parse(to) - Date.parse(from)) / 1000;
+/** The time from one moment to another. */
+export function between(from: string, to: string): string {
+  return duration((Date.parse(to) - Date.parse(from)) / 1000);
 }
 
 /** The two greatest units: `23 h 59 min`. */

@@ -2,7 +2,7 @@ import { fstatSync } from 'node:fs';
 import process from 'node:process';
 import { isatty } from 'node:tty';
 import { linuxArp } from '../arp/linux-arp.ts';
-import { runHealth } from '../cli/health.ts';
+import { runHealth } from '../cli/ask-daemon.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import { exitNow } from '../native/libc.ts';
 import type { Logger } from '../runtime/effects.ts';
@@ -26,9 +26,9 @@ import type { ParsedCommand } from './options/commands.ts';
 import type { Options } from './options/options.ts';
 import { readServiceSettings } from './options/service-settings.ts';
 import { UsageError } from './options/settings.ts';
-import { HealthServer, type MetricsPage } from './report/health.ts';
+import { type MetricsPage, runHealthServer } from './report/health.ts';
 import type { Metrics } from './report/metrics.ts';
-import { StatusServer } from './report/status-server.ts';
+import { runStatusServer } from './report/status-server.ts';
 import { cleanUp, diagnose, outliveReaders, releaseLease, showStatus } from './subcommands.ts';
 
 /** A stop must end within 5 s, whatever hangs. The timer starts before the clean-up. */
@@ -219,16 +219,13 @@ async function serveHealth(
   signal: AbortSignal,
 ): Promise<void> {
   if (options.healthz === undefined) return;
-  const server = new HealthServer({
-    ...options.healthz,
-    activity: daemon.state.activity,
-    clock: systemClock,
-    log,
-    notices,
-    readiness: () => daemon.state.readiness(),
-    metrics: metricsOf(daemon, calls),
-  });
-  await server.run(signal);
+  const { activity } = daemon.state;
+  const readiness = () => daemon.state.readiness();
+  const common = { activity, clock: systemClock, log, notices };
+  await runHealthServer(
+    { ...options.healthz, ...common, readiness, metrics: metricsOf(daemon, calls) },
+    signal,
+  );
 }
 
 async function serveStatus({ options, daemon, log, notices }: Served, signal: AbortSignal): Promise<void> {
@@ -236,7 +233,7 @@ async function serveStatus({ options, daemon, log, notices }: Served, signal: Ab
   if (path === undefined) return;
   const { activity } = daemon.state;
   const snapshot = () => daemon.state.snapshot();
-  await new StatusServer({ path, activity, clock: systemClock, log, notices, snapshot }).run(signal);
+  await runStatusServer({ path, activity, clock: systemClock, log, notices, snapshot }, signal);
 }
 
 /** Loads the metrics library at the first request: a host without Prometheus does not pay for it. */

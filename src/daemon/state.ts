@@ -1,11 +1,20 @@
-import type { OutsideRoute, PeerRoute, RefusedLease } from '../backend/hostgw/status.ts';
+import type { RoutesStatus } from '../backend/hostgw/status.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock, Logger } from '../runtime/effects.ts';
 import { joined } from '../runtime/texts.ts';
 import { type Fault, FaultLog, type TroubleLog, type TroubleRecord } from '../runtime/trouble.ts';
 import type { LeaseState } from '../subnet/lease/own-lease.ts';
 import type { JunkKeys } from '../subnet/lease/watch/reader.ts';
-import type { Readiness } from './report/health.ts';
+
+/** Whether this host is ready; the reasons why not, one line each. */
+export interface Readiness {
+  readonly ready: boolean;
+  readonly reasons: readonly string[];
+  /** Faults of peers, which leave this host ready. */
+  readonly degraded: readonly string[];
+  /** Warnings, which leave this host ready. */
+  readonly notices: readonly string[];
+}
 
 /** What this host has leased. Times are wall-clock, in ms. */
 export interface LeaseView {
@@ -13,55 +22,46 @@ export interface LeaseView {
   readonly state: LeaseState;
   /** One per family that is on: `172.20.9.0/24`. */
   readonly subnets: readonly string[];
-  /** Where peers send to. */
+  /** The addresses that peers route to. */
   readonly addresses: readonly string[];
-  /** Absent: a reservation, which does not end. */
+  /** Absent: a reservation, which does not expire. */
   readonly expiresAtMs?: number;
 }
 
-/** A host's part in the network just now. */
-export interface NetworkView {
-  /** Absent: not had yet. */
+/** This host's lease, peers and routes at one moment. */
+export interface NetworkView extends RoutesStatus {
+  /** Absent: not acquired yet. */
   readonly lease?: LeaseView;
-  /** Whether what is known of the leases is the newest there is. */
+  /** Whether the lease watch is up. */
   readonly watching: boolean;
-  /** How many leases of the cluster can be read; absent before they have been listed. */
+  /** Number of valid leases in the cluster; absent before the first list. */
   readonly leases?: number;
-  readonly peers: readonly PeerRoute[];
-  readonly refused: readonly RefusedLease[];
-  readonly outside: readonly OutsideRoute[];
   readonly junk: JunkKeys;
-  /** When the routes were last seen to be as the leases want them; absent before the first time. */
-  readonly syncedAtMs?: number;
 }
 
-/** Everything there is to tell of the daemon at one moment. */
+/** The state of the daemon at one moment. */
 export interface Snapshot extends Readiness, NetworkView {
   readonly nowMs: number;
   readonly startedAtMs: number;
   /** One line: where the boot stands, or how many peers are routed. */
   readonly summary: string;
-  /** The last troubles of each kind, oldest first; those that are over, too. */
+  /** The last troubles of each kind, oldest first, current and past. */
   readonly troubles: readonly KnownTrouble[];
 }
 
-/** What is found by looking, beside the troubles that are reported; each in the order of importance. */
-export interface Faults {
-  readonly reasons: readonly Fault[];
-  readonly degraded: readonly Fault[];
-  readonly notices: readonly Fault[];
-}
+/** Faults in the current state, beside reported troubles; the most important first. */
+export type Faults = Readonly<Record<'reasons' | 'degraded' | 'notices', readonly Fault[]>>;
 
-/** A trouble, and how much it matters. */
+/** A trouble, and whom it concerns. */
 export interface KnownTrouble extends TroubleRecord {
   readonly kind: 'own' | 'degraded' | 'notice';
 }
 
-/** What the state asks of the membership there is just now. */
+/** The current membership, as the state uses it. */
 export interface Member {
-  /** What there is to say just now beside the troubles that are reported; of each kind the first few, or the first `most`. */
+  /** Of each kind the first few, or the first `most`. */
   faults(most?: number): Faults;
-  /** Undefined while the boot is not over. */
+  /** Undefined during the boot. */
   readonly summary: string | undefined;
   view(): NetworkView;
 }
@@ -81,18 +81,18 @@ const nothingYet: NetworkView = {
   outside: [],
   junk: { count: 0, first: [] },
 };
-/** The log names more than a probe does: it is read later, when nobody can be asked any more. */
+/** The log names more faults than a probe: people read it when the state is gone. */
 const mostLogged = 50;
 const nothingWrong: Faults = { reasons: [], degraded: [], notices: [] };
 
 /**
- * What the daemon says of itself, to whom it may be: probes, metrics, systemd, `flanneld-ts status`. It holds nothing that it
- * could be late with: every answer is asked of the parts at work.
+ * The one state that probes, metrics, systemd and `flanneld-ts status` read. It keeps no copy: each answer
+ * comes from the parts at work.
  */
 export class State {
   readonly #options: StateOptions;
   readonly #startedAtMs: number;
-  readonly #found: { readonly [K in keyof Faults]: FaultLog };
+  readonly #found: Readonly<Record<keyof Faults, FaultLog>>;
   #member: Member | undefined;
   #phase = '';
   #ready = false;
@@ -104,27 +104,27 @@ export class State {
     this.#found = { reasons: faultLog(), degraded: faultLog(), notices: faultLog() };
   }
 
-  /** Counts since the start, and whether the loops come round. */
+  /** Counts since the start, and the deadlines of the loops. */
   get activity(): Activity {
     return this.#options.activity;
   }
 
-  /** The boot has come to `phase`. */
+  /** Notes that the boot has reached `phase`. */
   enter(phase: string): void {
     this.#phase = phase;
   }
 
-  /** Everything was done a first time. */
+  /** Notes that the boot is complete. */
   noteReady(): void {
     this.#ready = true;
   }
 
-  /** From now on `member` is asked. */
+  /** Reads `member` from now on. */
   follow(member: Member): void {
     this.#member = member;
   }
 
-  /** Whether this host does its part in the network just now, and if not, why. */
+  /** Whether this host is ready now, and if not, why. */
   readiness(): Readiness {
     const { trouble, notices } = this.#options;
     const faults = this.#faults();
@@ -137,25 +137,23 @@ export class State {
     };
   }
 
-  /** Has faults logged that are found by looking; to be called every few seconds. */
+  /** Logs the faults of the current state. Call it every few seconds. */
   logFaults(): void {
     const faults = this.#faults(mostLogged);
-    this.#found.reasons.look(faults.reasons);
-    this.#found.degraded.look(faults.degraded);
-    this.#found.notices.look(faults.notices);
+    for (const kind of ['reasons', 'degraded', 'notices'] as const) this.#found[kind].look(faults[kind]);
   }
 
-  /** While the boot goes on there is a reason in any case. */
+  /** During the boot there is always a reason. */
   #faults(most?: number): Faults {
     const faults = this.#member?.faults(most) ?? nothingWrong;
     if (this.#ready || faults.reasons.length > 0 || this.#options.trouble.current.length > 0) return faults;
     return { ...faults, reasons: [{ what: 'start', text: this.#phase || 'starting', passing: true }] };
   }
 
-  /** For `systemctl status`: where the boot stands, or how many peers are routed, the troubles, those of peers, the notices. */
+  /** The line in `systemctl status`: the summary, then problems, faults of peers and notices. */
   statusLine(): string {
     const { reasons, degraded, notices } = this.readiness();
-    // Before everything was done once the summary says where the boot stands.
+    // During the boot, the summary names its step.
     const said = this.#ready ? reasons : this.#options.trouble.current;
     return joined([this.#summary, ...said, ...degraded, ...notices], '; ');
   }

@@ -97,7 +97,7 @@ export function modeContract(at: () => FirewallWorld): void {
       ]);
       said.length = 0;
       expect(await clean()).toBe(0);
-      expect(said).toEqual(['there is nothing of ours']);
+      expect(said).toEqual(['nothing to remove']);
     });
 
     test("cleanup leaves a chain that somebody's own rule leads to, empty", async () => {

@@ -1,7 +1,7 @@
 import { mkdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import type { StatusView } from '../../src/cli/status-view.ts';
+import type { StatusView } from '../../src/cli/ask-daemon.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import type { DaemonProcess, LogRecord } from '../testbed/daemon.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
-import type { StatusView } from '../../src/cli/status-view.ts';
+import type { StatusView } from '../../src/cli/ask-daemon.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import { quoted } from '../testbed/commands.ts';
 import { PROGRAM } from '../testbed/daemon.ts';
@@ -79,7 +79,7 @@ test('doctor finds no problem on a host that has none, and changes nothing', asy
   const { code, text } = await doctor();
   expect(text).toMatch(/^ok +etcd at http:\/\/127\.0\.0\.1:2379 answers/m);
   expect(text).toContain('the only peer is routed');
-  expect(text).toContain('No problem was found.');
+  expect(text).toContain('No problems found.');
   expect(code).toBe(0);
   expect([await bench.revision(), await bench.allRoutes()]).toEqual(before);
 });
@@ -93,7 +93,7 @@ test('doctor names what is wrong, and what to do', async () => {
   const { code, text } = await doctor('--ip-masq');
   expect(text).toMatch(/PROBLEM +net\.ipv4\.ip_forward is off.*\n.*sysctl -w net\.ipv4\.ip_forward=1/);
   expect(text).toMatch(
-    /PROBLEM +IPv4: 1 of 2 peers is not on eth0's network 10\.211\.55\.0\/24\. .*: 172\.20\.3\.0\/24 via 192\.0\.2\.7\n.*lease release 172\.20\.3\.0\/24/,
+    /PROBLEM +IPv4: 1 of 2 peers is not routed: 172\.20\.3\.0\/24 via 192\.0\.2\.7 \(192\.0\.2\.7 is not on eth0's network 10\.211\.55\.0\/24\)\n.*lease release 172\.20\.3\.0\/24/,
   );
   expect(text).toMatch(/PROBLEM +docker0 has 172\.17\.0\.1\/16.*\n.*systemctl restart docker/);
   expect(text).toMatch(/PROBLEM +Docker lets no packet of another host reach 1 of this host's containers/);
@@ -111,19 +111,19 @@ test.each([
     'a route to the upper half of a peer\u2019s subnet',
     'route add 172.20.1.128/25 via 10.211.55.9',
     'ip route del 172.20.1.128/25 via 10.211.55.9 dev eth0',
-    /packets to 172\.20\.1\.0\/24 go astray: the route 172\.20\.1\.128\/25 via 10\.211\.55\.9 dev eth0 takes them/,
+    /packets to 172\.20\.1\.0\/24 bypass our route: the route 172\.20\.1\.128\/25 via 10\.211\.55\.9 dev eth0 takes them/,
   ],
   [
     'a blackhole for one container of it',
     'route add blackhole 172.20.1.77/32',
     'ip route del blackhole 172.20.1.77/32',
-    /packets to 172\.20\.1\.0\/24 go astray: the route blackhole 172\.20\.1\.77\/32/,
+    /packets to 172\.20\.1\.0\/24 bypass our route: the route blackhole 172\.20\.1\.77\/32/,
   ],
   [
     'a policy rule that leads elsewhere',
     'route add 172.20.0.0/16 via 10.211.55.9 table 99\nrule add to 172.20.0.0/16 lookup 99 pref 1000',
     'ip rule del pref 1000 to 172.20.0.0/16 lookup 99',
-    /the policy rule 1000 \(to 172\.20\.0\.0\/16 lookup 99\) leads them to 172\.20\.0\.0\/16 via 10\.211\.55\.9 dev eth0/,
+    /the policy rule 1000 \(to 172\.20\.0\.0\/16 lookup 99\) sends them to 172\.20\.0\.0\/16 via 10\.211\.55\.9 dev eth0/,
   ],
   [
     'a policy rule that refuses',
@@ -140,7 +140,7 @@ test.each([
   await bench.host.exec(...(mend.split(' ') as [string, ...string[]]));
   expect(await doctor()).toMatchObject({
     code: 0,
-    text: expect.stringContaining('the kernel sends to 1 peer'),
+    text: expect.stringContaining('the kernel uses our routes to 1 peer'),
   });
 });
 
@@ -157,11 +157,11 @@ test('doctor sees a policy rule that is for packets of containers alone', async 
   for (const command of commands) await bench.host.ip(command);
   const { code, text } = await doctor();
   expect(text).toContain(
-    `packets to 172.20.1.0/24 go astray: the policy rule 1000 (from ${subnet} lookup 98) leads them to default via 10.211.55.9 dev eth0`,
+    `packets to 172.20.1.0/24 bypass our route: the policy rule 1000 (from ${subnet} lookup 98) sends them to default via 10.211.55.9 dev eth0`,
   );
   expect(code).toBe(1);
   await bench.host.ip(`rule del pref 1000 from ${subnet} lookup 98`);
-  expect((await doctor()).text).toContain('the kernel sends to 1 peer by our routes');
+  expect((await doctor()).text).toContain('the kernel uses our routes to 1 peer');
   await bench.host.ip('link del docker0');
 });
 
@@ -174,7 +174,7 @@ test('doctor takes no word of a daemon that is one of another network', async ()
     '--iface=eth0',
   );
   expect(text).toMatch(
-    /^note +the daemon that answers is one of another network: it has \/atomic\.io\/network\/subnets/m,
+    /^note +the daemon that answers serves another network: its lease is \/atomic\.io\/network\/subnets/m,
   );
   expect(text).toMatch(/^PROBLEM +this host has no lease\n.*systemctl start flanneld/m);
   await bench.etcd.ctl('del', '/other/config');
@@ -204,7 +204,7 @@ test.each([
   const { code, text } = await run('lease', 'release', ...operand, ...etcd, ...flags);
   expect(text).toBe(
     `the daemon of this host (pid ${bench.daemon.pid}) holds ${ownKey()}; nothing was released. ` +
-      'Stop it first (systemctl stop flanneld), or release it all the same: --force',
+      'Stop it first (systemctl stop flanneld), or pass --force',
   );
   expect(code).toBe(1);
   expect(await bench.revision()).toBe(before);
@@ -221,7 +221,7 @@ test('lease release leaves the lease of a host whose daemon answers, whichever h
   const refused = await elsewhere();
   expect(refused.stderr).toEqual([
     `the daemon of 10.211.55.100 runs and holds ${ownKey()}; nothing was released. ` +
-      'Stop it first, or release it all the same: --force',
+      'Stop it first, or pass --force',
   ]);
   expect(refused.code).toBe(1);
   const before = await bench.revision();
@@ -302,10 +302,10 @@ test('cleanup finds a daemon whose files lie elsewhere, and takes one of another
   expect(await bench.allRoutes()).toEqual(before);
   const through = ['unshare', '--net', '--'];
   const apart = await runProgram({ ...bench.daemon.options, argv: elsewhere, through });
-  expect(apart).toMatchObject({ code: 0, stderr: [], stdout: ['there is nothing of ours'] });
+  expect(apart).toMatchObject({ code: 0, stderr: [], stdout: ['nothing to remove'] });
   // The daemon may put it back before anybody can look.
   expect((await run(...elsewhere, '--force')).text).toMatch(
-    /removed our routes: 1 of IPv4|removed, and put back by a daemon that runs: the route to 172\.20\.1\.0\/24/,
+    /removed our routes: 1 of IPv4|a running daemon put back the route to 172\.20\.1\.0\/24/,
   );
   await bench.haveRoutes([PEER]);
 });

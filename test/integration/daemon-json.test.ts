@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { SimFiles } from '../../sim/files.ts';
-import { checkBridge, checkDaemonJson } from '../../src/cli/doctor/check-docker.ts';
+import { checkBridge, checkDaemonJson } from '../../src/cli/doctor/check-host.ts';
 import type { Finding } from '../../src/cli/doctor/finding.ts';
 import { parseSubnet } from '../../src/ip/ip.ts';
 import { BUSYBOX, makeBusyboxImage } from '../testbed/busybox.ts';
@@ -105,7 +105,7 @@ test('dockerd does not start with a gateway outside of the subnet, and doctor sa
   const json = '{"default-gateway":"10.9.0.1"}';
   expect(await dockerd(json)).toMatch(/DefaultGatewayIPv4:10\.9\.0\.1\) must belong to the master pool/);
   expect(await doctor(json)).toEqual([
-    expect.stringContaining('"default-gateway": "10.9.0.1", which does not lie in'),
+    expect.stringContaining('"default-gateway": "10.9.0.1", which is outside'),
   ]);
 });
 
@@ -124,7 +124,7 @@ test('dockerd starts with a range outside of the subnet, where nobody routes to 
   const json = '{"fixed-cidr":"10.9.0.0/24"}';
   expect(await dockerd(json)).toBeUndefined();
   expect(await doctor(json)).toEqual([
-    expect.stringContaining('"fixed-cidr": "10.9.0.0/24", which does not lie in'),
+    expect.stringContaining('"fixed-cidr": "10.9.0.0/24", which is outside'),
   ]);
 });
 
@@ -160,7 +160,7 @@ test('docker0 has the MTU of its containers, and only with one of them doctor ju
       carrier,
       loopback: false,
     };
-    const findings = checkBridge({ files: new SimFiles(), links: [link], addresses: [], mtu: wanted }, {});
+    const findings = checkBridge({ links: [link], addresses: [], mtu: wanted }, {});
     return { mtu: shown.mtu, levels: findings.map(({ level }) => level) };
   };
   try {

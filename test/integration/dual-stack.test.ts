@@ -220,12 +220,12 @@ describe('hosts with IPv4, with IPv6 and with both', () => {
     for (const command of steal(subnet6(peer))) await host.net.ip(`-6 ${command}`);
     const { code, stdout } = await doctor();
     const text = stdout.join('\n');
-    expect(text).toMatch(/PROBLEM +packets to fd20:\S+ go astray: /);
-    expect(text).toContain(`packets to ${subnet6(peer)} go astray: `);
+    expect(text).toMatch(/PROBLEM +packets to fd20:\S+ bypass our route: /);
+    expect(text).toContain(`packets to ${subnet6(peer)} bypass our route: `);
     expect(code).toBe(1);
     const mend = /→ (ip -6 (?:route|rule) del .*)$/m.exec(text)?.[1] ?? '';
     await host.net.exec('sh', '-c', mend);
-    expect((await doctor()).stdout.join('\n')).not.toMatch(/go astray/);
+    expect((await doctor()).stdout.join('\n')).not.toMatch(/bypass our route/);
     await host.net.exec('sh', '-c', 'ip -6 route flush table 99 || :');
   });
 

@@ -117,11 +117,11 @@ test('stays ready with what an operator should mend and keeps nothing from worki
     [
       expect.stringMatching(/authentication disabled: user flannel/),
       'flanneld is ready',
-      expect.stringMatching(/^flanneld-ts status at .* cannot be served: a file lies there/),
+      expect.stringMatching(/^cannot serve flanneld-ts status at .*: the path is a file/),
     ],
   ]);
   rmdirSync(socket);
-  await until(async () => !(await ask()).body.includes('cannot be served'), 30_000, 'the socket is not had');
+  await until(async () => !(await ask()).body.includes('cannot serve'), 30_000, 'the socket is not had');
   const { stdout } = await runProgram({ ...advised.options, argv: ['status'] });
   expect(stdout.join('\n')).toMatch(/: ready\n[^]*\nnotices:\n {2}.*authentication disabled/);
 });

@@ -1,7 +1,7 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import type { StatusView } from '../../src/cli/status-view.ts';
+import type { StatusView } from '../../src/cli/ask-daemon.ts';
 import { type Cluster, type ClusterHost, makeHosts, PREFIX } from '../testbed/cluster.ts';
 import type { DaemonProcess } from '../testbed/daemon.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';

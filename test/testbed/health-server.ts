@@ -1,7 +1,8 @@
 import type { Server as HttpServer } from 'node:http';
 import type { Server } from 'node:net';
 import { systemClock } from '../../src/daemon/host/clock.ts';
-import { HealthServer, type HealthServerOptions, type Readiness } from '../../src/daemon/report/health.ts';
+import { type HealthServerOptions, runHealthServer } from '../../src/daemon/report/health.ts';
+import type { Readiness } from '../../src/daemon/state.ts';
 import type { Clock, LogFields, Logger } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { until } from './commands.ts';
@@ -41,7 +42,7 @@ export async function start(
   const { entries, ...parts } = serving();
   const controller = new AbortController();
   const options = { ip, port: 0, ...parts, readiness, ...more };
-  const run = new HealthServer(options).run(controller.signal);
+  const run = runHealthServer(options, controller.signal);
   const stop = async () => {
     controller.abort();
     await run;

@@ -3,7 +3,6 @@ import { prefix, type SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { examineHost } from '../../sim/doctor.ts';
 import { subnet } from '../../sim/leases.ts';
 import { checkRoutes } from '../../src/cli/doctor/check-routes.ts';
-import { peersOf } from '../../src/cli/doctor/peers.ts';
 import type { LinkAddress, Route } from '../../src/kernel/kernel.ts';
 import { type Lease, parseLease } from '../../src/subnet/lease/lease.ts';
 import { cpuMs } from '../testbed/cpu-time.ts';
@@ -71,7 +70,7 @@ describe('the doctor', () => {
     await all.clock.advance(2 * hourMs);
     const { text } = await examineHost(all, host);
     expect(text).toMatch(
-      /PROBLEM {2}own lease \S+: 6 h 59 min left; it was not renewed when it was due\n.*start flanneld/,
+      /PROBLEM {2}own lease \S+: 6 h 59 min left; its renewal is overdue\n.*start flanneld/,
     );
   });
 
@@ -90,7 +89,7 @@ describe('the doctor', () => {
     host.kernel.createLink('docker0');
     host.kernel.addAddress('docker0', '172.20.200.1/24');
     const { text } = await examineHost(all, host);
-    expect(problems(text)).toEqual([expect.stringContaining('docker0 has 172.20.200.1/24, and not')]);
+    expect(problems(text)).toEqual([expect.stringContaining('docker0 has 172.20.200.1/24 instead of')]);
   });
 
   it('says of a bridge without the IPv6 subnet how Docker gets it', async () => {
@@ -98,13 +97,15 @@ describe('the doctor', () => {
     const own = await host.subnets();
     host.kernel.createLink('docker0');
     host.kernel.addAddress('docker0', `${own.ipv4?.text.replace('.0/24', '.1/24')}`);
-    const mend = `Give dockerd --ipv6 --fixed-cidr-v6=${own.ipv6?.text}`;
+    const mend = `Pass --ipv6 --fixed-cidr-v6=${own.ipv6?.text} to dockerd`;
     expect((await examineHost(all, host)).text).toMatch(
       new RegExp(`note +docker0 has no IPv6 address.*\n.*${mend}`),
     );
     host.kernel.addAddress('docker0', 'fc00:99::1/64');
     const { text } = await examineHost(all, host);
-    expect(problems(text)).toEqual([expect.stringContaining('docker0 has fc00:99::1/64, and not fc00:20:')]);
+    expect(problems(text)).toEqual([
+      expect.stringContaining('docker0 has fc00:99::1/64 instead of fc00:20:'),
+    ]);
     expect(text).toContain(mend);
     host.kernel.addAddress('docker0', `${own.ipv6?.text.replace('::/64', '::1/64')}`);
     expect(problems((await examineHost(all, host)).text)).toEqual([]);
@@ -157,8 +158,7 @@ describe('routes', () => {
     addresses: readonly LinkAddress[] = [eth0],
   ) {
     const kernel = { links: [link, br9], addresses, routes: table };
-    const facts = { self, kernel, link, protocol: 102, etcdAddresses: [], remedy: 'look' };
-    return checkRoutes(peersOf(self, { leases, routes: table, protocol: 102 }), facts);
+    return checkRoutes({ self, kernel, link, protocol: 102, etcdAddresses: [], remedy: 'look', leases });
   }
 
   it.each([
@@ -182,11 +182,19 @@ describe('routes', () => {
   });
 
   it.each([
-    ['of another interface', { gateway: '10.211.55.101', linkIndex: 3 }, 'leaves by another interface'],
-    ['with a metric', { gateway: '10.211.55.101', metric: 100 }, 'has the metric 100'],
-    ['to another gateway', { gateway: '10.211.55.9' }, 'goes via 10.211.55.9'],
-    ['without a gateway', { protocol: 4 }, 'a route over eth0 (proto static) is in its place'],
-    ['into nothing', { type: 'blackhole', protocol: 3 } as const, 'a blackhole route'],
+    [
+      'of another interface',
+      { gateway: '10.211.55.101', linkIndex: 3 },
+      'via 10.211.55.101 dev br9 proto 102 is in its place',
+    ],
+    ['with a metric', { gateway: '10.211.55.101', metric: 100 }, 'metric 100 proto 102 is in its place'],
+    [
+      'to another gateway',
+      { gateway: '10.211.55.9' },
+      'the route 172.20.9.0/24 via 10.211.55.9 dev eth0 proto 102 is in its place',
+    ],
+    ['without a gateway', { protocol: 4 }, 'the route 172.20.9.0/24 dev eth0 proto static is in its place'],
+    ['into nothing', { type: 'blackhole', protocol: 3 } as const, 'the route blackhole 172.20.9.0/24'],
   ])('%s are not those of a peer', (_, found, expected) => {
     const table = [connected, route({ dst: '172.20.9.0/24', ...found })];
     const { findings, routed } = judge([lease('172.20.9.0/24', '10.211.55.101')], table);
@@ -216,7 +224,9 @@ describe('routes', () => {
     const [finding] = judge(both, table).findings;
     expect(finding).toMatchObject({
       level: 'problem',
-      text: expect.stringMatching(/9\.128-25: it overlaps 172\.20\.9\.0\/24 of the older lease \S+9\.0-24/),
+      text: expect.stringMatching(
+        /9\.128-25 \(at 10\.211\.55\.102\): it overlaps 172\.20\.9\.0\/24 of the older lease \S+9\.0-24/,
+      ),
     });
     expect(finding?.remedy).not.toMatch(/del|release/i);
   });
@@ -229,7 +239,7 @@ describe('routes', () => {
     ]);
     expect(findings).toMatchObject([
       {
-        text: 'br9 of this host has an address in 172.20.9.0/24, the subnet of 10.211.55.101: 172.20.9.9/24',
+        text: 'IPv4: 1 of 1 peer is not routed: 172.20.9.0/24 via 10.211.55.101 (br9 of this host has an address in it (172.20.9.9/24))',
         remedy: 'ip addr del 172.20.9.9/24 dev br9',
       },
     ]);
@@ -239,9 +249,9 @@ describe('routes', () => {
     const far = [lease('172.20.9.0/24', '10.211.55.101')];
     const [finding] = judge(far, [], [held(2, '10.211.55.100', 32)]).findings;
     expect(finding?.text).toMatch(
-      /not on link: eth0 has 10\.211\.55\.100\/32, so the provider routes between hosts itself/,
+      /eth0 has 10\.211\.55\.100\/32 and no other address: this provider routes between hosts itself/,
     );
-    expect(finding?.remedy).toMatch(/give this interface its address with the network's length/);
+    expect(finding?.remedy).toMatch(/give this interface its address with the network's prefix length/);
     expect(finding?.remedy).not.toContain('release');
   });
 
@@ -251,8 +261,9 @@ describe('routes', () => {
   ])('of a host elsewhere are told by the network of the link, %s', (_, addresses) => {
     expect(judge([lease('172.20.9.0/24', '192.0.2.9')], [connected], addresses).findings).toMatchObject([
       {
-        text: "IPv4: 1 of 1 peer is not on eth0's network 10.211.55.0/24. host-gw needs all hosts on one L2 network: 172.20.9.0/24 via 192.0.2.9",
-        remedy: 'Move that host to this network, or if it is gone: flanneld-ts lease release 172.20.9.0/24',
+        text: "IPv4: 1 of 1 peer is not routed: 172.20.9.0/24 via 192.0.2.9 (192.0.2.9 is not on eth0's network 10.211.55.0/24)",
+        remedy:
+          'host-gw needs all hosts on one L2 network. Move that host, or if it is gone: flanneld-ts lease release 172.20.9.0/24',
       },
     ]);
   });

@@ -41,11 +41,11 @@ describe('the doctor', () => {
       'ip_forward is on',
       'eth0',
       '3 leases',
-      'subnet.env fits',
+      'subnet.env matches',
     ])
       expect(text).toContain(part);
     expect(text).toContain('all 2 peers are routed');
-    expect(text).toMatch(/No problem was found\.$/);
+    expect(text).toMatch(/No problems found\.$/);
     expect(exit).toBe(0);
   });
 
@@ -149,7 +149,7 @@ describe('the doctor', () => {
         await host.stop();
         await host.files.writeAtomic('/run/flannel/subnet.env', 'FLANNEL_SUBNET=172.20.1.1/24\n', 0o644);
       },
-      /PROBLEM {2}\/run\/flannel\/subnet\.env does not fit the lease/,
+      /PROBLEM {2}\/run\/flannel\/subnet\.env does not match the lease/,
     ],
     [
       'a bridge that kept an old address (flannel #195)',
@@ -158,12 +158,12 @@ describe('the doctor', () => {
         host.kernel.createLink('docker0');
         host.kernel.addAddress('docker0', '172.17.0.1/16');
       },
-      /PROBLEM {2}docker0 has 172\.17\.0\.1\/16, and not .*\n.*systemctl restart docker/,
+      /PROBLEM {2}docker0 has 172\.17\.0\.1\/16 instead of .*\n.*systemctl restart docker/,
     ],
     [
       'a bridge with a larger MTU than the interface',
       () => host.kernel.setMtu('docker0', 9000),
-      /PROBLEM {2}docker0 has the MTU 9000, and the interface to the other hosts 1500: .*\n.*systemctl restart docker/,
+      /PROBLEM {2}docker0 has the MTU 9000, the interface to the other hosts 1500: .*\n.*systemctl restart docker/,
     ],
     [
       'a pool over the network of this host (flannel #611)',
@@ -184,7 +184,7 @@ describe('the doctor', () => {
       /PROBLEM {2}the daemon says: subnet \S+ of this host now belongs to 10\.211\.55\.177/,
     );
     expect(text).not.toMatch(/start the daemon|no lease/i);
-    expect(text).toMatch(/subnet\.env fits the lease/);
+    expect(text).toMatch(/subnet\.env matches the lease/);
     expect(text).toContain('all 2 peers are routed');
     expect(exit).toBe(1);
   });
@@ -193,12 +193,10 @@ describe('the doctor', () => {
     for (const name of ['etcd-0', 'etcd-1', 'etcd-2']) cluster.etcd.stop(name);
     await cluster.clock.until('the daemon sees it', () => !host.readiness.ready, 60_000);
     const { exit, text } = await examine();
-    expect(text).toMatch(
-      /note {5}what follows goes by what the daemon knows: this host has 172\.20\.\d+\.0\/24/,
-    );
+    expect(text).toMatch(/note {5}the checks below rely on the daemon: this host has 172\.20\.\d+\.0\/24/);
     for (const part of [
       'ip_forward is on',
-      'subnet.env fits',
+      'subnet.env matches',
       'docker0 has',
       'all 2 peers are routed',
       'rules are in place',
@@ -213,9 +211,9 @@ describe('the doctor', () => {
     await host.stop();
     for (const name of ['etcd-0', 'etcd-1', 'etcd-2']) cluster.etcd.stop(name);
     const { text } = await examine();
-    expect(text).toContain(`what follows goes by subnet.env: this host has ${subnet}`);
-    expect(text).toContain('IPv4: 2 routes of ours; which peers there are is not known');
-    for (const part of ['ip_forward is on', 'subnet.env fits', 'docker0 has', 'rules are in place'])
+    expect(text).toContain(`the checks below rely on subnet.env: this host has ${subnet}`);
+    expect(text).toContain('IPv4: 2 routes of ours; the peers are not known');
+    for (const part of ['ip_forward is on', 'subnet.env matches', 'docker0 has', 'rules are in place'])
       expect(text).toContain(part);
   });
 
@@ -230,10 +228,10 @@ describe('the doctor', () => {
     expect(text.match(/172\.20\.9\.0-24/g)).toHaveLength(1);
     expect(text).not.toContain('the daemon says');
     expect(text).toMatch(
-      /PROBLEM {2}1 lease names another backend .*: \S+9\.0-24 \(vxlan, at 10\.211\.55\.77\)\n +→/,
+      /PROBLEM {2}IPv4: 1 lease cannot be routed: \S+9\.0-24 \(at 10\.211\.55\.77\): its backend is "vxlan", not host-gw\n +→/,
     );
     expect(text).toMatch(
-      /note {5}1 lease lies outside of Network 172\.20\.0\.0\/16: \S+192\.168\.5\.0-24 \(at .*\n +→/,
+      /note {5}1 lease is outside Network 172\.20\.0\.0\/16: \S+192\.168\.5\.0-24 \(at .*\n +→/,
     );
   });
 
@@ -246,12 +244,12 @@ describe('the doctor', () => {
           gateway: '10.211.99.9',
           linkIndex: host.kernel.link('eth0').index,
         }),
-      /PROBLEM {2}packets to \S+\.0\/24 go astray: the route \S+\.128\/25 via 10\.211\.99\.9 dev eth0 takes them\n +→ ip route del \S+\.128\/25 via 10\.211\.99\.9 dev eth0/,
+      /PROBLEM {2}packets to \S+\.0\/24 bypass our route: the route \S+\.128\/25 via 10\.211\.99\.9 dev eth0 takes them\n +→ ip route del \S+\.128\/25 via 10\.211\.99\.9 dev eth0/,
     ],
     [
       'a blackhole for a few addresses of it',
       (dst) => host.kernel.addRoute({ dst: dst.replace('.0/24', '.64/30'), type: 'blackhole' }),
-      /PROBLEM {2}packets to \S+ go astray: the route blackhole \S+\.64\/30 takes them\n +→ ip route del blackhole \S+\.64\/30/,
+      /PROBLEM {2}packets to \S+ bypass our route: the route blackhole \S+\.64\/30 takes them\n +→ ip route del blackhole \S+\.64\/30/,
     ],
   ];
 
@@ -322,7 +320,7 @@ describe('the doctor', () => {
       () => {
         host.firewall.before = () => ({ exitCode: 4, stdout: '', stderr: 'Permission denied' });
       },
-      /PROBLEM {2}iptables filter: .*Permission denied.*\nPROBLEM {2}the packet filter could not be searched/,
+      /PROBLEM {2}iptables filter: .*Permission denied.*\nPROBLEM {2}cannot read the packet filter/,
     ],
   ];
 
@@ -407,7 +405,9 @@ describe('the doctor', () => {
     expect(host.readiness.ready).toBe(false);
     const told = text.split('\n').filter((line) => about.test(line));
     expect(told).toEqual([expect.stringMatching(/^PROBLEM {2}the daemon says: /)]);
-    expect(text).toMatch(/→ This is not to be seen \(any more\)\. The daemon looks again within a minute/);
+    expect(text).toMatch(
+      /→ doctor does not see this fault \(any more\)\. The daemon checks again within a minute/,
+    );
     expect(exit).toBe(1);
     await cluster.clock.until('the daemon sees that it is over', () => host.readiness.ready, 150_000);
     expect((await examine()).exit).toBe(0);
@@ -481,16 +481,16 @@ describe('the doctor', () => {
   it.each([
     [
       { silent: 'Nobody is there', absent: true },
-      /Nobody is there\n +→ Without a daemon/,
-      / Start the daemon: it puts/,
+      /Nobody is there\n +→ Without a daemon,/,
+      / Start the daemon, which corrects/,
     ],
     [
       { silent: 'Nobody is there', absent: true, holder: 'pid 12' },
-      /→ A daemon runs \(pid 12\), so it listens elsewhere/,
-      /The daemon runs and puts/,
+      /→ A daemon runs \(pid 12\) and listens elsewhere/,
+      /The daemon runs and corrects/,
     ],
-    [{ silent: 'Only root may' }, /Only root may\n\S/, /Start the daemon, unless it runs: it puts/],
-    [{ silent: 'Only root may', holder: 'pid 12' }, /Only root may\n\S/, /The daemon runs and puts/],
+    [{ silent: 'Only root may' }, /Only root may\n\S/, /Start the daemon unless it runs; it corrects/],
+    [{ silent: 'Only root may', holder: 'pid 12' }, /Only root may\n\S/, /The daemon runs and corrects/],
   ])('knows of a daemon that gives no answer what can be known: %j', async (answer, said, remedy) => {
     await host.stop();
     host.kernel.deleteRoute({ dst: (await peer.subnet())?.text ?? '' });

@@ -35,7 +35,7 @@ describe('cleanup', () => {
   it('leaves the routes alone unless asked', async () => {
     const { tools, dsts, said, say } = host();
     expect(await runCleanup({ commands: tools, say })).toBe(0);
-    expect(said).toEqual(['there is nothing of ours']);
+    expect(said).toEqual(['nothing to remove']);
     expect(await dsts()).toHaveLength(4);
   });
 
@@ -105,6 +105,6 @@ describe('cleanup', () => {
     const { tools, said, say } = host();
     for (const program of ['nft', 'iptables-save', 'ip6tables-save']) tools.missing.add(program);
     expect(await runCleanup({ commands: tools, say })).toBe(0);
-    expect(said).toEqual(['there is nothing of ours']);
+    expect(said).toEqual(['nothing to remove']);
   });
 });

@@ -3,8 +3,8 @@ import { createServer, request } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
-import { runHealth } from '../../src/cli/health.ts';
-import { HealthServer } from '../../src/daemon/report/health.ts';
+import { runHealth } from '../../src/cli/ask-daemon.ts';
+import { runHealthServer } from '../../src/daemon/report/health.ts';
 import { until } from '../testbed/commands.ts';
 import {
   cleanUp,
@@ -132,10 +132,10 @@ describe('/metrics', () => {
     const { port, entries } = await start(notReady, '127.0.0.1', {
       metrics: () => Promise.reject(new Error('broken')),
     });
-    expect(await ask(port, '/metrics')).toMatchObject({ status: 500, body: 'cannot be answered: broken' });
+    expect(await ask(port, '/metrics')).toMatchObject({ status: 500, body: 'cannot answer: broken' });
     expect(entries.at(-1)).toMatchObject({
       level: 'error',
-      message: 'a request for /metrics cannot be answered: broken',
+      message: 'cannot answer a request for /metrics: broken',
     });
     expect((await ask(port, '/healthz')).status).toBe(200);
   });
@@ -184,13 +184,8 @@ describe('the health server', () => {
 
   it('ends at once when it is stopped before it began', async () => {
     const { entries, ...parts } = serving();
-    const server = new HealthServer({
-      ip: '127.0.0.1',
-      port: 0,
-      ...parts,
-      readiness: notReady,
-    });
-    await server.run(AbortSignal.abort());
+    const options = { ip: '127.0.0.1', port: 0, ...parts, readiness: notReady };
+    await runHealthServer(options, AbortSignal.abort());
     expect(entries).toEqual([]);
   });
 });
@@ -203,9 +198,8 @@ describe('a port that cannot be had', () => {
     const { entries, ...parts } = serving(clock);
     const { notices } = parts;
     const controller = new AbortController();
-    const run = new HealthServer({ ip: '127.0.0.1', port, ...parts, readiness: notReady }).run(
-      controller.signal,
-    );
+    const options = { ip: '127.0.0.1', port, ...parts, readiness: notReady };
+    const run = runHealthServer(options, controller.signal);
     cleanups.push(async () => {
       controller.abort();
       await run;
@@ -223,7 +217,9 @@ describe('a port that cannot be had', () => {
         message: expect.stringContaining('another program has this port; stop it'),
       }),
     ]);
-    expect(notices.current).toEqual([expect.stringContaining(`127.0.0.1 port ${port} cannot be served`)]);
+    expect(notices.current).toEqual([
+      expect.stringContaining(`cannot serve health checks at 127.0.0.1 port ${port}`),
+    ]);
     // Said again now and then, as all that lasts.
     await clock.advance(600_000);
     await until(() => clock.pending === 1, 10_000, 'a wait is missing');
@@ -245,13 +241,8 @@ describe('a port that cannot be had', () => {
     const { entries, ...parts } = serving();
     const controller = new AbortController();
     // An address of the documentation's range: no host has it.
-    const server = new HealthServer({
-      ip: '192.0.2.1',
-      port: 0,
-      ...parts,
-      readiness: notReady,
-    });
-    const run = server.run(controller.signal);
+    const options = { ip: '192.0.2.1', port: 0, ...parts, readiness: notReady };
+    const run = runHealthServer(options, controller.signal);
     await until(() => entries.length > 0, 10_000, 'the warning is missing');
     expect(entries[0]?.message).toContain('this host does not have that address');
     controller.abort();
@@ -296,7 +287,7 @@ async function health(
 }
 
 describe('flanneld-ts health', () => {
-  const module = new URL('../../src/cli/health.ts', import.meta.url).href;
+  const module = new URL('../../src/cli/ask-daemon.ts', import.meta.url).href;
 
   it.each(['127.0.0.1', '0.0.0.0'])('asks the daemon that listens at %s', async (ip) => {
     const { port } = await start(notReady, ip);
@@ -310,7 +301,7 @@ describe('flanneld-ts health', () => {
     expect([code, output]).toEqual([
       1,
       expect.stringMatching(
-        /^unhealthy: no answer from http:\/\/127.*: nobody listens there\..*--healthz-port\?\n$/,
+        /^unhealthy: no answer from http:\/\/127.*: connection refused\..*--healthz-port\?\n$/,
       ),
     ]);
   });

@@ -2,8 +2,12 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import type { LeaseWorld } from '../../sim/lease-world.ts';
 import { prefix, subnet, valueOf } from '../../sim/leases.ts';
 import { SeededRandom } from '../../sim/random.ts';
-import { type LeaseReleaseParts, runLeaseRelease } from '../../src/cli/lease.ts';
-import { addressesOfThisHost, type ThisHost } from '../../src/cli/this-host.ts';
+import {
+  addressesOfThisHost,
+  type LeaseReleaseParts,
+  runLeaseRelease,
+  type ThisHost,
+} from '../../src/cli/lease.ts';
 import { RegistryError } from '../../src/subnet/registry/registry.ts';
 import { rotate } from '../../src/subnet/registry/rotation.ts';
 import { makeWorld } from './sim-worlds.ts';
@@ -244,12 +248,12 @@ describe('lease release', () => {
     const before = world.kvs;
     expect(await run({ addresses: { ipv4: ip } }, { dryRun: true })).toBe(0);
     expect(lines[0]).toBe(`would release 10.1.5.0/24 of ${ip}: delete ${prefix}10.1.5.0-24`);
-    expect(lines[1]).toContain('unless its daemon answers');
+    expect(lines[1]).toContain('stops if the daemon answers');
     expect(world.kvs).toEqual(before);
   });
 });
 
-const hint = /\nA lease can be named, too: lease release SUBNET, or --public-ip=ADDRESS$/;
+const hint = /\nTo name the lease: lease release SUBNET, or --public-ip=ADDRESS$/;
 const config = '{"Network":"10.0.0.0/8","Backend":{"Type":"host-gw"}}';
 const chosen = { name: 'eth0', index: 2, addresses: { ipv4: '10.211.0.1' } };
 

@@ -3,10 +3,10 @@ import { request } from 'node:http';
 import { createServer, type Server } from 'node:net';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { StatusView } from '../../src/cli/ask-daemon.ts';
 import { runStatus } from '../../src/cli/status.ts';
-import type { StatusView } from '../../src/cli/status-view.ts';
 import { systemClock } from '../../src/daemon/host/clock.ts';
-import { StatusServer } from '../../src/daemon/report/status-server.ts';
+import { runStatusServer } from '../../src/daemon/report/status-server.ts';
 import type { Snapshot } from '../../src/daemon/state.ts';
 import { until } from '../testbed/commands.ts';
 import { cleanUp, cleanups, serving } from '../testbed/health-server.ts';
@@ -135,8 +135,7 @@ async function serve(at = path, answer: () => Snapshot = () => snapshot) {
   const { entries, ...parts } = serving();
   const { notices } = parts;
   const controller = new AbortController();
-  const server = new StatusServer({ path: at, ...parts, snapshot: answer });
-  const run = server.run(controller.signal);
+  const run = runStatusServer({ path: at, ...parts, snapshot: answer }, controller.signal);
   const stop = async () => {
     controller.abort();
     await run;
@@ -250,7 +249,7 @@ describe('flanneld-ts status', () => {
       err: '',
     });
     await other(path);
-    expect(await ask()).toEqual({ code: 1, out: '', err: `What answers at ${path} is no flanneld-ts` });
+    expect(await ask()).toEqual({ code: 1, out: '', err: `The program at ${path} is not flanneld-ts` });
   });
 
   it('tells a file that is no socket from a daemon that does not run', async () => {
@@ -337,7 +336,7 @@ describe('the status socket', () => {
     await until(() => entries.length > 0 && existsSync(path), 10_000, 'the socket is missing');
     expect((await ask()).code).toBe(4);
     expect(entries.map(({ message }) => message)).toEqual([
-      `another program removed the status socket ${path}; making it again`,
+      `another program removed the status socket ${path}; recreating it`,
     ]);
   });
 
@@ -345,7 +344,7 @@ describe('the status socket', () => {
     mkdirSync(join(dir, 'run/flannel'), { recursive: true });
     writeFileSync(path, 'mine');
     const { entries } = await serve();
-    expect(entries[0]?.message).toContain('a file lies there; choose another --status-socket');
+    expect(entries[0]?.message).toContain('the path is a file; choose another --status-socket');
     expect(lstatSync(path).isFile()).toBe(true);
   });
 
@@ -360,7 +359,7 @@ describe('the status socket', () => {
   ])('says in words why it cannot be at %s, and what to do', async (at, why) => {
     const { entries } = await serve(at);
     expect(entries[0]?.message).toBe(
-      `flanneld-ts status at ${at} cannot be served: ${why}; choose another place for it with --status-socket=PATH`,
+      `cannot serve flanneld-ts status at ${at}: ${why}; choose another place for it with --status-socket=PATH`,
     );
   });
 
@@ -372,12 +371,12 @@ describe('the status socket', () => {
     });
     expect(await ask()).toMatchObject({
       code: 1,
-      err: expect.stringMatching(/^The daemon at .* gives no status: cannot be answered: broken$/),
+      err: expect.stringMatching(/^The daemon at .* returned no status: cannot answer: broken$/),
     });
     expect(entries).toEqual([
       expect.objectContaining({
         level: 'error',
-        message: 'a request for /status cannot be answered: broken',
+        message: 'cannot answer a request for /status: broken',
       }),
     ]);
     broken = false;

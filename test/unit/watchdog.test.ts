@@ -13,8 +13,8 @@ import type { Arp } from '../../src/arp/arp.ts';
 import { watchLoops } from '../../src/daemon/daemon.ts';
 import { FileLock } from '../../src/daemon/host/file-lock.ts';
 import type { DaemonParts } from '../../src/daemon/parts.ts';
-import { HealthServer } from '../../src/daemon/report/health.ts';
-import { StatusServer } from '../../src/daemon/report/status-server.ts';
+import { runHealthServer } from '../../src/daemon/report/health.ts';
+import { runStatusServer } from '../../src/daemon/report/status-server.ts';
 import type { Kernel } from '../../src/kernel/kernel.ts';
 import { Activity } from '../../src/runtime/activity.ts';
 import type { Clock, Commands, Files } from '../../src/runtime/effects.ts';
@@ -145,9 +145,9 @@ describe('the watchdog', () => {
     return file.keep({ ...more(), clock: on, trouble }, signal);
   };
   const health: Start = (on, _, signal) =>
-    new HealthServer({ ...more(), ip: '127.0.0.1', port: 0, clock: on, readiness: unused }).run(signal);
+    runHealthServer({ ...more(), ip: '127.0.0.1', port: 0, clock: on, readiness: unused }, signal);
   const status: Start = (on, folder, signal) =>
-    new StatusServer({ ...more(), path: join(folder, 'status'), clock: on, snapshot: unused }).run(signal);
+    runStatusServer({ ...more(), path: join(folder, 'status'), clock: on, snapshot: unused }, signal);
 
   it.each<[string, string, Start]>([
     ['the loop that keeps the lock', 'lock /', lock],

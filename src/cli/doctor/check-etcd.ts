@@ -1,3 +1,5 @@
+import type { PerFamily, Subnet } from '../../ip/ip.ts';
+import { counted } from '../../runtime/texts.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 import {
   type NetworkConfig,
@@ -7,19 +9,35 @@ import {
 } from '../../subnet/config/config.ts';
 import { describeMissing } from '../../subnet/config/source.ts';
 import { configKey } from '../../subnet/keys.ts';
-import { poolSize } from '../../subnet/lease/pool.ts';
+import { findOwn } from '../../subnet/lease/acquire/own-keys.ts';
+import { renewIntervalMs } from '../../subnet/lease/keep/schedule.ts';
+import { isOwnLease, type Lease, parseLease } from '../../subnet/lease/lease.ts';
+import { fits, poolSize } from '../../subnet/lease/pool.ts';
 import {
   type EtcdAlarm,
+  listRange,
   type OldStore,
   type Registry,
   RegistryError,
 } from '../../subnet/registry/registry.ts';
-import { type Finding, failed, note, ok, problem } from './finding.ts';
+import type { StatusView } from '../ask-daemon.ts';
+import { duration } from '../status.ts';
+import {
+  attempt,
+  type DaemonState,
+  daemonRemedy,
+  type Finding,
+  failed,
+  few,
+  note,
+  ok,
+  problem,
+} from './finding.ts';
 
 /** What etcd says, and the first member that says it. */
-export interface EtcdReport {
+interface EtcdReport {
   readonly findings: readonly Finding[];
-  /** What there is to say about the network configuration. */
+  /** About the network configuration. */
   readonly configFindings: readonly Finding[];
   readonly registry?: Registry;
   readonly config?: NetworkConfig;
@@ -30,25 +48,25 @@ export interface EtcdFacts {
   readonly members: readonly Registry[];
   readonly oldStore: OldStore;
   readonly etcdPrefix: string;
-  /** What was noticed on the way to etcd. */
+  /** Notices about the connections. */
   readonly notices: Pick<TroubleLog, 'current'>;
-  /** The alarms of etcd's members; none when they cannot be had. */
+  /** The alarms of etcd's members; none when etcd does not answer. */
   readonly alarms: (signal: AbortSignal) => Promise<readonly EtcdAlarm[]>;
 }
 
+/** A member that answered, and the text of the configuration there. */
 interface Answer {
   readonly registry: Registry;
-  /** The configuration's. */
   readonly text: string | undefined;
 }
 
-/** Asks every endpoint by itself: behind a rotation a dead one is not noticed until the others are gone. */
+/** Asks every endpoint: the daemon's failover hides a dead one until the others fail as well. */
 export async function checkEtcd(
   { members, oldStore, etcdPrefix, notices, alarms }: EtcdFacts,
   signal: AbortSignal,
 ): Promise<EtcdReport> {
   const findings: Finding[] = [];
-  const clusters = new Map<string, Answer[]>();
+  const clusters = new Map<string, readonly Answer[]>();
   const key = configKey(etcdPrefix);
   const asked = await Promise.allSettled(members.map((registry) => registry.range({ key }, signal)));
   signal.throwIfAborted();
@@ -61,24 +79,22 @@ export async function checkEtcd(
     }
     const { kvs, header } = answer.value;
     findings.push(ok(`etcd at ${registry.endpoint} answers (revision ${header.revision})`));
-    const cluster = clusters.get(header.clusterId) ?? [];
-    clusters.set(header.clusterId, [...cluster, { registry, text: kvs[0]?.value }]);
+    const text = kvs[0]?.value;
+    clusters.set(header.clusterId, [...(clusters.get(header.clusterId) ?? []), { registry, text }]);
   }
   findings.push(...notices.current.map((text) => note(text)));
   if (clusters.size > 1) findings.push(differentClusters(clusters));
   findings.push(...(await alarms(signal)).map(alarmFinding));
-  // As the daemon chooses: the cluster that most endpoints belong to.
+  // The daemon, too, chooses the cluster that most endpoints belong to.
   const [[found] = []] = [...clusters.values()].toSorted((one, other) => other.length - one.length);
   if (found === undefined) return { findings, configFindings: [] };
   const { registry, text } = found;
-  if (text === undefined) {
-    const missing = await describeMissing({ registry, oldStore }, key, signal);
-    return { findings, registry, configFindings: [problem(missing.problem, missing.remedy)] };
-  }
-  return { findings, registry, ...readConfig(key, text) };
+  if (text !== undefined) return { findings, registry, ...readConfig(key, text) };
+  const missing = await describeMissing({ registry, oldStore }, key, signal);
+  return { findings, registry, configFindings: [problem(missing.problem, missing.remedy)] };
 }
 
-/** A learner among others that serve does no harm. */
+/** A learner does no harm while other members serve. */
 function unserved(error: unknown, othersServe: boolean): Finding {
   if (!(error instanceof RegistryError)) return failed('etcd', error);
   const say = error.kind === 'NOT_SERVING' && othersServe ? note : problem;
@@ -92,7 +108,7 @@ function differentClusters(clusters: ReadonlyMap<string, readonly Answer[]>): Fi
   );
   return problem(
     `the etcd endpoints belong to different clusters: ${each.join('; ')}`,
-    'Give --etcd-endpoints of one cluster only.',
+    'Pass --etcd-endpoints of one cluster only.',
   );
 }
 
@@ -102,7 +118,7 @@ const alarmTexts: Readonly<Record<string, readonly [text: string, remedy: string
     'Compact and defragment etcd, then: etcdctl alarm disarm',
   ],
   CORRUPT: [
-    'the data of the members differ, etcd accepts no writes',
+    'the members hold different data, etcd accepts no writes',
     'Find the corrupt member (etcdctl endpoint hashkv --cluster), replace it, then: etcdctl alarm disarm',
   ],
 };
@@ -112,26 +128,123 @@ function alarmFinding({ name, member }: EtcdAlarm): Finding {
   return problem(`etcd has raised the alarm ${name} (member ${member}): ${text}`, remedy);
 }
 
-function readConfig(key: string, text: string): Pick<EtcdReport, 'configFindings' | 'config'> {
+function readConfig(key: string, text: string): Omit<EtcdReport, 'findings'> {
   try {
     const config = parseNetworkConfig(text);
-    const pools = [config.ipv4, config.ipv6].filter((pool) => pool !== undefined);
-    return {
-      configFindings: [
-        ok(`${key}: ${pools.map(describePool).join('; ')}`),
-        ...config.warnings.map((warning) => note(`${key}: ${warning}`)),
-      ],
-      config,
-    };
+    const pools = [config.ipv4, config.ipv6].flatMap((pool) => (pool === undefined ? [] : [poolText(pool)]));
+    const warnings = config.warnings.map((warning) => note(`${key}: ${warning}`));
+    return { configFindings: [ok(`${key}: ${pools.join('; ')}`), ...warnings], config };
   } catch (error) {
     if (!(error instanceof NetworkConfigError)) throw error;
     return { configFindings: [failed(`the network configuration at ${key} cannot be used`, error)] };
   }
 }
 
-function describePool(pool: PoolConfig): string {
+function poolText(pool: PoolConfig): string {
   const { network, min, max } = pool;
   const size = poolSize(pool);
   const subnets = size === 1n ? `1 subnet, ${min.text}` : `${size} subnets from ${min.text} to ${max.text}`;
   return `network ${network.text}, ${subnets}`;
+}
+
+/** The input for the check of the leases. */
+interface LeaseFacts {
+  readonly registry: Registry;
+  readonly subnetsPrefix: string;
+  readonly config: NetworkConfig;
+  /** Of this host, as its daemon would choose them. */
+  readonly addresses: PerFamily<string>;
+  readonly renewMarginMs: number;
+  /** What the running daemon says; it decides which lease is this host's. */
+  readonly view: StatusView | undefined;
+  readonly daemon: DaemonState;
+}
+
+/** `peers`: the leases of other hosts. */
+interface LeaseReport {
+  readonly findings: readonly Finding[];
+  readonly peers: readonly Lease[];
+  readonly own: Lease | undefined;
+}
+
+/** Checks this host's lease, and looks for keys that are no leases. */
+export async function checkLeases(facts: LeaseFacts, signal: AbortSignal): Promise<LeaseReport> {
+  const { registry, subnetsPrefix, config, addresses, view } = facts;
+  const { kvs } = await listRange(registry, subnetsPrefix, signal);
+  const parsed = kvs.map((kv) => parseLease(subnetsPrefix, kv));
+  const leases = parsed.flatMap((one) => ('lease' in one ? [one.lease] : []));
+  const junk = parsed.flatMap((one) => ('problem' in one ? [one.problem] : []));
+  const mine = leases.filter((lease) => isOwnLease(addresses, lease));
+  const grants = { isOurs: () => false };
+  const chosen = findOwn({ subnetsPrefix, addresses, pools: config, grants }, kvs).chosen?.lease ?? mine[0];
+  const own = view === undefined ? chosen : leases.find(({ key }) => key === view.lease?.key);
+  const others = mine.filter(({ key }) => key !== own?.key).map(({ key }) => key);
+  const findings = [ok(`${counted(leases.length, 'lease')} under ${subnetsPrefix}`)];
+  if (junk.length > 0)
+    findings.push(
+      note(
+        `${counted(junk.length, 'key is no lease', 'keys are no leases')}: ${few(junk, 3)}`,
+        'All hosts keep routing and report that they are degraded. Delete keys that nobody needs: etcdctl del KEY',
+      ),
+    );
+  findings.push(...(await ownFindings(facts, own, signal)));
+  if (others.length > 0)
+    findings.push(
+      note(
+        `further keys carry this host's address: ${few(others)}`,
+        'Delete them (etcdctl del KEY) if no other host uses that address.',
+      ),
+    );
+  return { findings, peers: leases.filter((lease) => !mine.includes(lease)), own };
+}
+
+async function ownFindings(
+  facts: LeaseFacts,
+  own: Lease | undefined,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  const { view, daemon } = facts;
+  // The daemon has already said why it does not hold a lease.
+  if (view !== undefined && view.lease?.state !== 'held' && view.reasons.length > 0) return [];
+  if (own === undefined)
+    return [
+      problem(
+        view === undefined ? 'this host has no lease' : `this host has no lease: ${view.summary}`,
+        daemonRemedy(daemon, 'takes one'),
+      ),
+    ];
+  const findings = [...(await attempt(`own lease ${own.key}`, signal, () => lifeOf(facts, own, signal)))];
+  const { key, subnets } = own;
+  const { ipv4, ipv6 } = facts.config;
+  const isFit = (pool: PoolConfig | undefined, subnet: Subnet | undefined) =>
+    pool === undefined || (subnet !== undefined && fits(pool, subnet));
+  if (!isFit(ipv4, subnets.ipv4) || !isFit(ipv6, subnets.ipv6))
+    findings.push(
+      problem(`${key} does not fit the network configuration`, 'Restart the daemon: it takes one that fits.'),
+    );
+  if (own.value.backendType !== 'host-gw')
+    findings.push(
+      problem(
+        `${key} does not name the backend host-gw, so no peer routes to this host`,
+        'Restart the daemon: it corrects the lease.',
+      ),
+    );
+  return findings;
+}
+
+/** How long the lease lives, and whether a daemon renews it. */
+async function lifeOf(
+  { registry, renewMarginMs, daemon }: LeaseFacts,
+  { key, leaseId }: Lease,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  if (leaseId === '0') return [ok(`own lease ${key}, a reservation`)];
+  const { ttlSeconds, grantedTtlSeconds } = await registry.leaseTimeToLive(leaseId, signal);
+  const remedy = daemonRemedy(daemon, 'renews it');
+  if (ttlSeconds <= 0) return [problem(`own lease ${key} has expired`, remedy)];
+  const left = `own lease ${key}: ${duration(ttlSeconds)} left`;
+  // Twice the interval: one renewal may fail, or the daemon may have just started.
+  const overdueS = grantedTtlSeconds - (2 * renewIntervalMs(grantedTtlSeconds, renewMarginMs)) / 1000;
+  if (ttlSeconds < overdueS) return [problem(`${left}; its renewal is overdue`, remedy)];
+  return [ok(`${left}, renewed ${duration(grantedTtlSeconds - ttlSeconds)} ago`)];
 }

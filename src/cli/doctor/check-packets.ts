@@ -1,47 +1,133 @@
-import { type Family, formatAddress, parseSubnet, type Subnet } from '../../ip/ip.ts';
+import { readBlockages } from '../../firewall/blockages.ts';
+import type { FirewallNetwork } from '../../firewall/rules.ts';
+import { type FirewallSettings, familyTasks } from '../../firewall/tasks.ts';
+import { type Family, formatAddress, type PerFamily, parseSubnet, type Subnet } from '../../ip/ip.ts';
 import type { Kernel, Route } from '../../kernel/kernel.ts';
+import { linkInside } from '../../kernel/rtnetlink.ts';
 import { CommandError, type Commands } from '../../runtime/effects.ts';
 import { counted } from '../../runtime/texts.ts';
-import { type Finding, note, ok, problem } from './finding.ts';
+import { attempt, type Finding, note, ok, problem } from './finding.ts';
+
+type Mode = FirewallSettings['mode'];
 
 /** A container that runs on this host. */
 export interface LocalContainer {
   readonly address: string;
-  /** The file that its network namespace is entered by. */
+  /** The file of its network namespace. */
   readonly namespace: string;
 }
 
-/** Where packets are sent from, and to whom. */
+/** How the daemon sets its rules and routes, and what pings its peers. */
 export interface PacketFacts {
   readonly commands: Commands;
-  readonly kernel: Pick<Kernel, 'routes'>;
+  readonly kernel: Pick<Kernel, 'links' | 'addresses' | 'routes'>;
   /** rtm_protocol of our routes. */
   readonly routeProtocol: number;
-  /** A running container that has an address in this host's subnet; undefined when there is none, or none that can be seen. */
+  /** A running container with an address in this host's subnet; undefined when none is visible. */
   readonly findContainer: (own: Subnet) => Promise<LocalContainer | undefined>;
+  readonly ipMasq: boolean;
+  readonly ipMasqFullyRandom: boolean;
+  readonly iptablesForwardRules: boolean;
+  readonly iptablesForwardPosition: FirewallSettings['forwardPosition'];
 }
 
-/** A peer's bridge, which has the first address of its subnet, and the host that it is on. */
+/** What the rules are for. */
+export interface FirewallPlace {
+  /** The mode in the network configuration; absent: not known, either is fine. */
+  readonly mode: Mode | undefined;
+  readonly networks: PerFamily<Subnet>;
+  readonly own: PerFamily<Subnet>;
+  /** Name of the interface to the peers, if known. */
+  readonly uplink: string | undefined;
+  /** What to do about rules that are missing. */
+  readonly remedy: string;
+}
+
+/** Whether our rules are in place, and whether other rules drop packets. Changes nothing. */
+export async function checkFirewall(
+  facts: PacketFacts,
+  { networks, own, remedy, mode, uplink }: FirewallPlace,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  for (const family of ['ipv4', 'ipv6'] as const) {
+    const [network, subnet] = [networks[family], own[family]];
+    if (network === undefined || subnet === undefined) continue;
+    const pair = { network, subnet };
+    const isFine = (found: readonly Finding[]) => found.every(({ level }) => level === 'ok');
+    const first = await checkRules(facts, mode ?? 'iptables', pair, remedy, signal);
+    const isSure = mode !== undefined || isFine(first);
+    const second = isSure ? first : await checkRules(facts, 'nftables', pair, remedy, signal);
+    findings.push(...(isFine(second) ? second : first));
+    /** Any rule that drops packets of containers, ours or not. */
+    const checkPassage = async () => {
+      const bridge = await linkInside(facts.kernel, subnet, signal);
+      const passages = [{ ...pair, ...(uplink && { uplink }), ...(bridge && { bridge }) }];
+      const options = { commands: facts.commands, passages, mode: mode ?? 'iptables' };
+      const found = await readBlockages(options, signal);
+      return found.length === 0
+        ? [ok(`no firewall rule drops packets between containers (${network.text})`)]
+        : found.map(({ effect, text, remedy: its }) => (effect === 'closed' ? problem : note)(text, its));
+    };
+    findings.push(...(await attempt('cannot read the packet filter', signal, checkPassage)));
+  }
+  return findings.filter((one, index) => findings.findIndex(({ text }) => text === one.text) === index);
+}
+
+async function checkRules(
+  facts: PacketFacts,
+  mode: Mode,
+  network: FirewallNetwork,
+  remedy: string,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  const settings = {
+    mode,
+    networks: {},
+    masquerade: facts.ipMasq,
+    fullyRandom: facts.ipMasqFullyRandom,
+    forwardRules: facts.iptablesForwardRules,
+    forwardPosition: facts.iptablesForwardPosition,
+  };
+  const { wanted } = familyTasks(facts.commands, settings, network.subnet.family, network, () => {});
+  const findings: Finding[] = [];
+  for (const task of wanted) {
+    const { name } = task;
+    const check = async () => [
+      (await task.isDone(signal))
+        ? ok(`${name}: our rules are in place`)
+        : problem(`${name}: our rules are missing or changed`, remedy),
+    ];
+    findings.push(...(await attempt(name, signal, check)));
+  }
+  return findings;
+}
+
+/** The bridge of a peer, which has the first address of its subnet, and the peer's own address. */
 interface Target {
   readonly address: string;
   readonly gateway: string;
 }
 
 const mostAsked = 3;
-/** The first packet may be lost while neighbours look for each other. */
+/** The first packet may be lost during neighbour discovery. */
 const mostSent = 3;
 /** One echo request, and a second for the answer. */
 const ping = ['ping', '-q', '-c', '1', '-W', '1'];
 const timeoutMs = 5_000;
-const tried = 'no packet was sent to a peer';
 
 /**
- * Sends a packet from a container of this host to each of a few peers: whatever may stand in its way, an answer shows that
- * packets are forwarded here and find their way there and back. Without a container there is nobody to send it: a packet of
- * the host itself passes neither its own FORWARD chain nor the peer's route to this host's subnet.
+ * Pings a few peers from a container of this host. An answer shows that both hosts forward and route packets.
+ * Without a container there is no check: a ping of the host itself passes neither its FORWARD chain nor the
+ * peer's route to its subnet.
  */
 export async function checkPackets(
-  { commands, kernel, routeProtocol, findContainer }: PacketFacts,
+  {
+    commands,
+    kernel,
+    routeProtocol,
+    findContainer,
+  }: Pick<PacketFacts, 'commands' | 'kernel' | 'routeProtocol' | 'findContainer'>,
   own: Subnet,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
@@ -49,64 +135,59 @@ export async function checkPackets(
   const targets = targetsOf(routes.filter(({ protocol }) => protocol === routeProtocol));
   const container = targets.length === 0 ? undefined : await findContainer(own);
   if (container === undefined) return [];
-  const answers = async (from: readonly string[], { address }: Target) => {
-    const [program, ...words] = [...from, ...ping, address];
-    for (let sent = 0; sent < mostSent; sent++) {
-      const { exitCode, stderr } = await commands.run(program, words, { timeoutMs }, signal);
-      if (exitCode === 0) return true;
-      // What nsenter itself exits with when it cannot run the program.
-      if (exitCode > 2) throw new CommandError('COMMAND_FAILED', stderr.trim() || `${program} failed`);
-    }
-    return false;
-  };
-  const inside = ['nsenter', `--net=${container.namespace}`];
+  const answers = (from: readonly string[], { address }: Target) =>
+    isAnswered(commands, [...from, ...ping, address], signal);
   try {
     const asked = await Promise.all(
       targets.map(async (target) => {
-        const [reached, fromHost] = await Promise.all([answers(inside, target), answers([], target)]);
-        return { target, reached, fromHost };
+        const inside = answers(['nsenter', `--net=${container.namespace}`], target);
+        const [reached, fromHost] = await Promise.all([inside, answers([], target)]);
+        return { target, outcome: reached ? 'reached' : fromHost ? 'closed' : 'silent' } as const;
       }),
     );
-    const told = (chosen: typeof asked) => chosen.map(({ target }) => target);
-    return judge(own.family, container, {
-      reached: told(asked.filter(({ reached }) => reached)),
-      closed: told(asked.filter(({ reached, fromHost }) => !reached && fromHost)),
-      silent: told(asked.filter(({ reached, fromHost }) => !reached && !fromHost)),
+    return (['reached', 'closed', 'silent'] as const).flatMap((kind) => {
+      const found = asked.flatMap(({ target, outcome }) => (outcome === kind ? [target] : []));
+      return found.length === 0 ? [] : [judge(kind, own.family, container, found)];
     });
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
-    return [note(`${tried}: ${error.message}`)];
+    return [note(`no packet was sent to a peer: ${error.message}`)];
   }
 }
 
+async function isAnswered(
+  commands: Commands,
+  [program = '', ...words]: readonly string[],
+  signal: AbortSignal,
+): Promise<boolean> {
+  for (let sent = 0; sent < mostSent; sent++) {
+    const { exitCode, stderr } = await commands.run(program, words, { timeoutMs }, signal);
+    if (exitCode === 0) return true;
+    // ping exits with 1 or 2; a higher code is from nsenter, which could not run it.
+    if (exitCode > 2) throw new CommandError('COMMAND_FAILED', stderr.trim() || `${program} failed`);
+  }
+  return false;
+}
+
 function judge(
+  kind: 'reached' | 'closed' | 'silent',
   family: Family,
-  { address }: LocalContainer,
-  { reached, closed, silent }: Readonly<Record<'reached' | 'closed' | 'silent', readonly Target[]>>,
-): readonly Finding[] {
-  const addresses = (targets: readonly Target[]) => targets.map((target) => target.address).join(', ');
-  const hosts = (targets: readonly Target[]) => targets.map(({ gateway }) => gateway).join(', ');
-  return [
-    ...(reached.length > 0
-      ? [ok(`IPv${family}: ${address}, a container of this host, gets answers from ${addresses(reached)}`)]
-      : []),
-    ...(closed.length > 0
-      ? [
-          problem(
-            `${address}, a container of this host, gets no answer from ${addresses(closed)}, but this host itself does`,
-            `If no line above says what drops packets here, run doctor on ${hosts(closed)}: it has no route to this host's subnet, or drops what comes from there.`,
-          ),
-        ]
-      : []),
-    ...(silent.length > 0
-      ? [
-          note(
-            `${counted(silent.length, 'peer')} answered neither a container of this host nor the host itself: ${addresses(silent)}`,
-            `Run doctor on ${hosts(silent)}: it may be down, have no bridge before Docker's start, or drop pings.`,
-          ),
-        ]
-      : []),
-  ];
+  { address: from }: LocalContainer,
+  targets: readonly Target[],
+): Finding {
+  const to = targets.map(({ address }) => address).join(', ');
+  const hosts = targets.map(({ gateway }) => gateway).join(', ');
+  if (kind === 'reached')
+    return ok(`IPv${family}: ${from}, a container of this host, gets answers from ${to}`);
+  return kind === 'closed'
+    ? problem(
+        `${from}, a container of this host, gets no answer from ${to}, but this host itself does`,
+        `If no line above says what drops packets here, run doctor on ${hosts}: it has no route to this host's subnet, or drops its packets.`,
+      )
+    : note(
+        `${counted(targets.length, 'peer')} answered neither a container of this host nor the host itself: ${to}`,
+        `Run doctor on ${hosts}: it may be down, drop pings, or have no bridge because Docker has not started.`,
+      );
 }
 
 /** The first, the middle and the last peer that has a route. */

@@ -12,16 +12,16 @@ import {
 } from '../../ip/ip.ts';
 import type { PolicyRule, Route, RouteFinder, Sender, UsedRoute } from '../../kernel/kernel.ts';
 import { counted } from '../../runtime/texts.ts';
-import { type Finding, few, ok, problem } from './finding.ts';
+import { type Finding, few, fewProblems, ok, problem } from './finding.ts';
 
-/** What the ways to the peers of one family are judged by. */
+/** The input for the check of one family. */
 export interface PathFacts {
   readonly finder: RouteFinder;
   readonly kernel: KernelSnapshot;
   readonly family: Family;
   readonly linkIndex: number;
   /** A container of this host, where its bridge is there: rules may be for its packets alone. */
-  readonly sender?: Sender;
+  readonly sender: Sender | undefined;
 }
 
 /** What takes packets away from our routes, and the command that removes it. */
@@ -30,14 +30,14 @@ interface Thief {
   readonly remedy: string;
 }
 
-/** So many peers are asked about one by one; beyond them the routing table and the rules have to do. */
+/** The kernel answers for this many peers. For the rest, the check reads the main table alone. */
 const mostAsked = 500;
-const mostTold = 5;
 const tables: Readonly<Record<number, string>> = { 253: 'default', 254: 'main', 255: 'local' };
 
 /**
- * Whether packets to peers that are routed really take our routes: by the kernel's own answer for addresses in each peer's subnet,
- * which policy rules and other tables change, and by the routes to parts of these subnets, wherever they lie.
+ * Whether packets to routed peers use our routes. Policy rules and other tables can send them elsewhere, so
+ * the kernel itself answers for addresses in each peer's subnet. Routes to a part of such a subnet are found
+ * in the main table.
  */
 export async function checkPaths(
   routed: readonly DesiredRoute[],
@@ -47,39 +47,33 @@ export async function checkPaths(
   if (routed.length === 0) return [];
   const { finder, family, kernel, linkIndex, sender } = facts;
   const rules = await finder.rules(family, signal);
-  // Of packets that are passed on the kernel says nothing, either, while forwarding is off.
+  // The kernel gives no answer for forwarded packets while forwarding is off.
   const routeOf = async (address: string) =>
     (sender && (await finder.routeFor(address, signal, sender))) ?? (await finder.routeFor(address, signal));
-  const stolen = new Map<string, { readonly thief: Thief; readonly dsts: Set<string> }>();
-  const blame = (thief: Thief, dst: string) => {
-    const known = stolen.get(thief.what) ?? { thief, dsts: new Set() };
-    known.dsts.add(dst);
-    stolen.set(thief.what, known);
+  const stolen = new Map<string, { readonly remedy: string; readonly dsts: Set<string> }>();
+  const blame = ({ what, remedy }: Thief, dst: string) => {
+    const known = stolen.get(what);
+    if (known === undefined) stolen.set(what, { remedy, dsts: new Set([dst]) });
+    else known.dsts.add(dst);
   };
   for (const { part, dst } of partsOf(routed, kernel.routes)) blame(routeThief(part, facts), dst);
   for (const { dst, gateway } of routed.slice(0, mostAsked)) {
     for (const address of samples(dst)) {
       const used = await routeOf(address);
       if (used?.route.gateway === gateway && used.route.linkIndex === linkIndex) continue;
-      const isKnown = [...stolen.values()].some(({ dsts }) => dsts.has(dst));
-      if (!isKnown || used === undefined || isElsewhere(used))
-        blame(thiefOf(address, used, rules, facts), dst);
+      const isBlamed = [...stolen.values()].some(({ dsts }) => dsts.has(dst));
+      if (isBlamed && (used === undefined || !isElsewhere(used))) continue;
+      blame(thiefOf(address, used, rules, facts), dst);
     }
   }
-  const found = [...stolen.values()];
-  const rest = found.length - mostTold;
-  if (found.length === 0)
-    return [ok(`IPv${family}: the kernel sends to ${counted(routed.length, 'peer')} by our routes`)];
-  return [
-    ...found
-      .slice(0, mostTold)
-      .map(({ thief, dsts }) =>
-        problem(`packets to ${few([...dsts], 3)} go astray: ${thief.what}`, thief.remedy),
-      ),
-    ...(rest > 0
-      ? [problem(`IPv${family}: ${counted(rest, 'more route or rule', 'more routes or rules')} likewise`)]
-      : []),
-  ];
+  if (stolen.size === 0)
+    return [ok(`IPv${family}: the kernel uses our routes to ${counted(routed.length, 'peer')}`)];
+  const found = [...stolen].map(([what, { remedy, dsts }]) =>
+    problem(`packets to ${few([...dsts], 3)} bypass our route: ${what}`, remedy),
+  );
+  const more = (rest: number) =>
+    `${counted(rest, 'more route or rule takes', 'more routes or rules take')} packets`;
+  return fewProblems(found, (rest) => `IPv${family}: ${more(rest)}`);
 }
 
 function isElsewhere({ table }: UsedRoute): boolean {
@@ -105,16 +99,13 @@ function partsOf(
 
 /** Addresses near the beginning, in the middle and near the end of a subnet. */
 function samples(dst: string): readonly string[] {
-  const subnet = parseSubnet(dst);
-  if (subnet === undefined) return [];
-  const { family, first, last } = subnet;
-  const middle = first + (last - first + 1n) / 2n;
-  return [first + 2n, middle + 1n, last - 1n]
+  const { family, first, last } = subnetOf(dst);
+  return [first + 2n, first + (last - first + 1n) / 2n + 1n, last - 1n]
     .filter((value) => value >= first && value <= last)
     .map((value) => formatAddress(family, value));
 }
 
-/** What decided that packets to this address leave by another route, or by none. */
+/** Which route or rule takes packets to this address away from our route. */
 function thiefOf(
   address: string,
   used: UsedRoute | undefined,
@@ -130,12 +121,8 @@ function thiefOf(
       (used === undefined || table === used.table),
   );
   if (rule !== undefined) return ruleThief(rule, used, facts);
-  const drop = facts.kernel.routes
-    .filter(({ type, dst }) => type !== 'unicast' && containsAddress(subnetOf(dst), address))
-    .toSorted((a, b) => subnetOf(b.dst).length - subnetOf(a.dst).length)[0];
-  if (drop !== undefined) return routeThief(drop, facts);
   if (used !== undefined) return routeThief(used.route, facts, used.table);
-  return { what: `the kernel sends nothing to ${address}`, remedy: `Look: ip route get ${address}` };
+  return { what: `the kernel sends nothing to ${address}`, remedy: `Check: ip route get ${address}` };
 }
 
 function ruleThief(rule: PolicyRule, used: UsedRoute | undefined, facts: PathFacts): Thief {
@@ -143,7 +130,8 @@ function ruleThief(rule: PolicyRule, used: UsedRoute | undefined, facts: PathFac
   const selector = [from && `from ${from}`, to && `to ${to}`].filter(Boolean).join(' ');
   const action = table === undefined ? '' : `lookup ${tables[table] ?? table}`;
   const words = [selector, action].filter(Boolean).join(' ');
-  const led = used === undefined ? 'drops or refuses them' : `leads them to ${routeText(used.route, facts)}`;
+  const led =
+    used === undefined ? 'drops or refuses them' : `sends them to ${routeText(used.route, facts.kernel)}`;
   return {
     what: `the policy rule ${priority} (${words || 'for all packets'}) ${led}`,
     remedy: `${ip(facts)} rule del pref ${priority}${words === '' ? '' : ` ${words}`}`,
@@ -153,27 +141,30 @@ function ruleThief(rule: PolicyRule, used: UsedRoute | undefined, facts: PathFac
 function routeThief(route: Route, facts: PathFacts, table?: number): Thief {
   const { kernel, family } = facts;
   const subnet = subnetOf(route.dst);
-  // The kernel made it for an address: as long as that is there it comes back.
+  // The kernel made this route for an address, and makes it again as long as the address exists.
   const held = connectedNetworks(family, kernel.links, kernel.addresses).find(
     (one) =>
       containsSubnet(one.subnet, subnet) && route.gateway === undefined && route.linkIndex === one.linkIndex,
   );
   if (held !== undefined && (route.protocol === 2 || route.type === 'other'))
     return {
-      what: `${held.linkName} of this host has an address there (${held.address})`,
+      what: `${held.linkName} of this host has an address in that subnet (${held.address})`,
       remedy: `ip addr del ${held.address} dev ${held.linkName}`,
     };
   const inTable = table === undefined ? '' : ` table ${table}`;
-  const text = routeText(route, facts);
+  const text = routeText(route, kernel);
   return {
     what: `the route ${text}${inTable} takes them`,
     remedy: `${ip(facts)} route del ${text}${inTable}`,
   };
 }
 
-/** As the words of `ip route`. */
-function routeText({ dst, type, gateway, linkIndex, metric, family }: Route, { kernel }: PathFacts): string {
-  const link = kernel.links.find(({ index }) => index === linkIndex)?.name;
+/** The route in the words of `ip route`. */
+export function routeText(
+  { dst, type, gateway, linkIndex, metric, family }: Route,
+  { links }: Pick<KernelSnapshot, 'links'>,
+): string {
+  const link = links.find(({ index }) => index === linkIndex)?.name;
   return [
     type === 'blackhole' ? 'blackhole' : '',
     dst.replace(/^(0\.0\.0\.0|::)\/0$/, 'default'),

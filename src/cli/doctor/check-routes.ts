@@ -1,14 +1,17 @@
 import type { DesiredRoute } from '../../backend/hostgw/claims.ts';
-import type { Self } from '../../backend/hostgw/desired.ts';
-import { connectedNetworks, HostNetworks } from '../../backend/hostgw/host-networks.ts';
+import { DesiredRoutes, type Self } from '../../backend/hostgw/desired.ts';
+import { HostNetworks } from '../../backend/hostgw/host-networks.ts';
 import { type KernelSnapshot, Mirror } from '../../backend/hostgw/mirror.ts';
 import { isLeasable, metricOf } from '../../backend/hostgw/ownership.ts';
-import { plan } from '../../backend/hostgw/plan.ts';
-import { addressBits, containsAddress, containsSubnet, overlaps, parseSubnet } from '../../ip/ip.ts';
+import { ownFault, plan } from '../../backend/hostgw/plan.ts';
+import type { Reason } from '../../backend/hostgw/status.ts';
+import { containsAddress, containsSubnet, overlaps, parseSubnet, type Subnet } from '../../ip/ip.ts';
 import type { Route } from '../../kernel/kernel.ts';
 import { counted, plural } from '../../runtime/texts.ts';
-import { type Finding, few, note, ok, problem } from './finding.ts';
-import type { Peers } from './peers.ts';
+import type { Lease } from '../../subnet/lease/lease.ts';
+import type { StatusView } from '../ask-daemon.ts';
+import { routeText } from './check-paths.ts';
+import { type Finding, few, fewProblems, isStuck, note, ok, problem } from './finding.ts';
 
 /** What the routes of one family are judged by. */
 export interface RouteFacts {
@@ -18,77 +21,136 @@ export interface RouteFacts {
   /** rtm_protocol of our routes. */
   readonly protocol: number;
   readonly etcdAddresses: readonly string[];
-  /** What to do about routes that a daemon would put right. */
+  /** What to do about routes that a daemon corrects. */
   readonly remedy: string;
+  /** Leases of the other hosts; absent without etcd. */
+  readonly leases?: readonly Lease[] | undefined;
+  /** What the running daemon says. */
+  readonly view?: StatusView | undefined;
+}
+
+/** The peers of one family. Etcd names them, else the daemon, else the routes that an earlier daemon set. */
+interface Peers {
+  readonly source: 'etcd' | 'daemon' | 'routes';
+  readonly routes: ReadonlyMap<string, DesiredRoute>;
+  /** About their leases. */
+  readonly findings: readonly Finding[];
 }
 
 interface Unrouted extends DesiredRoute {
-  readonly kind: 'off-link' | 'own-network' | 'other';
-  readonly reason: string;
-  readonly remedy?: string;
+  readonly reason: Reason;
 }
 
-const mostTold = 5;
-
-/** Compares the routes of one family with what the peers ask for; `routed`: those that are as they must be. */
-export function checkRoutes(
-  peers: Peers,
-  facts: RouteFacts,
-): { readonly findings: readonly Finding[]; readonly routed: readonly DesiredRoute[] } {
-  const { self } = facts;
-  const family = `IPv${self.subnet.family}`;
-  const judge = judgeOf(peers, facts);
-  const verdicts = [...peers.routes.values()].map((route) => ({ route, wrong: judge(route) }));
-  const wrong = verdicts.flatMap(({ wrong: one }) => one ?? []);
-  const routed = verdicts.filter(({ wrong: one }) => one === undefined).map(({ route }) => route);
-  const total = peers.routes.size;
-  const findings = [
-    ...refusedFindings(family, peers.refused),
-    ...(wrong.length === 0
-      ? [ok(`${family}: ${allRouted(total, peers.source)}`)]
-      : wrongFindings(wrong, { ...facts, total, family })),
-    ...(peers.source === 'etcd' ? staleFindings(peers, facts) : []),
-  ];
-  return { findings, routed };
+/** Compares the routes of one family with the leases; `routed`: the peers whose route is correct. */
+export function checkRoutes(facts: RouteFacts): {
+  readonly findings: readonly Finding[];
+  readonly routed: readonly DesiredRoute[];
+} {
+  const { source, routes, findings } = peersOf(facts);
+  const { unrouted, stale } = judge(facts, routes);
+  const wrong = new Set(unrouted.map(({ dst }) => dst));
+  const family = `IPv${facts.self.subnet.family}`;
+  const what = counted(stale.length, 'route of ours belongs', 'routes of ours belong');
+  return {
+    findings: [
+      ...findings,
+      ...(unrouted.length === 0
+        ? [ok(`${family}: ${allRouted(routes.size, source)}`)]
+        : unroutedFindings(unrouted, `of ${counted(routes.size, 'peer')}`, facts)),
+      ...(source === 'etcd' && stale.length > 0
+        ? [note(`${family}: ${what} to no lease: ${few(stale)}`)]
+        : []),
+    ],
+    routed: [...routes.values()].filter(({ dst }) => !wrong.has(dst)),
+  };
 }
 
-function allRouted(peers: number, source: Peers['source']): string {
-  if (source === 'routes') return `${counted(peers, 'route')} of ours; which peers there are is not known`;
-  if (peers === 0) return 'no other host has joined yet';
-  return peers === 1 ? 'the only peer is routed' : `all ${peers} peers are routed`;
+/** Selects the routes from the leases by the daemon's own code. */
+function peersOf({ self, leases, view, kernel, protocol }: RouteFacts): Peers {
+  const { network = self.subnet, subnet: own } = self;
+  if (leases !== undefined) {
+    const desired = new DesiredRoutes(self);
+    desired.replaceAll(leases);
+    const routes = [...desired.dsts].flatMap((dst) => desired.get(dst) ?? []);
+    const values = new Map(leases.map(({ key, value }) => [key, value]));
+    const holder = (key: string) => values.get(key)?.publicIP ?? values.get(key)?.publicIPv6 ?? 'no address';
+    const outside = desired.outside.map(({ key }) => `${key} (at ${holder(key)})`);
+    const refused = [...desired.refused].map(([key, reason]) => `${key} (at ${holder(key)}): ${reason}`);
+    return {
+      source: 'etcd',
+      routes: byDst(routes),
+      findings: [...refusedFindings(self, refused), ...outsideFindings(network, outside)],
+    };
+  }
+  if (view !== undefined) {
+    const routes = view.peers.map(({ subnet: dst, gateway, key }) => ({ dst, gateway, key }));
+    const refused = view.refused.map(({ key, reason }) => `${key}: ${reason}`);
+    return {
+      source: 'daemon',
+      routes: byDst(routes.filter(({ dst }) => dst.includes(':') === (own.family === 6))),
+      findings: refusedFindings(self, refused),
+    };
+  }
+  const left = kernel.routes.flatMap(({ dst, gateway, protocol: number }) => {
+    const subnet = number === protocol && gateway !== undefined ? parseSubnet(dst) : undefined;
+    const isInside = subnet && (self.network === undefined || containsSubnet(self.network, subnet));
+    return isInside && gateway !== undefined ? [{ dst, gateway, key: '' }] : [];
+  });
+  return { source: 'routes', routes: byDst(left), findings: [] };
 }
 
-function refusedFindings(family: string, refused: readonly string[]): readonly Finding[] {
+function byDst(routes: readonly DesiredRoute[]): Peers['routes'] {
+  return new Map(routes.map((route) => [route.dst, route]));
+}
+
+function refusedFindings({ subnet }: Self, refused: readonly string[]): readonly Finding[] {
   if (refused.length === 0) return [];
   return [
     problem(
-      `${family}: ${counted(refused.length, 'lease')} cannot be routed: ${few(refused)}`,
-      'Restart the daemon of that host: it writes its lease anew, or takes another subnet. The lease of a host that is gone ends by itself.',
+      `IPv${subnet.family}: ${counted(refused.length, 'lease')} cannot be routed: ${few(refused)}`,
+      'Restart the daemon of that host. It corrects its lease or takes another subnet. A flanneld uses host-gw once the network configuration says so. The lease of a host that is gone expires.',
     ),
   ];
 }
 
-/** By what the daemon would do: a route it would leave as it is is right. */
-function judgeOf(
-  peers: Peers,
-  { self, kernel, link, protocol, etcdAddresses }: RouteFacts,
-): (route: DesiredRoute) => Unrouted | undefined {
-  const { family } = self.subnet;
+function outsideFindings({ text }: Subnet, outside: readonly string[]): readonly Finding[] {
+  if (outside.length === 0) return [];
+  return [
+    note(
+      `${counted(outside.length, 'lease is', 'leases are')} outside Network ${text}: ${few(outside)}`,
+      'After a change of Network, restart the daemon of that host. It takes a subnet of the new Network.',
+    ),
+  ];
+}
+
+function allRouted(peers: number, source: Peers['source']): string {
+  if (source === 'routes') return `${counted(peers, 'route')} of ours; the peers are not known`;
+  if (peers === 0) return 'no other host has joined yet';
+  return peers === 1 ? 'the only peer is routed' : `all ${peers} peers are routed`;
+}
+
+/** Asks the daemon's plan(); `stale` are the routes that it would remove. */
+function judge(
+  { self, kernel, link, protocol, etcdAddresses, view }: RouteFacts,
+  desired: Peers['routes'],
+): { readonly unrouted: readonly Unrouted[]; readonly stale: readonly string[] } {
+  const { family, text: own, length: subnetLength } = self.subnet;
   const mirror = new Mirror(link.name, family);
   mirror.reset(kernel);
-  const ownership = { protocol, network: self.network ?? self.subnet, subnetLength: self.subnet.length };
+  const ownership = { protocol, network: self.network ?? self.subnet, subnetLength };
+  const { connected } = mirror.side;
   const networks = new HostNetworks({
     ...mirror.side,
     etcdAddresses,
     isLeasable: (subnet) => isLeasable(ownership, subnet),
     linkIndex: link.index,
   });
-  const { conflicts, parked } = plan({
-    dsts: peers.routes.keys(),
-    desired: peers.routes,
+  const { changes, conflicts, parked } = plan({
+    dsts: new Set([...desired.keys(), ...mirror.dsts]),
+    desired,
     actual: mirror,
     ownership,
-    own: { dst: self.subnet.text, blackhole: false },
+    own: { dst: own, blackhole: false },
     link: mirror.link,
     ownAddresses: mirror.ownAddresses,
     refusal: (dst) => networks.refusal(dst),
@@ -97,130 +159,74 @@ function judgeOf(
     removeLegacy: false,
     mayReplaceForeign: () => true,
   });
-  const inUse = bestRoutes(kernel.routes);
-  const addresses = connectedNetworks(family, kernel.links, kernel.addresses);
-  const onLink = addresses.filter(({ linkIndex }) => linkIndex === link.index);
-  return (route) => {
+  const told = new Map(
+    view?.peers.filter(isStuck).map(({ subnet, state, reason }) => [subnet, reason ?? state]),
+  );
+  const onLink = connected.filter(({ linkIndex }) => linkIndex === link.index);
+  const reasonOf = (route: DesiredRoute): Reason | undefined => {
     const { dst, gateway } = route;
-    const subnet = parseSubnet(dst);
-    const held = addresses.find((one) => subnet !== undefined && overlaps(one.subnet, subnet));
     const conflict = conflicts.get(dst);
-    const used = inUse.get(dst);
-    if (conflict !== undefined && held !== undefined && held.linkIndex !== link.index) {
-      const reason = `${held.linkName} of this host has an address in ${dst}, the subnet of ${gateway}: ${held.address}`;
-      return {
-        ...route,
-        kind: 'own-network',
-        reason,
-        remedy: `ip addr del ${held.address} dev ${held.linkName}`,
-      };
-    }
-    const reason =
-      conflict?.text ??
-      parked.get(dst)?.text ??
-      (used === undefined ? undefined : whyNot(used, gateway, link.index, kernel));
-    if (reason !== undefined) return { ...route, kind: 'other', reason };
-    if (used !== undefined) return undefined;
-    if (onLink.some((one) => containsAddress(one.subnet, gateway)))
-      return { ...route, kind: 'other', reason: peers.told.get(dst) ?? 'missing' };
-    // A keepalived address of one host lies beside the network, and is none.
-    const wide = onLink.filter((one) => one.subnet.length < addressBits(family));
-    const nets = wide.map((one) => one.subnet.text).join(' and ');
-    const alone = wide.length === 0 ? onLink[0] : undefined;
-    return {
-      ...route,
-      kind: 'off-link',
-      reason:
-        alone === undefined
-          ? `not on ${link.name}'s network ${nets}. host-gw needs all hosts on one L2 network`
-          : `not on link: ${link.name} has ${alone.address}, so the provider routes between hosts itself, and host-gw cannot work here`,
-      remedy:
-        alone === undefined
-          ? `Move that host to this network, or if it is gone: flanneld-ts lease release ${dst}`
-          : "If all hosts are on one L2 network, give this interface its address with the network's length.",
-    };
+    if (conflict !== undefined) return { ...remedyFor(dst), ...conflict };
+    const known = parked.get(dst);
+    if (known !== undefined) return known;
+    const there = mirror.get(dst)?.filter(({ tos }) => tos === 0) ?? [];
+    const [used] = there.toSorted((a, b) => a.metric - b.metric);
+    if (used?.gateway === gateway && used.linkIndex === link.index && used.metric <= metricOf(family))
+      return undefined;
+    if (used !== undefined) return ownFault(inItsPlace(used, kernel));
+    if (onLink.some(({ subnet }) => containsAddress(subnet, gateway)))
+      return ownFault(told.get(dst) ?? 'missing');
+    return { ...alone, ...mirror.whyOffLink(route, self.address) };
+  };
+  /** Only an operator can remove an address that another link has in the peer's subnet. */
+  const remedyFor = (dst: string) => {
+    const subnet = parseSubnet(dst);
+    const taken = connected.find(
+      (one) => one.linkIndex !== link.index && subnet && overlaps(one.subnet, subnet),
+    );
+    return taken && { remedy: `ip addr del ${taken.address} dev ${taken.linkName}` };
+  };
+  return {
+    unrouted: [...desired.values()].flatMap((route) => {
+      const reason = reasonOf(route);
+      return reason === undefined ? [] : [{ ...route, reason }];
+    }),
+    stale: changes.flatMap(({ cause, route: { dst } }) => (cause === 'stale' && dst !== own ? [dst] : [])),
   };
 }
 
-/** The routes that packets to exactly these destinations take. */
-function bestRoutes(routes: readonly Route[]): ReadonlyMap<string, Route> {
-  const best = new Map<string, Route>();
-  for (const route of routes) {
-    if (route.tos !== 0) continue;
-    const other = best.get(route.dst);
-    if (other === undefined || route.metric < other.metric) best.set(route.dst, route);
-  }
-  return best;
-}
-
-/** Why the route in use is not the one wanted; undefined when it is. */
-function whyNot(
-  inUse: Route,
-  gateway: string,
-  linkIndex: number,
-  { links }: KernelSnapshot,
-): string | undefined {
-  if (inUse.gateway === undefined) return `a ${describeRoute(inUse, links)} is in its place`;
-  if (inUse.gateway !== gateway) return `the route there goes via ${inUse.gateway}`;
-  if (inUse.linkIndex !== linkIndex) return 'the route there leaves by another interface';
-  return inUse.metric > metricOf(inUse.family) ? `the route there has the metric ${inUse.metric}` : undefined;
-}
+const alone = {
+  remedy:
+    "If all hosts are on one L2 network, give this interface its address with the network's prefix length.",
+};
 
 const protocols: Readonly<Record<number, string>> = { 2: 'kernel', 3: 'boot', 4: 'static', 16: 'dhcp' };
 
-/** `route over br0 (proto static)`, `blackhole route (proto 42)`. */
-function describeRoute(
-  { type, linkIndex, protocol, multipath }: Route,
-  links: KernelSnapshot['links'],
-): string {
-  const kind = type === 'blackhole' ? 'blackhole route' : multipath ? 'route with several gateways' : 'route';
-  const name = links.find(({ index }) => index === linkIndex)?.name;
-  const over = name === undefined ? (type === 'other' ? ' that refuses packets' : '') : ` over ${name}`;
-  return `${kind}${over} (proto ${protocols[protocol] ?? protocol})`;
+function inItsPlace(route: Route, kernel: KernelSnapshot): string {
+  const kind = route.type === 'other' ? 'refusing route' : 'route';
+  const by = protocols[route.protocol] ?? route.protocol;
+  return `the ${kind} ${routeText(route, kernel)} proto ${by} is in its place`;
 }
 
-function wrongFindings(
-  wrong: readonly Unrouted[],
-  { total, family, remedy }: { readonly total: number; readonly family: string; readonly remedy: string },
+/** One finding for routes that a daemon corrects, one for faults of peers, one for each other remedy. */
+function unroutedFindings(
+  unrouted: readonly Unrouted[],
+  total: string,
+  { self, remedy }: RouteFacts,
 ): readonly Finding[] {
-  const of = (kind: Unrouted['kind']) => wrong.filter((one) => one.kind === kind);
-  const offLink = of('off-link');
-  const [first] = offLink;
-  const own = of('own-network');
-  const other = of('other');
-  const some = (count: number) =>
-    `${family}: ${count} of ${counted(total, 'peer')} ${plural(count, 'is', 'are')}`;
-  const rest = own.length - mostTold;
-  return [
-    ...(first === undefined
-      ? []
-      : [
-          problem(
-            `${some(offLink.length)} ${first.reason}: ${few(offLink.map(({ dst, gateway }) => `${dst} via ${gateway}`))}`,
-            first.remedy,
-          ),
-        ]),
-    ...own.slice(0, mostTold).map(({ reason, remedy: mend }) => problem(reason, mend)),
-    ...(rest > 0 ? [problem(`${family}: ${counted(rest, 'more peer')} likewise`)] : []),
-    ...(other.length === 0
-      ? []
-      : [
-          problem(
-            `${some(other.length)} not routed: ${few(other.map(({ dst, gateway, reason }) => `${dst} via ${gateway} (${reason})`))}`,
-            remedy,
-          ),
-        ]),
-  ];
-}
-
-function staleFindings(peers: Peers, { self, kernel, protocol }: RouteFacts): readonly Finding[] {
-  const { network } = self;
-  const stale = kernel.routes.filter(({ dst, type, protocol: number }) => {
-    if (number !== protocol || type !== 'unicast' || peers.routes.has(dst)) return false;
-    const subnet = parseSubnet(dst);
-    return subnet !== undefined && network !== undefined && containsSubnet(network, subnet);
+  const family = `IPv${self.subnet.family}`;
+  const groups = new Map<string, Unrouted[]>();
+  for (const one of unrouted) {
+    const { fault, remedy: its = remedy } = one.reason;
+    const name = fault === 'peer' ? fault : its;
+    const group = groups.get(name);
+    if (group === undefined) groups.set(name, [one]);
+    else group.push(one);
+  }
+  const found = [...groups.values()].map((group) => {
+    const named = group.map(({ dst, gateway, reason }) => `${dst} via ${gateway} (${reason.text})`);
+    const count = `${group.length} ${total} ${plural(group.length, 'is', 'are')}`;
+    return problem(`${family}: ${count} not routed: ${few(named)}`, group[0]?.reason.remedy ?? remedy);
   });
-  if (stale.length === 0) return [];
-  const what = counted(stale.length, 'route of ours belongs', 'routes of ours belong');
-  return [note(`IPv${self.subnet.family}: ${what} to no lease: ${few(stale.map(({ dst }) => dst))}`)];
+  return fewProblems(found, (rest) => `${family}: ${counted(rest, 'more problem')} with routes`);
 }

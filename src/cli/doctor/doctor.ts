@@ -1,3 +1,5 @@
+import type { StationOptions } from '../../arp/station.ts';
+import { poolOverlaps } from '../../backend/hostgw/host-networks.ts';
 import type { KernelSnapshot } from '../../backend/hostgw/mirror.ts';
 import {
   bridgeAddress,
@@ -8,270 +10,257 @@ import {
   parseSubnet,
   type Subnet,
 } from '../../ip/ip.ts';
-import type { Kernel, RouteFinder, Sender } from '../../kernel/kernel.ts';
-import type { Files } from '../../runtime/effects.ts';
+import type { Kernel, Link, LinkAddress, RouteFinder, Sender } from '../../kernel/kernel.ts';
 import { counted } from '../../runtime/texts.ts';
 import type { NetworkConfig } from '../../subnet/config/config.ts';
 import { subnetsPrefix } from '../../subnet/keys.ts';
+import type { Lease } from '../../subnet/lease/lease.ts';
 import { familiesText } from '../../subnet/lease/own-lease.ts';
-import type { StatusView } from '../status-view.ts';
-import type { ChooseInterface, ChosenInterface } from '../this-host.ts';
+import type { StatusView } from '../ask-daemon.ts';
+import type { ChooseInterface, ChosenInterface } from '../lease.ts';
+import { checkEtcd, checkLeases, type EtcdFacts } from './check-etcd.ts';
 import {
-  type DaemonAnswer,
-  type DaemonState,
-  daemonFindings,
-  daemonRemedy,
-  daemonState,
-  unlessElsewhere,
-  unseenFindings,
-  worksWithFormerConfig,
-} from './check-daemon.ts';
-import { checkBridge, checkDaemonJson } from './check-docker.ts';
-import { checkEtcd, type EtcdFacts } from './check-etcd.ts';
-import { checkFirewall, type FirewallFacts } from './check-firewall.ts';
-import { type AddressFacts, checkAddress, checkFiles, checkForwarding, checkPools } from './check-host.ts';
-import { checkLeases, type LeaseReport } from './check-leases.ts';
-import { checkPackets, type PacketFacts } from './check-packets.ts';
+  checkAddress,
+  checkBridge,
+  checkDaemonJson,
+  checkFiles,
+  checkForwarding,
+  type FileFacts,
+} from './check-host.ts';
+import { checkFirewall, checkPackets, type PacketFacts } from './check-packets.ts';
 import { checkPaths } from './check-paths.ts';
 import { checkRoutes } from './check-routes.ts';
-import { attempt, type Finding, failed, linesOf, note, ok, problem } from './finding.ts';
-import { peersOf } from './peers.ts';
+import {
+  attempt,
+  type DaemonAnswer,
+  type DaemonState,
+  daemonRemedy,
+  daemonReport,
+  daemonState,
+  type Finding,
+  failed,
+  linesOf,
+  note,
+  ok,
+  problem,
+  unlessElsewhere,
+  worksWithFormerConfig,
+} from './finding.ts';
 
-/** What subnet.env says. */
-export interface SubnetFile {
-  readonly subnets: PerFamily<Subnet>;
-  readonly networks: PerFamily<Subnet>;
-}
-
-export interface DoctorOptions extends EtcdFacts, FirewallFacts, PacketFacts, AddressFacts {
+export interface DoctorOptions extends EtcdFacts, PacketFacts, StationOptions, FileFacts {
   readonly kernel: Kernel & RouteFinder;
-  readonly files: Files;
-  readonly subnetFile: string;
-  readonly dockerOptsFile?: string;
   readonly renewMarginMs: number;
   readonly chooseInterface: ChooseInterface;
   /** Asks the running daemon. */
   readonly askDaemon: () => Promise<DaemonAnswer>;
-  /** Undefined when the text is no subnet.env. */
-  readonly parseSubnetFile: (text: string) => SubnetFile | undefined;
-  /** Those that etcd was tried at. */
+  /** What subnet.env says; undefined when the text is none. */
+  readonly parseSubnetFile: (
+    text: string,
+  ) => (Pick<Place, 'networks'> & { readonly subnets: Place['own'] }) | undefined;
+  /** The addresses that the endpoints of etcd resolve to. */
   readonly etcdAddresses: () => readonly string[];
   /** Takes each line of the report. */
   readonly write: (line: string) => void;
 }
 
-type Tell = (findings: readonly Finding[]) => void;
-
-/** What is known of this host's place in the network: by its daemon, by etcd, by subnet.env, in this order. */
+/** This host's place in the network, as its daemon, etcd or subnet.env says, in this order. */
 interface Place {
   readonly own: PerFamily<Subnet>;
   readonly networks: PerFamily<Subnet>;
-  /** Whether it is known by subnet.env alone. */
-  readonly byFile: boolean;
   readonly daemon: DaemonState;
-  /** What the daemon says, and no other check has found. */
-  readonly unseen: (found: readonly Finding[]) => readonly Finding[];
-  readonly view?: StatusView;
-  readonly config?: NetworkConfig;
-  readonly report?: LeaseReport;
-  readonly chosen?: ChosenInterface;
+  readonly view: StatusView | undefined;
+  readonly config: NetworkConfig | undefined;
+  /** Leases of other hosts; absent without etcd. */
+  readonly leases?: readonly Lease[] | undefined;
+  readonly chosen: ChosenInterface | undefined;
 }
 
 /**
- * Looks at everything that containers on other hosts are reached by, and prints what is wrong with it and what to do: the daemon's
- * own words, etcd, the configuration, the interface, leases, files, Docker, routes, firewall; then it sends a packet. Goes on
- * without etcd and without a daemon, with what can be seen here. Changes nothing. Resolves to the exit code: 0 when there is no problem, else 1.
+ * Checks all that containers need to reach other hosts, and prints each problem with its remedy: the daemon's
+ * report, etcd, the configuration, the interface, leases, files, Docker, routes, firewall, and pings. Works
+ * without etcd and without a daemon, with what this host shows. Changes nothing. Resolves to the exit code: 0
+ * when there is no problem, else 1.
  */
 export async function runDoctor(options: DoctorOptions, signal: AbortSignal): Promise<0 | 1> {
-  let problems = 0;
-  const tell = (findings: readonly Finding[]) => {
-    for (const finding of findings) {
-      if (finding.level === 'problem') problems++;
-      for (const line of linesOf(finding)) options.write(line);
-    }
-  };
+  const doctor = new Doctor(options, signal);
   try {
-    await examine(options, tell, signal);
+    await doctor.examine();
   } catch (error) {
     signal.throwIfAborted();
-    tell([failed('the rest could not be looked at', error)]);
+    doctor.tell([failed('doctor cannot check the rest', error)]);
   }
-  options.write(problems === 0 ? 'No problem was found.' : `${counted(problems, 'problem')} found.`);
+  const problems = doctor.found.filter(({ level }) => level === 'problem').length;
+  options.write(problems === 0 ? 'No problems found.' : `${counted(problems, 'problem')} found.`);
   return problems === 0 ? 0 : 1;
 }
 
-async function examine(options: DoctorOptions, write: Tell, signal: AbortSignal): Promise<void> {
-  const found: Finding[] = [];
-  const tell = (findings: readonly Finding[]) => {
-    found.push(...findings);
-    write(findings);
-  };
-  const step = async (what: string, check: () => Promise<readonly Finding[]>) =>
-    tell(await attempt(what, signal, check));
-  const place = await findPlace(options, tell, signal);
-  const { own, networks, config, chosen, daemon, unseen } = place;
-  await step('addresses of this host', () => hostFindings(options, place, signal));
-  await step('Docker', () => checkDaemonJson(options.files, own));
-  await step('routes', () => routeFindings(options, place, signal));
-  await step('firewall', () =>
-    checkFirewall(
-      options,
-      { ...(config && { config }), networks, own, daemon, ...(chosen && { uplink: chosen.name }) },
-      signal,
-    ),
-  );
-  for (const subnet of [own.ipv4, own.ipv6])
-    if (subnet) await step('packets to peers', () => checkPackets(options, subnet, signal));
-  tell(unseen(found));
-}
+class Doctor {
+  readonly found: Finding[] = [];
+  readonly #options: DoctorOptions;
+  readonly #signal: AbortSignal;
 
-/** Asks daemon and etcd, and says what they say. */
-async function findPlace(options: DoctorOptions, tell: Tell, signal: AbortSignal): Promise<Place> {
-  const answer = unlessElsewhere(await options.askDaemon(), subnetsPrefix(options.etcdPrefix));
-  const view = 'view' in answer ? answer.view : undefined;
-  const { findings, registry, ...stored } = await checkEtcd(options, signal);
-  const isFormer = worksWithFormerConfig(answer);
-  const config = isFormer ? undefined : stored.config;
-  const listed = config && subnetsPrefix(options.etcdPrefix);
-  tell(daemonFindings(answer, listed));
-  // The daemon's notice says what has become of the configuration.
-  tell(isFormer ? findings : [...findings, ...stored.configFindings]);
-  const told = view?.lease ? subnetsIn(view.lease.subnets) : undefined;
-  const file = await readSubnetFile(options);
-  const known = told ?? file?.subnets ?? {};
-  const families = familiesOf(config ?? known);
-  const used: readonly Family[] = families.length > 0 ? families : [4];
-  const chosen =
-    (await interfaceOfDaemon(options.kernel, view, signal)) ?? (await options.chooseInterface(used, signal));
-  if (typeof chosen === 'string') tell([problem(chosen, interfaceRemedy(chosen))]);
-  else {
-    tell([ok(`peers reach this host at ${familiesText(chosen.addresses)} on ${chosen.name}`)]);
-    tell(await attempt('address of this host', signal, () => checkAddress(options, chosen, signal)));
+  constructor(options: DoctorOptions, signal: AbortSignal) {
+    this.#options = options;
+    this.#signal = signal;
   }
-  tell(await checkForwarding(options.files, used, typeof chosen === 'string' ? [] : [chosen.name]));
-  const byConfig = {
-    ...(config?.ipv4 && { ipv4: config.ipv4.network }),
-    ...(config?.ipv6 && { ipv6: config.ipv6.network }),
-  };
-  const place = {
-    own: known,
-    networks: config === undefined ? (file?.networks ?? {}) : byConfig,
-    byFile: told === undefined,
-    daemon: daemonState(answer),
-    unseen: (found: readonly Finding[]) => unseenFindings(answer, listed, found),
-    ...(view && { view }),
-    ...(config && { config }),
-    ...(typeof chosen === 'string' ? {} : { chosen }),
-  };
-  if (registry === undefined || config === undefined) return { ...place, ...withoutEtcd(tell, place) };
-  if (typeof chosen === 'string') return place;
-  const { addresses } = chosen;
-  const facts = { ...options, registry, subnetsPrefix: subnetsPrefix(options.etcdPrefix), config, addresses };
-  const report = await checkLeases({ ...facts, daemon: place.daemon, ...(view && { view }) }, signal);
-  tell(report.findings);
-  return { ...place, own: told ?? report.own?.subnets ?? {}, byFile: false, report };
+
+  tell(findings: readonly Finding[]): void {
+    this.found.push(...findings);
+    for (const line of findings.flatMap(linesOf)) this.#options.write(line);
+  }
+
+  async #step(what: string, check: () => Promise<readonly Finding[]>): Promise<void> {
+    this.tell(await attempt(what, this.#signal, check));
+  }
+
+  async examine(): Promise<void> {
+    const options = this.#options;
+    const prefix = subnetsPrefix(options.etcdPrefix);
+    const answer = unlessElsewhere(await options.askDaemon(), prefix);
+    const { findings, configFindings, registry, config: stored } = await checkEtcd(options, this.#signal);
+    const isFormer = worksWithFormerConfig(answer);
+    const config = isFormer ? undefined : stored;
+    const said = daemonReport(answer, config && prefix);
+    this.tell(said.findings);
+    // The daemon's notice says how the configuration changed.
+    this.tell(isFormer ? findings : [...findings, ...configFindings]);
+    const place = await this.#findPlace(answer, config);
+    const { view, daemon, chosen, own } = place;
+    if (registry === undefined || config === undefined) this.tell([sourceOf(place)]);
+    if (registry === undefined || config === undefined || chosen === undefined)
+      await this.#examineHost(place);
+    else {
+      const { addresses } = chosen;
+      const facts = { ...options, subnetsPrefix: prefix, view, daemon, registry, config, addresses };
+      const report = await checkLeases(facts, this.#signal);
+      this.tell(report.findings);
+      const leased = view?.lease ? own : (report.own?.subnets ?? {});
+      await this.#examineHost({ ...place, own: leased, leases: report.peers });
+    }
+    this.tell(said.unseen(this.found));
+  }
+
+  /** Also reports the interface, its address and forwarding. */
+  async #findPlace(answer: DaemonAnswer, config: NetworkConfig | undefined): Promise<Place> {
+    const { files, subnetFile, parseSubnetFile, chooseInterface } = this.#options;
+    const view = 'view' in answer ? answer.view : undefined;
+    const text = await files.readText(subnetFile).catch(() => undefined);
+    const file = text === undefined ? undefined : parseSubnetFile(text);
+    const told = view?.lease?.subnets.flatMap((one) => parseSubnet(one) ?? []);
+    const own = told ? byFamily(told) : (file?.subnets ?? {});
+    const families = familiesOf(config ?? own);
+    const used: readonly Family[] = families.length > 0 ? families : [4];
+    const found = (await this.#interfaceOf(view)) ?? (await chooseInterface(used, this.#signal));
+    const chosen = typeof found === 'string' ? undefined : found;
+    if (typeof found === 'string') this.tell([problem(found, interfaceRemedy(found))]);
+    else {
+      this.tell([ok(`peers reach this host at ${familiesText(found.addresses)} on ${found.name}`)]);
+      await this.#step('address of this host', () => checkAddress(this.#options, found, this.#signal));
+    }
+    this.tell(await checkForwarding(files, used, chosen ? [chosen.name] : []));
+    const pools = [config?.ipv4, config?.ipv6].flatMap((pool) => pool?.network ?? []);
+    const networks = config === undefined ? (file?.networks ?? {}) : byFamily(pools);
+    return { own, networks, daemon: daemonState(answer), view, config, chosen };
+  }
+
+  /** The interface that the running daemon uses, whatever the flags of this command would choose. */
+  async #interfaceOf(view: StatusView | undefined): Promise<ChosenInterface | undefined> {
+    const [links, addresses] = await this.#readKernel();
+    const used = view?.lease?.addresses ?? [];
+    const held = addresses.filter(({ address }) => used.includes(address));
+    const link = links.find(({ index }) => index === held[0]?.linkIndex);
+    if (link === undefined || held.length < used.length) return undefined;
+    const { ipv4, ipv6 } = byFamily(held);
+    const own = { ...(ipv4 && { ipv4: ipv4.address }), ...(ipv6 && { ipv6: ipv6.address }) };
+    return { name: link.name, index: link.index, addresses: own };
+  }
+
+  async #readKernel(): Promise<readonly [readonly Link[], readonly LinkAddress[]]> {
+    const { kernel } = this.#options;
+    return [await kernel.links(this.#signal), await kernel.addresses(this.#signal)];
+  }
+
+  /** The checks of this host, and the pings. */
+  async #examineHost(place: Place): Promise<void> {
+    const options = this.#options;
+    const { own, networks, config, chosen, daemon } = place;
+    await this.#step('addresses of this host', () => this.#hostFindings(place));
+    await this.#step('Docker', () => checkDaemonJson(options.files, own));
+    await this.#step('routes', () => this.#routeFindings(place));
+    const mode = config && (config.enableNFTables ? 'nftables' : 'iptables');
+    const remedy = daemonRemedy(daemon, 'corrects rules within seconds (--iptables-resync)');
+    const rules = { mode, networks, own, uplink: chosen?.name, remedy } as const;
+    await this.#step('firewall', () => checkFirewall(options, rules, this.#signal));
+    for (const subnet of [own.ipv4, own.ipv6])
+      if (subnet) await this.#step('packets to peers', () => checkPackets(options, subnet, this.#signal));
+  }
+
+  async #hostFindings({ own, view, leases, config, chosen, daemon }: Place): Promise<readonly Finding[]> {
+    const [links, addresses] = await this.#readKernel();
+    const mtu = links.find(({ index }) => index === chosen?.index)?.mtu;
+    const isKnown = familiesOf(own).length > 0;
+    const byFile = !view?.lease && leases === undefined;
+    const findings: Finding[] = [];
+    // A pool that overlaps a network of this host may cut it off, so the daemon does not start.
+    if (config && chosen)
+      for (const overlap of poolOverlaps(
+        { links, addresses, own: [own], interfaceIndex: chosen.index },
+        config,
+      ))
+        findings.push(problem(overlap.problem, overlap.remedy));
+    if (isKnown || byFile)
+      findings.push(...(await checkFiles(this.#options, own, mtu, daemonRemedy(daemon, 'writes it'))));
+    return isKnown ? [...findings, ...checkBridge({ links, addresses, mtu }, own)] : findings;
+  }
+
+  async #routeFindings(place: Place): Promise<readonly Finding[]> {
+    const { kernel: finder, routeProtocol: protocol } = this.#options;
+    const { own, networks, leases, chosen: link, daemon, view } = place;
+    const [links, addresses] = await this.#readKernel();
+    const remedy = daemonRemedy(daemon, 'corrects routes within seconds');
+    const etcdAddresses = this.#options.etcdAddresses();
+    const findings: Finding[] = [];
+    for (const family of ['ipv4', 'ipv6'] as const) {
+      const [network, subnet, address] = [networks[family], own[family], link?.addresses[family]];
+      if (subnet === undefined || link === undefined || address === undefined) continue;
+      const kernel = { links, addresses, routes: await finder.routes(subnet.family, this.#signal) };
+      const self = { subnet, address, ...(network && { network }) };
+      const checked = checkRoutes({ self, kernel, link, protocol, etcdAddresses, remedy, leases, view });
+      const sender = senderIn(subnet, kernel);
+      const facts = { finder, kernel, family: subnet.family, linkIndex: link.index, sender };
+      findings.push(...checked.findings, ...(await checkPaths(checked.routed, facts, this.#signal)));
+    }
+    return findings;
+  }
 }
 
-/** Says by what the rest is judged. */
-function withoutEtcd(tell: Tell, { own, view }: Place): Partial<Place> {
+/** What the other checks rely on without etcd. */
+function sourceOf({ own, view }: Place): Finding {
   const subnets = familiesText(own);
-  if (subnets === '')
-    tell([note('without etcd and without subnet.env the subnet of this host is not known')]);
-  else
-    tell([
-      note(
-        `what follows goes by ${view?.lease ? 'what the daemon knows' : 'subnet.env'}: this host has ${subnets}`,
-      ),
-    ]);
-  return {};
+  if (subnets === '') return note('the subnet of this host is unknown without etcd and subnet.env');
+  const source = view?.lease ? 'the daemon' : 'subnet.env';
+  return note(`the checks below rely on ${source}: this host has ${subnets}`);
 }
 
-/** What the running daemon uses is right, whatever the flags of this command would choose. */
-async function interfaceOfDaemon(
-  kernel: Kernel,
-  view: StatusView | undefined,
-  signal: AbortSignal,
-): Promise<ChosenInterface | undefined> {
-  const used = view?.lease?.addresses ?? [];
-  const held = (await kernel.addresses(signal)).filter(({ address }) => used.includes(address));
-  const link = (await kernel.links(signal)).find(({ index }) => index === held[0]?.linkIndex);
-  if (link === undefined || held.length < used.length) return undefined;
-  const of = (family: Family) => held.find((one) => one.family === family)?.address;
-  const [ipv4, ipv6] = [of(4), of(6)];
-  return { name: link.name, index: link.index, addresses: { ...(ipv4 && { ipv4 }), ...(ipv6 && { ipv6 }) } };
-}
-
-function subnetsIn(texts: readonly string[]): PerFamily<Subnet> {
-  const subnets = texts.flatMap((text) => parseSubnet(text) ?? []);
-  const [ipv4, ipv6] = ([4, 6] as const).map((family) => subnets.find((one) => one.family === family));
+/** The first of each family. */
+function byFamily<T extends { readonly family: Family }>(items: readonly T[]): PerFamily<T> {
+  const [ipv4, ipv6] = ([4, 6] as const).map((family) => items.find((one) => one.family === family));
   return { ...(ipv4 && { ipv4 }), ...(ipv6 && { ipv6 }) };
 }
 
-async function readSubnetFile({ files, subnetFile, parseSubnetFile }: DoctorOptions) {
-  const text = await files.readText(subnetFile).catch(() => undefined);
-  return text === undefined ? undefined : parseSubnetFile(text);
-}
+/** The remedy for a reason; none when the reason contains it, or when waiting helps. */
+const interfaceRemedies: readonly (readonly [reason: RegExp, remedy?: string])[] = [
+  [/\bgive --iface\b|\bso give\b|leave --public|use --iface=|take a global|still being checked/],
+  [/duplicate address detection failed/, 'Give one of the two hosts another address.'],
+  [/there is no interface/, 'Correct --iface: name one of these.'],
+  [/--iface-regex/, 'Correct --iface-regex, or give --iface=NAME.'],
+  [/has no usable/, 'Give that interface an address, or name another one: --iface=NAME.'],
+  [/no interface has the address|is no address|is of IPv/, 'Correct the address, or give --iface=NAME.'],
+  [/^/, 'Name the interface that the other hosts are reached by: --iface=NAME.'],
+];
 
-/** By the reason, where that does not say it already. */
 function interfaceRemedy(reason: string): string | undefined {
-  if (/\bgive --iface\b|\bso give\b|leave --public|use --iface=|take a global/.test(reason)) return undefined;
-  if (/duplicate address detection failed/.test(reason)) return 'Give one of the two hosts another address.';
-  if (/still being checked/.test(reason)) return undefined;
-  if (/there is no interface/.test(reason)) return 'Correct --iface: name one of these.';
-  if (/--iface-regex/.test(reason)) return 'Correct --iface-regex, or give --iface=NAME.';
-  if (/has no usable/.test(reason))
-    return 'Give that interface an address, or name another one: --iface=NAME.';
-  if (/no interface has the address|is no address|is of IPv/.test(reason))
-    return 'Correct the address, or give --iface=NAME.';
-  return 'Name the interface that the other hosts are reached by: --iface=NAME.';
-}
-
-async function hostFindings(
-  options: DoctorOptions,
-  { own, byFile, config, chosen, daemon }: Place,
-  signal: AbortSignal,
-): Promise<readonly Finding[]> {
-  const { kernel } = options;
-  const [links, addresses] = [await kernel.links(signal), await kernel.addresses(signal)];
-  const mtu = links.find(({ index }) => index === chosen?.index)?.mtu;
-  const remedy = daemonRemedy(daemon, 'writes it');
-  const facts = { ...options, links, addresses, remedy, ...(mtu !== undefined && { mtu }) };
-  const isKnown = familiesOf(own).length > 0;
-  return [
-    ...(config && chosen ? checkPools(facts, config, own, chosen.index) : []),
-    ...(isKnown || byFile ? await checkFiles(facts, own) : []),
-    ...(isKnown ? checkBridge(facts, own) : []),
-  ];
-}
-
-async function routeFindings(
-  { kernel, routeProtocol: protocol, etcdAddresses }: DoctorOptions,
-  { own, networks, report, chosen, daemon, view }: Place,
-  signal: AbortSignal,
-): Promise<readonly Finding[]> {
-  const findings: Finding[] = [];
-  const [links, addresses] = [await kernel.links(signal), await kernel.addresses(signal)];
-  for (const family of ['ipv4', 'ipv6'] as const) {
-    const [network, subnet, address] = [networks[family], own[family], chosen?.addresses[family]];
-    if (subnet === undefined || chosen === undefined || address === undefined) continue;
-    const routes = await kernel.routes(subnet.family, signal);
-    const snapshot: KernelSnapshot = { links, addresses, routes };
-    const self = { subnet, address, ...(network && { network }) };
-    const sources = { routes, protocol, ...(report && { leases: report.peers }), ...(view && { view }) };
-    const { findings: found, routed } = checkRoutes(peersOf(self, sources), {
-      self,
-      kernel: snapshot,
-      link: chosen,
-      protocol,
-      etcdAddresses: etcdAddresses(),
-      remedy: daemonRemedy(daemon, 'puts routes right within seconds'),
-    });
-    findings.push(...found);
-    const sender = senderIn(subnet, snapshot);
-    const facts = { finder: kernel, kernel: snapshot, family: subnet.family, linkIndex: chosen.index };
-    findings.push(...(await checkPaths(routed, { ...facts, ...(sender && { sender }) }, signal)));
-  }
-  return findings;
+  return interfaceRemedies.find(([pattern]) => pattern.test(reason))?.[1];
 }
 
 /** A container in this host's subnet, behind the bridge that has its first address. */

@@ -189,8 +189,8 @@ interface Chosen {
 /** The command that the words name. Rejects with {@link UsageError}. */
 async function chosenCommand(words: readonly Word[]): Promise<Chosen> {
   // A probe that runs `health` every few seconds need not load yargs.
-  const text = words.map((word) => word.text).join(' ');
-  const named = namedCommands.find((command) => command.words.join(' ') === text);
+  const said = words.map(({ text }) => text).join(' ');
+  const named = namedCommands.find((command) => command.words.join(' ') === said);
   if (named !== undefined) return { command: named };
   let chosen: Chosen | undefined;
   const parser = await commandParser((command, operand) => {

@@ -4,16 +4,16 @@ import type { KnownTrouble, Snapshot } from '../state.ts';
 
 type RouteState = PeerRoute['state'];
 
-/** From worst to best: a peer is as badly off as the worst of its routes. */
+/** From worst to best. */
 const routeStates: readonly RouteState[] = ['conflict', 'parked', 'pending', 'installed'];
 const leaseStates: readonly LeaseState[] = ['acquiring', 'held', 'moving', 'lost', 'contested'];
 
 const kinds: readonly KnownTrouble['kind'][] = ['own', 'degraded', 'notice'];
 
-/** When the interface is down no route is installed: a cluster's worth of series would help nobody. */
+/** While the interface is down no peer has a route; a series for each would not help. */
 const mostNamed = 50;
 
-/** What a gauge shows: a number, or one for each value of its labels. Nothing: the series is left out. */
+/** One series of a gauge. */
 type Sample = readonly [labels: Readonly<Record<string, string>>, value: number];
 
 export interface GaugeRow {
@@ -23,11 +23,11 @@ export interface GaugeRow {
   readonly read: (snapshot: Snapshot) => number | undefined | readonly Sample[];
 }
 
-/** What is as it is at one moment. */
+/** Gauges show the state at one moment. Without a value there is no series. */
 export const gauges: readonly GaugeRow[] = [
   {
     name: 'flannel_ready',
-    help: 'Whether this host does its part in the network: what /readyz says.',
+    help: 'Whether this host is ready, as /readyz says.',
     read: ({ ready }) => Number(ready),
   },
   {
@@ -37,50 +37,50 @@ export const gauges: readonly GaugeRow[] = [
   },
   {
     name: 'flannel_degraded',
-    help: 'Faults of peers: this host is ready, and cannot reach one or cannot use what it wrote.',
+    help: 'Faults of peers: this host is ready, but cannot reach a peer or use its lease.',
     read: ({ peers, refused, junk }) =>
       peers.filter(({ reason }) => reason?.fault === 'peer').length + refused.length + junk.count,
   },
   {
     name: 'flannel_notices',
-    help: 'Notices of now, which have no effect: see flanneld-ts status.',
+    help: 'Current notices, which do not affect readiness: see flanneld-ts status.',
     read: ({ notices }) => notices.length,
   },
   {
     name: 'flannel_trouble',
     help:
-      'Which of these it is: 1 for each that lasts, by what is concerned (as in the log) and kind (own, degraded, notice), ' +
+      'Current problems and notices, 1 each, by what they concern (as in the log) and kind (own, degraded, notice), ' +
       `for the first ${mostNamed}.`,
     labels: ['what', 'kind'],
-    read: ({ troubles }) => {
-      const lasting = troubles.filter(({ overMs }) => overMs === undefined);
-      const worstFirst = kinds.flatMap((kind) => lasting.filter((trouble) => trouble.kind === kind));
-      return worstFirst.slice(0, mostNamed).map(({ what, kind }): Sample => [{ what, kind }, 1]);
-    },
+    read: ({ troubles }) =>
+      kinds
+        .flatMap((wanted) => troubles.filter(({ kind, overMs }) => kind === wanted && overMs === undefined))
+        .slice(0, mostNamed)
+        .map(({ what, kind }) => [{ what, kind }, 1]),
   },
   {
     name: 'flannel_leases',
-    help: 'Leases of the cluster that can be read, the own one and reservations among them.',
+    help: "Valid leases in the cluster, including this host's and reservations.",
     read: ({ leases }) => leases,
   },
   {
     name: 'flannel_leases_refused',
-    help: 'Leases of peers that ask for a route they cannot get.',
+    help: 'Leases of peers that this host cannot route.',
     read: ({ refused }) => refused.length,
   },
   {
     name: 'flannel_leases_outside_network',
-    help: "Leases outside the cluster's network, which are routed all the same.",
+    help: "Leases outside the cluster's network. This host routes them.",
     read: ({ outside }) => outside.length,
   },
   {
     name: 'flannel_junk_keys',
-    help: 'Keys among the leases that are no leases, or hold none.',
+    help: 'Keys that are not valid leases.',
     read: ({ junk }) => junk.count,
   },
   {
     name: 'flannel_peers',
-    help: 'Peers, by the state of their routes: installed, pending (being set), parked (cannot be set), conflict (something else is there); the worse one counts.',
+    help: 'Peers, by the state of their routes: installed, pending (being set), parked (cannot be set), conflict (another route is there); the worse one counts.',
     labels: ['state'],
     read: ({ leases, peers }) =>
       leases === undefined ? undefined : tally(routeStates, [...worstByKey(peers).values()]),
@@ -91,10 +91,13 @@ export const gauges: readonly GaugeRow[] = [
     labels: ['family', 'state'],
     read: ({ leases, peers }) => {
       if (leases === undefined) return undefined;
-      return (['ipv4', 'ipv6'] as const).flatMap((family) => {
+      return ['ipv4', 'ipv6'].flatMap((family) => {
         const routes = peers.filter(({ dst }) => dst.includes(':') === (family === 'ipv6'));
-        const states = routes.map(({ state }) => state);
-        return tally(routeStates, states).map(([labels, value]): Sample => [{ family, ...labels }, value]);
+        const counts = tally(
+          routeStates,
+          routes.map(({ state }) => state),
+        );
+        return counts.map(([labels, value]): Sample => [{ family, ...labels }, value]);
       });
     },
   },
@@ -102,45 +105,44 @@ export const gauges: readonly GaugeRow[] = [
     name: 'flannel_route_problem',
     help: `Routes that are not installed, by destination, gateway and state: 1 each, for the first ${mostNamed}.`,
     labels: ['dst', 'gateway', 'state'],
-    read: ({ peers }) => {
-      const problems = peers.filter(({ state }) => state !== 'installed').slice(0, mostNamed);
-      return problems.map(({ dst, gateway, state }): Sample => [{ dst, gateway, state }, 1]);
-    },
+    read: ({ peers }) =>
+      peers
+        .filter(({ state }) => state !== 'installed')
+        .slice(0, mostNamed)
+        .map(({ dst, gateway, state }) => [{ dst, gateway, state }, 1]),
   },
   {
     name: 'flannel_lease_watch_up',
-    help: 'Whether the watch of the leases is up.',
+    help: 'Whether the lease watch is up.',
     read: ({ watching }) => Number(watching),
   },
   {
     name: 'flannel_own_lease',
-    help: 'The state of the own lease: 1 for the one it is in.',
+    help: "The state of this host's lease: 1 for the current one.",
     labels: ['state'],
     read: ({ lease }) => tally(leaseStates, [lease?.state ?? 'acquiring']),
   },
   {
     name: 'flannel_own_lease_remaining_seconds',
-    help: 'How long the own lease lives unless it is renewed; +Inf for a reservation, absent without a lease.',
+    help: "Time until this host's lease expires; +Inf for a reservation, absent without a lease.",
     read: ({ lease, nowMs }) => lease && ((lease.expiresAtMs ?? Number.POSITIVE_INFINITY) - nowMs) / 1000,
   },
   {
     name: 'flannel_last_sync_timestamp_seconds',
-    help: 'When the routes were last seen to be as the leases want them; absent before the first time.',
+    help: 'When the routes last matched the leases; absent before the first time.',
     read: ({ syncedAtMs }) => (syncedAtMs === undefined ? undefined : syncedAtMs / 1000),
   },
 ];
 
-/** How many there are of each state; those without any, too: a series must not vanish when it gets to 0. */
+/** The number of each state; a series must not vanish when it reaches 0. */
 function tally<T extends string>(states: readonly T[], found: readonly T[]): readonly Sample[] {
   return states.map((state): Sample => [{ state }, found.filter((one) => one === state).length]);
 }
 
+/** The worse state of a peer that has a route in each family. */
 function worstByKey(peers: readonly PeerRoute[]): ReadonlyMap<string, RouteState> {
-  const worst = new Map<string, RouteState>();
-  const rank = (state: RouteState) => routeStates.indexOf(state);
-  for (const { key, state } of peers) {
-    const known = worst.get(key);
-    if (known === undefined || rank(state) < rank(known)) worst.set(key, state);
-  }
-  return worst;
+  const bestFirst = routeStates
+    .toReversed()
+    .flatMap((wanted) => peers.filter(({ state }) => state === wanted));
+  return new Map(bestFirst.map(({ key, state }) => [key, state]));
 }

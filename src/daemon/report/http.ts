@@ -6,140 +6,140 @@ import { type BackoffPolicy, backoffCeilingMs } from '../../runtime/retry.ts';
 import { oneLine } from '../../runtime/texts.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 
-// What the two servers have in common: the one for probes, and the one for `flanneld-ts status`.
+// The server for probes and the one for `flanneld-ts status` share this.
 
 const listenBackoff: BackoffPolicy = { initialMs: 1_000, maxMs: 30_000 };
-/** How often each server looks whether its address is still its own. */
+/** How often each server checks that clients can reach it. */
 export const checkIntervalMs = 10_000;
-/** Longer than all of its waits. */
+/** Longer than any wait of the loop. */
 const stuckMs = 120_000;
-/** What is asked here is one small request. Whoever needs longer, sends more or opens more connections asks for something else. */
+/** Requests are small. A client that needs longer, sends more or opens more connections is not a probe. */
 const defaultTimeoutMs = 5_000;
 const longestHeadersBytes = 8_192;
 const mostConnections = 100;
 
-export type Answer = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
+export const plainText = 'text/plain; charset=utf-8';
 
-/** Not listening yet; nobody can hold it up, nor fill it. What `answer` fails with is logged and answered with a 500. */
+type Answer = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
+
+/**
+ * A server with bounds on time, size and connections. It logs an error of `answer` and answers with a 500.
+ */
 export function limitedServer(log: Logger, answer: Answer, timeoutMs = defaultTimeoutMs): Server {
-  const server = createServer(
-    {
-      maxHeaderSize: longestHeadersBytes,
-      headersTimeout: timeoutMs,
-      requestTimeout: timeoutMs,
-      keepAliveTimeout: timeoutMs,
-      connectionsCheckingInterval: timeoutMs / 5,
-    },
-    (request, response) => void answerSafely(log, answer, request, response),
-  );
+  const server = createServer({
+    maxHeaderSize: longestHeadersBytes,
+    headersTimeout: timeoutMs,
+    requestTimeout: timeoutMs,
+    keepAliveTimeout: timeoutMs,
+    connectionsCheckingInterval: timeoutMs / 5,
+  });
   server.maxConnections = mostConnections;
-  return server;
-}
-
-/** Never rejects: a handler that did, or threw, would end the process. */
-async function answerSafely(
-  log: Logger,
-  answer: Answer,
-  request: IncomingMessage,
-  response: ServerResponse,
-): Promise<void> {
-  try {
-    await answer(request, response);
-  } catch (error) {
-    const path = oneLine(`${request.url}`);
-    log.error(
-      { event: 'answer-failed', error },
-      `a request for ${path} cannot be answered: ${messageOf(error)}`,
-    );
-    if (response.headersSent) response.destroy();
-    else sendBody(request, response, failed(error));
-  }
-}
-
-function failed(error: unknown): Body {
-  return {
-    status: 500,
-    contentType: 'text/plain; charset=utf-8',
-    text: `cannot be answered: ${messageOf(error)}`,
+  // A handler that throws would end the process.
+  const answerSafely = async (request: IncomingMessage, response: ServerResponse) => {
+    try {
+      await answer(request, response);
+    } catch (error) {
+      const fields = { event: 'answer-failed', error };
+      log.error(fields, `cannot answer a request for ${oneLine(`${request.url}`)}: ${messageOf(error)}`);
+      if (response.headersSent) response.destroy();
+      else {
+        const text = `cannot answer: ${messageOf(error)}`;
+        sendBody(response, { status: 500, contentType: plainText, text });
+      }
+    }
   };
+  return server.on('request', (request, response) => void answerSafely(request, response));
 }
 
-export interface Served {
-  readonly activity?: Activity | undefined;
+export interface ServerOptions {
+  readonly activity?: Activity;
   readonly clock: Clock;
-  /** Told when the address cannot be had: the host does its work all the same. */
+  readonly log: Logger;
+  /** Holds a notice while the server cannot listen. Routes do not depend on it. */
   readonly notices: TroubleLog;
-  /** A stable name of what is served, for the notices and the watchdog. */
+  /** How long one request may take; default: 5 s. */
+  readonly timeoutMs?: number;
+}
+
+/** What one server serves, and where. */
+export interface Served extends ServerOptions {
+  /** A stable name, for the notices and the watchdog. */
   readonly what: string;
   /** The same for people, with the address: `health checks at 127.0.0.1 port 8471`. */
   readonly text: string;
-  /** Why the address cannot be had, and what to do; default: the error's message. */
-  readonly whyNot?: (error: unknown) => string;
+  /** The log's event for an error of the server itself. */
+  readonly errorEvent: string;
+  readonly answer: Answer;
+  /** Resolves when the server listens. */
+  readonly listen: (server: Server) => Promise<void>;
+  /** Why it cannot listen, and what to do. */
+  readonly whyNot: (error: unknown) => string;
+  /** Waits for the next look; resolves to whether clients still reach the server. */
+  readonly look: (server: Server, signal: AbortSignal) => Promise<boolean>;
 }
 
 /**
- * Serves until `signal` aborts, then resolves; never rejects. `serve` calls `onServing` once it listens, then every
- * {@link checkIntervalMs}. It rejects when it cannot listen: that is a notice, and the next try follows.
+ * Serves until `signal` aborts, then resolves with every socket closed; never rejects. When the server cannot
+ * listen, that is a notice, and the next attempt follows.
  */
-export async function keepServing(
-  { activity, clock, notices, what, text, whyNot = messageOf }: Served,
-  signal: AbortSignal,
-  serve: (onServing: () => void) => Promise<void>,
-): Promise<void> {
-  const onServing = () => {
-    activity?.round(what, stuckMs);
-    notices.clear(what, `${text} can be served now`);
-  };
+export async function keepServing(served: Served, signal: AbortSignal): Promise<void> {
+  const { activity, clock, notices, what, text } = served;
   for (let attempt = 0; !signal.aborted; attempt++) {
     activity?.round(what, stuckMs);
     try {
-      await serve(onServing);
+      await serve(served, signal);
     } catch (error) {
-      notices.report(what, `${text} cannot be served: ${whyNot(error)}`, { error });
+      if (signal.aborted) break;
+      notices.report(what, `cannot serve ${text}: ${served.whyNot(error)}`, { error });
       await clock.sleep(backoffCeilingMs(listenBackoff, attempt), signal).catch(() => {});
     }
   }
   activity?.end(what);
 }
 
-/** Resolves with every socket closed. */
-export function closeServer(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    // The callback also comes, with an error, when the server never listened.
-    server.close(() => resolve());
+/** Resolves when clients cannot reach the server any more. */
+async function serve(served: Served, signal: AbortSignal): Promise<void> {
+  const { activity, log, notices, what, text, errorEvent } = served;
+  const server = limitedServer(log, served.answer, served.timeoutMs);
+  try {
+    await served.listen(server);
+    server.on('error', (error) => log.warn({ event: errorEvent, error }, `${text}: ${messageOf(error)}`));
+    do {
+      activity?.round(what, stuckMs);
+      notices.clear(what, `serving ${text} again`);
+    } while (await served.look(server, signal));
+  } finally {
+    // The callback runs even when the server never listened, then with an error.
+    const closed = new Promise<void>((resolve) => void server.close(() => resolve()));
     server.closeAllConnections();
-  });
+    await closed;
+  }
 }
 
-/** Whether it is neither GET nor HEAD; then the header for the answer, which is left to the caller, is set. */
-export function refusesMethod(request: IncomingMessage, response: ServerResponse): boolean {
-  if (request.method === 'GET' || request.method === 'HEAD') return false;
-  response.setHeader('Allow', 'GET, HEAD');
-  return true;
+/** Whether the request is neither GET nor HEAD. Then it sets the header Allow, and the caller answers. */
+export function refusesMethod(response: ServerResponse): boolean {
+  const isRead = response.req.method === 'GET' || response.req.method === 'HEAD';
+  if (!isRead) response.setHeader('Allow', 'GET, HEAD');
+  return !isRead;
 }
 
-export interface Body {
-  readonly status: number;
-  readonly contentType: string;
-  readonly text: string;
-}
-
-/** Answers; without the text when only its head was asked for. */
+/** Answers; HEAD gets no text. */
 export function sendBody(
-  request: IncomingMessage,
   response: ServerResponse,
-  { status, contentType, text }: Body,
+  {
+    status,
+    contentType,
+    text,
+  }: { readonly status: number; readonly contentType: string; readonly text: string },
 ): void {
+  const { headers, method } = response.req;
+  const hasBody = headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
   response.writeHead(status, {
     'Content-Type': contentType,
     'Content-Length': Buffer.byteLength(text),
     'Cache-Control': 'no-store',
-    // A body is not waited for, however much of it is announced.
-    ...(hasBody(request) ? { Connection: 'close' } : {}),
+    // The server does not wait for the body of a request.
+    ...(hasBody ? { Connection: 'close' } : {}),
   });
-  response.end(request.method === 'HEAD' ? undefined : text);
-}
-
-function hasBody({ headers }: IncomingMessage): boolean {
-  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
+  response.end(method === 'HEAD' ? undefined : text);
 }

@@ -7,102 +7,86 @@ import { VERSION } from '../options/command-line.ts';
 import type { Snapshot, State } from '../state.ts';
 import { type GaugeRow, gauges } from './gauges.ts';
 
-/** From a member on this host to one that is about to be given up (calls have 5 s). */
+/** From a member on this host up to the deadline of a call, 5 s. */
 const latencyBucketsS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
 
-interface CounterRow {
-  readonly name: string;
-  readonly help: string;
+interface CounterRow extends Pick<GaugeRow, 'name' | 'help'> {
   readonly label?: string;
-  readonly counted: Counted;
 }
 
-const counters: readonly CounterRow[] = [
-  {
+const counters: Readonly<Record<Counted, CounterRow>> = {
+  'route-change': {
     name: 'flannel_route_changes_total',
-    help: 'Changes of routes, by cause; repaired: one of ours was gone.',
+    help: 'Route changes, by cause; repaired: one of our routes was gone.',
     label: 'cause',
-    counted: 'route-change',
   },
-  {
+  'firewall-repair': {
     name: 'flannel_firewall_repairs_total',
-    help: 'How often firewall rules were missing or changed and were put back, by table.',
+    help: 'Repairs of missing or changed firewall rules, by table.',
     label: 'table',
-    counted: 'firewall-repair',
   },
-  {
+  'forwarding-set': {
     name: 'flannel_forwarding_set_total',
-    help: 'How often forwarding was off and was switched on (--set-ip-forward), by family.',
+    help: 'Times that the daemon switched forwarding on (--set-ip-forward), by family.',
     label: 'family',
-    counted: 'forwarding-set',
   },
-  {
+  'file-repair': {
     name: 'flannel_file_repairs_total',
-    help: 'How often subnet.env or docker_opts.env was missing or changed and was written again, by file.',
+    help: 'Repairs of a missing or changed subnet.env or docker_opts.env, by file.',
     label: 'file',
-    counted: 'file-repair',
   },
-  {
+  relist: {
     name: 'flannel_relists_total',
-    help: 'How often all leases were listed again, by reason: the history in etcd was compacted, or replaced by a restore.',
+    help: 'Times that the daemon listed all leases again, by reason: etcd compacted its history or was restored.',
     label: 'reason',
-    counted: 'relist',
   },
-  {
+  'lease-skipped': {
     name: 'flannel_leases_skipped_total',
-    help: 'Keys and values met that are not valid leases.',
-    counted: 'lease-skipped',
+    help: 'Keys and values that are not valid leases.',
   },
-];
+};
 
-/** Every metric of the daemon. Those of the process have the names that all programs give them. */
-const metricRows: readonly { readonly name: string; readonly help: string }[] = [
-  ...gauges,
-  ...counters,
-  {
-    name: 'flannel_etcd_request_duration_seconds',
-    help: 'How long etcd took to answer, by call; a histogram.',
-  },
-  {
-    name: 'flannel_etcd_errors_total',
-    help: 'Calls and watches that failed, by endpoint, call and kind.',
-  },
-  { name: 'flannel_build_info', help: 'Always 1; the version is a label.' },
-];
+const buildInfo = { name: 'flannel_build_info', help: 'Always 1; the version is a label.' };
+const etcdDuration = {
+  name: 'flannel_etcd_request_duration_seconds',
+  help: 'Time that etcd took to answer, by call; a histogram.',
+};
+const etcdErrors = {
+  name: 'flannel_etcd_errors_total',
+  help: 'Failed calls and watches, by endpoint, call and kind.',
+};
 
-/** The metrics as a Markdown table, for README. */
+/** The metrics as a Markdown table, for README; without the usual ones of the process. */
 export function metricsMarkdown(): string {
-  return [
-    '| metric | |',
-    '|---|---|',
-    ...metricRows.map(({ name, help }) => `| \`${name}\` | ${help} |`),
-  ].join('\n');
+  const rows = [...gauges, ...Object.values(counters), etcdDuration, etcdErrors, buildInfo];
+  return ['| metric | |', '|---|---|', ...rows.map(({ name, help }) => `| \`${name}\` | ${help} |`)].join(
+    '\n',
+  );
 }
 
-/** The daemon's figures in the text format of Prometheus. Loading this module loads its client library, 0.1 MB and 20 ms. */
+/** The metrics in Prometheus' text format. Loading the client library takes 20 ms and 0.1 MB. */
 export class Metrics {
   readonly #registry = new Registry();
   readonly #state: State;
-  /** All gauges of one answer show one moment. */
+  /** All gauges of one answer show the same moment. */
   #snapshot: Snapshot;
 
   constructor(state: State, calls: EtcdCalls) {
     this.#state = state;
     this.#snapshot = state.snapshot();
     for (const row of gauges) this.#addGauge(row);
-    for (const row of counters) this.#addCounter(row, state);
+    for (const [counted, row] of Object.entries(counters)) this.#addCounter(counted as Counted, row);
     this.#addEtcd(calls);
-    const labelNames = ['version'];
     const registers = [this.#registry];
-    new Gauge({ ...helpOf('flannel_build_info'), labelNames, registers }).set({ version: VERSION }, 1);
-    registerProcessMetrics(this.#registry);
+    new Gauge({ ...buildInfo, labelNames: ['version'], registers }).set({ version: VERSION }, 1);
+    addProcessMetrics(this.#registry);
   }
 
   get contentType(): string {
     return this.#registry.contentType;
   }
 
-  /** All of it, as it is now. */
+  /** The current values. */
   render(): Promise<string> {
     this.#snapshot = this.#state.snapshot();
     return this.#registry.metrics();
@@ -117,7 +101,7 @@ export class Metrics {
       registers: [],
       collect() {
         const found = current();
-        // Without labels a reset would leave a 0 that nobody read.
+        // Without labels a reset would leave a 0.
         if (labels.length === 0) this.remove();
         else this.reset();
         if (typeof found === 'number') this.set(found);
@@ -127,7 +111,8 @@ export class Metrics {
     this.#registry.registerMetric(gauge);
   }
 
-  #addCounter({ name, help, label, counted }: CounterRow, { activity }: State): void {
+  #addCounter(counted: Counted, { name, help, label }: CounterRow): void {
+    const { activity } = this.#state;
     const counter = new Counter({
       name,
       help,
@@ -135,10 +120,8 @@ export class Metrics {
       registers: [],
       collect() {
         this.reset();
-        for (const [value, count] of activity.counts(counted)) {
-          if (label === undefined) this.inc(count);
-          else this.inc({ [label]: value }, count);
-        }
+        for (const [value, count] of activity.counts(counted))
+          this.inc(label === undefined ? {} : { [label]: value }, count);
       },
     });
     this.#registry.registerMetric(counter);
@@ -146,17 +129,9 @@ export class Metrics {
 
   #addEtcd(calls: EtcdCalls): void {
     const registers = [this.#registry];
-    const duration = new Histogram({
-      ...helpOf('flannel_etcd_request_duration_seconds'),
-      labelNames: ['call'],
-      buckets: latencyBucketsS,
-      registers,
-    });
-    const errors = new Counter({
-      ...helpOf('flannel_etcd_errors_total'),
-      labelNames: ['endpoint', 'call', 'kind'],
-      registers,
-    });
+    const buckets = latencyBucketsS;
+    const duration = new Histogram({ ...etcdDuration, labelNames: ['call'], buckets, registers });
+    const errors = new Counter({ ...etcdErrors, labelNames: ['endpoint', 'call', 'kind'], registers });
     calls.handTo(({ endpoint, call, durationMs, error }) => {
       if (durationMs !== undefined) duration.observe({ call }, durationMs / 1000);
       if (error !== undefined) errors.inc({ endpoint, call, kind: error });
@@ -164,22 +139,33 @@ export class Metrics {
   }
 }
 
-function helpOf(name: string): { readonly name: string; readonly help: string } {
-  const row = metricRows.find((candidate) => candidate.name === name);
-  if (row === undefined) throw new RangeError(name);
-  return { name, help: row.help };
-}
+const processGauges: readonly (readonly [name: string, help: string, read: () => number])[] = [
+  [
+    'process_start_time_seconds',
+    'When the process started, in seconds since the epoch.',
+    () => Math.round(Date.now() / 1000 - process.uptime()),
+  ],
+  ['process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss()],
+  ['process_open_fds', 'Open file descriptors.', () => readdirSync('/proc/self/fd').length - 1],
+  ['process_max_fds', 'Limit of open file descriptors.', mostFds],
+  ['nodejs_heap_size_used_bytes', 'Used size of the JavaScript heap.', () => process.memoryUsage().heapUsed],
+  [
+    'nodejs_heap_size_total_bytes',
+    'Total size of the JavaScript heap.',
+    () => process.memoryUsage().heapTotal,
+  ],
+  [
+    'nodejs_active_resources',
+    'Open timers, sockets and requests.',
+    () => process.getActiveResourcesInfo().length,
+  ],
+];
 
 /**
- * The process's own figures, under the names that Prometheus' clients have for them. Not the library's own set: that watches
- * the event loop with a timer a hundred times a second, in a daemon that sleeps.
+ * The metrics of the process, with the names that Prometheus' clients use. The library's own set would wake
+ * this idle daemon a hundred times a second to watch the event loop.
  */
-export function registerProcessMetrics(registry: Registry): void {
-  const gauge = (name: string, help: string, read: () => number) => {
-    const collect = () => made.set(read());
-    const made: Gauge = new Gauge({ name, help, registers: [], collect });
-    registry.registerMetric(made);
-  };
+function addProcessMetrics(registry: Registry): void {
   const cpu = new Counter({
     name: 'process_cpu_seconds_total',
     help: 'User and system CPU time of the process, in seconds.',
@@ -191,32 +177,14 @@ export function registerProcessMetrics(registry: Registry): void {
     },
   });
   registry.registerMetric(cpu);
-  gauge('process_start_time_seconds', 'When the process started, in seconds since the epoch.', () =>
-    Math.round(Date.now() / 1000 - process.uptime()),
-  );
-  gauge('process_resident_memory_bytes', 'Memory of the process that is in RAM.', () =>
-    process.memoryUsage.rss(),
-  );
-  gauge('process_open_fds', 'Open file descriptors.', () => readdirSync('/proc/self/fd').length - 1);
-  gauge('process_max_fds', 'How many file descriptors it may have.', mostFds);
-  gauge(
-    'nodejs_heap_size_used_bytes',
-    "JavaScript's heap: what is used.",
-    () => process.memoryUsage().heapUsed,
-  );
-  gauge(
-    'nodejs_heap_size_total_bytes',
-    "JavaScript's heap: its size.",
-    () => process.memoryUsage().heapTotal,
-  );
-  gauge(
-    'nodejs_active_resources',
-    'Timers, sockets and requests that are open.',
-    () => process.getActiveResourcesInfo().length,
-  );
+  for (const [name, help, read] of processGauges) {
+    const collect = () => gauge.set(read());
+    const gauge: Gauge = new Gauge({ name, help, registers: [], collect });
+    registry.registerMetric(gauge);
+  }
 }
 
-/** The soft limit; NaN where it is not told. */
+/** The soft limit; NaN when unknown. */
 function mostFds(): number {
   const limit = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
   return limit === 'unlimited' ? Number.POSITIVE_INFINITY : Number(limit);

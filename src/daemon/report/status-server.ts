@@ -1,116 +1,86 @@
-import { chmodSync } from 'node:fs';
+import { once } from 'node:events';
+import { chmodSync, type Stats } from 'node:fs';
 import { lstat, unlink } from 'node:fs/promises';
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { Server } from 'node:http';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
-import type { PeerStatus, StatusView } from '../../cli/status-view.ts';
+import type { PeerStatus, StatusView } from '../../cli/ask-daemon.ts';
 import { parseSubnet } from '../../ip/ip.ts';
-import type { Activity } from '../../runtime/activity.ts';
-import type { Clock, Logger } from '../../runtime/effects.ts';
-import { codeOf, FlannelError, messageOf, systemReason } from '../../runtime/errors.ts';
-import type { TroubleLog } from '../../runtime/trouble.ts';
+import { codeOf, FlannelError, systemReason } from '../../runtime/errors.ts';
 import { Wake } from '../../runtime/wake.ts';
 import { makeFolders, nodeFiles } from '../host/files.ts';
 import { VERSION } from '../options/command-line.ts';
 import type { Snapshot } from '../state.ts';
-import { checkIntervalMs, closeServer, keepServing, limitedServer, refusesMethod, sendBody } from './http.ts';
+import { checkIntervalMs, keepServing, refusesMethod, type ServerOptions, sendBody } from './http.ts';
 
-export interface StatusServerOptions {
+export interface StatusServerOptions extends ServerOptions {
   readonly path: string;
-  readonly activity?: Activity;
-  readonly clock: Clock;
-  readonly log: Logger;
-  /** Told of a socket that cannot be had. */
-  readonly notices: TroubleLog;
   readonly snapshot: () => Snapshot;
 }
 
-/** What struct sockaddr_un holds; a longer path may be cut off in silence. */
+/** The limit of struct sockaddr_un. The C library may cut a longer path without an error. */
 const longestPathBytes = 107;
 
-function whyNot(error: unknown): string {
-  if (error instanceof SocketError) return error.message;
-  return `${systemReason(error)}; choose another place for it with --status-socket=PATH`;
-}
-
-/** Why the socket cannot be had, when it is not the system that says so. */
+/** Why the daemon does not use a path for the socket. */
 class SocketError extends FlannelError {}
 
 /**
- * Answers `flanneld-ts status` on a unix socket that nobody but root (the daemon's own user, that is) can open. What a daemon that was
- * killed has left there is replaced; the socket of one that lives, and a file that is no socket, are left alone.
+ * Answers `flanneld-ts status` until `signal` aborts, then resolves with the socket removed; never rejects.
+ * Only the daemon's user, root, can open the unix socket. It replaces the socket of a killed daemon, but not
+ * that of a running one, nor a file. While it cannot create the socket there is a notice.
  */
-export class StatusServer {
-  readonly #options: StatusServerOptions;
+export async function runStatusServer(options: StatusServerOptions, signal: AbortSignal): Promise<void> {
+  const { path, snapshot } = options;
+  await keepServing(
+    {
+      ...options,
+      what: 'status-socket',
+      text: `flanneld-ts status at ${path}`,
+      errorEvent: 'status-error',
+      answer: (request, response) => {
+        const isRefused = refusesMethod(response);
+        const isFound = !isRefused && request.url === '/status';
+        sendBody(response, {
+          status: isRefused ? 405 : isFound ? 200 : 404,
+          contentType: 'application/json',
+          text: `${isFound ? JSON.stringify(statusView(snapshot())) : '{}'}\n`,
+        });
+      },
+      listen: (server) => listen(server, path),
+      whyNot: (error) =>
+        error instanceof SocketError
+          ? error.message
+          : `${systemReason(error)}; choose another place for it with --status-socket=PATH`,
+      look: () => isStillThere(options, signal),
+    },
+    signal,
+  );
+}
 
-  constructor(options: StatusServerOptions) {
-    this.#options = options;
-  }
-
-  /**
-   * Serves until `signal` aborts, then resolves with the socket removed. One that cannot be had is a notice, and tried
-   * again for ever. Never rejects.
-   */
-  async run(signal: AbortSignal): Promise<void> {
-    const { activity, clock, notices, path } = this.#options;
-    const text = `flanneld-ts status at ${path}`;
-    const served = { activity, clock, notices, what: 'status-socket', text, whyNot };
-    await keepServing(served, signal, (onServing) => this.#serve(onServing, signal));
-  }
-
-  async #serve(onServing: () => void, signal: AbortSignal): Promise<void> {
-    const { log, path } = this.#options;
-    await makeRoom(path);
-    const server = limitedServer(log, (request, response) => this.#answer(request, response));
-    try {
-      await listen(server, path);
-      server.on('error', (error) =>
-        log.warn({ event: 'status-error', error }, `Status server: ${messageOf(error)}`),
-      );
-      await this.#untilGone(onServing, signal);
-    } finally {
-      await closeServer(server);
+/** Another program may empty the folder, so it looks at each change there and every ten seconds. */
+async function isStillThere(
+  { clock, log, path }: StatusServerOptions,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const changed = new Wake();
+  const stop = nodeFiles.watch(path, () => changed.wake());
+  try {
+    if ((await lookAt(path).catch(() => true)) !== undefined) {
+      await changed.waitAtMost(clock, checkIntervalMs, signal);
+      return true;
     }
-  }
-
-  /** Resolves when nothing lies at the path any more, or `signal` aborts: whoever empties the folder must not take the socket for good. */
-  async #untilGone(onServing: () => void, signal: AbortSignal): Promise<void> {
-    const { clock, log, path } = this.#options;
-    while (!signal.aborted) {
-      onServing();
-      const changed = new Wake();
-      const stop = nodeFiles.watch(path, () => changed.wake());
-      try {
-        if (await isGone(path)) {
-          const fields = { event: 'status-socket-gone', path };
-          return log.warn(fields, `another program removed the status socket ${path}; making it again`);
-        }
-        await changed.waitAtMost(clock, checkIntervalMs, signal);
-      } catch (error) {
-        if (!signal.aborted) throw error;
-      } finally {
-        stop();
-      }
-    }
-  }
-
-  #answer(request: IncomingMessage, response: ServerResponse): void {
-    const contentType = 'application/json';
-    if (refusesMethod(request, response)) {
-      sendBody(request, response, { status: 405, contentType, text: '{}\n' });
-    } else if (request.url === '/status') {
-      const view = statusView(this.#options.snapshot());
-      sendBody(request, response, { status: 200, contentType, text: `${JSON.stringify(view)}\n` });
-    } else {
-      sendBody(request, response, { status: 404, contentType, text: '{}\n' });
-    }
+    const fields = { event: 'status-socket-gone', path };
+    log.warn(fields, `another program removed the status socket ${path}; recreating it`);
+    return false;
+  } finally {
+    stop();
   }
 }
 
 /** The state as `flanneld-ts status` shows it. */
 export function statusView(snapshot: Snapshot): StatusView {
-  const { lease, nowMs, startedAtMs, syncedAtMs, troubles, reasons, ready, notices } = snapshot;
-  const { summary, watching, leases, refused, degraded, junk } = snapshot;
+  const { lease, nowMs, startedAtMs, syncedAtMs, ready, summary, watching, leases } = snapshot;
+  const { reasons, degraded, notices, refused, junk, outside, troubles } = snapshot;
   const peers = inOrder(snapshot.peers).map(
     ({ dst, gateway, state, reason, sinceMs, key }): PeerStatus => ({
       subnet: dst,
@@ -139,7 +109,7 @@ export function statusView(snapshot: Snapshot): StatusView {
     peers,
     conflicts: peers.filter(({ state }) => state === 'conflict'),
     refused,
-    outside: snapshot.outside.map(({ key, dst, network }) => ({ key, subnet: dst, network })),
+    outside: outside.map(({ key, dst, network }) => ({ key, subnet: dst, network })),
     junk,
     errors: troubles.map(({ what, kind, message, sinceMs, overMs, attempts }) => ({
       what,
@@ -154,13 +124,12 @@ export function statusView(snapshot: Snapshot): StatusView {
 
 /** By subnet, IPv4 first. */
 function inOrder(peers: Snapshot['peers']): Snapshot['peers'] {
-  const keyed = peers.map((peer) => ({ peer, subnet: parseSubnet(peer.dst) }));
-  const compare = (a: bigint | number, b: bigint | number) => (a < b ? -1 : Number(a > b));
+  const keyed = peers.map((peer) => {
+    const { family, first } = parseSubnet(peer.dst) ?? { family: 0, first: 0n };
+    return { peer, family, first };
+  });
   return keyed
-    .toSorted(
-      ({ subnet: a }, { subnet: b }) =>
-        compare(a?.family ?? 0, b?.family ?? 0) || compare(a?.first ?? 0n, b?.first ?? 0n),
-    )
+    .toSorted((a, b) => a.family - b.family || (a.first < b.first ? -1 : Number(a.first > b.first)))
     .map(({ peer }) => peer);
 }
 
@@ -176,20 +145,25 @@ function iso(wallMs: number): string {
   return new Date(wallMs).toISOString();
 }
 
-/** Makes the folder, and takes away a socket that nobody listens at any more. */
+/** Undefined: nothing lies there. */
+function lookAt(path: string): Promise<Stats | undefined> {
+  return lstat(path).catch((error: unknown) => {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw error;
+  });
+}
+
+/** Creates the folder, and removes a socket without a listener. */
 async function makeRoom(path: string): Promise<void> {
   if (Buffer.byteLength(path) > longestPathBytes) {
     const message = `the path is longer than ${longestPathBytes} bytes; choose another --status-socket`;
     throw new SocketError('SOCKET_PATH', message);
   }
   await makeFolders(dirname(path));
-  const there = await lstat(path).catch((error: unknown) => {
-    if (codeOf(error) === 'ENOENT') return undefined;
-    throw error;
-  });
+  const there = await lookAt(path);
   if (there === undefined) return;
   if (!there.isSocket())
-    throw new SocketError('SOCKET_PATH', 'a file lies there; choose another --status-socket');
+    throw new SocketError('SOCKET_PATH', 'the path is a file; choose another --status-socket');
   if (await isServed(path)) {
     const message = 'another program answers there, perhaps a daemon with the same --status-socket';
     throw new SocketError('SOCKET_TAKEN', message);
@@ -197,33 +171,22 @@ async function makeRoom(path: string): Promise<void> {
   await unlink(path);
 }
 
-function isGone(path: string): Promise<boolean> {
-  return lstat(path).then(
-    () => false,
-    (error: unknown) => codeOf(error) === 'ENOENT',
-  );
+async function isServed(path: string): Promise<boolean> {
+  const socket = connect(path);
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
 }
 
-function isServed(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path);
-    const is = (served: boolean) => {
-      socket.destroy();
-      resolve(served);
-    };
-    socket.once('connect', () => is(true));
-    socket.once('error', () => is(false));
-  });
-}
-
-function listen(server: Server, path: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(path, () => {
-      server.off('error', reject);
-      resolve();
-    });
-    // Bound by the call itself; until the next line the umask has kept others from writing to it, without which none connects.
-    if (server.listening) chmodSync(path, 0o600);
-  });
+async function listen(server: Server, path: string): Promise<void> {
+  await makeRoom(path);
+  server.listen(path);
+  // listen() binds at once. Until the next line, the umask keeps other users from connecting.
+  if (server.listening) chmodSync(path, 0o600);
+  await once(server, 'listening');
 }
