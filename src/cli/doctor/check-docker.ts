@@ -11,7 +11,7 @@ import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/effects.ts';
 import { messageOf } from '../../runtime/errors.ts';
 import { plural } from '../../runtime/texts.ts';
-import { jsonFault } from '../../subnet/config/json-fault.ts';
+import { jsonFault } from '../../subnet/config/json.ts';
 import { type Finding, failed, note, ok, problem } from './finding.ts';
 
 /** What of Docker is looked at. */

@@ -1,7 +1,7 @@
 import { addressBits, type Family, formatAddress, type Subnet, subnetAt } from '../../ip/ip.ts';
 import { messageOf } from '../../runtime/errors.ts';
 import { excerpt } from '../../runtime/texts.ts';
-import { foldKey, JsonError, type JsonField, jsonFields, jsonString } from './json-fields.ts';
+import { foldKey, JsonError, type JsonField, jsonFields, jsonString } from './json.ts';
 import {
   addressAt,
   booleanAt,
@@ -61,7 +61,7 @@ export function parseNetworkConfig(text: string): NetworkConfig {
   };
 }
 
-function membersOf(text: string): JsonField[] {
+function membersOf(text: string): readonly JsonField[] {
   try {
     return jsonFields(text);
   } catch (error) {

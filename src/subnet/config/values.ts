@@ -8,7 +8,7 @@ import {
 } from '../../ip/ip.ts';
 import { FlannelError } from '../../runtime/errors.ts';
 import { counted, excerpt, nearestTo } from '../../runtime/texts.ts';
-import { foldKey, type JsonField, jsonString } from './json-fields.ts';
+import { foldKey, type JsonField, jsonString } from './json.ts';
 
 const configKeys = [
   'Network',

@@ -1,6 +1,6 @@
 import { type Family, formatAddress, type PerFamily, parseAddress } from '../../ip/ip.ts';
 import { excerpt } from '../../runtime/texts.ts';
-import { foldKey, type JsonField, jsonFields, jsonString } from '../config/json-fields.ts';
+import { foldKey, type JsonField, jsonFields, jsonString } from '../config/json.ts';
 import { type LeaseSubnets, parseSubnetKey } from '../keys.ts';
 import type { KeyValue } from '../registry/registry.ts';
 
@@ -85,7 +85,7 @@ export function parseLease(subnetsPrefix: string, kv: KeyValue): ParsedLease {
   return { lease: { key, subnets, value, rawValue, createRevision, modRevision, leaseId } };
 }
 
-function membersOf(text: string): JsonField[] | undefined {
+function membersOf(text: string): readonly JsonField[] | undefined {
   try {
     return jsonFields(text);
   } catch {
