@@ -80,68 +80,49 @@ export function readValues(fields: readonly JsonField[]): ConfigValues {
 }
 
 /** The boolean at `key`; `fallback` when it is not given. Throws NetworkConfigError for any other value. */
-export function booleanAt(
-  values: ReadonlyMap<ConfigKey, string>,
-  key: ConfigKey,
-  fallback: boolean,
-): boolean {
+export function booleanAt({ values }: ConfigValues, key: ConfigKey, fallback: boolean): boolean {
   const raw = values.get(key);
   if (raw === undefined) return fallback;
   if (raw === 'true' || raw === 'false') return raw === 'true';
-  throw wrongType(key, raw, 'true or false, without quotes', `Write "${key}": true or "${key}": false.`);
+  const remedy = `Write "${key}": true or "${key}": false.`;
+  throw invalid('TYPE', key, raw, 'it must be true or false, without quotes', remedy);
 }
 
 /** The prefix length at `key`; undefined when it is not given or 0. `24.0`, `2.4e1` and `"24"` are errors, as in Go. */
-export function lengthAt(values: ReadonlyMap<ConfigKey, string>, key: ConfigKey): number | undefined {
+export function lengthAt({ values }: ConfigValues, key: ConfigKey): number | undefined {
   const raw = values.get(key);
   if (raw === undefined || raw === '0') return undefined;
   if (/^[1-9]\d*$/.test(raw)) return Number(raw);
-  throw wrongType(
-    key,
-    raw,
-    'a whole number of bits in plain digits',
-    `Write it like "${key}": 24, without quotes.`,
-  );
+  const remedy = `Write it like "${key}": 24, without quotes.`;
+  throw invalid('TYPE', key, raw, 'it must be a whole number of bits in plain digits', remedy);
 }
 
-/** The network at `key` (host bits cleared, with a warning added to `warnings`); undefined when it is not given. */
+/** The network at `key` (host bits cleared, with a warning); undefined when it is not given. */
 export function networkAt(
-  values: ReadonlyMap<ConfigKey, string>,
+  { values, warnings }: ConfigValues,
   key: ConfigKey,
   family: Family,
-  warnings: string[],
 ): Subnet | undefined {
   const raw = values.get(key);
   if (raw === undefined) return undefined;
   const text = jsonString(raw);
   const network = text === undefined ? undefined : parseSubnet(text);
   if (text === undefined || network?.family !== family) {
-    const example = family === 4 ? '10.5.0.0/16' : 'fc00:5::/48';
-    throw wrongType(
-      key,
-      raw,
-      `an IPv${family} network in quotes, address/length`,
-      `Write it like "${key}": "${example}".`,
-    );
+    const remedy = `Write it like "${key}": "${family === 4 ? '10.5.0.0/16' : 'fc00:5::/48'}".`;
+    throw invalid('TYPE', key, raw, `it must be an IPv${family} network in quotes, address/length`, remedy);
   }
-  if (parseAddress(text.slice(0, text.indexOf('/')))?.value !== network.first) {
+  if (parseAddress(text.slice(0, text.indexOf('/')))?.value !== network.first)
     warnings.push(`${key} ${text} has bits set beyond its length: taken as ${network.text}`);
-  }
-  if (family === 4 && !privateNetworks.some((range) => containsSubnet(range, network))) {
+  if (family === 4 && !privateNetworks.some((range) => containsSubnet(range, network)))
     warnings.push(
       `${key} ${network.text} has public addresses: hosts and containers of the cluster cannot reach these on the internet. ` +
         `Use a part of ${privateNetworks.map((range) => range.text).join(', ')} unless they are your own`,
     );
-  }
   return network;
 }
 
 /** The number of the address at `key`; undefined when it is not given or the unspecified address (0.0.0.0, ::). */
-export function addressAt(
-  values: ReadonlyMap<ConfigKey, string>,
-  key: ConfigKey,
-  family: Family,
-): bigint | undefined {
+export function addressAt({ values }: ConfigValues, key: ConfigKey, family: Family): bigint | undefined {
   const raw = values.get(key);
   if (raw === undefined) return undefined;
   const text = jsonString(raw);
@@ -150,11 +131,12 @@ export function addressAt(
   const bare = canonicalAddress((text ?? '').replace(/\/\d+$/, ''));
   const remedy =
     bare === undefined ? 'Give the first address of a subnet, without a length.' : `Write "${bare}".`;
-  throw wrongType(key, raw, `an IPv${family} address in quotes`, remedy);
+  throw invalid('TYPE', key, raw, `it must be an IPv${family} address in quotes`, remedy);
 }
 
-function wrongType(key: ConfigKey, raw: string, rule: string, remedy: string): NetworkConfigError {
-  return new NetworkConfigError('TYPE', key, `${key} is ${excerpt(raw)}: it must be ${rule}`, remedy);
+/** The error for a value, shown as far as it fits a line, that breaks a rule. */
+export function invalid(code: ConfigErrorCode, key: string, value: string, rule: string, remedy: string) {
+  return new NetworkConfigError(code, key, `${key} is ${excerpt(value)}: ${rule}`, remedy);
 }
 
 function unknownKeyWarning(key: string): string {
