@@ -3,7 +3,7 @@ import type { Clock, Random } from '../../../runtime/effects.ts';
 import type { PoolConfig } from '../../config/config.ts';
 import type { LeaseSubnets } from '../../keys.ts';
 import type { LeaseOptions } from '../own-lease.ts';
-import type { FamilyMix } from './family-mix.ts';
+import type { FamilyMix } from '../watch/reader.ts';
 import type { Exhaustion } from './pool-exhausted.ts';
 
 /** What getting a lease needs beside what keeping one does. */

@@ -9,7 +9,6 @@ import { parseSubnetKey } from '../../keys.ts';
 import type { KeyValue } from '../../registry/registry.ts';
 import { acquireLease } from '../acquire/acquire.ts';
 import { overlapsKey } from '../acquire/claim.ts';
-import { FamilyMix } from '../acquire/family-mix.ts';
 import type { AcquireOptions } from '../acquire/options.ts';
 import { Exhaustion } from '../acquire/pool-exhausted.ts';
 import { Grants } from '../grants.ts';
@@ -25,6 +24,7 @@ import {
 } from '../own-lease.ts';
 import { AddressDefence } from '../probe.ts';
 import type { LeaseUpdate } from '../watch/lease-watch.ts';
+import { changesOf, FamilyMix } from '../watch/reader.ts';
 import { Move } from './move.ts';
 import { renewOrReclaim } from './own-key.ts';
 import { type Moment, RENEWAL_LOOP, RenewalSchedule, stuckMs } from './schedule.ts';
@@ -140,19 +140,19 @@ export class LeaseManager {
     if (update.type === 'snapshot') this.#base.grants.reconsider();
     const own = this.#lease;
     if (own === undefined) return;
-    const known = update.type === 'snapshot' ? update.leases : update.put;
-    const seen = known.find(({ key }) => key === own.key);
-    const gone = update.type === 'snapshot' || update.removed.includes(own.key);
+    const { put, removed } = changesOf(update);
+    const seen = put.find(({ key }) => key === own.key);
+    const gone = update.type === 'snapshot' || removed.includes(own.key);
     const { subnetsPrefix } = this.#base;
     const isRival = (kv: Lease) => kv.key !== own.key && overlapsKey(subnetsPrefix, kv, own.subnets);
     const waiting = this.state === 'contested' || this.state === 'moving';
     const changed = seen && (seen.rawValue !== own.value || seen.leaseId !== own.leaseId);
     if (seen === undefined ? gone : changed || seen.modRevision > own.modRevision) this.#wake.wake();
     // Who takes a part of our subnets has not seen our key: a restore that nothing tells of may have taken it.
-    else if (update.type === 'delta' && update.put.some(isRival)) this.#wake.wake();
+    else if (update.type === 'delta' && put.some(isRival)) this.#wake.wake();
     // What was in our way may be gone, or has changed.
-    else if (waiting && update.type === 'delta' && update.removed.length > 0) this.#wake.wake();
-    else if (known.some(({ key }) => this.#move.waitsFor(key))) this.#wake.wake();
+    else if (waiting && removed.length > 0) this.#wake.wake();
+    else if (put.some(({ key }) => this.#move.waitsFor(key))) this.#wake.wake();
   }
 
   /** Renews and guards the lease until `signal` aborts, then rejects with its reason. Nothing else ends it. */
