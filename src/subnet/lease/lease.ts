@@ -4,11 +4,11 @@ import { foldKey, type JsonField, jsonFields, jsonString } from '../config/json.
 import { type LeaseSubnets, parseSubnetKey } from '../keys.ts';
 import type { KeyValue } from '../registry/registry.ts';
 
-/** What a lease says about its host. Addresses are canonical; one that is missing, null, invalid or unspecified is absent. */
+/** The value of a lease. Addresses are canonical; one that is missing, null, invalid or unspecified is absent. */
 export interface LeaseValue {
   readonly publicIP?: string;
   readonly publicIPv6?: string;
-  /** As written; empty when it is missing. Routes go to `host-gw` alone. */
+  /** As written; empty when missing. Only `host-gw` gets routes. */
   readonly backendType: string;
 }
 
@@ -17,7 +17,7 @@ export interface Lease {
   readonly key: string;
   readonly subnets: LeaseSubnets;
   readonly value: LeaseValue;
-  /** The value's own text, to tell whether it differs from what we would write. */
+  /** The value's own text, to compare it with the one that we would write. */
   readonly rawValue: string;
   readonly createRevision: number;
   readonly modRevision: number;
@@ -25,7 +25,7 @@ export interface Lease {
   readonly leaseId: string;
 }
 
-/** A lease, or one line that says what is wrong with the key or its value. */
+/** A lease, or one line about the fault of the key or its value. */
 export type ParsedLease = { readonly lease: Lease } | { readonly problem: string };
 
 /**
@@ -67,8 +67,8 @@ export function formatLeaseValue({ ipv4, ipv6 }: PerFamily<string>): string {
 }
 
 /**
- * The lease that a key under `subnetsPrefix` holds. A key that names subnets with a value that cannot be read is a problem,
- * too: nobody can be routed to, although the subnets count as used (see parseSubnetKey).
+ * The lease in a key under `subnetsPrefix`. A key that names subnets but has an unreadable value is a problem, too: nobody can
+ * route to it, although its subnets count as used (see occupiedSubnets).
  */
 export function parseLease(subnetsPrefix: string, kv: KeyValue): ParsedLease {
   const subnets = parseSubnetKey(subnetsPrefix, kv.key);
@@ -100,8 +100,8 @@ function usableAddress(text: string | undefined, family: Family): string | undef
 }
 
 /**
- * Whether a lease is that of the host with these addresses: by PublicIP, as flanneld tells, or while IPv4 is off (here or
- * when the key was written) by PublicIPv6. What flanneld writes for IPv6-only hosts, PublicIP 0.0.0.0, names nobody.
+ * Whether a lease belongs to the host with these addresses: by PublicIP, as in flanneld, or while IPv4 is off (here or when the
+ * key was written) by PublicIPv6. PublicIP 0.0.0.0, which flanneld writes for IPv6-only hosts, names nobody.
  */
 export function isOwnLease(addresses: PerFamily<string>, { value, subnets }: Lease): boolean {
   const sameIPv6 = addresses.ipv6 !== undefined && value.publicIPv6 === addresses.ipv6;
@@ -110,13 +110,13 @@ export function isOwnLease(addresses: PerFamily<string>, { value, subnets }: Lea
   return sameIPv6 && subnets.ipv4 === undefined;
 }
 
-/** As {@link isOwnLease}; false for what is no lease. */
+/** As {@link isOwnLease}; false for a key that is not a lease. */
 export function isOwnKey(addresses: PerFamily<string>, subnetsPrefix: string, kv: KeyValue): boolean {
   const parsed = parseLease(subnetsPrefix, kv);
   return 'lease' in parsed && isOwnLease(addresses, parsed.lease);
 }
 
-/** Whether the value of a key of ours names another host. One that names nobody does not: somebody spoilt it. */
+/** Whether the value of a key of ours names another host. A spoilt value names nobody. */
 export function namesAnother(addresses: PerFamily<string>, rawValue: string): boolean {
   const value = parseLeaseValue(rawValue);
   if (value === undefined) return false;
@@ -138,7 +138,7 @@ export function carriesAny({ ipv4, ipv6 }: PerFamily<string>, { value }: Lease):
   return (ipv4 !== undefined && value.publicIP === ipv4) || (ipv6 !== undefined && value.publicIPv6 === ipv6);
 }
 
-/** Whom a value names, for a message; by an address that is not one of `own`, if there is one. */
+/** The host that a value names, for a message: by an address that is not one of `own`, if there is one. */
 export function holderText(rawValue: string, own: PerFamily<string> = {}): string {
   const { publicIP, publicIPv6 }: Partial<LeaseValue> = parseLeaseValue(rawValue) ?? {};
   const isOther = publicIP !== undefined && publicIP !== own.ipv4;

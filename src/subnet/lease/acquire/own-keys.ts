@@ -2,61 +2,59 @@ import type { PerFamily, Subnet } from '../../../ip/ip.ts';
 import type { PoolConfig } from '../../config/config.ts';
 import { type LeaseSubnets, parseSubnetKey } from '../../keys.ts';
 import type { KeyValue } from '../../registry/registry.ts';
-import type { Grants } from '../grants.ts';
 import { isOwnLease, type Lease, parseLease } from '../lease.ts';
+import type { LeaseOptions } from '../own-lease.ts';
 import { fits } from '../pool.ts';
 import { overlapsKey } from './claim.ts';
 
 /*
- * Whose lease is it? flanneld tells hosts apart by their address, but addresses may be shared (NAT, copied machines), and a host may get
+ * Whose lease is it? flanneld tells hosts apart by their address, but hosts may share one (NAT, copied machines), and a host may get
  * another one. So three things count, in this order:
  *
- * 1. The etcd lease. The ids of ours begin with 31 bits from the boot id, the network namespace and the prefix (see Grants). What this
- *    host was granted weighs more than an address: it keeps its subnet when it gets the address that a dead host's lease names.
- * 2. subnet.env. A lease under our address that neither was granted here nor is named there is asked for first (see probe); a normal
- *    restart asks nobody. A subnet.env copied with the machine, on a disk that survives a boot, escapes this.
+ * 1. The etcd lease. The ids of ours begin with 31 bits from the boot id, the network namespace and the prefix (see Grants). A lease
+ *    granted here weighs more than an address: this host keeps its subnet when it gets the address that a dead host's lease names.
+ * 2. subnet.env. A lease with our address that was not granted here and is not named there gets a probe first. A normal restart probes
+ *    nothing. A subnet.env copied with the machine, on a disk that survives a boot, escapes this.
  * 3. The address in the lease.
  */
 
-/** A lease of this host, and those of its subnets that it goes on with. */
+/** A lease of this host, and those of its subnets that this host keeps. */
 export interface Candidate {
   readonly lease: Lease;
   /** At least one. */
   readonly kept: LeaseSubnets;
-  /** The key names exactly the subnets to be had: a kept one for each family that is on, and no other. */
+  /** The key names exactly the subnets this host needs: a kept one for each family that is on, and no other. */
   readonly complete: boolean;
 }
 
 export interface OwnLeases {
-  /** The one to go on with. */
+  /** This host keeps this one. */
   readonly chosen: Candidate | undefined;
-  /** Those to be given back before another is taken. */
+  /** This host gives these back before it takes another one. */
   readonly unfit: readonly Lease[];
-  /** Keys that are left alone. */
+  /** This host leaves these keys alone. */
   readonly others: readonly string[];
 }
 
-interface OwnKeysOptions {
-  readonly subnetsPrefix: string;
-  readonly addresses: PerFamily<string>;
+interface OwnKeysOptions extends Pick<LeaseOptions, 'subnetsPrefix' | 'addresses'> {
   readonly pools: PerFamily<PoolConfig>;
-  readonly grants: Pick<Grants, 'isOurs'>;
+  readonly grants: Pick<LeaseOptions['grants'], 'isOurs'>;
   readonly hint?: LeaseSubnets | undefined;
-  /** Keys, with their values, that another daemon was found to hold although they look like ours. */
+  /** Keys, with their values, that look like ours, and that another daemon answered for. */
   readonly theirs?: ReadonlyMap<string, string>;
 }
 
 /**
- * The lease to go on with, of those that carry our address and those that this host was granted since it was booted: its address
- * may have changed while no daemon ran, even to one that the lease of a dead host names, and its containers are in its own
- * subnet. When none fits they are given back, but for reservations, which are the operator's. What subnet.env names and neither
- * carries our address nor was granted here may be in use by a flanneld, which answers nobody, since our lease ended.
+ * Chooses the lease to keep, of those that carry our address and those granted here since the boot: the address may have changed
+ * while no daemon ran, even to one that a dead host's lease names, and this host's containers are in its own subnet. When none fits,
+ * this host gives them back, except reservations, which are the operator's. A lease that subnet.env names counts for nothing when it
+ * neither carries our address nor was granted here: since ours ended a flanneld may use it, and flanneld answers no probe.
  *
- * The best first: a reservation (a key without a lease) for our address; what two of three say (granted here, named in subnet.env,
- * carries our address), the first two above all; what was granted here; what carries our address. Among equals one that needs no change, then one whose IPv4 subnet can stay, then the first in byte order, as
- * flanneld chooses.
+ * The best first: a reservation (a key without a lease) for our address; a lease with two of three marks (granted here, named in
+ * subnet.env, carries our address), the first two above all; one granted here; one that carries our address. Among equals one that
+ * needs no change, then one whose IPv4 subnet can stay, then the first in byte order, as flanneld chooses.
  *
- * A subnet that overlaps an older key of somebody else does not fit: it is what a crash left before we could give way to it.
+ * A subnet that overlaps an older key of another host does not fit: a crash left it before this host could give way.
  */
 export function findOwn(options: OwnKeysOptions, kvs: readonly KeyValue[]): OwnLeases {
   const own = ownLeases(options, kvs);
@@ -77,7 +75,7 @@ function rank(options: OwnKeysOptions, { lease, kept, complete }: Candidate): nu
   return 4 * evidence(options, lease) + (complete ? 0 : 2) + (kept.ipv4 === undefined ? 1 : 0);
 }
 
-/** How well a lease is known to be this host's own: the less the better. */
+/** How sure it is that a lease is this host's own; 0 is the surest. */
 function evidence({ addresses, grants, hint }: OwnKeysOptions, lease: Lease): number {
   if (lease.leaseId === '0') return 0;
   const [ours, hinted] = [grants.isOurs(lease.leaseId), isHinted(hint, lease)];
@@ -99,7 +97,7 @@ function ownLeases(options: OwnKeysOptions, kvs: readonly KeyValue[]): Lease[] {
   return own;
 }
 
-/** Somebody has spoilt the value of a key that was put here: it is put right. */
+/** A key of this host whose value somebody has spoilt: this host corrects it. */
 function spoiltLease(subnetsPrefix: string, kv: KeyValue): Lease[] {
   const subnets = parseSubnetKey(subnetsPrefix, kv.key);
   if (subnets === undefined) return [];
@@ -108,8 +106,8 @@ function spoiltLease(subnetsPrefix: string, kv: KeyValue): Lease[] {
 }
 
 /**
- * The addresses that this host's lease names, as far as it is known for its own without them: granted here since the host was
- * booted, or named in subnet.env. They may not be this host's any more.
+ * The addresses in this host's lease, found without them: the lease was granted here since the boot, or subnet.env names it.
+ * They may no longer be this host's.
  */
 export function leasedAddresses(
   { grants, hint, subnetsPrefix }: Pick<OwnKeysOptions, 'grants' | 'hint' | 'subnetsPrefix'>,
@@ -132,8 +130,8 @@ export function isHinted(hint: LeaseSubnets | undefined, { subnets }: Lease): bo
 }
 
 /**
- * Parsing tens of thousands of values only to find one's own costs more than looking for the text (or an escape) first. An
- * IPv6 address has many spellings, but counts only where no IPv4 address does.
+ * Looks for an own address (or an escape) in a value's text: to parse tens of thousands of values costs more. An IPv6 address
+ * has many spellings, but counts only where no IPv4 address does.
  */
 function mayName({ ipv4, ipv6 }: PerFamily<string>, value: string): boolean {
   if (value.includes('\\')) return true;

@@ -3,19 +3,20 @@ import type { Clock, LogFields, Logger } from '../../../runtime/effects.ts';
 import type { Wake } from '../../../runtime/wake.ts';
 import type { OwnLease } from '../own-lease.ts';
 
-/** The wall clock is looked at this often: a timer alone would oversleep a suspended VM (flannel #29). */
+/** How often to read the wall clock: a timer alone would oversleep a suspended VM (flannel #29). */
 const wallClockCheckMs = 30_000;
-/** NTP slews by some seconds a day; a wall clock that was set back by more says nothing of a suspension any more. */
+/** NTP slews by some seconds a day; a wall clock set back by more than this no longer shows a suspension. */
 const setBackMs = 60_000;
-/** A reservation needs no renewal; that it is still ours is looked at now and then, beside the watch. */
+/** A reservation needs no renewal. This often, the daemon checks beside the watch that it is still ours. */
 const reservationCheckMs = 3_600_000;
-/** What the loop that renews is called, and how long it never takes: its calls have deadlines of seconds. */
+/** The name of the renewing loop, and a time that no round of it takes: its calls have deadlines of seconds. */
 export const RENEWAL_LOOP = 'lease';
 export const stuckMs = 600_000;
+
 /**
- * How long to wait before the next keepalive, in milliseconds: a third of what the margin leaves of the TTL, so that two may fail
- * and the third still comes before the margin is reached. A margin of more than a third of the TTL counts as that third: a lease
- * that lives hardly longer than the margin would be renewed all the time.
+ * How long to wait before the next keepalive, in milliseconds: a third of the TTL without the margin, so that two may fail and
+ * the third still comes before the margin begins. A margin of more than a third of the TTL counts as that third: otherwise the
+ * daemon would keep renewing a lease that lives hardly longer than the margin.
  */
 export function renewIntervalMs(ttlSeconds: number, renewMarginMs: number): number {
   const ttlMs = ttlSeconds * 1000;
@@ -29,9 +30,8 @@ export interface Moment {
 }
 
 /**
- * When the own lease is to be renewed. Both clocks are asked: the wall clock runs on while a VM is suspended, the other one
- * when somebody sets the wall clock back. Of a VM that was suspended and whose wall clock was set back neither says how much time
- * has passed: that is due at once.
+ * When to renew this host's lease. It reads both clocks: the wall clock runs on while a VM is suspended, the monotonic one when
+ * somebody sets the wall clock back. Neither shows the time that passed when both happened: then the renewal is due at once.
  */
 export class RenewalSchedule {
   readonly #clock: Clock;
@@ -43,8 +43,8 @@ export class RenewalSchedule {
   #aheadMs = 0;
   /** Wall-clock time, ms; Infinity for a reservation. */
   #expiresAtMs = 0;
-  /** The TTL for which it was said that the margin is too long. */
-  #saidOfTtlSeconds = 0;
+  /** The log says that the margin is too long for this TTL. */
+  #loggedTtlSeconds = 0;
 
   constructor(clock: Clock, renewMarginMs: number, log: Logger, activity?: Activity) {
     this.#clock = clock;
@@ -53,7 +53,7 @@ export class RenewalSchedule {
     this.#activity = activity;
   }
 
-  /** When the lease ends unless it is renewed: wall-clock ms; Infinity for a reservation. */
+  /** When the lease expires unless the daemon renews it: wall-clock ms; Infinity for a reservation. */
   get expiresAtMs(): number {
     return this.#expiresAtMs;
   }
@@ -62,29 +62,29 @@ export class RenewalSchedule {
     return { wallMs: this.#clock.now(), monotonicMs: this.#clock.monotonic() };
   }
 
-  /** `asked`: when the request was sent that gave the lease its TTL. */
+  /** Notes a renewal; `asked`: when this host sent the request that gave the lease its TTL. */
   renewed({ leaseId, ttlSeconds }: OwnLease, asked: Moment): void {
     const reservation = leaseId === '0';
-    if (!reservation) this.#sayIfCut(ttlSeconds);
+    if (!reservation) this.#logCut(ttlSeconds);
     const intervalMs = reservation ? reservationCheckMs : renewIntervalMs(ttlSeconds, this.#renewMarginMs);
     this.#aheadMs = asked.wallMs - asked.monotonicMs;
     this.#due = { wallMs: asked.wallMs + intervalMs, monotonicMs: asked.monotonicMs + intervalMs };
     this.#expiresAtMs = reservation ? Number.POSITIVE_INFINITY : asked.wallMs + ttlSeconds * 1000;
   }
 
-  #sayIfCut(ttlSeconds: number): void {
-    if (this.#renewMarginMs <= (ttlSeconds * 1000) / 3 || ttlSeconds === this.#saidOfTtlSeconds) return;
-    this.#saidOfTtlSeconds = ttlSeconds;
+  #logCut(ttlSeconds: number): void {
+    if (this.#renewMarginMs <= (ttlSeconds * 1000) / 3 || ttlSeconds === this.#loggedTtlSeconds) return;
+    this.#loggedTtlSeconds = ttlSeconds;
     this.#log.info(
       { event: 'renew-margin-cut', ttlS: ttlSeconds },
-      `the lease of ${ttlSeconds} s is renewed at the latest ${Math.round(ttlSeconds / 3)} s before it ends: ` +
-        `a renew margin of ${Math.round(this.#renewMarginMs / 1000)} s is more than a third of it`,
+      `renewing the lease of ${ttlSeconds} s at least ${Math.round(ttlSeconds / 3)} s before it expires: ` +
+        `the renew margin of ${Math.round(this.#renewMarginMs / 1000)} s is more than a third of the TTL`,
     );
   }
 
   /**
-   * Waits until the next renewal is due by either clock, or `wake` says that somebody touched our key, or it is `soonerMs` on
-   * the monotonic clock.
+   * Waits until the next renewal is due by either clock, until `wake` reports a change of our key, or until `soonerMs` on the
+   * monotonic clock.
    */
   async untilDue(wake: Wake, soonerMs: number, signal: AbortSignal): Promise<void> {
     for (;;) {
@@ -101,7 +101,7 @@ export class RenewalSchedule {
     }
   }
 
-  /** How the lease fares while it cannot be renewed, its key gone or not; the text stays the same from one attempt to the next. */
+  /** The state of a lease that the daemon cannot renew, its key `gone` or not; the same text at each attempt. */
   timeLeft(gone: boolean): { readonly text: string; readonly fields: LogFields } {
     if (gone) return { text: 'its key is gone from etcd, another host may take the subnet', fields: {} };
     if (this.#expiresAtMs === Number.POSITIVE_INFINITY)
