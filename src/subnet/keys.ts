@@ -71,11 +71,13 @@ export function formatSubnetKey(leasesPrefix: string, subnets: LeaseSubnets): st
 }
 
 /**
- * The keys of this IPv4 subnet, without an IPv6 half and with any. Compares of CREATE = 0 over them keep two hosts from taking
- * one subnet. They hinder nobody who takes another subnet, and match no key that only begins alike, as `10.1.7.0-240`.
+ * The keys that only the holder of these subnets may put: those of the IPv4 subnet, without an IPv6 half and with any, else that
+ * of the IPv6 one. Compares of CREATE = 0 over them keep two hosts from taking one subnet. They hinder nobody who takes another
+ * subnet, and match no key that only begins alike, as `10.1.7.0-240`.
  */
-export function subnetKeyRanges(leasesPrefix: string, ipv4: Subnet): readonly KeyRange[] {
-  const key = leasesPrefix + formatPart(ipv4);
+export function keysOf(leasesPrefix: string, subnets: LeaseSubnets): readonly KeyRange[] {
+  if (subnets.ipv4 === undefined) return [{ key: formatSubnetKey(leasesPrefix, subnets) }];
+  const key = leasesPrefix + formatPart(subnets.ipv4);
   const withIPv6 = `${key}&`;
   return [{ key }, { key: withIPv6, rangeEnd: prefixEnd(withIPv6) }];
 }

@@ -64,7 +64,7 @@ describe('a fault of JSON in words', () => {
     ],
     ['{"a":\u{1f600}}', 'the value \u{1f600} has no double quotes (character 6, '],
   ])('%j', (text, expected) => {
-    const said = jsonFault(text)?.text ?? 'nothing';
+    const said = jsonFault(text)?.message ?? 'nothing';
     expect(said.slice(0, expected.length)).toBe(expected);
   });
 
@@ -115,7 +115,7 @@ describe('a fault of JSON in words', () => {
   }, 60_000);
 
   it('is found in a megabyte of brackets', () => {
-    expect(jsonFault('['.repeat(1_000_000))?.text).toMatch(/^the text ends before its closing ]/);
+    expect(jsonFault('['.repeat(1_000_000))?.message).toMatch(/^the text ends before its closing ]/);
   });
 });
 

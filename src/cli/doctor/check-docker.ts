@@ -107,7 +107,7 @@ export async function checkDaemonJson(files: Files, own: PerFamily<Subnet>): Pro
   } catch (error) {
     return [
       problem(
-        `${daemonJson} is not valid, so dockerd does not start: ${jsonFault(text)?.text ?? messageOf(error)}`,
+        `${daemonJson} is not valid, so dockerd does not start: ${jsonFault(text)?.message ?? messageOf(error)}`,
         `Correct it, or remove it. To look: dockerd --validate --config-file=${daemonJson} (Docker 23 and later)`,
       ),
     ];

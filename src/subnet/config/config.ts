@@ -136,14 +136,25 @@ const splitBits = 2;
 
 /** The pool that the settings describe, with its defaults. Throws NetworkConfigError when the settings contradict one another. */
 function resolvePool(settings: PoolSettings): PoolConfig {
-  const { family, minKey, maxKey } = settings;
+  const { family, networkKey, lengthKey, minKey, maxKey } = settings;
   const network = requireNetwork(settings);
   const subnetLength = resolveLength(settings, network);
-  const size = 1n << BigInt(addressBits(family) - subnetLength);
   const boundary = (key: ConfigKey, given: bigint | undefined, fallback: bigint): Subnet => {
-    if (given !== undefined) checkBoundary(settings, key, given, network, subnetLength);
-    return subnetAt(family, given ?? fallback, subnetLength);
+    const address = given ?? fallback;
+    const text = formatAddress(family, address);
+    const subnet = subnetAt(family, address, subnetLength);
+    if (address < network.first || address > network.last) {
+      const remedy = `Choose an address of ${network.text}, or leave ${key} out.`;
+      throw invalid('RANGE', key, text, `it must lie inside ${networkKey} ${network.text}`, remedy);
+    }
+    if (subnet.first !== address) {
+      const rule = `it must be the first address of a /${subnetLength} subnet (${lengthKey})`;
+      const remedy = `Use ${formatAddress(family, subnet.first)}, the start of the subnet it lies in.`;
+      throw invalid('BOUNDARY', key, text, rule, remedy);
+    }
+    return subnet;
   };
+  const size = 1n << BigInt(addressBits(family) - subnetLength);
   // The default leaves the first subnet out: its bridge would carry the network's own address.
   const min = boundary(minKey, settings.min, network.first + size);
   const max = boundary(maxKey, settings.max, network.last - size + 1n);
@@ -184,23 +195,4 @@ function resolveLength(settings: PoolSettings, network: Subnet): number {
       : `it must be at least ${shortest}, so that ${networkKey} ${network.text} holds four subnets`;
   const remedy = `Choose a length from ${shortest} to ${longestSubnet}, or leave ${lengthKey} out.`;
   throw invalid('LENGTH', lengthKey, `${given}`, rule, remedy);
-}
-
-function checkBoundary(
-  { family, networkKey, lengthKey }: PoolSettings,
-  key: ConfigKey,
-  given: bigint,
-  network: Subnet,
-  subnetLength: number,
-): void {
-  const text = formatAddress(family, given);
-  if (given < network.first || given > network.last) {
-    const remedy = `Choose an address of ${network.text}, or leave ${key} out.`;
-    throw invalid('RANGE', key, text, `it must lie inside ${networkKey} ${network.text}`, remedy);
-  }
-  const aligned = subnetAt(family, given, subnetLength);
-  if (aligned.first === given) return;
-  const rule = `it must be the first address of a /${subnetLength} subnet (${lengthKey})`;
-  const remedy = `Use ${formatAddress(family, aligned.first)}, the start of the subnet it lies in.`;
-  throw invalid('BOUNDARY', key, text, rule, remedy);
 }

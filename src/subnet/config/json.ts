@@ -6,19 +6,12 @@ export interface JsonField {
   readonly raw: string;
 }
 
-/** The first thing in a text that JSON does not allow. */
-interface JsonFault {
-  /** The problem, its place, and the text around it; one line without a full stop. */
-  readonly text: string;
-  /** What mends this fault alone: everything else in the text stays. */
-  readonly remedy: string;
-}
-
 /** Go's decoder refuses deeper nesting, so this one does too: both accept and refuse the same texts. */
 const maxDepth = 10_000;
 
-/** A text that is not a JSON object. `message` says why in words. */
+/** A text that is not a JSON object. `message`: the first problem, its place and the text around it, without a full stop. */
 export class JsonError extends Error {
+  /** What mends this problem alone: everything else in the text stays. */
   readonly remedy: string | undefined;
 
   constructor(message: string, remedy?: string) {
@@ -36,7 +29,7 @@ export class JsonError extends Error {
  */
 export function jsonFields(text: string): readonly JsonField[] {
   const { fields, isObject, depth, fault } = scan(text);
-  if (fault !== undefined) throw new JsonError(fault.text, fault.remedy);
+  if (fault !== undefined) throw fault;
   if (!isObject)
     throw new JsonError('it is JSON, but not an object in braces', 'Write its keys and values in braces.');
   if (depth > maxDepth) throw new JsonError(`it is nested more than ${maxDepth} levels deep`);
@@ -47,8 +40,8 @@ export function jsonFields(text: string): readonly JsonField[] {
  * Says in words why a text is not JSON (RFC 8259); undefined when it is. The engine's own messages differ from version to
  * version, and name tokens rather than mistakes.
  */
-export function jsonFault(text: string): JsonFault | undefined {
-  return text.trim() === '' ? { text: 'it is empty', remedy: 'Fill it.' } : scan(text).fault;
+export function jsonFault(text: string): JsonError | undefined {
+  return text.trim() === '' ? new JsonError('it is empty', 'Fill it.') : scan(text).fault;
 }
 
 /** The string that the JSON text `raw` stands for, unescaped; undefined when it is another kind of value. */
@@ -190,7 +183,7 @@ const rules: readonly (readonly [when: string, pattern: RegExp, problem: string,
   ['', word, 'the value % has no double quotes', 'Use double quotes (").'],
 ];
 
-function faultAt(text: string, at: number, expected: Expected, previous: string, closing = ''): JsonFault {
+function faultAt(text: string, at: number, expected: Expected, previous: string, closing = ''): JsonError {
   const isString = text[at] === '"' && (expected === 'key' || expected === 'value');
   const place = isString ? endOf(openString, text, at) : at;
   const states = isString ? ['quotes'] : ['', expected, previous];
@@ -201,7 +194,7 @@ function faultAt(text: string, at: number, expected: Expected, previous: string,
     const shown = /^[^ -~]$/.test(found) ? escaped(found) : excerpt(found || closing, 30);
     // A comma too many stands before the bracket that shows it, open quotes before the end of the text.
     const shownAt = when === ',' ? text.lastIndexOf(',', at) : found === '' ? at : place;
-    return { text: `${problem.replace('%', () => shown)} (${placeOf(text, shownAt)})`, remedy };
+    return new JsonError(`${problem.replace('%', () => shown)} (${placeOf(text, shownAt)})`, remedy);
   }
   throw new RangeError(`no rule matches: ${excerpt(text.slice(place))}`);
 }

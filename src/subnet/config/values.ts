@@ -66,7 +66,11 @@ export function readValues(fields: readonly JsonField[]): ConfigValues {
     }
   }
   const named = [...unknown].slice(0, maxUnknownKeys);
-  const warnings = named.map(unknownKeyWarning);
+  const warnings = named.map((key) => {
+    const nearest = nearestKey(key);
+    const hint = nearest === undefined ? '' : `; did you mean ${nearest}?`;
+    return `unknown key "${excerpt(key, 60)}" is ignored${hint}`;
+  });
   if (unknown.size > maxUnknownKeys)
     warnings.push(
       `${counted(unknown.size - maxUnknownKeys, 'more unknown key is', 'more unknown keys are')} ignored`,
@@ -137,12 +141,6 @@ export function addressAt({ values }: ConfigValues, key: ConfigKey, family: Fami
 /** The error for a value, shown as far as it fits a line, that breaks a rule. */
 export function invalid(code: ConfigErrorCode, key: string, value: string, rule: string, remedy: string) {
   return new NetworkConfigError(code, key, `${key} is ${excerpt(value)}: ${rule}`, remedy);
-}
-
-function unknownKeyWarning(key: string): string {
-  const nearest = nearestKey(key);
-  const hint = nearest === undefined ? '' : `; did you mean ${nearest}?`;
-  return `unknown key "${excerpt(key, 60)}" is ignored${hint}`;
 }
 
 /** For a message that says `key` is missing: ` (but there is "Netwrok")` when an unknown key looks meant for it, or nothing. */

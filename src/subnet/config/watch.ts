@@ -54,21 +54,16 @@ export class ConfigWatch {
         } catch (error) {
           signal.throwIfAborted();
           if (!(error instanceof RegistryError)) throw error;
-          this.#noteFailure(error);
+          // The lease watch reports that etcd is away. This one reports only that etcd denies it this key.
+          const message = `${this.#key} cannot be watched, so the daemon does not notice an edit: ${explanationOf(error)}`;
+          if (error.kind === 'PERMISSION_DENIED')
+            notices.report('config-watch', message, { endpoint: registry.endpoint, error });
         }
         await clock.sleep(backoffMs(policy, failures, random), signal);
       }
     } finally {
       activity?.end(loop);
     }
-  }
-
-  /** The lease watch reports that etcd is away. This one reports only that etcd denies it this key. */
-  #noteFailure(error: RegistryError): void {
-    if (error.kind !== 'PERMISSION_DENIED') return;
-    const { notices, registry } = this.#options;
-    const message = `${this.#key} cannot be watched, so the daemon does not notice an edit: ${explanationOf(error)}`;
-    notices.report('config-watch', message, { endpoint: registry.endpoint, error });
   }
 
   /** Reads the key, because events say only that it changed. Resolves to whether this host is to start over with its value. */

@@ -12,6 +12,12 @@ const remembered = 16;
 /** How long a stop may wait for etcd to revoke unused leases. */
 const tidyLimitMs = 2_000;
 
+/** An etcd lease: its decimal id, and the TTL that the server chose. */
+export interface GrantedLease {
+  readonly id: string;
+  readonly ttlSeconds: number;
+}
+
 /**
  * The etcd leases that this process was granted. It revokes those that no key carries: each would live for a day, and a
  * daemon that keeps restarting would pile them up.
@@ -53,20 +59,15 @@ export class Grants {
   }
 
   /** A new lease, unused so far. Rejects as the registry does. */
-  async grant(
-    ttlSeconds: number,
-    signal: AbortSignal,
-  ): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
+  async grant(ttlSeconds: number, signal: AbortSignal): Promise<GrantedLease> {
     const id = this.#nextId();
     this.#unused.add(id);
     // Without the signal: etcd would still carry out what it has received, perhaps only after the revocation that follows.
     const granting = this.#registry.leaseGrant(ttlSeconds, undefined, id);
-    const settled = granting.then(
-      () => undefined,
-      () => undefined,
-    );
+    const settled = Promise.allSettled([granting]).then(() => {
+      this.#underWay.delete(settled);
+    });
     this.#underWay.add(settled);
-    void settled.then(() => this.#underWay.delete(settled));
     return await unlessAborted(granting, signal);
   }
 

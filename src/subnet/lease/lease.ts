@@ -1,6 +1,6 @@
 import { type Family, formatAddress, type PerFamily, parseAddress } from '../../ip/ip.ts';
 import { excerpt } from '../../runtime/texts.ts';
-import { foldKey, type JsonField, jsonFields, jsonString } from '../config/json.ts';
+import { foldKey, jsonFields, jsonString } from '../config/json.ts';
 import { type LeaseSubnets, parseSubnetKey } from '../keys.ts';
 import type { KeyValue } from '../registry/registry.ts';
 
@@ -36,8 +36,12 @@ export function parseLeaseValue(text: string): LeaseValue | undefined {
   let publicIP: string | undefined;
   let publicIPv6: string | undefined;
   let backendType = '';
-  const members = membersOf(text);
-  if (members === undefined) return undefined;
+  let members: ReturnType<typeof jsonFields>;
+  try {
+    members = jsonFields(text);
+  } catch {
+    return undefined;
+  }
   for (const { key, raw } of members) {
     const name = foldKey(key);
     if (name !== 'publicip' && name !== 'publicipv6' && name !== 'backendtype') continue;
@@ -76,21 +80,15 @@ export function parseLease(subnetsPrefix: string, kv: KeyValue): ParsedLease {
     return { problem: `key ${excerpt(kv.key, 160)} does not name a subnet (a.b.c.d-len): ignored` };
   }
   const value = parseLeaseValue(kv.value);
-  if (value === undefined) {
-    return {
-      problem: `key ${excerpt(kv.key, 160)} holds no lease: its value is ${excerpt(kv.value, 80) || 'empty'}`,
-    };
-  }
-  const { key, value: rawValue, createRevision, modRevision, lease: leaseId } = kv;
-  return { lease: { key, subnets, value, rawValue, createRevision, modRevision, leaseId } };
+  if (value !== undefined) return { lease: leaseOf(kv, subnets, value) };
+  const shown = excerpt(kv.value, 80) || 'empty';
+  return { problem: `key ${excerpt(kv.key, 160)} holds no lease: its value is ${shown}` };
 }
 
-function membersOf(text: string): readonly JsonField[] | undefined {
-  try {
-    return jsonFields(text);
-  } catch {
-    return undefined;
-  }
+/** The lease of a key that names these subnets, whatever its value. */
+export function leaseOf(kv: KeyValue, subnets: LeaseSubnets, value: LeaseValue): Lease {
+  const { key, value: rawValue, createRevision, modRevision, lease: leaseId } = kv;
+  return { key, subnets, value, rawValue, createRevision, modRevision, leaseId };
 }
 
 function usableAddress(text: string | undefined, family: Family): string | undefined {

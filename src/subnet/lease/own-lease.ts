@@ -4,7 +4,7 @@ import { FlannelError } from '../../runtime/errors.ts';
 import { excerpt } from '../../runtime/texts.ts';
 import type { LeaseSubnets } from '../keys.ts';
 import type { KeyValue, Registry } from '../registry/registry.ts';
-import type { Grants } from './grants.ts';
+import type { GrantedLease, Grants } from './grants.ts';
 import { formatLeaseValue } from './lease.ts';
 
 /** Every step of getting and keeping a lease needs these. */
@@ -137,7 +137,7 @@ export async function renewLease(
   { registry, grants, leaseTtlSeconds }: LeaseOptions,
   id: string,
   signal: AbortSignal,
-): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
+): Promise<GrantedLease> {
   if (id === '0') return { id, ttlSeconds: 0 };
   const { ttlSeconds } = await registry.leaseKeepAlive(id, signal);
   return ttlSeconds > 0 ? { id, ttlSeconds } : await grants.grant(leaseTtlSeconds, signal);

@@ -157,13 +157,8 @@ export function chooseSubnets(
 /** Only an exhausted pool makes the daemon ask for the expiry of peers' leases: for this many, every ten minutes. */
 const expiriesAsked = 32;
 const askAgainMs = 600_000;
-/** Coarse, in hours, so that the log does not repeat the same trouble with another number. */
-const spans = [
-  [1, 'within an hour'],
-  [6, 'within 6 hours'],
-  [24, 'within a day'],
-  [Number.POSITIVE_INFINITY, 'in more than a day'],
-] as const;
+/** In hours; coarse, so that the log does not repeat the same trouble with another number. */
+const spans = [1, 6, 24];
 
 /** Every subnet of the pool is leased or overlapped by a lease. */
 export class PoolExhaustedError extends FlannelError {
@@ -204,14 +199,13 @@ export class Exhaustion {
       const ttls: number[] = [];
       for (const id of asked) ttls.push((await registry.leaseTimeToLive(id, signal)).ttlSeconds);
       const soonestS = Math.min(...ttls.filter((ttl) => ttl >= 0));
-      const span = spans.find(([hours]) => soonestS <= hours * 3_600);
+      const span = spans.find((hours) => soonestS <= hours * 3_600);
+      const when = span === undefined ? 'in more than 24 h' : `within ${span} h`;
       const first =
         asked.length < leaseIds.size ? `the first of ${asked.length} leases checked` : 'the first lease';
       this.#askedAtMs = clock.monotonic();
       this.#expiry =
-        asked.length === 0
-          ? 'none of them expires'
-          : `${first} expires ${span?.[1]}, unless its host renews it`;
+        asked.length === 0 ? 'none of them expires' : `${first} expires ${when}, unless its host renews it`;
     }
     const used = `${counted(keys.length, 'key')}, ${reservations} of them ${plural(reservations, 'a reservation', 'reservations')}`;
     return new PoolExhaustedError(pool, `by ${used}, under ${subnetsPrefix}; ${this.#expiry}`);

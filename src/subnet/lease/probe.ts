@@ -94,8 +94,7 @@ const quietMs = 30 * 60_000;
 
 /** Answers each probe of our key by putting the key once more, and tells the operator of a host that keeps asking. */
 export class AddressDefence {
-  readonly #clock: Clock;
-  readonly #trouble: TroubleLog;
+  readonly #parts: { readonly clock: Clock; readonly trouble: TroubleLog };
   #touches = 0;
   /** How many of the last touches came with less than {@link pairMs} between each and the next. */
   #together = 0;
@@ -105,9 +104,8 @@ export class AddressDefence {
   #inARow = 0;
   #owed = false;
 
-  constructor(clock: Clock, trouble: TroubleLog) {
-    this.#clock = clock;
-    this.#trouble = trouble;
+  constructor(parts: { readonly clock: Clock; readonly trouble: TroubleLog }) {
+    this.#parts = parts;
   }
 
   /** When to read the key again for the defence, on the monotonic clock. */
@@ -121,7 +119,7 @@ export class AddressDefence {
    * of the answer, if one was due. Rejects with RegistryError.
    */
   async answer(options: LeaseOptions, own: OwnLease, kv: KeyValue, signal: AbortSignal): Promise<number> {
-    const nowMs = this.#clock.monotonic();
+    const nowMs = this.#parts.clock.monotonic();
     const untouched = kv.modRevision <= own.modRevision || kv.value !== own.value || kv.lease !== own.leaseId;
     if (untouched) {
       this.#owed = false;
@@ -158,7 +156,7 @@ export class AddressDefence {
 
   #report({ addresses }: LeaseOptions, key: string): void {
     const address = familiesText(addresses);
-    this.#trouble.report(
+    this.#parts.trouble.report(
       'address-shared',
       `another host uses this host's address ${address}: it keeps asking for lease ${key} of this host. ` +
         'Give one of the two an address of its own with --iface=INTERFACE or --public-ip=ADDRESS',
@@ -169,6 +167,6 @@ export class AddressDefence {
   /** Notes that the other host is gone. */
   calm(): void {
     this.#touches = 0;
-    this.#trouble.clear('address-shared', 'no other host asks for the lease of this host any more');
+    this.#parts.trouble.clear('address-shared', 'no other host asks for the lease of this host any more');
   }
 }

@@ -2,8 +2,9 @@ import type { PerFamily } from '../../../ip/ip.ts';
 import type { Clock, Random } from '../../../runtime/effects.ts';
 import { plural } from '../../../runtime/texts.ts';
 import type { PoolConfig } from '../../config/config.ts';
-import { formatSubnetKey, type LeaseSubnets } from '../../keys.ts';
+import { formatSubnetKey, keysOf, type LeaseSubnets } from '../../keys.ts';
 import { type KeyValue, listRange } from '../../registry/registry.ts';
+import type { GrantedLease } from '../grants.ts';
 import { formatLeaseValue, isOwnKey, isOwnLease, type Lease } from '../lease.ts';
 import {
   AddressInUseError,
@@ -18,7 +19,7 @@ import {
 import { type ChosenSubnets, chooseSubnets, type Exhaustion, isFree } from '../pool.ts';
 import { type AddressUse, probe } from '../probe.ts';
 import type { FamilyMix } from '../watch/reader.ts';
-import { absent, claimSubnets, keysOf, listOf, overlapsKey, subnetsOf } from './claim.ts';
+import { absent, claimSubnets, listOf, overlapsKey, subnetsOf } from './claim.ts';
 import { type Candidate, findOwn, isHinted } from './own-keys.ts';
 
 /** Getting a lease needs these beside what keeping one needs. */
@@ -152,7 +153,7 @@ async function takeFree(
   const known = new Set(kvs.map(({ key }) => key));
   // Another host with our address may take a subnet at this very moment: see it.
   const isRival = (kv: KeyValue) => !known.has(kv.key) && isOwnKey(addresses, subnetsPrefix, kv);
-  let granted: { readonly id: string; readonly ttlSeconds: number } | undefined;
+  let granted: GrantedLease | undefined;
   let raced = false;
   for (let attempt = 0; attempt < attemptsPerList; attempt++) {
     const chosen = chooseSubnets(options, taken, { hint: preferred });
@@ -162,20 +163,13 @@ async function takeFree(
       throw await exhaustion.errorFor(options, chosen.exhausted, kvs, signal);
     }
     granted ??= await grants.grant(leaseTtlSeconds, signal);
-    const { id: leaseId, ttlSeconds } = granted;
-    const { subnets } = chosen;
-    const outcome = await claimSubnets(options, subnets, leaseId, signal, { isInTheWay: isRival });
-    if ('modRevision' in outcome) {
-      grants.markUsed(leaseId);
-      const key = formatSubnetKey(subnetsPrefix, subnets);
-      const origin = chosen.hinted ? 'hint' : 'new';
-      return { key, subnets, value: formatLeaseValue(addresses), ...outcome, leaseId, ttlSeconds, origin };
-    }
+    const outcome = await claimSubnets(options, chosen.subnets, granted, signal, { isInTheWay: isRival });
+    if ('held' in outcome) return { ...outcome.held, origin: chosen.hinted ? 'hint' : 'new' };
     if (outcome.inTheWay.some(isRival)) return undefined;
     raced ||= outcome.inTheWay.some(({ key }) => !known.has(key));
     const occupied = subnetsOf(subnetsPrefix, outcome.inTheWay);
     // Odd keys such as 10.5.1.0-240 lie in the range and occupy nothing.
-    const tried = [subnets.ipv4, subnets.ipv6].filter((subnet) => subnet !== undefined);
+    const tried = [chosen.subnets.ipv4, chosen.subnets.ipv6].filter((subnet) => subnet !== undefined);
     taken.push(...occupied, ...(tried.every((subnet) => isFree(subnet, occupied)) ? tried : []));
   }
   return undefined;

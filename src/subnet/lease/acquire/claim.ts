@@ -1,11 +1,5 @@
 import { overlaps, type Subnet } from '../../../ip/ip.ts';
-import {
-  formatSubnetKey,
-  type KeyRange,
-  type LeaseSubnets,
-  occupiedSubnets,
-  subnetKeyRanges,
-} from '../../keys.ts';
+import { formatSubnetKey, type KeyRange, keysOf, type LeaseSubnets, occupiedSubnets } from '../../keys.ts';
 import {
   type Compare,
   type KeyValue,
@@ -13,12 +7,13 @@ import {
   prefixEnd,
   type TxnRequest,
 } from '../../registry/registry.ts';
+import type { GrantedLease } from '../grants.ts';
 import { formatLeaseValue } from '../lease.ts';
-import type { LeaseOptions } from '../own-lease.ts';
+import type { LeaseOptions, OwnLease } from '../own-lease.ts';
 
-/** The revision of the new key, or else the keys in its way, as they were at `revision`. */
+/** The new lease, or else the keys in its way, as they were at `revision`. */
 type Claim =
-  | { readonly modRevision: number }
+  | { readonly held: Omit<OwnLease, 'origin'> }
   | { readonly inTheWay: readonly KeyValue[]; readonly revision: number };
 
 interface ClaimRules {
@@ -31,7 +26,7 @@ interface ClaimRules {
 }
 
 /**
- * Creates the key of `subnets` with the lease `leaseId`, unless another host was faster: then resolves to the keys in the way.
+ * Creates the key of `subnets` on the granted etcd lease, unless another host was faster: then resolves to the keys in the way.
  *
  * The compares cover the IPv4 subnet with and without an IPv6 half, and let any number of joiners proceed side by side. The list
  * in the same transaction shows what they do not cover: a key of another length that overlaps, the same IPv6 subnet in another
@@ -43,16 +38,17 @@ interface ClaimRules {
 export async function claimSubnets(
   options: LeaseOptions,
   subnets: LeaseSubnets,
-  leaseId: string,
+  { id: leaseId, ttlSeconds }: GrantedLease,
   signal: AbortSignal,
   { mayOverlap = () => false, isInTheWay = () => false, seenRevision = 0 }: ClaimRules = {},
 ): Promise<Claim> {
-  const { registry, subnetsPrefix, addresses } = options;
+  const { registry, grants, subnetsPrefix } = options;
   const guard = keysOf(subnetsPrefix, subnets);
   const key = formatSubnetKey(subnetsPrefix, subnets);
+  const value = formatLeaseValue(options.addresses);
   const request: TxnRequest = {
     compare: [absent({ key }), ...guard.map((keys) => unchanged(keys, seenRevision))],
-    success: [{ op: 'put', key, value: formatLeaseValue(addresses), lease: leaseId }, listOf(subnetsPrefix)],
+    success: [{ op: 'put', key, value, lease: leaseId }, listOf(subnetsPrefix)],
     failure: guard.map((keys) => ({ op: 'range', ...keys })),
   };
   const { succeeded, ranges, header } = await registry.txn(request, signal);
@@ -60,17 +56,13 @@ export async function claimSubnets(
   if (!succeeded) return { inTheWay: ranges.flat(), revision };
   const collides = (kv: KeyValue) => overlapsKey(subnetsPrefix, kv, subnets) && !mayOverlap(kv);
   const inTheWay = (ranges[0] ?? []).filter((kv) => kv.key !== key && (collides(kv) || isInTheWay(kv)));
-  if (inTheWay.length === 0) return { modRevision: revision };
+  if (inTheWay.length === 0) {
+    grants.markUsed(leaseId);
+    return { held: { key, subnets, value, modRevision: revision, leaseId, ttlSeconds } };
+  }
   const isOurs = { key, target: 'lease', op: '=', value: leaseId } as const;
   await registry.txn({ compare: [isOurs], success: [{ op: 'delete', key }] }, signal);
   return { inTheWay, revision };
-}
-
-/** The keys that only the holder of these subnets may put: all of the IPv4 subnet, else that of the IPv6 one. */
-export function keysOf(subnetsPrefix: string, subnets: LeaseSubnets): readonly KeyRange[] {
-  return subnets.ipv4 === undefined
-    ? [{ key: formatSubnetKey(subnetsPrefix, subnets) }]
-    : subnetKeyRanges(subnetsPrefix, subnets.ipv4);
 }
 
 /** Holds when none of these keys exists. */

@@ -2,7 +2,7 @@ import type { PerFamily, Subnet } from '../../../ip/ip.ts';
 import type { PoolConfig } from '../../config/config.ts';
 import { type LeaseSubnets, parseSubnetKey } from '../../keys.ts';
 import type { KeyValue } from '../../registry/registry.ts';
-import { isOwnLease, type Lease, parseLease } from '../lease.ts';
+import { isOwnLease, type Lease, leaseOf, parseLease } from '../lease.ts';
 import type { LeaseOptions } from '../own-lease.ts';
 import { fits } from '../pool.ts';
 import { overlapsKey } from './claim.ts';
@@ -91,18 +91,12 @@ function ownLeases(options: OwnKeysOptions, kvs: readonly KeyValue[]): Lease[] {
     const ours = grants.isOurs(kv.lease);
     if ((!ours && !mayName(addresses, kv.value)) || theirs?.get(kv.key) === kv.value) continue;
     const parsed = parseLease(subnetsPrefix, kv);
+    const subnets = parseSubnetKey(subnetsPrefix, kv.key);
     if ('lease' in parsed && (ours || isOwnLease(addresses, parsed.lease))) own.push(parsed.lease);
-    else if (ours) own.push(...spoiltLease(subnetsPrefix, kv));
+    // Somebody has spoilt the value of a key of this host, which corrects it.
+    else if (ours && subnets !== undefined) own.push(leaseOf(kv, subnets, { backendType: '' }));
   }
   return own;
-}
-
-/** A key of this host whose value somebody has spoilt: this host corrects it. */
-function spoiltLease(subnetsPrefix: string, kv: KeyValue): Lease[] {
-  const subnets = parseSubnetKey(subnetsPrefix, kv.key);
-  if (subnets === undefined) return [];
-  const { key, value: rawValue, createRevision, modRevision, lease: leaseId } = kv;
-  return [{ key, subnets, value: { backendType: '' }, rawValue, createRevision, modRevision, leaseId }];
 }
 
 /**
@@ -147,21 +141,20 @@ function candidate(
   foreign: (kv: KeyValue) => boolean,
 ): Candidate {
   const { createRevision } = lease;
-  const keep = (pool: PoolConfig | undefined, subnet: Subnet | undefined) => {
-    if (pool === undefined || subnet === undefined || !fits(pool, subnet)) return false;
+  const keep = (pool: PoolConfig | undefined, subnet: Subnet) => {
+    if (pool === undefined || !fits(pool, subnet)) return false;
     const subnets = subnet.family === 4 ? { ipv4: subnet } : { ipv6: subnet };
     return !kvs.some(
       (kv) => kv.createRevision < createRevision && overlapsKey(subnetsPrefix, kv, subnets) && foreign(kv),
     );
   };
   const { ipv4, ipv6 } = lease.subnets;
-  const keptIPv4 = keep(pools.ipv4, ipv4);
-  const keptIPv6 = keep(pools.ipv6, ipv6);
-  const kept = { ...(ipv4 && keptIPv4 ? { ipv4 } : {}), ...(ipv6 && keptIPv6 ? { ipv6 } : {}) };
-  const complete =
-    keptIPv4 === (pools.ipv4 !== undefined) &&
-    keptIPv6 === (pools.ipv6 !== undefined) &&
-    (ipv4 !== undefined) === keptIPv4 &&
-    (ipv6 !== undefined) === keptIPv6;
+  const kept: LeaseSubnets = {
+    ...(ipv4 && keep(pools.ipv4, ipv4) ? { ipv4 } : {}),
+    ...(ipv6 && keep(pools.ipv6, ipv6) ? { ipv6 } : {}),
+  };
+  const complete = (['ipv4', 'ipv6'] as const).every(
+    (family) => kept[family] === lease.subnets[family] && !kept[family] === !pools[family],
+  );
   return { lease, kept, complete };
 }

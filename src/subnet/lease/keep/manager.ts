@@ -1,5 +1,4 @@
 import type { PerFamily } from '../../../ip/ip.ts';
-import type { Activity } from '../../../runtime/activity.ts';
 import { explanationOf } from '../../../runtime/errors.ts';
 import { type BackoffPolicy, FailureCount, retryForever } from '../../../runtime/retry.ts';
 import { excerpt } from '../../../runtime/texts.ts';
@@ -25,17 +24,14 @@ import type { LeaseUpdate } from '../watch/lease-watch.ts';
 import { changesOf, FamilyMix } from '../watch/reader.ts';
 import { Move } from './move.ts';
 import { renewOrReclaim } from './own-key.ts';
-import { type Moment, RENEWAL_LOOP, RenewalSchedule, stuckMs } from './schedule.ts';
+import { type Moment, RENEWAL_LOOP, RenewalSchedule, type ScheduleOptions, stuckMs } from './schedule.ts';
 
 export interface LeaseManagerOptions
-  extends Omit<AcquireOptions, 'grants' | 'theirs' | 'exhaustion' | 'mix'> {
+  extends Omit<AcquireOptions, 'grants' | 'theirs' | 'exhaustion' | 'mix'>,
+    ScheduleOptions {
   /** Those of an earlier manager, so that none is lost; absent: new ones. */
   readonly grants?: Grants;
   readonly trouble: TroubleLog;
-  /** Hears of each round of the renewing loop. */
-  readonly activity?: Activity;
-  /** Renew early enough that this much of the lease is left, in milliseconds. */
-  readonly renewMarginMs: number;
 }
 
 const acquirePolicy: BackoffPolicy = { initialMs: 200, maxMs: 10_000 };
@@ -57,8 +53,8 @@ export class LeaseManager {
   #state: Exclude<LeaseState, 'moving'> = 'acquiring';
 
   constructor(options: LeaseManagerOptions) {
-    const { registry, random, clock, trouble, log, hostIdentity, subnetsPrefix } = options;
-    const move = new Move(clock, trouble, options.addresses);
+    const { registry, random, hostIdentity } = options;
+    const move = new Move(options);
     this.#options = {
       ...options,
       get addresses() {
@@ -67,10 +63,10 @@ export class LeaseManager {
       grants: options.grants ?? new Grants(registry, random, hostIdentity),
       theirs: new Map(),
       exhaustion: new Exhaustion(),
-      mix: new FamilyMix(log, subnetsPrefix),
+      mix: new FamilyMix(options),
     };
-    this.#schedule = new RenewalSchedule(clock, options.renewMarginMs, log, options.activity);
-    this.#defence = new AddressDefence(clock, trouble);
+    this.#schedule = new RenewalSchedule(options);
+    this.#defence = new AddressDefence(options);
     this.#move = move;
   }
 
@@ -95,14 +91,15 @@ export class LeaseManager {
 
   /** Gets the lease, however long that takes; rejects only with `signal.reason`. */
   async acquire(signal: AbortSignal): Promise<OwnLease> {
-    const { clock, random, trouble, addressUse } = this.#options;
+    const { clock, random, trouble, addressUse, subnetsPrefix } = this.#options;
     let asked = this.#schedule.now();
     const policy = (error: unknown) =>
       error instanceof AddressInUseError ? addressInUsePolicy : acquirePolicy;
     let rival: string | undefined;
     const onFailure = (error: unknown) => {
       rival = addressUse?.rival;
-      this.#reportWaiting(error);
+      const host = `${familiesText(this.addresses)} under ${subnetsPrefix}`;
+      trouble.report('lease', `no lease for ${host} yet: ${explanationOf(error)}`, { error });
     };
     // Try again at once when the other host is gone.
     const sooner = addressUse && { sooner: (inner: AbortSignal) => addressUse.changed(rival, inner) };
@@ -255,11 +252,6 @@ export class LeaseManager {
   async #tidy(): Promise<void> {
     const { grants, clock, log } = this.#options;
     await grants.revokeLeftovers(clock, log, this.#lease?.key);
-  }
-
-  #reportWaiting(error: unknown): void {
-    const host = `${familiesText(this.#move.addresses)} under ${this.#options.subnetsPrefix}`;
-    this.#options.trouble.report('lease', `no lease for ${host} yet: ${explanationOf(error)}`, { error });
   }
 
   #logAcquired({ subnets, origin, leaseId, ttlSeconds }: OwnLease): void {

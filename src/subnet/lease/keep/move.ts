@@ -27,6 +27,11 @@ interface Asked {
   readonly untilMs: number;
 }
 
+interface MoveParts extends Pick<LeaseOptions, 'addresses'> {
+  readonly clock: Clock;
+  readonly trouble: TroubleLog;
+}
+
 /** The addresses that the lease is to name, and whether at once; see {@link Move.next}. */
 export interface NextMove {
   readonly target: PerFamily<string>;
@@ -35,8 +40,7 @@ export interface NextMove {
 
 /** The addresses in this host's lease, and its new ones when they change while it holds a lease. */
 export class Move {
-  readonly #clock: Clock;
-  readonly #trouble: TroubleLog;
+  readonly #parts: MoveParts;
   #asked: Asked | undefined;
   #addresses: PerFamily<string>;
   #target: PerFamily<string> | undefined;
@@ -50,11 +54,10 @@ export class Move {
   /** A value that came back after each correction. */
   #yieldedTo: string | undefined;
 
-  constructor(clock: Clock, trouble: TroubleLog, addresses: PerFamily<string>) {
-    this.#clock = clock;
-    this.#trouble = trouble;
-    this.#addresses = addresses;
-    this.#written.add(formatLeaseValue(addresses));
+  constructor(parts: MoveParts) {
+    this.#parts = parts;
+    this.#addresses = parts.addresses;
+    this.#written.add(formatLeaseValue(parts.addresses));
   }
 
   /**
@@ -78,7 +81,7 @@ export class Move {
 
   /** Notes that this host found a value, and tells whether it did so too often for one late write. */
   #comesBack(value: string): boolean {
-    const nowMs = this.#clock.monotonic();
+    const nowMs = this.#parts.clock.monotonic();
     this.#found.push({ value, atMs: nowMs });
     if (this.#found.length > lateWrites) this.#found.shift();
     const [first] = this.#found;
@@ -106,7 +109,7 @@ export class Move {
     const back = value === formatLeaseValue(this.#addresses);
     this.#target = back ? undefined : addresses;
     this.#asked = undefined;
-    if (back) this.#trouble.clear('address', 'this host has its former address again');
+    if (back) this.#parts.trouble.clear('address', 'this host has its former address again');
     return true;
   }
 
@@ -139,7 +142,7 @@ export class Move {
     const rival = use?.rival !== undefined;
     const alone = other === undefined || use?.alone === true;
     const atOnce = alone || (!rival && (await this.#isLeftBehind(options, other, signal)));
-    if (atOnce) this.#trouble.clear('address', 'no other host has the address');
+    if (atOnce) this.#parts.trouble.clear('address', 'no other host has the address');
     else if (rival || this.#asked?.answered === true) this.#report(options, target, own, other);
     return { target, atOnce };
   }
@@ -175,7 +178,7 @@ export class Move {
   }
 
   async #isLeftBehind(options: LeaseOptions, other: Lease, signal: AbortSignal): Promise<boolean> {
-    const nowMs = this.#clock.monotonic();
+    const nowMs = this.#parts.clock.monotonic();
     const { key, rawValue, leaseId } = other;
     const asked = this.#asked;
     const same =
@@ -204,7 +207,7 @@ export class Move {
   }
 
   #report({ registry }: LeaseOptions, target: PerFamily<string>, own: OwnLease, { key }: Lease): void {
-    this.#trouble.report(
+    this.#parts.trouble.report(
       'address',
       `the address of this host is ${familiesText(target)} now, but another host that is running holds the lease ${key} ` +
         `under it: peers still route ${familiesText(own.subnets)} to ${familiesText(this.#addresses)}. Give one of the two ` +
@@ -218,7 +221,7 @@ export class Move {
     if (this.#target === undefined || value !== formatLeaseValue(this.#target)) return undefined;
     const before = this.#addresses;
     this.settle();
-    this.#trouble.clear('address', 'the lease carries the new address');
+    this.#parts.trouble.clear('address', 'the lease carries the new address');
     return before;
   }
 }

@@ -1,4 +1,3 @@
-import { formatSubnetKey } from '../../keys.ts';
 import type { KeyValue } from '../../registry/registry.ts';
 import { claimSubnets, findOverlaps } from '../acquire/claim.ts';
 import { differsFrom, formatLeaseValue, isOwnKey, namesAnother } from '../lease.ts';
@@ -67,30 +66,25 @@ export async function renewOrReclaim(
  */
 function isAnothers(options: CheckOptions, own: OwnLease, kv: KeyValue): boolean {
   const { addresses, grants, move } = options;
-  if (!differsFrom(addresses, kv.value) || isOwnWrite(options, own, kv)) return false;
-  if (namesAnother(addresses, kv.value)) return true;
-  const isTheirs = kv.lease !== '0' && kv.lease !== own.leaseId && !grants.isOurs(kv.lease);
-  return isTheirs || move.yieldsTo(kv.value);
+  if (!differsFrom(addresses, kv.value)) return false;
+  const granted = grants.isOurs(kv.lease);
+  // This host writes other addresses before and after a move, and nobody else puts a key on our lease.
+  if ((granted || kv.lease === own.leaseId) && move.wrote(kv.value, granted)) return false;
+  return namesAnother(addresses, kv.value) || isOnOtherLease(options, own, kv) || move.yieldsTo(kv.value);
 }
 
-/** Whether this host wrote a value with other addresses, before or after a move: nobody else puts a key on our lease. */
-function isOwnWrite({ move, grants }: CheckOptions, { leaseId }: OwnLease, kv: KeyValue): boolean {
-  const granted = grants.isOurs(kv.lease);
-  return (granted || kv.lease === leaseId) && move.wrote(kv.value, granted);
+function isOnOtherLease({ grants }: CheckOptions, own: OwnLease, { lease }: KeyValue): boolean {
+  return lease !== '0' && lease !== own.leaseId && !grants.isOurs(lease);
 }
 
 /**
  * Whether a spoilt value, which names nobody, is in another host's key, which that host corrects itself: a key on a lease that is
  * not ours, made since we had ours, or from a restored backup of the time before. This host corrects any other.
  */
-function isSpoiltAnother(
-  { addresses, grants, subnetsPrefix }: CheckOptions,
-  own: OwnLease,
-  kv: KeyValue,
-): boolean {
+function isSpoiltAnother(options: CheckOptions, own: OwnLease, kv: KeyValue): boolean {
   const isOfNow = kv.createRevision <= own.modRevision && kv.modRevision >= own.modRevision;
-  if (isOfNow || isOwnKey(addresses, subnetsPrefix, kv)) return false;
-  return kv.lease !== '0' && kv.lease !== own.leaseId && !grants.isOurs(kv.lease);
+  if (isOfNow || isOwnKey(options.addresses, options.subnetsPrefix, kv)) return false;
+  return isOnOtherLease(options, own, kv);
 }
 
 /** Whether somebody put our key again as it is: the host that now has our former address asks for it. */
@@ -120,7 +114,7 @@ function noteLease({ log, grants }: CheckOptions, { key, leaseId: before }: OwnL
  * to revoke it with an unconfirmed key would also delete the keys that others have put on it.
  */
 async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal): Promise<CheckedKey> {
-  const { registry, grants, addresses, leaseTtlSeconds, subnetsPrefix } = options;
+  const { registry, grants, leaseTtlSeconds } = options;
   const { subnets } = own;
   options.onLost();
   // This also prevents a key that is still on its way from an earlier attempt.
@@ -130,27 +124,19 @@ async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal)
   const overlapping = options.contested ? await findOverlaps(options, subnets, signal) : [];
   const still = overlapping.find((kv) => !mayOverlap(kv));
   if (still) return { result: 'contested', by: still };
-  const lives = grants.isOurs(own.leaseId)
-    ? (await registry.leaseKeepAlive(own.leaseId, signal)).ttlSeconds
-    : 0;
+  const id = own.leaseId;
+  const ttlSeconds = grants.isOurs(id) ? (await registry.leaseKeepAlive(id, signal)).ttlSeconds : 0;
   // The lease counts as unused until the key is confirmed. Keep a dead one in mind: a restored backup may revive it.
-  if (lives > 0) grants.markUnused(own.leaseId);
-  else grants.release(own.leaseId);
-  const granted =
-    lives > 0 ? { id: own.leaseId, ttlSeconds: lives } : await grants.grant(leaseTtlSeconds, signal);
-  let outcome = await claimSubnets(options, subnets, granted.id, signal, { mayOverlap });
+  if (ttlSeconds > 0) grants.markUnused(id);
+  else grants.release(id);
+  const granted = ttlSeconds > 0 ? { id, ttlSeconds } : await grants.grant(leaseTtlSeconds, signal);
+  let outcome = await claimSubnets(options, subnets, granted, signal, { mayOverlap });
   // An operator or an older program may have made another key of this host for the same subnet: both may exist.
   if ('inTheWay' in outcome && outcome.inTheWay.every(mayOverlap)) {
     const rules = { mayOverlap, seenRevision: outcome.revision };
-    outcome = await claimSubnets(options, subnets, granted.id, signal, rules);
+    outcome = await claimSubnets(options, subnets, granted, signal, rules);
   }
-  if ('modRevision' in outcome) {
-    grants.markUsed(granted.id);
-    const key = formatSubnetKey(subnetsPrefix, subnets);
-    const { id: leaseId, ttlSeconds } = granted;
-    const lease = { ...own, key, ...outcome, value: formatLeaseValue(addresses), leaseId, ttlSeconds };
-    return { result: 'held', lease: { ...lease, origin: 'retaken' } };
-  }
+  if ('held' in outcome) return { result: 'held', lease: { ...outcome.held, origin: 'retaken' } };
   const by = outcome.inTheWay.find((kv) => !mayOverlap(kv));
   // Gone by now, or put by another program of this host: check again.
   return by === undefined ? again : { result: 'contested', by };

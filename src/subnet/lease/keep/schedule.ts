@@ -23,6 +23,15 @@ export function renewIntervalMs(ttlSeconds: number, renewMarginMs: number): numb
   return Math.max(500, Math.floor((ttlMs - Math.min(renewMarginMs, ttlMs / 3)) / 3));
 }
 
+export interface ScheduleOptions {
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Hears of each round of the renewing loop. */
+  readonly activity?: Activity;
+  /** Renew early enough that this much of the lease is left, in milliseconds. */
+  readonly renewMarginMs: number;
+}
+
 /** One moment on both clocks. */
 export interface Moment {
   readonly wallMs: number;
@@ -34,10 +43,7 @@ export interface Moment {
  * somebody sets the wall clock back. Neither shows the time that passed when both happened: then the renewal is due at once.
  */
 export class RenewalSchedule {
-  readonly #clock: Clock;
-  readonly #renewMarginMs: number;
-  readonly #log: Logger;
-  readonly #activity: Activity | undefined;
+  readonly #options: ScheduleOptions;
   #due: Moment = { wallMs: 0, monotonicMs: 0 };
   /** How far ahead of the monotonic clock the wall clock was at the last renewal. */
   #aheadMs = 0;
@@ -46,11 +52,8 @@ export class RenewalSchedule {
   /** The log says that the margin is too long for this TTL. */
   #loggedTtlSeconds = 0;
 
-  constructor(clock: Clock, renewMarginMs: number, log: Logger, activity?: Activity) {
-    this.#clock = clock;
-    this.#renewMarginMs = renewMarginMs;
-    this.#log = log;
-    this.#activity = activity;
+  constructor(options: ScheduleOptions) {
+    this.#options = options;
   }
 
   /** When the lease expires unless the daemon renews it: wall-clock ms; Infinity for a reservation. */
@@ -59,26 +62,29 @@ export class RenewalSchedule {
   }
 
   now(): Moment {
-    return { wallMs: this.#clock.now(), monotonicMs: this.#clock.monotonic() };
+    return { wallMs: this.#options.clock.now(), monotonicMs: this.#options.clock.monotonic() };
   }
 
   /** Notes a renewal; `asked`: when this host sent the request that gave the lease its TTL. */
   renewed({ leaseId, ttlSeconds }: OwnLease, asked: Moment): void {
     const reservation = leaseId === '0';
     if (!reservation) this.#logCut(ttlSeconds);
-    const intervalMs = reservation ? reservationCheckMs : renewIntervalMs(ttlSeconds, this.#renewMarginMs);
+    const intervalMs = reservation
+      ? reservationCheckMs
+      : renewIntervalMs(ttlSeconds, this.#options.renewMarginMs);
     this.#aheadMs = asked.wallMs - asked.monotonicMs;
     this.#due = { wallMs: asked.wallMs + intervalMs, monotonicMs: asked.monotonicMs + intervalMs };
     this.#expiresAtMs = reservation ? Number.POSITIVE_INFINITY : asked.wallMs + ttlSeconds * 1000;
   }
 
   #logCut(ttlSeconds: number): void {
-    if (this.#renewMarginMs <= (ttlSeconds * 1000) / 3 || ttlSeconds === this.#loggedTtlSeconds) return;
+    if (this.#options.renewMarginMs <= (ttlSeconds * 1000) / 3 || ttlSeconds === this.#loggedTtlSeconds)
+      return;
     this.#loggedTtlSeconds = ttlSeconds;
-    this.#log.info(
+    this.#options.log.info(
       { event: 'renew-margin-cut', ttlS: ttlSeconds },
       `renewing the lease of ${ttlSeconds} s at least ${Math.round(ttlSeconds / 3)} s before it expires: ` +
-        `the renew margin of ${Math.round(this.#renewMarginMs / 1000)} s is more than a third of the TTL`,
+        `the renew margin of ${Math.round(this.#options.renewMarginMs / 1000)} s is more than a third of the TTL`,
     );
   }
 
@@ -88,7 +94,7 @@ export class RenewalSchedule {
    */
   async untilDue(wake: Wake, soonerMs: number, signal: AbortSignal): Promise<void> {
     for (;;) {
-      this.#activity?.round(RENEWAL_LOOP, stuckMs);
+      this.#options.activity?.round(RENEWAL_LOOP, stuckMs);
       const { wallMs, monotonicMs } = this.now();
       if (wallMs - monotonicMs < this.#aheadMs - setBackMs) return;
       const leftMs = Math.min(
@@ -97,7 +103,7 @@ export class RenewalSchedule {
         this.#due.monotonicMs - monotonicMs,
         wallClockCheckMs,
       );
-      if (leftMs <= 0 || (await wake.waitAtMost(this.#clock, Math.ceil(leftMs), signal))) return;
+      if (leftMs <= 0 || (await wake.waitAtMost(this.#options.clock, Math.ceil(leftMs), signal))) return;
     }
   }
 
@@ -106,7 +112,7 @@ export class RenewalSchedule {
     if (gone) return { text: 'its key is gone from etcd, another host may take the subnet', fields: {} };
     if (this.#expiresAtMs === Number.POSITIVE_INFINITY)
       return { text: 'it is a reservation and does not expire', fields: {} };
-    const leftS = Math.round((this.#expiresAtMs - this.#clock.now()) / 1000);
+    const leftS = Math.round((this.#expiresAtMs - this.#options.clock.now()) / 1000);
     const text = leftS > 0 ? 'it has not expired yet' : 'it has expired; another host may take the subnet';
     return { text, fields: { leftS } };
   }

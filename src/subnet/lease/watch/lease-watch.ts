@@ -77,6 +77,7 @@ export class LeaseWatch {
   #listedAtMs = Number.NEGATIVE_INFINITY;
   /** etcd seems restored: each host finds that out at its own pace. */
   #restored = false;
+  #onUpdate: (update: LeaseUpdate) => void = () => {};
   readonly #reader: LeaseReader;
   readonly #delivered: DeliveredLeases;
 
@@ -99,16 +100,14 @@ export class LeaseWatch {
 
   /** Delivers updates until `signal` aborts, then rejects with its reason. Nothing else ends it. */
   async run(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<never> {
+    this.#onUpdate = onUpdate;
     for (;;) {
       signal.throwIfAborted();
       this.#options.activity?.round(WATCH_LOOP, stuckMs);
       try {
-        const cursor = this.#cursor ?? (await this.#list(signal, onUpdate));
+        const cursor = this.#cursor ?? (await this.#list(signal));
         const opened = new Wake();
-        await firstOf(signal, (inner) => [
-          this.#follow(cursor, opened, inner, onUpdate),
-          this.#compare(opened, inner, onUpdate),
-        ]);
+        await firstOf(signal, (inner) => [this.#follow(cursor, opened, inner), this.#compare(opened, inner)]);
       } catch (error) {
         signal.throwIfAborted();
         this.#noteFailure(error);
@@ -140,11 +139,11 @@ export class LeaseWatch {
     );
   }
 
-  async #list(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<number> {
+  async #list(signal: AbortSignal): Promise<number> {
     const listed = await this.#confirmed(await this.#snapshot(signal), signal);
     this.#restored = false;
     this.#listedAtMs = this.#options.clock.monotonic();
-    return this.#give(listed, onUpdate);
+    return this.#give(listed);
   }
 
   async #snapshot(signal: AbortSignal): Promise<LeaseSnapshot> {
@@ -163,11 +162,11 @@ export class LeaseWatch {
     return await this.#snapshot(signal);
   }
 
-  #give(update: LeaseUpdate, onUpdate: (update: LeaseUpdate) => void): number {
+  #give(update: LeaseUpdate): number {
     // A list from the meantime is newer.
     if (this.#cursor !== undefined && update.revision + 1 < this.#cursor) return this.#cursor;
     // Before the notes: a consumer that throws gets the update again, from the stream or from a list that differs.
-    onUpdate(update);
+    this.#onUpdate(update);
     this.#delivered.take(update);
     this.#cursor = update.revision + 1;
     return this.#cursor;
@@ -177,7 +176,7 @@ export class LeaseWatch {
    * Compares the delivered leases with a list, once the stream is open and the comparison is due; never resolves. An earlier
    * list would miss changes until the stream opened. Delivers a list that differs; the stream's events count from its revision on.
    */
-  async #compare(opened: Wake, signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<never> {
+  async #compare(opened: Wake, signal: AbortSignal): Promise<never> {
     const { clock } = this.#options;
     await opened.wait(signal);
     while (this.#compareAtMs < Number.POSITIVE_INFINITY) {
@@ -188,8 +187,7 @@ export class LeaseWatch {
         // The stream may lack a write of this host that a restore took back.
         if (same) this.#options.onDoubt?.(listed);
         const update = same ? listed : await this.#confirmed(listed, signal);
-        if (same || this.#give(update, onUpdate) === update.revision + 1)
-          this.#compareAtMs = Number.POSITIVE_INFINITY;
+        if (same || this.#give(update) === update.revision + 1) this.#compareAtMs = Number.POSITIVE_INFINITY;
       } catch (error) {
         signal.throwIfAborted();
         // etcd gives no list now. The stream fails too, or the next attempt gets a list.
@@ -199,12 +197,7 @@ export class LeaseWatch {
     return await untilAborted(signal);
   }
 
-  async #follow(
-    cursor: number,
-    opened: Wake,
-    signal: AbortSignal,
-    onUpdate: (update: LeaseUpdate) => void,
-  ): Promise<never> {
+  async #follow(cursor: number, opened: Wake, signal: AbortSignal): Promise<never> {
     const { registry, subnetsPrefix } = this.#options;
     const request = { key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix), startRevision: cursor - 1 };
     let parts: WatchEvent[] = [];
@@ -218,7 +211,7 @@ export class LeaseWatch {
       parts = parts.filter((event) => revisionOf(event) >= (this.#cursor ?? cursor));
       if (batch.kind === 'progress') this.#cursor = Math.max(this.#cursor ?? 0, batch.header.revision + 1);
       else if (parts.length > 0) {
-        this.#give(await this.#confirmed(this.#reader.deltaOf(parts), signal), onUpdate);
+        this.#give(await this.#confirmed(this.#reader.deltaOf(parts), signal));
         this.#failures = 0;
       }
       parts = [];

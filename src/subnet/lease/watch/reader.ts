@@ -1,5 +1,4 @@
 import type { PerFamily } from '../../../ip/ip.ts';
-import type { Logger } from '../../../runtime/effects.ts';
 import { parseSubnetKey } from '../../keys.ts';
 import type { KeyValue, WatchEvent } from '../../registry/registry.ts';
 import { type Lease, parseLease } from '../lease.ts';
@@ -92,15 +91,13 @@ export function changesOf(update: LeaseUpdate): Pick<LeaseDelta, 'put' | 'remove
  * this program are safe, but no key shows which program put it.
  */
 export class FamilyMix {
-  readonly #log: Logger;
-  readonly #subnetsPrefix: string;
+  readonly #options: Pick<LeaseWatchOptions, 'log' | 'subnetsPrefix'>;
   readonly #ipv4Only = new Set<string>();
   readonly #dual = new Set<string>();
   #warned = false;
 
-  constructor(log: Logger, subnetsPrefix: string) {
-    this.#log = log;
-    this.#subnetsPrefix = subnetsPrefix;
+  constructor(options: Pick<LeaseWatchOptions, 'log' | 'subnetsPrefix'>) {
+    this.#options = options;
   }
 
   /** Takes in all keys except that of this host, for which the families count that are on. */
@@ -108,7 +105,7 @@ export class FamilyMix {
     const anyDual = on.ipv6 !== undefined || keys.some((key) => key.includes('&'));
     if (this.#warned || !anyDual) return;
     this.#clear();
-    for (const key of keys) this.#add(key, parseSubnetKey(this.#subnetsPrefix, key));
+    for (const key of keys) this.#add(key, parseSubnetKey(this.#options.subnetsPrefix, key));
     this.#add("this host's", on);
     this.#warnIfMixed();
   }
@@ -143,7 +140,7 @@ export class FamilyMix {
     this.#warned = true;
     const fields = { event: 'mixed-families', ipv4Only: this.#ipv4Only.size, dualStack: this.#dual.size };
     this.#clear();
-    this.#log.warn(
+    this.#options.log.warn(
       fields,
       `there are leases of IPv4 alone (${ipv4Only}) and of both families (${dual}): a flanneld without IPv6 crashes when it ` +
         'sees the latter, one with IPv6 may crash when it sees the former. Move every host from flanneld to this program ' +
