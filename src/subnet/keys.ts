@@ -11,12 +11,12 @@ export interface KeyRange {
   readonly rangeEnd?: string;
 }
 
-/** flanneld writes this for the missing IPv4 half in the key of an IPv6-only host. As a subnet it would overlap every other. */
+/** flanneld writes this in the key of an IPv6-only host. As a subnet it would overlap every other. */
 const noIPv4 = '0.0.0.0-0';
 
 /**
- * Joins the parts of a key as flanneld does, with Go's path.Join: drops empty parts and a trailing slash, collapses slashes,
- * resolves `.` and `..`, and neither adds nor removes a leading slash (`x` and `/x` are different key spaces).
+ * Joins the parts of a key as flanneld does, with Go's path.Join: drops empty parts and a trailing slash,
+ * collapses slashes, resolves `.` and `..`. A leading slash stays as it is: `x` and `/x` are different.
  */
 export function joinKey(...parts: string[]): string {
   const joined = parts.filter((part) => part !== '').join('/');
@@ -36,9 +36,9 @@ export function subnetsPrefix(prefix: string): string {
 }
 
 /**
- * The subnets of a lease key. `leasesPrefix` and `a.b.c.d-len` make up the whole key, or `a.b.c.d-len&v6-len` with an IPv6 half,
- * in canonical text without host bits (exactly as {@link formatSubnetKey} writes it). Undefined for any other key.
- * `0.0.0.0-0&v6-len`, the form of an IPv6-only host, gives the IPv6 half alone.
+ * The subnets of a lease key. `leasesPrefix` and `a.b.c.d-len` make up the whole key, or `a.b.c.d-len&v6-len`
+ * with an IPv6 half, in canonical text without host bits (exactly as {@link formatSubnetKey} writes it).
+ * Undefined for any other key. `0.0.0.0-0&v6-len`, the form of an IPv6-only host, gives the IPv6 half alone.
  */
 export function parseSubnetKey(leasesPrefix: string, key: string): LeaseSubnets | undefined {
   if (!key.startsWith(leasesPrefix)) return undefined;
@@ -53,8 +53,8 @@ export function parseSubnetKey(leasesPrefix: string, key: string): LeaseSubnets 
 }
 
 /**
- * The subnets that a key takes out of the pool. Reads more leniently than {@link parseSubnetKey}, as flanneld does: a
- * reservation written by hand as `172.20.9.5-24` keeps its subnet from others, although nobody gets a route by it.
+ * The subnets that a key takes out of the pool. Reads more leniently than {@link parseSubnetKey}, as flanneld
+ * does: a reservation written by hand as `172.20.9.5-24` keeps its subnet from others, without a route.
  */
 export function occupiedSubnets(leasesPrefix: string, key: string): readonly Subnet[] {
   if (!key.startsWith(leasesPrefix)) return [];
@@ -71,9 +71,10 @@ export function formatSubnetKey(leasesPrefix: string, subnets: LeaseSubnets): st
 }
 
 /**
- * The keys that only the holder of these subnets may put: those of the IPv4 subnet, without an IPv6 half and with any, else that
- * of the IPv6 one. Compares of CREATE = 0 over them keep two hosts from taking one subnet. They hinder nobody who takes another
- * subnet, and match no key that only begins alike, as `10.1.7.0-240`.
+ * The keys that only the holder of these subnets may put: those of the IPv4 subnet, without an IPv6 half and
+ * with any, else that of the IPv6 one. Compares of CREATE = 0 over them keep two hosts from taking one
+ * subnet. They hinder nobody who takes another subnet, and match no key that only begins alike, as
+ * `10.1.7.0-240`.
  */
 export function keysOf(leasesPrefix: string, subnets: LeaseSubnets): readonly KeyRange[] {
   if (subnets.ipv4 === undefined) return [{ key: formatSubnetKey(leasesPrefix, subnets) }];
@@ -87,7 +88,7 @@ function parsePart(text: string, family: 4 | 6): Subnet | undefined {
   return subnet !== undefined && formatPart(subnet) === text ? subnet : undefined;
 }
 
-/** Refuses a length of 0 in either family: no host leases all addresses, and such a key would exhaust every pool. */
+/** Refuses a length of 0: no host leases all addresses, and such a key would exhaust every pool. */
 function parseCidr(text: string, family: 4 | 6): Subnet | undefined {
   const dash = text.indexOf('-');
   if (dash < 0) return undefined;

@@ -24,7 +24,7 @@ export interface NetworkConfig {
   /** Absent when IPv6 is off. */
   readonly ipv6?: PoolConfig;
   readonly enableNFTables: boolean;
-  /** One sentence for each oddity that is no error: unknown keys with the nearest known name, repeated keys, bits beyond a length. */
+  /** One sentence each: unknown keys with the nearest known name, repeated keys, bits beyond a length. */
   readonly warnings: readonly string[];
 }
 
@@ -37,9 +37,9 @@ export interface PoolConfig {
 }
 
 /**
- * Parses the JSON text of `<prefix>/config`. The rules are flannel's (its Go decoder: keys in any case, the last of several
- * spellings counts, numbers in plain digits), except that SubnetMin above SubnetMax and a backend other than host-gw are
- * errors here.
+ * Parses the JSON text of `<prefix>/config`. The rules are flannel's (its Go decoder: keys in any case, the
+ * last of several spellings counts, numbers in plain digits), except that SubnetMin above SubnetMax and a
+ * backend other than host-gw are errors here.
  *
  * Throws NetworkConfigError for the first fault, and nothing else.
  */
@@ -71,7 +71,7 @@ function membersOf(text: string): readonly JsonField[] {
   } catch (error) {
     const isEmpty = text.trim() === '';
     const why = isEmpty ? 'the key is empty' : excerpt(messageOf(error), 250);
-    // The remedy for a text that names a network shows no example: a cluster that took the example would change its network.
+    // No example beside a text that names a network: who stores the example changes the network.
     const remedy = isEmpty
       ? 'Store e.g. {"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}.'
       : ((error instanceof JsonError ? error.remedy : undefined) ??
@@ -85,7 +85,8 @@ function checkBackend(given: ConfigValues): void {
   const remedy = 'Set "Backend": {"Type": "host-gw"}; every host of the cluster must use the same backend.';
   const raw = given.values.get('Backend');
   if (raw === undefined) {
-    const message = `Backend is missing${misspelt(given, 'Backend')}: flannel then means udp, and only host-gw is supported`;
+    const rule = 'flannel then means udp, and only host-gw is supported';
+    const message = `Backend is missing${misspelt(given, 'Backend')}: ${rule}`;
     throw new NetworkConfigError('BACKEND', 'Backend', message, remedy);
   }
   if (!raw.startsWith('{')) throw invalid('TYPE', 'Backend', raw, 'it must be an object in braces', remedy);
@@ -131,10 +132,10 @@ function readPool(given: ConfigValues, family: Family) {
   };
 }
 
-/** flannel wants room for four subnets: the first is not given out by default, and one or two hosts are no cluster. */
+/** flannel wants room for four subnets: it does not use the first, and two hosts are no cluster. */
 const splitBits = 2;
 
-/** The pool that the settings describe, with its defaults. Throws NetworkConfigError when the settings contradict one another. */
+/** The pool of these settings, with defaults. Throws NetworkConfigError when the settings contradict. */
 function resolvePool(settings: PoolSettings): PoolConfig {
   const { family, networkKey, lengthKey, minKey, maxKey } = settings;
   const network = requireNetwork(settings);

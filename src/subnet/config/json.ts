@@ -1,6 +1,6 @@
 import { escaped, excerpt } from '../../runtime/texts.ts';
 
-/** One member of a JSON object: its key, unescaped, and its value as written, e.g. `24.0`, `"a\u0062"`, `{}`. */
+/** A member of a JSON object: its key, unescaped, and its value as written: `24.0`, `"a\u0062"`, `{}`. */
 export interface JsonField {
   readonly key: string;
   readonly raw: string;
@@ -9,7 +9,7 @@ export interface JsonField {
 /** Go's decoder refuses deeper nesting, so this one does too: both accept and refuse the same texts. */
 const maxDepth = 10_000;
 
-/** A text that is not a JSON object. `message`: the first problem, its place and the text around it, without a full stop. */
+/** A text that is not a JSON object. `message`: the first problem, its place and the text around it. */
 export class JsonError extends Error {
   /** What mends this problem alone: everything else in the text stays. */
   readonly remedy: string | undefined;
@@ -22,8 +22,8 @@ export class JsonError extends Error {
 }
 
 /**
- * Returns the members of the JSON object `text` in their order, with duplicates. Go's decoder assigns them one after the
- * other and looks at the spelling of a number; JSON.parse keeps neither.
+ * Returns the members of the JSON object `text` in their order, with duplicates. Go's decoder assigns them
+ * one after the other and looks at the spelling of a number; JSON.parse keeps neither.
  *
  * Throws {@link JsonError} when `text` is not JSON, is not an object, or is nested deeper than Go allows.
  */
@@ -37,8 +37,8 @@ export function jsonFields(text: string): readonly JsonField[] {
 }
 
 /**
- * Says in words why a text is not JSON (RFC 8259); undefined when it is. The engine's own messages differ from version to
- * version, and name tokens rather than mistakes.
+ * Says in words why a text is not JSON (RFC 8259); undefined when it is. The engine's own messages differ
+ * from version to version, and name tokens rather than mistakes.
  */
 export function jsonFault(text: string): JsonError | undefined {
   return text.trim() === '' ? new JsonError('it is empty', 'Fill it.') : scan(text).fault;
@@ -51,8 +51,8 @@ export function jsonString(raw: string): string | undefined {
 }
 
 /**
- * Folds case as Go's encoding/json does when it looks for a field: ASCII letters, and the two characters that Unicode
- * folds into ASCII ones (long s, Kelvin sign). JavaScript's own case mappings fold more.
+ * Folds case as Go's encoding/json does when it looks for a field: ASCII letters, and the two characters that
+ * Unicode folds into ASCII ones (long s, Kelvin sign). JavaScript's own case mappings fold more.
  */
 export function foldKey(key: string): string {
   return key.replaceAll(/[A-Z\u017f\u212a]/g, (letter) => {
@@ -69,8 +69,8 @@ const scalar = /(?:true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?)(
 const openString = /"(?:[ !#-[\]-\uffff]|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*/y;
 
 /**
- * Looks at each token once, without recursion, because a text from outside may nest a million levels deep. Finds the members
- * of the outermost object and the greatest depth, or the first fault.
+ * Looks at each token once, without recursion, because a text from outside may nest a million levels deep.
+ * Finds the members of the outermost object and the greatest depth, or the first fault.
  */
 function scan(text: string) {
   const fields: JsonField[] = [];
@@ -113,7 +113,7 @@ function endOf(pattern: RegExp, text: string, at: number): number {
   return pattern.test(text) ? pattern.lastIndex : at;
 }
 
-/** Opens or closes a bracket in `open`; returns what has to follow the token, undefined when the token is out of place. */
+/** Opens or closes a bracket in `open`. Returns what has to follow; undefined for a misplaced token. */
 function follow(token: string, expected: Expected, previous: string, open: string[]): Expected | undefined {
   const after = () => (open.length > 0 ? 'comma' : 'end');
   const inside = () => (open.at(-1) === '}' ? 'key' : 'value');
@@ -135,8 +135,8 @@ const keyWord = /[^\s,:{}[\]"']+|[^]/uy;
 const word = /[^\s,{}[\]"']+|[^]/uy;
 
 /**
- * Each fault: after which token or before which expected one ('': anywhere; `quotes`: inside a string), the text in that place
- * (% in the words), the words, the remedy. The first that matches counts.
+ * Each fault: after which token or before which expected one ('': anywhere; `quotes`: inside a string), the
+ * text in that place (% in the words), the words, the remedy. The first that matches counts.
  */
 const rules: readonly (readonly [when: string, pattern: RegExp, problem: string, remedy: string])[] = [
   ['quotes', /$/y, 'the quotes are never closed', 'Close the quotes.'],
@@ -206,9 +206,9 @@ const shownAround = 30;
 function placeOf(text: string, at: number): string {
   const before = text.slice(0, at).split('\n');
   const column = (before.at(-1) ?? '').length + 1;
-  const isLong = text.trimEnd().includes('\n');
+  const lead = text.trimEnd().includes('\n') ? `line ${before.length}, column` : 'character';
   const start = Math.max(0, at - shownAround);
   const near = excerpt(text.slice(start, at + shownAround), 2 * shownAround);
   const more = at + shownAround < text.length ? '…' : '';
-  return `${isLong ? `line ${before.length}, column` : 'character'} ${column}, near: ${start > 0 ? '…' : ''}${near}${more}`;
+  return `${lead} ${column}, near: ${start > 0 ? '…' : ''}${near}${more}`;
 }

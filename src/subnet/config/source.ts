@@ -81,8 +81,8 @@ export async function waitForConfig(
 }
 
 /**
- * Says where the daemon looked when there is no configuration at `key`, and what lies nearby: most often the prefix is wrong.
- * Rejects as the registry does.
+ * Says where the daemon looked when there is no configuration at `key`, and what lies nearby: most often the
+ * prefix is wrong. Rejects as the registry does.
  */
 export async function describeMissing(
   { registry, oldStore }: Stores,
@@ -94,7 +94,8 @@ export async function describeMissing(
     near?.length === 0 && isOld !== true && 'No other configuration was found in it.',
     near?.length && `A network is configured under ${near.join(', ')}: is --etcd-prefix right?`,
     isOld === true &&
-      `The v2 store, which only old versions of flannel read, has one there (ETCDCTL_API=2 etcdctl get ${key}).`,
+      'The v2 store, which only old versions of flannel read, has one there ' +
+        `(ETCDCTL_API=2 etcdctl get ${key}).`,
   ].filter((hint) => typeof hint === 'string');
   return {
     problem: [`no network configuration at ${key} (etcd ${registry.endpoint}, v3 API).`, ...hints].join(' '),
@@ -102,7 +103,7 @@ export async function describeMissing(
   };
 }
 
-/** Other prefixes in this etcd that look like flannel's, among its first thousand keys; undefined when this user may not look. */
+/** Prefixes that look like flannel's, among etcd's first thousand keys; undefined: this user may not look. */
 async function nearbyPrefixes(
   registry: Registry,
   ownKey: string,
@@ -117,7 +118,7 @@ async function nearbyPrefixes(
     return [...new Set(prefixes)].slice(0, 3);
   } catch (error) {
     signal.throwIfAborted();
-    // etcd may limit this user to the prefix. The daemon still waits, and claims nothing about the rest of etcd.
+    // etcd may limit this user to the prefix. Then the daemon waits and says nothing about other keys.
     if (error instanceof RegistryError) return undefined;
     throw error;
   }

@@ -31,7 +31,7 @@ const byFoldedName = new Map<string, ConfigKey>(configKeys.map((key) => [foldKey
 /** A text of a megabyte may hold very many unknown keys. */
 const maxUnknownKeys = 8;
 
-/** What the internet does not route (RFC 1918, 6598, 2544); of IPv6 a site's own addresses are often public. */
+/** The internet does not route these (RFC 1918, 6598, 2544). A site's own IPv6 addresses are often public. */
 const privateNetworks = [
   '10.0.0.0/8',
   '172.16.0.0/12',
@@ -50,8 +50,8 @@ export interface ConfigValues {
 }
 
 /**
- * Sorts out the members of a configuration. Of several spellings of one key the last counts; `null` counts as not given (Go's
- * decoder leaves a number or a boolean as it was).
+ * Sorts out the members of a configuration. Of several spellings of one key the last counts; `null` counts as
+ * not given (Go's decoder leaves a number or a boolean as it was).
  */
 export function readValues(fields: readonly JsonField[]): ConfigValues {
   const values = new Map<ConfigKey, string>();
@@ -92,7 +92,7 @@ export function booleanAt({ values }: ConfigValues, key: ConfigKey, fallback: bo
   throw invalid('TYPE', key, raw, 'it must be true or false, without quotes', remedy);
 }
 
-/** The prefix length at `key`; undefined when it is not given or 0. `24.0`, `2.4e1` and `"24"` are errors, as in Go. */
+/** The prefix length at `key`; undefined when absent or 0. `24.0` and `"24"` are errors, as in Go. */
 export function lengthAt({ values }: ConfigValues, key: ConfigKey): number | undefined {
   const raw = values.get(key);
   if (raw === undefined || raw === '0') return undefined;
@@ -119,13 +119,14 @@ export function networkAt(
     warnings.push(`${key} ${text} has bits set beyond its length: taken as ${network.text}`);
   if (family === 4 && !privateNetworks.some((range) => containsSubnet(range, network)))
     warnings.push(
-      `${key} ${network.text} has public addresses: hosts and containers of the cluster cannot reach these on the internet. ` +
+      `${key} ${network.text} has public addresses: ` +
+        'hosts and containers of the cluster cannot reach these on the internet. ' +
         `Use a part of ${privateNetworks.map((range) => range.text).join(', ')} unless they are your own`,
     );
   return network;
 }
 
-/** The number of the address at `key`; undefined when it is not given or the unspecified address (0.0.0.0, ::). */
+/** The address at `key` as a number; undefined when absent or unspecified (0.0.0.0, ::). */
 export function addressAt({ values }: ConfigValues, key: ConfigKey, family: Family): bigint | undefined {
   const raw = values.get(key);
   if (raw === undefined) return undefined;
@@ -143,7 +144,7 @@ export function invalid(code: ConfigErrorCode, key: string, value: string, rule:
   return new NetworkConfigError(code, key, `${key} is ${excerpt(value)}: ${rule}`, remedy);
 }
 
-/** For a message that says `key` is missing: ` (but there is "Netwrok")` when an unknown key looks meant for it, or nothing. */
+/** For a message about a missing `key`: ` (but there is "Netwrok")`, or nothing without such a key. */
 export function misspelt({ unknown }: ConfigValues, key: ConfigKey): string {
   for (const name of unknown) if (nearestKey(name) === key) return ` (but there is "${excerpt(name)}")`;
   return '';
@@ -158,8 +159,8 @@ function nearestKey(key: string): ConfigKey | undefined {
 }
 
 /**
- * A network configuration that cannot be used. `message` names the key, its value and the rule it breaks; `key` is the
- * key's proper name, empty when the text as a whole is at fault. `code`:
+ * A network configuration that cannot be used. `message` names the key, its value and the rule it breaks;
+ * `key` is the key's proper name, empty when the text as a whole is at fault. `code`:
  *
  * - CONFIG_SYNTAX: not a JSON object. CONFIG_TYPE: a value of the wrong kind.
  * - CONFIG_MISSING: a key that is required here. CONFIG_FAMILY: both families are off.

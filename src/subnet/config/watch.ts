@@ -14,7 +14,7 @@ interface ConfigWatchOptions extends ConfigOptions {
   readonly notices: TroubleLog;
   /** The configuration that this host works with. */
   readonly config: NetworkConfig;
-  /** Whether this host has leased a subnet by it. Until then it can change to another configuration as a whole. */
+  /** Whether this host has leased a subnet by it. Before that it can still change to another one. */
   readonly isApplied: () => boolean;
 }
 
@@ -22,9 +22,9 @@ const loop = 'config-watch';
 const policy: BackoffPolicy = { initialMs: 500, maxMs: 30_000 };
 
 /**
- * Notices an edit of the network configuration while the daemon runs, checks it and reports its changes. It applies none of
- * them: a network that is half the old and half the new one would cut containers off; the next start applies it. Only a host
- * without a subnet, perhaps because the pool is too small, starts over with the new configuration.
+ * Notices an edit of the network configuration while the daemon runs, checks it and reports its changes. It
+ * applies none of them: a network that is half the old and half the new one would cut containers off; the
+ * next start applies it. Only a host without a subnet (the pool may be too small) starts over with it.
  */
 export class ConfigWatch {
   readonly #options: ConfigWatchOptions;
@@ -35,14 +35,14 @@ export class ConfigWatch {
     this.#key = configKey(options.etcdPrefix);
   }
 
-  /** Watches until `signal` aborts, then rejects with its reason; resolves when this host can use another configuration. */
+  /** Watches until `signal` aborts, then rejects with its reason; resolves when this host can start over. */
   async run(signal: AbortSignal): Promise<void> {
     const { activity, clock, random, notices, registry } = this.#options;
     try {
       for (let failures = 0; ; failures++) {
         activity?.round(loop, stuckMs);
         try {
-          // Without a revision a compaction cannot break the watch; the read after `created` covers what came before.
+          // No revision, so no compaction breaks the watch. The read after `created` covers what came before.
           for await (const _ of registry.watch({ key: this.#key, rangeEnd: `${this.#key}\0` }, signal)) {
             activity?.round(loop, stuckMs);
             if (await this.#look(signal)) return;
@@ -55,9 +55,10 @@ export class ConfigWatch {
           signal.throwIfAborted();
           if (!(error instanceof RegistryError)) throw error;
           // The lease watch reports that etcd is away. This one reports only that etcd denies it this key.
-          const message = `${this.#key} cannot be watched, so the daemon does not notice an edit: ${explanationOf(error)}`;
+          const problem = `${this.#key} cannot be watched, so the daemon does not notice an edit`;
+          const fields = { endpoint: registry.endpoint, error };
           if (error.kind === 'PERMISSION_DENIED')
-            notices.report('config-watch', message, { endpoint: registry.endpoint, error });
+            notices.report('config-watch', `${problem}: ${explanationOf(error)}`, fields);
         }
         await clock.sleep(backoffMs(policy, failures, random), signal);
       }
@@ -66,7 +67,7 @@ export class ConfigWatch {
     }
   }
 
-  /** Reads the key, because events say only that it changed. Resolves to whether this host is to start over with its value. */
+  /** Reads the key: events only say that it changed. Resolves to whether this host starts over. */
   async #look(signal: AbortSignal): Promise<boolean> {
     const { registry, notices, isApplied } = this.#options;
     const { kvs } = await registry.range({ key: this.#key }, signal);
@@ -92,8 +93,8 @@ export class ConfigWatch {
       return `${subject} was changed: ${changes.join(', ')}. ${keeps}; restart the daemon to apply it`;
     } catch (error) {
       if (!(error instanceof NetworkConfigError)) throw error;
-      const reason = explanationOf(error);
-      return `${subject} was changed and cannot be used: ${reason} ${keeps}; after a restart it waits until the configuration is fixed`;
+      const waits = `${keeps}; after a restart it waits until the configuration is fixed`;
+      return `${subject} was changed and cannot be used: ${explanationOf(error)} ${waits}`;
     }
   }
 }
@@ -122,8 +123,8 @@ function poolParts(pool: PoolConfig | undefined, prefix: string): readonly (read
 }
 
 /**
- * The differences between two configurations, one entry per key such as `SubnetLen 24 → 25`; empty when they mean the same.
- * Defaults count as the values that they stand for.
+ * The differences between two configurations, one entry per key such as `SubnetLen 24 → 25`; empty when they
+ * mean the same. Defaults count as the values that they stand for.
  */
 export function configChanges(before: NetworkConfig, after: NetworkConfig): readonly string[] {
   const [old, now] = [partsOf(before), partsOf(after)];

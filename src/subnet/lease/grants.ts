@@ -19,11 +19,11 @@ export interface GrantedLease {
 }
 
 /**
- * The etcd leases that this process was granted. It revokes those that no key carries: each would live for a day, and a
- * daemon that keeps restarting would pile them up.
+ * The etcd leases that this process was granted. It revokes those that no key carries: each would live for a
+ * day, and a daemon that keeps restarting would pile them up.
  *
- * This class chooses the ids and notes them before it asks etcd, so that it can revoke a lease whose grant was never confirmed.
- * Only a crash between grant and use leaves one behind.
+ * This class chooses the ids and notes them before it asks etcd, so that it can revoke a lease whose grant
+ * was never confirmed. Only a crash between grant and use leaves one behind.
  */
 export class Grants {
   readonly #registry: Registry;
@@ -38,7 +38,7 @@ export class Grants {
   /** Grants that etcd has not answered yet. */
   readonly #underWay = new Set<Promise<void>>();
 
-  /** `hostIdentity`: see {@link Grants.isOurs}; absent: a random one, so that only this process's ids are ours. */
+  /** `hostIdentity`: see {@link Grants.isOurs}; absent: a random one, so only this process's ids are ours. */
   constructor(registry: Registry, random: Random, hostIdentity = randomInt(random, identities)) {
     this.#registry = registry;
     this.#identity = hostIdentity % identities;
@@ -46,8 +46,8 @@ export class Grants {
   }
 
   /**
-   * Whether a daemon with this host's identity was granted the lease. No other host has that number, so no other host with
-   * our address took the lease.
+   * Whether a daemon with this host's identity was granted the lease. No other host has that number, so no
+   * other host with our address took the lease.
    */
   isOurs(id: string): boolean {
     return BigInt(id) / BigInt(counters) === BigInt(this.#identity) && id !== '0';
@@ -62,7 +62,7 @@ export class Grants {
   async grant(ttlSeconds: number, signal: AbortSignal): Promise<GrantedLease> {
     const id = this.#nextId();
     this.#unused.add(id);
-    // Without the signal: etcd would still carry out what it has received, perhaps only after the revocation that follows.
+    // Without the signal: etcd would still grant the lease, perhaps only after its revocation.
     const granting = this.#registry.leaseGrant(ttlSeconds, undefined, id);
     const settled = Promise.allSettled([granting]).then(() => {
       this.#underWay.delete(settled);
@@ -71,7 +71,7 @@ export class Grants {
     return await unlessAborted(granting, signal);
   }
 
-  /** Never the same id twice in a process, so that a late grant of an earlier attempt can be revoked by its own. */
+  /** Never the same id twice in a process, so that each late grant can be revoked by its own. */
   #nextId(): string {
     this.#counter = (this.#counter + 1) % counters;
     // An id of 0 would mean: choose one.
@@ -79,10 +79,7 @@ export class Grants {
     return String(BigInt(this.#identity) * BigInt(counters) + BigInt(this.#counter));
   }
 
-  /**
-   * Notes that, as far as is known, no key of ours carries this lease any more, which an earlier run may have been granted;
-   * `key` may still carry it.
-   */
+  /** Notes that no known key carries this lease, of this run or an earlier one; `key` may still do so. */
   markUnused(id: string, key?: string): void {
     this.#unused.add(id);
     if (key !== undefined) this.#doubtfulKeys.add(key);
@@ -93,7 +90,7 @@ export class Grants {
     if (this.#unused.delete(id)) this.#used.add(id);
   }
 
-  /** Notes that no key of ours carries this lease any more. One not granted here may expire: others may share it. */
+  /** Notes that no key of ours carries this lease any more. One not granted here may be shared: it stays. */
   release(id: string): void {
     if (this.#used.delete(id)) this.#unused.add(id);
   }
@@ -104,7 +101,7 @@ export class Grants {
     this.#revoked.clear();
   }
 
-  /** Revokes the unused leases, with any key that was put on one and never confirmed. Rejects as the registry does. */
+  /** Revokes the unused leases, with unconfirmed keys that were put on them. Rejects as the registry does. */
   async revokeUnused(signal: AbortSignal): Promise<void> {
     for (const id of this.#unused) {
       await this.#registry.leaseRevoke(id, signal);
@@ -116,8 +113,8 @@ export class Grants {
   }
 
   /**
-   * Revokes the unused leases before the process ends, as far as etcd answers within two seconds; never rejects. A lease that
-   * `key` carries is in use, although its confirmation may be lost.
+   * Revokes the unused leases before the process ends, as far as etcd answers within two seconds; never
+   * rejects. A lease that `key` carries is in use, although its confirmation may be lost.
    */
   async revokeLeftovers(clock: Clock, log: Logger, key?: string): Promise<void> {
     if (this.#unused.size === 0) return;

@@ -4,7 +4,7 @@ import { foldKey, jsonFields, jsonString } from '../config/json.ts';
 import { type LeaseSubnets, parseSubnetKey } from '../keys.ts';
 import type { KeyValue } from '../registry/registry.ts';
 
-/** The value of a lease. Addresses are canonical; one that is missing, null, invalid or unspecified is absent. */
+/** The value of a lease. Addresses are canonical; a missing, null, invalid or unspecified one is absent. */
 export interface LeaseValue {
   readonly publicIP?: string;
   readonly publicIPv6?: string;
@@ -29,8 +29,8 @@ export interface Lease {
 export type ParsedLease = { readonly lease: Lease } | { readonly problem: string };
 
 /**
- * Parses a lease's value as Go's encoding/json does: keys in any case, the last of several spellings counts, unknown ones
- * (BackendData, …) are ignored. Undefined when it is not a JSON object or when a known key holds another kind of value.
+ * Parses a lease's value as Go's encoding/json does: keys in any case, the last of several spellings counts,
+ * unknown ones (BackendData, …) are ignored. Undefined unless it is a JSON object with values of those types.
  */
 export function parseLeaseValue(text: string): LeaseValue | undefined {
   let publicIP: string | undefined;
@@ -59,8 +59,8 @@ export function parseLeaseValue(text: string): LeaseValue | undefined {
 }
 
 /**
- * The value flanneld writes for these canonical addresses, byte for byte; an IPv6-only host's PublicIP is 0.0.0.0.
- * {@link parseLeaseValue} reads it back.
+ * The value flanneld writes for these canonical addresses, byte for byte; an IPv6-only host's PublicIP is
+ * 0.0.0.0. {@link parseLeaseValue} reads it back.
  */
 export function formatLeaseValue({ ipv4, ipv6 }: PerFamily<string>): string {
   return JSON.stringify({
@@ -71,8 +71,8 @@ export function formatLeaseValue({ ipv4, ipv6 }: PerFamily<string>): string {
 }
 
 /**
- * The lease in a key under `subnetsPrefix`. A key that names subnets but has an unreadable value is a problem, too: nobody can
- * route to it, although its subnets count as used (see occupiedSubnets).
+ * The lease in a key under `subnetsPrefix`. A key that names subnets but has an unreadable value is a
+ * problem, too: nobody can route to it, although its subnets count as used (see occupiedSubnets).
  */
 export function parseLease(subnetsPrefix: string, kv: KeyValue): ParsedLease {
   const subnets = parseSubnetKey(subnetsPrefix, kv.key);
@@ -98,8 +98,8 @@ function usableAddress(text: string | undefined, family: Family): string | undef
 }
 
 /**
- * Whether a lease belongs to the host with these addresses: by PublicIP, as in flanneld, or while IPv4 is off (here or when the
- * key was written) by PublicIPv6. PublicIP 0.0.0.0, which flanneld writes for IPv6-only hosts, names nobody.
+ * Whether a lease belongs to the host with these addresses: by PublicIP, as in flanneld, or while IPv4 is off
+ * (here or when the key was written) by PublicIPv6. PublicIP 0.0.0.0, of an IPv6-only host, names nobody.
  */
 export function isOwnLease(addresses: PerFamily<string>, { value, subnets }: Lease): boolean {
   const sameIPv6 = addresses.ipv6 !== undefined && value.publicIPv6 === addresses.ipv6;
@@ -116,19 +116,17 @@ export function isOwnKey(addresses: PerFamily<string>, subnetsPrefix: string, kv
 
 /** Whether the value of a key of ours names another host. A spoilt value names nobody. */
 export function namesAnother(addresses: PerFamily<string>, rawValue: string): boolean {
-  const value = parseLeaseValue(rawValue);
-  if (value === undefined) return false;
-  if (addresses.ipv4 !== undefined) return value.publicIP !== undefined && value.publicIP !== addresses.ipv4;
-  return value.publicIPv6 !== undefined && value.publicIPv6 !== addresses.ipv6;
+  const { publicIP, publicIPv6 }: Partial<LeaseValue> = parseLeaseValue(rawValue) ?? {};
+  if (addresses.ipv4 !== undefined) return publicIP !== undefined && publicIP !== addresses.ipv4;
+  return publicIPv6 !== undefined && publicIPv6 !== addresses.ipv6;
 }
 
 /** Whether the value of a key of ours names another address than ours in some family. */
 export function differsFrom({ ipv4, ipv6 }: PerFamily<string>, rawValue: string): boolean {
-  const value = parseLeaseValue(rawValue);
-  if (value === undefined) return false;
+  const { publicIP, publicIPv6 }: Partial<LeaseValue> = parseLeaseValue(rawValue) ?? {};
   const differs = (theirs: string | undefined, ours: string | undefined) =>
     theirs !== undefined && ours !== undefined && theirs !== ours;
-  return differs(value.publicIP, ipv4) || differs(value.publicIPv6, ipv6);
+  return differs(publicIP, ipv4) || differs(publicIPv6, ipv6);
 }
 
 /** Whether a lease carries one of these addresses. */

@@ -42,8 +42,8 @@ export interface OwnLease extends KeptKey {
 }
 
 /**
- * `moving`: this host holds the lease, but the lease does not name its new address yet. `contested`: another host owns our
- * subnet now; the daemon never overwrites that host's key, keeps running and tells the operator.
+ * `moving`: this host holds the lease, but the lease does not name its new address yet. `contested`: another
+ * host owns our subnet now; the daemon reports it, and never overwrites that host's key.
  */
 export type LeaseState = 'acquiring' | 'held' | 'moving' | 'lost' | 'contested';
 
@@ -72,7 +72,7 @@ export class RaceLostError extends FlannelError {
   }
 }
 
-/** Another host uses our address: the one with this MAC address, or the running one that holds this lease with it. */
+/** Another host uses our address: by its MAC address, or by the lease that it holds with it. */
 export class AddressInUseError extends FlannelError {
   constructor(addresses: PerFamily<string>, by: { readonly mac: string } | { readonly key: string }) {
     const address = familiesText(addresses);
@@ -82,7 +82,7 @@ export class AddressInUseError extends FlannelError {
         : `another host that is running uses this host's address ${address}, for the lease ${by.key}`;
     super('ADDRESS_IN_USE', text, {
       remedy:
-        'Peers can tell hosts apart by their addresses only: give one of the two an address of its own with ' +
+        'Peers tell hosts apart by address only: give one of the two an address of its own with ' +
         '--iface=INTERFACE or --public-ip=ADDRESS',
     });
   }
@@ -92,12 +92,11 @@ export class AddressInUseError extends FlannelError {
 const longestValue = 200;
 
 /**
- * Renews the lease of a key of ours as just read, and corrects a value that differs from ours (a reservation without
- * BackendType, an old vxlan lease: peers would never route to us), guarded by mod_revision. The key keeps its lease or lack of
- * one. Only a dead lease, whose key etcd is about to delete, gets a successor.
+ * Renews the lease of a key of ours as just read, and corrects a value that differs from ours (a reservation
+ * without BackendType, an old vxlan lease: peers would never route to us), guarded by mod_revision. The key
+ * keeps its lease or lack of one. Only a dead lease, whose key etcd is about to delete, gets a successor.
  *
- * Undefined when somebody changed the key meanwhile: read again. Rejects with RegistryError; the next read then shows whether
- * the write took effect.
+ * Undefined when somebody changed the key meanwhile, or rejects with RegistryError: read the key again.
  */
 export async function renewKey(
   options: LeaseOptions,
@@ -129,10 +128,7 @@ export async function renewAs(
   return modRevision === undefined ? undefined : { value, leaseId, ttlSeconds, modRevision };
 }
 
-/**
- * Renews an etcd lease, or grants another one when it is dead. '0', none, stays none, with a TTL of 0. Rejects with
- * RegistryError.
- */
+/** Renews an etcd lease, or grants one for a dead one; '0' stays '0' (none). Rejects with RegistryError. */
 export async function renewLease(
   { registry, grants, leaseTtlSeconds }: LeaseOptions,
   id: string,
@@ -144,8 +140,8 @@ export async function renewLease(
 }
 
 /**
- * Writes value and lease of a key of ours, unless somebody changed it since it was read. Resolves to its new revision, or
- * undefined. Rejects with RegistryError.
+ * Writes value and lease of a key of ours, unless somebody changed it since it was read. Resolves to its new
+ * revision, or undefined. Rejects with RegistryError.
  */
 export async function rewrite(
   { registry, grants }: LeaseOptions,

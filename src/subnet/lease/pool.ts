@@ -14,14 +14,14 @@ interface Run {
 }
 
 /**
- * A subnet of the pool that overlaps none of `taken`, each free one equally likely; undefined when there is none. `taken`
- * may hold anything: other lengths and families, overlaps, duplicates, subnets outside the pool.
+ * A subnet of the pool that overlaps none of `taken`, each free one equally likely; undefined when there is
+ * none. `taken` may hold other lengths and families, overlaps, duplicates, subnets outside the pool.
  *
  * Takes the time of sorting `taken`, whatever the size of the pool.
  */
 export function chooseSubnet(pool: PoolConfig, taken: Iterable<Subnet>, random: Random): Subnet | undefined {
   const used = usedRuns(pool, taken);
-  const free = poolSize(pool) - countOf(used);
+  const free = used.reduce((left, { from, to }) => left - (to - from + 1n), poolSize(pool));
   if (free === 0n) return undefined;
   // The n-th free subnet: n, moved up by each used run that begins at or below it.
   let index = randomBelow(random, free);
@@ -86,7 +86,7 @@ function overlapsInside(pool: PoolConfig, taken: Iterable<Subnet>): OrderedRun[]
   return inside;
 }
 
-/** `order` is `from` as far as a double can tell: comparing it first makes sorting 60,000 runs three times as fast. */
+/** `order` is `from` as a double: comparing it first makes sorting 60,000 runs three times as fast. */
 interface OrderedRun extends Run {
   readonly order: number;
 }
@@ -95,16 +95,10 @@ function byStart(a: OrderedRun, b: OrderedRun): number {
   return a.order - b.order || (a.from < b.from ? -1 : Number(a.from > b.from));
 }
 
-function countOf(runs: readonly Run[]): bigint {
-  let count = 0n;
-  for (const run of runs) count += run.to - run.from + 1n;
-  return count;
-}
-
 /** Below this bound one draw is uniform enough whatever the generator: seeded ones give 32 bits. */
 const oneDraw = 1 << 20;
 
-/** An integer in [0, bound), uniformly: an IPv6 pool has up to 2^125 subnets, more than one draw can tell apart. */
+/** An integer in [0, bound), uniformly: an IPv6 pool has up to 2^125 subnets, too many for one draw. */
 function randomBelow(random: Random, bound: bigint): bigint {
   if (bound <= BigInt(oneDraw)) return BigInt(randomInt(random, Number(bound)));
   let value = 0n;
@@ -125,9 +119,9 @@ export interface ChosenSubnets {
 }
 
 /**
- * Chooses a subnet for each family that is on: the kept one, else the hint's, else a random one that overlaps none of
- * `taken`. Returns the pool without a free subnet instead, if one has none. The hint counts as a whole: when one of its subnets
- * is taken or does not fit, it comes from a copied disk or from another network, and so may the other.
+ * Chooses a subnet for each family that is on: the kept one, else the hint's, else a random one that overlaps
+ * none of `taken`. Returns the pool without a free subnet instead, if one has none. The hint counts as a
+ * whole: if one of its subnets is taken or does not fit, both may come from a copied disk.
  */
 export function chooseSubnets(
   { pools, random }: { readonly pools: PerFamily<PoolConfig>; readonly random: Random },
@@ -154,7 +148,7 @@ export function chooseSubnets(
   return { subnets: { ...kept, ...fresh }, fresh, hinted };
 }
 
-/** Only an exhausted pool makes the daemon ask for the expiry of peers' leases: for this many, every ten minutes. */
+/** For an exhausted pool the daemon asks for the expiry of this many leases, every ten minutes. */
 const expiriesAsked = 32;
 const askAgainMs = 600_000;
 /** In hours; coarse, so that the log does not repeat the same trouble with another number. */
@@ -176,7 +170,7 @@ export class PoolExhaustedError extends FlannelError {
   }
 }
 
-/** Describes a pool without a free subnet. Remembers the expiry of the leases between two questions to etcd. */
+/** Describes a pool without a free subnet, and remembers the leases' expiry between two questions. */
 export class Exhaustion {
   #expiry = '';
   #askedAtMs = Number.NEGATIVE_INFINITY;
@@ -207,7 +201,8 @@ export class Exhaustion {
       this.#expiry =
         asked.length === 0 ? 'none of them expires' : `${first} expires ${when}, unless its host renews it`;
     }
-    const used = `${counted(keys.length, 'key')}, ${reservations} of them ${plural(reservations, 'a reservation', 'reservations')}`;
-    return new PoolExhaustedError(pool, `by ${used}, under ${subnetsPrefix}; ${this.#expiry}`);
+    const reserved = `${reservations} of them ${plural(reservations, 'a reservation', 'reservations')}`;
+    const used = `by ${counted(keys.length, 'key')}, ${reserved}, under ${subnetsPrefix}; ${this.#expiry}`;
+    return new PoolExhaustedError(pool, used);
   }
 }

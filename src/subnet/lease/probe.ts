@@ -5,13 +5,13 @@ import type { Lease } from './lease.ts';
 import { familiesText, type LeaseOptions, type OwnLease, rewrite } from './own-lease.ts';
 
 /*
- * Two hosts may have one address: behind NAT, or as copies of one machine. Over etcd a host asks whether a running host holds a lease
- * by putting the lease's key again as it is (`probe`). A daemon that sees somebody else put its key puts it once more
- * (`AddressDefence`). flanneld does not answer: its lease looks like one that was left behind. The link itself may show the other host,
- * too (`AddressUse`).
+ * Two hosts may have one address: behind NAT, or as copies of one machine. Over etcd a host asks whether a
+ * running host holds a lease by putting the lease's key again as it is (`probe`). A daemon that sees somebody
+ * else put its key puts it once more (`AddressDefence`). flanneld does not answer: its lease looks like one
+ * that was left behind. The link itself may show the other host, too (`AddressUse`).
  */
 
-/** What the link tells about other hosts with one of our addresses. etcd cannot tell it when the conflict cuts a host off. */
+/** What the link shows of other hosts with our address; the conflict may cut a host off from etcd. */
 export interface AddressUse {
   /** The MAC address of the other host, as far as it is known. */
   readonly rival: string | undefined;
@@ -29,9 +29,9 @@ export const probeMs = 2_000;
 const looksMs = [250, 750, probeMs];
 
 /**
- * Asks whether a running host holds a lease. `quiet`: nobody answered in two seconds. `changed`: somebody changed the key
- * meanwhile; read again. Of two hosts that probe one key at once the first to write takes the other's probe for an answer.
- * Rejects with RegistryError.
+ * Asks whether a running host holds a lease. `quiet`: nobody answered in two seconds. `changed`: somebody
+ * changed the key meanwhile; read again. Of two hosts that probe one key at once the first to write takes the
+ * other's probe for an answer. Rejects with RegistryError.
  */
 export async function probe(
   options: LeaseOptions & { readonly clock: Clock },
@@ -41,7 +41,8 @@ export async function probe(
   const { key, rawValue: value, leaseId } = lease;
   options.log.info(
     { event: 'lease-probed', key },
-    `lease ${key} carries this host's address, but may belong to another host: waiting two seconds for its holder to answer`,
+    `lease ${key} carries this host's address, but may belong to another host: ` +
+      'waiting two seconds for its holder to answer',
   );
   const modRevision = await putAgain(options, lease, signal);
   if (modRevision === 'gone') return 'quiet';
@@ -60,8 +61,8 @@ export async function probe(
 }
 
 /**
- * Puts the key of a lease again as it is. Resolves to the new revision; undefined when somebody changed the key meanwhile;
- * `gone` when the etcd lease is dead: nobody has renewed it, and etcd is about to delete the key. Rejects with RegistryError.
+ * Puts the key of a lease again as it is. Resolves to the new revision; undefined when somebody changed the
+ * key; `gone` when its etcd lease is dead, so that etcd is about to delete it. Rejects with RegistryError.
  */
 export async function putAgain(
   options: LeaseOptions,
@@ -78,27 +79,26 @@ export async function putAgain(
 
 /** Shorter than the two seconds of a probe, so that the second of two probes in a row gets an answer, too. */
 const shortestIntervalMs = 500;
-/** Two daemons that both claim the key answer each other's answers. After this many without a pause they slow down. */
+/** Two daemons that claim one key answer each other's answers. After this many in a row they slow down. */
 const answersInARow = 20;
 const longestIntervalMs = 60_000;
 const pauseMs = 10_000;
 /** An operator may put the key by hand, once or twice. */
 const reportedTouches = 3;
 /**
- * A host that was granted the lease and has another address now asks exactly twice, within this time (see acquireLease): it
- * takes the first answer for another host's question. That host does not use our address, however often it starts.
+ * A host that was granted the lease and has another address now asks exactly twice, within this time (see
+ * acquireLease): it takes the first answer for another probe. That host does not use our address.
  */
 const pairMs = 5_000;
-/** Nobody asks for the key any more when nobody put it for this long, which is longer than a refused prober waits. */
+/** After this long without a put nobody asks for the key any more; a refused prober comes back sooner. */
 const quietMs = 30 * 60_000;
 
-/** Answers each probe of our key by putting the key once more, and tells the operator of a host that keeps asking. */
+/** Answers each probe of our key by putting the key again, and reports a host that keeps asking. */
 export class AddressDefence {
   readonly #parts: { readonly clock: Clock; readonly trouble: TroubleLog };
   #touches = 0;
   /** How many of the last touches came with less than {@link pairMs} between each and the next. */
   #together = 0;
-  #lastTouchMs = Number.NEGATIVE_INFINITY;
   #answeredAtMs = Number.NEGATIVE_INFINITY;
   #intervalMs = shortestIntervalMs;
   #inARow = 0;
@@ -111,19 +111,19 @@ export class AddressDefence {
   /** When to read the key again for the defence, on the monotonic clock. */
   get dueMs(): number {
     if (this.#owed) return this.#answeredAtMs + this.#intervalMs;
-    return this.#touches > 0 ? this.#lastTouchMs + quietMs : Number.POSITIVE_INFINITY;
+    return this.#touches > 0 ? this.#answeredAtMs + quietMs : Number.POSITIVE_INFINITY;
   }
 
   /**
-   * Answers if `kv`, our key as just read, shows a probe. Resolves to the revision up to which this host knows the key: that
-   * of the answer, if one was due. Rejects with RegistryError.
+   * Answers if `kv`, our key as just read, shows a probe. Resolves to the revision up to which this host
+   * knows the key: that of the answer, if one was due. Rejects with RegistryError.
    */
   async answer(options: LeaseOptions, own: OwnLease, kv: KeyValue, signal: AbortSignal): Promise<number> {
     const nowMs = this.#parts.clock.monotonic();
     const untouched = kv.modRevision <= own.modRevision || kv.value !== own.value || kv.lease !== own.leaseId;
     if (untouched) {
       this.#owed = false;
-      if (this.#touches > 0 && nowMs >= this.#lastTouchMs + quietMs) this.calm();
+      if (this.#touches > 0 && nowMs >= this.#answeredAtMs + quietMs) this.calm();
       return kv.modRevision;
     }
     // Too soon. The key still shows the touch later.
@@ -132,11 +132,17 @@ export class AddressDefence {
     const { key, value } = own;
     const modRevision = await rewrite(options, kv, { value, lease: own.leaseId }, signal);
     this.#note(nowMs);
-    options.log.info(
-      { event: 'probe-answered', key },
-      `answered a host that asked whether somebody holds lease ${key}`,
-    );
-    if (this.#touches >= reportedTouches) this.#report(options, key);
+    const text = `answered a host that asked whether somebody holds lease ${key}`;
+    options.log.info({ event: 'probe-answered', key }, text);
+    if (this.#touches >= reportedTouches) {
+      const address = familiesText(options.addresses);
+      this.#parts.trouble.report(
+        'address-shared',
+        `another host uses this host's address ${address}: it keeps asking for lease ${key} of this host. ` +
+          'Give one of the two an address of its own with --iface=INTERFACE or --public-ip=ADDRESS',
+        { key },
+      );
+    }
     return modRevision ?? own.modRevision;
   }
 
@@ -151,17 +157,6 @@ export class AddressDefence {
       this.#intervalMs = Math.min(2 * this.#intervalMs, longestIntervalMs);
     this.#owed = false;
     this.#answeredAtMs = nowMs;
-    this.#lastTouchMs = nowMs;
-  }
-
-  #report({ addresses }: LeaseOptions, key: string): void {
-    const address = familiesText(addresses);
-    this.#parts.trouble.report(
-      'address-shared',
-      `another host uses this host's address ${address}: it keeps asking for lease ${key} of this host. ` +
-        'Give one of the two an address of its own with --iface=INTERFACE or --public-ip=ADDRESS',
-      { key },
-    );
   }
 
   /** Notes that the other host is gone. */

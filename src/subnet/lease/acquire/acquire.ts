@@ -31,28 +31,28 @@ export interface AcquireOptions extends LeaseOptions {
   /** Subnets to prefer when nothing speaks against them: those of the previous subnet.env. */
   readonly hint?: LeaseSubnets;
   /**
-   * A number below 2^31 that no other host has, the same until this host boots again; our etcd leases carry it (see Grants).
-   * With it, this host probes a lease under its address that may be another host's before it touches the lease.
+   * A number below 2^31 that no other host has, the same until this host boots again; our etcd leases carry
+   * it (see Grants). With it, this host probes doubtful leases before it touches them.
    */
   readonly hostIdentity?: number;
   /** Absent: nobody knows whether another host uses this host's addresses. */
   readonly addressUse?: AddressUse;
-  /** Leases, by key and value, that were granted here and that another daemon answered for: this host does not ask again. */
+  /** Leases granted here, by key and value, that another daemon answered for: no second probe. */
   readonly theirs: Map<string, string>;
   readonly exhaustion: Exhaustion;
   readonly mix: FamilyMix;
 }
 
-/** Races lost in a row before this host reads the whole list again, and lists read before the caller's backoff. */
+/** Races to lose before the next list, and lists to read before the caller's backoff. */
 const attemptsPerList = 16;
 const listsPerPass = 4;
 
 /**
- * Gets this host its lease, in one pass: the one it already has (found by its address), else the hint, else free subnets at
- * random. To lose a race for a subnet is normal; this host then tries the next free one.
+ * Gets this host its lease, in one pass: the one it already has (found by its address), else the hint, else
+ * free subnets at random. To lose a race for a subnet is normal; this host then tries the next free one.
  *
- * Rejects with RegistryError, PoolExhaustedError, {@link AddressInUseError} or {@link RaceLostError}: try again later. Leases
- * that etcd granted in vain are then in `options.grants`.
+ * Rejects with RegistryError, PoolExhaustedError, {@link AddressInUseError} or {@link RaceLostError}: try
+ * again later. Leases that etcd granted in vain are then in `options.grants`.
  */
 export async function acquireLease(options: AcquireOptions, signal: AbortSignal): Promise<OwnLease> {
   const { addresses, registry, grants, subnetsPrefix } = options;
@@ -65,7 +65,7 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
     const { chosen, unfit, others } = findOwn(options, kvs);
     await refuseSharedAddress(options, chosen?.lease, signal);
     if (chosen !== undefined) grants.markUsed(chosen.lease.leaseId);
-    // A key of an earlier attempt whose answer was lost goes with its lease, and one that is still on its way never comes.
+    // This deletes a key of an earlier attempt whose answer was lost, and stops one that is on its way.
     await grants.revokeUnused(signal);
     // Before the probe, which is a write: without a free subnet it would be in vain.
     const wanted = chosen && (await subnetsBeside(options, chosen, kvs, signal));
@@ -108,8 +108,8 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
 }
 
 /**
- * Throws {@link AddressInUseError} when another host uses our address, unless this host is the one that has had the lease. The
- * holder need not wait for the link: it may only have to ask once more (see isDoubtful).
+ * Throws {@link AddressInUseError} when another host uses our address, unless this host is the one that has
+ * had the lease. The holder need not wait for the link: it may only have to ask once more (see isDoubtful).
  */
 async function refuseSharedAddress(
   { addressUse, addresses, grants, hint }: AcquireOptions,
@@ -129,10 +129,10 @@ async function refuseSharedAddress(
 }
 
 /**
- * Whether somebody else may use a lease. One that carries our address: another host that was given the same one (behind NAT, or
- * all copies of a template), unless it was granted here or is the one in subnet.env. One that carries another address: a host
- * that has got that address since, or a second daemon of this host. Either: another host that was seen with our address, and may
- * have taken the lease over while this host was away.
+ * Whether somebody else may use a lease. One that carries our address: another host that was given the same
+ * one (behind NAT, or all copies of a template), unless it was granted here or is the one in subnet.env. One
+ * that carries another address: a host that has got that address since, or a second daemon of this host.
+ * Either: another host that was seen with our address, and may have taken over the lease meanwhile.
  */
 function isDoubtful(options: AcquireOptions, lease: Lease): boolean {
   const { addresses, grants, hint, hostIdentity, addressUse } = options;
@@ -176,8 +176,8 @@ async function takeFree(
 }
 
 /**
- * Chooses the subnets of a host that has this lease: the lease's own that still fit, and for the rest the hint's or free ones.
- * Rejects with PoolExhaustedError.
+ * Chooses the subnets of a host that has this lease: the lease's own that still fit, and for the rest the
+ * hint's or free ones. Rejects with PoolExhaustedError.
  */
 async function subnetsBeside(
   options: AcquireOptions,
@@ -193,7 +193,7 @@ async function subnetsBeside(
   throw await options.exhaustion.errorFor(options, chosen.exhausted, kvs, signal);
 }
 
-/** Keeps using a complete lease of this host; undefined when somebody changed the key meanwhile: list again. */
+/** Keeps a complete lease of this host; undefined when somebody changed the key: list again. */
 async function adopt(
   options: AcquireOptions,
   { lease, kept: subnets }: Candidate,
@@ -211,7 +211,7 @@ async function adopt(
   return await changeTtl(options, own, kvs, signal);
 }
 
-/** Moves the key to a new etcd lease of the configured TTL; the old lease goes unless another key is attached to it. */
+/** Moves the key to an etcd lease of the configured TTL. Drops the old one unless another key uses it. */
 async function changeTtl(
   options: AcquireOptions,
   own: OwnLease,
@@ -226,7 +226,7 @@ async function changeTtl(
     return own;
   }
   const { key, value, leaseId } = own;
-  // Before the write: if its answer is lost, the next read of the key shows which of the two leases it carries.
+  // Before the write: if its answer is lost, the next read of the key shows which lease it carries.
   if (!kvs.some((kv) => kv.lease === leaseId && kv.key !== key)) grants.markUnused(leaseId, key);
   const modRevision = await rewrite(options, own, { value, lease: id }, signal);
   if (modRevision === undefined) return undefined;
@@ -237,12 +237,13 @@ async function changeTtl(
 }
 
 /**
- * Replaces a key that does not name exactly the chosen subnets (IPv6 was turned on or off) by one that does, on the same etcd
- * lease or none, at one revision: the subnet that stays is never free, and every watcher learns of both at once. The old key goes
- * first, because flanneld takes the events one by one and must end up with the route. Undefined: list again.
+ * Replaces a key that does not name exactly the chosen subnets (IPv6 was turned on or off) by one that does,
+ * on the same etcd lease or none, at one revision: the subnet that stays is never free, and every watcher
+ * learns of both at once. The old key goes first, because flanneld takes the events one by one and must end
+ * up with the route. Undefined: list again.
  *
- * The old key guards what this host keeps. Only a list shows an overlap of what is new; the later key gives way, as in
- * `claimSubnets`, here by another replacement.
+ * The old key guards what this host keeps. Only a list shows an overlap of what is new; the later key gives
+ * way, as in `claimSubnets`, here by another replacement.
  */
 async function replaceKey(
   options: AcquireOptions,
@@ -289,13 +290,14 @@ function reportOthers({ log, addresses }: AcquireOptions, held: OwnLease, keys: 
   const address = familiesText(addresses);
   log.warn(
     { event: 'other-own-leases', keys, addresses },
-    `beside ${held.key} ${plural(keys.length, 'another key carries', 'other keys carry')} this host's address ${address}, ` +
-      `or ${plural(keys.length, 'was', 'were')} leased by it: ${keys.join(', ')}; ` +
+    `beside ${held.key} ${plural(keys.length, 'another key carries', 'other keys carry')} ` +
+      `this host's address ${address}, or ${plural(keys.length, 'was', 'were')} leased by it: ` +
+      `${keys.join(', ')}; ` +
       `if no other host uses ${plural(keys.length, 'it, delete it', 'them, delete them')}: etcdctl del KEY`,
   );
 }
 
-/** Deletes own leases that do not fit any more, with their etcd leases unless another key is attached to them. */
+/** Deletes own leases that do not fit, and their etcd leases unless another key uses them. */
 async function giveBack(
   { registry, grants, log }: AcquireOptions,
   unfit: readonly Lease[],
@@ -314,7 +316,8 @@ async function giveBack(
       deleted.add(key);
       log.warn(
         { event: 'lease-unfit', key },
-        `gave back the previous lease ${key}: it does not fit the network configuration, or an older lease overlaps it`,
+        `gave back the previous lease ${key}: it does not fit the network configuration, ` +
+          'or an older lease overlaps it',
       );
     }
   }

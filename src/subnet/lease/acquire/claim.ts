@@ -21,19 +21,20 @@ interface ClaimRules {
   readonly mayOverlap?: (kv: KeyValue) => boolean;
   /** Whether another key is in the way, too. Default: none is. */
   readonly isInTheWay?: (kv: KeyValue) => boolean;
-  /** The caller found the keys of the same IPv4 subnet harmless at this revision. Default: there were none. */
+  /** At this revision the keys of the same IPv4 subnet were harmless. Default: there were none. */
   readonly seenRevision?: number;
 }
 
 /**
- * Creates the key of `subnets` on the granted etcd lease, unless another host was faster: then resolves to the keys in the way.
+ * Creates the key of `subnets` on the granted etcd lease, or resolves to the keys of a faster host.
  *
- * The compares cover the IPv4 subnet with and without an IPv6 half, and let any number of joiners proceed side by side. The list
- * in the same transaction shows what they do not cover: a key of another length that overlaps, the same IPv6 subnet in another
- * key. Then the host with the later create_revision gives way, which is always the one that sees the other.
+ * The compares cover the IPv4 subnet with and without an IPv6 half, and let any number of joiners proceed
+ * side by side. The list in the same transaction shows what they do not cover: a key of another length that
+ * overlaps, the same IPv6 subnet in another key. Then the host with the later create_revision gives way,
+ * which is always the one that sees the other.
  *
- * Rejects with RegistryError. Then the key may exist, may still come, and may overlap an older one: read it, or revoke the
- * lease, before the next attempt.
+ * Rejects with RegistryError. Then the key may exist, may still come, and may overlap an older one: read it,
+ * or revoke the lease, before the next attempt.
  */
 export async function claimSubnets(
   options: LeaseOptions,

@@ -8,13 +8,14 @@ import { fits } from '../pool.ts';
 import { overlapsKey } from './claim.ts';
 
 /*
- * Whose lease is it? flanneld tells hosts apart by their address, but hosts may share one (NAT, copied machines), and a host may get
- * another one. So three things count, in this order:
+ * Whose lease is it? flanneld tells hosts apart by their address, but hosts may share one (NAT, copied
+ * machines), and a host may get another one. So three things count, in this order:
  *
- * 1. The etcd lease. The ids of ours begin with 31 bits from the boot id, the network namespace and the prefix (see Grants). A lease
- *    granted here weighs more than an address: this host keeps its subnet when it gets the address that a dead host's lease names.
- * 2. subnet.env. A lease with our address that was not granted here and is not named there gets a probe first. A normal restart probes
- *    nothing. A subnet.env copied with the machine, on a disk that survives a boot, escapes this.
+ * 1. The etcd lease. The ids of ours begin with 31 bits from the boot id, the network namespace and the
+ *    prefix (see Grants). A lease granted here weighs more than an address: this host keeps its subnet when
+ *    it gets the address that a dead host's lease names.
+ * 2. subnet.env. A lease with our address that was not granted here and is not named there gets a probe
+ *    first. A normal restart probes nothing. A copied subnet.env that survives a boot escapes this.
  * 3. The address in the lease.
  */
 
@@ -23,7 +24,7 @@ export interface Candidate {
   readonly lease: Lease;
   /** At least one. */
   readonly kept: LeaseSubnets;
-  /** The key names exactly the subnets this host needs: a kept one for each family that is on, and no other. */
+  /** The key names exactly the subnets this host needs: a kept one for each family that is on. */
   readonly complete: boolean;
 }
 
@@ -45,23 +46,25 @@ interface OwnKeysOptions extends Pick<LeaseOptions, 'subnetsPrefix' | 'addresses
 }
 
 /**
- * Chooses the lease to keep, of those that carry our address and those granted here since the boot: the address may have changed
- * while no daemon ran, even to one that a dead host's lease names, and this host's containers are in its own subnet. When none fits,
- * this host gives them back, except reservations, which are the operator's. A lease that subnet.env names counts for nothing when it
- * neither carries our address nor was granted here: since ours ended a flanneld may use it, and flanneld answers no probe.
+ * Chooses the lease to keep, of those that carry our address and those granted here since the boot: the
+ * address may have changed while no daemon ran, even to one that a dead host's lease names, and this host's
+ * containers are in its own subnet. When none fits, this host gives them back, except reservations, which are
+ * the operator's. A lease that subnet.env names counts for nothing when it neither carries our address nor
+ * was granted here: since ours ended a flanneld may use it, and flanneld answers no probe.
  *
- * The best first: a reservation (a key without a lease) for our address; a lease with two of three marks (granted here, named in
- * subnet.env, carries our address), the first two above all; one granted here; one that carries our address. Among equals one that
- * needs no change, then one whose IPv4 subnet can stay, then the first in byte order, as flanneld chooses.
+ * The best first: a reservation (a key without a lease) for our address; a lease with two of three marks
+ * (granted here, named in subnet.env, carries our address), the first two above all; one granted here; one
+ * that carries our address. Among equals one that needs no change, then one whose IPv4 subnet can stay, then
+ * the first in byte order, as flanneld chooses.
  *
- * A subnet that overlaps an older key of another host does not fit: a crash left it before this host could give way.
+ * A subnet that overlaps an older key of another host does not fit: a crash kept this host from giving way.
  */
 export function findOwn(options: OwnKeysOptions, kvs: readonly KeyValue[]): OwnLeases {
   const own = ownLeases(options, kvs);
   const ownKeys = new Set(own.map(({ key }) => key));
-  const foreign = (kv: KeyValue) => !ownKeys.has(kv.key);
+  const foreign = kvs.filter(({ key }) => !ownKeys.has(key));
   const [chosen] = own
-    .map((lease) => candidate(options, lease, kvs, foreign))
+    .map((lease) => candidate(options, lease, foreign))
     .filter(({ kept }) => kept.ipv4 !== undefined || kept.ipv6 !== undefined)
     // Sorting is stable: what is equal stays in byte order.
     .toSorted((a, b) => rank(options, a) - rank(options, b));
@@ -100,8 +103,8 @@ function ownLeases(options: OwnKeysOptions, kvs: readonly KeyValue[]): Lease[] {
 }
 
 /**
- * The addresses in this host's lease, found without them: the lease was granted here since the boot, or subnet.env names it.
- * They may no longer be this host's.
+ * The addresses in this host's lease, found without them: the lease was granted here since the boot, or
+ * subnet.env names it. They may no longer be this host's.
  */
 export function leasedAddresses(
   { grants, hint, subnetsPrefix }: Pick<OwnKeysOptions, 'grants' | 'hint' | 'subnetsPrefix'>,
@@ -124,8 +127,8 @@ export function isHinted(hint: LeaseSubnets | undefined, { subnets }: Lease): bo
 }
 
 /**
- * Looks for an own address (or an escape) in a value's text: to parse tens of thousands of values costs more. An IPv6 address
- * has many spellings, but counts only where no IPv4 address does.
+ * Looks for an own address (or an escape) in a value's text: to parse tens of thousands of values costs more.
+ * An IPv6 address has many spellings, but counts only where no IPv4 address does.
  */
 function mayName({ ipv4, ipv6 }: PerFamily<string>, value: string): boolean {
   if (value.includes('\\')) return true;
@@ -134,19 +137,12 @@ function mayName({ ipv4, ipv6 }: PerFamily<string>, value: string): boolean {
   return /"[^"]*:[^"]*:[^"]*"/.test(value);
 }
 
-function candidate(
-  { pools, subnetsPrefix }: OwnKeysOptions,
-  lease: Lease,
-  kvs: readonly KeyValue[],
-  foreign: (kv: KeyValue) => boolean,
-): Candidate {
-  const { createRevision } = lease;
+function candidate({ pools, subnetsPrefix }: OwnKeysOptions, lease: Lease, foreign: readonly KeyValue[]) {
   const keep = (pool: PoolConfig | undefined, subnet: Subnet) => {
     if (pool === undefined || !fits(pool, subnet)) return false;
     const subnets = subnet.family === 4 ? { ipv4: subnet } : { ipv6: subnet };
-    return !kvs.some(
-      (kv) => kv.createRevision < createRevision && overlapsKey(subnetsPrefix, kv, subnets) && foreign(kv),
-    );
+    const isOlder = (kv: KeyValue) => kv.createRevision < lease.createRevision;
+    return !foreign.some((kv) => isOlder(kv) && overlapsKey(subnetsPrefix, kv, subnets));
   };
   const { ipv4, ipv6 } = lease.subnets;
   const kept: LeaseSubnets = {

@@ -13,7 +13,6 @@ import { holderText, type Lease } from '../lease.ts';
 import {
   AddressInUseError,
   familiesText,
-  type LeaseOptions,
   type LeaseState,
   leaseFaults,
   type OwnLease,
@@ -42,7 +41,7 @@ const contestedPolicy: BackoffPolicy = { initialMs: 1_000, maxMs: 60_000 };
 /** The log shows no more of a key that somebody else has put. */
 const longestKey = 160;
 
-/** Gets this host's lease and keeps it: renews it, notices a deletion or change, takes the same subnets again. */
+/** Gets this host's lease and keeps it: renews it, and takes the same subnets again after a loss. */
 export class LeaseManager {
   readonly #options: LeaseManagerOptions & AcquireOptions;
   readonly #wake = new Wake();
@@ -79,7 +78,7 @@ export class LeaseManager {
     return this.#lease;
   }
 
-  /** When the lease expires unless renewed: wall-clock ms; Infinity for a reservation, undefined without a lease. */
+  /** When the lease expires: wall-clock ms; Infinity for a reservation, undefined without a lease. */
   get expiresAtMs(): number | undefined {
     return this.#lease && this.#schedule.expiresAtMs;
   }
@@ -91,7 +90,7 @@ export class LeaseManager {
 
   /** Gets the lease, however long that takes; rejects only with `signal.reason`. */
   async acquire(signal: AbortSignal): Promise<OwnLease> {
-    const { clock, random, trouble, addressUse, subnetsPrefix } = this.#options;
+    const { clock, random, log, trouble, addressUse, subnetsPrefix } = this.#options;
     let asked = this.#schedule.now();
     const policy = (error: unknown) =>
       error instanceof AddressInUseError ? addressInUsePolicy : acquirePolicy;
@@ -111,7 +110,14 @@ export class LeaseManager {
       });
       trouble.clear('lease', 'lease acquired');
       this.#hold(lease, asked);
-      this.#logAcquired(lease);
+      const { subnets, origin, leaseId, ttlSeconds } = lease;
+      const { ipv4: publicIP, ipv6: publicIPv6 } = this.addresses;
+      const subnet = familiesText(subnets);
+      const verb = origin === 'reused' ? 'reusing' : 'acquired';
+      log.info(
+        { event: 'lease-acquired', subnet, publicIP, publicIPv6, origin, leaseId, ttlSeconds },
+        `${verb} subnet ${subnet}${leaseId === '0' ? ' (a reservation)' : ''}`,
+      );
       return lease;
     } finally {
       if (signal.aborted) await this.#tidy();
@@ -119,8 +125,8 @@ export class LeaseManager {
   }
 
   /**
-   * Gives the lease this host's new addresses as soon as possible; the subnets stay. Until then {@link state} is `moving`.
-   * Throws RangeError when a family comes or goes.
+   * Gives the lease this host's new addresses as soon as possible; the subnets stay. Until then {@link state}
+   * is `moving`. Throws RangeError when a family comes or goes.
    */
   moveTo(addresses: PerFamily<string>): void {
     if (!this.#move.to(addresses)) return;
@@ -129,7 +135,7 @@ export class LeaseManager {
     this.#wake.wake();
   }
 
-  /** Takes in every update of the lease watch, and checks a change of our own key at once, not at the next renewal. */
+  /** Takes in every update of the lease watch, and checks a change of our own key at once. */
   observe(update: LeaseUpdate): void {
     this.#options.mix.observe(update);
     if (update.type === 'snapshot') this.#options.grants.reconsider();
@@ -143,14 +149,14 @@ export class LeaseManager {
     const waiting = this.state === 'contested' || this.state === 'moving';
     const changed = seen && (seen.rawValue !== own.value || seen.leaseId !== own.leaseId);
     if (seen === undefined ? gone : changed || seen.modRevision > own.modRevision) this.#wake.wake();
-    // A host that takes a part of our subnets has not seen our key: an unnoticed restore may have removed the key.
+    // A host that takes a part of our subnets has not seen our key: a restore may have removed it.
     else if (update.type === 'delta' && put.some(isRival)) this.#wake.wake();
     // The key in our way may be gone, or may have changed.
     else if (waiting && removed.length > 0) this.#wake.wake();
     else if (put.some(({ key }) => this.#move.waitsFor(key))) this.#wake.wake();
   }
 
-  /** Renews and guards the lease until `signal` aborts, then rejects with its reason. Nothing else ends it. */
+  /** Renews and guards the lease until `signal` aborts, then rejects with its reason; never resolves. */
   async run(signal: AbortSignal): Promise<never> {
     return await firstOf(signal, (inner) => [this.#keep(inner), this.#followRival(inner)]);
   }
@@ -190,7 +196,7 @@ export class LeaseManager {
     }
   }
 
-  /** `waits`: for another host's key; `failed`: etcd did not answer, or somebody changed the key meanwhile. */
+  /** `waits`: for another host's key; `failed`: etcd did not answer, or somebody changed the key. */
   async #attempt(signal: AbortSignal): Promise<'well' | 'waits' | 'failed'> {
     const own = this.#lease;
     if (own === undefined) throw new RangeError('acquire comes before run');
@@ -238,30 +244,31 @@ export class LeaseManager {
 
   /** Notes that `kv`, another host's key, has our subnet, and gives back the lease we had for it. */
   async #contested(own: OwnLease, kv: KeyValue, signal: AbortSignal): Promise<void> {
-    const { trouble, grants } = this.#options;
+    const { trouble, grants, addresses, subnetsPrefix, registry } = this.#options;
+    const { endpoint } = registry;
     this.#state = 'contested';
-    const { message, fields } = contestedReport(this.#options, own, kv);
-    trouble.report('contested', message, fields);
+    const holder = holderText(kv.value, kv.key === own.key ? addresses : {});
+    const key = excerpt(kv.key, longestKey);
+    // Others may have put any text there, a quote and a command of theirs included.
+    const isPlain = parseSubnetKey(subnetsPrefix, kv.key) !== undefined;
+    trouble.report(
+      'contested',
+      `subnet ${familiesText(own.subnets)} of this host now belongs to ${holder} (${key}): ` +
+        'peers route it there. Stop one of the two hosts, or' +
+        `${isPlain ? `: etcdctl --endpoints=${endpoint} del '${key}'` : ' delete that key'}. ` +
+        "This daemon never overwrites another host's key",
+      { key, holder, endpoint },
+    );
     // A probe of that key now asks the other host.
     this.#defence.calm();
     if (kv.lease !== own.leaseId) grants.release(own.leaseId);
     await grants.revokeUnused(signal);
   }
 
-  /** Cleans up at a stop, but spares a key that was just taken again: peers' routes to our containers depend on it. */
+  /** Cleans up at a stop. Spares a key that was just taken again: peers' routes depend on it. */
   async #tidy(): Promise<void> {
     const { grants, clock, log } = this.#options;
     await grants.revokeLeftovers(clock, log, this.#lease?.key);
-  }
-
-  #logAcquired({ subnets, origin, leaseId, ttlSeconds }: OwnLease): void {
-    const { ipv4, ipv6 } = this.#move.addresses;
-    const subnet = familiesText(subnets);
-    this.#options.log.info(
-      { event: 'lease-acquired', subnet, publicIP: ipv4, publicIPv6: ipv6, origin, leaseId, ttlSeconds },
-      `${origin === 'reused' ? 'reusing' : 'acquired'} subnet ${subnet}` +
-        (leaseId === '0' ? ' (a reservation)' : ''),
-    );
   }
 
   /** Notes that this host holds `lease`; `asked`: when it sent the request that gave the lease its TTL. */
@@ -281,23 +288,4 @@ export class LeaseManager {
     const fields = { event: 'lease-moved', key: lease.key, before: from, after: to };
     log.info(fields, `this host's lease ${lease.key} now names ${to} instead of ${from}`);
   }
-}
-
-/** The report that `kv`, another host's key, has our subnet. */
-function contestedReport(
-  { registry, subnetsPrefix, addresses }: LeaseOptions,
-  { key: ownKey, subnets }: OwnLease,
-  kv: KeyValue,
-): { readonly message: string; readonly fields: Readonly<Record<string, string>> } {
-  const holder = holderText(kv.value, kv.key === ownKey ? addresses : {});
-  const key = excerpt(kv.key, longestKey);
-  // Others may have put any text there, a quote and a command of theirs included.
-  const isPlain = parseSubnetKey(subnetsPrefix, kv.key) !== undefined;
-  const remedy = isPlain ? `: etcdctl --endpoints=${registry.endpoint} del '${key}'` : ' delete that key';
-  return {
-    message:
-      `subnet ${familiesText(subnets)} of this host now belongs to ${holder} (${key}): peers route it there. ` +
-      `Stop one of the two hosts, or${remedy}. This daemon never overwrites another host's key`,
-    fields: { key, holder, endpoint: registry.endpoint },
-  };
 }

@@ -23,7 +23,7 @@ interface Asked {
   readonly answered: boolean;
   /** How many probes in a row had an answer. */
   readonly refusals: number;
-  /** On the monotonic clock: the answer may come until then, or after an answer, the next probe waits until then. */
+  /** On the monotonic clock: wait for the answer until then, or after an answer, for the next probe. */
   readonly untilMs: number;
 }
 
@@ -45,8 +45,8 @@ export class Move {
   #addresses: PerFamily<string>;
   #target: PerFamily<string> | undefined;
   /**
-   * Every value that this host has written, or may have: an unanswered write can take effect long after another one, and a restored
-   * etcd has an old one again.
+   * Every value that this host has written, or may have: an unanswered write can take effect long after
+   * another one, and a restored etcd has an old one again.
    */
   readonly #written = new Set<string>();
   /** The last values that another host may have put, and when this host found them. */
@@ -61,8 +61,8 @@ export class Move {
   }
 
   /**
-   * Whether this host may have written a value in its key. Nobody else puts a key on an etcd lease granted here (`granted`). On
-   * another lease, an abandoned one, a host that has had the same addresses may write it: such a host does so repeatedly.
+   * Whether this host may have written a value in its key. Nobody else puts a key on an etcd lease granted
+   * here (`granted`). On another, a host that has had the same addresses may write it, repeatedly.
    */
   wrote(value: string, granted: boolean): boolean {
     if (!this.#written.has(value) || granted) return this.#written.has(value);
@@ -71,8 +71,8 @@ export class Move {
   }
 
   /**
-   * Whether it is in vain to correct a value that this host has not written, and that names another host in one family alone; counts
-   * this time. Two hosts with one IPv4 address, two IPv6 addresses and one key would correct each other at each answer of etcd.
+   * Whether it is in vain to correct a value that this host has not written, and that names another host in
+   * one family alone; counts this time. Two hosts with one IPv4 address but two IPv6 ones would never stop.
    */
   yieldsTo(value: string): boolean {
     if (value !== this.#yieldedTo && this.#comesBack(value)) this.#yieldedTo = value;
@@ -98,7 +98,7 @@ export class Move {
     return this.#target !== undefined;
   }
 
-  /** Starts a move, and tells whether these addresses are new. Throws RangeError when a family comes or goes. */
+  /** Starts a move; returns whether the addresses are new. Throws RangeError when a family comes or goes. */
   to(addresses: PerFamily<string>): boolean {
     for (const family of ['ipv4', 'ipv6'] as const) {
       if ((addresses[family] === undefined) !== (this.#addresses[family] === undefined))
@@ -122,10 +122,11 @@ export class Move {
   }
 
   /**
-   * The new addresses, and whether the lease gets them at once, or only when somebody asks for our key. The latter when another host
-   * seems to hold a lease with one of the new addresses: this host probes that lease, and reads its key in the next calls (`dueMs` says
-   * when). It reports an answer, and another host on the link with the address. Two hosts that exchange their addresses wait for each
-   * other: the first that is asked moves. Rejects with RegistryError.
+   * The new addresses, and whether the lease gets them at once, or only when somebody asks for our key. The
+   * latter when another host seems to hold a lease with one of the new addresses: this host probes that
+   * lease, and reads its key in the next calls (`dueMs` says when). It reports an answer, and another host on
+   * the link with the address. Two hosts that exchange their addresses wait for each other: the first that is
+   * asked moves. Rejects with RegistryError.
    */
   async next(
     options: LeaseOptions & { readonly addressUse?: AddressUse },
@@ -143,7 +144,18 @@ export class Move {
     const alone = other === undefined || use?.alone === true;
     const atOnce = alone || (!rival && (await this.#isLeftBehind(options, other, signal)));
     if (atOnce) this.#parts.trouble.clear('address', 'no other host has the address');
-    else if (rival || this.#asked?.answered === true) this.#report(options, target, own, other);
+    else if (rival || this.#asked?.answered === true) {
+      const { key } = other;
+      const { endpoint } = options.registry;
+      this.#parts.trouble.report(
+        'address',
+        `the address of this host is ${familiesText(target)}` +
+          ` now, but another host that is running holds the lease ${key} under it: peers still route ` +
+          `${familiesText(own.subnets)} to ${familiesText(this.#addresses)}. Give one of the two hosts ` +
+          `another address; if the other host is gone: etcdctl --endpoints=${endpoint} del '${key}'`,
+        { key, endpoint },
+      );
+    }
     return { target, atOnce };
   }
 
@@ -206,17 +218,7 @@ export class Move {
     return false;
   }
 
-  #report({ registry }: LeaseOptions, target: PerFamily<string>, own: OwnLease, { key }: Lease): void {
-    this.#parts.trouble.report(
-      'address',
-      `the address of this host is ${familiesText(target)} now, but another host that is running holds the lease ${key} ` +
-        `under it: peers still route ${familiesText(own.subnets)} to ${familiesText(this.#addresses)}. Give one of the two ` +
-        `hosts another address; if the other host is gone: etcdctl --endpoints=${registry.endpoint} del '${key}'`,
-      { key, endpoint: registry.endpoint },
-    );
-  }
-
-  /** Notes that, as etcd confirmed, the key holds `value`; returns the former addresses when that ends a move. */
+  /** Notes that etcd confirmed `value` in our key; returns the former addresses when that ends a move. */
   confirmed(value: string): PerFamily<string> | undefined {
     if (this.#target === undefined || value !== formatLeaseValue(this.#target)) return undefined;
     const before = this.#addresses;

@@ -17,7 +17,7 @@ interface CheckOptions extends LeaseOptions {
   readonly onLost: () => void;
 }
 
-/** `again`: somebody changed the key meanwhile, check once more; `contested`: another host's key has our subnet. */
+/** `again`: somebody changed the key, check once more; `contested`: another host's key has our subnet. */
 type CheckedKey =
   | { readonly result: 'held'; readonly lease: OwnLease }
   | { readonly result: 'contested'; readonly by: KeyValue }
@@ -25,10 +25,7 @@ type CheckedKey =
 
 const again: CheckedKey = { result: 'again' };
 
-/**
- * Reads our key and renews it, or takes it again. Only the key shows its owner; a live etcd lease does not. Rejects with
- * RegistryError.
- */
+/** Reads our key, the one proof of its owner, and renews it or takes it again. Rejects with RegistryError. */
 export async function renewOrReclaim(
   options: CheckOptions,
   own: OwnLease,
@@ -40,8 +37,8 @@ export async function renewOrReclaim(
   if (isAnothers(options, own, kv) || isSpoiltAnother(options, own, kv))
     return { result: 'contested', by: kv };
   const { nextMove } = options;
-  // Our key goes if it overlaps an older one, and was never confirmed, because an answer was lost, or was taken beside another key
-  // with an address that this host no longer has.
+  // Our key goes if it overlaps an older one, and was never confirmed, because an answer was lost, or was
+  // taken beside another key with an address that this host no longer has.
   const isDoubtful = grants.isUnused(kv.lease) || nextMove !== undefined;
   const overlapping = isDoubtful ? await findOverlaps(options, own.subnets, signal) : [];
   const older = overlapping.find(
@@ -60,9 +57,9 @@ export async function renewOrReclaim(
 }
 
 /**
- * Whether the value names another host and this host did not write it. Somebody may have spoilt a value that names another host in one
- * family alone, and this host corrects it. But on an etcd lease that is not ours, or when it comes back, it belongs to a host with our
- * address of the other family.
+ * Whether the value names another host and this host did not write it. Somebody may have spoilt a value that
+ * names another host in one family alone, and this host corrects it. But on an etcd lease that is not ours,
+ * or when it comes back, it belongs to a host with our address of the other family.
  */
 function isAnothers(options: CheckOptions, own: OwnLease, kv: KeyValue): boolean {
   const { addresses, grants, move } = options;
@@ -78,8 +75,8 @@ function isOnOtherLease({ grants }: CheckOptions, own: OwnLease, { lease }: KeyV
 }
 
 /**
- * Whether a spoilt value, which names nobody, is in another host's key, which that host corrects itself: a key on a lease that is
- * not ours, made since we had ours, or from a restored backup of the time before. This host corrects any other.
+ * Whether a spoilt value, which names nobody, is in another host's key, which that host corrects itself: a
+ * key on a lease that is not ours, newer than ours, or from a restored backup of the time before.
  */
 function isSpoiltAnother(options: CheckOptions, own: OwnLease, kv: KeyValue): boolean {
   const isOfNow = kv.createRevision <= own.modRevision && kv.modRevision >= own.modRevision;
@@ -109,9 +106,10 @@ function noteLease({ log, grants }: CheckOptions, { key, leaseId: before }: OwnL
 }
 
 /**
- * Takes the same subnets again after our key is gone (deleted, revoked, expired), if nobody else has them. Routes stay as they are.
- * The key's old etcd lease serves again when it still lives and was granted to this host. Another's, flanneld's for one, is left to expire:
- * to revoke it with an unconfirmed key would also delete the keys that others have put on it.
+ * Takes the same subnets again after our key is gone (deleted, revoked, expired), if nobody else has them.
+ * Routes stay as they are. The key's old etcd lease serves again when it still lives and was granted to this
+ * host. Another's, flanneld's for one, is left to expire: to revoke it with an unconfirmed key would also
+ * delete the keys that others have put on it.
  */
 async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal): Promise<CheckedKey> {
   const { registry, grants, leaseTtlSeconds } = options;
@@ -119,19 +117,19 @@ async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal)
   options.onLost();
   // This also prevents a key that is still on its way from an earlier attempt.
   await grants.revokeUnused(signal);
-  // Read first: to put the key and give way again, at every attempt, would make all hosts change their routes.
+  // Read first: to put the key and give way, at every attempt, would make all hosts change their routes.
   const mayOverlap = (kv: KeyValue) => isOfThisHost(options, kv);
   const overlapping = options.contested ? await findOverlaps(options, subnets, signal) : [];
   const still = overlapping.find((kv) => !mayOverlap(kv));
   if (still) return { result: 'contested', by: still };
   const id = own.leaseId;
   const ttlSeconds = grants.isOurs(id) ? (await registry.leaseKeepAlive(id, signal)).ttlSeconds : 0;
-  // The lease counts as unused until the key is confirmed. Keep a dead one in mind: a restored backup may revive it.
+  // The lease is unused until the key is confirmed. Remember a dead one: a restore may revive it.
   if (ttlSeconds > 0) grants.markUnused(id);
   else grants.release(id);
   const granted = ttlSeconds > 0 ? { id, ttlSeconds } : await grants.grant(leaseTtlSeconds, signal);
   let outcome = await claimSubnets(options, subnets, granted, signal, { mayOverlap });
-  // An operator or an older program may have made another key of this host for the same subnet: both may exist.
+  // An operator or an older program may have made another key of this host for the same subnet.
   if ('inTheWay' in outcome && outcome.inTheWay.every(mayOverlap)) {
     const rules = { mayOverlap, seenRevision: outcome.revision };
     outcome = await claimSubnets(options, subnets, granted, signal, rules);
@@ -143,8 +141,8 @@ async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal)
 }
 
 /**
- * Whether a key is this host's own, by its value or, when it names a former address, by the lease granted here. During a move one
- * address alone proves nothing: another host may have the former one by now, or the new one still.
+ * Whether a key is this host's own, by its value or, when it names a former address, by the lease granted
+ * here. During a move the value must name both: another host may have the former or the new address.
  */
 function isOfThisHost({ addresses, nextMove, grants, subnetsPrefix }: CheckOptions, kv: KeyValue): boolean {
   const named = nextMove === undefined ? [addresses] : [addresses, nextMove.target];

@@ -9,14 +9,14 @@ const wallClockCheckMs = 30_000;
 const setBackMs = 60_000;
 /** A reservation needs no renewal. This often, the daemon checks beside the watch that it is still ours. */
 const reservationCheckMs = 3_600_000;
-/** The name of the renewing loop, and a time that no round of it takes: its calls have deadlines of seconds. */
+/** The name of the renewing loop, and a time beyond all its deadlines, which are seconds. */
 export const RENEWAL_LOOP = 'lease';
 export const stuckMs = 600_000;
 
 /**
- * How long to wait before the next keepalive, in milliseconds: a third of the TTL without the margin, so that two may fail and
- * the third still comes before the margin begins. A margin of more than a third of the TTL counts as that third: otherwise the
- * daemon would keep renewing a lease that lives hardly longer than the margin.
+ * How long to wait before the next keepalive, in milliseconds: a third of the TTL without the margin, so that
+ * two may fail and the third still comes before the margin begins. A margin of more than a third of the TTL
+ * counts as that third, or the daemon would renew a lease of hardly longer TTL without a pause.
  */
 export function renewIntervalMs(ttlSeconds: number, renewMarginMs: number): number {
   const ttlMs = ttlSeconds * 1000;
@@ -39,8 +39,8 @@ export interface Moment {
 }
 
 /**
- * When to renew this host's lease. It reads both clocks: the wall clock runs on while a VM is suspended, the monotonic one when
- * somebody sets the wall clock back. Neither shows the time that passed when both happened: then the renewal is due at once.
+ * When to renew this host's lease. It reads both clocks: the wall clock runs on while a VM is suspended, the
+ * monotonic one when somebody sets the wall clock back. After both, neither is right: renew at once.
  */
 export class RenewalSchedule {
   readonly #options: ScheduleOptions;
@@ -84,13 +84,13 @@ export class RenewalSchedule {
     this.#options.log.info(
       { event: 'renew-margin-cut', ttlS: ttlSeconds },
       `renewing the lease of ${ttlSeconds} s at least ${Math.round(ttlSeconds / 3)} s before it expires: ` +
-        `the renew margin of ${Math.round(this.#options.renewMarginMs / 1000)} s is more than a third of the TTL`,
+        `the renew margin of ${Math.round(this.#options.renewMarginMs / 1000)} s exceeds a third of the TTL`,
     );
   }
 
   /**
-   * Waits until the next renewal is due by either clock, until `wake` reports a change of our key, or until `soonerMs` on the
-   * monotonic clock.
+   * Waits until the next renewal is due by either clock, until `wake` reports a change of our key, or until
+   * `soonerMs` on the monotonic clock.
    */
   async untilDue(wake: Wake, soonerMs: number, signal: AbortSignal): Promise<void> {
     for (;;) {
@@ -107,7 +107,7 @@ export class RenewalSchedule {
     }
   }
 
-  /** The state of a lease that the daemon cannot renew, its key `gone` or not; the same text at each attempt. */
+  /** The state of a lease that the daemon cannot renew, its key `gone` or not; the same at each attempt. */
   timeLeft(gone: boolean): { readonly text: string; readonly fields: LogFields } {
     if (gone) return { text: 'its key is gone from etcd, another host may take the subnet', fields: {} };
     if (this.#expiresAtMs === Number.POSITIVE_INFINITY)

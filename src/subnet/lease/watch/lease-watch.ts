@@ -27,13 +27,13 @@ export interface LeaseWatchOptions {
   /** `<prefix>/subnets/`, with the slash: `subnets-old/` is not ours. */
   readonly subnetsPrefix: string;
   /**
-   * Gets an update at once that the consumer gets only when a second list confirms it, and a list that equals what the consumer
-   * has. The keeper of the own lease need not wait, and may know of writes that no stream brought. Must not throw.
+   * Gets each update that waits for a second list, and each list that shows no change. The keeper of the own
+   * lease need not wait, and may know of writes that no stream brought. Must not throw.
    */
   readonly onDoubt?: (heldBack: LeaseUpdate) => void;
 }
 
-/** A list follows each reopened stream within this time, spread so that not all hosts of a cluster ask at once. */
+/** A list follows each reopened stream within this time, at another moment on each host. */
 const compareWithinMs = 60_000;
 /** No list follows a stream that opens within this time of the last list. */
 const freshMs = 1_000;
@@ -53,18 +53,19 @@ class ListAgain extends Error {}
 /**
  * The leases of the cluster: one list, then one watch from the list's revision on, with one cursor.
  *
- * The cursor moves only past events that were delivered (to the last event's revision + 1, and only when a revision is
- * complete: a fragment is a part of one) or to a progress notification's revision + 1. A response header's revision may run
- * ahead of events still to come, and etcd3's own watcher, which trusts it, loses them at the second disconnect.
+ * The cursor moves only past delivered events (to the last event's revision + 1, once that revision is
+ * complete: a fragment is a part of one) or to a progress notification's revision + 1. A response header may
+ * run ahead of events still to come; etcd3's own watcher trusts it, and loses them at the second disconnect.
  *
- * The watch starts one revision before the cursor and drops the events of that revision: etcd accepts a watch that starts
- * exactly at the compacted revision, but leaves out that revision's deletes (before 3.4.36 and 3.5.18).
+ * The watch starts one revision before the cursor and drops the events of that revision: etcd accepts a watch
+ * that starts at the compacted revision, but leaves out its deletes (before 3.4.36 and 3.5.18).
  *
- * It lists all leases again when the cursor is compacted, the cluster id changed, or the revision went backwards (a restore
- * from a backup). A restore that keeps the id shows in neither when others wrote so much since that the revision is beyond the
- * cursor again. So a list follows every reopened stream, while the stream runs. While etcd is away the consumer keeps its leases.
+ * It lists all leases again when the cursor is compacted, the cluster id changed, or the revision went
+ * backwards (a restore from a backup). A restore that keeps the id shows in neither when others wrote so much
+ * since that the revision is beyond the cursor again. So a list follows every reopened stream, while the
+ * stream runs. While etcd is away the consumer keeps its leases.
  *
- * It never delivers an update that removes most peers at once. It delivers another list from a moment later instead.
+ * Instead of an update that removes most peers at once it delivers another list from a moment later.
  */
 export class LeaseWatch {
   readonly #options: LeaseWatchOptions;
@@ -72,7 +73,7 @@ export class LeaseWatch {
   #cursor: number | undefined;
   #clusterId = '';
   #failures = 0;
-  /** When to compare the delivered leases with a list; Infinity: a list came just before the stream opened, or after. */
+  /** When to compare the delivered leases with a list; Infinity: a list is recent enough. */
   #compareAtMs = Number.POSITIVE_INFINITY;
   #listedAtMs = Number.NEGATIVE_INFINITY;
   /** etcd seems restored: each host finds that out at its own pace. */
@@ -126,17 +127,12 @@ export class LeaseWatch {
       this.#cursor = undefined;
       this.#restored = error instanceof ListAgain;
       this.#options.activity?.count('relist', kind === 'COMPACTED' ? 'compacted' : 'history');
-      log.info(
-        { event: 'relist', reason: messageOf(error) },
-        `listing all leases again: ${messageOf(error)}`,
-      );
-      return;
+      const reason = messageOf(error);
+      return log.info({ event: 'relist', reason }, `listing all leases again: ${reason}`);
     }
-    trouble.report(
-      'lease-watch',
-      `the leases under ${subnetsPrefix} cannot be watched; routes stay unchanged meanwhile: ${explanationOf(error)}`,
-      { endpoint: registry.endpoint, error },
-    );
+    const problem = `the leases under ${subnetsPrefix} cannot be watched; routes stay unchanged meanwhile`;
+    const fields = { endpoint: registry.endpoint, error };
+    trouble.report('lease-watch', `${problem}: ${explanationOf(error)}`, fields);
   }
 
   async #list(signal: AbortSignal): Promise<number> {
@@ -154,7 +150,7 @@ export class LeaseWatch {
     return { type: 'snapshot', leases, revision: header.revision };
   }
 
-  /** The update; for a bulk removal, or any removal after a restore, a linearizable list from a moment later instead. */
+  /** The update; for a bulk removal, or any removal after a restore, a list from a moment later. */
   async #confirmed(update: LeaseUpdate, signal: AbortSignal): Promise<LeaseUpdate> {
     if (!this.#delivered.doubts(update, this.#restored)) return update;
     this.#options.onDoubt?.(update);
@@ -165,7 +161,7 @@ export class LeaseWatch {
   #give(update: LeaseUpdate): number {
     // A list from the meantime is newer.
     if (this.#cursor !== undefined && update.revision + 1 < this.#cursor) return this.#cursor;
-    // Before the notes: a consumer that throws gets the update again, from the stream or from a list that differs.
+    // First: a consumer that throws gets the update again, from the stream or from a list that differs.
     this.#onUpdate(update);
     this.#delivered.take(update);
     this.#cursor = update.revision + 1;
@@ -173,8 +169,9 @@ export class LeaseWatch {
   }
 
   /**
-   * Compares the delivered leases with a list, once the stream is open and the comparison is due; never resolves. An earlier
-   * list would miss changes until the stream opened. Delivers a list that differs; the stream's events count from its revision on.
+   * Compares the delivered leases with a list, once the stream is open and the comparison is due; never
+   * resolves. An earlier list would miss changes until the stream opened. Delivers a list that differs; the
+   * stream's events count from its revision on.
    */
   async #compare(opened: Wake, signal: AbortSignal): Promise<never> {
     const { clock } = this.#options;
@@ -198,13 +195,14 @@ export class LeaseWatch {
   }
 
   async #follow(cursor: number, opened: Wake, signal: AbortSignal): Promise<never> {
-    const { registry, subnetsPrefix } = this.#options;
+    const { activity, clock, registry, subnetsPrefix, trouble } = this.#options;
     const request = { key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix), startRevision: cursor - 1 };
     let parts: WatchEvent[] = [];
     for await (const batch of registry.watch(request, signal)) {
-      this.#options.activity?.round(WATCH_LOOP, stuckMs);
+      activity?.round(WATCH_LOOP, stuckMs);
       this.#checkHistory(batch, cursor);
-      this.#noteStream();
+      this.#watchingSinceMs ??= clock.monotonic();
+      trouble.clear('lease-watch', 'the leases can be watched again', { endpoint: registry.endpoint });
       if (batch.kind === 'created') this.#noteOpened(opened);
       parts.push(...batch.events);
       if (batch.fragment) continue;
@@ -216,14 +214,14 @@ export class LeaseWatch {
       }
       parts = [];
       // No lease may ever change. HTTP/2 keepalive finds a dead stream.
-      this.#options.activity?.round(WATCH_LOOP, Number.POSITIVE_INFINITY);
+      activity?.round(WATCH_LOOP, Number.POSITIVE_INFINITY);
     }
     throw new RegistryError('UNAVAILABLE', registry.endpoint, 'the watch stream ended');
   }
 
   /**
-   * etcd accepts a watch that starts in the future without a word, so only the header shows a cluster restored from an older
-   * backup. A lagging member looks the same; then the linearizable list merely repeats the known leases.
+   * etcd accepts a watch that starts in the future without a word, so only the header shows a cluster
+   * restored from an older backup. A lagging member looks the same; then the new list changes nothing.
    */
   #checkHistory(batch: WatchBatch, cursor: number): void {
     if (batch.header.clusterId !== this.#clusterId)
@@ -244,12 +242,6 @@ export class LeaseWatch {
     this.#listedAtMs = Number.NEGATIVE_INFINITY;
     opened.wake();
   }
-
-  #noteStream(): void {
-    const { clock, trouble, registry } = this.#options;
-    this.#watchingSinceMs ??= clock.monotonic();
-    trouble.clear('lease-watch', 'the leases can be watched again', { endpoint: registry.endpoint });
-  }
 }
 
 /** An update may remove this many leases at once without a second list. */
@@ -257,8 +249,8 @@ const unquestioned = 3;
 const what = 'mass-removal';
 
 /**
- * The leases that the consumer has. Doubts an update that removes most of those that routes follow from: more than three, and
- * more than half of them. The own lease may count as a peer's, which costs one list at most.
+ * The leases that the consumer has. Doubts an update that removes most of those that routes follow from: more
+ * than three, and more than half of them. The own lease may count as a peer's, which costs one list at most.
  */
 class DeliveredLeases {
   readonly #options: Pick<LeaseWatchOptions, 'trouble' | 'subnetsPrefix'>;
@@ -277,17 +269,17 @@ class DeliveredLeases {
   }
 
   /**
-   * Whether a second list has to confirm the update before the consumer gets it; tells the operator if so. `restored`: it
-   * has to confirm any removal, because after a restore some hosts may have taken their leases again, and others not yet.
+   * Whether a second list has to confirm the update before the consumer gets it; tells the operator if so.
+   * `restored`: it has to confirm any removal, because not all hosts have taken their leases again yet.
    */
   doubts(update: LeaseUpdate, restored: boolean): boolean {
     const gone = restored ? this.#goneOf(update) || undefined : this.#massOf(update);
     if (gone === undefined) return false;
     const { trouble, subnetsPrefix } = this.#options;
     const known = this.#peers.size;
-    const text = `${gone} of ${counted(known, 'lease')} under ${subnetsPrefix} ${plural(gone, 'is', 'are')} gone at once`;
+    const text = `${gone} of ${counted(known, 'lease')} under ${subnetsPrefix} ${plural(gone, 'is', 'are')}`;
     const fields = { gone, known, revision: update.revision };
-    trouble.report(what, `${text}; their routes stay until another list confirms it`, fields);
+    trouble.report(what, `${text} gone at once; their routes stay until another list confirms it`, fields);
     return true;
   }
 
@@ -334,7 +326,7 @@ function isPeer({ value: { backendType, publicIP, publicIPv6 } }: Lease): boolea
   return backendType === 'host-gw' && (publicIP ?? publicIPv6) !== undefined;
 }
 
-/** A consumer of a lease watch gets a snapshot, then deltas, then perhaps another snapshot, and never a gap. */
+/** A consumer gets a snapshot, then deltas, then perhaps another snapshot, and never a gap. */
 export type LeaseUpdate = LeaseSnapshot | LeaseDelta;
 
 export interface LeaseSnapshot {

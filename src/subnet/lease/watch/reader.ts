@@ -20,7 +20,7 @@ export class LeaseReader {
   readonly #options: Pick<LeaseWatchOptions, 'log' | 'activity' | 'subnetsPrefix'>;
   /** The fault of each junk key that exists now; empty for those beyond the first thousand. */
   readonly #junk = new Map<string, string>();
-  /** The junk keys that the log has. A deleted one stays, so that a key that comes and goes all day is logged once. */
+  /** The junk keys in the log. Deleted ones stay, so that a key that comes and goes is logged once. */
   readonly #logged = new Set<string>();
 
   constructor(options: Pick<LeaseWatchOptions, 'log' | 'activity' | 'subnetsPrefix'>) {
@@ -80,15 +80,15 @@ export function revisionOf(event: WatchEvent): number {
   return event.type === 'put' ? event.kv.modRevision : event.modRevision;
 }
 
-/** The leases that an update brings, and the keys that it removes by name; a snapshot replaces all others unnamed. */
+/** The leases that an update brings, and the keys that it removes by name. A snapshot names none. */
 export function changesOf(update: LeaseUpdate): Pick<LeaseDelta, 'put' | 'removed'> {
   return update.type === 'snapshot' ? { put: update.leases, removed: [] } : update;
 }
 
 /**
- * Warns, once, when the cluster has leases with an IPv4 subnet alone beside leases with both: an IPv4-only flanneld crashes
- * when it sees a dual-stack key, and a dual-stack flanneld when it allocates and sees an IPv4-only one. Hosts that all run
- * this program are safe, but no key shows which program put it.
+ * Warns, once, when the cluster has leases with an IPv4 subnet alone beside leases with both: an IPv4-only
+ * flanneld crashes when it sees a dual-stack key, and a dual-stack flanneld when it allocates and sees an
+ * IPv4-only one. Hosts that all run this program are safe, but no key shows which program put it.
  */
 export class FamilyMix {
   readonly #options: Pick<LeaseWatchOptions, 'log' | 'subnetsPrefix'>;
@@ -142,9 +142,9 @@ export class FamilyMix {
     this.#clear();
     this.#options.log.warn(
       fields,
-      `there are leases of IPv4 alone (${ipv4Only}) and of both families (${dual}): a flanneld without IPv6 crashes when it ` +
-        'sees the latter, one with IPv6 may crash when it sees the former. Move every host from flanneld to this program ' +
-        'before you set EnableIPv6, or set it to false again',
+      `there are leases of IPv4 alone (${ipv4Only}) and of both families (${dual}): a flanneld without ` +
+        'IPv6 crashes when it sees the latter, one with IPv6 may crash when it sees the former. Move every host ' +
+        'from flanneld to this program before you set EnableIPv6, or set it to false again',
     );
   }
 }
