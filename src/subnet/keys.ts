@@ -2,7 +2,7 @@ import { posix } from 'node:path';
 import { type PerFamily, parseSubnet, type Subnet } from '../ip/ip.ts';
 import { prefixEnd } from './registry/registry.ts';
 
-/** The subnets one key stands for: an IPv4 one, an IPv6 one, or both of one host. Never neither. */
+/** The subnets of one key: an IPv4 one, an IPv6 one, or both of one host; at least one. */
 export type LeaseSubnets = PerFamily<Subnet>;
 
 /** One key, or those of [key, rangeEnd). */
@@ -11,12 +11,12 @@ export interface KeyRange {
   readonly rangeEnd?: string;
 }
 
-/** flanneld's stand-in for "no IPv4 half" in the key of an IPv6-only host. It is not a subnet: it would overlap every other. */
+/** flanneld writes this in the key of an IPv6-only host. As a subnet it would overlap every other. */
 const noIPv4 = '0.0.0.0-0';
 
 /**
- * Go's path.Join, by which flanneld makes its keys: empty parts are left out, slashes collapse, `.` and `..` resolve, a
- * trailing slash goes, a leading one is neither added nor removed (`x` and `/x` are different key spaces).
+ * Joins the parts of a key as flanneld does, with Go's path.Join: drops empty parts and a trailing slash,
+ * collapses slashes, resolves `.` and `..`. A leading slash stays as it is: `x` and `/x` are different.
  */
 export function joinKey(...parts: string[]): string {
   const joined = parts.filter((part) => part !== '').join('/');
@@ -30,15 +30,15 @@ export function configKey(prefix: string): string {
   return joinKey(prefix, 'config');
 }
 
-/** What the keys of all leases begin with. Ends in a slash: `subnets-old/` is not ours. */
+/** The prefix of the keys of all leases. It ends in a slash: `subnets-old/` is not ours. */
 export function subnetsPrefix(prefix: string): string {
   return `${joinKey(prefix, 'subnets')}/`;
 }
 
 /**
- * The subnets of a lease key: `a.b.c.d-len`, or with an IPv6 half `a.b.c.d-len&v6-len`, as the whole of what follows
- * `leasesPrefix`, in canonical text without host bits (exactly what {@link formatSubnetKey} writes). Undefined for any
- * other key. `0.0.0.0-0&v6-len`, the form of an IPv6-only host, gives the IPv6 half alone.
+ * The subnets of a lease key. `leasesPrefix` and `a.b.c.d-len` make up the whole key, or `a.b.c.d-len&v6-len`
+ * with an IPv6 half, in canonical text without host bits (exactly as {@link formatSubnetKey} writes it).
+ * Undefined for any other key. `0.0.0.0-0&v6-len`, the form of an IPv6-only host, gives the IPv6 half alone.
  */
 export function parseSubnetKey(leasesPrefix: string, key: string): LeaseSubnets | undefined {
   if (!key.startsWith(leasesPrefix)) return undefined;
@@ -53,8 +53,8 @@ export function parseSubnetKey(leasesPrefix: string, key: string): LeaseSubnets 
 }
 
 /**
- * The subnets that a key takes out of the pool. Read more leniently than {@link parseSubnetKey}, because flanneld does: a
- * reservation written by hand as `172.20.9.5-24` keeps its subnet from others, although nobody is routed by it.
+ * The subnets that a key takes out of the pool. Reads more leniently than {@link parseSubnetKey}, as flanneld
+ * does: a reservation written by hand as `172.20.9.5-24` keeps its subnet from others, without a route.
  */
 export function occupiedSubnets(leasesPrefix: string, key: string): readonly Subnet[] {
   if (!key.startsWith(leasesPrefix)) return [];
@@ -71,11 +71,14 @@ export function formatSubnetKey(leasesPrefix: string, subnets: LeaseSubnets): st
 }
 
 /**
- * The keys of this IPv4 subnet, without an IPv6 half and with any. Compares of CREATE = 0 over them keep two hosts from taking one
- * subnet, and disturb nobody who takes another; nor is anybody disturbed by keys that only begin alike, as `10.1.7.0-240`.
+ * The keys that only the holder of these subnets may put: those of the IPv4 subnet, without an IPv6 half and
+ * with any, else that of the IPv6 one. Compares of CREATE = 0 over them keep two hosts from taking one
+ * subnet. They hinder nobody who takes another subnet, and match no key that only begins alike, as
+ * `10.1.7.0-240`.
  */
-export function subnetKeyRanges(leasesPrefix: string, ipv4: Subnet): readonly KeyRange[] {
-  const key = leasesPrefix + formatPart(ipv4);
+export function keysOf(leasesPrefix: string, subnets: LeaseSubnets): readonly KeyRange[] {
+  if (subnets.ipv4 === undefined) return [{ key: formatSubnetKey(leasesPrefix, subnets) }];
+  const key = leasesPrefix + formatPart(subnets.ipv4);
   const withIPv6 = `${key}&`;
   return [{ key }, { key: withIPv6, rangeEnd: prefixEnd(withIPv6) }];
 }
@@ -85,7 +88,7 @@ function parsePart(text: string, family: 4 | 6): Subnet | undefined {
   return subnet !== undefined && formatPart(subnet) === text ? subnet : undefined;
 }
 
-/** A block of length 0 is refused in either family: no host leases all addresses, and it would exhaust every pool. */
+/** Refuses a length of 0: no host leases all addresses, and such a key would exhaust every pool. */
 function parseCidr(text: string, family: 4 | 6): Subnet | undefined {
   const dash = text.indexOf('-');
   if (dash < 0) return undefined;

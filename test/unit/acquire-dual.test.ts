@@ -301,7 +301,7 @@ describe('a dual-stack host whose pool', () => {
     await world.clock.advance(60_000);
     expect(host.trouble.current.join()).toContain(`no lease for ${ip} and ${ip6}`);
     expect(host.trouble.current.join()).toContain(remedy);
-    expect(host.trouble.current.join()).toContain('the first to end does so within a day');
+    expect(host.trouble.current.join()).toContain('the first lease expires within 24 h');
     expect(world.keys).toHaveLength(1);
     expect(world.idleLeases).toEqual([]);
     expect(world.etcd.calls.leaseTimeToLive).toBe(1);

@@ -136,7 +136,7 @@ describe('a pool without a free subnet', () => {
     expect(waiting).toHaveLength(4);
     for (const { trouble } of waiting)
       expect(trouble.current.join()).toContain(
-        'are used, by 4 keys, 0 of them reservations, under /net/subnets/; the first to end does so within a day',
+        'are used, by 4 keys, 0 of them reservations, under /net/subnets/; the first lease expires within 24 h',
       );
     for (const line of world.log.lines) expect(line.message).not.toMatch(/by [0-3] keys?,/);
   });
@@ -150,7 +150,7 @@ describe('a pool without a free subnet', () => {
     await world.clock.advance(86_400_000);
     expect(host.trouble.current).toEqual([
       `no lease for ${ip} under /net/subnets/ yet: no free subnet: all 4 from 10.1.0.0/24 to 10.1.3.0/24 are used, ` +
-        'by 4 keys, 3 of them reservations, under /net/subnets/; the first to end does so in more than a day, ' +
+        'by 4 keys, 3 of them reservations, under /net/subnets/; the first lease expires in more than 24 h, ' +
         'unless its host renews it. Enlarge Network or SubnetMin..SubnetMax, or release the leases of hosts that are ' +
         'gone (flanneld-ts lease release)',
     ]);

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { jsonFault } from '../../src/subnet/config/json-fault.ts';
+import { jsonFault } from '../../src/subnet/config/json.ts';
 import { failure } from './config-helpers.ts';
 
 const good = '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}';
@@ -12,36 +12,37 @@ describe('a fault of JSON in words', () => {
     [' \n', 'it is empty'],
     [
       '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"},}',
-      'there is a comma too many before the closing brace (character 54, near: …","Backend":{"Type":"host-gw"},})',
+      'there is a comma too many before the closing } (character 54, near: …","Backend":{"Type":"host-gw"},})',
     ],
     [
       lines,
-      'there is a comma too many before the closing brace (line 3, column 18, near: …0.5.0.0/16",\\u000a  "SubnetLen": 24,\\u000a})',
+      'there is a comma too many before the closing } (line 3, column 18, near: …0.5.0.0/16",\\u000a  "SubnetLen": 24,\\u000a})',
     ],
-    ['{"a":[1,2,],"b":1}', 'there is a comma too many before the closing bracket (character 10, '],
+    ['{"a":[1,2,],"b":1}', 'there is a comma too many before the closing ] (character 10, '],
     ['{"a":1,,"b":1}', 'there is a comma too many (character 8, '],
     ['{,"a":1}', 'there is a comma too many (character 2, '],
-    ["{'Network':'10.5.0.0/16'}", 'there are single quotes where JSON has double ones (character 2, '],
+    ["{'Network':'10.5.0.0/16'}", 'there are single quotes where JSON needs double quotes (character 2, '],
     [`'${good}'`, 'it is in single quotes (character 1, '],
     [`\ufeff${good}`, 'it begins with a byte order mark (BOM) (character 1, near: \\ufeff{"Network"'],
     [`${good}\n${good}`, 'a second document follows the first (line 2, column 1, near: …'],
-    [`${good}}`, 'there is a closing brace too many (character 55, '],
-    [`${good};`, 'more text follows behind the end (character 55, '],
+    [`${good}}`, 'there is a closing } too many (character 55, '],
+    [`${good};`, 'more text follows after the end (character 55, '],
     ['{Network:"10.5.0.0/16"}', 'the key Network has no double quotes (character 2, '],
     ['{"Network":10.5.0.0/16}', 'the value 10.5.0.0/16 has no double quotes (character 12, '],
     ['{"IPv6Network":fc00:5::/48}', 'the value fc00:5::/48 has no double quotes (character 16, '],
     ['{"Backend":{"Type":host-gw}}', 'the value host-gw has no double quotes (character 20, '],
-    ['{"EnableIPv6":True}', 'True is no word of JSON: write true (character 15, '],
-    ['{"EnableIPv6":None}', 'None is no word of JSON: write null (character 15, '],
-    ['{"EnableIPv6":yes}', 'yes is no word of JSON: write true (character 15, '],
-    ['{"SubnetLen":024}', '024 is no number as JSON writes them (character 14, '],
-    ['{"SubnetLen":+24}', '+24 is no number as JSON writes them (character 14, '],
-    ['{"SubnetLen":0x18}', '0x18 is no number as JSON writes them (character 14, '],
-    ['{"Network":"10.5.0.0/16"', 'the text ends before its closing brace: it is cut off (character 25, '],
-    ['{"Network":"10.5.0.0/16', 'quotes are opened and never closed (character 12, '],
-    ['{"a":[1', 'the text ends before its closing bracket: it is cut off (character 8, '],
-    ['{"a":[1}', 'there is a closing brace where a bracket has to come first (character 8, '],
-    ['{"Network" "10.5.0.0/16"}', 'there is no colon behind a key (character 12, '],
+    ['{"EnableIPv6":True}', 'True is not a JSON word: write true (character 15, '],
+    ['{"EnableIPv6":None}', 'None is not a JSON word: write null (character 15, '],
+    ['{"EnableIPv6":yes}', 'yes is not a JSON word: write true (character 15, '],
+    ['{"EnableIPv6":on-premise}', 'the value on-premise has no double quotes (character 15, '],
+    ['{"SubnetLen":024}', '024 is not a JSON number (character 14, '],
+    ['{"SubnetLen":+24}', '+24 is not a JSON number (character 14, '],
+    ['{"SubnetLen":0x18}', '0x18 is not a JSON number (character 14, '],
+    ['{"Network":"10.5.0.0/16"', 'the text ends before its closing }: it is cut off (character 25, '],
+    ['{"Network":"10.5.0.0/16', 'the quotes are never closed (character 12, '],
+    ['{"a":[1', 'the text ends before its closing ]: it is cut off (character 8, '],
+    ['{"a":[1}', 'the closing } does not match the bracket that is open (character 8, '],
+    ['{"Network" "10.5.0.0/16"}', 'there is " where a colon belongs (character 12, '],
     ['{"Network"="10.5.0.0/16"}', 'there is = where a colon belongs (character 11, '],
     ['{"Network":}', 'a key has no value (character 12, '],
     ['{"Network"}', 'a key has no value (character 11, '],
@@ -49,11 +50,11 @@ describe('a fault of JSON in words', () => {
     ['{"Network":"10.5.0.0/16,"SubnetLen":24}', 'there is no comma before SubnetLen (character 26, '],
     [
       '{"Network"\u00a0:"10.5.0.0/16"}',
-      'there is a blank or an invisible character (\\u00a0) (character 11, ',
+      'there is an odd space or invisible character (\\u00a0) (character 11, ',
     ],
     ['{"SubnetLen":\u221224}', 'there is a dash of another kind (\\u2212) (character 14, '],
-    ['{\u201cNetwork\u201d:1}', 'there are quotes of another kind (\\u201c) where JSON has " (character 2, '],
-    ['{"a":1} // mine', 'there is a comment, and JSON has none (character 9, '],
+    ['{\u201cNetwork\u201d:1}', 'there are quotes of another kind (\\u201c) (character 2, '],
+    ['{"a":1} // mine', 'there is a comment; JSON allows none (character 9, '],
     ['{"a":"x\ny"}', 'a line ends between quotes (line 1, column 8, '],
     ['{"a":"x\ty"}', 'there is the character \\u0009 between quotes (character 8, '],
     ['{"a":"\\x"}', '\\x between quotes means nothing to JSON (character 7, '],
@@ -63,7 +64,7 @@ describe('a fault of JSON in words', () => {
     ],
     ['{"a":\u{1f600}}', 'the value \u{1f600} has no double quotes (character 6, '],
   ])('%j', (text, expected) => {
-    const said = jsonFault(text)?.text ?? 'nothing';
+    const said = jsonFault(text)?.message ?? 'nothing';
     expect(said.slice(0, expected.length)).toBe(expected);
   });
 
@@ -114,7 +115,7 @@ describe('a fault of JSON in words', () => {
   }, 60_000);
 
   it('is found in a megabyte of brackets', () => {
-    expect(jsonFault('['.repeat(1_000_000))?.text).toMatch(/^the text ends before its closing bracket/);
+    expect(jsonFault('['.repeat(1_000_000))?.message).toMatch(/^the text ends before its closing ]/);
   });
 });
 
@@ -142,7 +143,7 @@ describe('a configuration that is no JSON', () => {
     expect(failure('[1]').message).toMatch(/: it is JSON, but not an object in braces$/);
   });
 
-  it('shows blanks and dashes that are not those of ASCII', () => {
+  it('shows spaces and dashes that are not ASCII', () => {
     const message = (value: string) => failure(`{"Network":"${value}","Backend":{"Type":"host-gw"}}`).message;
     expect(message('10.5.0.0/16\u00a0')).toContain('Network is "10.5.0.0/16\\u00a0"');
     expect(failure('{"Network":"10.5.0.0/16","Backend":{"Type":"host\u2013gw"}}').message).toContain(

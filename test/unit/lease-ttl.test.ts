@@ -138,11 +138,11 @@ describe('L1: an exhausted pool', () => {
   };
 
   it.each([
-    [[1_800], 'the first to end does so within an hour'],
-    [[90_000, 7_200], 'the first to end does so within 6 hours'],
-    [[86_400, 90_000], 'the first to end does so within a day'],
-    [[90_000], 'the first to end does so in more than a day'],
-    [[], 'none of them ever expires'],
+    [[1_800], 'the first lease expires within 1 h'],
+    [[90_000, 7_200], 'the first lease expires within 6 h'],
+    [[86_400, 90_000], 'the first lease expires within 24 h'],
+    [[90_000], 'the first lease expires in more than 24 h'],
+    [[], 'none of them expires'],
   ])('names size, use and the soonest expiry: leases of %j s', async (ttls, expected) => {
     world.etcd.put(`${prefix}10.1.0.0-24`, valueOf('10.211.0.2'));
     ttls.forEach((ttl, index) =>
@@ -158,7 +158,7 @@ describe('L1: an exhausted pool', () => {
     world.etcd.put(`${prefix}10.1.0.0-24`, valueOf('10.211.0.2'));
     for (let index = 0; index < 100; index++)
       world.etcd.put(`${prefix}10.2.${index}.0-24`, valueOf('10.211.0.3'), world.etcd.grant(90_000));
-    expect(await wait()).toContain('the first to end of 32 that were looked at ends in more than a day');
+    expect(await wait()).toContain('the first of 32 leases checked expires in more than 24 h');
     expect(world.etcd.calls.leaseTimeToLive).toBe(32);
     await world.clock.advance(1_800_000);
     expect(world.etcd.calls.leaseTimeToLive).toBe(4 * 32);

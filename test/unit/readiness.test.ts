@@ -114,7 +114,7 @@ const TROUBLES: readonly (readonly [string, Step, RegExp, Step])[] = [
       etcd.cut(host.name);
       readdress(host, host.address, '10.211.77.7');
     },
-    /^the own lease still names the former address/m,
+    /^this host's lease still names the former address/m,
     ({ cluster: { etcd }, host }) => etcd.heal(host.name),
   ],
   [

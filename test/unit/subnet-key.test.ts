@@ -6,9 +6,9 @@ import {
   configKey,
   formatSubnetKey,
   joinKey,
+  keysOf,
   occupiedSubnets,
   parseSubnetKey,
-  subnetKeyRanges,
   subnetsPrefix,
 } from '../../src/subnet/keys.ts';
 
@@ -178,7 +178,7 @@ describe('a lease key', () => {
 
 describe('the keys of a subnet', () => {
   const holds = (ipv4: Subnet, candidate: string): boolean =>
-    subnetKeyRanges(prefix, ipv4).some(({ key, rangeEnd }) =>
+    keysOf(prefix, { ipv4 }).some(({ key, rangeEnd }) =>
       rangeEnd === undefined ? candidate === key : key <= candidate && candidate < rangeEnd,
     );
 

@@ -21,7 +21,7 @@ import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import { forwarding, linkForwarding, type Sysctl } from '../../kernel/sysctl.ts';
 import type { Files } from '../../runtime/effects.ts';
 import { messageOf, systemReason } from '../../runtime/errors.ts';
-import { jsonFault } from '../../subnet/config/json-fault.ts';
+import { jsonFault } from '../../subnet/config/json.ts';
 import type { ChosenInterface } from '../lease.ts';
 import { type Finding, failed, note, ok, problem } from './finding.ts';
 
@@ -217,7 +217,7 @@ export async function checkDaemonJson(files: Files, own: PerFamily<Subnet>): Pro
   } catch (error) {
     return [
       problem(
-        `${daemonJson} is not valid, so dockerd does not start: ${jsonFault(text)?.text ?? messageOf(error)}`,
+        `${daemonJson} is not valid, so dockerd does not start: ${jsonFault(text)?.message ?? messageOf(error)}`,
         `Correct or remove it. To check it: dockerd --validate --config-file=${daemonJson} (Docker 23 and later)`,
       ),
     ];

@@ -7,116 +7,103 @@ import { configKey } from '../keys.ts';
 import { type OldStore, type Registry, RegistryError } from '../registry/registry.ts';
 import { type NetworkConfig, NetworkConfigError, parseNetworkConfig } from './config.ts';
 
-export interface ConfigSourceOptions {
+/** Where a configuration may be. */
+export interface Stores {
   readonly registry: Registry;
-  /** Looked at when there is no configuration, for what to say. */
+  /** Asked only when there is no configuration, for the message. */
   readonly oldStore: OldStore;
+}
+
+/** What waiting for the configuration and watching it both need. */
+export interface ConfigOptions extends Pick<Stores, 'registry'> {
   readonly clock: Clock;
-  readonly log: Logger;
-  readonly trouble: TroubleLog;
+  /** Hears of each round of the loop. */
   readonly activity?: Activity;
   /** As given by the user. */
   readonly etcdPrefix: string;
 }
 
-type Reporting = Pick<ConfigSourceOptions, 'registry' | 'trouble'>;
+interface ConfigSourceOptions extends ConfigOptions, Stores {
+  readonly log: Logger;
+  readonly trouble: TroubleLog;
+}
 
-/** The configuration is asked for every second while it is missing or wrong, as flanneld does. */
+/** The daemon asks every second while the configuration is missing or wrong, as flanneld does. */
 const retryMs = 1_000;
-/** How often it is looked what there is instead of it. */
+/** How often the daemon looks for other configurations nearby, which costs calls. */
 const describeEveryMs = 60_000;
 const loop = 'config';
 /** Longer than any call to etcd, however many members are silent. */
-const stuckMs = 600_000;
+export const stuckMs = 600_000;
 
 /** Waits until etcd holds a valid network configuration. Rejects only with `signal.reason`. */
 export async function waitForConfig(
   options: ConfigSourceOptions,
   signal: AbortSignal,
 ): Promise<NetworkConfig> {
-  try {
-    return await askForConfig(options, signal);
-  } finally {
-    options.activity?.end(loop);
-  }
-}
-
-async function askForConfig(options: ConfigSourceOptions, signal: AbortSignal): Promise<NetworkConfig> {
   const { activity, registry, clock, trouble, log } = options;
   const key = configKey(options.etcdPrefix);
-  let missing: string | undefined;
+  let missing = '';
   let describedAtMs = Number.NEGATIVE_INFINITY;
-  for (;;) {
-    activity?.round(loop, stuckMs);
-    try {
-      const { kvs } = await registry.range({ key }, signal);
-      trouble.clear('etcd', 'etcd answers', { endpoint: registry.endpoint });
-      const text = kvs[0]?.value;
-      if (text === undefined) {
-        // Looking for what lies near costs calls.
-        if (missing === undefined || clock.monotonic() - describedAtMs >= describeEveryMs) {
-          missing = await missingText(options, key, signal);
+  try {
+    for (;;) {
+      activity?.round(loop, stuckMs);
+      try {
+        const { kvs } = await registry.range({ key }, signal);
+        trouble.clear('etcd', 'etcd answers', { endpoint: registry.endpoint });
+        const text = kvs[0]?.value;
+        if (text !== undefined) {
+          const config = parseNetworkConfig(text);
+          trouble.clear('config', `found the network configuration at ${key}`);
+          for (const warning of config.warnings)
+            log.warn({ event: 'config-warning', key }, `${key}: ${warning}`);
+          return config;
+        }
+        if (clock.monotonic() - describedAtMs >= describeEveryMs) {
+          const { problem, remedy } = await describeMissing(options, key, signal);
+          missing = `${problem} ${remedy}`;
           describedAtMs = clock.monotonic();
         }
         trouble.report('config', missing, { key });
-      } else {
-        const config = parseNetworkConfig(text);
-        trouble.clear('config', `found the network configuration at ${key}`);
-        for (const warning of config.warnings)
-          log.warn({ event: 'config-warning', key }, `${key}: ${warning}`);
-        return config;
+      } catch (error) {
+        signal.throwIfAborted();
+        const reason = explanationOf(error);
+        if (error instanceof NetworkConfigError) {
+          const message = `the network configuration at ${key} cannot be used: ${reason}`;
+          trouble.report('config', message, { key, code: error.code });
+        } else trouble.report('etcd', `waiting for etcd: ${reason}`, { endpoint: registry.endpoint, error });
       }
-    } catch (error) {
-      signal.throwIfAborted();
-      noteFailure(options, key, error);
+      await clock.sleep(retryMs, signal);
     }
-    await clock.sleep(retryMs, signal);
+  } finally {
+    activity?.end(loop);
   }
 }
 
-async function missingText(options: ConfigSourceOptions, key: string, signal: AbortSignal): Promise<string> {
-  const { problem, remedy } = await describeMissing(options, key, signal);
-  return `${problem} ${remedy}`;
-}
-
-function noteFailure({ trouble, registry }: Reporting, key: string, error: unknown): void {
-  if (error instanceof NetworkConfigError) {
-    const message = `the network configuration at ${key} cannot be used: ${explanationOf(error)}`;
-    trouble.report('config', message, { key, code: error.code });
-    return;
-  }
-  trouble.report('etcd', `waiting for etcd: ${explanationOf(error)}`, { endpoint: registry.endpoint, error });
-}
-
-/** Where a configuration may be. */
-export interface Stores {
-  readonly registry: Registry;
-  readonly oldStore: OldStore;
-}
-
-/** When there is no configuration at `key`: says where the daemon looked and what lies nearby. Most often the prefix is wrong. */
+/**
+ * Says where the daemon looked when there is no configuration at `key`, and what lies nearby: most often the
+ * prefix is wrong. Rejects as the registry does.
+ */
 export async function describeMissing(
   { registry, oldStore }: Stores,
   key: string,
   signal: AbortSignal,
 ): Promise<{ readonly problem: string; readonly remedy: string }> {
   const [near, isOld] = await Promise.all([nearbyPrefixes(registry, key, signal), oldStore.has(key, signal)]);
-  const found =
-    near === undefined || near.length > 0 || isOld === true ? '' : ' No other configuration was found in it.';
-  const prefixes = near?.length
-    ? ` A network is configured under ${near.join(', ')}: is --etcd-prefix right?`
-    : '';
-  const old =
-    isOld === true
-      ? ` The v2 store, which only old versions of flannel read, has one there (ETCDCTL_API=2 etcdctl get ${key}).`
-      : '';
+  const hints = [
+    near?.length === 0 && isOld !== true && 'No other configuration was found in it.',
+    near?.length && `A network is configured under ${near.join(', ')}: is --etcd-prefix right?`,
+    isOld === true &&
+      'The v2 store, which only old versions of flannel read, has one there ' +
+        `(ETCDCTL_API=2 etcdctl get ${key}).`,
+  ].filter((hint) => typeof hint === 'string');
   return {
-    problem: `no network configuration at ${key} (etcd ${registry.endpoint}, v3 API).${found}${prefixes}${old}`,
+    problem: [`no network configuration at ${key} (etcd ${registry.endpoint}, v3 API).`, ...hints].join(' '),
     remedy: `Store one with: etcdctl put ${key} '{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}'`,
   };
 }
 
-/** Other prefixes in this etcd that look like flannel's, among its first thousand keys; undefined when it will not say. */
+/** Prefixes that look like flannel's, among etcd's first thousand keys; undefined: this user may not look. */
 async function nearbyPrefixes(
   registry: Registry,
   ownKey: string,
@@ -131,7 +118,7 @@ async function nearbyPrefixes(
     return [...new Set(prefixes)].slice(0, 3);
   } catch (error) {
     signal.throwIfAborted();
-    // A user limited to the prefix may not look around. That is no reason to fail, and no empty etcd either.
+    // etcd may limit this user to the prefix. Then the daemon waits and says nothing about other keys.
     if (error instanceof RegistryError) return undefined;
     throw error;
   }

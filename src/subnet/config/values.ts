@@ -8,7 +8,7 @@ import {
 } from '../../ip/ip.ts';
 import { FlannelError } from '../../runtime/errors.ts';
 import { counted, excerpt, nearestTo } from '../../runtime/texts.ts';
-import { foldKey, type JsonField, jsonString } from './json-fields.ts';
+import { foldKey, type JsonField, jsonString } from './json.ts';
 
 const configKeys = [
   'Network',
@@ -31,7 +31,7 @@ const byFoldedName = new Map<string, ConfigKey>(configKeys.map((key) => [foldKey
 /** A text of a megabyte may hold very many unknown keys. */
 const maxUnknownKeys = 8;
 
-/** What the internet does not route (RFC 1918, 6598, 2544); of IPv6 a site's own addresses are often public. */
+/** The internet does not route these (RFC 1918, 6598, 2544). A site's own IPv6 addresses are often public. */
 const privateNetworks = [
   '10.0.0.0/8',
   '172.16.0.0/12',
@@ -50,8 +50,8 @@ export interface ConfigValues {
 }
 
 /**
- * Sorts out the members of a configuration. Of several spellings of one key the last counts; `null` counts as not given (Go's
- * decoder leaves a number or a boolean as it was).
+ * Sorts out the members of a configuration. Of several spellings of one key the last counts; `null` counts as
+ * not given (Go's decoder leaves a number or a boolean as it was).
  */
 export function readValues(fields: readonly JsonField[]): ConfigValues {
   const values = new Map<ConfigKey, string>();
@@ -66,7 +66,11 @@ export function readValues(fields: readonly JsonField[]): ConfigValues {
     }
   }
   const named = [...unknown].slice(0, maxUnknownKeys);
-  const warnings = named.map(unknownKeyWarning);
+  const warnings = named.map((key) => {
+    const nearest = nearestKey(key);
+    const hint = nearest === undefined ? '' : `; did you mean ${nearest}?`;
+    return `unknown key "${excerpt(key, 60)}" is ignored${hint}`;
+  });
   if (unknown.size > maxUnknownKeys)
     warnings.push(
       `${counted(unknown.size - maxUnknownKeys, 'more unknown key is', 'more unknown keys are')} ignored`,
@@ -80,68 +84,50 @@ export function readValues(fields: readonly JsonField[]): ConfigValues {
 }
 
 /** The boolean at `key`; `fallback` when it is not given. Throws NetworkConfigError for any other value. */
-export function booleanAt(
-  values: ReadonlyMap<ConfigKey, string>,
-  key: ConfigKey,
-  fallback: boolean,
-): boolean {
+export function booleanAt({ values }: ConfigValues, key: ConfigKey, fallback: boolean): boolean {
   const raw = values.get(key);
   if (raw === undefined) return fallback;
   if (raw === 'true' || raw === 'false') return raw === 'true';
-  throw wrongType(key, raw, 'true or false, without quotes', `Write "${key}": true or "${key}": false.`);
+  const remedy = `Write "${key}": true or "${key}": false.`;
+  throw invalid('TYPE', key, raw, 'it must be true or false, without quotes', remedy);
 }
 
-/** The prefix length at `key`; undefined when it is not given or 0. `24.0`, `2.4e1` and `"24"` are errors, as in Go. */
-export function lengthAt(values: ReadonlyMap<ConfigKey, string>, key: ConfigKey): number | undefined {
+/** The prefix length at `key`; undefined when absent or 0. `24.0` and `"24"` are errors, as in Go. */
+export function lengthAt({ values }: ConfigValues, key: ConfigKey): number | undefined {
   const raw = values.get(key);
   if (raw === undefined || raw === '0') return undefined;
   if (/^[1-9]\d*$/.test(raw)) return Number(raw);
-  throw wrongType(
-    key,
-    raw,
-    'a whole number of bits in plain digits',
-    `Write it like "${key}": 24, without quotes.`,
-  );
+  const remedy = `Write it like "${key}": 24, without quotes.`;
+  throw invalid('TYPE', key, raw, 'it must be a whole number of bits in plain digits', remedy);
 }
 
-/** The network at `key` (host bits cleared, with a warning added to `warnings`); undefined when it is not given. */
+/** The network at `key` (host bits cleared, with a warning); undefined when it is not given. */
 export function networkAt(
-  values: ReadonlyMap<ConfigKey, string>,
+  { values, warnings }: ConfigValues,
   key: ConfigKey,
   family: Family,
-  warnings: string[],
 ): Subnet | undefined {
   const raw = values.get(key);
   if (raw === undefined) return undefined;
   const text = jsonString(raw);
   const network = text === undefined ? undefined : parseSubnet(text);
   if (text === undefined || network?.family !== family) {
-    const example = family === 4 ? '10.5.0.0/16' : 'fc00:5::/48';
-    throw wrongType(
-      key,
-      raw,
-      `an IPv${family} network in quotes, address/length`,
-      `Write it like "${key}": "${example}".`,
-    );
+    const remedy = `Write it like "${key}": "${family === 4 ? '10.5.0.0/16' : 'fc00:5::/48'}".`;
+    throw invalid('TYPE', key, raw, `it must be an IPv${family} network in quotes, address/length`, remedy);
   }
-  if (parseAddress(text.slice(0, text.indexOf('/')))?.value !== network.first) {
+  if (parseAddress(text.slice(0, text.indexOf('/')))?.value !== network.first)
     warnings.push(`${key} ${text} has bits set beyond its length: taken as ${network.text}`);
-  }
-  if (family === 4 && !privateNetworks.some((range) => containsSubnet(range, network))) {
+  if (family === 4 && !privateNetworks.some((range) => containsSubnet(range, network)))
     warnings.push(
-      `${key} ${network.text} has public addresses: hosts and containers of the cluster cannot reach these on the internet. ` +
+      `${key} ${network.text} has public addresses: ` +
+        'hosts and containers of the cluster cannot reach these on the internet. ' +
         `Use a part of ${privateNetworks.map((range) => range.text).join(', ')} unless they are your own`,
     );
-  }
   return network;
 }
 
-/** The number of the address at `key`; undefined when it is not given or the unspecified address (0.0.0.0, ::). */
-export function addressAt(
-  values: ReadonlyMap<ConfigKey, string>,
-  key: ConfigKey,
-  family: Family,
-): bigint | undefined {
+/** The address at `key` as a number; undefined when absent or unspecified (0.0.0.0, ::). */
+export function addressAt({ values }: ConfigValues, key: ConfigKey, family: Family): bigint | undefined {
   const raw = values.get(key);
   if (raw === undefined) return undefined;
   const text = jsonString(raw);
@@ -150,20 +136,15 @@ export function addressAt(
   const bare = canonicalAddress((text ?? '').replace(/\/\d+$/, ''));
   const remedy =
     bare === undefined ? 'Give the first address of a subnet, without a length.' : `Write "${bare}".`;
-  throw wrongType(key, raw, `an IPv${family} address in quotes`, remedy);
+  throw invalid('TYPE', key, raw, `it must be an IPv${family} address in quotes`, remedy);
 }
 
-function wrongType(key: ConfigKey, raw: string, rule: string, remedy: string): NetworkConfigError {
-  return new NetworkConfigError('TYPE', key, `${key} is ${excerpt(raw)}: it must be ${rule}`, remedy);
+/** The error for a value, shown as far as it fits a line, that breaks a rule. */
+export function invalid(code: ConfigErrorCode, key: string, value: string, rule: string, remedy: string) {
+  return new NetworkConfigError(code, key, `${key} is ${excerpt(value)}: ${rule}`, remedy);
 }
 
-function unknownKeyWarning(key: string): string {
-  const nearest = nearestKey(key);
-  const hint = nearest === undefined ? '' : `; did you mean ${nearest}?`;
-  return `unknown key "${excerpt(key, 60)}" is ignored${hint}`;
-}
-
-/** For a message that says `key` is missing: ` (but there is "Netwrok")` when an unknown key looks meant for it, or nothing. */
+/** For a message about a missing `key`: ` (but there is "Netwrok")`, or nothing without such a key. */
 export function misspelt({ unknown }: ConfigValues, key: ConfigKey): string {
   for (const name of unknown) if (nearestKey(name) === key) return ` (but there is "${excerpt(name)}")`;
   return '';
@@ -178,8 +159,8 @@ function nearestKey(key: string): ConfigKey | undefined {
 }
 
 /**
- * A network configuration that cannot be used. `message` names the key, its value and the rule it breaks; `key` is the
- * key's proper name, empty when the text as a whole is at fault. `code`:
+ * A network configuration that cannot be used. `message` names the key, its value and the rule it breaks;
+ * `key` is the key's proper name, empty when the text as a whole is at fault. `code`:
  *
  * - CONFIG_SYNTAX: not a JSON object. CONFIG_TYPE: a value of the wrong kind.
  * - CONFIG_MISSING: a key that is required here. CONFIG_FAMILY: both families are off.

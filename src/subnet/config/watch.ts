@@ -1,38 +1,30 @@
 import { formatAddress, type Subnet } from '../../ip/ip.ts';
-import type { Activity } from '../../runtime/activity.ts';
-import type { Clock, Random } from '../../runtime/effects.ts';
+import type { Random } from '../../runtime/effects.ts';
 import { explanationOf } from '../../runtime/errors.ts';
 import { type BackoffPolicy, backoffMs } from '../../runtime/retry.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 import { configKey } from '../keys.ts';
-import { type Registry, RegistryError } from '../registry/registry.ts';
+import { RegistryError } from '../registry/registry.ts';
 import { type NetworkConfig, NetworkConfigError, type PoolConfig, parseNetworkConfig } from './config.ts';
+import { type ConfigOptions, stuckMs } from './source.ts';
 
-export interface ConfigWatchOptions {
-  readonly registry: Registry;
-  readonly clock: Clock;
+interface ConfigWatchOptions extends ConfigOptions {
   readonly random: Random;
-  /** Where an edit is reported, under `config-changed`, and under `config-watch` that none would be noticed. */
+  /** Gets an edit under `config-changed`, and under `config-watch` that the daemon would not notice one. */
   readonly notices: TroubleLog;
-  /** Told of each round of the loop. */
-  readonly activity?: Activity;
-  /** As given by the user. */
-  readonly etcdPrefix: string;
-  /** The configuration this host works with. */
+  /** The configuration that this host works with. */
   readonly config: NetworkConfig;
-  /** Whether a subnet was leased by it. Until then nothing would be half of each. */
+  /** Whether this host has leased a subnet by it. Before that it can still change to another one. */
   readonly isApplied: () => boolean;
 }
 
 const loop = 'config-watch';
-/** Calls have deadlines of seconds, for each member that is asked. */
-const stuckMs = 600_000;
 const policy: BackoffPolicy = { initialMs: 500, maxMs: 30_000 };
 
 /**
- * Notices that the network configuration was edited while the daemon runs, checks it and says what it would change. Nothing
- * of it is applied: a network that is half the old and half the new one would cut containers off; the next start applies it.
- * Only a host that has no subnet yet, perhaps because the pool is too small, begins again with the new one.
+ * Notices an edit of the network configuration while the daemon runs, checks it and reports its changes. It
+ * applies none of them: a network that is half the old and half the new one would cut containers off; the
+ * next start applies it. Only a host without a subnet (the pool may be too small) starts over with it.
  */
 export class ConfigWatch {
   readonly #options: ConfigWatchOptions;
@@ -43,56 +35,45 @@ export class ConfigWatch {
     this.#key = configKey(options.etcdPrefix);
   }
 
-  /** Watches until `signal` aborts, then rejects with its reason; resolves when another configuration can still be taken. */
+  /** Watches until `signal` aborts, then rejects with its reason; resolves when this host can start over. */
   async run(signal: AbortSignal): Promise<void> {
-    try {
-      await this.#follow(signal);
-    } finally {
-      this.#options.activity?.end(loop);
-    }
-  }
-
-  async #follow(signal: AbortSignal): Promise<void> {
     const { activity, clock, random, notices, registry } = this.#options;
-    for (let failures = 0; ; failures++) {
-      activity?.round(loop, stuckMs);
-      try {
-        // Without a revision, so that no compaction can come in between: what was before it is read.
-        for await (const _ of registry.watch({ key: this.#key, rangeEnd: `${this.#key}\0` }, signal)) {
-          activity?.round(loop, stuckMs);
-          if (await this.#look(signal)) return;
-          notices.clear('config-watch', `${this.#key} can be watched again`);
-          failures = 0;
-          // Nothing need ever change: that the stream lives is HTTP/2's care.
-          activity?.round(loop, Number.POSITIVE_INFINITY);
+    try {
+      for (let failures = 0; ; failures++) {
+        activity?.round(loop, stuckMs);
+        try {
+          // No revision, so no compaction breaks the watch. The read after `created` covers what came before.
+          for await (const _ of registry.watch({ key: this.#key, rangeEnd: `${this.#key}\0` }, signal)) {
+            activity?.round(loop, stuckMs);
+            if (await this.#look(signal)) return;
+            notices.clear('config-watch', `watching ${this.#key} again`);
+            failures = 0;
+            // The key may never change. HTTP/2 keepalive finds a dead stream.
+            activity?.round(loop, Number.POSITIVE_INFINITY);
+          }
+        } catch (error) {
+          signal.throwIfAborted();
+          if (!(error instanceof RegistryError)) throw error;
+          // The lease watch reports that etcd is away. This one reports only that etcd denies it this key.
+          const problem = `${this.#key} cannot be watched, so the daemon does not notice an edit`;
+          const fields = { endpoint: registry.endpoint, error };
+          if (error.kind === 'PERMISSION_DENIED')
+            notices.report('config-watch', `${problem}: ${explanationOf(error)}`, fields);
         }
-      } catch (error) {
-        signal.throwIfAborted();
-        if (!(error instanceof RegistryError)) throw error;
-        this.#noteFailure(error);
+        await clock.sleep(backoffMs(policy, failures, random), signal);
       }
-      await clock.sleep(backoffMs(policy, failures, random), signal);
+    } finally {
+      activity?.end(loop);
     }
   }
 
-  /** That etcd is away is told by the lease watch; here only what keeps from this key alone. */
-  #noteFailure(error: RegistryError): void {
-    if (error.kind !== 'PERMISSION_DENIED') return;
-    const { notices, registry } = this.#options;
-    const message = `${this.#key} cannot be watched, an edit of it would not be noticed: ${explanationOf(error)}`;
-    notices.report('config-watch', message, { endpoint: registry.endpoint, error });
-  }
-
-  /**
-   * Reads the key itself: events say that it changed, and only its state counts. Resolves to whether it is to be taken
-   * instead of the one at hand.
-   */
+  /** Reads the key: events only say that it changed. Resolves to whether this host starts over. */
   async #look(signal: AbortSignal): Promise<boolean> {
     const { registry, notices, isApplied } = this.#options;
     const { kvs } = await registry.range({ key: this.#key }, signal);
     const notice = this.#judge(kvs[0]?.value);
     if (notice === undefined) {
-      notices.clear('config-changed', `${this.#key} is again what this host works with`);
+      notices.clear('config-changed', `${this.#key} again holds the configuration that this host uses`);
       return false;
     }
     if (!isApplied()) return true;
@@ -100,36 +81,40 @@ export class ConfigWatch {
     return false;
   }
 
-  /** What there is to say about the configuration that etcd holds; undefined when it is the one in use. */
+  /** The notice about the configuration in etcd; undefined when this host uses it. */
   #judge(text: string | undefined): string | undefined {
-    const goesOn = 'This host keeps using the configuration it was started with';
-    if (text === undefined) {
-      return `the network configuration ${this.#key} was deleted. ${goesOn}; after a restart it waits until there is one again`;
-    }
+    const subject = `the network configuration ${this.#key}`;
+    const keeps = 'This host keeps using the configuration it was started with';
+    if (text === undefined)
+      return `${subject} was deleted. ${keeps}; after a restart it waits until there is one again`;
     try {
       const changes = configChanges(this.#options.config, parseNetworkConfig(text));
       if (changes.length === 0) return undefined;
-      return `the network configuration ${this.#key} was changed: ${changes.join(', ')}. ${goesOn}; restart the daemon to apply it`;
+      return `${subject} was changed: ${changes.join(', ')}. ${keeps}; restart the daemon to apply it`;
     } catch (error) {
       if (!(error instanceof NetworkConfigError)) throw error;
-      return `the network configuration ${this.#key} was changed and cannot be used: ${explanationOf(error)} ${goesOn}; after a restart it waits until the configuration is fixed`;
+      const waits = `${keeps}; after a restart it waits until the configuration is fixed`;
+      return `${subject} was changed and cannot be used: ${explanationOf(error)} ${waits}`;
     }
   }
 }
 
-/** What each part of a configuration is, in words; absent parts are off. */
-function partsOf(config: NetworkConfig): ReadonlyMap<string, string> {
-  const { ipv4, ipv6, enableNFTables } = config;
+/** The parts of a configuration as texts, by key; the other keys of a family that is off are absent. */
+function partsOf({ ipv4, ipv6, enableNFTables }: NetworkConfig): ReadonlyMap<string, string> {
   return new Map([
-    ...(ipv4 === undefined ? [['EnableIPv4', 'false'] as const] : poolParts(ipv4, '')),
-    ...(ipv6 === undefined ? [['EnableIPv6', 'false'] as const] : poolParts(ipv6, 'IPv6')),
+    ['EnableIPv4', String(ipv4 !== undefined)],
+    ...poolParts(ipv4, ''),
+    ['EnableIPv6', String(ipv6 !== undefined)],
+    ...poolParts(ipv6, 'IPv6'),
     ['EnableNFTables', String(enableNFTables)],
   ]);
 }
 
-function poolParts(pool: PoolConfig, prefix: string): readonly (readonly [string, string])[] {
+function poolParts(pool: PoolConfig | undefined, prefix: string): readonly (readonly [string, string])[] {
+  if (pool === undefined) return [];
+  // As a configuration names a subnet: by its first address. SubnetLen has a line of its own.
+  const startOf = ({ family, first }: Subnet) => formatAddress(family, first);
   return [
-    [pool.network.family === 4 ? 'EnableIPv4' : 'EnableIPv6', 'true'],
     [`${prefix}Network`, pool.network.text],
     [`${prefix}SubnetLen`, String(pool.subnetLength)],
     [`${prefix}SubnetMin`, startOf(pool.min)],
@@ -137,20 +122,13 @@ function poolParts(pool: PoolConfig, prefix: string): readonly (readonly [string
   ];
 }
 
-/** As a configuration names a subnet: another length alone is told of by its own key. */
-function startOf({ family, first }: Subnet): string {
-  return formatAddress(family, first);
-}
-
 /**
- * What is different between two configurations, one entry per key such as `SubnetLen 24 → 25`; empty when they mean the
- * same, however they are written. Defaults are compared as the values they stand for.
+ * The differences between two configurations, one entry per key such as `SubnetLen 24 → 25`; empty when they
+ * mean the same. Defaults count as the values that they stand for.
  */
 export function configChanges(before: NetworkConfig, after: NetworkConfig): readonly string[] {
-  const old = partsOf(before);
-  const now = partsOf(after);
-  const keys = new Set([...old.keys(), ...now.keys()]);
-  return [...keys]
+  const [old, now] = [partsOf(before), partsOf(after)];
+  return [...new Set([...old.keys(), ...now.keys()])]
     .filter((key) => old.get(key) !== now.get(key))
     .map((key) => `${key} ${old.get(key) ?? '(none)'} → ${now.get(key) ?? '(none)'}`);
 }

@@ -6,18 +6,24 @@ import type { Registry } from '../registry/registry.ts';
 const identities = 2 ** 31;
 const counters = 2 ** 32;
 
-/** So many leases that were revoked are revoked again after a restore. */
+/** This many revoked leases are revoked again after a restore. */
 const remembered = 16;
 
-/** How long a stop may wait for etcd to take back what was granted for nothing. */
+/** How long a stop may wait for etcd to revoke unused leases. */
 const tidyLimitMs = 2_000;
 
+/** An etcd lease: its decimal id, and the TTL that the server chose. */
+export interface GrantedLease {
+  readonly id: string;
+  readonly ttlSeconds: number;
+}
+
 /**
- * The etcd leases this process was granted. Those that no key carries are revoked: left alone each lives for a day, and a
- * daemon that is started again and again piles them up.
+ * The etcd leases that this process was granted. It revokes those that no key carries: each would live for a
+ * day, and a daemon that keeps restarting would pile them up.
  *
- * The ids are chosen here and noted before etcd is asked, so that also a lease can be revoked whose grant was never
- * confirmed. Only a crash between grant and use leaves one behind.
+ * This class chooses the ids and notes them before it asks etcd, so that it can revoke a lease whose grant
+ * was never confirmed. Only a crash between grant and use leaves one behind.
  */
 export class Grants {
   readonly #registry: Registry;
@@ -25,14 +31,14 @@ export class Grants {
   #counter: number;
   readonly #unused = new Set<string>();
   readonly #used = new Set<string>();
-  /** Those that were revoked, the oldest first. */
+  /** The revoked ones, the oldest first. */
   readonly #revoked = new Set<string>();
   /** Keys that may carry a lease that counts as unused. */
   readonly #doubtfulKeys = new Set<string>();
   /** Grants that etcd has not answered yet. */
   readonly #underWay = new Set<Promise<void>>();
 
-  /** `hostIdentity`: see {@link Grants.isOurs}; absent: a random one, so that none but this process's ids are ours. */
+  /** `hostIdentity`: see {@link Grants.isOurs}; absent: a random one, so only this process's ids are ours. */
   constructor(registry: Registry, random: Random, hostIdentity = randomInt(random, identities)) {
     this.#registry = registry;
     this.#identity = hostIdentity % identities;
@@ -40,37 +46,32 @@ export class Grants {
   }
 
   /**
-   * Whether a lease was granted by a daemon with this host's identity. That is a number that no other host has: a lease
-   * that carries it was not taken by another host with our address.
+   * Whether a daemon with this host's identity was granted the lease. No other host has that number, so no
+   * other host with our address took the lease.
    */
   isOurs(id: string): boolean {
     return BigInt(id) / BigInt(counters) === BigInt(this.#identity) && id !== '0';
   }
 
-  /** Whether it was granted here and no key of ours is known to carry it. */
+  /** Whether the lease was granted here and, as far as is known, no key of ours carries it. */
   isUnused(id: string): boolean {
     return this.#unused.has(id);
   }
 
   /** A new lease, unused so far. Rejects as the registry does. */
-  async grant(
-    ttlSeconds: number,
-    signal: AbortSignal,
-  ): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
+  async grant(ttlSeconds: number, signal: AbortSignal): Promise<GrantedLease> {
     const id = this.#nextId();
     this.#unused.add(id);
-    // Not cut off by the signal: etcd would carry out what it has received, perhaps only after the revocation that follows.
+    // Without the signal: etcd would still grant the lease, perhaps only after its revocation.
     const granting = this.#registry.leaseGrant(ttlSeconds, undefined, id);
-    const settled = granting.then(
-      () => undefined,
-      () => undefined,
-    );
+    const settled = Promise.allSettled([granting]).then(() => {
+      this.#underWay.delete(settled);
+    });
     this.#underWay.add(settled);
-    void settled.then(() => this.#underWay.delete(settled));
     return await unlessAborted(granting, signal);
   }
 
-  /** Never the same twice in a process: what comes late of an earlier attempt is revoked by its own id. */
+  /** Never the same id twice in a process, so that each late grant can be revoked by its own. */
   #nextId(): string {
     this.#counter = (this.#counter + 1) % counters;
     // An id of 0 would mean: choose one.
@@ -78,32 +79,29 @@ export class Grants {
     return String(BigInt(this.#identity) * BigInt(counters) + BigInt(this.#counter));
   }
 
-  /**
-   * A lease of this host, perhaps granted to an earlier run, that no key of ours is known to carry any more; `key` may do so
-   * still.
-   */
+  /** Notes that no known key carries this lease, of this run or an earlier one; `key` may still do so. */
   markUnused(id: string, key?: string): void {
     this.#unused.add(id);
     if (key !== undefined) this.#doubtfulKeys.add(key);
   }
 
-  /** A key of ours carries this lease. No matter if it was not granted here. */
+  /** Notes that a key of ours carries this lease; ignores one that was not granted here. */
   markUsed(id: string): void {
     if (this.#unused.delete(id)) this.#used.add(id);
   }
 
-  /** No key of ours carries this lease any more. One that was not granted here is left to expire: others may share it. */
+  /** Notes that no key of ours carries this lease any more. One not granted here may be shared: it stays. */
   release(id: string): void {
     if (this.#used.delete(id)) this.#unused.add(id);
   }
 
-  /** All leases were listed anew, perhaps after a restore: a backup brings back what was revoked since. */
+  /** Takes a new list of all leases for a restore, which may bring back revoked leases. */
   reconsider(): void {
     for (const id of this.#revoked) this.#unused.add(id);
     this.#revoked.clear();
   }
 
-  /** Revokes what is unused, with any key that was put under it and never confirmed. Rejects as the registry does. */
+  /** Revokes the unused leases, with unconfirmed keys that were put on them. Rejects as the registry does. */
   async revokeUnused(signal: AbortSignal): Promise<void> {
     for (const id of this.#unused) {
       await this.#registry.leaseRevoke(id, signal);
@@ -115,13 +113,13 @@ export class Grants {
   }
 
   /**
-   * Before the process ends: revokes what is unused, as far as etcd answers within two seconds; never fails. A lease
-   * that `key` carries is in use, although we may not have heard so.
+   * Revokes the unused leases before the process ends, as far as etcd answers within two seconds; never
+   * rejects. A lease that `key` carries is in use, although its confirmation may be lost.
    */
   async revokeLeftovers(clock: Clock, log: Logger, key?: string): Promise<void> {
     if (this.#unused.size === 0) return;
     const revoke = async (signal: AbortSignal) => {
-      // A grant whose answer is lost is revoked all the same, after the time in which one comes.
+      // A grant without an answer is revoked, too, after it has had time to arrive.
       const answered = Promise.all(this.#underWay).then(() => undefined);
       await firstOf(signal, (inner) => [unlessAborted(answered, inner), clock.sleep(tidyLimitMs / 2, inner)]);
       for (const doubtful of new Set([...(key === undefined ? [] : [key]), ...this.#doubtfulKeys])) {
@@ -134,7 +132,10 @@ export class Grants {
       const never = new AbortController().signal;
       await firstOf(never, (inner) => [revoke(inner), clock.sleep(tidyLimitMs, inner)]);
     } catch (error) {
-      log.debug({ event: 'revoke-failed', error }, 'an unused etcd lease is left to expire');
+      log.debug(
+        { event: 'revoke-failed', error },
+        'could not revoke an unused etcd lease: it expires by itself',
+      );
     }
   }
 }

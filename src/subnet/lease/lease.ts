@@ -1,14 +1,14 @@
 import { type Family, formatAddress, type PerFamily, parseAddress } from '../../ip/ip.ts';
 import { excerpt } from '../../runtime/texts.ts';
-import { foldKey, type JsonField, jsonFields, jsonString } from '../config/json-fields.ts';
+import { foldKey, jsonFields, jsonString } from '../config/json.ts';
 import { type LeaseSubnets, parseSubnetKey } from '../keys.ts';
 import type { KeyValue } from '../registry/registry.ts';
 
-/** What a lease says about its host. Addresses are canonical; one that is missing, null, invalid or unspecified is absent. */
+/** The value of a lease. Addresses are canonical; a missing, null, invalid or unspecified one is absent. */
 export interface LeaseValue {
   readonly publicIP?: string;
   readonly publicIPv6?: string;
-  /** As written; empty when it is missing. Routes go to `host-gw` alone. */
+  /** As written; empty when missing. Only `host-gw` gets routes. */
   readonly backendType: string;
 }
 
@@ -17,7 +17,7 @@ export interface Lease {
   readonly key: string;
   readonly subnets: LeaseSubnets;
   readonly value: LeaseValue;
-  /** The value's own text, to tell whether it differs from what we would write. */
+  /** The value's own text, to compare it with the one that we would write. */
   readonly rawValue: string;
   readonly createRevision: number;
   readonly modRevision: number;
@@ -25,19 +25,23 @@ export interface Lease {
   readonly leaseId: string;
 }
 
-/** A lease, or one line that says what is wrong with the key or its value. */
+/** A lease, or one line about the fault of the key or its value. */
 export type ParsedLease = { readonly lease: Lease } | { readonly problem: string };
 
 /**
- * Parses a lease's value as Go's encoding/json does: keys in any case, the last of several spellings counts, unknown ones
- * (BackendData, …) are ignored. Undefined when it is not a JSON object or when a known key holds another kind of value.
+ * Parses a lease's value as Go's encoding/json does: keys in any case, the last of several spellings counts,
+ * unknown ones (BackendData, …) are ignored. Undefined unless it is a JSON object with values of those types.
  */
 export function parseLeaseValue(text: string): LeaseValue | undefined {
   let publicIP: string | undefined;
   let publicIPv6: string | undefined;
   let backendType = '';
-  const members = membersOf(text);
-  if (members === undefined) return undefined;
+  let members: ReturnType<typeof jsonFields>;
+  try {
+    members = jsonFields(text);
+  } catch {
+    return undefined;
+  }
   for (const { key, raw } of members) {
     const name = foldKey(key);
     if (name !== 'publicip' && name !== 'publicipv6' && name !== 'backendtype') continue;
@@ -55,8 +59,8 @@ export function parseLeaseValue(text: string): LeaseValue | undefined {
 }
 
 /**
- * The value flanneld writes for these canonical addresses, byte for byte; an IPv6-only host's PublicIP is 0.0.0.0.
- * {@link parseLeaseValue} reads it back.
+ * The value flanneld writes for these canonical addresses, byte for byte; an IPv6-only host's PublicIP is
+ * 0.0.0.0. {@link parseLeaseValue} reads it back.
  */
 export function formatLeaseValue({ ipv4, ipv6 }: PerFamily<string>): string {
   return JSON.stringify({
@@ -67,8 +71,8 @@ export function formatLeaseValue({ ipv4, ipv6 }: PerFamily<string>): string {
 }
 
 /**
- * The lease that a key under `subnetsPrefix` holds. A key that names subnets with a value that cannot be read is a problem,
- * too: nobody can be routed to, although the subnets count as used (see parseSubnetKey).
+ * The lease in a key under `subnetsPrefix`. A key that names subnets but has an unreadable value is a
+ * problem, too: nobody can route to it, although its subnets count as used (see occupiedSubnets).
  */
 export function parseLease(subnetsPrefix: string, kv: KeyValue): ParsedLease {
   const subnets = parseSubnetKey(subnetsPrefix, kv.key);
@@ -76,21 +80,15 @@ export function parseLease(subnetsPrefix: string, kv: KeyValue): ParsedLease {
     return { problem: `key ${excerpt(kv.key, 160)} does not name a subnet (a.b.c.d-len): ignored` };
   }
   const value = parseLeaseValue(kv.value);
-  if (value === undefined) {
-    return {
-      problem: `key ${excerpt(kv.key, 160)} holds no lease: its value is ${excerpt(kv.value, 80) || 'empty'}`,
-    };
-  }
-  const { key, value: rawValue, createRevision, modRevision, lease: leaseId } = kv;
-  return { lease: { key, subnets, value, rawValue, createRevision, modRevision, leaseId } };
+  if (value !== undefined) return { lease: leaseOf(kv, subnets, value) };
+  const shown = excerpt(kv.value, 80) || 'empty';
+  return { problem: `key ${excerpt(kv.key, 160)} holds no lease: its value is ${shown}` };
 }
 
-function membersOf(text: string): JsonField[] | undefined {
-  try {
-    return jsonFields(text);
-  } catch {
-    return undefined;
-  }
+/** The lease of a key that names these subnets, whatever its value. */
+export function leaseOf(kv: KeyValue, subnets: LeaseSubnets, value: LeaseValue): Lease {
+  const { key, value: rawValue, createRevision, modRevision, lease: leaseId } = kv;
+  return { key, subnets, value, rawValue, createRevision, modRevision, leaseId };
 }
 
 function usableAddress(text: string | undefined, family: Family): string | undefined {
@@ -100,8 +98,8 @@ function usableAddress(text: string | undefined, family: Family): string | undef
 }
 
 /**
- * Whether a lease is that of the host with these addresses: by PublicIP, as flanneld tells, or while IPv4 is off (here or
- * when the key was written) by PublicIPv6. What flanneld writes for IPv6-only hosts, PublicIP 0.0.0.0, names nobody.
+ * Whether a lease belongs to the host with these addresses: by PublicIP, as in flanneld, or while IPv4 is off
+ * (here or when the key was written) by PublicIPv6. PublicIP 0.0.0.0, of an IPv6-only host, names nobody.
  */
 export function isOwnLease(addresses: PerFamily<string>, { value, subnets }: Lease): boolean {
   const sameIPv6 = addresses.ipv6 !== undefined && value.publicIPv6 === addresses.ipv6;
@@ -110,27 +108,25 @@ export function isOwnLease(addresses: PerFamily<string>, { value, subnets }: Lea
   return sameIPv6 && subnets.ipv4 === undefined;
 }
 
-/** As {@link isOwnLease}; false for what is no lease. */
+/** As {@link isOwnLease}; false for a key that is not a lease. */
 export function isOwnKey(addresses: PerFamily<string>, subnetsPrefix: string, kv: KeyValue): boolean {
   const parsed = parseLease(subnetsPrefix, kv);
   return 'lease' in parsed && isOwnLease(addresses, parsed.lease);
 }
 
-/** Whether the value of a key of ours names another host. One that names nobody does not: somebody spoilt it. */
+/** Whether the value of a key of ours names another host. A spoilt value names nobody. */
 export function namesAnother(addresses: PerFamily<string>, rawValue: string): boolean {
-  const value = parseLeaseValue(rawValue);
-  if (value === undefined) return false;
-  if (addresses.ipv4 !== undefined) return value.publicIP !== undefined && value.publicIP !== addresses.ipv4;
-  return value.publicIPv6 !== undefined && value.publicIPv6 !== addresses.ipv6;
+  const { publicIP, publicIPv6 }: Partial<LeaseValue> = parseLeaseValue(rawValue) ?? {};
+  if (addresses.ipv4 !== undefined) return publicIP !== undefined && publicIP !== addresses.ipv4;
+  return publicIPv6 !== undefined && publicIPv6 !== addresses.ipv6;
 }
 
 /** Whether the value of a key of ours names another address than ours in some family. */
 export function differsFrom({ ipv4, ipv6 }: PerFamily<string>, rawValue: string): boolean {
-  const value = parseLeaseValue(rawValue);
-  if (value === undefined) return false;
+  const { publicIP, publicIPv6 }: Partial<LeaseValue> = parseLeaseValue(rawValue) ?? {};
   const differs = (theirs: string | undefined, ours: string | undefined) =>
     theirs !== undefined && ours !== undefined && theirs !== ours;
-  return differs(value.publicIP, ipv4) || differs(value.publicIPv6, ipv6);
+  return differs(publicIP, ipv4) || differs(publicIPv6, ipv6);
 }
 
 /** Whether a lease carries one of these addresses. */
@@ -138,7 +134,7 @@ export function carriesAny({ ipv4, ipv6 }: PerFamily<string>, { value }: Lease):
   return (ipv4 !== undefined && value.publicIP === ipv4) || (ipv6 !== undefined && value.publicIPv6 === ipv6);
 }
 
-/** Whom a value names, for a message; by an address that is not one of `own`, if there is one. */
+/** The host that a value names, for a message: by an address that is not one of `own`, if there is one. */
 export function holderText(rawValue: string, own: PerFamily<string> = {}): string {
   const { publicIP, publicIPv6 }: Partial<LeaseValue> = parseLeaseValue(rawValue) ?? {};
   const isOther = publicIP !== undefined && publicIP !== own.ipv4;

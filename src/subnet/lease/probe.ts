@@ -2,21 +2,36 @@ import type { Clock } from '../../runtime/effects.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 import { type KeyValue, RegistryError } from '../registry/registry.ts';
 import type { Lease } from './lease.ts';
-import { familiesText, type LeaseOptions, type OwnLease } from './own-lease.ts';
-import { rewrite } from './renew.ts';
+import { familiesText, type LeaseOptions, type OwnLease, rewrite } from './own-lease.ts';
 
-/** Who has not answered by then does not live. */
+/*
+ * Two hosts may have one address: behind NAT, or as copies of one machine. Over etcd a host asks whether a
+ * running host holds a lease by putting the lease's key again as it is (`probe`). A daemon that sees somebody
+ * else put its key puts it once more (`AddressDefence`). flanneld does not answer: its lease looks like one
+ * that was left behind. The link itself may show the other host, too (`AddressUse`).
+ */
+
+/** What the link shows of other hosts with our address; the conflict may cut a host off from etcd. */
+export interface AddressUse {
+  /** The MAC address of the other host, as far as it is known. */
+  readonly rival: string | undefined;
+  /** Whether the link was asked for our present IPv4 address, and no other host has it. */
+  readonly alone: boolean;
+  /** Resolves once `rival` is known as far as it can be. */
+  looked(signal: AbortSignal): Promise<void>;
+  /** Resolves when `rival` is not `seen`, at once or later. */
+  changed(seen: string | undefined, signal: AbortSignal): Promise<void>;
+}
+
+/** A holder that has not answered by then does not run. */
 export const probeMs = 2_000;
-/** When the key is looked at again after it was put, in ms from then. A daemon that lives answers in a few round trips. */
+/** When to read the key after the put, in ms from the put. A running daemon answers in a few round trips. */
 const looksMs = [250, 750, probeMs];
 
 /**
- * Finds out whether a host that lives holds a lease, by putting its key again as it is: a daemon that sees its own key put by
- * somebody else puts it once more (see AddressDefence). flanneld does not: a lease that a live flanneld holds looks like one
- * that was left behind.
- *
- * `quiet`: nobody answered in two seconds. `changed`: the key is not as it was read; read again. Of two hosts that probe one
- * key at once the first to write takes the other's probe for an answer. Rejects with RegistryError.
+ * Asks whether a running host holds a lease. `quiet`: nobody answered in two seconds. `changed`: somebody
+ * changed the key meanwhile; read again. Of two hosts that probe one key at once the first to write takes the
+ * other's probe for an answer. Rejects with RegistryError.
  */
 export async function probe(
   options: LeaseOptions & { readonly clock: Clock },
@@ -26,7 +41,8 @@ export async function probe(
   const { key, rawValue: value, leaseId } = lease;
   options.log.info(
     { event: 'lease-probed', key },
-    `the lease ${key} carries this host's address, but may be another's: waiting two seconds for its holder to answer`,
+    `lease ${key} carries this host's address, but may belong to another host: ` +
+      'waiting two seconds for its holder to answer',
   );
   const modRevision = await putAgain(options, lease, signal);
   if (modRevision === 'gone') return 'quiet';
@@ -37,7 +53,7 @@ export async function probe(
     waitedMs = lookMs;
     const kv = (await options.registry.range({ key }, signal)).kvs[0];
     if (kv?.modRevision === modRevision) continue;
-    // An earlier revision is that of a backup that was restored meanwhile.
+    // An earlier revision comes from a backup, restored meanwhile.
     const answered = kv?.value === value && kv.lease === leaseId && kv.modRevision > modRevision;
     return answered ? 'answered' : 'changed';
   }
@@ -45,8 +61,8 @@ export async function probe(
 }
 
 /**
- * Asks: puts the key of a lease again as it is. Resolves to its new revision; undefined when it changed meanwhile; `gone`: its etcd
- * lease is dead, so nobody has renewed it, and etcd is about to delete the key. Rejects with RegistryError.
+ * Puts the key of a lease again as it is. Resolves to the new revision; undefined when somebody changed the
+ * key; `gone` when its etcd lease is dead, so that etcd is about to delete it. Rejects with RegistryError.
  */
 export async function putAgain(
   options: LeaseOptions,
@@ -61,78 +77,78 @@ export async function putAgain(
   }
 }
 
-/** Shorter than the two seconds a probe waits, so that also the second of two probes in a row is answered. */
+/** Shorter than the two seconds of a probe, so that the second of two probes in a row gets an answer, too. */
 const shortestIntervalMs = 500;
-/** Two daemons that both think the key theirs answer one another's answers: after so many without a pause, ever more rarely. */
+/** Two daemons that claim one key answer each other's answers. After this many in a row they slow down. */
 const answersInARow = 20;
 const longestIntervalMs = 60_000;
 const pauseMs = 10_000;
-/** One who puts the key by hand, once or twice, is no other host. */
+/** An operator may put the key by hand, once or twice. */
 const reportedTouches = 3;
 /**
- * One who was granted the lease and has another address now asks exactly twice, within this time (see acquireLease): it takes the first
- * answer for another asker's question. That host does not use our address, however often it is started.
+ * A host that was granted the lease and has another address now asks exactly twice, within this time (see
+ * acquireLease): it takes the first answer for another probe. That host does not use our address.
  */
 const pairMs = 5_000;
-/** Without being touched for so long the key is thought to be left alone; longer than a refused prober waits. */
+/** After this long without a put nobody asks for the key any more; a refused prober comes back sooner. */
 const quietMs = 30 * 60_000;
 
-/**
- * Answers another host that asks, by putting our key again as it is, whether somebody holds it (see `probe`): by putting it
- * once more. When that goes on the operator is told: two hosts use one address.
- */
+/** Answers each probe of our key by putting the key again, and reports a host that keeps asking. */
 export class AddressDefence {
-  readonly #clock: Clock;
-  readonly #trouble: TroubleLog;
+  readonly #parts: { readonly clock: Clock; readonly trouble: TroubleLog };
   #touches = 0;
-  /** How many came with less than {@link pairMs} between each and the next, the last one among them. */
+  /** How many of the last touches came with less than {@link pairMs} between each and the next. */
   #together = 0;
-  #lastTouchMs = Number.NEGATIVE_INFINITY;
   #answeredAtMs = Number.NEGATIVE_INFINITY;
   #intervalMs = shortestIntervalMs;
   #inARow = 0;
   #owed = false;
 
-  constructor(clock: Clock, trouble: TroubleLog) {
-    this.#clock = clock;
-    this.#trouble = trouble;
+  constructor(parts: { readonly clock: Clock; readonly trouble: TroubleLog }) {
+    this.#parts = parts;
   }
 
-  /** When the key is to be looked at again for its sake, on the monotonic clock. */
+  /** When to read the key again for the defence, on the monotonic clock. */
   get dueMs(): number {
     if (this.#owed) return this.#answeredAtMs + this.#intervalMs;
-    return this.#touches > 0 ? this.#lastTouchMs + quietMs : Number.POSITIVE_INFINITY;
+    return this.#touches > 0 ? this.#answeredAtMs + quietMs : Number.POSITIVE_INFINITY;
   }
 
   /**
-   * `kv` is our key as just read. Resolves to the revision up to which it is known: that of the answer, if one was due.
-   * Rejects with RegistryError.
+   * Answers if `kv`, our key as just read, shows a probe. Resolves to the revision up to which this host
+   * knows the key: that of the answer, if one was due. Rejects with RegistryError.
    */
   async answer(options: LeaseOptions, own: OwnLease, kv: KeyValue, signal: AbortSignal): Promise<number> {
-    const nowMs = this.#clock.monotonic();
+    const nowMs = this.#parts.clock.monotonic();
     const untouched = kv.modRevision <= own.modRevision || kv.value !== own.value || kv.lease !== own.leaseId;
     if (untouched) {
       this.#owed = false;
-      if (this.#touches > 0 && nowMs >= this.#lastTouchMs + quietMs) this.calm();
+      if (this.#touches > 0 && nowMs >= this.#answeredAtMs + quietMs) this.calm();
       return kv.modRevision;
     }
-    // Later: the touch is still there to be seen then.
+    // Too soon. The key still shows the touch later.
     this.#owed = true;
     if (nowMs < this.#answeredAtMs + this.#intervalMs) return own.modRevision;
     const { key, value } = own;
     const modRevision = await rewrite(options, kv, { value, lease: own.leaseId }, signal);
     this.#note(nowMs);
-    options.log.info(
-      { event: 'probe-answered', key },
-      `answered a host that asked whether the lease ${key} is held`,
-    );
-    if (this.#touches >= reportedTouches) this.#report(options, key);
+    const text = `answered a host that asked whether somebody holds lease ${key}`;
+    options.log.info({ event: 'probe-answered', key }, text);
+    if (this.#touches >= reportedTouches) {
+      const address = familiesText(options.addresses);
+      this.#parts.trouble.report(
+        'address-shared',
+        `another host uses this host's address ${address}: it keeps asking for lease ${key} of this host. ` +
+          'Give one of the two an address of its own with --iface=INTERFACE or --public-ip=ADDRESS',
+        { key },
+      );
+    }
     return modRevision ?? own.modRevision;
   }
 
   #note(nowMs: number): void {
     this.#together = nowMs > this.#answeredAtMs + pairMs ? 1 : this.#together + 1;
-    // Alone it counts. A second one takes that back, until a third shows that they were no pair.
+    // A single touch counts. A second one takes that back, until a third shows that they were no pair.
     this.#touches += this.#together === 2 ? -1 : this.#together === 3 ? 3 : 1;
     const pause = nowMs > this.#answeredAtMs + 2 * this.#intervalMs + pauseMs;
     this.#inARow = pause ? 1 : this.#inARow + 1;
@@ -141,22 +157,11 @@ export class AddressDefence {
       this.#intervalMs = Math.min(2 * this.#intervalMs, longestIntervalMs);
     this.#owed = false;
     this.#answeredAtMs = nowMs;
-    this.#lastTouchMs = nowMs;
   }
 
-  #report({ addresses }: LeaseOptions, key: string): void {
-    const address = familiesText(addresses);
-    this.#trouble.report(
-      'address-shared',
-      `another host uses this host's address ${address}: it asks again and again for the lease ${key} of this host. ` +
-        'Give one of them an address of its own with --iface=INTERFACE or --public-ip=ADDRESS',
-      { key },
-    );
-  }
-
-  /** The other host is known to be gone. */
+  /** Notes that the other host is gone. */
   calm(): void {
     this.#touches = 0;
-    this.#trouble.clear('address-shared', 'no other host asks for the lease of this host any more');
+    this.#parts.trouble.clear('address-shared', 'no other host asks for the lease of this host any more');
   }
 }

@@ -1,11 +1,5 @@
 import { overlaps, type Subnet } from '../../../ip/ip.ts';
-import {
-  formatSubnetKey,
-  type KeyRange,
-  type LeaseSubnets,
-  occupiedSubnets,
-  subnetKeyRanges,
-} from '../../keys.ts';
+import { formatSubnetKey, type KeyRange, keysOf, type LeaseSubnets, occupiedSubnets } from '../../keys.ts';
 import {
   type Compare,
   type KeyValue,
@@ -13,47 +7,49 @@ import {
   prefixEnd,
   type TxnRequest,
 } from '../../registry/registry.ts';
+import type { GrantedLease } from '../grants.ts';
 import { formatLeaseValue } from '../lease.ts';
-import type { LeaseOptions } from '../own-lease.ts';
+import type { LeaseOptions, OwnLease } from '../own-lease.ts';
 
-/** The revision of the key that was put, or else the keys that are in the way, as they were at `revision`. */
-export type Taken =
-  | { readonly modRevision: number }
+/** The new lease, or else the keys in its way, as they were at `revision`. */
+type Claim =
+  | { readonly held: Omit<OwnLease, 'origin'> }
   | { readonly inTheWay: readonly KeyValue[]; readonly revision: number };
 
-export interface TakeRules {
-  /** Whether a key that overlaps the subnets may stay where it is: one of this host. Default: none may. */
+interface ClaimRules {
+  /** Whether a key that overlaps the subnets may stay, because it is this host's. Default: none may. */
   readonly mayOverlap?: (kv: KeyValue) => boolean;
-  /** What must not be there beside what overlaps. Default: nothing. */
+  /** Whether another key is in the way, too. Default: none is. */
   readonly isInTheWay?: (kv: KeyValue) => boolean;
-  /** The keys of the same IPv4 subnet were found harmless as they were at this revision. Default: there were none. */
+  /** At this revision the keys of the same IPv4 subnet were harmless. Default: there were none. */
   readonly seenRevision?: number;
 }
 
 /**
- * Creates the key of `subnets` with the lease `leaseId`, unless someone was faster: then resolves to the keys in the way.
+ * Creates the key of `subnets` on the granted etcd lease, or resolves to the keys of a faster host.
  *
- * The compares cover the IPv4 subnet with and without an IPv6 half, and let any number of joiners proceed side by
- * side. What it cannot see (a key of another length that overlaps, the same IPv6 subnet in another key) shows in the list
- * read by the same transaction: whoever has the later create_revision gives way, and that can only be the one who sees the
- * other.
+ * The compares cover the IPv4 subnet with and without an IPv6 half, and let any number of joiners proceed
+ * side by side. The list in the same transaction shows what they do not cover: a key of another length that
+ * overlaps, the same IPv6 subnet in another key. Then the host with the later create_revision gives way,
+ * which is always the one that sees the other.
  *
- * Rejects with RegistryError; then the key may be there, or may still come, and it may overlap an older one: look, or revoke
- * the lease, before anything else is tried.
+ * Rejects with RegistryError. Then the key may exist, may still come, and may overlap an older one: read it,
+ * or revoke the lease, before the next attempt.
  */
 export async function claimSubnets(
   options: LeaseOptions,
   subnets: LeaseSubnets,
-  leaseId: string,
+  { id: leaseId, ttlSeconds }: GrantedLease,
   signal: AbortSignal,
-  { mayOverlap = () => false, isInTheWay = () => false, seenRevision = 0 }: TakeRules = {},
-): Promise<Taken> {
-  const { registry, subnetsPrefix, addresses } = options;
+  { mayOverlap = () => false, isInTheWay = () => false, seenRevision = 0 }: ClaimRules = {},
+): Promise<Claim> {
+  const { registry, grants, subnetsPrefix } = options;
   const guard = keysOf(subnetsPrefix, subnets);
   const key = formatSubnetKey(subnetsPrefix, subnets);
+  const value = formatLeaseValue(options.addresses);
   const request: TxnRequest = {
     compare: [absent({ key }), ...guard.map((keys) => unchanged(keys, seenRevision))],
-    success: [{ op: 'put', key, value: formatLeaseValue(addresses), lease: leaseId }, listOf(subnetsPrefix)],
+    success: [{ op: 'put', key, value, lease: leaseId }, listOf(subnetsPrefix)],
     failure: guard.map((keys) => ({ op: 'range', ...keys })),
   };
   const { succeeded, ranges, header } = await registry.txn(request, signal);
@@ -61,27 +57,21 @@ export async function claimSubnets(
   if (!succeeded) return { inTheWay: ranges.flat(), revision };
   const collides = (kv: KeyValue) => overlapsKey(subnetsPrefix, kv, subnets) && !mayOverlap(kv);
   const inTheWay = (ranges[0] ?? []).filter((kv) => kv.key !== key && (collides(kv) || isInTheWay(kv)));
-  if (inTheWay.length === 0) return { modRevision: revision };
-  await registry.txn(
-    { compare: [{ key, target: 'lease', op: '=', value: leaseId }], success: [{ op: 'delete', key }] },
-    signal,
-  );
+  if (inTheWay.length === 0) {
+    grants.markUsed(leaseId);
+    return { held: { key, subnets, value, modRevision: revision, leaseId, ttlSeconds } };
+  }
+  const isOurs = { key, target: 'lease', op: '=', value: leaseId } as const;
+  await registry.txn({ compare: [isOurs], success: [{ op: 'delete', key }] }, signal);
   return { inTheWay, revision };
 }
 
-/** The keys that nobody but the holder of these subnets may put: all of the IPv4 subnet, else that of the IPv6 one. */
-export function keysOf(subnetsPrefix: string, subnets: LeaseSubnets): readonly KeyRange[] {
-  return subnets.ipv4 === undefined
-    ? [{ key: formatSubnetKey(subnetsPrefix, subnets) }]
-    : subnetKeyRanges(subnetsPrefix, subnets.ipv4);
-}
-
-/** Holds when there is no key of these. */
+/** Holds when none of these keys exists. */
 export function absent(keys: KeyRange): Compare {
   return { ...keys, target: 'create', op: '=', value: 0 };
 }
 
-/** Holds when none of these keys was put after `revision`; at 0, when there is none. */
+/** Holds when nobody put one of these keys after `revision`; at 0, when none exists. */
 function unchanged(keys: KeyRange, revision: number): Compare {
   return { ...keys, target: 'mod', op: '<', value: revision + 1 };
 }

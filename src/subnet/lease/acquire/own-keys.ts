@@ -2,68 +2,69 @@ import type { PerFamily, Subnet } from '../../../ip/ip.ts';
 import type { PoolConfig } from '../../config/config.ts';
 import { type LeaseSubnets, parseSubnetKey } from '../../keys.ts';
 import type { KeyValue } from '../../registry/registry.ts';
-import type { Grants } from '../grants.ts';
-import { isOwnLease, type Lease, parseLease } from '../lease.ts';
+import { isOwnLease, type Lease, leaseOf, parseLease } from '../lease.ts';
+import type { LeaseOptions } from '../own-lease.ts';
 import { fits } from '../pool.ts';
 import { overlapsKey } from './claim.ts';
 
 /*
- * Whose lease is it? flanneld tells hosts apart by their address, but addresses may be shared (NAT, copied machines), and a host may get
- * another one. So three things count, in this order:
+ * Whose lease is it? flanneld tells hosts apart by their address, but hosts may share one (NAT, copied
+ * machines), and a host may get another one. So three things count, in this order:
  *
- * 1. The etcd lease. The ids of ours begin with 31 bits from the boot id, the network namespace and the prefix (see Grants). What this
- *    host was granted weighs more than an address: it keeps its subnet when it gets the address that a dead host's lease names.
- * 2. subnet.env. A lease under our address that neither was granted here nor is named there is asked for first (see probe); a normal
- *    restart asks nobody. A subnet.env copied with the machine, on a disk that survives a boot, escapes this.
+ * 1. The etcd lease. The ids of ours begin with 31 bits from the boot id, the network namespace and the
+ *    prefix (see Grants). A lease granted here weighs more than an address: this host keeps its subnet when
+ *    it gets the address that a dead host's lease names.
+ * 2. subnet.env. A lease with our address that was not granted here and is not named there gets a probe
+ *    first. A normal restart probes nothing. A copied subnet.env that survives a boot escapes this.
  * 3. The address in the lease.
  */
 
-/** A lease of this host, and those of its subnets that it goes on with. */
+/** A lease of this host, and those of its subnets that this host keeps. */
 export interface Candidate {
   readonly lease: Lease;
   /** At least one. */
   readonly kept: LeaseSubnets;
-  /** The key names exactly the subnets to be had: a kept one for each family that is on, and no other. */
+  /** The key names exactly the subnets this host needs: a kept one for each family that is on. */
   readonly complete: boolean;
 }
 
 export interface OwnLeases {
-  /** The one to go on with. */
+  /** This host keeps this one. */
   readonly chosen: Candidate | undefined;
-  /** Those to be given back before another is taken. */
+  /** This host gives these back before it takes another one. */
   readonly unfit: readonly Lease[];
-  /** Keys that are left alone. */
+  /** This host leaves these keys alone. */
   readonly others: readonly string[];
 }
 
-interface OwnKeysOptions {
-  readonly subnetsPrefix: string;
-  readonly addresses: PerFamily<string>;
+interface OwnKeysOptions extends Pick<LeaseOptions, 'subnetsPrefix' | 'addresses'> {
   readonly pools: PerFamily<PoolConfig>;
-  readonly grants: Pick<Grants, 'isOurs'>;
+  readonly grants: Pick<LeaseOptions['grants'], 'isOurs'>;
   readonly hint?: LeaseSubnets | undefined;
-  /** Keys, with their values, that another daemon was found to hold although they look like ours. */
+  /** Keys, with their values, that look like ours, and that another daemon answered for. */
   readonly theirs?: ReadonlyMap<string, string>;
 }
 
 /**
- * The lease to go on with, of those that carry our address and those that this host was granted since it was booted: its address
- * may have changed while no daemon ran, even to one that the lease of a dead host names, and its containers are in its own
- * subnet. When none fits they are given back, but for reservations, which are the operator's. What subnet.env names and neither
- * carries our address nor was granted here may be in use by a flanneld, which answers nobody, since our lease ended.
+ * Chooses the lease to keep, of those that carry our address and those granted here since the boot: the
+ * address may have changed while no daemon ran, even to one that a dead host's lease names, and this host's
+ * containers are in its own subnet. When none fits, this host gives them back, except reservations, which are
+ * the operator's. A lease that subnet.env names counts for nothing when it neither carries our address nor
+ * was granted here: since ours ended a flanneld may use it, and flanneld answers no probe.
  *
- * The best first: a reservation (a key without a lease) for our address; what two of three say (granted here, named in subnet.env,
- * carries our address), the first two above all; what was granted here; what carries our address. Among equals one that needs no change, then one whose IPv4 subnet can stay, then the first in byte order, as
- * flanneld chooses.
+ * The best first: a reservation (a key without a lease) for our address; a lease with two of three marks
+ * (granted here, named in subnet.env, carries our address), the first two above all; one granted here; one
+ * that carries our address. Among equals one that needs no change, then one whose IPv4 subnet can stay, then
+ * the first in byte order, as flanneld chooses.
  *
- * A subnet that overlaps an older key of somebody else does not fit: it is what a crash left before we could give way to it.
+ * A subnet that overlaps an older key of another host does not fit: a crash kept this host from giving way.
  */
 export function findOwn(options: OwnKeysOptions, kvs: readonly KeyValue[]): OwnLeases {
   const own = ownLeases(options, kvs);
   const ownKeys = new Set(own.map(({ key }) => key));
-  const foreign = (kv: KeyValue) => !ownKeys.has(kv.key);
+  const foreign = kvs.filter(({ key }) => !ownKeys.has(key));
   const [chosen] = own
-    .map((lease) => candidate(options, lease, kvs, foreign))
+    .map((lease) => candidate(options, lease, foreign))
     .filter(({ kept }) => kept.ipv4 !== undefined || kept.ipv6 !== undefined)
     // Sorting is stable: what is equal stays in byte order.
     .toSorted((a, b) => rank(options, a) - rank(options, b));
@@ -77,7 +78,7 @@ function rank(options: OwnKeysOptions, { lease, kept, complete }: Candidate): nu
   return 4 * evidence(options, lease) + (complete ? 0 : 2) + (kept.ipv4 === undefined ? 1 : 0);
 }
 
-/** How well a lease is known to be this host's own: the less the better. */
+/** How sure it is that a lease is this host's own; 0 is the surest. */
 function evidence({ addresses, grants, hint }: OwnKeysOptions, lease: Lease): number {
   if (lease.leaseId === '0') return 0;
   const [ours, hinted] = [grants.isOurs(lease.leaseId), isHinted(hint, lease)];
@@ -93,23 +94,17 @@ function ownLeases(options: OwnKeysOptions, kvs: readonly KeyValue[]): Lease[] {
     const ours = grants.isOurs(kv.lease);
     if ((!ours && !mayName(addresses, kv.value)) || theirs?.get(kv.key) === kv.value) continue;
     const parsed = parseLease(subnetsPrefix, kv);
+    const subnets = parseSubnetKey(subnetsPrefix, kv.key);
     if ('lease' in parsed && (ours || isOwnLease(addresses, parsed.lease))) own.push(parsed.lease);
-    else if (ours) own.push(...spoiltLease(subnetsPrefix, kv));
+    // Somebody has spoilt the value of a key of this host, which corrects it.
+    else if (ours && subnets !== undefined) own.push(leaseOf(kv, subnets, { backendType: '' }));
   }
   return own;
 }
 
-/** Somebody has spoilt the value of a key that was put here: it is put right. */
-function spoiltLease(subnetsPrefix: string, kv: KeyValue): Lease[] {
-  const subnets = parseSubnetKey(subnetsPrefix, kv.key);
-  if (subnets === undefined) return [];
-  const { key, value: rawValue, createRevision, modRevision, lease: leaseId } = kv;
-  return [{ key, subnets, value: { backendType: '' }, rawValue, createRevision, modRevision, leaseId }];
-}
-
 /**
- * The addresses that this host's lease names, as far as it is known for its own without them: granted here since the host was
- * booted, or named in subnet.env. They may not be this host's any more.
+ * The addresses in this host's lease, found without them: the lease was granted here since the boot, or
+ * subnet.env names it. They may no longer be this host's.
  */
 export function leasedAddresses(
   { grants, hint, subnetsPrefix }: Pick<OwnKeysOptions, 'grants' | 'hint' | 'subnetsPrefix'>,
@@ -132,8 +127,8 @@ export function isHinted(hint: LeaseSubnets | undefined, { subnets }: Lease): bo
 }
 
 /**
- * Parsing tens of thousands of values only to find one's own costs more than looking for the text (or an escape) first. An
- * IPv6 address has many spellings, but counts only where no IPv4 address does.
+ * Looks for an own address (or an escape) in a value's text: to parse tens of thousands of values costs more.
+ * An IPv6 address has many spellings, but counts only where no IPv4 address does.
  */
 function mayName({ ipv4, ipv6 }: PerFamily<string>, value: string): boolean {
   if (value.includes('\\')) return true;
@@ -142,28 +137,20 @@ function mayName({ ipv4, ipv6 }: PerFamily<string>, value: string): boolean {
   return /"[^"]*:[^"]*:[^"]*"/.test(value);
 }
 
-function candidate(
-  { pools, subnetsPrefix }: OwnKeysOptions,
-  lease: Lease,
-  kvs: readonly KeyValue[],
-  foreign: (kv: KeyValue) => boolean,
-): Candidate {
-  const { createRevision } = lease;
-  const keep = (pool: PoolConfig | undefined, subnet: Subnet | undefined) => {
-    if (pool === undefined || subnet === undefined || !fits(pool, subnet)) return false;
+function candidate({ pools, subnetsPrefix }: OwnKeysOptions, lease: Lease, foreign: readonly KeyValue[]) {
+  const keep = (pool: PoolConfig | undefined, subnet: Subnet) => {
+    if (pool === undefined || !fits(pool, subnet)) return false;
     const subnets = subnet.family === 4 ? { ipv4: subnet } : { ipv6: subnet };
-    return !kvs.some(
-      (kv) => kv.createRevision < createRevision && overlapsKey(subnetsPrefix, kv, subnets) && foreign(kv),
-    );
+    const isOlder = (kv: KeyValue) => kv.createRevision < lease.createRevision;
+    return !foreign.some((kv) => isOlder(kv) && overlapsKey(subnetsPrefix, kv, subnets));
   };
   const { ipv4, ipv6 } = lease.subnets;
-  const keptIPv4 = keep(pools.ipv4, ipv4);
-  const keptIPv6 = keep(pools.ipv6, ipv6);
-  const kept = { ...(ipv4 && keptIPv4 ? { ipv4 } : {}), ...(ipv6 && keptIPv6 ? { ipv6 } : {}) };
-  const complete =
-    keptIPv4 === (pools.ipv4 !== undefined) &&
-    keptIPv6 === (pools.ipv6 !== undefined) &&
-    (ipv4 !== undefined) === keptIPv4 &&
-    (ipv6 !== undefined) === keptIPv6;
+  const kept: LeaseSubnets = {
+    ...(ipv4 && keep(pools.ipv4, ipv4) ? { ipv4 } : {}),
+    ...(ipv6 && keep(pools.ipv6, ipv6) ? { ipv6 } : {}),
+  };
+  const complete = (['ipv4', 'ipv6'] as const).every(
+    (family) => kept[family] === lease.subnets[family] && !kept[family] === !pools[family],
+  );
   return { lease, kept, complete };
 }

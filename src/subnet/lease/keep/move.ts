@@ -2,65 +2,67 @@ import type { PerFamily } from '../../../ip/ip.ts';
 import type { Clock } from '../../../runtime/effects.ts';
 import type { TroubleLog } from '../../../runtime/trouble.ts';
 import { type KeyValue, listRange } from '../../registry/registry.ts';
-import type { AddressUse } from '../acquire/options.ts';
 import { carriesAny, formatLeaseValue, type Lease, parseLease } from '../lease.ts';
 import { familiesText, type LeaseOptions, type OwnLease } from '../own-lease.ts';
-import { probeMs, putAgain } from '../probe.ts';
+import { type AddressUse, probeMs, putAgain } from '../probe.ts';
 
-/** A host that is asked again and again is told by it, and each time is a write that all hosts see. */
+/** Each probe is a write that all hosts see, so a host that answers gets the next one later each time. */
 const firstRefusalMs = 60_000;
 const longestRefusalMs = 600_000;
 
-/** So many writes of our own do not take effect late within this time. */
+/** Fewer writes of our own than this take effect late within this time. */
 const lateWrites = 4;
 const lateWritesMs = 60_000;
 
-/** A lease in the way of the move, whose holder was asked whether it lives. */
+/** A lease in the way of the move, and the probe of its holder. */
 interface Asked {
-  /** As it was asked for. */
+  /** As it was before the probe. */
   readonly lease: Lease;
-  /** The revision of the question. */
+  /** The revision of the probe. */
   readonly modRevision: number;
   readonly answered: boolean;
-  /** How often it was answered in a row. */
+  /** How many probes in a row had an answer. */
   readonly refusals: number;
-  /** On the monotonic clock: until then an answer is waited for, or when it was answered, no other question is asked. */
+  /** On the monotonic clock: wait for the answer until then, or after an answer, for the next probe. */
   readonly untilMs: number;
 }
 
-/** See {@link Move.next}. */
+interface MoveParts extends Pick<LeaseOptions, 'addresses'> {
+  readonly clock: Clock;
+  readonly trouble: TroubleLog;
+}
+
+/** The addresses that the lease is to name, and whether at once; see {@link Move.next}. */
 export interface NextMove {
   readonly target: PerFamily<string>;
   readonly atOnce: boolean;
 }
 
-/** The addresses of this host, and those it is to have from now on when they change while it holds a lease. */
+/** The addresses in this host's lease, and its new ones when they change while it holds a lease. */
 export class Move {
-  readonly #clock: Clock;
-  readonly #trouble: TroubleLog;
+  readonly #parts: MoveParts;
   #asked: Asked | undefined;
   #addresses: PerFamily<string>;
   #target: PerFamily<string> | undefined;
   /**
-   * Every value that this host has written, or may have: an unanswered write can take effect long after another one, and an etcd that
-   * is restored has an old one again.
+   * Every value that this host has written, or may have: an unanswered write can take effect long after
+   * another one, and a restored etcd has an old one again.
    */
   readonly #written = new Set<string>();
-  /** When values were found that another host may have put. */
+  /** The last values that another host may have put, and when this host found them. */
   readonly #found: { readonly value: string; readonly atMs: number }[] = [];
-  /** One that came back however often it was put right. */
+  /** A value that came back after each correction. */
   #yieldedTo: string | undefined;
 
-  constructor(clock: Clock, trouble: TroubleLog, addresses: PerFamily<string>) {
-    this.#clock = clock;
-    this.#trouble = trouble;
-    this.#addresses = addresses;
-    this.#written.add(formatLeaseValue(addresses));
+  constructor(parts: MoveParts) {
+    this.#parts = parts;
+    this.#addresses = parts.addresses;
+    this.#written.add(formatLeaseValue(parts.addresses));
   }
 
   /**
-   * Whether this host may have written a value that is found in its key. Nobody else puts a key on an etcd lease that was granted here
-   * (`granted`). On another, which was left behind once, so may a host that has had the same addresses: it does so again and again.
+   * Whether this host may have written a value in its key. Nobody else puts a key on an etcd lease granted
+   * here (`granted`). On another, a host that has had the same addresses may write it, repeatedly.
    */
   wrote(value: string, granted: boolean): boolean {
     if (!this.#written.has(value) || granted) return this.#written.has(value);
@@ -69,17 +71,17 @@ export class Move {
   }
 
   /**
-   * Whether to put a value right that this host has not written, and that names another one in one family alone, is in vain. Two hosts with
-   * one IPv4 address, two IPv6 addresses and one key would correct one another at each answer of etcd, for ever.
+   * Whether it is in vain to correct a value that this host has not written, and that names another host in
+   * one family alone; counts this time. Two hosts with one IPv4 address but two IPv6 ones would never stop.
    */
   yieldsTo(value: string): boolean {
     if (value !== this.#yieldedTo && this.#comesBack(value)) this.#yieldedTo = value;
     return value === this.#yieldedTo;
   }
 
-  /** Whether a value is found once more, and too often for one that comes late. */
+  /** Notes that this host found a value, and tells whether it did so too often for one late write. */
   #comesBack(value: string): boolean {
-    const nowMs = this.#clock.monotonic();
+    const nowMs = this.#parts.clock.monotonic();
     this.#found.push({ value, atMs: nowMs });
     if (this.#found.length > lateWrites) this.#found.shift();
     const [first] = this.#found;
@@ -87,7 +89,7 @@ export class Move {
     return often && first !== undefined && nowMs - first.atMs < lateWritesMs;
   }
 
-  /** The addresses in use: those that etcd is known to hold. */
+  /** The addresses that, as far as is known, etcd holds. */
   get addresses(): PerFamily<string> {
     return this.#addresses;
   }
@@ -96,7 +98,7 @@ export class Move {
     return this.#target !== undefined;
   }
 
-  /** Whether that is news. Throws RangeError when it is not one address for each family there was one for. */
+  /** Starts a move; returns whether the addresses are new. Throws RangeError when a family comes or goes. */
   to(addresses: PerFamily<string>): boolean {
     for (const family of ['ipv4', 'ipv6'] as const) {
       if ((addresses[family] === undefined) !== (this.#addresses[family] === undefined))
@@ -107,11 +109,11 @@ export class Move {
     const back = value === formatLeaseValue(this.#addresses);
     this.#target = back ? undefined : addresses;
     this.#asked = undefined;
-    if (back) this.#trouble.clear('address', 'the address is as it was');
+    if (back) this.#parts.trouble.clear('address', 'this host has its former address again');
     return true;
   }
 
-  /** Without a lease there is nothing to move: the new addresses are simply used. */
+  /** Uses the new addresses: for the next lease, or because the lease names them. */
   settle(): void {
     this.#addresses = this.#target ?? this.#addresses;
     this.#target = undefined;
@@ -120,10 +122,11 @@ export class Move {
   }
 
   /**
-   * Where to move, and whether at once, or only when somebody asks for our key. The latter when another host holds a lease under one
-   * of the new addresses, as far as is known: that lease is put again as it is, and looked at in the calls that follow (`dueMs` says
-   * when). Is it answered for, or does the link know of another host at the address, that is reported. Two hosts that exchange their
-   * addresses wait for one another: the first to be asked moves. Rejects with RegistryError.
+   * The new addresses, and whether the lease gets them at once, or only when somebody asks for our key. The
+   * latter when another host seems to hold a lease with one of the new addresses: this host probes that
+   * lease, and reads its key in the next calls (`dueMs` says when). It reports an answer, and another host on
+   * the link with the address. Two hosts that exchange their addresses wait for each other: the first that is
+   * asked moves. Rejects with RegistryError.
    */
   async next(
     options: LeaseOptions & { readonly addressUse?: AddressUse },
@@ -135,17 +138,28 @@ export class Move {
     this.#written.add(formatLeaseValue(target));
     const { kvs } = await listRange(options.registry, options.subnetsPrefix, signal);
     const other = this.#otherHolder(options, target, own, kvs);
-    // The link tells of IPv4, as far as it has been asked already.
+    // The link knows IPv4 only, and only once it was asked.
     const use = target.ipv6 === this.#addresses.ipv6 ? options.addressUse : undefined;
     const rival = use?.rival !== undefined;
     const alone = other === undefined || use?.alone === true;
     const atOnce = alone || (!rival && (await this.#isLeftBehind(options, other, signal)));
-    if (atOnce) this.#trouble.clear('address', 'no other host has the address');
-    else if (rival || this.#asked?.answered === true) this.#report(options, target, own, other);
+    if (atOnce) this.#parts.trouble.clear('address', 'no other host has the address');
+    else if (rival || this.#asked?.answered === true) {
+      const { key } = other;
+      const { endpoint } = options.registry;
+      this.#parts.trouble.report(
+        'address',
+        `the address of this host is ${familiesText(target)}` +
+          ` now, but another host that is running holds the lease ${key} under it: peers still route ` +
+          `${familiesText(own.subnets)} to ${familiesText(this.#addresses)}. Give one of the two hosts ` +
+          `another address; if the other host is gone: etcdctl --endpoints=${endpoint} del '${key}'`,
+        { key, endpoint },
+      );
+    }
     return { target, atOnce };
   }
 
-  /** When to look again whether the holder of the lease that is in the way has answered; on the monotonic clock. */
+  /** When to look for the answer of the lease's holder, on the monotonic clock; Infinity without a probe. */
   get dueMs(): number {
     return this.#asked?.untilMs ?? Number.POSITIVE_INFINITY;
   }
@@ -155,7 +169,7 @@ export class Move {
     return this.#target !== undefined && this.#asked?.lease.key === key;
   }
 
-  /** A lease that carries an address which this host has got, and that was not granted here. */
+  /** A lease with an address that is new to this host, not granted here. */
   #otherHolder(
     { grants, subnetsPrefix }: LeaseOptions,
     target: PerFamily<string>,
@@ -164,8 +178,8 @@ export class Move {
   ): Lease | undefined {
     const { ipv4, ipv6 } = this.#addresses;
     const changed = {
-      ...(target.ipv4 === undefined || target.ipv4 === ipv4 ? {} : { ipv4: target.ipv4 }),
-      ...(target.ipv6 === undefined || target.ipv6 === ipv6 ? {} : { ipv6: target.ipv6 }),
+      ...(target.ipv4 !== undefined && target.ipv4 !== ipv4 && { ipv4: target.ipv4 }),
+      ...(target.ipv6 !== undefined && target.ipv6 !== ipv6 && { ipv6: target.ipv6 }),
     };
     for (const kv of kvs) {
       if (kv.key === own.key || grants.isOurs(kv.lease)) continue;
@@ -176,7 +190,7 @@ export class Move {
   }
 
   async #isLeftBehind(options: LeaseOptions, other: Lease, signal: AbortSignal): Promise<boolean> {
-    const nowMs = this.#clock.monotonic();
+    const nowMs = this.#parts.clock.monotonic();
     const { key, rawValue, leaseId } = other;
     const asked = this.#asked;
     const same =
@@ -184,7 +198,7 @@ export class Move {
     if (!same || (asked.answered && nowMs >= asked.untilMs)) {
       options.log.info(
         { event: 'lease-probed', key },
-        `asking whether a host that is running holds the lease ${key}, which names the new address of this host`,
+        `asking whether a running host holds lease ${key}, which names the new address of this host`,
       );
       const modRevision = await putAgain(options, other, signal);
       if (modRevision === 'gone') return true;
@@ -195,7 +209,7 @@ export class Move {
           : { lease: other, modRevision, answered: false, refusals, untilMs: nowMs + probeMs };
       return false;
     }
-    // An earlier revision is that of a backup that was restored meanwhile.
+    // An earlier revision comes from a backup, restored meanwhile.
     if (!asked.answered && other.modRevision <= asked.modRevision) return nowMs >= asked.untilMs;
     if (!asked.answered) {
       const waitMs = Math.min(firstRefusalMs * 2 ** asked.refusals, longestRefusalMs);
@@ -204,22 +218,12 @@ export class Move {
     return false;
   }
 
-  #report({ registry }: LeaseOptions, target: PerFamily<string>, own: OwnLease, { key }: Lease): void {
-    this.#trouble.report(
-      'address',
-      `the address of this host is ${familiesText(target)} now, but another host that is running holds the lease ${key} ` +
-        `under it: peers still route ${familiesText(own.subnets)} to ${familiesText(this.#addresses)}. Give one of the two ` +
-        `hosts another address; if the other one is gone: etcdctl --endpoints=${registry.endpoint} del '${key}'`,
-      { key, endpoint: registry.endpoint },
-    );
-  }
-
-  /** The key holds `value`, as etcd confirmed; returns the addresses before when that ends a move. */
+  /** Notes that etcd confirmed `value` in our key; returns the former addresses when that ends a move. */
   confirmed(value: string): PerFamily<string> | undefined {
     if (this.#target === undefined || value !== formatLeaseValue(this.#target)) return undefined;
     const before = this.#addresses;
     this.settle();
-    this.#trouble.clear('address', 'the lease carries the new address');
+    this.#parts.trouble.clear('address', 'the lease carries the new address');
     return before;
   }
 }

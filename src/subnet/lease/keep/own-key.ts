@@ -1,40 +1,31 @@
-import type { PerFamily } from '../../../ip/ip.ts';
-import { formatSubnetKey } from '../../keys.ts';
 import type { KeyValue } from '../../registry/registry.ts';
 import { claimSubnets, findOverlaps } from '../acquire/claim.ts';
 import { differsFrom, formatLeaseValue, isOwnKey, namesAnother } from '../lease.ts';
-import type { LeaseOptions, OwnLease } from '../own-lease.ts';
+import { type LeaseOptions, type OwnLease, renewAs, renewKey } from '../own-lease.ts';
 import type { AddressDefence } from '../probe.ts';
-import { renewKey, renewLease, rewrite } from '../renew.ts';
-import type { NextMove } from './move.ts';
+import type { Move, NextMove } from './move.ts';
 
-export interface CheckOptions extends LeaseOptions {
-  /** Answers who asks for our key. */
+interface CheckOptions extends LeaseOptions {
+  /** Answers probes of our key. */
   readonly defence: AddressDefence;
-  /** Addresses that the value is to name from now on, when this host has got other ones. */
-  readonly nextMove?: NextMove | undefined;
-  /** Whether this host has written a value, or may have without hearing of it; `granted`: on an etcd lease granted here. */
-  readonly wrote: (value: string, granted: boolean) => boolean;
-  /** Whether a value that names another host in one family alone comes back however often it is put right; counts this time. */
-  readonly yieldsTo: (value: string) => boolean;
-  /** Another host had our subnet when we looked last. */
+  readonly move: Move;
+  /** The next step of a move to other addresses; undefined without one. */
+  readonly nextMove: NextMove | undefined;
+  /** Another host had our subnet at the last check. */
   readonly contested: boolean;
-  /** Told when our key is found to be gone, before it is taken again. */
+  /** Called when our key is gone, before this host takes it again. */
   readonly onLost: () => void;
 }
 
-/** `again`: it changed under our hands, look once more; `contested`: another host's key has our subnet. */
-export type CheckedKey =
+/** `again`: somebody changed the key, check once more; `contested`: another host's key has our subnet. */
+type CheckedKey =
   | { readonly result: 'held'; readonly lease: OwnLease }
   | { readonly result: 'contested'; readonly by: KeyValue }
   | { readonly result: 'again' };
 
 const again: CheckedKey = { result: 'again' };
 
-/**
- * Reads our key and renews it, or takes it again. Whoever owns it shows in the key only, not in a lease that lives. Rejects
- * with RegistryError.
- */
+/** Reads our key, the one proof of its owner, and renews it or takes it again. Rejects with RegistryError. */
 export async function renewOrReclaim(
   options: CheckOptions,
   own: OwnLease,
@@ -46,8 +37,8 @@ export async function renewOrReclaim(
   if (isAnothers(options, own, kv) || isSpoiltAnother(options, own, kv))
     return { result: 'contested', by: kv };
   const { nextMove } = options;
-  // A key of ours that was never confirmed, because an answer was lost: does it overlap an older one? Then it goes. Likewise one that
-  // was taken beside another under an address which turns out not to be this host's any more.
+  // Our key goes if it overlaps an older one, and was never confirmed, because an answer was lost, or was
+  // taken beside another key with an address that this host no longer has.
   const isDoubtful = grants.isUnused(kv.lease) || nextMove !== undefined;
   const overlapping = isDoubtful ? await findOverlaps(options, own.subnets, signal) : [];
   const older = overlapping.find(
@@ -57,7 +48,7 @@ export async function renewOrReclaim(
   grants.markUsed(kv.lease);
   const kept =
     nextMove !== undefined && (nextMove.atOnce || isAskedFor(own, kv))
-      ? await move(options, kv, nextMove.target, signal)
+      ? await renewAs(options, kv, formatLeaseValue(nextMove.target), signal)
       : await keep(options, own, kv, signal);
   if (kept === undefined) return again;
   noteLease(options, own, kept.leaseId);
@@ -66,38 +57,34 @@ export async function renewOrReclaim(
 }
 
 /**
- * A value that names another host, and that is not our own doing. When it does so in one family alone somebody may have spoilt it, and it is
- * put right; but on an etcd lease that is not ours, or when it comes back, it is that of a host which has our address of the other family.
+ * Whether the value names another host and this host did not write it. Somebody may have spoilt a value that
+ * names another host in one family alone, and this host corrects it. But on an etcd lease that is not ours,
+ * or when it comes back, it belongs to a host with our address of the other family.
  */
 function isAnothers(options: CheckOptions, own: OwnLease, kv: KeyValue): boolean {
-  const { addresses, grants, yieldsTo } = options;
-  if (!differsFrom(addresses, kv.value) || isOwnWrite(options, own, kv)) return false;
-  if (namesAnother(addresses, kv.value)) return true;
-  const isTheirs = kv.lease !== '0' && kv.lease !== own.leaseId && !grants.isOurs(kv.lease);
-  return isTheirs || yieldsTo(kv.value);
+  const { addresses, grants, move } = options;
+  if (!differsFrom(addresses, kv.value)) return false;
+  const granted = grants.isOurs(kv.lease);
+  // This host writes other addresses before and after a move, and nobody else puts a key on our lease.
+  if ((granted || kv.lease === own.leaseId) && move.wrote(kv.value, granted)) return false;
+  return namesAnother(addresses, kv.value) || isOnOtherLease(options, own, kv) || move.yieldsTo(kv.value);
 }
 
-/** Our own doing although it names other addresses, those before or after a move: nobody else puts a key on our lease. */
-function isOwnWrite({ wrote, grants }: CheckOptions, { leaseId }: OwnLease, kv: KeyValue): boolean {
-  const granted = grants.isOurs(kv.lease);
-  return (granted || kv.lease === leaseId) && wrote(kv.value, granted);
+function isOnOtherLease({ grants }: CheckOptions, own: OwnLease, { lease }: KeyValue): boolean {
+  return lease !== '0' && lease !== own.leaseId && !grants.isOurs(lease);
 }
 
 /**
- * A value that names nobody was spoilt, and is put right. But a key on a lease that is not ours is another host's, which puts it
- * right itself, when it was made since we had ours, or comes from a restored backup of the time before.
+ * Whether a spoilt value, which names nobody, is in another host's key, which that host corrects itself: a
+ * key on a lease that is not ours, newer than ours, or from a restored backup of the time before.
  */
-function isSpoiltAnother(
-  { addresses, grants, subnetsPrefix }: CheckOptions,
-  own: OwnLease,
-  kv: KeyValue,
-): boolean {
+function isSpoiltAnother(options: CheckOptions, own: OwnLease, kv: KeyValue): boolean {
   const isOfNow = kv.createRevision <= own.modRevision && kv.modRevision >= own.modRevision;
-  if (isOfNow || isOwnKey(addresses, subnetsPrefix, kv)) return false;
-  return kv.lease !== '0' && kv.lease !== own.leaseId && !grants.isOurs(kv.lease);
+  if (isOfNow || isOwnKey(options.addresses, options.subnetsPrefix, kv)) return false;
+  return isOnOtherLease(options, own, kv);
 }
 
-/** Whether somebody has put our key again as it is: who lives at the address that this host has lost asks for it. */
+/** Whether somebody put our key again as it is: the host that now has our former address asks for it. */
 function isAskedFor({ value, leaseId, modRevision }: OwnLease, kv: KeyValue): boolean {
   return kv.value === value && kv.lease === leaseId && kv.modRevision > modRevision;
 }
@@ -108,71 +95,54 @@ async function keep(options: CheckOptions, own: OwnLease, kv: KeyValue, signal: 
   return { ...kept, modRevision: await options.defence.answer(options, own, kv, signal) };
 }
 
-/** Names the new addresses in the value; the subnet, the key and its lease or lack of one stay. */
-async function move(options: CheckOptions, kv: KeyValue, to: PerFamily<string>, signal: AbortSignal) {
-  const value = formatLeaseValue(to);
-  const { id: leaseId, ttlSeconds } = await renewLease(options, kv.lease, signal);
-  if (kv.value === value && kv.lease === leaseId)
-    return { value, leaseId, ttlSeconds, modRevision: kv.modRevision };
-  const modRevision = await rewrite(options, kv, { value, lease: leaseId }, signal);
-  return modRevision === undefined ? undefined : { value, leaseId, ttlSeconds, modRevision };
-}
-
-/** An operator may make a reservation of our key, or give it another lease. Both are respected. */
+/** Accepts that an operator made a reservation of our key, or gave it another lease. */
 function noteLease({ log, grants }: CheckOptions, { key, leaseId: before }: OwnLease, after: string): void {
   if (after === before) return;
   log.warn(
     { event: 'lease-changed', key, before, after },
-    `the own lease ${key} is now attached to a different etcd lease`,
+    `this host's lease ${key} is now attached to a different etcd lease`,
   );
   grants.release(before);
 }
 
 /**
- * Our key is gone (deleted, revoked, expired): the same subnets again, if nobody else has them. Routes stay as they are. The
- * lease it had serves again when it still lives and was granted to this host. Another's, flanneld's for one, is left to expire: what
- * is never confirmed goes with its lease, and so would all that others have put on it.
+ * Takes the same subnets again after our key is gone (deleted, revoked, expired), if nobody else has them.
+ * Routes stay as they are. The key's old etcd lease serves again when it still lives and was granted to this
+ * host. Another's, flanneld's for one, is left to expire: to revoke it with an unconfirmed key would also
+ * delete the keys that others have put on it.
  */
 async function retake(options: CheckOptions, own: OwnLease, signal: AbortSignal): Promise<CheckedKey> {
-  const { registry, grants, addresses, leaseTtlSeconds, subnetsPrefix } = options;
+  const { registry, grants, leaseTtlSeconds } = options;
   const { subnets } = own;
   options.onLost();
-  // Also a key that is still on its way from an attempt before.
+  // This also prevents a key that is still on its way from an earlier attempt.
   await grants.revokeUnused(signal);
-  // A look first: to put the key and give way again, at every attempt, would make all hosts change their routes.
+  // Read first: to put the key and give way, at every attempt, would make all hosts change their routes.
   const mayOverlap = (kv: KeyValue) => isOfThisHost(options, kv);
   const overlapping = options.contested ? await findOverlaps(options, subnets, signal) : [];
   const still = overlapping.find((kv) => !mayOverlap(kv));
   if (still) return { result: 'contested', by: still };
-  const lives = grants.isOurs(own.leaseId)
-    ? (await registry.leaseKeepAlive(own.leaseId, signal)).ttlSeconds
-    : 0;
-  // Until the key is confirmed the lease counts as unused; a dead one is remembered, as a restored backup may revive it.
-  if (lives > 0) grants.markUnused(own.leaseId);
-  else grants.release(own.leaseId);
-  const granted =
-    lives > 0 ? { id: own.leaseId, ttlSeconds: lives } : await grants.grant(leaseTtlSeconds, signal);
-  let outcome = await claimSubnets(options, subnets, granted.id, signal, { mayOverlap });
-  // Another key of this host for the same subnet, which an operator or an older program made: both may be there.
+  const id = own.leaseId;
+  const ttlSeconds = grants.isOurs(id) ? (await registry.leaseKeepAlive(id, signal)).ttlSeconds : 0;
+  // The lease is unused until the key is confirmed. Remember a dead one: a restore may revive it.
+  if (ttlSeconds > 0) grants.markUnused(id);
+  else grants.release(id);
+  const granted = ttlSeconds > 0 ? { id, ttlSeconds } : await grants.grant(leaseTtlSeconds, signal);
+  let outcome = await claimSubnets(options, subnets, granted, signal, { mayOverlap });
+  // An operator or an older program may have made another key of this host for the same subnet.
   if ('inTheWay' in outcome && outcome.inTheWay.every(mayOverlap)) {
     const rules = { mayOverlap, seenRevision: outcome.revision };
-    outcome = await claimSubnets(options, subnets, granted.id, signal, rules);
+    outcome = await claimSubnets(options, subnets, granted, signal, rules);
   }
-  if ('modRevision' in outcome) {
-    grants.markUsed(granted.id);
-    const key = formatSubnetKey(subnetsPrefix, subnets);
-    const { id: leaseId, ttlSeconds } = granted;
-    const lease = { ...own, key, ...outcome, value: formatLeaseValue(addresses), leaseId, ttlSeconds };
-    return { result: 'held', lease: { ...lease, origin: 'retaken' } };
-  }
+  if ('held' in outcome) return { result: 'held', lease: { ...outcome.held, origin: 'retaken' } };
   const by = outcome.inTheWay.find((kv) => !mayOverlap(kv));
-  // Gone by now, or put by another program of this host: look again.
+  // Gone by now, or put by another program of this host: check again.
   return by === undefined ? again : { result: 'contested', by };
 }
 
 /**
- * Whether a key is this host's own, as its value says or, when it names an address from before, the lease granted here. During a
- * move an address says nothing: the former one may have another host by now, the new one still.
+ * Whether a key is this host's own, by its value or, when it names a former address, by the lease granted
+ * here. During a move the value must name both: another host may have the former or the new address.
  */
 function isOfThisHost({ addresses, nextMove, grants, subnetsPrefix }: CheckOptions, kv: KeyValue): boolean {
   const named = nextMove === undefined ? [addresses] : [addresses, nextMove.target];

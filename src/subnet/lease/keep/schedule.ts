@@ -3,23 +3,33 @@ import type { Clock, LogFields, Logger } from '../../../runtime/effects.ts';
 import type { Wake } from '../../../runtime/wake.ts';
 import type { OwnLease } from '../own-lease.ts';
 
-/** The wall clock is looked at this often: a timer alone would oversleep a suspended VM (flannel #29). */
+/** How often to read the wall clock: a timer alone would oversleep a suspended VM (flannel #29). */
 const wallClockCheckMs = 30_000;
-/** NTP slews by some seconds a day; a wall clock that was set back by more says nothing of a suspension any more. */
+/** NTP slews by some seconds a day; a wall clock set back by more than this no longer shows a suspension. */
 const setBackMs = 60_000;
-/** A reservation needs no renewal; that it is still ours is looked at now and then, beside the watch. */
+/** A reservation needs no renewal. This often, the daemon checks beside the watch that it is still ours. */
 const reservationCheckMs = 3_600_000;
-/** What the loop that renews is called, and how long it never takes: its calls have deadlines of seconds. */
+/** The name of the renewing loop, and a time beyond all its deadlines, which are seconds. */
 export const RENEWAL_LOOP = 'lease';
 export const stuckMs = 600_000;
+
 /**
- * How long to wait before the next keepalive, in milliseconds: a third of what the margin leaves of the TTL, so that two may fail
- * and the third still comes before the margin is reached. A margin of more than a third of the TTL counts as that third: a lease
- * that lives hardly longer than the margin would be renewed all the time.
+ * How long to wait before the next keepalive, in milliseconds: a third of the TTL without the margin, so that
+ * two may fail and the third still comes before the margin begins. A margin of more than a third of the TTL
+ * counts as that third, or the daemon would renew a lease of hardly longer TTL without a pause.
  */
 export function renewIntervalMs(ttlSeconds: number, renewMarginMs: number): number {
   const ttlMs = ttlSeconds * 1000;
   return Math.max(500, Math.floor((ttlMs - Math.min(renewMarginMs, ttlMs / 3)) / 3));
+}
+
+export interface ScheduleOptions {
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Hears of each round of the renewing loop. */
+  readonly activity?: Activity;
+  /** Renew early enough that this much of the lease is left, in milliseconds. */
+  readonly renewMarginMs: number;
 }
 
 /** One moment on both clocks. */
@@ -29,66 +39,62 @@ export interface Moment {
 }
 
 /**
- * When the own lease is to be renewed. Both clocks are asked: the wall clock runs on while a VM is suspended, the other one
- * when somebody sets the wall clock back. Of a VM that was suspended and whose wall clock was set back neither says how much time
- * has passed: that is due at once.
+ * When to renew this host's lease. It reads both clocks: the wall clock runs on while a VM is suspended, the
+ * monotonic one when somebody sets the wall clock back. After both, neither is right: renew at once.
  */
 export class RenewalSchedule {
-  readonly #clock: Clock;
-  readonly #renewMarginMs: number;
-  readonly #log: Logger;
-  readonly #activity: Activity | undefined;
+  readonly #options: ScheduleOptions;
   #due: Moment = { wallMs: 0, monotonicMs: 0 };
   /** How far ahead of the monotonic clock the wall clock was at the last renewal. */
   #aheadMs = 0;
   /** Wall-clock time, ms; Infinity for a reservation. */
   #expiresAtMs = 0;
-  /** The TTL for which it was said that the margin is too long. */
-  #saidOfTtlSeconds = 0;
+  /** The log says that the margin is too long for this TTL. */
+  #loggedTtlSeconds = 0;
 
-  constructor(clock: Clock, renewMarginMs: number, log: Logger, activity?: Activity) {
-    this.#clock = clock;
-    this.#renewMarginMs = renewMarginMs;
-    this.#log = log;
-    this.#activity = activity;
+  constructor(options: ScheduleOptions) {
+    this.#options = options;
   }
 
-  /** When the lease ends unless it is renewed: wall-clock ms; Infinity for a reservation. */
+  /** When the lease expires unless the daemon renews it: wall-clock ms; Infinity for a reservation. */
   get expiresAtMs(): number {
     return this.#expiresAtMs;
   }
 
   now(): Moment {
-    return { wallMs: this.#clock.now(), monotonicMs: this.#clock.monotonic() };
+    return { wallMs: this.#options.clock.now(), monotonicMs: this.#options.clock.monotonic() };
   }
 
-  /** `asked`: when the request was sent that gave the lease its TTL. */
+  /** Notes a renewal; `asked`: when this host sent the request that gave the lease its TTL. */
   renewed({ leaseId, ttlSeconds }: OwnLease, asked: Moment): void {
     const reservation = leaseId === '0';
-    if (!reservation) this.#sayIfCut(ttlSeconds);
-    const intervalMs = reservation ? reservationCheckMs : renewIntervalMs(ttlSeconds, this.#renewMarginMs);
+    if (!reservation) this.#logCut(ttlSeconds);
+    const intervalMs = reservation
+      ? reservationCheckMs
+      : renewIntervalMs(ttlSeconds, this.#options.renewMarginMs);
     this.#aheadMs = asked.wallMs - asked.monotonicMs;
     this.#due = { wallMs: asked.wallMs + intervalMs, monotonicMs: asked.monotonicMs + intervalMs };
     this.#expiresAtMs = reservation ? Number.POSITIVE_INFINITY : asked.wallMs + ttlSeconds * 1000;
   }
 
-  #sayIfCut(ttlSeconds: number): void {
-    if (this.#renewMarginMs <= (ttlSeconds * 1000) / 3 || ttlSeconds === this.#saidOfTtlSeconds) return;
-    this.#saidOfTtlSeconds = ttlSeconds;
-    this.#log.info(
+  #logCut(ttlSeconds: number): void {
+    if (this.#options.renewMarginMs <= (ttlSeconds * 1000) / 3 || ttlSeconds === this.#loggedTtlSeconds)
+      return;
+    this.#loggedTtlSeconds = ttlSeconds;
+    this.#options.log.info(
       { event: 'renew-margin-cut', ttlS: ttlSeconds },
-      `the lease of ${ttlSeconds} s is renewed at the latest ${Math.round(ttlSeconds / 3)} s before it ends: ` +
-        `a renew margin of ${Math.round(this.#renewMarginMs / 1000)} s is more than a third of it`,
+      `renewing the lease of ${ttlSeconds} s at least ${Math.round(ttlSeconds / 3)} s before it expires: ` +
+        `the renew margin of ${Math.round(this.#options.renewMarginMs / 1000)} s exceeds a third of the TTL`,
     );
   }
 
   /**
-   * Waits until the next renewal is due by either clock, or `wake` says that somebody touched our key, or it is `soonerMs` on
-   * the monotonic clock.
+   * Waits until the next renewal is due by either clock, until `wake` reports a change of our key, or until
+   * `soonerMs` on the monotonic clock.
    */
   async untilDue(wake: Wake, soonerMs: number, signal: AbortSignal): Promise<void> {
     for (;;) {
-      this.#activity?.round(RENEWAL_LOOP, stuckMs);
+      this.#options.activity?.round(RENEWAL_LOOP, stuckMs);
       const { wallMs, monotonicMs } = this.now();
       if (wallMs - monotonicMs < this.#aheadMs - setBackMs) return;
       const leftMs = Math.min(
@@ -97,16 +103,16 @@ export class RenewalSchedule {
         this.#due.monotonicMs - monotonicMs,
         wallClockCheckMs,
       );
-      if (leftMs <= 0 || (await wake.waitAtMost(this.#clock, Math.ceil(leftMs), signal))) return;
+      if (leftMs <= 0 || (await wake.waitAtMost(this.#options.clock, Math.ceil(leftMs), signal))) return;
     }
   }
 
-  /** How the lease fares while it cannot be renewed, its key gone or not; the text stays the same from one attempt to the next. */
+  /** The state of a lease that the daemon cannot renew, its key `gone` or not; the same at each attempt. */
   timeLeft(gone: boolean): { readonly text: string; readonly fields: LogFields } {
     if (gone) return { text: 'its key is gone from etcd, another host may take the subnet', fields: {} };
     if (this.#expiresAtMs === Number.POSITIVE_INFINITY)
       return { text: 'it is a reservation and does not expire', fields: {} };
-    const leftS = Math.round((this.#expiresAtMs - this.#clock.now()) / 1000);
+    const leftS = Math.round((this.#expiresAtMs - this.#options.clock.now()) / 1000);
     const text = leftS > 0 ? 'it has not expired yet' : 'it has expired; another host may take the subnet';
     return { text, fields: { leftS } };
   }

@@ -2,6 +2,7 @@ import type { Activity } from '../../../runtime/activity.ts';
 import type { Clock, Logger, Random } from '../../../runtime/effects.ts';
 import { explanationOf, messageOf } from '../../../runtime/errors.ts';
 import { type BackoffPolicy, backoffMs } from '../../../runtime/retry.ts';
+import { counted, plural } from '../../../runtime/texts.ts';
 import type { TroubleLog } from '../../../runtime/trouble.ts';
 import { firstOf, untilAborted, Wake } from '../../../runtime/wake.ts';
 import {
@@ -13,8 +14,7 @@ import {
   type WatchEvent,
 } from '../../registry/registry.ts';
 import type { Lease } from '../lease.ts';
-import { MassRemovals } from './mass-removal.ts';
-import { type JunkKeys, LeaseReader, revisionOf } from './reader.ts';
+import { changesOf, type JunkKeys, LeaseReader, revisionOf } from './reader.ts';
 
 export interface LeaseWatchOptions {
   readonly registry: Registry;
@@ -22,94 +22,93 @@ export interface LeaseWatchOptions {
   readonly random: Random;
   readonly log: Logger;
   readonly trouble: TroubleLog;
-  /** Told of each round of the loop, and of what is listed again or skipped. */
+  /** Hears of each round of the loop, of each repeated list and of each key that is not a lease. */
   readonly activity?: Activity;
   /** `<prefix>/subnets/`, with the slash: `subnets-old/` is not ours. */
   readonly subnetsPrefix: string;
   /**
-   * Told of an update that is held back because it removes most peers at once, and of a list that says what is known: who looks
-   * after a lease of his own need not wait, and knows of writes that no stream has told of. Must not throw.
+   * Gets each update that waits for a second list, and each list that shows no change. The keeper of the own
+   * lease need not wait, and may know of writes that no stream brought. Must not throw.
    */
   readonly onDoubt?: (heldBack: LeaseUpdate) => void;
 }
 
-/** A stream that was opened again is followed by a list within so long: not by all hosts of a cluster at once. */
+/** A list follows each reopened stream within this time, at another moment on each host. */
 const compareWithinMs = 60_000;
-/** A list that is no older when the first stream after it is opened need not be followed by another. */
+/** No list follows a stream that opens within this time of the last list. */
 const freshMs = 1_000;
-/** Hosts whose leases were lost by a bad restore take them again within this time, and no route goes. */
+/** Hosts that lost their leases in a bad restore take them again within this time, so no route goes. */
 const confirmAfterMs = 1_000;
-/** A stream that lived this long was healthy: the next failure starts a new row of attempts. */
+/** A stream that lived this long was healthy: the backoff starts over at the next failure. */
 const healthyStreamMs = 5_000;
-/** Calls have deadlines of seconds, but a list may take many of them. */
+/** Calls have deadlines of seconds, but a list may take many calls. */
 const stuckMs = 600_000;
-/** What its loop is called. */
+/** The name of its loop. */
 export const WATCH_LOOP = 'lease-watch';
 const policy: BackoffPolicy = { initialMs: 100, maxMs: 3_000 };
 
-/** Thrown inside the loop to ask for a new list; never seen outside. */
+/** Asks for a new list; thrown inside the loop only. */
 class ListAgain extends Error {}
 
 /**
  * The leases of the cluster: one list, then one watch from the list's revision on, with one cursor.
  *
- * The cursor moves only past events that were delivered (to the last event's revision + 1, and only when a revision is
- * complete: a fragment is a part of one) or to a progress notification's revision + 1. A response header's revision may run
- * ahead of events still to come, and etcd3's own watcher, which trusts it, loses them at the second disconnect.
+ * The cursor moves only past delivered events (to the last event's revision + 1, once that revision is
+ * complete: a fragment is a part of one) or to a progress notification's revision + 1. A response header may
+ * run ahead of events still to come; etcd3's own watcher trusts it, and loses them at the second disconnect.
  *
- * The watch starts one revision before the cursor, and what it brings from there is dropped: a watch that starts exactly at
- * the compacted revision is accepted, but does not get that revision's deletes (etcd before 3.4.36 and 3.5.18).
+ * The watch starts one revision before the cursor and drops the events of that revision: etcd accepts a watch
+ * that starts at the compacted revision, but leaves out its deletes (before 3.4.36 and 3.5.18).
  *
- * Listed anew when the cursor is compacted, the cluster id changed, or the revision went backwards (a restore from a
- * backup). A restore that keeps the id, after which others wrote so much that the revision is beyond the cursor again, shows in
- * neither: so a list follows every stream that was opened again, while that goes on. While etcd is away nothing is delivered: the consumer keeps what it has.
+ * It lists all leases again when the cursor is compacted, the cluster id changed, or the revision went
+ * backwards (a restore from a backup). A restore that keeps the id shows in neither when others wrote so much
+ * since that the revision is beyond the cursor again. So a list follows every reopened stream, while the
+ * stream runs. While etcd is away the consumer keeps its leases.
  *
- * An update that removes most peers at once is not delivered: what another list says a moment later takes its place.
+ * Instead of an update that removes most peers at once it delivers another list from a moment later.
  */
 export class LeaseWatch {
   readonly #options: LeaseWatchOptions;
-  /** The first revision not delivered yet; undefined: a list is needed. */
+  /** The first revision not delivered yet; undefined: list first. */
   #cursor: number | undefined;
   #clusterId = '';
   #failures = 0;
-  /** When the leases are to be compared with a list; Infinity: one was read just before the stream was opened, or after. */
+  /** When to compare the delivered leases with a list; Infinity: a list is recent enough. */
   #compareAtMs = Number.POSITIVE_INFINITY;
   #listedAtMs = Number.NEGATIVE_INFINITY;
-  /** Etcd seems to have been restored: hosts have to find out one by one, each at its own pace. */
+  /** etcd seems restored: each host finds that out at its own pace. */
   #restored = false;
+  #onUpdate: (update: LeaseUpdate) => void = () => {};
   readonly #reader: LeaseReader;
-  readonly #known = new KnownLeases();
-  readonly #removals: MassRemovals;
+  readonly #delivered: DeliveredLeases;
 
   constructor(options: LeaseWatchOptions) {
     this.#options = options;
     this.#reader = new LeaseReader(options);
-    this.#removals = new MassRemovals(options.trouble, options.subnetsPrefix);
+    this.#delivered = new DeliveredLeases(options);
   }
 
-  /** Whether the stream is up, i.e. what was delivered is the newest there is. */
+  /** Whether the stream is up, so that the consumer has the newest leases. */
   get watching(): boolean {
     return this.#watchingSinceMs !== undefined;
   }
   #watchingSinceMs: number | undefined;
 
-  /** What lies among the leases and is none, as last read. */
+  /** The keys that are not leases, as last read. */
   get junk(): JunkKeys {
     return this.#reader.junk;
   }
 
   /** Delivers updates until `signal` aborts, then rejects with its reason. Nothing else ends it. */
   async run(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<never> {
+    this.#onUpdate = onUpdate;
     for (;;) {
       signal.throwIfAborted();
       this.#options.activity?.round(WATCH_LOOP, stuckMs);
       try {
-        const cursor = this.#cursor ?? (await this.#list(signal, onUpdate));
+        const cursor = this.#cursor ?? (await this.#list(signal));
         const opened = new Wake();
-        await firstOf(signal, (inner) => [
-          this.#follow(cursor, opened, inner, onUpdate),
-          this.#compare(opened, inner, onUpdate),
-        ]);
+        await firstOf(signal, (inner) => [this.#follow(cursor, opened, inner), this.#compare(opened, inner)]);
       } catch (error) {
         signal.throwIfAborted();
         this.#noteFailure(error);
@@ -128,24 +127,19 @@ export class LeaseWatch {
       this.#cursor = undefined;
       this.#restored = error instanceof ListAgain;
       this.#options.activity?.count('relist', kind === 'COMPACTED' ? 'compacted' : 'history');
-      log.info(
-        { event: 'relist', reason: messageOf(error) },
-        `listing all leases again: ${messageOf(error)}`,
-      );
-      return;
+      const reason = messageOf(error);
+      return log.info({ event: 'relist', reason }, `listing all leases again: ${reason}`);
     }
-    trouble.report(
-      'lease-watch',
-      `the leases under ${subnetsPrefix} cannot be watched; routes stay unchanged meanwhile: ${explanationOf(error)}`,
-      { endpoint: registry.endpoint, error },
-    );
+    const problem = `the leases under ${subnetsPrefix} cannot be watched; routes stay unchanged meanwhile`;
+    const fields = { endpoint: registry.endpoint, error };
+    trouble.report('lease-watch', `${problem}: ${explanationOf(error)}`, fields);
   }
 
-  async #list(signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<number> {
+  async #list(signal: AbortSignal): Promise<number> {
     const listed = await this.#confirmed(await this.#snapshot(signal), signal);
     this.#restored = false;
     this.#listedAtMs = this.#options.clock.monotonic();
-    return this.#give(listed, onUpdate);
+    return this.#give(listed);
   }
 
   async #snapshot(signal: AbortSignal): Promise<LeaseSnapshot> {
@@ -156,83 +150,78 @@ export class LeaseWatch {
     return { type: 'snapshot', leases, revision: header.revision };
   }
 
-  /** The update itself; of one that removes most peers at once, or any after a restore, what a linearizable list says a moment later. */
+  /** The update; for a bulk removal, or any removal after a restore, a list from a moment later. */
   async #confirmed(update: LeaseUpdate, signal: AbortSignal): Promise<LeaseUpdate> {
-    if (!this.#removals.doubts(update, this.#restored)) return update;
+    if (!this.#delivered.doubts(update, this.#restored)) return update;
     this.#options.onDoubt?.(update);
     await this.#options.clock.sleep(confirmAfterMs, signal);
     return await this.#snapshot(signal);
   }
 
-  #give(update: LeaseUpdate, onUpdate: (update: LeaseUpdate) => void): number {
-    // What was listed in the meantime is newer.
+  #give(update: LeaseUpdate): number {
+    // A list from the meantime is newer.
     if (this.#cursor !== undefined && update.revision + 1 < this.#cursor) return this.#cursor;
-    // First: a consumer that throws is told again, by the stream or by a list that differs from what it took.
-    onUpdate(update);
-    this.#known.take(update);
-    this.#removals.take(update);
+    // First: a consumer that throws gets the update again, from the stream or from a list that differs.
+    this.#onUpdate(update);
+    this.#delivered.take(update);
     this.#cursor = update.revision + 1;
     return this.#cursor;
   }
 
   /**
-   * Compares what was delivered with a list once the stream is open and that is due, and ends never. A list from before tells
-   * nothing of what happened until then. It is delivered if it differs; what the stream brings meanwhile counts from its revision on.
+   * Compares the delivered leases with a list, once the stream is open and the comparison is due; never
+   * resolves. An earlier list would miss changes until the stream opened. Delivers a list that differs; the
+   * stream's events count from its revision on.
    */
-  async #compare(opened: Wake, signal: AbortSignal, onUpdate: (update: LeaseUpdate) => void): Promise<never> {
+  async #compare(opened: Wake, signal: AbortSignal): Promise<never> {
     const { clock } = this.#options;
     await opened.wait(signal);
     while (this.#compareAtMs < Number.POSITIVE_INFINITY) {
       await clock.sleep(Math.max(1_000, this.#compareAtMs - clock.monotonic()), signal);
       try {
         const listed = await this.#snapshot(signal);
-        const same = this.#known.equals(listed);
-        // Of a write of this host's own the stream may not have told, when a restore took it back.
+        const same = this.#delivered.equals(listed);
+        // The stream may lack a write of this host that a restore took back.
         if (same) this.#options.onDoubt?.(listed);
         const update = same ? listed : await this.#confirmed(listed, signal);
-        if (same || this.#give(update, onUpdate) === update.revision + 1)
-          this.#compareAtMs = Number.POSITIVE_INFINITY;
+        if (same || this.#give(update) === update.revision + 1) this.#compareAtMs = Number.POSITIVE_INFINITY;
       } catch (error) {
         signal.throwIfAborted();
-        // Etcd has no list just now: the stream says so, or the next attempt gets one.
+        // etcd gives no list now. The stream fails too, or the next attempt gets a list.
         if (!(error instanceof RegistryError)) throw error;
       }
     }
     return await untilAborted(signal);
   }
 
-  async #follow(
-    cursor: number,
-    opened: Wake,
-    signal: AbortSignal,
-    onUpdate: (update: LeaseUpdate) => void,
-  ): Promise<never> {
-    const { registry, subnetsPrefix } = this.#options;
+  async #follow(cursor: number, opened: Wake, signal: AbortSignal): Promise<never> {
+    const { activity, clock, registry, subnetsPrefix, trouble } = this.#options;
     const request = { key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix), startRevision: cursor - 1 };
     let parts: WatchEvent[] = [];
     for await (const batch of registry.watch(request, signal)) {
-      this.#options.activity?.round(WATCH_LOOP, stuckMs);
+      activity?.round(WATCH_LOOP, stuckMs);
       this.#checkHistory(batch, cursor);
-      this.#noteStream();
+      this.#watchingSinceMs ??= clock.monotonic();
+      trouble.clear('lease-watch', 'the leases can be watched again', { endpoint: registry.endpoint });
       if (batch.kind === 'created') this.#noteOpened(opened);
       parts.push(...batch.events);
       if (batch.fragment) continue;
       parts = parts.filter((event) => revisionOf(event) >= (this.#cursor ?? cursor));
       if (batch.kind === 'progress') this.#cursor = Math.max(this.#cursor ?? 0, batch.header.revision + 1);
       else if (parts.length > 0) {
-        this.#give(await this.#confirmed(this.#reader.deltaOf(parts), signal), onUpdate);
+        this.#give(await this.#confirmed(this.#reader.deltaOf(parts), signal));
         this.#failures = 0;
       }
       parts = [];
-      // Nothing need ever change: that the stream lives is HTTP/2's care.
-      this.#options.activity?.round(WATCH_LOOP, Number.POSITIVE_INFINITY);
+      // No lease may ever change. HTTP/2 keepalive finds a dead stream.
+      activity?.round(WATCH_LOOP, Number.POSITIVE_INFINITY);
     }
     throw new RegistryError('UNAVAILABLE', registry.endpoint, 'the watch stream ended');
   }
 
   /**
-   * A watch that starts in the future is accepted in silence, so a cluster restored from an older backup is only seen by
-   * its header. A lagging member looks the same; then the linearizable list merely repeats what is known.
+   * etcd accepts a watch that starts in the future without a word, so only the header shows a cluster
+   * restored from an older backup. A lagging member looks the same; then the new list changes nothing.
    */
   #checkHistory(batch: WatchBatch, cursor: number): void {
     if (batch.header.clusterId !== this.#clusterId)
@@ -253,24 +242,24 @@ export class LeaseWatch {
     this.#listedAtMs = Number.NEGATIVE_INFINITY;
     opened.wake();
   }
-
-  #noteStream(): void {
-    const { clock, trouble, registry } = this.#options;
-    this.#watchingSinceMs ??= clock.monotonic();
-    trouble.clear('lease-watch', 'the leases can be watched again', { endpoint: registry.endpoint });
-  }
 }
 
-/** What a consumer was told of: each lease by the revision it was last changed at. */
-class KnownLeases {
-  readonly #modRevisions = new Map<string, number>();
+/** An update may remove this many leases at once without a second list. */
+const unquestioned = 3;
+const what = 'mass-removal';
 
-  /** Takes in what the consumer is told now. */
-  take(update: LeaseUpdate): void {
-    if (update.type === 'snapshot') this.#modRevisions.clear();
-    else for (const key of update.removed) this.#modRevisions.delete(key);
-    for (const lease of update.type === 'snapshot' ? update.leases : update.put)
-      this.#modRevisions.set(lease.key, lease.modRevision);
+/**
+ * The leases that the consumer has. Doubts an update that removes most of those that routes follow from: more
+ * than three, and more than half of them. The own lease may count as a peer's, which costs one list at most.
+ */
+class DeliveredLeases {
+  readonly #options: Pick<LeaseWatchOptions, 'trouble' | 'subnetsPrefix'>;
+  readonly #modRevisions = new Map<string, number>();
+  /** The keys of those that a route can follow from. */
+  readonly #peers = new Set<string>();
+
+  constructor(options: Pick<LeaseWatchOptions, 'trouble' | 'subnetsPrefix'>) {
+    this.#options = options;
   }
 
   /** Whether the snapshot holds nothing else. */
@@ -278,9 +267,66 @@ class KnownLeases {
     const same = leases.every(({ key, modRevision }) => this.#modRevisions.get(key) === modRevision);
     return same && leases.length === this.#modRevisions.size;
   }
+
+  /**
+   * Whether a second list has to confirm the update before the consumer gets it; tells the operator if so.
+   * `restored`: it has to confirm any removal, because not all hosts have taken their leases again yet.
+   */
+  doubts(update: LeaseUpdate, restored: boolean): boolean {
+    const gone = restored ? this.#goneOf(update) || undefined : this.#massOf(update);
+    if (gone === undefined) return false;
+    const { trouble, subnetsPrefix } = this.#options;
+    const known = this.#peers.size;
+    const text = `${gone} of ${counted(known, 'lease')} under ${subnetsPrefix} ${plural(gone, 'is', 'are')}`;
+    const fields = { gone, known, revision: update.revision };
+    trouble.report(what, `${text} gone at once; their routes stay until another list confirms it`, fields);
+    return true;
+  }
+
+  /** Takes in an update that the consumer gets. */
+  take(update: LeaseUpdate): void {
+    const gone = this.#massOf(update);
+    const verdict =
+      gone === undefined
+        ? 'is not confirmed'
+        : `is confirmed: ${gone} of ${this.#peers.size} ${plural(gone, 'is', 'are')} gone`;
+    this.#options.trouble.clear(what, `the bulk removal of leases ${verdict}`);
+    const { put, removed } = changesOf(update);
+    if (update.type === 'snapshot') {
+      this.#modRevisions.clear();
+      this.#peers.clear();
+    }
+    for (const key of removed) {
+      this.#modRevisions.delete(key);
+      this.#peers.delete(key);
+    }
+    for (const lease of put) {
+      this.#modRevisions.set(lease.key, lease.modRevision);
+      if (isPeer(lease)) this.#peers.add(lease.key);
+      else this.#peers.delete(lease.key);
+    }
+  }
+
+  /** How many leases a bulk removal removes; undefined for another update. */
+  #massOf(update: LeaseUpdate): number | undefined {
+    const gone = this.#goneOf(update);
+    return gone > unquestioned && 2 * gone > this.#peers.size ? gone : undefined;
+  }
+
+  #goneOf(update: LeaseUpdate): number {
+    const isKnown = (key: string) => this.#peers.has(key);
+    const isSpoilt = (lease: Lease) => isKnown(lease.key) && !isPeer(lease);
+    return update.type === 'delta'
+      ? update.removed.filter(isKnown).length + update.put.filter(isSpoilt).length
+      : this.#peers.size - update.leases.filter((lease) => isKnown(lease.key) && isPeer(lease)).length;
+  }
 }
 
-/** What a consumer of a lease watch sees: a snapshot, then deltas, then perhaps another snapshot. Never a gap. */
+function isPeer({ value: { backendType, publicIP, publicIPv6 } }: Lease): boolean {
+  return backendType === 'host-gw' && (publicIP ?? publicIPv6) !== undefined;
+}
+
+/** A consumer gets a snapshot, then deltas, then perhaps another snapshot, and never a gap. */
 export type LeaseUpdate = LeaseSnapshot | LeaseDelta;
 
 export interface LeaseSnapshot {
@@ -292,7 +338,7 @@ export interface LeaseSnapshot {
 export interface LeaseDelta {
   readonly type: 'delta';
   readonly put: readonly Lease[];
-  /** Keys that hold no usable lease any more: deleted, or overwritten by something that cannot be read. */
+  /** Keys that no longer hold a usable lease: deleted, or overwritten by a value that is not a lease. */
   readonly removed: readonly string[];
   readonly revision: number;
 }

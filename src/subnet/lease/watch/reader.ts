@@ -1,41 +1,33 @@
-import type { Activity } from '../../../runtime/activity.ts';
-import type { Logger } from '../../../runtime/effects.ts';
+import type { PerFamily } from '../../../ip/ip.ts';
+import { parseSubnetKey } from '../../keys.ts';
 import type { KeyValue, WatchEvent } from '../../registry/registry.ts';
 import { type Lease, parseLease } from '../lease.ts';
-import type { LeaseDelta } from './lease-watch.ts';
+import type { LeaseDelta, LeaseUpdate, LeaseWatchOptions } from './lease-watch.ts';
 
-/** More junk keys than this are not told apart in the log any more, nor described: memory is worth more. */
+/** The log and the description tell this many junk keys apart, and no more, to limit memory. */
 const maxProblemKeys = 1_000;
-
 const mostDescribed = 50;
 
-/** Keys beside the leases that are none, or whose value is none. */
+/** Keys below the prefix that are not leases, by name or by value. */
 export interface JunkKeys {
   readonly count: number;
   /** The first of them, and what is wrong with each. */
   readonly first: readonly { readonly key: string; readonly reason: string }[];
 }
 
-export interface LeaseReaderOptions {
-  readonly log: Logger;
-  /** Told of what is skipped. */
-  readonly activity?: Activity;
-  /** `<prefix>/subnets/`, with the slash. */
-  readonly subnetsPrefix: string;
-}
-
-/** Reads the leases out of keys and events; what is none is mentioned once, and counted while it is there. */
+/** Reads the leases out of keys and events. Logs each junk key once, and counts it while it is there. */
 export class LeaseReader {
-  readonly #options: LeaseReaderOptions;
-  /** What is wrong with each key of now that is no lease; empty for those beyond the first thousand. */
+  readonly #options: Pick<LeaseWatchOptions, 'log' | 'activity' | 'subnetsPrefix'>;
+  /** The fault of each junk key that exists now; empty for those beyond the first thousand. */
   readonly #junk = new Map<string, string>();
-  readonly #problemKeys = new Set<string>();
+  /** The junk keys in the log. Deleted ones stay, so that a key that comes and goes is logged once. */
+  readonly #logged = new Set<string>();
 
-  constructor(options: LeaseReaderOptions) {
+  constructor(options: Pick<LeaseWatchOptions, 'log' | 'activity' | 'subnetsPrefix'>) {
     this.#options = options;
   }
 
-  /** What there is just now that is no lease. */
+  /** The junk keys that exist now. */
   get junk(): JunkKeys {
     const described = [...this.#junk].slice(0, mostDescribed);
     return {
@@ -44,15 +36,14 @@ export class LeaseReader {
     };
   }
 
-  /** The leases among the keys, which are all there are. */
+  /** The leases of a list of all keys. */
   read(kvs: readonly KeyValue[]): readonly Lease[] {
     this.#junk.clear();
     return kvs.map((kv) => this.#parse(kv)).filter((lease) => lease !== undefined);
   }
 
-  /** What events come to. */
+  /** The sum of events: of several changes to one key the last counts. */
   deltaOf(events: readonly WatchEvent[]): LeaseDelta {
-    // Several changes of one key collapse into the last: only states matter, never steps.
     const changes = new Map<string, Lease | undefined>();
     let revision = 0;
     for (const event of events) {
@@ -69,23 +60,91 @@ export class LeaseReader {
   #parse(kv: KeyValue): Lease | undefined {
     const parsed = parseLease(this.#options.subnetsPrefix, kv);
     if ('lease' in parsed) {
-      this.#problemKeys.delete(kv.key);
+      this.#logged.delete(kv.key);
       this.#junk.delete(kv.key);
       return parsed.lease;
     }
     this.#options.activity?.count('lease-skipped');
     const isDescribed = this.#junk.has(kv.key) || this.#junk.size < maxProblemKeys;
     this.#junk.set(kv.key, isDescribed ? parsed.problem : '');
-    if (!this.#problemKeys.has(kv.key) && this.#problemKeys.size < maxProblemKeys) {
-      // Kept also when the key is deleted: what comes and goes all day is mentioned once.
-      this.#problemKeys.add(kv.key);
+    if (!this.#logged.has(kv.key) && this.#logged.size < maxProblemKeys) {
+      this.#logged.add(kv.key);
       this.#options.log.warn({ event: 'lease-skipped', revision: kv.modRevision }, parsed.problem);
     }
     return undefined;
   }
 }
 
-/** The revision an event happened at. */
+/** The revision of an event. */
 export function revisionOf(event: WatchEvent): number {
   return event.type === 'put' ? event.kv.modRevision : event.modRevision;
+}
+
+/** The leases that an update brings, and the keys that it removes by name. A snapshot names none. */
+export function changesOf(update: LeaseUpdate): Pick<LeaseDelta, 'put' | 'removed'> {
+  return update.type === 'snapshot' ? { put: update.leases, removed: [] } : update;
+}
+
+/**
+ * Warns, once, when the cluster has leases with an IPv4 subnet alone beside leases with both: an IPv4-only
+ * flanneld crashes when it sees a dual-stack key, and a dual-stack flanneld when it allocates and sees an
+ * IPv4-only one. Hosts that all run this program are safe, but no key shows which program put it.
+ */
+export class FamilyMix {
+  readonly #options: Pick<LeaseWatchOptions, 'log' | 'subnetsPrefix'>;
+  readonly #ipv4Only = new Set<string>();
+  readonly #dual = new Set<string>();
+  #warned = false;
+
+  constructor(options: Pick<LeaseWatchOptions, 'log' | 'subnetsPrefix'>) {
+    this.#options = options;
+  }
+
+  /** Takes in all keys except that of this host, for which the families count that are on. */
+  list(keys: readonly string[], on: PerFamily<unknown>): void {
+    const anyDual = on.ipv6 !== undefined || keys.some((key) => key.includes('&'));
+    if (this.#warned || !anyDual) return;
+    this.#clear();
+    for (const key of keys) this.#add(key, parseSubnetKey(this.#options.subnetsPrefix, key));
+    this.#add("this host's", on);
+    this.#warnIfMixed();
+  }
+
+  /** Takes in an update of the lease watch. */
+  observe(update: LeaseUpdate): void {
+    if (this.#warned) return;
+    if (update.type === 'snapshot') this.#clear();
+    const { put, removed } = changesOf(update);
+    for (const key of removed) {
+      this.#ipv4Only.delete(key);
+      this.#dual.delete(key);
+    }
+    for (const { key, subnets } of put) this.#add(key, subnets);
+    this.#warnIfMixed();
+  }
+
+  #clear(): void {
+    this.#ipv4Only.clear();
+    this.#dual.clear();
+  }
+
+  #add(key: string, subnets: PerFamily<unknown> | undefined): void {
+    if (subnets?.ipv4 === undefined) return;
+    (subnets.ipv6 === undefined ? this.#ipv4Only : this.#dual).add(key);
+  }
+
+  #warnIfMixed(): void {
+    const [ipv4Only] = this.#ipv4Only;
+    const [dual] = this.#dual;
+    if (ipv4Only === undefined || dual === undefined) return;
+    this.#warned = true;
+    const fields = { event: 'mixed-families', ipv4Only: this.#ipv4Only.size, dualStack: this.#dual.size };
+    this.#clear();
+    this.#options.log.warn(
+      fields,
+      `there are leases of IPv4 alone (${ipv4Only}) and of both families (${dual}): a flanneld without ` +
+        'IPv6 crashes when it sees the latter, one with IPv6 may crash when it sees the former. Move every host ' +
+        'from flanneld to this program before you set EnableIPv6, or set it to false again',
+    );
+  }
 }
