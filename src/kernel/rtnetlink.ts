@@ -7,7 +7,7 @@ import {
 } from 'netlink/dist/structs.js';
 import { containsAddress, type Family, parseAddress, type Subnet } from '../ip/ip.ts';
 import { ipv6Text } from '../ip/ipv6-text.ts';
-import { errnoName } from '../native/errors.ts';
+import { errnoName } from '../native/libc.ts';
 import type { Kernel } from './kernel.ts';
 
 /** Numbers of linux/netlink.h, rtnetlink.h, if_link.h and if_addr.h, under their own names. */

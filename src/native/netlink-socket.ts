@@ -1,7 +1,15 @@
 import { closeSync, read, write } from 'node:fs';
 import { constants } from 'node:os';
-import { SystemCallError } from './errors.ts';
-import { check, libc, MSG_DONTWAIT, receiveNow, SO_RCVBUF, SOCK_CLOEXEC, SOL_SOCKET } from './libc.ts';
+import {
+  check,
+  libc,
+  MSG_DONTWAIT,
+  receiveNow,
+  SO_RCVBUF,
+  SOCK_CLOEXEC,
+  SOL_SOCKET,
+  SystemCallError,
+} from './libc.ts';
 
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;

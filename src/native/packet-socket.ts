@@ -1,6 +1,5 @@
 import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
-import { SystemCallError } from './errors.ts';
 import {
   check,
   libc,
@@ -10,6 +9,7 @@ import {
   SOCK_CLOEXEC,
   SOCK_DGRAM,
   SOL_SOCKET,
+  SystemCallError,
 } from './libc.ts';
 
 const AF_PACKET = 17;
