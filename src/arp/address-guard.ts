@@ -2,8 +2,8 @@ import type { Link } from '../kernel/kernel.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
-import { ArpError } from './arp.ts';
 import {
+  ArpError,
   conflictRemedy,
   conflictText,
   isLinkDown,
@@ -11,7 +11,7 @@ import {
   type Station,
   type StationOptions,
   unknownText,
-} from './station.ts';
+} from './arp.ts';
 
 export interface AddressGuardOptions extends StationOptions {
   readonly activity?: Activity;
@@ -55,8 +55,8 @@ export class AddressGuard {
   #target: GuardedAddress;
   /** The target, or something about its link, is another. */
   readonly #moved = new Wake();
-  readonly #lookedWake = new Wake();
-  readonly #rivalWake = new Wake();
+  /** It has looked, or the rival is another. */
+  readonly #news = new Wake();
   #looked = false;
   #asked = false;
   #rival: string | undefined;
@@ -82,12 +82,12 @@ export class AddressGuard {
 
   /** Resolves once the first probes were answered, or not; or when ARP cannot tell. */
   async looked(signal: AbortSignal): Promise<void> {
-    while (!this.#looked) await this.#lookedWake.wait(signal);
+    while (!this.#looked) await this.#news.wait(signal);
   }
 
   /** Resolves when `rival` is not `seen`, at once or later. */
   async changed(seen: string | undefined, signal: AbortSignal): Promise<void> {
-    while (this.#rival === seen) await this.#rivalWake.wait(signal);
+    while (this.#rival === seen) await this.#news.wait(signal);
   }
 
   /** The host has a lease with the address from now on: another that uses it is this host's trouble. */
@@ -208,19 +208,19 @@ export class AddressGuard {
       this.#report(mac);
       this.#defend(station);
     }
-    if (mac !== before) this.#rivalWake.wake();
+    if (mac !== before) this.#news.wake();
   }
 
   #over(message: string): void {
     if (this.#rival === undefined) return;
     this.#rival = undefined;
     this.#options.trouble.clear('address-conflict', message);
-    this.#rivalWake.wake();
+    this.#news.wake();
   }
 
   #noteLooked(): void {
     this.#looked = true;
-    this.#lookedWake.wake();
+    this.#news.wake();
   }
 
   #report(mac: string): void {

@@ -1,4 +1,7 @@
-import { FlannelError } from '../runtime/errors.ts';
+import type { Kernel } from '../kernel/kernel.ts';
+import type { Clock } from '../runtime/effects.ts';
+import { FlannelError, messageOf } from '../runtime/errors.ts';
+import { firstOf } from '../runtime/wake.ts';
 
 /**
  * Address resolution on one link (RFC 826), as far as it tells who uses an IPv4 address. The rules of behaviour that both
@@ -47,4 +50,115 @@ export function probeFor(address: string, senderMac: string): ArpPacket {
 /** Tells everybody at which MAC address the address is (RFC 5227, 2.3). */
 export function announcementOf(address: string, senderMac: string): ArpPacket {
   return { operation: 'request', senderMac, sender: address, target: address };
+}
+
+export interface StationOptions {
+  readonly arp: Arp;
+  readonly kernel: Pick<Kernel, 'links'>;
+  readonly clock: Clock;
+}
+
+/**
+ * RFC 5227 has an unconfigured host wait for up to seven seconds. This address is in use already, on a link that is up: hosts
+ * on it answer within a millisecond, and three packets get through where one is lost.
+ */
+const probes = 3;
+const probeIntervalMs = 100;
+
+/** Opens it. Rejects with {@link ArpError} when the link, or this process, cannot use ARP. */
+export async function openStation(
+  { arp, kernel, clock }: StationOptions,
+  { index, name }: { readonly index: number; readonly name: string },
+  address: string,
+  signal: AbortSignal,
+): Promise<Station> {
+  const link = (await kernel.links(signal)).find((one) => one.index === index);
+  if (link === undefined) throw new ArpError('ENODEV', `interface ${name} is gone`);
+  if (link.mac === undefined) throw new ArpError('EOPNOTSUPP', `interface ${name} has no ARP`);
+  return new Station({ kernel, clock }, arp.open(index, address), address, link.mac);
+}
+
+/** This host on one link, for as long as a socket is open. */
+export class Station {
+  readonly address: string;
+  readonly mac: string;
+  readonly #options: Omit<StationOptions, 'arp'>;
+  readonly #socket: ArpSocket;
+  /** When the last probe was sent. */
+  probedMs = Number.NEGATIVE_INFINITY;
+
+  constructor(options: Omit<StationOptions, 'arp'>, socket: ArpSocket, address: string, mac: string) {
+    this.#options = options;
+    this.#socket = socket;
+    this.address = address;
+    this.mac = mac;
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+
+  announce(): void {
+    this.#socket.send(announcementOf(this.address, this.mac));
+  }
+
+  /** The MAC address of another host that answers to the address; undefined when none does. */
+  async probe(signal: AbortSignal): Promise<string | undefined> {
+    const { clock } = this.#options;
+    for (let i = 0; i < probes; i++) {
+      this.#socket.send(probeFor(this.address, this.mac));
+      this.probedMs = clock.monotonic();
+      const untilMs = this.probedMs + probeIntervalMs;
+      for (let leftMs = probeIntervalMs; leftMs > 0; leftMs = untilMs - clock.monotonic()) {
+        const mac = await this.claimant(await this.listen(leftMs, signal), signal);
+        if (mac !== undefined) return mac;
+      }
+    }
+    return undefined;
+  }
+
+  /** What comes within `ms`. */
+  async listen(ms: number, signal: AbortSignal): Promise<readonly ArpPacket[]> {
+    const { clock } = this.#options;
+    // Not the winner's value: packets that come while the end of the time is being handled count, too.
+    let heard: readonly ArpPacket[] = [];
+    const hear = async (inner: AbortSignal) => {
+      heard = await this.#socket.next(inner);
+    };
+    await firstOf(signal, (inner) => [hear(inner), clock.sleep(ms, inner)]);
+    return heard;
+  }
+
+  /** Who of the senders has the address and is not this host, over whichever of its links. */
+  async claimant(heard: readonly ArpPacket[], signal: AbortSignal): Promise<string | undefined> {
+    const macs = heard
+      .filter(({ sender, senderMac }) => sender === this.address && senderMac !== this.mac)
+      .map(({ senderMac }) => senderMac);
+    if (macs.length === 0) return undefined;
+    const own = new Set((await this.#options.kernel.links(signal)).map(({ mac }) => mac));
+    return macs.find((mac) => !own.has(mac));
+  }
+}
+
+/** Whether ARP can tell nothing only because the link is down. */
+export function isLinkDown({ errno }: ArpError): boolean {
+  return ['ENETDOWN', 'ENODEV', 'ENXIO'].includes(errno);
+}
+
+/** That another host, with this MAC address, has the address of this one. */
+export function conflictText(
+  rival: string,
+  own: { readonly name: string; readonly address: string | undefined; readonly mac: string | undefined },
+): string {
+  return (
+    `another host (MAC address ${rival}) uses this host's address ${own.address} on ${own.name} (MAC address ${own.mac}): ` +
+    'packets for this host and its containers reach the other one'
+  );
+}
+
+export const conflictRemedy = 'Give one of the two hosts another address';
+
+/** That ARP cannot tell. */
+export function unknownText(address: string | undefined, error: ArpError): string {
+  return `whether another host uses ${address} is not known: ${messageOf(error)}`;
 }

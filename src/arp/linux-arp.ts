@@ -1,3 +1,4 @@
+import { macText } from '../kernel/rtnetlink.ts';
 import { type BpfInstruction, PacketSocket } from '../native/packet-socket.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { Wake } from '../runtime/wake.ts';
@@ -126,11 +127,6 @@ export function decodeArp(bytes: Uint8Array): ArpPacket | undefined {
     sender: bytes.subarray(14, 18).join('.'),
     target: bytes.subarray(24, 28).join('.'),
   };
-}
-
-/** `02:00:00:00:00:01`. */
-function macText(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
 }
 
 function bytesOf(text: string, separator: string, radix: number, count: number): readonly number[] {

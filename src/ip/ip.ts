@@ -1,6 +1,5 @@
 import { isIPv4, isIPv6 } from 'node:net';
 import IPCIDR from 'ip-cidr';
-import { canonicalIPv6, ipv6Groups, ipv6Text, ipv6Value } from './ipv6-text.ts';
 
 /**
  * Addresses and subnets as plain values. Addresses travel as canonical text (IPv4 dotted decimal; IPv6 as RFC 5952: lower
@@ -45,9 +44,7 @@ export function addressBits(family: Family): number {
 export function parseAddress(text: string): { readonly family: Family; readonly value: bigint } | undefined {
   if (isIPv4(text)) return { family: 4, value: BigInt(ipv4Number(text)) };
   if (!isIPv6(text) || /[%.]/.test(text)) return undefined;
-  const value = canonicalIPv6.test(text)
-    ? ipv6Value(text)
-    : new IPCIDR(`${text}/128`).start<bigint>({ type: 'bigInteger' });
+  const value = ipv6Value(text);
   return value >> 32n === 0xffffn ? undefined : { family: 6, value };
 }
 
@@ -122,9 +119,7 @@ export function bridgeAddress({ family, first, length }: Subnet): string {
 }
 
 function ipv4Number(text: string): number {
-  let value = 0;
-  for (const part of text.split('.')) value = value * 256 + Number(part);
-  return value;
+  return text.split('.').reduce((value, part) => value * 256 + Number(part), 0);
 }
 
 /** The two groups that stand for an IPv4 address at the end of an IPv6 one. */
@@ -135,4 +130,41 @@ function asGroups(text: string): string {
 
 function ipv4Text(value: number): string {
   return `${(value >>> 24) & 255}.${(value >>> 16) & 255}.${(value >>> 8) & 255}.${value & 255}`;
+}
+
+/** Groups in lower case without leading zeros. */
+const canonicalIPv6 = /^(?:(?:0|[1-9a-f][\da-f]{0,3})?(?::|$))*$/;
+
+/** The number of an address that is known to be one, without a zone. */
+function ipv6Value(text: string): bigint {
+  if (!canonicalIPv6.test(text)) return new IPCIDR(`${text}/128`).start<bigint>({ type: 'bigInteger' });
+  const [front = [], back = []] = text.split('::').map((part) => (part === '' ? [] : part.split(':')));
+  const zeros = Array.from({ length: 8 - front.length - back.length }, () => '0');
+  const hex = [...front, ...zeros, ...back].map((group) => group.padStart(4, '0')).join('');
+  return BigInt(`0x${hex}`);
+}
+
+/** RFC 5952: lower case, no leading zeros, the longest run of zero groups compressed, the first one on a tie. */
+export function ipv6Text(groups: readonly number[]): string {
+  const { start, length } = longestZeroRun(groups);
+  const textOf = (some: readonly number[]) => some.map((group) => group.toString(16)).join(':');
+  if (length < 2) return textOf(groups);
+  return `${textOf(groups.slice(0, start))}::${textOf(groups.slice(start + length))}`;
+}
+
+/** The eight groups of the address with this number. */
+function ipv6Groups(value: bigint): readonly number[] {
+  const hex = value.toString(16).padStart(32, '0');
+  return Array.from({ length: 8 }, (_, i) => Number.parseInt(hex.slice(4 * i, 4 * i + 4), 16));
+}
+
+function longestZeroRun(groups: readonly number[]): { start: number; length: number } {
+  let best = { start: 0, length: 0 };
+  for (let start = 0; start < groups.length; start++) {
+    let end = start;
+    while (groups[end] === 0) end++;
+    if (end - start > best.length) best = { start, length: end - start };
+    start = Math.max(start, end - 1);
+  }
+  return best;
 }

@@ -1,12 +1,6 @@
-import {
-  type NetlinkAttribute,
-  type NetlinkMessage,
-  parseAttributes,
-  readU16,
-  readU32,
-} from 'netlink/dist/structs.js';
+import { type NetlinkMessage, readU16, readU32 } from 'netlink/dist/structs.js';
 import type { Family } from '../ip/ip.ts';
-import type { KernelEvent, Link, LinkAddress, Route, UsedRoute } from './kernel.ts';
+import type { KernelEvent, Link, LinkAddress, PolicyRule, Route, RouteLookup, UsedRoute } from './kernel.ts';
 import {
   addressText,
   familyOf,
@@ -14,12 +8,14 @@ import {
   IFA_F,
   IFF,
   IFLA,
+  macText,
   NLM_F,
   RT_TABLE_MAIN,
   RTM,
   RTM_F_CLONED,
   RTN,
   RTNH_F_ONLINK,
+  readAttributes,
 } from './rtnetlink.ts';
 
 /** Nested attributes have a flag in their type. */
@@ -40,12 +36,12 @@ export function decodeLink(payload: Buffer): Link | undefined {
   // What other kinds of links have is no Ethernet address.
   const hasArp = readU16.call(payload, 2) === ARPHRD_ETHER && (flags & IFF.NOARP) === 0;
   const altNames: string[] = [];
-  forEachAttribute(payload.subarray(LINK_HEADER_BYTES), (type, data) => {
+  readAttributes(payload.subarray(LINK_HEADER_BYTES), (type, data) => {
     if (type === IFLA.IFNAME) name = textOf(data);
     else if (type === IFLA.MTU) mtu = readU32.call(data, 0);
     else if (type === IFLA.ADDRESS && hasArp && data.length === 6) mac = macText(data);
     else if ((type & NLA_TYPE_MASK) === IFLA.PROP_LIST)
-      forEachAttribute(data, (property, text) => {
+      readAttributes(data, (property, text) => {
         if (property === IFLA.ALT_IFNAME) altNames.push(textOf(text));
       });
   });
@@ -70,7 +66,7 @@ export function decodeAddress(payload: Buffer): LinkAddress | undefined {
   let local: string | undefined;
   let peer: string | undefined;
   let label = '';
-  forEachAttribute(payload.subarray(ADDRESS_HEADER_BYTES), (type, data) => {
+  readAttributes(payload.subarray(ADDRESS_HEADER_BYTES), (type, data) => {
     if (type === IFA.LOCAL) local = addressText(data);
     else if (type === IFA.ADDRESS) peer = addressText(data);
     else if (type === IFA.LABEL) label = textOf(data);
@@ -128,19 +124,6 @@ function decodeRouteEvent(message: NetlinkMessage): KernelEvent | undefined {
   return { type: 'route-added', route, replaced, appended: (message.flags & NLM_F.APPEND) !== 0 };
 }
 
-/** What comes before a malformed attribute is used, the rest is not. */
-function forEachAttribute(attributes: Buffer, visit: (type: number, data: Buffer) => void): void {
-  try {
-    parseAttributes(attributes, ({ type, data }) => visit(type, data));
-  } catch {
-    // A link or address of which only a part is known is better than none.
-  }
-}
-
-function macText(bytes: Buffer): string {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
-}
-
 function textOf(data: Buffer): string {
   const end = data.indexOf(0);
   return data.toString('utf8', 0, end < 0 ? data.length : end);
@@ -152,7 +135,7 @@ function scopeName(scope: number): LinkAddress['scope'] {
   return scope === 254 ? 'host' : 'other';
 }
 
-/** struct rtmsg. */
+/** struct rtmsg, and struct fib_rule_hdr. */
 const HEADER_BYTES = 12;
 const RTA_MULTIPATH = 9;
 const RTA_VIA = 18;
@@ -207,27 +190,19 @@ function decodeHeader(family: Family, payload: Buffer, flags: number): Draft {
 /** Returns whether the nexthop is of a kind that gateway and link cannot express. */
 function decodeAttributes(attributes: Buffer, draft: Draft): boolean {
   const kinds = new Set<number>();
-  try {
-    parseAttributes(attributes, (attribute) => {
-      if (isOwnNexthop(attribute.type)) kinds.add(attribute.type);
-      else if (!decodeAttribute(attribute, draft)) draft.special = true;
-    });
-  } catch {
-    draft.special = true;
-  }
+  const isWhole = readAttributes(attributes, (type, data) => {
+    if (type === RTA_MULTIPATH || type === RTA_VIA || type === RTA_NH_ID) kinds.add(type);
+    else if (!decodeAttribute(type, data, draft)) draft.special = true;
+  });
   const ownNexthop = kinds.size > 0;
-  draft.special ||= ownNexthop;
+  draft.special ||= ownNexthop || !isWhole;
   // A group of nexthop objects comes with a list of its members, too.
   if (kinds.has(RTA_MULTIPATH) && !kinds.has(RTA_NH_ID)) draft.multipath = true;
   return ownNexthop;
 }
 
-function isOwnNexthop(type: number): boolean {
-  return type === RTA_MULTIPATH || type === RTA_VIA || type === RTA_NH_ID;
-}
-
 /** Returns whether a plain route may have this attribute (RTA_* of linux/rtnetlink.h). */
-function decodeAttribute({ type, data }: NetlinkAttribute, draft: Draft): boolean {
+function decodeAttribute(type: number, data: Buffer, draft: Draft): boolean {
   const address = () => {
     draft.special ||= data.length !== ADDRESS_BYTES[draft.family];
     return addressText(data) ?? UNSPECIFIED[draft.family];
@@ -258,4 +233,51 @@ function decodeAttribute({ type, data }: NetlinkAttribute, draft: Draft): boolea
     default: // metrics (an MTU, …), realm, encapsulation, expiry, whatever is new
       return false;
   }
+}
+
+/** The answer of a lookup; undefined when it leads nowhere. Never throws. */
+export function decodeLookup(payload: Buffer): RouteLookup | undefined {
+  if (payload.length < HEADER_BYTES) return undefined;
+  let linkIndex: number | undefined;
+  let source: string | undefined;
+  const isWhole = readAttributes(payload.subarray(HEADER_BYTES), (type, data) => {
+    if (type === 4) linkIndex = readU32.call(data, 0);
+    else if (type === 7) source = addressText(data);
+  });
+  if (!isWhole || linkIndex === undefined) return undefined;
+  const rtnType = payload[7];
+  const type = rtnType === RTN.UNICAST ? 'unicast' : rtnType === RTN.LOCAL ? 'local' : 'other';
+  return { type, linkIndex, ...(source !== undefined && { source }) };
+}
+
+/** Action of struct fib_rule_hdr: look into a table. */
+const FR_ACT_TO_TBL = 1;
+const FIB_RULE_INVERT = 2;
+/** FRA_* of linux/fib_rules.h that say nothing about which packets a rule is for. */
+const plainAttributes = new Set([13, 14, 18, 21]); // suppress_ifgroup, suppress_prefixlen, padding, protocol
+
+/** A policy rule; undefined for other families. Never throws: what it does not understand makes the rule `conditional`. */
+export function decodeRule(payload: Buffer): PolicyRule | undefined {
+  const family = familyOf(payload[0] ?? 0);
+  if (family === undefined || payload.length < HEADER_BYTES) return undefined;
+  const [, toLength, fromLength, tos, tableByte = 0, , , action] = payload;
+  let priority = 0;
+  let table = tableByte;
+  let to: string | undefined;
+  let from: string | undefined;
+  let conditional = tos !== 0 || (readU32.call(payload, 8) & FIB_RULE_INVERT) !== 0;
+  const isWhole = readAttributes(payload.subarray(HEADER_BYTES), (type, data) => {
+    if (type === 1) to = `${addressText(data)}/${toLength}`;
+    else if (type === 2) from = `${addressText(data)}/${fromLength}`;
+    else if (type === 6) priority = readU32.call(data, 0);
+    else if (type === 15) table = readU32.call(data, 0);
+    else if (!plainAttributes.has(type)) conditional = true;
+  });
+  return {
+    priority,
+    ...(from !== undefined && { from }),
+    ...(to !== undefined && { to }),
+    ...(action === FR_ACT_TO_TBL && { table }),
+    conditional: conditional || !isWhole,
+  };
 }

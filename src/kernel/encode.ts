@@ -32,70 +32,56 @@ export function encodeChange(change: RouteChange, sequence: number): Buffer | un
   const dstBytes = addressBytes(family, dst.slice(0, slash));
   const nexthop = nexthopOf(change.route);
   if (slash < 0 || dstBytes === undefined || nexthop === undefined) return undefined;
-  const body = new AttrStream();
-  formatRouteMessage(
-    {
-      kind: 'route',
-      data: routeHeader(change.route, Number(dst.slice(slash + 1))),
-      attrs: { dst: dstBytes, ...nexthop, priority: metric },
-    },
-    body,
-  );
+  const data = routeHeader(change.route, Number(dst.slice(slash + 1)));
+  const attrs = { dst: dstBytes, ...nexthop, priority: metric };
   const type = change.op === 'remove' ? RTM.DELROUTE : RTM.NEWROUTE;
-  return message(type, NLM_F.ACK | FLAGS[change.op], sequence, body);
+  return routeMessage(type, NLM_F.ACK | FLAGS[change.op], sequence, { data, attrs });
 }
 
 /** Asks for the main table's routes of one family; kernels without strict checking send all tables. */
 export function encodeRouteDump(family: Family, sequence: number): Buffer {
-  const body = new AttrStream();
   const data = { family: addressFamily(family), table: RT_TABLE_MAIN };
-  formatRouteMessage({ kind: 'route', data, attrs: {} }, body);
-  return message(RTM.GETROUTE, NLM_F.DUMP, sequence, body);
+  return routeMessage(RTM.GETROUTE, NLM_F.DUMP, sequence, { data, attrs: {} });
 }
 
-/** Asks how the kernel would send to `address`; undefined when it is none. */
-export function encodeLookup(address: string, sequence: number): Buffer | undefined {
+/**
+ * Asks how the kernel would send to `address`; with `match` by which route, for packets of its sender that are passed on, if
+ * it names one. Undefined when one of the addresses is none.
+ */
+export function encodeLookup(
+  address: string,
+  sequence: number,
+  match?: { readonly sender: Sender | undefined },
+): Buffer | undefined {
   const family = isIPv6(address) ? 6 : 4;
   const dst = addressBytes(family, address);
-  if (dst === undefined) return undefined;
-  const body = new AttrStream();
-  const data = { family: addressFamily(family), dstLen: dst.length * 8 };
-  formatRouteMessage({ kind: 'route', data, attrs: { dst } }, body);
-  return message(RTM.GETROUTE, NLM_F.ACK, sequence, body);
-}
-
-/** Asks by which route; undefined when `address` or the sender's is none. `sender`: of packets that are passed on. */
-export function encodeMatch(address: string, sequence: number, sender?: Sender): Buffer | undefined {
-  const family = isIPv6(address) ? 6 : 4;
-  const dst = addressBytes(family, address);
+  const sender = match?.sender;
   const src = sender && addressBytes(family, sender.address);
   if (dst === undefined || (sender !== undefined && src === undefined)) return undefined;
-  const body = new AttrStream();
   // Without being asked IPv6 names the table, and refuses the question.
-  const flags =
-    family === 4 ? ({ fibMatch: true, lookupTable: true } as const) : ({ fibMatch: true } as const);
-  const data = { family: addressFamily(family), dstLen: dst.length * 8, flags };
+  const flags: RouteMessage['data']['flags'] =
+    match && (family === 4 ? { fibMatch: true, lookupTable: true } : { fibMatch: true });
+  const data = {
+    family: addressFamily(family),
+    dstLen: dst.length * 8,
+    ...(flags && { flags }),
+    ...(src && { srcLen: src.length * 8 }),
+  };
   const attrs = { dst, ...(src && sender && { src, iif: sender.linkIndex }) };
-  formatRouteMessage(
-    { kind: 'route', data: { ...data, ...(src && { srcLen: src.length * 8 }) }, attrs },
-    body,
-  );
-  return message(RTM.GETROUTE, NLM_F.ACK, sequence, body);
+  return routeMessage(RTM.GETROUTE, NLM_F.ACK, sequence, { data, attrs });
 }
 
 export function encodeRuleDump(family: Family, sequence: number): Buffer {
-  const body = new AttrStream();
   const header = Buffer.alloc(12); // struct fib_rule_hdr
   header[0] = addressFamily(family);
-  body.emit(header);
-  return message(RTM.GETRULE, NLM_F.DUMP, sequence, body);
+  return message(RTM.GETRULE, NLM_F.DUMP, sequence, [header]);
 }
 
 export function encodeLinkDump(sequence: number): Buffer {
   const body = new AttrStream();
   body.emit(Buffer.alloc(16)); // struct ifinfomsg: all families, all links
   body.push(IFLA.EXT_MASK, putU32(RTEXT_FILTER_SKIP_STATS));
-  return message(RTM.GETLINK, NLM_F.DUMP, sequence, body);
+  return message(RTM.GETLINK, NLM_F.DUMP, sequence, body.bufs);
 }
 
 /**
@@ -103,11 +89,9 @@ export function encodeLinkDump(sequence: number): Buffer {
  * first (rtnl_dump_all clears prev_seq; measured on 6.18).
  */
 export function encodeAddressDump(family: Family, sequence: number): Buffer {
-  const body = new AttrStream();
   const header = Buffer.alloc(8); // struct ifaddrmsg: all links
   header[0] = addressFamily(family);
-  body.emit(header);
-  return message(RTM.GETADDR, NLM_F.DUMP, sequence, body);
+  return message(RTM.GETADDR, NLM_F.DUMP, sequence, [header]);
 }
 
 /** Undefined when the gateway is not an address of the family. */
@@ -123,7 +107,15 @@ function routeHeader({ family, protocol, type }: RouteSpec, dstLen: number) {
   return { family: addressFamily(family), dstLen, table: RT_TABLE_MAIN, protocol, type: rtnType };
 }
 
-function message(type: number, flags: number, seq: number, body: AttrStream): Buffer {
+type RouteMessage = Parameters<typeof formatRouteMessage>[0];
+
+function routeMessage(type: number, flags: number, seq: number, route: Omit<RouteMessage, 'kind'>): Buffer {
+  const body = new AttrStream();
+  formatRouteMessage({ kind: 'route', ...route }, body);
+  return message(type, flags, seq, body.bufs);
+}
+
+function message(type: number, flags: number, seq: number, data: Uint8Array[]): Buffer {
   // All attributes used here are multiples of 4 bytes long, so that messages can follow one another without padding.
-  return Buffer.concat(formatMessage({ type, flags: NLM_F.REQUEST | flags, seq, port: 0, data: body.bufs }));
+  return Buffer.concat(formatMessage({ type, flags: NLM_F.REQUEST | flags, seq, port: 0, data }));
 }

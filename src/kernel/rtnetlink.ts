@@ -5,10 +5,8 @@ import {
   readS32,
   readU32,
 } from 'netlink/dist/structs.js';
-import { containsAddress, type Family, parseAddress, type Subnet } from '../ip/ip.ts';
-import { ipv6Text } from '../ip/ipv6-text.ts';
+import { type Family, ipv6Text, parseAddress } from '../ip/ip.ts';
 import { errnoName } from '../native/libc.ts';
-import type { Kernel } from './kernel.ts';
 
 /** Numbers of linux/netlink.h, rtnetlink.h, if_link.h and if_addr.h, under their own names. */
 export const NLM_F = {
@@ -127,14 +125,21 @@ export function decodeDone(message: NetlinkMessage): Answer {
 
 function explanation(attributes: Buffer): string | undefined {
   let text: string | undefined;
-  try {
-    parseAttributes(attributes, ({ type, data }) => {
-      if (type === NLMSGERR_ATTR_MSG) text = data.toString('utf8').replace(/\0.*$/, '');
-    });
-  } catch {
-    // The errno still says what happened.
-  }
+  // Of a malformed one the errno still says what happened.
+  readAttributes(attributes, (type, data) => {
+    if (type === NLMSGERR_ATTR_MSG) text = data.toString('utf8').replace(/\0.*$/, '');
+  });
   return text;
+}
+
+/** Visits each attribute up to the first malformed one; returns whether there is none. Never throws. */
+export function readAttributes(attributes: Buffer, visit: (type: number, data: Buffer) => void): boolean {
+  try {
+    parseAttributes(attributes, ({ type, data }) => visit(type, data));
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /**
@@ -148,20 +153,14 @@ export function addressText(bytes: Uint8Array): string | undefined {
   return ipv6Text(groups);
 }
 
+/** `02:00:00:00:00:01`. */
+export function macText(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
+}
+
 /** The address's bytes as the kernel wants them; undefined when `text` is not an address of that family. */
 export function addressBytes(family: Family, text: string): Buffer | undefined {
   const parsed = parseAddress(text);
   if (parsed?.family !== family) return undefined;
   return Buffer.from(parsed.value.toString(16).padStart(family === 4 ? 8 : 32, '0'), 'hex');
-}
-
-/** The name of the link with an address in `subnet`: of the bridge of this host's containers; undefined when there is none. */
-export async function linkInside(
-  kernel: Pick<Kernel, 'links' | 'addresses'>,
-  subnet: Subnet,
-  signal: AbortSignal,
-): Promise<string | undefined> {
-  const [links, addresses] = [await kernel.links(signal), await kernel.addresses(signal)];
-  const inside = addresses.find(({ address }) => containsAddress(subnet, address));
-  return links.find(({ index }) => index === inside?.linkIndex)?.name;
 }

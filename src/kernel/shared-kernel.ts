@@ -1,17 +1,12 @@
-import type { Family } from '../ip/ip.ts';
 import type { Clock } from '../runtime/effects.ts';
 import { unlessAborted } from '../runtime/wake.ts';
 import {
-  type ChangeResult,
   type Kernel,
   KernelError,
   type KernelEvent,
   type KernelEvents,
   type Link,
   type LinkAddress,
-  type Route,
-  type RouteChange,
-  type RouteLookup,
 } from './kernel.ts';
 
 /** Links and addresses are dumped again after so long, even when no event says that they changed. */
@@ -70,21 +65,10 @@ export class SharedKernel implements Kernel {
     return (await this.#host(signal)).addresses;
   }
 
-  missingCapabilities(): Promise<readonly string[]> {
-    return this.#inner.missingCapabilities();
-  }
-
-  routes(family: Family, signal?: AbortSignal): Promise<readonly Route[]> {
-    return this.#inner.routes(family, signal);
-  }
-
-  routeTo(address: string, signal?: AbortSignal): Promise<RouteLookup | undefined> {
-    return this.#inner.routeTo(address, signal);
-  }
-
-  apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]> {
-    return this.#inner.apply(changes, signal);
-  }
+  readonly missingCapabilities: Kernel['missingCapabilities'] = () => this.#inner.missingCapabilities();
+  readonly routes: Kernel['routes'] = (family, signal) => this.#inner.routes(family, signal);
+  readonly routeTo: Kernel['routeTo'] = (address, signal) => this.#inner.routeTo(address, signal);
+  readonly apply: Kernel['apply'] = (changes, signal) => this.#inner.apply(changes, signal);
 
   close(): void {
     this.#inner.close();

@@ -1,16 +1,15 @@
-import { ArpError } from '../../arp/arp.ts';
 import {
+  ArpError,
   conflictRemedy,
   conflictText,
   isLinkDown,
   openStation,
   type StationOptions,
   unknownText,
-} from '../../arp/station.ts';
+} from '../../arp/arp.ts';
 import { bridgeName, cniBridgeName, poolOverlaps } from '../../backend/hostgw/host-networks.ts';
 import { bridgeAddress, type Family, type PerFamily, type Subnet } from '../../ip/ip.ts';
-import type { Link, LinkAddress } from '../../kernel/kernel.ts';
-import { forwarding, linkForwarding } from '../../kernel/sysctl.ts';
+import { forwarding, type Link, type LinkAddress, linkForwarding } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/effects.ts';
 import { systemReason } from '../../runtime/errors.ts';
 import type { NetworkConfig } from '../../subnet/config/config.ts';
