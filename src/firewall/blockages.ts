@@ -163,7 +163,7 @@ function whatItDrops({ effect, directions }: Found): string {
     : "drops all packets from this host's containers to other hosts'";
 }
 
-/** The rule in its program's own words. */
+/** The rule in its program's own words; the handle of one of nft's that is gone by now. */
 async function ruleText(
   commands: Commands,
   table: FilterTable,
@@ -171,7 +171,11 @@ async function ruleText(
   signal: AbortSignal,
 ): Promise<string> {
   const text = rule?.text ?? '';
-  return table.program === 'nft' ? await readNftRule(commands, table.name, chain, text, signal) : `"${text}"`;
+  if (table.program !== 'nft') return `"${text}"`;
+  const args = ['-a', 'list', 'chain', ...table.name.split(' '), chain];
+  const { stdout } = await runTool(commands, 'nft', args, signal, { tolerated: /^/ });
+  const line = stdout.split('\n').find((one) => one.endsWith(` # ${text}`));
+  return line === undefined ? text : `"${line.slice(0, -` # ${text}`.length).trim()}"`;
 }
 
 /** Since version 28 Docker drops what comes to a container from another interface, unless its port was published. */
@@ -226,29 +230,24 @@ function nftAccepts(table: string, chain: string, { text, family }: Subnet): str
     .join(' && ');
 }
 
-/** What could be read of a host's packet filter. */
-export interface Filters {
-  readonly tables: readonly FilterTable[];
-  /**
-   * The host uses nftables, and has no nft to show all of its tables: firewalld, which sets them by libnftables, is installed without
-   * nft on Debian.
-   */
-  readonly nftMissing: boolean;
-}
-
 /**
  * All tables of this host's packet filter that see packets of `families`. What iptables keeps in nftables' tables is read
- * from iptables, since nft cannot name all of its tests. Rejects with a FlannelError.
+ * from iptables, since nft cannot name all of its tests. `nftMissing`: the host uses nftables, and has no nft to show all of its
+ * tables: firewalld, which sets them by libnftables, is installed without nft on Debian. Rejects with a FlannelError.
  */
 export async function readFilters(
   commands: Commands,
   families: readonly Family[],
   signal: AbortSignal,
-): Promise<Filters> {
+): Promise<{ readonly tables: readonly FilterTable[]; readonly nftMissing: boolean }> {
   const own = await readNft(commands, signal);
-  const kinds: IptablesTables[] = [];
-  for (const family of families) kinds.push(await readIptables(commands, family, signal));
-  const saved = kinds.flatMap(({ tables }) => tables);
+  const saved: FilterTable[] = [];
+  let usesNftables = false;
+  for (const family of families) {
+    const found = await readIptables(commands, family, signal);
+    saved.push(...found.tables);
+    usesNftables ||= found.usesNftables;
+  }
   const shown = new Set(
     saved
       .filter(({ program }) => !program.endsWith('-legacy'))
@@ -256,22 +255,8 @@ export async function readFilters(
   );
   return {
     tables: [...saved, ...(own ?? []).filter(({ name }) => !shown.has(name))],
-    nftMissing: own === undefined && kinds.some(({ usesNftables }) => usesNftables),
+    nftMissing: own === undefined && usesNftables,
   };
-}
-
-/** One rule as nft prints it; its handle when it is gone by now. */
-export async function readNftRule(
-  commands: Commands,
-  table: string,
-  chain: string,
-  handle: string,
-  signal: AbortSignal,
-): Promise<string> {
-  const args = ['-a', 'list', 'chain', ...table.split(' '), chain];
-  const { stdout } = await runTool(commands, 'nft', args, signal, { tolerated: /^/ });
-  const line = stdout.split('\n').find((one) => one.endsWith(` # ${handle}`));
-  return line === undefined ? handle : `"${line.slice(0, -` # ${handle}`.length).trim()}"`;
 }
 
 /** Undefined: there is no nft. */
@@ -285,17 +270,12 @@ async function readNft(commands: Commands, signal: AbortSignal): Promise<readonl
   return said.exitCode === 0 ? nftFilter(said.stdout) : [];
 }
 
-interface IptablesTables {
-  readonly tables: readonly FilterTable[];
-  readonly usesNftables: boolean;
-}
-
 /** Both kinds of iptables may be in use at once; a host that has one kind only may know it by its plain name only. */
 async function readIptables(
   commands: Commands,
   family: Family,
   signal: AbortSignal,
-): Promise<IptablesTables> {
+): Promise<{ readonly tables: readonly FilterTable[]; readonly usesNftables: boolean }> {
   const name = family === 4 ? 'iptables' : 'ip6tables';
   const read = async (program: string) => {
     const said = await ifInstalled(() => runTool(commands, `${program}-save`, [], signal));

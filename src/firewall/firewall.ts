@@ -40,12 +40,6 @@ const stuckMs = 300_000;
 /** So many repairs in a row are no accident any more. */
 const fightChecks = 3;
 
-interface FamilyWork {
-  readonly wanted: readonly Task[];
-  /** Not done yet. */
-  readonly unwanted: Task[];
-}
-
 /**
  * Keeps the rules in place that let containers' packets pass and, if asked to, hide containers behind their host outside the
  * network. The rules, and what is ours among others, are flanneld's. Nothing is flushed, not at the start either; on a stop
@@ -56,7 +50,8 @@ interface FamilyWork {
  */
 export class Firewall {
   readonly #options: FirewallOptions;
-  readonly #families: readonly FamilyWork[];
+  /** `unwanted`: not done yet. */
+  readonly #families: (Pick<FamilyTasks, 'wanted'> & { unwanted: readonly Task[] })[];
   readonly #checked = new Set<Task>();
   /** Checks in a row that found something to repair, by task. */
   readonly #repairs = new Map<Task, number>();
@@ -75,10 +70,7 @@ export class Firewall {
       const onFilter = (table: SavedTable) => void this.#filters.set(family, textOf(table));
       return network === undefined ? [] : [familyTasks(commands, options, family, network, onFilter)];
     };
-    this.#families = [...tasksOf(4), ...tasksOf(6)].map(({ wanted, unwanted }) => ({
-      wanted,
-      unwanted: [...unwanted],
-    }));
+    this.#families = [...tasksOf(4), ...tasksOf(6)].map((tasks) => ({ ...tasks }));
   }
 
   /** Checks and repairs until `signal` aborts; rejects with its reason and for nothing else. */
@@ -107,35 +99,32 @@ export class Firewall {
 
   async #check(signal: AbortSignal): Promise<boolean> {
     const failures = new Map<string, unknown>();
-    for (const { wanted, unwanted } of this.#families) {
+    for (const family of this.#families) {
       let applied = true;
-      for (const task of wanted) {
-        if (!(await this.#attempt(task, failures, signal))) applied = false;
+      for (const task of family.wanted) {
+        if (!(await this.#attempt(task, true, failures, signal))) applied = false;
       }
       // What a former mode left still does its work while ours cannot.
       if (!applied) continue;
-      for (const task of unwanted.slice()) {
-        if (await this.#remove(task, failures, signal)) unwanted.splice(unwanted.indexOf(task), 1);
+      for (const task of family.unwanted) {
+        if (await this.#attempt(task, false, failures, signal))
+          family.unwanted = family.unwanted.filter((other) => other !== task);
       }
     }
     return this.#tell(failures);
   }
 
-  async #attempt(task: Task, failures: Map<string, unknown>, signal: AbortSignal): Promise<boolean> {
+  /** Resolves to whether the task is done. */
+  async #attempt(
+    task: Task,
+    isWanted: boolean,
+    failures: Map<string, unknown>,
+    signal: AbortSignal,
+  ): Promise<boolean> {
     try {
-      this.#noteChange(task, await task.run(signal));
-      return true;
-    } catch (error) {
-      signal.throwIfAborted();
-      failures.set(explanationOf(error), error);
-      return false;
-    }
-  }
-
-  /** A tool that is not there has left nothing. */
-  async #remove(task: Task, failures: Map<string, unknown>, signal: AbortSignal): Promise<boolean> {
-    try {
-      if (await task.run(signal)) {
+      const changed = await task.run(signal);
+      if (isWanted) this.#noteChange(task, changed);
+      else if (changed) {
         this.#options.log.info(
           { event: 'firewall-removed', where: task.name },
           `firewall: rules of ours that are no longer wanted were removed (${task.name})`,
@@ -144,8 +133,10 @@ export class Firewall {
       return true;
     } catch (error) {
       signal.throwIfAborted();
-      if (!isMissing(error)) failures.set(explanationOf(error), error);
-      return isMissing(error);
+      // A tool that is not there has left nothing.
+      if (!isWanted && isMissing(error)) return true;
+      failures.set(explanationOf(error), error);
+      return false;
     }
   }
 

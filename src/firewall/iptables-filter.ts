@@ -4,7 +4,6 @@ import {
   type Action,
   addressTest,
   always,
-  anyOf,
   type FilterChain,
   type FilterRule,
   type FilterTable,
@@ -15,6 +14,8 @@ import {
   rangeOf,
   type Test,
   unknown,
+  type Verdict,
+  when,
 } from './walk.ts';
 
 const hooks: Readonly<Record<string, Hook['name']>> = {
@@ -24,17 +25,20 @@ const hooks: Readonly<Record<string, Hook['name']>> = {
 };
 
 /** Targets that end a packet's way through the table; all others but chains let it go on. */
-const verdicts: Readonly<Record<string, Action['kind'] & ('accept' | 'drop' | 'return')>> = {
+const verdicts: Readonly<Record<string, Verdict>> = {
   DROP: 'drop',
   REJECT: 'drop',
   RETURN: 'return',
-  // A program decides about what is queued, and what is translated goes on.
-  ...Object.fromEntries(
-    ['ACCEPT', 'NFQUEUE', 'QUEUE', 'MASQUERADE', 'SNAT', 'DNAT', 'REDIRECT', 'NETMAP'].map((target) => [
-      target,
-      'accept' as const,
-    ]),
-  ),
+  ACCEPT: 'accept',
+  // A program decides about what is queued.
+  NFQUEUE: 'accept',
+  QUEUE: 'accept',
+  // What is translated goes on.
+  MASQUERADE: 'accept',
+  SNAT: 'accept',
+  DNAT: 'accept',
+  REDIRECT: 'accept',
+  NETMAP: 'accept',
 };
 
 /** A table that iptables keeps, as its rules judge packets. */
@@ -67,16 +71,11 @@ function readRule(words: readonly string[], saved: SavedTable, family: Family): 
     }
     // A value of the option before.
     if (!word.startsWith('-')) continue;
-    const test = testOf(word, value, family);
+    const test = options[word]?.(value, family) ?? unknown;
     tests.push(negated ? not(test) : test);
     negated = false;
   }
   return { tests, action: { kind: 'continue' } };
-}
-
-function testOf(option: string, value: string, family: Family): Test {
-  const read = options[option];
-  return read === undefined ? unknown : read(value, family);
 }
 
 /** Names of matches test nothing themselves; an option that is not known here may test for anything. */
@@ -88,13 +87,14 @@ const options: Readonly<Record<string, (value: string, family: Family) => Test>>
   '-i': (value) => linkTest('inLink', value, '+'),
   '-o': (value) => linkTest('outLink', value, '+'),
   '-f': () => never,
-  '--ctstate': stateTest,
-  '--state': stateTest,
+  '--ctstate': (value) => names('NEW', value),
+  '--state': (value) => names('NEW', value),
   // Nothing is translated or known yet.
-  '--ctstatus': (value) => (value.split(',').includes('NONE') ? always : never),
-  '--mark': markTest,
-  '--src-type': typeTest,
-  '--dst-type': typeTest,
+  '--ctstatus': (value) => names('NONE', value),
+  // `0x4000/0x4000`, `0x1`; packets have the mark 0.
+  '--mark': (value) => when(Number(value.split('/')[0]) === 0),
+  '--src-type': (value) => names('UNICAST', value),
+  '--dst-type': (value) => names('UNICAST', value),
   // Of rpfilter: routes lead back the way that packets came.
   '--invert': () => never,
   '--physdev-is-bridged': () => never,
@@ -105,17 +105,9 @@ function inRange(side: 'source' | 'destination', value: string, family: Family):
   return range === undefined ? unknown : addressTest(side, family, range);
 }
 
-function stateTest(value: string): Test {
-  return value.split(',').includes('NEW') ? always : never;
-}
-
-/** `0x4000/0x4000`, `0x1`; packets have the mark 0. */
-function markTest(value: string): Test {
-  return Number(value.split('/')[0]) === 0 ? always : never;
-}
-
-function typeTest(value: string): Test {
-  return anyOf(value.split(',').map((type) => (type === 'UNICAST' ? always : never)));
+/** Whether a list with commas has the word. */
+function names(word: string, list: string): Test {
+  return when(list.split(',').includes(word));
 }
 
 function actionOf(option: string, target: string, saved: SavedTable): Action {

@@ -1,15 +1,15 @@
-import { type ForwardPosition, isRightIndex, jumpIndex } from './forward.ts';
 import {
   commentOf,
   foundRule,
   jumpText,
   ruleKey,
   ruleText,
+  type SavedRule,
+  type SavedTable,
   textKey,
   unconditionalTarget,
-} from './iptables-rule.ts';
-import type { SavedRule, SavedTable } from './iptables-save.ts';
-import type { WantedChain } from './rules.ts';
+} from './iptables-save.ts';
+import { planChain, planChainRemoval, type WantedChain } from './rules.ts';
 
 /** One of our chains: its table, the kernel's chain that leads to it, and the comment of its rules. */
 export interface ChainPlace {
@@ -110,12 +110,18 @@ function planBase(
   const others = rules.filter((rule) => !stray.includes(rule) && !jumps.includes(rule));
   const text = jumpText(chain, comment);
   const removals = stray.map((rule) => `-D ${base} ${rule.text}`);
+  const at =
+    base !== 'FORWARD' || position === 'last'
+      ? others.length
+      : position === 'first'
+        ? 0
+        : firstBlocker(others, saved);
   const [jump] = jumps;
   if (jump !== undefined && jumps.length === 1 && ruleKey(jump.words) === textKey(text)) {
     const index = rules.slice(0, rules.indexOf(jump)).filter((rule) => others.includes(rule)).length;
-    if (base !== 'FORWARD' || isRightIndex(index, others, saved, position)) return removals;
+    // With `auto` anywhere before it: others append rules, and running after them all the time would help nobody.
+    if (base !== 'FORWARD' || index === at || (position === 'auto' && index < at)) return removals;
   }
-  const at = base === 'FORWARD' ? jumpIndex(others, saved, position) : others.length;
   return [
     ...removals,
     ...jumps.map((rule) => `-D ${base} ${rule.text}`),
@@ -138,64 +144,28 @@ function restoreInput({ table }: ChainPlace, lines: readonly string[]): string |
   return lines.length === 0 ? undefined : `*${table}\n${lines.join('\n')}\nCOMMIT\n`;
 }
 
-/** A rule found in one of our chains. */
-export interface FoundRule {
-  /** Equal for equal rules, and equal to what a wanted rule is written as. */
-  readonly key: string;
-  /** The subnets it tests for, canonical. */
-  readonly subnets: readonly string[];
+/** Where the jump from FORWARD stands. `auto`: at the end, but before a rule that lets nothing pass. */
+export type ForwardPosition = 'auto' | 'first' | 'last';
+
+/** Jumps into chains that jump on are followed this far; the kernel allows 16 levels and no rings. */
+const deepest = 16;
+
+/** The index of the first rule nothing gets past; the number of rules when there is none. */
+function firstBlocker(rules: readonly SavedRule[], table: SavedTable): number {
+  const index = rules.findIndex((rule) => blocks(rule, table, 0));
+  return index < 0 ? rules.length : index;
 }
 
-/** What has to happen to one of our chains, in this order. */
-export interface ChainChange<T> {
-  readonly remove: readonly T[];
-  /** Goes to the chain's beginning. */
-  readonly prepend: readonly string[];
-  /** Goes to its end. */
-  readonly append: readonly string[];
-}
-
-/**
- * What makes a chain as one network wants it; undefined when it is so already. Several daemons of one host may share the
- * chain: a rule belongs to the networks it names, and those that name ours are compared with `own`, in order. `shared` stand
- * at the beginning. What names no network at all belongs to nobody else, and goes.
- */
-export function planChain<T extends FoundRule>(
-  found: readonly T[],
-  wanted: { readonly shared: readonly string[]; readonly own: readonly string[] },
-  network: string,
-): ChainChange<T> | undefined {
-  const shared = found.filter((rule) => wanted.shared.includes(rule.key));
-  const own = found.filter((rule) => !shared.includes(rule) && isOurs(rule, network));
-  const sharedRight =
-    sameKeys(shared, wanted.shared) && sameKeys(found.slice(0, shared.length), wanted.shared);
-  const ownRight = sameKeys(own, wanted.own);
-  if (sharedRight && ownRight) return undefined;
-  return {
-    remove: [...(sharedRight ? [] : shared), ...(ownRight ? [] : own)],
-    prepend: sharedRight ? [] : wanted.shared,
-    append: ownRight ? [] : wanted.own,
-  };
-}
-
-/**
- * The rules that go when a network no longer uses a chain. `all`: no other network has rules there, so the chain goes, too. With
- * `network` undefined everything goes.
- */
-export function planChainRemoval<T extends FoundRule>(
-  found: readonly T[],
-  network: string | undefined,
-): { readonly remove: readonly T[]; readonly all: boolean } {
-  const others = network === undefined ? [] : found.filter((rule) => !isOurs(rule, network));
-  if (others.length === 0) return { remove: found, all: true };
-  // Rules that name nobody may be the ones the others share.
-  return { remove: found.filter(({ subnets }) => subnets.includes(network ?? '')), all: false };
-}
-
-function isOurs({ subnets }: FoundRule, network: string): boolean {
-  return subnets.length === 0 || subnets.includes(network);
-}
-
-function sameKeys(found: readonly FoundRule[], keys: readonly string[]): boolean {
-  return found.length === keys.length && found.every(({ key }, index) => key === keys[index]);
+/** Whether a rule drops or rejects every packet it does not accept, itself or in a chain it leads to (as CentOS 6 had it). */
+function blocks({ words }: SavedRule, table: SavedTable, depth: number): boolean {
+  const target = unconditionalTarget(words);
+  if (target === 'DROP' || target === 'REJECT') return true;
+  const chain = target === undefined ? undefined : table.get(target);
+  if (chain === undefined || depth > deepest) return false;
+  for (const rule of chain.rules) {
+    if (blocks(rule, table, depth + 1)) return true;
+    const end = unconditionalTarget(rule.words);
+    if (end === 'RETURN' || end === 'ACCEPT') return false;
+  }
+  return false;
 }

@@ -1,8 +1,7 @@
-import type { Family } from '../ip/ip.ts';
-import type { Commands } from '../runtime/effects.ts';
+import { addressBits, parseAddress, parseSubnet } from '../ip/ip.ts';
 import { FlannelError } from '../runtime/errors.ts';
 import { excerpt } from '../runtime/texts.ts';
-import { FirewallError, runTool } from './tool.ts';
+import { type AddressMatch, type FoundRule, type Rule, unmasqueradedMark } from './rules.ts';
 
 /** One rule as `iptables-save` prints it. */
 export interface SavedRule {
@@ -12,7 +11,7 @@ export interface SavedRule {
   readonly words: readonly string[];
 }
 
-export interface SavedChain {
+interface SavedChain {
   /** ACCEPT or DROP; undefined for a chain that is not built in. */
   readonly policy: string | undefined;
   readonly rules: readonly SavedRule[];
@@ -45,7 +44,7 @@ export function parseSave(output: string, table: string): SavedTable {
   if (first !== `*${table}` || rest.pop() !== 'COMMIT') {
     throw new UnreadableError(`iptables-save printed no complete table ${table}: ${excerpt(output)}`);
   }
-  const chains = new Map<string, { policy: string | undefined; rules: SavedRule[] }>();
+  const chains = new Map<string, SavedChain & { rules: SavedRule[] }>();
   for (const line of rest) readLine(line, chains);
   return chains;
 }
@@ -56,10 +55,7 @@ export function parseSaveAll(output: string): ReadonlyMap<string, SavedTable> {
   return new Map([...sections].map(([text, name = '']) => [name, parseSave(text, name)]));
 }
 
-function readLine(
-  line: string,
-  chains: Map<string, { policy: string | undefined; rules: SavedRule[] }>,
-): void {
+function readLine(line: string, chains: Map<string, SavedChain & { rules: SavedRule[] }>): void {
   const [, newChain, policy] = /^:(\S+) (\S+)/.exec(line) ?? [];
   if (newChain !== undefined) {
     chains.set(newChain, { policy: policy === '-' ? undefined : policy, rules: [] });
@@ -79,55 +75,81 @@ export function wordsOf(text: string): readonly string[] {
   return found.map((word) => (word.startsWith('"') ? word.slice(1, -1).replaceAll(/\\(.)/g, '$1') : word));
 }
 
-/** How long iptables-restore waits for the lock that all of iptables' programs share. */
-const lockWaitSeconds = 5;
+const targets: Readonly<Record<Rule['verdict'], string>> = {
+  accept: 'ACCEPT',
+  return: 'RETURN',
+  masquerade: 'MASQUERADE',
+  'masquerade-random': 'MASQUERADE --random-fully',
+};
 
-/** The first version whose iptables-restore knows -w and whose MASQUERADE knows --random-fully. */
-const modernVersion = [1, 6, 2];
-
-/** iptables or ip6tables of this host, whichever variant of it is installed. */
-export class Iptables {
-  readonly #commands: Commands;
-  readonly #program: string;
-  #modern: boolean | undefined;
-
-  constructor(commands: Commands, family: Family) {
-    this.#commands = commands;
-    this.#program = family === 4 ? 'iptables' : 'ip6tables';
-  }
-
-  /** What a table holds; one process. Rejects with a FlannelError. */
-  async read(table: string, signal: AbortSignal): Promise<SavedTable> {
-    const { stdout } = await runTool(this.#commands, `${this.#program}-save`, ['-t', table], signal);
-    return parseSave(stdout, table);
-  }
-
-  /** Hands `input` to iptables-restore, which does all of it or nothing. */
-  async restore(input: string, signal: AbortSignal): Promise<void> {
-    const wait = (await this.isModern(signal)) ? ['-w', String(lockWaitSeconds)] : [];
-    await runTool(this.#commands, `${this.#program}-restore`, [...wait, '--noflush'], signal, {
-      stdin: input,
-    });
-  }
-
-  /** Whether the installed version is 1.6.2 or later. Asked once. */
-  async isModern(signal: AbortSignal): Promise<boolean> {
-    if (this.#modern === undefined) {
-      const { stdout } = await runTool(this.#commands, this.#program, ['--version'], signal);
-      const version = /\bv(\d+)\.(\d+)\.(\d+)/.exec(stdout)?.slice(1).map(Number);
-      if (version === undefined) {
-        throw new FirewallError(
-          'FIREWALL_UNREADABLE',
-          `${this.#program} --version tells no version: ${stdout}`,
-        );
-      }
-      this.#modern = isAtLeast(version, modernVersion);
-    }
-    return this.#modern;
-  }
+/** The rule in iptables' words, as `iptables-save` prints them, without `-A CHAIN`. */
+export function ruleText(rule: Rule, comment: string): string {
+  const mark = `0x${unmasqueradedMark.toString(16)}`;
+  const parts = [
+    ...addressWords('-s', rule.source),
+    ...addressWords('-d', rule.destination),
+    ...(rule.marked ? [`-m mark --mark ${mark}/${mark}`] : []),
+    commentWords(comment),
+    `-j ${targets[rule.verdict]}`,
+  ];
+  return parts.join(' ');
 }
 
-function isAtLeast(version: readonly number[], least: readonly number[]): boolean {
-  const index = least.findIndex((number, at) => version[at] !== number);
-  return index < 0 || (version[index] ?? 0) > (least[index] ?? 0);
+/** The rule that leads from a chain of the kernel's into one of ours. */
+export function jumpText(chain: string, comment: string): string {
+  return `${commentWords(comment)} -j ${chain}`;
+}
+
+/** What {@link planChain} needs to know of a rule. */
+export function foundRule(rule: SavedRule): FoundRule & SavedRule {
+  return { ...rule, key: ruleKey(rule.words), subnets: subnetsOf(rule.words) };
+}
+
+/** Equal for rules that mean the same: words, with addresses in canonical form. */
+export function ruleKey(ruleWords: readonly string[]): string {
+  return ruleWords
+    .map((word, index) => (isAddressOption(ruleWords[index - 1]) ? canonicalSubnet(word) : word))
+    .join('\0');
+}
+
+/** {@link ruleKey} of a rule that is text. */
+export function textKey(text: string): string {
+  return ruleKey(wordsOf(text));
+}
+
+/** The subnets a rule's `-s` and `-d` name, with `!` or without. */
+function subnetsOf(ruleWords: readonly string[]): readonly string[] {
+  return ruleWords.filter((_, index) => isAddressOption(ruleWords[index - 1])).map(canonicalSubnet);
+}
+
+export function commentOf(ruleWords: readonly string[]): string | undefined {
+  const at = ruleWords.indexOf('--comment');
+  return at < 0 ? undefined : ruleWords[at + 1];
+}
+
+/** Where a rule sends every packet that comes to it; undefined when it tests for anything. Comments test nothing. */
+export function unconditionalTarget(ruleWords: readonly string[]): string | undefined {
+  const rest = [...ruleWords];
+  const at = rest.findIndex((word, index) => word === '-m' && rest[index + 1] === 'comment');
+  if (at >= 0 && rest[at + 2] === '--comment') rest.splice(at, 4);
+  return rest[0] === '-j' || rest[0] === '-g' ? rest[1] : undefined;
+}
+
+function addressWords(option: string, match: AddressMatch | undefined): readonly string[] {
+  if (match === undefined) return [];
+  return [`${match.not ? '! ' : ''}${option} ${match.subnet}`];
+}
+
+function commentWords(comment: string): string {
+  return `-m comment --comment "${comment}"`;
+}
+
+function isAddressOption(word: string | undefined): boolean {
+  return word === '-s' || word === '-d';
+}
+
+/** A single address is printed with its length, or without. */
+function canonicalSubnet(text: string): string {
+  const address = parseAddress(text);
+  return parseSubnet(address === undefined ? text : `${text}/${addressBits(address.family)}`)?.text ?? text;
 }

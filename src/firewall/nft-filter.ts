@@ -17,6 +17,8 @@ import {
   rangeOf,
   type Test,
   unknown,
+  type Verdict,
+  when,
 } from './walk.ts';
 
 /** Families whose chains see packets that this host passes on. */
@@ -98,13 +100,16 @@ function readRule(rule: Json, sets: Sets): readonly FilterRule[] {
 }
 
 /** Statements that end a packet's way through the chain; a program decides about what is queued. */
-const verdicts: Readonly<Record<string, Action['kind'] & ('accept' | 'drop' | 'return')>> = {
+const verdicts: Readonly<Record<string, Verdict>> = {
   drop: 'drop',
   reject: 'drop',
   return: 'return',
-  ...Object.fromEntries(
-    ['accept', 'queue', 'masquerade', 'snat', 'dnat', 'redirect'].map((name) => [name, 'accept' as const]),
-  ),
+  accept: 'accept',
+  queue: 'accept',
+  masquerade: 'accept',
+  snat: 'accept',
+  dnat: 'accept',
+  redirect: 'accept',
 };
 
 function actionOf(statement: Json): Action | undefined {
@@ -179,13 +184,12 @@ function elementsOf(data: unknown, sets: Sets): readonly unknown[] {
 }
 
 function payloadTest({ protocol, field }: Json, right: unknown): Test {
-  const family = protocol === 'ip' ? 4 : protocol === 'ip6' ? 6 : undefined;
+  const isIPv4 = protocol === 'ip' || protocol === 'icmp';
+  const family = isIPv4 ? 4 : protocol === 'ip6' || protocol === 'icmpv6' ? 6 : undefined;
+  if (family === undefined) return unknown;
   // A test of one family's header fails on the other's.
-  if (family === undefined) {
-    if (protocol === 'icmp') return allOf([familyTest(4), unknown]);
-    return protocol === 'icmpv6' ? allOf([familyTest(6), unknown]) : unknown;
-  }
-  if (field !== 'saddr' && field !== 'daddr') return allOf([familyTest(family), unknown]);
+  const maybe = allOf([familyTest(family), unknown]);
+  if (field !== 'saddr' && field !== 'daddr') return maybe;
   const side = field === 'saddr' ? 'source' : 'destination';
   const prefix = asJson(asJson(right)?.['prefix']);
   const [from, to] = asList(asJson(right)?.['range']).map((end) => rangeOf(asText(end)));
@@ -196,7 +200,7 @@ function payloadTest({ protocol, field }: Json, right: unknown): Test {
     return addressTest(side, family, { first: from.first, last: to.last });
   if (range !== undefined) return addressTest(side, family, range);
   // firewalld names IPv4 addresses written as IPv6 ones; no container has any of them.
-  return asText(prefix?.['addr']).startsWith('::ffff:') ? never : allOf([familyTest(family), unknown]);
+  return asText(prefix?.['addr']).startsWith('::ffff:') ? never : maybe;
 }
 
 function metaTest(key: unknown, right: unknown): Test {
@@ -212,7 +216,7 @@ function metaTest(key: unknown, right: unknown): Test {
     case 'protocol':
       return familyTest(value === 'ipv6' || value === 'ip6' ? 6 : 4);
     case 'mark':
-      return Number(value) === 0 ? always : never;
+      return when(Number(value) === 0);
     default:
       return unknown;
   }
@@ -221,14 +225,14 @@ function metaTest(key: unknown, right: unknown): Test {
 /** Packets that begin a connection; nothing is translated or known of it yet. */
 function ctTest(key: unknown, right: unknown): Test {
   const value = asText(right);
-  if (key === 'state') return value === 'new' ? always : never;
+  if (key === 'state') return when(value === 'new');
   if (key === 'status') return never;
-  if (key === 'direction') return value === 'original' ? always : never;
+  if (key === 'direction') return when(value === 'original');
   return key === 'mark' ? metaTest(key, right) : unknown;
 }
 
 /** Routes lead back the way that packets came, and addresses of containers are no host's. */
 function fibTest({ result }: Json, right: unknown): Test {
-  if (typeof right === 'boolean') return right ? always : never;
-  return result === 'type' ? (asText(right) === 'unicast' ? always : never) : unknown;
+  if (typeof right === 'boolean') return when(right);
+  return result === 'type' ? when(asText(right) === 'unicast') : unknown;
 }

@@ -1,7 +1,13 @@
 import type { Family } from '../ip/ip.ts';
-import { planChain, planChainRemoval } from './iptables-plan.ts';
 import type { NftChain, NftTable } from './nft-ruleset.ts';
-import { type AddressMatch, type Rule, unmasqueradedMark, type WantedChain } from './rules.ts';
+import {
+  type AddressMatch,
+  planChain,
+  planChainRemoval,
+  type Rule,
+  unmasqueradedMark,
+  type WantedChain,
+} from './rules.ts';
 
 /** Our chains in nftables mode; names, hooks and priorities are flanneld's. */
 export const nftChains = {

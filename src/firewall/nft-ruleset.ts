@@ -1,7 +1,7 @@
 import { addressBits, type Family, parseAddress } from '../ip/ip.ts';
 import { excerpt } from '../runtime/texts.ts';
-import type { FoundRule } from './iptables-plan.ts';
 import { UnreadableError } from './iptables-save.ts';
+import type { FoundRule } from './rules.ts';
 
 /** A rule in one of our tables; `key` is its text in nft's language where we know how to write it. */
 export interface NftRule extends FoundRule {

@@ -1,8 +1,11 @@
 import { type Family, parseAddress, parseSubnet, type Subnet } from '../ip/ip.ts';
 
+/** What ends a packet's way through a chain. */
+export type Verdict = 'accept' | 'drop' | 'return';
+
 /** What a rule does with the packets that all its tests are true of. */
 export type Action =
-  | { readonly kind: 'accept' | 'drop' | 'return' | 'continue' }
+  | { readonly kind: Verdict | 'continue' }
   | { readonly kind: 'jump' | 'goto'; readonly chain: string };
 
 export interface FilterRule {
@@ -113,10 +116,10 @@ function walkChain(
 }
 
 /** Whether a test is true of the packets in question: of all, of none, or of some (or nobody can say). */
-export type Match = 'yes' | 'no' | 'maybe';
+type Match = 'yes' | 'no' | 'maybe';
 
 /** Addresses without a gap, both ends included. */
-export interface AddressRange {
+interface AddressRange {
   readonly first: bigint;
   readonly last: bigint;
 }
@@ -140,6 +143,11 @@ export type Test = (packets: Packets) => Match;
 export const always: Test = () => 'yes';
 export const never: Test = () => 'no';
 export const unknown: Test = () => 'maybe';
+
+/** True of all packets, or of none. */
+export function when(isTrue: boolean): Test {
+  return isTrue ? always : never;
+}
 
 /** What is true when `test` is not. */
 export function not(test: Test): Test {

@@ -1,10 +1,16 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { masqueradeChain, planChain, planChainRemoval, planTable } from '../../src/firewall/iptables-plan.ts';
-import { foundRule, ruleKey, unconditionalTarget } from '../../src/firewall/iptables-rule.ts';
-import { parseSave, wordsOf } from '../../src/firewall/iptables-save.ts';
+import { masqueradeChain, planTable } from '../../src/firewall/iptables-plan.ts';
+import {
+  foundRule,
+  parseSave,
+  ruleKey,
+  unconditionalTarget,
+  wordsOf,
+} from '../../src/firewall/iptables-save.ts';
 import { nftText, planNftTable } from '../../src/firewall/nft-plan.ts';
 import { parseNftTable } from '../../src/firewall/nft-ruleset.ts';
+import { planChain, planChainRemoval } from '../../src/firewall/rules.ts';
 import { cpuMs } from '../testbed/cpu-time.ts';
 
 describe('wordsOf', () => {

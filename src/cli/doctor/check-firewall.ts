@@ -1,5 +1,5 @@
 import { readBlockages } from '../../firewall/blockages.ts';
-import type { ForwardPosition } from '../../firewall/forward.ts';
+import type { ForwardPosition } from '../../firewall/iptables-plan.ts';
 import type { FirewallNetwork } from '../../firewall/rules.ts';
 import { familyTasks } from '../../firewall/tasks.ts';
 import type { PerFamily, Subnet } from '../../ip/ip.ts';
