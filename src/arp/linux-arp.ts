@@ -1,5 +1,5 @@
 import { macText } from '../kernel/rtnetlink.ts';
-import { type BpfInstruction, PacketSocket } from '../native/packet-socket.ts';
+import { type BpfInstruction, PacketSocket } from '../native/sockets.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { Wake } from '../runtime/wake.ts';
 import { type Arp, ArpError, type ArpPacket, type ArpSocket } from './arp.ts';

@@ -1,10 +1,9 @@
 import type { Family, Subnet } from '../ip/ip.ts';
 import type { Commands } from '../runtime/effects.ts';
 import { excerpt } from '../runtime/texts.ts';
-import { iptablesFilter } from './iptables-filter.ts';
+import { iptablesFilter, nftFilter } from './filters.ts';
 import { forwardChain } from './iptables-plan.ts';
 import { parseSaveAll } from './iptables-save.ts';
-import { nftFilter } from './nft-filter.ts';
 import type { FirewallNetwork } from './rules.ts';
 import type { FirewallSettings } from './tasks.ts';
 import { isMissing, runTool } from './tool.ts';

@@ -65,12 +65,11 @@ export class Firewall {
   constructor(options: FirewallOptions) {
     this.#options = options;
     const { commands, networks } = options;
-    const tasksOf = (family: Family): readonly FamilyTasks[] => {
+    this.#families = ([4, 6] as const).flatMap((family) => {
       const network = family === 4 ? networks.ipv4 : networks.ipv6;
       const onFilter = (table: SavedTable) => void this.#filters.set(family, textOf(table));
-      return network === undefined ? [] : [familyTasks(commands, options, family, network, onFilter)];
-    };
-    this.#families = [...tasksOf(4), ...tasksOf(6)].map((tasks) => ({ ...tasks }));
+      return network === undefined ? [] : [{ ...familyTasks(commands, options, family, network, onFilter) }];
+    });
   }
 
   /** Checks and repairs until `signal` aborts; rejects with its reason and for nothing else. */

@@ -48,20 +48,17 @@ export function planTable(
   position: ForwardPosition,
 ): string | undefined {
   const { chain, comment } = place;
-  const texts = {
-    shared: wanted.shared.map((rule) => ruleText(rule, comment)),
-    own: wanted.own.map((rule) => ruleText(rule, comment)),
-  };
-  const textOf = new Map([...texts.shared, ...texts.own].map((text) => [textKey(text), text]));
-  const keys = { shared: texts.shared.map(textKey), own: texts.own.map(textKey) };
-  const found = (saved.get(chain)?.rules ?? []).map(foundRule);
-  const change = planChain(found, keys, network);
-  const text = (key: string) => textOf.get(key) ?? '';
+  const [shared = [], own = []] = [wanted.shared, wanted.own].map((rules) =>
+    rules.map((rule) => ruleText(rule, comment)),
+  );
+  const textOf = new Map([...shared, ...own].map((text) => [textKey(text), text]));
+  const keys = { shared: shared.map(textKey), own: own.map(textKey) };
+  const change = planChain((saved.get(chain)?.rules ?? []).map(foundRule), keys, network);
   return restoreInput(place, [
     ...(saved.has(chain) ? [] : [`-N ${chain}`]),
-    ...(change?.remove ?? []).map((rule) => `-D ${chain} ${rule.text}`),
-    ...(change?.prepend ?? []).toReversed().map((key) => `-I ${chain} 1 ${text(key)}`),
-    ...(change?.append ?? []).map((key) => `-A ${chain} ${text(key)}`),
+    ...change.remove.map((rule) => `-D ${chain} ${rule.text}`),
+    ...change.prepend.toReversed().map((key) => `-I ${chain} 1 ${textOf.get(key)}`),
+    ...change.append.map((key) => `-A ${chain} ${textOf.get(key)}`),
     ...planBase(saved, place, network, position),
   ]);
 }

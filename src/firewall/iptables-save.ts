@@ -85,9 +85,11 @@ const targets: Readonly<Record<Rule['verdict'], string>> = {
 /** The rule in iptables' words, as `iptables-save` prints them, without `-A CHAIN`. */
 export function ruleText(rule: Rule, comment: string): string {
   const mark = `0x${unmasqueradedMark.toString(16)}`;
+  const words = (option: string, match: AddressMatch | undefined) =>
+    match === undefined ? [] : [`${match.not ? '! ' : ''}${option} ${match.subnet}`];
   const parts = [
-    ...addressWords('-s', rule.source),
-    ...addressWords('-d', rule.destination),
+    ...words('-s', rule.source),
+    ...words('-d', rule.destination),
     ...(rule.marked ? [`-m mark --mark ${mark}/${mark}`] : []),
     commentWords(comment),
     `-j ${targets[rule.verdict]}`,
@@ -102,7 +104,11 @@ export function jumpText(chain: string, comment: string): string {
 
 /** What {@link planChain} needs to know of a rule. */
 export function foundRule(rule: SavedRule): FoundRule & SavedRule {
-  return { ...rule, key: ruleKey(rule.words), subnets: subnetsOf(rule.words) };
+  // Those that its `-s` and `-d` name, with `!` or without.
+  const subnets = rule.words
+    .filter((_, index) => isAddressOption(rule.words[index - 1]))
+    .map(canonicalSubnet);
+  return { ...rule, key: ruleKey(rule.words), subnets };
 }
 
 /** Equal for rules that mean the same: words, with addresses in canonical form. */
@@ -117,11 +123,6 @@ export function textKey(text: string): string {
   return ruleKey(wordsOf(text));
 }
 
-/** The subnets a rule's `-s` and `-d` name, with `!` or without. */
-function subnetsOf(ruleWords: readonly string[]): readonly string[] {
-  return ruleWords.filter((_, index) => isAddressOption(ruleWords[index - 1])).map(canonicalSubnet);
-}
-
 export function commentOf(ruleWords: readonly string[]): string | undefined {
   const at = ruleWords.indexOf('--comment');
   return at < 0 ? undefined : ruleWords[at + 1];
@@ -133,11 +134,6 @@ export function unconditionalTarget(ruleWords: readonly string[]): string | unde
   const at = rest.findIndex((word, index) => word === '-m' && rest[index + 1] === 'comment');
   if (at >= 0 && rest[at + 2] === '--comment') rest.splice(at, 4);
   return rest[0] === '-j' || rest[0] === '-g' ? rest[1] : undefined;
-}
-
-function addressWords(option: string, match: AddressMatch | undefined): readonly string[] {
-  if (match === undefined) return [];
-  return [`${match.not ? '! ' : ''}${option} ${match.subnet}`];
 }
 
 function commentWords(comment: string): string {

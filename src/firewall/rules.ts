@@ -85,7 +85,7 @@ interface ChainChange<T> {
 }
 
 /**
- * What makes a chain as one network wants it; undefined when it is so already. Several daemons of one host may share the
+ * What makes a chain as one network wants it: nothing when it is so already. Several daemons of one host may share the
  * chain: a rule belongs to the networks it names, and those that name ours are compared with `own`, in order. `shared` stand
  * at the beginning. What names no network at all belongs to nobody else, and goes.
  */
@@ -93,13 +93,12 @@ export function planChain<T extends FoundRule>(
   found: readonly T[],
   wanted: { readonly shared: readonly string[]; readonly own: readonly string[] },
   network: string,
-): ChainChange<T> | undefined {
+): ChainChange<T> {
   const shared = found.filter((rule) => wanted.shared.includes(rule.key));
   const own = found.filter((rule) => !shared.includes(rule) && isOurs(rule, network));
   const sharedRight =
     sameKeys(shared, wanted.shared) && sameKeys(found.slice(0, shared.length), wanted.shared);
   const ownRight = sameKeys(own, wanted.own);
-  if (sharedRight && ownRight) return undefined;
   return {
     remove: [...(sharedRight ? [] : shared), ...(ownRight ? [] : own)],
     prepend: sharedRight ? [] : wanted.shared,

@@ -9,8 +9,7 @@ import {
   planTableRemoval,
 } from './iptables-plan.ts';
 import type { SavedTable } from './iptables-save.ts';
-import { nftTableName, planNftTable, type WantedNftTable } from './nft-plan.ts';
-import { parseNftTable } from './nft-ruleset.ts';
+import { nftTableName, parseNftTable, planNftTable, type WantedNftTable } from './nft-table.ts';
 import { type FirewallNetwork, forwardRules, masqueradeRules } from './rules.ts';
 import { FirewallError, Iptables, runTool } from './tool.ts';
 

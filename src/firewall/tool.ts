@@ -73,9 +73,6 @@ function remedyFor({ code }: CommandError, program: string): string {
 /** How long iptables-restore waits for the lock that all of iptables' programs share. */
 const lockWaitSeconds = 5;
 
-/** The first version whose iptables-restore knows -w and whose MASQUERADE knows --random-fully. */
-const modernVersion = [1, 6, 2];
-
 /** iptables or ip6tables of this host, whichever variant of it is installed. */
 export class Iptables {
   readonly #commands: Commands;
@@ -101,21 +98,20 @@ export class Iptables {
     });
   }
 
-  /** Whether the installed version is 1.6.2 or later. Asked once. */
+  /**
+   * Whether the installed version is 1.6.2 or later, the first whose iptables-restore knows -w and whose MASQUERADE knows
+   * --random-fully. Asked once.
+   */
   async isModern(signal: AbortSignal): Promise<boolean> {
     if (this.#modern === undefined) {
       const { stdout } = await runTool(this.#commands, this.#program, ['--version'], signal);
-      const version = /\bv(\d+)\.(\d+)\.(\d+)/.exec(stdout)?.slice(1).map(Number);
-      if (version === undefined) {
+      const version = /\bv(\d+)\.(\d+)\.(\d+)/.exec(stdout);
+      if (version === null) {
         throw new UnreadableError(`${this.#program} --version tells no version: ${stdout}`);
       }
-      this.#modern = isAtLeast(version, modernVersion);
+      const [major = 0, minor = 0, patch = 0] = version.slice(1).map(Number);
+      this.#modern = major > 1 || (major === 1 && (minor > 6 || (minor === 6 && patch >= 2)));
     }
     return this.#modern;
   }
-}
-
-function isAtLeast(version: readonly number[], least: readonly number[]): boolean {
-  const index = least.findIndex((number, at) => version[at] !== number);
-  return index < 0 || (version[index] ?? 0) > (least[index] ?? 0);
 }

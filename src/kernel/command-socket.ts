@@ -1,4 +1,4 @@
-import { NetlinkSocket } from '../native/netlink-socket.ts';
+import { NetlinkSocket } from '../native/sockets.ts';
 import type { Clock } from '../runtime/effects.ts';
 import { codeOf } from '../runtime/errors.ts';
 import { unlessAborted } from '../runtime/wake.ts';
@@ -48,10 +48,7 @@ export class CommandSocket {
 
   /** See Kernel.apply. */
   apply(changes: readonly RouteChange[], signal: AbortSignal | undefined): Promise<readonly ChangeResult[]> {
-    return unlessAborted(
-      this.#queue.run(() => this.#apply(changes, signal)),
-      signal,
-    );
+    return this.#queue.run(() => this.#apply(changes, signal), signal);
   }
 
   close(): void {
@@ -125,8 +122,11 @@ export class CommandSocket {
         const change = write.changeOf.get(message.seq);
         // Others belong to a write whose deadline had passed.
         if (change === undefined || message.type !== NLMSG.ERROR) continue;
-        const answer = decodeAnswer(message);
-        results[change] = answer.errno === undefined ? DONE : failed(answer.errno, answer.message);
+        const { errno, message: text } = decodeAnswer(message);
+        results[change] =
+          errno === undefined
+            ? DONE
+            : { outcome: 'failed', errno, ...(text !== undefined && { message: text }) };
       }
     }
   }
@@ -151,17 +151,13 @@ export class CommandSocket {
   }
 }
 
-function failed(errno: string, message: string | undefined): ChangeResult {
-  return { outcome: 'failed', errno, ...(message === undefined ? {} : { message }) };
-}
-
 /** Runs tasks one after another, in the order they came; a failed one does not stop the next. */
 export class Queue {
   #last: Promise<unknown> = Promise.resolve();
 
-  run<T>(task: () => Promise<T>): Promise<T> {
+  run<T>(task: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
     const result = this.#last.then(task);
     this.#last = result.catch(() => undefined);
-    return result;
+    return unlessAborted(result, signal);
   }
 }

@@ -1,7 +1,6 @@
 import type { NetlinkMessage } from 'netlink/dist/structs.js';
-import { NetlinkSocket } from '../native/netlink-socket.ts';
+import { NetlinkSocket } from '../native/sockets.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
-import { unlessAborted } from '../runtime/wake.ts';
 import { Queue } from './command-socket.ts';
 import { KernelError } from './kernel.ts';
 import { decodeAnswer, decodeDone, messagesOf, NLM_F, NLMSG, READ_BUFFER_BYTES } from './rtnetlink.ts';
@@ -34,10 +33,7 @@ export class DumpSocket {
 
   /** All entries of a consistent dump, in the kernel's order. Rejects with {@link KernelError} or `signal.reason`. */
   dump<T>(request: DumpRequest<T>, signal: AbortSignal | undefined): Promise<readonly T[]> {
-    return unlessAborted(
-      this.#queue.run(() => this.#dump(request, signal)),
-      signal,
-    );
+    return this.#queue.run(() => this.#dump(request, signal), signal);
   }
 
   close(): void {

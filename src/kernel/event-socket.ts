@@ -1,5 +1,5 @@
 import { setImmediate as turn } from 'node:timers/promises';
-import { NetlinkSocket } from '../native/netlink-socket.ts';
+import { NetlinkSocket } from '../native/sockets.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { unlessAborted } from '../runtime/wake.ts';
 import { decodeEvent } from './decode.ts';

@@ -160,12 +160,7 @@ export interface Route {
 /** A route this daemon programs: main table, tos 0, no source; scope universe. */
 export type RouteSpec = GatewayRoute | BlackholeRoute;
 
-interface RouteKey {
-  readonly family: Family;
-  readonly dst: string;
-  readonly metric: number;
-  readonly protocol: number;
-}
+type RouteKey = Pick<Route, 'family' | 'dst' | 'metric' | 'protocol'>;
 
 /** A unicast route. */
 export interface GatewayRoute extends RouteKey {

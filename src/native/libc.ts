@@ -6,8 +6,6 @@ import koffi from 'koffi';
 export const SOCK_DGRAM = 2;
 export const SOCK_CLOEXEC = 0o2000000;
 export const MSG_DONTWAIT = 0x40;
-export const SOL_SOCKET = 1;
-export const SO_RCVBUF = 8;
 
 /** A system call that failed. `code` is the errno's name as in Node's own errors, e.g. `ENOBUFS`. */
 export class SystemCallError extends Error {

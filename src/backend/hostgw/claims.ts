@@ -15,6 +15,12 @@ export interface Claim {
   readonly createRevision: number;
 }
 
+/** What a change may have changed: keys whose claims were judged anew, and destinations. */
+export interface Changed {
+  readonly judged: Set<string>;
+  readonly touched: Set<string>;
+}
+
 /** The claims to one destination, the oldest first. */
 interface Place {
   readonly subnet: Subnet;
@@ -37,6 +43,10 @@ export class Claims {
   /** Destinations with a granted claim. */
   get dsts(): Iterable<string> {
     return this.#granted.keys();
+  }
+
+  get grants(): Iterable<Claim> {
+    return this.#granted.values();
   }
 
   get size(): number {
@@ -71,8 +81,8 @@ export class Claims {
     this.#granted.clear();
   }
 
-  /** Puts the claim in the place of the one its key had; adds keys of claims to `judged` and destinations to `touched`. */
-  put(claim: Claim, judged: Set<string>, touched: Set<string>): void {
+  /** Puts the claim in the place of the one its key had; notes what that changed. */
+  put(claim: Claim, changed: Changed): void {
     const { key, dst } = claim.route;
     const before = this.#byKey.get(key);
     if (before?.route.dst === dst && before.createRevision === claim.createRevision) {
@@ -80,19 +90,19 @@ export class Claims {
       place?.claims.splice(place.claims.indexOf(before), 1, claim);
       if (this.#isGranted(before)) this.#granted.set(dst, claim);
       this.#byKey.set(key, claim);
-      touched.add(dst);
-      for (const { route } of place?.claims ?? []) judged.add(route.key);
+      changed.touched.add(dst);
+      for (const { route } of place?.claims ?? []) changed.judged.add(route.key);
       return;
     }
-    if (before !== undefined) this.remove(key, judged, touched);
+    if (before !== undefined) this.remove(key, changed);
     this.#byKey.set(key, claim);
     const { claims } = this.#placeOf(claim.subnet);
     claims.push(claim);
     claims.sort(byAge);
-    this.#settle([claim], judged, touched);
+    this.#settle([claim], changed);
   }
 
-  remove(key: string, judged: Set<string>, touched: Set<string>): void {
+  remove(key: string, changed: Changed): void {
     const claim = this.#byKey.get(key);
     if (claim === undefined) return;
     this.#byKey.delete(key);
@@ -101,23 +111,23 @@ export class Claims {
     const place = this.#placeOf(claim.subnet);
     place.claims.splice(place.claims.indexOf(claim), 1);
     const wasGranted = this.#revoke(claim);
-    touched.add(dst);
-    if (wasGranted) this.#settle(this.#younger(claim), judged, touched);
+    changed.touched.add(dst);
+    if (wasGranted) this.#settle(this.#younger(claim), changed);
     if (place.claims.length > 0) return;
     this.#places.get(length)?.delete(dst);
     if (this.#places.get(length)?.size === 0) this.#places.delete(length);
   }
 
   /** Judges these claims anew, the oldest first, and all that depend on them. */
-  #settle(claims: readonly Claim[], judged: Set<string>, touched: Set<string>): void {
+  #settle(claims: readonly Claim[], changed: Changed): void {
     let queue = [...claims].toSorted(byAge);
     const queued = new Set(queue);
     for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
       queued.delete(next);
-      judged.add(next.route.key);
+      changed.judged.add(next.route.key);
       const may = this.#rivals(next).next().done === true;
       if (may === this.#isGranted(next)) continue;
-      touched.add(next.route.dst);
+      changed.touched.add(next.route.dst);
       if (may) this.#granted.set(next.route.dst, next);
       else this.#revoke(next);
       // Only younger ones can depend on it: none is judged twice for one change.

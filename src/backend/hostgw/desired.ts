@@ -8,7 +8,7 @@ import {
 } from '../../ip/ip.ts';
 import { excerpt } from '../../runtime/texts.ts';
 import type { Lease } from '../../subnet/lease/lease.ts';
-import { type Claim, Claims, type DesiredRoute } from './claims.ts';
+import { type Changed, type Claim, Claims, type DesiredRoute } from './claims.ts';
 import type { OutsideRoute } from './status.ts';
 
 /** One family's view of this host. */
@@ -36,20 +36,9 @@ function block(text: string): Subnet {
 }
 
 /**
- * The route a lease asks for on this host in the family of our subnet, or the reason why there is none. `ignore` is set for
- * what is in order (our own lease, one without that family) and needs no mention.
+ * The route that a lease asks for in the family of our subnet, whether this host can have it or not, or the reason why there is
+ * none. `ignore` is set for what is in order (our own lease, one without that family) and needs no mention.
  */
-export function routeOfLease(
-  lease: Lease,
-  self: Self,
-): { readonly route: DesiredRoute } | { readonly reason: string; readonly ignore: boolean } {
-  const asked = askedRoute(lease, self.subnet);
-  if ('reason' in asked) return asked;
-  const reason = refusal(asked.subnet, asked.route.gateway, self);
-  return reason === undefined ? { route: asked.route } : { reason, ignore: false };
-}
-
-/** The route a lease speaks of, whether this host can have it or not. */
 function askedRoute(
   lease: Lease,
   own: Subnet,
@@ -112,8 +101,6 @@ export class DesiredRoutes {
   readonly #refused = new Map<string, Refused>();
   /** Keys of claims that an older one stands in the way of, and why that is worth a mention. */
   readonly #outdone = new Map<string, string>();
-  /** Destinations of claims that lie outside the network, by key. */
-  readonly #outside = new Map<string, string>();
 
   constructor(self: Self) {
     this.#self = self;
@@ -132,13 +119,18 @@ export class DesiredRoutes {
   get outside(): readonly OutsideRoute[] {
     const { network } = this.#self;
     if (network === undefined) return [];
-    return [...this.#outside].flatMap(([key, dst]) =>
-      this.get(dst)?.key === key ? [{ key, dst, network: network.text }] : [],
+    const { text } = network;
+    return [...this.#claims.grants].flatMap(({ subnet, route: { key, dst } }) =>
+      containsSubnet(network, subnet) ? [] : [{ key, dst, network: text }],
     );
   }
 
   get dsts(): Iterable<string> {
     return this.#claims.dsts;
+  }
+
+  get routes(): readonly DesiredRoute[] {
+    return [...this.#claims.grants].map(({ route }) => route);
   }
 
   get(dst: string): DesiredRoute | undefined {
@@ -157,72 +149,63 @@ export class DesiredRoutes {
     this.#self = { ...this.#self, address };
     const claims = [...this.#claims.all];
     for (const { claim } of this.#refused.values()) if (claim) claims.push(claim);
-    return this.#rebuild((judged, touched) => {
-      for (const claim of claims) this.#claim(claim, judged, touched);
+    return this.#rebuild((changed) => {
+      for (const claim of claims) this.#claim(claim, changed);
     });
   }
 
   /** Replaces all leases; returns the destinations whose route is not as before. */
   replaceAll(leases: readonly Lease[]): readonly string[] {
     this.#refused.clear();
-    return this.#rebuild((judged, touched) => {
-      for (const lease of leases) this.#put(lease, judged, touched);
+    return this.#rebuild((changed) => {
+      for (const lease of leases) this.#put(lease, changed);
     });
   }
 
   /** Applies changed and removed leases; returns the destinations whose route may not be as before. */
   apply(put: readonly Lease[], removed: readonly string[]): readonly string[] {
-    const touched = new Set<string>();
-    const judged = new Set<string>();
-    for (const key of removed) this.#remove(key, judged, touched);
-    for (const lease of put) this.#put(lease, judged, touched);
-    this.#note(judged);
-    return [...touched];
+    const changed = { judged: new Set<string>(), touched: new Set<string>() };
+    for (const key of removed) this.#remove(key, changed);
+    for (const lease of put) this.#put(lease, changed);
+    this.#note(changed.judged);
+    return [...changed.touched];
   }
 
   /** Empties the routes and has `fill` make them anew; returns the destinations whose route is not as before. */
-  #rebuild(fill: (judged: Set<string>, touched: Set<string>) => void): readonly string[] {
-    const before = new Map([...this.dsts].map((dst) => [dst, this.get(dst)?.gateway]));
+  #rebuild(fill: (changed: Changed) => void): readonly string[] {
+    const before = new Map(this.routes.map(({ dst, gateway }) => [dst, gateway]));
     this.#claims.clear();
     this.#outdone.clear();
-    this.#outside.clear();
-    const touched = new Set(before.keys());
-    const judged = new Set<string>();
-    fill(judged, touched);
-    this.#note(judged);
-    return [...touched].filter((dst) => this.get(dst)?.gateway !== before.get(dst));
+    const changed = { judged: new Set<string>(), touched: new Set(before.keys()) };
+    fill(changed);
+    this.#note(changed.judged);
+    return [...changed.touched].filter((dst) => this.get(dst)?.gateway !== before.get(dst));
   }
 
-  #put(lease: Lease, judged: Set<string>, touched: Set<string>): void {
+  #put(lease: Lease, changed: Changed): void {
     const asked = askedRoute(lease, this.#self.subnet);
     if (!('reason' in asked)) {
       const { route, subnet } = asked;
-      this.#claim({ route, subnet, createRevision: lease.createRevision }, judged, touched);
+      this.#claim({ route, subnet, createRevision: lease.createRevision }, changed);
       return;
     }
-    this.#remove(lease.key, judged, touched);
+    this.#remove(lease.key, changed);
     if (!asked.ignore) this.#refused.set(lease.key, { reason: asked.reason });
   }
 
-  #claim(claim: Claim, judged: Set<string>, touched: Set<string>): void {
+  #claim(claim: Claim, changed: Changed): void {
     const { gateway, key } = claim.route;
     const reason = refusal(claim.subnet, gateway, this.#self);
     this.#refused.delete(key);
-    if (reason === undefined) {
-      const { network } = this.#self;
-      if (network && !containsSubnet(network, claim.subnet)) this.#outside.set(key, claim.route.dst);
-      else this.#outside.delete(key);
-      return this.#claims.put(claim, judged, touched);
-    }
-    this.#remove(key, judged, touched);
+    if (reason === undefined) return this.#claims.put(claim, changed);
+    this.#remove(key, changed);
     this.#refused.set(key, { reason, claim });
   }
 
-  #remove(key: string, judged: Set<string>, touched: Set<string>): void {
+  #remove(key: string, changed: Changed): void {
     this.#refused.delete(key);
-    this.#outside.delete(key);
-    judged.add(key);
-    this.#claims.remove(key, judged, touched);
+    changed.judged.add(key);
+    this.#claims.remove(key, changed);
   }
 
   /** Two keys of one host, one of which has an IPv6 half, are in order: it has its route. */

@@ -44,11 +44,15 @@ export function connectedNetworks(
 /** So many judgements are remembered at most. */
 const maxRemembered = 100_000;
 
-export interface HostNetworksOptions {
+/** What this host has beside the cluster, in one family. */
+export interface HostSide {
   /** Over links that are up. */
   readonly connected: readonly ConnectedNetwork[];
   /** Those of the default routes. */
   readonly gateways: readonly string[];
+}
+
+interface HostNetworksOptions extends HostSide {
   /** Where etcd is, as far as that is known. */
   readonly etcdAddresses: readonly string[];
   /** Whether it is a subnet as hosts lease them: then no other interface of this host may have an address in it. */
@@ -113,7 +117,7 @@ export const bridgeName = 'docker0';
 /** That of the CNI plugin, made from subnet.env as well. */
 export const cniBridgeName = 'cni0';
 
-export interface PoolOverlapOptions {
+interface PoolOverlapOptions {
   readonly links: readonly Link[];
   readonly addresses: readonly LinkAddress[];
   /** Subnets of this host, now or before: the networks of its bridges are in order. */
@@ -122,7 +126,7 @@ export interface PoolOverlapOptions {
   readonly interfaceIndex: number;
 }
 
-export interface PoolOverlap {
+interface PoolOverlap {
   readonly problem: string;
   readonly remedy: string;
 }

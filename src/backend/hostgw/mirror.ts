@@ -9,12 +9,12 @@ import {
   sameRoute,
 } from '../../kernel/kernel.ts';
 import type { DesiredRoute } from './claims.ts';
-import { type ConnectedNetwork, connectedNetworks } from './host-networks.ts';
+import { connectedNetworks, type HostSide } from './host-networks.ts';
 import { type LinkState, ownFault } from './plan.ts';
 import type { Reason } from './status.ts';
 
 /** What one event means for whoever plans. */
-export interface MirrorChange {
+interface MirrorChange {
   /** Destinations whose routes changed. */
   readonly dsts: readonly string[];
   /** The mirror may differ from the kernel: dump everything again. */
@@ -28,14 +28,6 @@ export interface KernelSnapshot {
   readonly links: readonly Link[];
   readonly addresses: readonly LinkAddress[];
   readonly routes: readonly Route[];
-}
-
-/** What this host has beside the cluster, in one family. */
-export interface HostSide {
-  /** Over links that are up. */
-  readonly connected: readonly ConnectedNetwork[];
-  /** Those of the default routes. */
-  readonly gateways: readonly string[];
 }
 
 /** Dumps what a {@link Mirror} holds. Subscribe before, and apply the events since then after. */
@@ -173,9 +165,9 @@ export class Mirror {
       case 'route-removed':
         return this.#routeRemoved(event.route);
       case 'link-changed':
-        return this.#linkChanged(event.link);
+        return this.#linkChanged(event.link.index, event.link);
       case 'link-removed':
-        return this.#linkRemoved(event.linkIndex);
+        return this.#linkChanged(event.linkIndex, undefined);
       case 'address-added':
         return this.#addressAdded(event.address);
       case 'address-removed':
@@ -217,18 +209,13 @@ export class Mirror {
     return change({ dsts: [route.dst], stale });
   }
 
-  #linkChanged(link: Link): MirrorChange {
+  /** `link`: as it is now; undefined when it is gone. */
+  #linkChanged(index: number, link: Link | undefined): MirrorChange {
     const before = this.link;
-    const wentDown = this.#links.get(link.index)?.up === true && !link.up;
-    this.#links.set(link.index, link);
-    const stale = wentDown && this.#flushesSilently((route) => route.linkIndex === link.index);
-    return change({ stale, surroundings: differs(before, this.link) });
-  }
-
-  #linkRemoved(linkIndex: number): MirrorChange {
-    const before = this.link;
-    this.#links.delete(linkIndex);
-    const stale = this.#flushesSilently((route) => route.linkIndex === linkIndex);
+    const went = link === undefined || (this.#links.get(index)?.up === true && !link.up);
+    if (link === undefined) this.#links.delete(index);
+    else this.#links.set(index, link);
+    const stale = went && this.#flushesSilently((route) => route.linkIndex === index);
     return change({ stale, surroundings: differs(before, this.link) });
   }
 

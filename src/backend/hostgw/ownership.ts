@@ -4,7 +4,7 @@ import type { Route, RouteSpec } from '../../kernel/kernel.ts';
 /** rtm_protocol of routes flanneld installs: it names none, so the kernel says `boot`. */
 const protocolBoot = 3;
 /** rtm_protocol of routes the kernel makes itself, for connected networks. */
-export const protocolKernel = 2;
+const protocolKernel = 2;
 
 /**
  * Which routes are this daemon's to change. Ours carry a protocol number of their own; a route of a peer's that flanneld installed is adopted
@@ -31,16 +31,16 @@ export type Owner = 'own' | 'legacy' | 'kernel' | 'foreign';
 export function ownerOf(route: Route, ownership: Ownership, linkIndex: number | undefined): Owner {
   if (route.protocol === ownership.protocol) return 'own';
   if (route.protocol === protocolKernel) return 'kernel';
-  const asFlanneld =
-    route.protocol === protocolBoot &&
-    route.type === 'unicast' &&
-    route.metric === metricOf(route.family) &&
-    route.tos === 0 &&
-    route.gateway !== undefined &&
-    route.source === undefined &&
-    !route.special &&
-    route.linkIndex === linkIndex;
-  return asFlanneld ? 'legacy' : 'foreign';
+  const isOverLink = route.gateway !== undefined && route.linkIndex === linkIndex;
+  return isOverLink && isAsFlanneldMakes(route, 'unicast') ? 'legacy' : 'foreign';
+}
+
+function isAsFlanneldMakes(
+  { protocol, type, metric, tos, special, source, family }: Route,
+  made: Route['type'],
+): boolean {
+  const isPlain = tos === 0 && !special && source === undefined && metric === metricOf(family);
+  return isPlain && type === made && protocol === protocolBoot;
 }
 
 /**
@@ -48,15 +48,7 @@ export function ownerOf(route: Route, ownership: Ownership, linkIndex: number | 
  * there before docker0 has its address it wins over docker0's route, and containers get nothing.
  */
 export function isLegacyBlackhole(route: Route): boolean {
-  const { protocol, type, metric, tos, special, family } = route;
-  return (
-    type === 'blackhole' &&
-    protocol === protocolBoot &&
-    metric === metricOf(family) &&
-    tos === 0 &&
-    !special &&
-    route.source === undefined
-  );
+  return isAsFlanneldMakes(route, 'blackhole');
 }
 
 /**
@@ -97,5 +89,26 @@ export function isInstalled(route: Route, wanted: RouteSpec): boolean {
     route.gateway === wanted.gateway &&
     route.linkIndex === wanted.linkIndex &&
     route.source === undefined
+  );
+}
+
+/** What the exact removal of this route names; undefined when it has a shape that we never make. */
+export function removalOf(route: Route): RouteSpec | undefined {
+  const { family, dst, metric, protocol, gateway, linkIndex, type, tos } = route;
+  if (tos !== 0) return undefined;
+  const key = { family, dst, metric, protocol };
+  if (type === 'blackhole') return { ...key, type };
+  // Without a gateway and a link the kernel would delete the first match, whoever owns it.
+  return gateway === undefined || linkIndex === undefined ? undefined : { ...key, gateway, linkIndex };
+}
+
+/** Whether a removal that names `b` fits `a`. */
+export function sameRemoval(a: Pick<Route, keyof RouteSpec> | RouteSpec, b: RouteSpec): boolean {
+  return (
+    a.metric === b.metric &&
+    a.protocol === b.protocol &&
+    a.gateway === b.gateway &&
+    a.linkIndex === b.linkIndex &&
+    (a.type === 'blackhole') === (b.type === 'blackhole')
   );
 }

@@ -15,6 +15,8 @@ import {
   type Owner,
   type Ownership,
   ownerOf,
+  removalOf,
+  sameRemoval,
 } from './ownership.ts';
 import type { Reason } from './status.ts';
 
@@ -89,7 +91,7 @@ export interface Plan {
 }
 
 /** What to do for one destination, and the state it is in; none while its route is being put there. */
-export type DestinationPlan = { readonly changes: readonly PlannedChange[] } & (
+type DestinationPlan = { readonly changes: readonly PlannedChange[] } & (
   | { readonly state?: 'installed' }
   | {
       readonly state: 'parked' | 'conflict';
@@ -105,7 +107,7 @@ export function ownFault(text: string): Reason {
 }
 
 /** A route of a desired destination. */
-export interface Held {
+interface Held {
   readonly route: Route;
   readonly owner: Owner;
 }
@@ -247,7 +249,7 @@ function program(
  * that takes its place.
  */
 function nameOf(target: Route, wanted: RouteSpec, there: readonly Held[]): RouteSpec | undefined {
-  const [name] = removal(target, 'wrong').map(({ route }) => route);
+  const name = removalOf(target);
   if (name === undefined || sameRemoval(wanted, name)) return undefined;
   const alike = there.filter(({ route }) => sameRemoval({ ...route, metric: name.metric }, name));
   return alike.length === 1 ? name : undefined;
@@ -277,14 +279,12 @@ function replaceCause({ owner, route }: Held, gateway: string): PlannedChange['c
 }
 
 /** What to do where no lease of a peer's asks for a route: our own subnet, and what is left over. */
-export function planUndesired(input: PlanInput, dst: string, actual: readonly Route[]): DestinationPlan {
-  if (dst !== input.own.dst) return { changes: removeStale(input, dst, actual) };
-  return input.own.blackhole ? planBlackhole(input, actual) : { changes: removeAll(input, actual) };
-}
-
-/** With the option off no blackhole is left, neither ours of an earlier run nor flanneld's. */
-function removeAll(input: PlanInput, actual: readonly Route[]): PlannedChange[] {
-  return [...removeStale(input, input.own.dst, actual), ...removeLegacyBlackholes(input, actual)];
+function planUndesired(input: PlanInput, dst: string, actual: readonly Route[]): DestinationPlan {
+  const isOwn = dst === input.own.dst;
+  if (isOwn && input.own.blackhole) return planBlackhole(input, actual);
+  const changes = removeStale(input, dst, actual);
+  // With the option off no blackhole is left, neither ours of an earlier run nor flanneld's.
+  return { changes: isOwn ? [...changes, ...removeLegacyBlackholes(input, actual)] : changes };
 }
 
 /**
@@ -325,44 +325,33 @@ function removeLegacyBlackholes({ removeLegacy }: PlanInput, actual: readonly Ro
 }
 
 function removeStale(input: PlanInput, dst: string, actual: readonly Route[]): PlannedChange[] {
+  const { ownership, programmed, removeLegacy } = input;
   return actual.flatMap((route) => {
-    const owner = ownerOf(route, input.ownership, input.link.index);
+    const owner = ownerOf(route, ownership, input.link.index);
     if (owner === 'own') {
-      const removable = input.programmed.has(dst) || isRemovable(route, owner, input.ownership);
-      return removable ? removal(route, 'stale') : [];
+      return programmed.has(dst) || isRemovable(route, owner, ownership) ? removal(route, 'stale') : [];
     }
-    const removable = owner === 'legacy' && input.removeLegacy && isRemovable(route, owner, input.ownership);
-    return removable ? removal(route, 'stale-legacy') : [];
+    return removeLegacy && isRemovable(route, owner, ownership) ? removal(route, 'stale-legacy') : [];
   });
 }
 
 /** The removals of those that are ours or flanneld's. */
-export function removeOurs(there: readonly Held[], cause: PlannedChange['cause']): PlannedChange[] {
+function removeOurs(there: readonly Held[], cause: PlannedChange['cause']): PlannedChange[] {
   return there.flatMap(({ route, owner }) =>
     owner === 'own' || owner === 'legacy' ? removal(route, cause) : [],
   );
 }
 
-/** The exact removal of this route; none when it has a shape that we never make. */
-export function removal(route: Route, cause: PlannedChange['cause']): PlannedChange[] {
-  const { family, dst, metric, protocol, gateway, linkIndex, type } = route;
-  if (route.tos !== 0) return [];
-  const key = { family, dst, metric, protocol };
-  if (type === 'blackhole') return [{ op: 'remove', route: { ...key, type }, cause }];
-  // Without a gateway and a link the kernel would delete the first match, whoever owns it.
-  if (gateway === undefined || linkIndex === undefined) return [];
-  return [{ op: 'remove', route: { ...key, gateway, linkIndex }, cause }];
+function removal(route: Route, cause: PlannedChange['cause']): PlannedChange[] {
+  const name = removalOf(route);
+  return name === undefined ? [] : [{ op: 'remove', route: name, cause }];
 }
 
 /**
  * Whether a removal can only hit what is meant to go. It cannot name a preferred source or metrics: of several routes that
  * look alike to it the kernel takes the first.
  */
-export function isExact(
-  spec: RouteSpec,
-  changes: readonly PlannedChange[],
-  actual: readonly Route[],
-): boolean {
+function isExact(spec: RouteSpec, changes: readonly PlannedChange[], actual: readonly Route[]): boolean {
   const alike = actual.filter((route) => looksLike(route, spec));
   if (alike.length < 2) return true;
   const removed = changes.filter(({ op, route }) => op === 'remove' && sameRemoval(route, spec));
@@ -377,19 +366,8 @@ function looksLike(route: Route | undefined, spec: RouteSpec): boolean {
   return route?.tos === 0 && sameRemoval(route, spec);
 }
 
-/** Whether a removal that names `b` fits `a`. */
-export function sameRemoval(a: Pick<Route, keyof RouteSpec> | RouteSpec, b: RouteSpec): boolean {
-  return (
-    a.metric === b.metric &&
-    a.protocol === b.protocol &&
-    a.gateway === b.gateway &&
-    a.linkIndex === b.linkIndex &&
-    (a.type === 'blackhole') === (b.type === 'blackhole')
-  );
-}
-
 /** A route in the words of a reason. */
-export function describe(route: Route): string {
+function describe(route: Route): string {
   const via = route.gateway === undefined ? '' : ` via ${route.gateway}`;
   return `${route.type} route${via} of protocol ${route.protocol}`;
 }

@@ -1,4 +1,4 @@
-import type { PerFamily } from '../../ip/ip.ts';
+import type { PerFamily, Subnet } from '../../ip/ip.ts';
 import type { ChangeResult, Kernel, KernelEvent, KernelEvents } from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
 import type { Clock, Logger, Random } from '../../runtime/effects.ts';
@@ -10,9 +10,8 @@ import type { LeaseUpdate } from '../../subnet/lease/watch/lease-watch.ts';
 import { DesiredRoutes, type Self } from './desired.ts';
 import { dumpKernel, Mirror } from './mirror.ts';
 import type { Ownership } from './ownership.ts';
-import { RouteStates } from './route-states.ts';
 import { RouteWriter } from './route-writer.ts';
-import type { RoutesStatus } from './status.ts';
+import { RouteStates, type RoutesStatus } from './status.ts';
 
 export interface ReconcilerOptions {
   readonly kernel: Kernel;
@@ -118,33 +117,29 @@ export class Reconciler {
 
   /** Works until `signal` aborts, then rejects with its reason and leaves everything installed as it is. */
   async run(signal: AbortSignal): Promise<never> {
+    const { activity, kernel, clock, random, trouble } = this.#options;
     try {
-      return await this.#keepServing(signal);
-    } finally {
-      this.#options.activity?.end(this.#loop);
-    }
-  }
-
-  async #keepServing(signal: AbortSignal): Promise<never> {
-    const { kernel, clock, random, trouble } = this.#options;
-    for (let failures = 0; ; failures++) {
-      signal.throwIfAborted();
-      this.#options.activity?.round(this.#loop, stuckMs);
-      const startedMs = clock.monotonic();
-      try {
-        const events = await kernel.subscribe();
-        try {
-          await this.#serve(events, signal);
-        } finally {
-          events.close();
-        }
-      } catch (error) {
+      for (let failures = 0; ; failures++) {
         signal.throwIfAborted();
-        if (clock.monotonic() - startedMs >= healthyMs) failures = 0;
-        const message = `routes cannot be kept in step with the kernel: ${messageOf(error)}`;
-        trouble.report(this.#trouble, message, { error });
+        activity?.round(this.#loop, stuckMs);
+        const startedMs = clock.monotonic();
+        try {
+          const events = await kernel.subscribe();
+          try {
+            await this.#serve(events, signal);
+          } finally {
+            events.close();
+          }
+        } catch (error) {
+          signal.throwIfAborted();
+          if (clock.monotonic() - startedMs >= healthyMs) failures = 0;
+          const message = `routes cannot be kept in step with the kernel: ${messageOf(error)}`;
+          trouble.report(this.#trouble, message, { error });
+        }
+        await clock.sleep(backoffMs(policy, failures, random), signal);
       }
-      await clock.sleep(backoffMs(policy, failures, random), signal);
+    } finally {
+      activity?.end(this.#loop);
     }
   }
 
@@ -174,19 +169,16 @@ export class Reconciler {
       for (const dst of this.#writer.takeDue()) this.#dirty.add(dst);
       if (this.#hasWork) await this.#pass(events, signal);
       if (this.#stale || this.#hasWork) continue;
-      if (this.#haveLeases) this.#noteSynced();
+      if (this.#haveLeases) {
+        this.#syncedAtMs = clock.now();
+        this.#syncedWake.wake();
+      }
       await this.#waitForWork(events, provenAtMs, signal);
     }
   }
 
   get #hasWork(): boolean {
     return this.#haveLeases && (this.#allDirty || this.#dirty.size > 0);
-  }
-
-  #noteSynced(): void {
-    const first = this.#syncedAtMs === undefined;
-    this.#syncedAtMs = this.#options.clock.now();
-    if (first) this.#syncedWake.wake();
   }
 
   async #waitForWork(events: KernelEvents, provenAtMs: number, signal: AbortSignal): Promise<void> {
@@ -248,8 +240,77 @@ export class Reconciler {
     }
     const told = await events.drain(signal);
     // Judged before the events are taken in: what they make possible may have come after the kernel refused it.
-    if (this.#writer.judge(changes, results) === 'look-again') this.#stale = true;
+    if (this.#writer.judge(changes, results)) this.#stale = true;
     for (const { route } of changes) this.#dirty.add(route.dst);
     this.#takeIn(told);
+  }
+}
+
+interface HostGatewayOptions extends Omit<ReconcilerOptions, 'self' | 'ownership'> {
+  /** This host's own subnets: a family without one is off. */
+  readonly subnets: PerFamily<Subnet>;
+  /** The addresses under which peers reach this host, for each family that is on. */
+  readonly addresses: PerFamily<string>;
+  /** The cluster's networks and the length of the subnets in them, for each family that is on. */
+  readonly networks: PerFamily<Omit<Ownership, 'protocol'>>;
+  /** rtm_protocol of our routes. */
+  readonly protocol: number;
+}
+
+const families = ['ipv4', 'ipv6'] as const;
+
+/**
+ * host-gw: one route per peer and family, via the peer's own address. IPv4 and IPv6 have tables, events and troubles of
+ * their own, so each family that is on is kept by a {@link Reconciler} of its own, whose methods say what these do. Throws RangeError
+ * when a family has a subnet and no address or network.
+ */
+export class HostGateway {
+  readonly #reconcilers: readonly Reconciler[];
+
+  constructor({ subnets, addresses, networks, protocol, ...rest }: HostGatewayOptions) {
+    this.#reconcilers = families.flatMap((family) => {
+      const subnet = subnets[family];
+      if (subnet === undefined) return [];
+      const address = addresses[family];
+      const network = networks[family];
+      if (address === undefined || network === undefined) throw new RangeError(`${family} is on by half`);
+      return [new Reconciler({ ...rest, self: { subnet, address }, ownership: { protocol, ...network } })];
+    });
+  }
+
+  update(update: LeaseUpdate): void {
+    for (const reconciler of this.#reconcilers) reconciler.update(update);
+  }
+
+  moveTo(addresses: PerFamily<string>): void {
+    for (const reconciler of this.#reconcilers) reconciler.moveTo(addresses);
+  }
+
+  protect(addresses: readonly string[]): void {
+    for (const reconciler of this.#reconcilers) reconciler.protect(addresses);
+  }
+
+  run(signal: AbortSignal): Promise<never> {
+    return firstOf(signal, (inner) => this.#reconcilers.map((reconciler) => reconciler.run(inner)));
+  }
+
+  async synced(signal: AbortSignal): Promise<void> {
+    for (const reconciler of this.#reconcilers) await reconciler.synced(signal);
+  }
+
+  status(): RoutesStatus {
+    const all = this.#reconcilers.map((reconciler) => reconciler.status());
+    const synced = all.flatMap(({ syncedAtMs }) => syncedAtMs ?? []);
+    return {
+      peers: all.flatMap(({ peers }) => peers),
+      // What is wrong with a whole lease both families say.
+      refused: [
+        ...new Map(
+          all.flatMap(({ refused }) => refused).map((one) => [`${one.key} ${one.reason}`, one]),
+        ).values(),
+      ],
+      outside: all.flatMap(({ outside }) => outside),
+      ...(synced.length === all.length && { syncedAtMs: Math.min(...synced) }),
+    };
   }
 }

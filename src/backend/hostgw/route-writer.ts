@@ -1,19 +1,14 @@
-import type { ChangeResult, Kernel } from '../../kernel/kernel.ts';
-import type { Clock, Random } from '../../runtime/effects.ts';
+import type { ChangeResult } from '../../kernel/kernel.ts';
 import type { DesiredRoutes } from './desired.ts';
-import { Holds } from './holds.ts';
-import { HostNetworks } from './host-networks.ts';
-import type { HostSide, Mirror } from './mirror.ts';
-import { isLeasable, type Ownership, ownerOf } from './ownership.ts';
+import { HostNetworks, type HostSide } from './host-networks.ts';
+import type { Mirror } from './mirror.ts';
+import { isLeasable, ownerOf } from './ownership.ts';
+import { ForeignLimit, Holds } from './pace.ts';
 import { type OwnSubnet, type PlannedChange, plan } from './plan.ts';
-import type { RouteStates } from './route-states.ts';
-import type { Reason } from './status.ts';
+import type { ReconcilerOptions } from './reconciler.ts';
+import type { Reason, RouteStates } from './status.ts';
 
-export interface RouteWriterOptions {
-  readonly kernel: Kernel;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly ownership: Ownership;
+interface RouteWriterOptions extends Pick<ReconcilerOptions, 'kernel' | 'clock' | 'random' | 'ownership'> {
   readonly own: OwnSubnet;
   readonly desired: DesiredRoutes;
   readonly mirror: Mirror;
@@ -24,10 +19,6 @@ export interface RouteWriterOptions {
 const slowRetryMs = 60_000;
 /** Lack of memory and the like pass quickly; they wait longer each time. */
 const quickRetryMs = 100;
-const foreignWindowMs = 60_000;
-const perForeignWindow = 3;
-
-type SendOutcome = 'fine' | 'look-again';
 
 /**
  * Plans and sends changes, and remembers what became of them: what the kernel refused, what does not stay, what was
@@ -152,32 +143,32 @@ export class RouteWriter {
     return results.map((result, i) => (left.has(i) ? { outcome: 'unknown' } : result));
   }
 
-  /** Takes in the kernel's answers. `look-again`: they show that the mirror may be wrong. */
-  judge(changes: readonly PlannedChange[], results: readonly ChangeResult[]): SendOutcome {
+  /** Takes in the kernel's answers; returns whether they show that the mirror may be wrong. */
+  judge(changes: readonly PlannedChange[], results: readonly ChangeResult[]): boolean {
     this.#options.states.logChanges(changes, results);
     const verdicts = changes.map((change, i) => this.#judge(change, results[i] ?? { outcome: 'unknown' }));
     const legacy = results.filter((_, i) => changes[i]?.cause === 'stale-legacy');
     if (legacy.length > 0)
       this.#legacyRemoved = !this.#legacyHeld && legacy.every(({ outcome }) => outcome === 'done');
-    return verdicts.includes('look-again') ? 'look-again' : 'fine';
+    return verdicts.includes(true);
   }
 
-  #judge(change: PlannedChange, result: ChangeResult): SendOutcome {
+  #judge(change: PlannedChange, result: ChangeResult): boolean {
     if (result.outcome === 'failed') return this.#judgeFailure(change, result);
     const { dst } = change.route;
     // What the kernel refused took nobody's route away.
     if (change.cause === 'foreign') this.#foreign.note(dst);
-    if (result.outcome === 'unknown') return 'look-again';
-    if (change.op === 'remove') return 'fine';
-    if (this.#unseen.has(dst)) return 'look-again';
+    if (result.outcome === 'unknown') return true;
+    if (change.op === 'remove') return false;
+    if (this.#unseen.has(dst)) return true;
     this.#unseen.add(dst);
-    return 'fine';
+    return false;
   }
 
   #judgeFailure(
     { op, route }: PlannedChange,
     { errno, message }: Extract<ChangeResult, { outcome: 'failed' }>,
-  ): SendOutcome {
+  ): boolean {
     const { dst, gateway } = route;
     const { desired, mirror } = this.#options;
     // What is there is not what the mirror shows.
@@ -194,7 +185,7 @@ export class RouteWriter {
       const slow = offLink || errno === 'EINVAL';
       this.#puts.refused(dst, reason, slow ? slowRetryMs : contradicts ? 0 : quickRetryMs);
     }
-    return contradicts ? 'look-again' : 'fine';
+    return contradicts;
   }
 
   #isWanted(dst: string): boolean {
@@ -236,38 +227,4 @@ export class RouteWriter {
 
 function isGone(result: ChangeResult | undefined): boolean {
   return result?.outcome === 'done' || (result?.outcome === 'failed' && result.errno === 'ESRCH');
-}
-
-/**
- * How often a foreign route at one destination is replaced: three times a minute. Another program that keeps putting its
- * own route there is not fought; the operator is told instead.
- */
-class ForeignLimit {
-  readonly #clock: Clock;
-  /** The one that was replaced last is the last. */
-  readonly #replacedAtMs = new Map<string, readonly number[]>();
-
-  constructor(clock: Clock) {
-    this.#clock = clock;
-  }
-
-  /** Whether another replacement at `dst` is within the limit. */
-  allows(dst: string): boolean {
-    return this.#recent(dst).length < perForeignWindow;
-  }
-
-  note(dst: string): void {
-    const times = [...this.#recent(dst), this.#clock.monotonic()];
-    this.#replacedAtMs.delete(dst);
-    this.#replacedAtMs.set(dst, times);
-    for (const old of this.#replacedAtMs.keys()) {
-      if (this.#recent(old).length > 0) break;
-      this.#replacedAtMs.delete(old);
-    }
-  }
-
-  #recent(dst: string): readonly number[] {
-    const sinceMs = this.#clock.monotonic() - foreignWindowMs;
-    return (this.#replacedAtMs.get(dst) ?? []).filter((atMs) => atMs > sinceMs);
-  }
 }

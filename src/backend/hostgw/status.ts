@@ -1,6 +1,12 @@
+import type { ChangeResult } from '../../kernel/kernel.ts';
+import type { Activity } from '../../runtime/activity.ts';
+import type { Clock, Logger } from '../../runtime/effects.ts';
 import { counted } from '../../runtime/texts.ts';
 import type { Fault } from '../../runtime/trouble.ts';
 import type { JunkKeys } from '../../subnet/lease/watch/reader.ts';
+import type { DesiredRoute } from './claims.ts';
+import type { DesiredRoutes } from './desired.ts';
+import type { Plan, PlannedChange } from './plan.ts';
 
 /** What became of the routes that the leases ask for. */
 export interface RoutesStatus {
@@ -19,9 +25,7 @@ export interface RefusedLease {
 }
 
 /** A route that a lease outside the cluster's network asks for. */
-export interface OutsideRoute {
-  readonly key: string;
-  readonly dst: string;
+export interface OutsideRoute extends Omit<DesiredRoute, 'gateway'> {
   readonly network: string;
 }
 
@@ -34,16 +38,96 @@ export interface Reason {
 }
 
 /** The route to a peer's subnet of one family. */
-export interface PeerRoute {
-  /** The etcd key of its lease. */
-  readonly key: string;
-  readonly dst: string;
-  readonly gateway: string;
+export interface PeerRoute extends DesiredRoute {
   readonly state: 'installed' | 'pending' | 'parked' | 'conflict';
   /** Why it is not installed; absent while it is being put there. */
   readonly reason?: Reason;
   /** Wall-clock ms since when it is in this state. */
   readonly sinceMs: number;
+}
+
+type Known = Omit<PeerRoute, keyof DesiredRoute>;
+
+/** What was done about each cause, for the operator. */
+const words: Readonly<Record<string, string>> = {
+  missing: 'added',
+  wrong: 'corrected',
+  adopt: 'adopted from flanneld',
+  foreign: "put in place of another program's",
+  stale: 'removed',
+  'stale-legacy': "removed, flanneld's",
+  shadowed: 'withdrawn',
+};
+
+/** The state of each peer's route, for status and log. It follows the plans; nothing is decided by it. */
+export class RouteStates {
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #activity: Activity | undefined;
+  /** Until the route is installed: one that is only being tried again is as stuck as before. One that is repaired stays installed. */
+  readonly #known = new Map<string, Known>();
+
+  constructor(clock: Clock, log: Logger, activity?: Activity) {
+    this.#clock = clock;
+    this.#log = log;
+    this.#activity = activity;
+  }
+
+  /** The states of all that is desired. */
+  of(desired: DesiredRoutes): Omit<RoutesStatus, 'syncedAtMs'> {
+    return {
+      peers: [...desired.routes].map(({ dst, gateway, key }) => {
+        const known = this.#known.get(dst) ?? { state: 'pending', sinceMs: this.#clock.now() };
+        return { key, dst, gateway, ...known };
+      }),
+      refused: [...desired.refused].map(([key, reason]) => ({ key, reason })),
+      outside: desired.outside.filter(({ dst }) => this.#known.get(dst)?.state === 'installed'),
+    };
+  }
+
+  /** Takes in what a plan said about `dsts`. */
+  notePlan(dsts: Iterable<string>, planned: Plan, isDesired: (dst: string) => boolean): void {
+    for (const dst of planned.installed) this.#note(dst, 'installed');
+    for (const [dst, reason] of planned.parked) this.#note(dst, 'parked', reason);
+    for (const [dst, reason] of planned.conflicts) this.#note(dst, 'conflict', reason);
+    for (const dst of dsts) {
+      if (!isDesired(dst)) this.#known.delete(dst);
+      else if (!this.#known.has(dst)) this.#note(dst, 'pending');
+    }
+  }
+
+  /** One line per batch: what was sent, by cause, and what failed. None when all failed: then they are stuck. */
+  logChanges(changes: readonly PlannedChange[], results: readonly ChangeResult[]): void {
+    const counts: Record<string, number> = {};
+    const named: string[] = [];
+    changes.forEach((change, index) => {
+      const failed = results[index]?.outcome === 'failed';
+      const cause = failed ? 'failed' : this.#causeOf(change);
+      counts[cause] = (counts[cause] ?? 0) + 1;
+      const sign = change.op === 'add' ? '+' : change.op === 'replace' ? '~' : '-';
+      const { dst, gateway } = change.route;
+      if (!failed) named.push(sign + (gateway === undefined ? `blackhole ${dst}` : `${dst} via ${gateway}`));
+    });
+    for (const [cause, count] of Object.entries(counts)) this.#activity?.count('route-change', cause, count);
+    if (named.length === 0) return;
+    const level = counts['repaired'] === undefined ? 'info' : 'warn';
+    const tally = Object.entries(counts)
+      .map(([cause, count]) => `${count} ${words[cause] ?? cause}`)
+      .join(', ');
+    const list = capped(named, (rest) => `${rest} more`).join(', ');
+    this.#log[level]({ event: 'routes-changed', ...counts }, `routes changed (${tally}): ${list}`);
+  }
+
+  #causeOf({ cause, route }: PlannedChange): string {
+    return cause === 'missing' && this.#known.get(route.dst)?.state === 'installed' ? 'repaired' : cause;
+  }
+
+  #note(dst: string, state: Known['state'], reason?: Reason): void {
+    const before = this.#known.get(dst);
+    if (before?.state === state && before.reason?.text === reason?.text) return;
+    const sinceMs = before?.state === state ? before.sinceMs : this.#clock.now();
+    this.#known.set(dst, { state, sinceMs, ...(reason && { reason }) });
+  }
 }
 
 /** So many of a kind are named where nothing else is said: a probe and a status line need not hear of a whole cluster. */
@@ -69,15 +153,11 @@ export function ownFaults({ peers }: Routes, most = mostNamed): readonly Fault[]
       sinceMs,
     }),
   );
-  return [
-    ...routeFaults(peers, 'own', most),
-    ...firstFaults(
-      most,
-      'routes being set',
-      coming,
-      (rest) => `${counted(rest, 'more route is', 'more routes are')} being set`,
-    ),
-  ];
+  const more = (rest: number): Fault => ({
+    what: 'routes being set',
+    text: `${counted(rest, 'more route is', 'more routes are')} being set`,
+  });
+  return [...routeFaults(peers, 'own', most), ...capped(coming, more, most)];
 }
 
 /** What peers, or whoever wrote their leases, have to mend. */
@@ -86,8 +166,11 @@ export function peerFaults({ peers, refused }: Routes, most = mostNamed): readon
     what: `lease ${key}`,
     text: `${key}: not routed: ${reason}`,
   }));
-  const more = (rest: number) => `${counted(rest, 'more lease is', 'more leases are')} not routed`;
-  return [...routeFaults(peers, 'peer', most), ...firstFaults(most, 'leases', faults, more)];
+  const more = (rest: number) => ({
+    what: 'leases',
+    text: `${counted(rest, 'more lease is', 'more leases are')} not routed`,
+  });
+  return [...routeFaults(peers, 'peer', most), ...capped(faults, more, most)];
 }
 
 /** Keys among the leases that are none; `first` are some of them. The reader of the leases has logged them. */
@@ -106,12 +189,11 @@ export function oddities({ outside }: Routes, most = mostNamed): readonly Fault[
     what: `outside ${key}`,
     text: `${key}: routed, although ${dst} is outside the network ${network}`,
   }));
-  return firstFaults(
-    most,
-    'outside',
-    faults,
-    (rest) => `${counted(rest, 'more lease is', 'more leases are')} outside the network`,
-  );
+  const more = (rest: number) => ({
+    what: 'outside',
+    text: `${counted(rest, 'more lease is', 'more leases are')} outside the network`,
+  });
+  return capped(faults, more, most);
 }
 
 /** Routes that are not there for a fault of this kind; those with one reason in common are one. */
@@ -129,12 +211,11 @@ function routeFaults(peers: readonly PeerRoute[], fault: Reason['fault'], most: 
     sinceMs: alike.reduce((first, { sinceMs }) => Math.min(first, sinceMs), Number.POSITIVE_INFINITY),
     ...(fault === 'own' && { passing: true as const }),
   }));
-  return firstFaults(
-    most,
-    'no route',
-    faults,
-    (rest) => `${counted(rest, 'more reason', 'more reasons')} why peers have no route`,
-  );
+  const more = (rest: number) => ({
+    what: 'no route',
+    text: `${counted(rest, 'more reason', 'more reasons')} why peers have no route`,
+  });
+  return capped<Fault>(faults, more, most);
 }
 
 function noRouteText(reason: string, peers: readonly PeerRoute[]): string {
@@ -145,19 +226,8 @@ function noRouteText(reason: string, peers: readonly PeerRoute[]): string {
   return `${who}: ${reason}${remedies.length === 0 ? '' : `. ${remedies[0]}${likewise}`}`;
 }
 
-/** The first few, and how many more there are. */
-function firstFaults(
-  most: number,
-  what: string,
-  faults: readonly Fault[],
-  more: (rest: number) => string,
-): readonly Fault[] {
-  const rest = faults.length - most;
-  return rest > 0 ? [...faults.slice(0, most), { what, text: more(rest) }] : faults;
-}
-
-/** The first few lines, and how many more there are. */
-export function capped(lines: readonly string[], more: (rest: number) => string): readonly string[] {
-  const rest = lines.length - mostNamed;
-  return rest > 0 ? [...lines.slice(0, mostNamed), more(rest)] : lines;
+/** The first few of a list, and what says how many more there are. */
+export function capped<T>(items: readonly T[], more: (rest: number) => T, most = mostNamed): readonly T[] {
+  const rest = items.length - most;
+  return rest > 0 ? [...items.slice(0, most), more(rest)] : items;
 }

@@ -1,16 +1,9 @@
 import { closeSync, read, write } from 'node:fs';
 import { constants } from 'node:os';
-import {
-  check,
-  libc,
-  MSG_DONTWAIT,
-  receiveNow,
-  SO_RCVBUF,
-  SOCK_CLOEXEC,
-  SOL_SOCKET,
-  SystemCallError,
-} from './libc.ts';
+import { check, libc, MSG_DONTWAIT, receiveNow, SOCK_CLOEXEC, SOCK_DGRAM, SystemCallError } from './libc.ts';
 
+const SOL_SOCKET = 1;
+const SO_RCVBUF = 8;
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;
 const SO_RCVTIMEO = 20;
@@ -87,7 +80,7 @@ export class NetlinkSocket {
    * {@link SystemCallError}, ENOBUFS as in {@link read}. Not to be called while a `read` waits: the order would be lost.
    */
   receive(buffer: Uint8Array): number | undefined {
-    this.#throwIfClosed('recv');
+    throwIf(this.#closed, 'recv');
     return receiveNow(this.#fd, buffer);
   }
 
@@ -96,7 +89,7 @@ export class NetlinkSocket {
    * so far, and makes a waiting {@link read} return.
    */
   wake(sequence: number): void {
-    this.#throwIfClosed('send');
+    throwIf(this.#closed, 'send');
     this.#sendNoop(sequence);
   }
 
@@ -119,7 +112,7 @@ export class NetlinkSocket {
   }
 
   #use<T>(call: (fd: number, done: (error: Error | null, value: T) => void) => void): Promise<T> {
-    this.#throwIfClosed('read');
+    throwIf(this.#closed, 'read');
     this.#busy++;
     return new Promise((resolve, reject) => {
       call(this.#fd, (error, value) => {
@@ -129,10 +122,6 @@ export class NetlinkSocket {
         else resolve(value);
       });
     });
-  }
-
-  #throwIfClosed(syscall: string): void {
-    if (this.#closed) throw new SystemCallError(syscall, constants.errno.EBADF);
   }
 }
 
@@ -157,4 +146,104 @@ function setReceiveBuffer(fd: number, bytes: number): number {
 function setReceiveTimeout(fd: number, ms: number): void {
   const time = BigInt64Array.of(BigInt(Math.floor(ms / 1000)), BigInt((ms % 1000) * 1000));
   check('setsockopt(SO_RCVTIMEO)', libc().setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, time, 16));
+}
+
+const AF_PACKET = 17;
+const F_SETFL = 4;
+const F_SETOWN = 8;
+const O_ASYNC = 0o20000;
+
+export interface PacketSocketOptions {
+  readonly linkIndex: number;
+  /** EtherType of the packets, e.g. 0x0806. */
+  readonly protocol: number;
+  /** What is let through: a classic BPF program of at least one instruction. Offsets count from the payload of the frame. */
+  readonly filter: readonly BpfInstruction[];
+  /** Wanted size of the receive buffer; what comes when it is full is dropped. */
+  readonly receiveBufferBytes: number;
+}
+
+/** struct sock_filter. */
+export interface BpfInstruction {
+  readonly code: number;
+  readonly jt?: number;
+  readonly jf?: number;
+  readonly k: number;
+}
+
+/**
+ * Packets of one EtherType on one link, without their link-layer header. Own packets are not received. Whenever one arrives, or
+ * the link goes down, the kernel sends this process SIGIO: the caller must handle that signal before it opens a socket, as its
+ * default action ends the process. So an idle socket needs neither a thread nor a timer. Needs CAP_NET_RAW.
+ */
+export class PacketSocket {
+  readonly #fd: number;
+  readonly #address: Buffer;
+  #closed = false;
+
+  /** Opens and binds. Throws {@link SystemCallError}: EPERM without the capability, EAFNOSUPPORT or EACCES when forbidden. */
+  constructor({ linkIndex, protocol, filter, receiveBufferBytes }: PacketSocketOptions) {
+    // Protocol 0 receives nothing: no packet arrives before the filter is there.
+    const fd = check('socket', libc().socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    this.#fd = fd;
+    this.#address = linkAddress(linkIndex, protocol);
+    try {
+      check('setsockopt(SO_ATTACH_FILTER)', libc().attachFilter(fd, filterBytes(filter), filter.length));
+      const size = Int32Array.of(receiveBufferBytes);
+      check('setsockopt(SO_RCVBUF)', libc().setsockopt(fd, SOL_SOCKET, SO_RCVBUF, size, 4));
+      check('fcntl(F_SETOWN)', libc().setFlag(fd, F_SETOWN, libc().getpid()));
+      check('fcntl(F_SETFL)', libc().setFlag(fd, F_SETFL, O_ASYNC));
+      check('bind', libc().bind(fd, this.#address, this.#address.length));
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  /** Sends to all stations of the link. Never waits. Throws {@link SystemCallError}, e.g. ENETDOWN. */
+  broadcast(payload: Uint8Array): void {
+    throwIf(this.#closed, 'sendto');
+    const to = this.#address;
+    check('sendto', libc().sendto(this.#fd, payload, payload.length, MSG_DONTWAIT, to, to.length));
+  }
+
+  /**
+   * Takes one packet that is there and returns its length, undefined when there is none. Throws {@link SystemCallError}:
+   * ENETDOWN once when the link went down; the socket works again when that is up.
+   */
+  receive(buffer: Uint8Array): number | undefined {
+    throwIf(this.#closed, 'recv');
+    return receiveNow(this.#fd, buffer);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    closeSync(this.#fd);
+  }
+}
+
+/** struct sockaddr_ll with the broadcast address, which bind ignores. */
+function linkAddress(linkIndex: number, protocol: number): Buffer {
+  const address = Buffer.alloc(20);
+  new Uint16Array(address.buffer, address.byteOffset, 1)[0] = AF_PACKET;
+  address.writeUInt16BE(protocol, 2);
+  new Int32Array(address.buffer, address.byteOffset + 4, 1)[0] = linkIndex;
+  address[11] = 6;
+  address.fill(0xff, 12, 18);
+  return address;
+}
+
+function filterBytes(filter: readonly BpfInstruction[]): Uint8Array {
+  const bytes = new Uint8Array(8 * filter.length);
+  for (const [index, { code, jt = 0, jf = 0, k }] of filter.entries()) {
+    new Uint16Array(bytes.buffer, 8 * index, 1)[0] = code;
+    bytes.set([jt, jf], 8 * index + 2);
+    new Uint32Array(bytes.buffer, 8 * index + 4, 1)[0] = k;
+  }
+  return bytes;
+}
+
+function throwIf(isClosed: boolean, syscall: string): void {
+  if (isClosed) throw new SystemCallError(syscall, constants.errno.EBADF);
 }

@@ -77,12 +77,9 @@ export class Holds {
     this.#held.delete(dst);
   }
 
-  /** Releases all; returns those that were held. */
-  releaseAll(): readonly string[] {
-    const dsts = [...this.#held.keys()];
+  releaseAll(): void {
     this.#rows.clear();
     this.#held.clear();
-    return dsts;
   }
 
   /** Ends the holds whose time has come; returns them. */
@@ -99,5 +96,42 @@ export class Holds {
     // Long holds end together, once a second: a thousand unreachable peers must not cost a thousand wake-ups.
     const roundMs = waitMs < 1_000 ? 1 : 1_000;
     this.#held.set(dst, { ...hold, untilMs: Math.ceil(untilMs / roundMs) * roundMs });
+  }
+}
+
+const foreignWindowMs = 60_000;
+const perForeignWindow = 3;
+
+/**
+ * How often a foreign route at one destination is replaced: three times a minute. Another program that keeps putting its
+ * own route there is not fought; the operator is told instead.
+ */
+export class ForeignLimit {
+  readonly #clock: Clock;
+  /** The one that was replaced last is the last. */
+  readonly #replacedAtMs = new Map<string, readonly number[]>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Whether another replacement at `dst` is within the limit. */
+  allows(dst: string): boolean {
+    return this.#recent(dst).length < perForeignWindow;
+  }
+
+  note(dst: string): void {
+    const times = [...this.#recent(dst), this.#clock.monotonic()];
+    this.#replacedAtMs.delete(dst);
+    this.#replacedAtMs.set(dst, times);
+    for (const old of this.#replacedAtMs.keys()) {
+      if (this.#recent(old).length > 0) break;
+      this.#replacedAtMs.delete(old);
+    }
+  }
+
+  #recent(dst: string): readonly number[] {
+    const sinceMs = this.#clock.monotonic() - foreignWindowMs;
+    return (this.#replacedAtMs.get(dst) ?? []).filter((atMs) => atMs > sinceMs);
   }
 }

@@ -1,5 +1,6 @@
 import type { Family } from '../ip/ip.ts';
-import { asJson, asList, asText, itemsOf, type Json } from './nft-ruleset.ts';
+import type { SavedTable } from './iptables-save.ts';
+import { asJson, asList, asText, itemsOf, type Json } from './nft-table.ts';
 import {
   type Action,
   addressTest,
@@ -21,9 +22,110 @@ import {
   when,
 } from './walk.ts';
 
+/** What ends a packet's way through a table or chain: iptables' targets and nft's statements. All others but chains let it go on. */
+const verdicts: Readonly<Record<string, Verdict>> = {
+  drop: 'drop',
+  reject: 'drop',
+  return: 'return',
+  accept: 'accept',
+  // A program decides about what is queued.
+  nfqueue: 'accept',
+  queue: 'accept',
+  // What is translated goes on.
+  masquerade: 'accept',
+  snat: 'accept',
+  dnat: 'accept',
+  redirect: 'accept',
+  netmap: 'accept',
+};
+
+const iptablesHooks: Readonly<Record<string, Hook['name']>> = {
+  PREROUTING: 'prerouting',
+  FORWARD: 'forward',
+  POSTROUTING: 'postrouting',
+};
+
+/** A table that iptables keeps, as its rules judge packets. */
+export function iptablesFilter(
+  program: FilterTable['program'],
+  name: string,
+  saved: SavedTable,
+  family: Family,
+): FilterTable {
+  const chains = new Map<string, FilterChain>();
+  for (const [chain, { policy, rules }] of saved) {
+    const hook = policy === undefined ? undefined : iptablesHooks[chain];
+    chains.set(chain, {
+      rules: rules.map(({ words, text }) => ({ ...readIptablesRule(words, saved, family), text })),
+      ...(hook === undefined ? {} : { hook: { name: hook, drops: policy === 'DROP' } }),
+    });
+  }
+  return { program, name, families: [family], chains };
+}
+
+function readIptablesRule(
+  words: readonly string[],
+  saved: SavedTable,
+  family: Family,
+): Omit<FilterRule, 'text'> {
+  const tests: Test[] = [];
+  let negated = false;
+  for (const [index, word] of words.entries()) {
+    const value = words[index + 1] ?? '';
+    if (word === '-j' || word === '-g') return { tests, action: targetOf(word, value, saved) };
+    if (word === '!') {
+      negated = true;
+      continue;
+    }
+    // A value of the option before.
+    if (!word.startsWith('-')) continue;
+    const test = options[word]?.(value, family) ?? unknown;
+    tests.push(negated ? not(test) : test);
+    negated = false;
+  }
+  return { tests, action: { kind: 'continue' } };
+}
+
+/** Names of matches test nothing themselves; an option that is not known here may test for anything. */
+const options: Readonly<Record<string, (value: string, family: Family) => Test>> = {
+  '-m': () => always,
+  '--comment': () => always,
+  '-s': (value, family) => inRange('source', value, family),
+  '-d': (value, family) => inRange('destination', value, family),
+  '-i': (value) => linkTest('inLink', value, '+'),
+  '-o': (value) => linkTest('outLink', value, '+'),
+  '-f': () => never,
+  '--ctstate': (value) => names('NEW', value),
+  '--state': (value) => names('NEW', value),
+  // Nothing is translated or known yet.
+  '--ctstatus': (value) => names('NONE', value),
+  // `0x4000/0x4000`, `0x1`; packets have the mark 0.
+  '--mark': (value) => when(Number(value.split('/')[0]) === 0),
+  '--src-type': (value) => names('UNICAST', value),
+  '--dst-type': (value) => names('UNICAST', value),
+  // Of rpfilter: routes lead back the way that packets came.
+  '--invert': () => never,
+  '--physdev-is-bridged': () => never,
+};
+
+function inRange(side: 'source' | 'destination', value: string, family: Family): Test {
+  const range = rangeOf(value);
+  return range === undefined ? unknown : addressTest(side, family, range);
+}
+
+/** Whether a list with commas has the word. */
+function names(word: string, list: string): Test {
+  return when(list.split(',').includes(word));
+}
+
+function targetOf(option: string, target: string, saved: SavedTable): Action {
+  if (saved.has(target)) return { kind: option === '-g' ? 'goto' : 'jump', chain: target };
+  return { kind: verdicts[target.toLowerCase()] ?? 'continue' };
+}
+
 /** Families whose chains see packets that this host passes on. */
-const families = new Set(['ip', 'ip6', 'inet', 'netdev']);
-const hooks = new Set<unknown>(['ingress', 'prerouting', 'forward', 'postrouting', 'egress']);
+const nftFamilies = new Set(['ip', 'ip6', 'inet', 'netdev']);
+const nftHooks = new Set<unknown>(['ingress', 'prerouting', 'forward', 'postrouting', 'egress']);
 
 /** Elements of a table's sets and maps, by name. */
 type Sets = ReadonlyMap<string, readonly unknown[]>;
@@ -43,13 +145,13 @@ export function nftFilter(output: string): readonly FilterTable[] {
   for (const item of items) {
     const chain = asJson(item['chain']);
     const rule = asJson(item['rule']);
-    if (chain !== undefined && families.has(asText(chain['family']))) {
+    if (chain !== undefined && nftFamilies.has(asText(chain['family']))) {
       const chains = tables.get(tableOf(chain)) ?? new Map<string, FilterChain & { rules: FilterRule[] }>();
       tables.set(tableOf(chain), chains.set(asText(chain['name']), { rules: [], ...hookOf(chain) }));
     }
     if (rule !== undefined) {
       const rules = tables.get(tableOf(rule))?.get(asText(rule['chain']))?.rules;
-      rules?.push(...readRule(rule, sets.get(tableOf(rule)) ?? new Map<string, readonly unknown[]>()));
+      rules?.push(...readNftRule(rule, sets.get(tableOf(rule)) ?? new Map<string, readonly unknown[]>()));
     }
   }
   return [...tables].map(([name, chains]) => ({ program: 'nft', name, families: seenBy(name), chains }));
@@ -64,7 +166,7 @@ function tableOf({ family, table, name }: Json): string {
 }
 
 function hookOf({ hook, policy, dev, family }: Json): { hook?: Hook } {
-  if (!hooks.has(hook)) return {};
+  if (!nftHooks.has(hook)) return {};
   const devices = [dev].flat().map(asText).filter(Boolean);
   const onDevice = family === 'netdev' || hook === 'ingress' || hook === 'egress';
   return {
@@ -77,7 +179,7 @@ function hookOf({ hook, policy, dev, family }: Json): { hook?: Hook } {
 }
 
 /** One rule, or for a verdict map one for each of its verdicts. */
-function readRule(rule: Json, sets: Sets): readonly FilterRule[] {
+function readNftRule(rule: Json, sets: Sets): readonly FilterRule[] {
   const text = `handle ${asText(rule['handle'])}`;
   const tests: Test[] = [];
   for (const statement of asList(rule['expr']).map((item) => asJson(item) ?? {})) {
@@ -98,19 +200,6 @@ function readRule(rule: Json, sets: Sets): readonly FilterRule[] {
   }
   return [{ tests, action: { kind: 'continue' }, text }];
 }
-
-/** Statements that end a packet's way through the chain; a program decides about what is queued. */
-const verdicts: Readonly<Record<string, Verdict>> = {
-  drop: 'drop',
-  reject: 'drop',
-  return: 'return',
-  accept: 'accept',
-  queue: 'accept',
-  masquerade: 'accept',
-  snat: 'accept',
-  dnat: 'accept',
-  redirect: 'accept',
-};
 
 function actionOf(statement: Json): Action | undefined {
   for (const [name, value] of Object.entries(statement)) {
