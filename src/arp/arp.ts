@@ -4,21 +4,22 @@ import { FlannelError, messageOf } from '../runtime/errors.ts';
 import { firstOf } from '../runtime/wake.ts';
 
 /**
- * Address resolution on one link (RFC 826), as far as it tells who uses an IPv4 address. The rules of behaviour that both
- * implementations keep are in the contract tests (test/contract/arp.ts).
+ * Address resolution on one link (RFC 826), to find out who uses an IPv4 address. The contract tests
+ * (test/contract/arp.ts) hold both implementations to the same behaviour.
  */
 export interface Arp {
-  /** Listens on a link for what concerns this address. Throws {@link ArpError}. */
+  /** Listens on a link for packets about this address. Throws {@link ArpError}. */
   open(linkIndex: number, address: string): ArpSocket;
 }
 
-/** One consumer. */
+/** For one consumer. */
 export interface ArpSocket {
   /** Sends to all hosts on the link. Throws {@link ArpError}. */
   send(packet: ArpPacket): void;
   /**
-   * Waits for packets whose sender has the address, or asks whether somebody has it (its own address is 0.0.0.0), in order.
-   * Own ones are not among them. Rejects with `signal.reason` (nothing is lost then) or {@link ArpError}, when the link is down.
+   * Waits for packets from a sender that has the address, or that asks for it from 0.0.0.0, in order. Leaves
+   * out this socket's own. Rejects with `signal.reason`, losing nothing, or with {@link ArpError} when the
+   * link is down.
    */
   next(signal: AbortSignal): Promise<readonly ArpPacket[]>;
   close(): void;
@@ -42,12 +43,12 @@ export class ArpError extends FlannelError {
   }
 }
 
-/** Asks whether somebody has the address, and changes nobody's cache (RFC 5227, 2.1.1): who has it answers. */
+/** Asks who has the address without changing anybody's cache (RFC 5227, 2.1.1). Its holder answers. */
 export function probeFor(address: string, senderMac: string): ArpPacket {
   return { operation: 'request', senderMac, sender: '0.0.0.0', target: address };
 }
 
-/** Tells everybody at which MAC address the address is (RFC 5227, 2.3). */
+/** Tells all hosts the MAC address of the address (RFC 5227, 2.3). */
 export function announcementOf(address: string, senderMac: string): ArpPacket {
   return { operation: 'request', senderMac, sender: address, target: address };
 }
@@ -59,8 +60,8 @@ export interface StationOptions {
 }
 
 /**
- * RFC 5227 has an unconfigured host wait for up to seven seconds. This address is in use already, on a link that is up: hosts
- * on it answer within a millisecond, and three packets get through where one is lost.
+ * RFC 5227 lets a host without an address wait for up to seven seconds. This address is in use already, on a
+ * link that is up: hosts answer within a millisecond, and three packets get through where one is lost.
  */
 const probes = 3;
 const probeIntervalMs = 100;
@@ -78,13 +79,13 @@ export async function openStation(
   return new Station({ kernel, clock }, arp.open(index, address), address, link.mac);
 }
 
-/** This host on one link, for as long as a socket is open. */
+/** This host on one link while a socket is open. */
 export class Station {
   readonly address: string;
   readonly mac: string;
   readonly #options: Omit<StationOptions, 'arp'>;
   readonly #socket: ArpSocket;
-  /** When the last probe was sent. */
+  /** When it sent the last probe. */
   probedMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: Omit<StationOptions, 'arp'>, socket: ArpSocket, address: string, mac: string) {
@@ -102,7 +103,7 @@ export class Station {
     this.#socket.send(announcementOf(this.address, this.mac));
   }
 
-  /** The MAC address of another host that answers to the address; undefined when none does. */
+  /** The MAC address of another host that answers for the address; undefined when none does. */
   async probe(signal: AbortSignal): Promise<string | undefined> {
     const { clock } = this.#options;
     for (let i = 0; i < probes; i++) {
@@ -117,10 +118,10 @@ export class Station {
     return undefined;
   }
 
-  /** What comes within `ms`. */
+  /** Packets that come within `ms`. */
   async listen(ms: number, signal: AbortSignal): Promise<readonly ArpPacket[]> {
     const { clock } = this.#options;
-    // Not the winner's value: packets that come while the end of the time is being handled count, too.
+    // Not the winner's value: packets that come while the timer ends count, too.
     let heard: readonly ArpPacket[] = [];
     const hear = async (inner: AbortSignal) => {
       heard = await this.#socket.next(inner);
@@ -129,7 +130,7 @@ export class Station {
     return heard;
   }
 
-  /** Who of the senders has the address and is not this host, over whichever of its links. */
+  /** The sender that has the address and is not this host, on any of its links. */
   async claimant(heard: readonly ArpPacket[], signal: AbortSignal): Promise<string | undefined> {
     const macs = heard
       .filter(({ sender, senderMac }) => sender === this.address && senderMac !== this.mac)
@@ -140,12 +141,12 @@ export class Station {
   }
 }
 
-/** Whether ARP can tell nothing only because the link is down. */
+/** Whether ARP fails only because the link is down. */
 export function isLinkDown({ errno }: ArpError): boolean {
   return ['ENETDOWN', 'ENODEV', 'ENXIO'].includes(errno);
 }
 
-/** That another host, with this MAC address, has the address of this one. */
+/** Says that another host has this host's address. */
 export function conflictText(
   rival: string,
   own: { readonly name: string; readonly address: string | undefined; readonly mac: string | undefined },
@@ -158,7 +159,7 @@ export function conflictText(
 
 export const conflictRemedy = 'Give one of the two hosts another address';
 
-/** That ARP cannot tell. */
+/** Says that ARP cannot find out. */
 export function unknownText(address: string | undefined, error: ArpError): string {
   return `whether another host uses ${address} is not known: ${messageOf(error)}`;
 }

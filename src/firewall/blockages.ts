@@ -9,24 +9,24 @@ import type { FirewallSettings } from './tasks.ts';
 import { isMissing, runTool } from './tool.ts';
 import { type Culprit, type FilterTable, type Hook, type Outcome, type Packets, rest, walk } from './walk.ts';
 
-/** Something in this host's firewall that keeps packets between containers of different hosts from passing. */
+/** A part of this host's firewall that blocks packets between containers of different hosts. */
 export interface Blockage {
   /**
-   * `closed`: no new connection gets through, in one direction at least: a fault of this host. `partly`: some may not; it may
-   * be meant so.
+   * `closed`: no new connection gets through in at least one direction, which is a fault of this host.
+   * `partly`: some may not, perhaps on purpose.
    */
   readonly effect: 'closed' | 'partly';
-  /** What drops: table, chain and rule. No full stop at its end. */
+  /** The table, chain and rule that drop. No full stop at its end. */
   readonly text: string;
-  /** What opens it, with the commands. */
+  /** The commands that open it. */
   readonly remedy: string;
 }
 
-/** What is to pass, and by which interfaces. */
+/** The packets that have to pass, and their interfaces. */
 export interface Passage extends FirewallNetwork {
-  /** Name of the interface that peers are reached by. */
+  /** The interface that leads to peers. */
   readonly uplink?: string;
-  /** Name of the interface that this host's containers are reached by; without it no rule about interfaces is decided. */
+  /** The interface that leads to this host's containers; without it no rule about interfaces is decided. */
   readonly bridge?: string;
 }
 
@@ -46,7 +46,7 @@ interface Found {
   readonly culprits: readonly Culprit[];
 }
 
-/** So many rules of a chain are named. */
+/** Rules named per chain. */
 const mostNamed = 3;
 
 const nftUnseen: Blockage = {
@@ -56,12 +56,17 @@ const nftUnseen: Blockage = {
 };
 
 /**
- * Reads this host's whole packet filter once (nft's tables, both kinds of iptables) and follows packets between a container
- * here and one on another host through every chain on their way. Resolves to what drops them, `closed` first; empty
- * when nothing does. Changes nothing. Three to five short processes. Rejects with a FlannelError when the rules cannot be
- * read. A kind of iptables that is not installed has no rules; nft may have some all the same, which counts as `partly`.
+ * Reads this host's whole packet filter (nft's tables, both kinds of iptables) and follows packets between a
+ * container here and one on another host through every chain on their way. Resolves to what drops them,
+ * `closed` first; empty when nothing does. Changes nothing. Runs three to five short processes. Rejects with
+ * a FlannelError when the rules cannot be read. A kind of iptables that is not installed has no rules;
+ * without nft its tables stay unknown, which counts as `partly`.
  *
- * For `doctor`: `closed` is a problem, `partly` a note; `text` and `remedy` are fit for a finding as they are.
+ * The whole filter has to be read because an accept never ends a packet's way: every table with a chain at a
+ * hook is asked, and each may drop what all others accept. iptables-nft and iptables-legacy may both be in
+ * use, and nft cannot print all of iptables' tests.
+ *
+ * For `doctor`, `closed` is a problem and `partly` a note; `text` and `remedy` fit a finding as they are.
  */
 export async function readBlockages(
   { commands, passages, mode }: BlockageOptions,
@@ -76,7 +81,7 @@ export async function readBlockages(
   return nftMissing ? [...blockages, nftUnseen] : blockages;
 }
 
-/** What the chains of one table do to the packets of one network. */
+/** The effect of one table's chains on the packets of one network. */
 export function judge(table: FilterTable, passage: Passage): readonly Found[] {
   if (!table.families.includes(passage.network.family)) return [];
   return [...table.chains].flatMap(([base, { hook }]) => {
@@ -162,7 +167,7 @@ function whatItDrops({ effect, directions }: Found): string {
     : "drops all packets from this host's containers to other hosts'";
 }
 
-/** The rule in its program's own words; the handle of one of nft's that is gone by now. */
+/** The rule in its program's words; for a rule that nft no longer has, its handle. */
 async function ruleText(
   commands: Commands,
   table: FilterTable,
@@ -177,7 +182,7 @@ async function ruleText(
   return line === undefined ? text : `"${line.slice(0, -` # ${text}`.length).trim()}"`;
 }
 
-/** Since version 28 Docker drops what comes to a container from another interface, unless its port was published. */
+/** Since version 28 Docker drops packets from another interface to a container's unpublished ports. */
 function dockerBlockage({ table, culprits, passage }: Found): Blockage | undefined {
   const isEach = (pattern: RegExp) => culprits.every(({ rule }) => pattern.test(rule?.text ?? ''));
   const allow = '"allow-direct-routing": true in /etc/docker/daemon.json (Docker 28.2 and later)';
@@ -230,9 +235,10 @@ function nftAccepts(table: string, chain: string, { text, family }: Subnet): str
 }
 
 /**
- * All tables of this host's packet filter that see packets of `families`. What iptables keeps in nftables' tables is read
- * from iptables, since nft cannot name all of its tests. `nftMissing`: the host uses nftables, and has no nft to show all of its
- * tables: firewalld, which sets them by libnftables, is installed without nft on Debian. Rejects with a FlannelError.
+ * All tables of this host's packet filter that see packets of `families`. Tables that iptables keeps in
+ * nftables are read from iptables, since nft cannot print all of its tests. `nftMissing`: the host uses
+ * nftables but has no nft to show all tables. firewalld sets its own by libnftables and is installed without
+ * nft on Debian. Rejects with a FlannelError.
  */
 export async function readFilters(
   commands: Commands,
@@ -258,7 +264,7 @@ export async function readFilters(
   };
 }
 
-/** Undefined: there is no nft. */
+/** Undefined: nft is not installed. */
 async function readNft(commands: Commands, signal: AbortSignal): Promise<readonly FilterTable[] | undefined> {
   // A kernel without nftables has no rules of it.
   const tolerated = /Protocol not supported/;
@@ -269,7 +275,7 @@ async function readNft(commands: Commands, signal: AbortSignal): Promise<readonl
   return said.exitCode === 0 ? nftFilter(said.stdout) : [];
 }
 
-/** Both kinds of iptables may be in use at once; a host that has one kind only may know it by its plain name only. */
+/** Both kinds of iptables may be in use at once. A host with one kind may have its plain name only. */
 async function readIptables(
   commands: Commands,
   family: Family,

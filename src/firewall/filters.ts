@@ -22,16 +22,16 @@ import {
   when,
 } from './walk.ts';
 
-/** What ends a packet's way through a table or chain: iptables' targets and nft's statements. All others but chains let it go on. */
+/** Ends of a packet's way: iptables' targets and nft's statements. All others but chains let it continue. */
 const verdicts: Readonly<Record<string, Verdict>> = {
   drop: 'drop',
   reject: 'drop',
   return: 'return',
   accept: 'accept',
-  // A program decides about what is queued.
+  // A program decides about a queued packet.
   nfqueue: 'accept',
   queue: 'accept',
-  // What is translated goes on.
+  // A translated packet continues.
   masquerade: 'accept',
   snat: 'accept',
   dnat: 'accept',
@@ -45,7 +45,7 @@ const iptablesHooks: Readonly<Record<string, Hook['name']>> = {
   POSTROUTING: 'postrouting',
 };
 
-/** A table that iptables keeps, as its rules judge packets. */
+/** A table of iptables' as tests and actions. */
 export function iptablesFilter(
   program: FilterTable['program'],
   name: string,
@@ -77,7 +77,7 @@ function readIptablesRule(
       negated = true;
       continue;
     }
-    // A value of the option before.
+    // The value of the option before.
     if (!word.startsWith('-')) continue;
     const test = options[word]?.(value, family) ?? unknown;
     tests.push(negated ? not(test) : test);
@@ -86,7 +86,7 @@ function readIptablesRule(
   return { tests, action: { kind: 'continue' } };
 }
 
-/** Names of matches test nothing themselves; an option that is not known here may test for anything. */
+/** The name of a match tests nothing itself. An unknown option may test for anything. */
 const options: Readonly<Record<string, (value: string, family: Family) => Test>> = {
   '-m': () => always,
   '--comment': () => always,
@@ -97,13 +97,13 @@ const options: Readonly<Record<string, (value: string, family: Family) => Test>>
   '-f': () => never,
   '--ctstate': (value) => names('NEW', value),
   '--state': (value) => names('NEW', value),
-  // Nothing is translated or known yet.
+  // No packet is translated or known yet.
   '--ctstatus': (value) => names('NONE', value),
-  // `0x4000/0x4000`, `0x1`; packets have the mark 0.
+  // `0x4000/0x4000`, `0x1`. Packets have the mark 0.
   '--mark': (value) => when(Number(value.split('/')[0]) === 0),
   '--src-type': (value) => names('UNICAST', value),
   '--dst-type': (value) => names('UNICAST', value),
-  // Of rpfilter: routes lead back the way that packets came.
+  // Of rpfilter: routes lead back the way the packets came.
   '--invert': () => never,
   '--physdev-is-bridged': () => never,
 };
@@ -113,7 +113,7 @@ function inRange(side: 'source' | 'destination', value: string, family: Family):
   return range === undefined ? unknown : addressTest(side, family, range);
 }
 
-/** Whether a list with commas has the word. */
+/** Whether a comma-separated list has the word. */
 function names(word: string, list: string): Test {
   return when(list.split(',').includes(word));
 }
@@ -123,7 +123,7 @@ function targetOf(option: string, target: string, saved: SavedTable): Action {
   return { kind: verdicts[target.toLowerCase()] ?? 'continue' };
 }
 
-/** Families whose chains see packets that this host passes on. */
+/** Families whose chains see packets that this host forwards. */
 const nftFamilies = new Set(['ip', 'ip6', 'inet', 'netdev']);
 const nftHooks = new Set<unknown>(['ingress', 'prerouting', 'forward', 'postrouting', 'egress']);
 
@@ -178,7 +178,7 @@ function hookOf({ hook, policy, dev, family }: Json): { hook?: Hook } {
   };
 }
 
-/** One rule, or for a verdict map one for each of its verdicts. */
+/** One rule; for a verdict map one per verdict. */
 function readNftRule(rule: Json, sets: Sets): readonly FilterRule[] {
   const text = `handle ${asText(rule['handle'])}`;
   const tests: Test[] = [];
@@ -206,14 +206,14 @@ function actionOf(statement: Json): Action | undefined {
     const kind = verdicts[name];
     if (kind !== undefined) return { kind };
     if (name === 'jump' || name === 'goto') return { kind: name, chain: asText(asJson(value)?.['target']) };
-    // Rules that iptables wrote, where iptables is not there to show them.
+    // Rules of iptables' on a host without iptables to print them.
     if (name === 'xt' && ['DROP', 'REJECT'].includes(asText(asJson(value)?.['name'])))
       return { kind: 'drop' };
   }
   return undefined;
 }
 
-/** Statements that every packet gets past. */
+/** Statements that let every packet continue. */
 const effects = new Set([
   'counter',
   'log',
@@ -238,7 +238,7 @@ function testOf(statement: Json, sets: Sets): Test {
   return op === '!=' ? allOf([ofItsFamily(left), not(test)]) : unknown;
 }
 
-/** A test of an address is true of its family only, whatever it says. */
+/** A test of an address, negated or not, matches packets of its family only. */
 function ofItsFamily(field: unknown): Test {
   const protocol = asJson(asJson(field)?.['payload'])?.['protocol'];
   return protocol === 'ip' ? familyTest(4) : protocol === 'ip6' ? familyTest(6) : always;
@@ -276,7 +276,7 @@ function payloadTest({ protocol, field }: Json, right: unknown): Test {
   const isIPv4 = protocol === 'ip' || protocol === 'icmp';
   const family = isIPv4 ? 4 : protocol === 'ip6' || protocol === 'icmpv6' ? 6 : undefined;
   if (family === undefined) return unknown;
-  // A test of one family's header fails on the other's.
+  // A test of one family's header fails for the other's.
   const maybe = allOf([familyTest(family), unknown]);
   if (field !== 'saddr' && field !== 'daddr') return maybe;
   const side = field === 'saddr' ? 'source' : 'destination';
@@ -288,7 +288,7 @@ function payloadTest({ protocol, field }: Json, right: unknown): Test {
   if (from !== undefined && to !== undefined)
     return addressTest(side, family, { first: from.first, last: to.last });
   if (range !== undefined) return addressTest(side, family, range);
-  // firewalld names IPv4 addresses written as IPv6 ones; no container has any of them.
+  // firewalld writes IPv4 addresses as IPv6 ones; no container has any of these.
   return asText(prefix?.['addr']).startsWith('::ffff:') ? never : maybe;
 }
 
@@ -311,7 +311,7 @@ function metaTest(key: unknown, right: unknown): Test {
   }
 }
 
-/** Packets that begin a connection; nothing is translated or known of it yet. */
+/** Packets that begin a connection: nothing is translated or known of it yet. */
 function ctTest(key: unknown, right: unknown): Test {
   const value = asText(right);
   if (key === 'state') return when(value === 'new');
@@ -320,7 +320,7 @@ function ctTest(key: unknown, right: unknown): Test {
   return key === 'mark' ? metaTest(key, right) : unknown;
 }
 
-/** Routes lead back the way that packets came, and addresses of containers are no host's. */
+/** Routes lead back the way the packets came, and no container has an address of the host. */
 function fibTest({ result }: Json, right: unknown): Test {
   if (typeof right === 'boolean') return when(right);
   return result === 'type' ? when(asText(right) === 'unicast') : unknown;

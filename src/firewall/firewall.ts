@@ -17,45 +17,46 @@ export interface FirewallOptions extends FirewallSettings {
   readonly log: Logger;
   readonly trouble: TroubleLog;
   readonly notices: TroubleLog;
-  /** What of this host's whole packet filter keeps containers' packets from passing. Costs some processes. */
+  /**
+   * Searches the host's whole packet filter for rules that block containers' packets. Runs some processes.
+   */
   readonly look: (signal: AbortSignal) => Promise<readonly Blockage[]>;
-  /** Told of each repair. */
+  /** Counts repairs. */
   readonly activity?: Activity;
-  /** How often the rules are checked. */
   readonly resyncMs: number;
 }
 
-/** After a failure the next try does not wait longer than this. */
+/** The longest wait after a failure. */
 const retryMs = 10_000;
 
-/** The whole packet filter is looked at this often, and after each change that shows in what is read anyway. */
+/** The daemon searches the whole packet filter this often, and after each change that it can see. */
 const lookEveryMs = 60_000;
-/** While something drops all packets: who has removed it waits for us to see that. */
+/** While something drops all packets: whoever removes it waits for the daemon to notice. */
 const lookAgainMs = 10_000;
 
 const loop = 'firewall';
-/** Programs have a time limit and are killed after it: a check that takes this long waits for one that cannot be (state D). */
+/** Programs are killed after a time limit. A check that takes so long waits for one in state D. */
 const stuckMs = 300_000;
 
-/** So many repairs in a row are no accident any more. */
+/** So many repairs in a row are no accident. */
 const fightChecks = 3;
 
 /**
- * Keeps the rules in place that let containers' packets pass and, if asked to, hide containers behind their host outside the
- * network. The rules, and what is ours among others, are flanneld's. Nothing is flushed, not at the start either; on a stop
- * all stays.
+ * Keeps the firewall rules that let containers' packets pass and, if asked to, masquerade them outside the
+ * network. The rules, and the marks by which it knows its own, are flanneld's. It flushes nothing, not even
+ * at the start; its rules stay when it stops.
  *
- * A check reads each table we need once and writes, all or nothing, only what differs. Nothing that fails here ends the
- * daemon or keeps it from routing.
+ * A check reads each table that it needs once and writes only the difference, all or nothing. No failure here
+ * ends the daemon or stops its routing.
  */
 export class Firewall {
   readonly #options: FirewallOptions;
-  /** `unwanted`: not done yet. */
+  /** `unwanted`: still to remove. */
   readonly #families: (Pick<FamilyTasks, 'wanted'> & { unwanted: readonly Task[] })[];
   readonly #checked = new Set<Task>();
-  /** Checks in a row that found something to repair, by task. */
+  /** By task: checks in a row that had to repair. */
   readonly #repairs = new Map<Task, number>();
-  /** What iptables' tables filter held when they were last read. */
+  /** iptables' tables filter as last read. */
   readonly #filters = new Map<Family, string>();
   #lookedAt = '';
   #lookAtMs = Number.NEGATIVE_INFINITY;
@@ -72,7 +73,7 @@ export class Firewall {
     });
   }
 
-  /** Checks and repairs until `signal` aborts; rejects with its reason and for nothing else. */
+  /** Checks and repairs until `signal` aborts, then rejects with its reason. */
   async run(signal: AbortSignal): Promise<never> {
     const { activity, clock, random, resyncMs } = this.#options;
     try {
@@ -91,7 +92,7 @@ export class Firewall {
     }
   }
 
-  /** Resolves once everything was tried a first time, whatever came of it; rejects with `signal.reason`. */
+  /** Resolves after the first attempt at everything, successful or not; rejects with `signal.reason`. */
   async tried(signal: AbortSignal): Promise<void> {
     while (!this.#tried) await this.#triedWake.wait(signal);
   }
@@ -103,7 +104,7 @@ export class Firewall {
       for (const task of family.wanted) {
         if (!(await this.#attempt(task, true, failures, signal))) applied = false;
       }
-      // What a former mode left still does its work while ours cannot.
+      // The rules of a former mode still work while ours cannot be set.
       if (!applied) continue;
       for (const task of family.unwanted) {
         if (await this.#attempt(task, false, failures, signal))
@@ -132,7 +133,7 @@ export class Firewall {
       return true;
     } catch (error) {
       signal.throwIfAborted();
-      // A tool that is not there has left nothing.
+      // A tool that is not installed has left no rules.
       if (!isWanted && isMissing(error)) return true;
       failures.set(explanationOf(error), error);
       return false;
@@ -145,7 +146,8 @@ export class Firewall {
     this.#checked.add(task);
     const repairs = changed && !first ? (this.#repairs.get(task) ?? 0) + 1 : 0;
     this.#repairs.set(task, repairs);
-    // Whoever has taken our rules away, as a reload of firewalld does, may have put others; who does so all the time is looked at now and then.
+    // Whoever removed our rules, for example a reload of firewalld, may have added others. After several
+    // times in a row the regular search is enough.
     if (changed && repairs < fightChecks) this.#lookAtMs = Number.NEGATIVE_INFINITY;
     if (repairs > 0) this.#options.activity?.count('firewall-repair', task.name);
     const where = task.name;
@@ -159,7 +161,10 @@ export class Firewall {
     }
   }
 
-  /** One trouble for all of it, so that one missing program is one line. Returns whether there is none. */
+  /**
+   * Reports one trouble for all failures, so that one missing program is one line. Returns whether all is
+   * well.
+   */
   #tell(failures: ReadonlyMap<string, unknown>): boolean {
     const { trouble } = this.#options;
     const fights = [...this.#repairs]
@@ -182,7 +187,10 @@ export class Firewall {
     return false;
   }
 
-  /** Asks for what blocks packets when it may have changed, and otherwise now and then: other tables change unseen. */
+  /**
+   * Searches for rules that block packets when a table that we read has changed, and regularly, as others
+   * change unseen.
+   */
   async #lookIfDue(signal: AbortSignal): Promise<void> {
     const { clock, look, trouble, notices } = this.#options;
     const seen = [...this.#filters.values()].join('\n');

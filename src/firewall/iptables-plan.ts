@@ -11,7 +11,7 @@ import {
 } from './iptables-save.ts';
 import { planChain, planChainRemoval, type WantedChain } from './rules.ts';
 
-/** One of our chains: its table, the kernel's chain that leads to it, and the comment of its rules. */
+/** One of our chains: its table, the built-in chain that jumps to it, and the comment of its rules. */
 export interface ChainPlace {
   readonly table: 'filter' | 'nat';
   readonly base: 'FORWARD' | 'POSTROUTING';
@@ -19,7 +19,7 @@ export interface ChainPlace {
   readonly comment: string;
 }
 
-/** flanneld's names, so that either daemon finds the other's rules. */
+/** flanneld's names, so that each daemon finds the other's rules. */
 export const forwardChain: ChainPlace = {
   table: 'filter',
   base: 'FORWARD',
@@ -35,10 +35,15 @@ export const masqueradeChain: ChainPlace = {
 };
 
 /**
- * The input for `iptables-restore --noflush` that makes a table as one network wants it; undefined when it is so already.
- *
- * Rules are removed by what they are and chains are made by `-N`: should another program have changed any of them since
- * the table was read, the kernel refuses the whole, and nothing is lost by it.
+ * The input for `iptables-restore --noflush` that gives a table the rules of one network; undefined when it
+ * has them. Facts that complicate it:
+ * - Between reading a table and writing it, other programs may change it. So the input removes rules by their
+ *   text, never by number, and creates chains by `-N`: then the kernel refuses the whole, and nothing is
+ *   lost. For the same reason nothing is flushed and filled again.
+ * - Several daemons of one host may share a chain (see rules.ts).
+ * - Docker and firewalld append to FORWARD at any time. A jump anywhere before the first rule that blocks
+ *   everything will do, so that two daemons do not chase each other.
+ * - The kernel refuses to remove a chain that any rule still jumps to.
  */
 export function planTable(
   saved: SavedTable,
@@ -64,8 +69,8 @@ export function planTable(
 }
 
 /**
- * The input that removes one network's rules, and chain and jump when no other network uses them; with `network` undefined
- * those of all networks. Undefined when nothing is there.
+ * The input that removes one network's rules, and chain and jump when no other network uses them. With
+ * `network` undefined it removes those of all networks. Undefined when there is nothing to remove.
  */
 export function planTableRemoval(
   saved: SavedTable,
@@ -85,7 +90,7 @@ export function planTableRemoval(
   ]);
 }
 
-/** Whether rules other than `leading` lead to the chain; the kernel then refuses to remove it. */
+/** Whether rules other than `leading` jump to the chain. */
 function isUsed(saved: SavedTable, chain: string, leading: readonly SavedRule[]): boolean {
   const leads = ({ words }: SavedRule) => words.includes(chain);
   return [...saved.values()].some(({ rules }) =>
@@ -93,7 +98,7 @@ function isUsed(saved: SavedTable, chain: string, leading: readonly SavedRule[])
   );
 }
 
-/** One jump at the right place, and none of our rules beside it. */
+/** Ensures one jump at the right place, and none of our rules beside it. */
 function planBase(
   saved: SavedTable,
   place: ChainPlace,
@@ -116,7 +121,7 @@ function planBase(
   const [jump] = jumps;
   if (jump !== undefined && jumps.length === 1 && ruleKey(jump.words) === textKey(text)) {
     const index = rules.slice(0, rules.indexOf(jump)).filter((rule) => others.includes(rule)).length;
-    // With `auto` anywhere before it: others append rules, and running after them all the time would help nobody.
+    // With `auto` anywhere before it.
     if (base !== 'FORWARD' || index === at || (position === 'auto' && index < at)) return removals;
   }
   return [
@@ -126,12 +131,12 @@ function planBase(
   ];
 }
 
-/** Leads to our chain whatever comes; with a condition it is somebody's own. */
+/** Jumps to our chain without a condition. With one it is somebody else's rule. */
 function isJump({ words }: SavedRule, { chain }: ChainPlace): boolean {
   return unconditionalTarget(words) === chain;
 }
 
-/** A rule of ours outside our chain: flanneld had them there until version 0.20. */
+/** A rule of ours outside our chain: flanneld put them there until version 0.20. */
 function isStray(rule: SavedRule, place: ChainPlace, network: string | undefined): boolean {
   if (commentOf(rule.words) !== place.comment || isJump(rule, place)) return false;
   return network === undefined || foundRule(rule).subnets.includes(network);
@@ -141,19 +146,22 @@ function restoreInput({ table }: ChainPlace, lines: readonly string[]): string |
   return lines.length === 0 ? undefined : `*${table}\n${lines.join('\n')}\nCOMMIT\n`;
 }
 
-/** Where the jump from FORWARD stands. `auto`: at the end, but before a rule that lets nothing pass. */
+/** The place of the jump in FORWARD. `auto`: last, but before a rule that blocks everything. */
 export type ForwardPosition = 'auto' | 'first' | 'last';
 
-/** Jumps into chains that jump on are followed this far; the kernel allows 16 levels and no rings. */
+/** The kernel allows 16 levels of jumps and no rings. */
 const deepest = 16;
 
-/** The index of the first rule nothing gets past; the number of rules when there is none. */
+/** The index of the first rule that blocks everything; the number of rules when there is none. */
 function firstBlocker(rules: readonly SavedRule[], table: SavedTable): number {
   const index = rules.findIndex((rule) => blocks(rule, table, 0));
   return index < 0 ? rules.length : index;
 }
 
-/** Whether a rule drops or rejects every packet it does not accept, itself or in a chain it leads to (as CentOS 6 had it). */
+/**
+ * Whether a rule drops or rejects every packet that it does not accept, itself or by a chain (as on CentOS
+ * 6).
+ */
 function blocks({ words }: SavedRule, table: SavedTable, depth: number): boolean {
   const target = unconditionalTarget(words);
   if (target === 'DROP' || target === 'REJECT') return true;

@@ -5,9 +5,9 @@ import { type AddressMatch, type FoundRule, type Rule, unmasqueradedMark } from 
 
 /** One rule as `iptables-save` prints it. */
 export interface SavedRule {
-  /** What follows `-A CHAIN `: fit for `-D CHAIN `. */
+  /** The text after `-A CHAIN `, which `-D CHAIN ` takes as well. */
   readonly text: string;
-  /** The same in words, without quotes. */
+  /** The words of the text, without quotes. */
   readonly words: readonly string[];
 }
 
@@ -17,10 +17,10 @@ interface SavedChain {
   readonly rules: readonly SavedRule[];
 }
 
-/** A table by its chains. */
+/** Chains by name. */
 export type SavedTable = ReadonlyMap<string, SavedChain>;
 
-/** A tool said something that cannot be understood: nothing is changed on such a basis. */
+/** A tool printed something unknown. Nothing is changed on such a basis. */
 export class UnreadableError extends FlannelError {
   constructor(message: string, remedy?: string) {
     super('FIREWALL_UNREADABLE', message, { remedy });
@@ -28,8 +28,8 @@ export class UnreadableError extends FlannelError {
 }
 
 /**
- * Reads the output of `iptables-save -t TABLE`. A table the kernel does not have yet is empty. Throws {@link UnreadableError}
- * for what is cut off or foreign.
+ * Reads the output of `iptables-save -t TABLE`. A table that the kernel does not have yet is empty. Throws
+ * {@link UnreadableError} for output that is cut off or of another form.
  */
 export function parseSave(output: string, table: string): SavedTable {
   const lines = output.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
@@ -49,7 +49,9 @@ export function parseSave(output: string, table: string): SavedTable {
   return chains;
 }
 
-/** Reads the output of `iptables-save` without a table: all that iptables can show. Throws {@link UnreadableError}. */
+/**
+ * Reads the output of `iptables-save`: all tables that iptables can print. Throws {@link UnreadableError}.
+ */
 export function parseSaveAll(output: string): ReadonlyMap<string, SavedTable> {
   const sections = output.matchAll(/^\*(\S+)\n[\s\S]*?^COMMIT$/gm);
   return new Map([...sections].map(([text, name = '']) => [name, parseSave(text, name)]));
@@ -69,7 +71,10 @@ function readLine(line: string, chains: Map<string, SavedChain & { rules: SavedR
   rules.push({ text, words: wordsOf(text) });
 }
 
-/** Splits at blanks as iptables-restore does: double quotes hold together, a backslash in them takes the next letter as it is. */
+/**
+ * Splits at blanks as iptables-restore does: double quotes keep words together, and a backslash in them
+ * escapes.
+ */
 export function wordsOf(text: string): readonly string[] {
   const found = text.match(/"(?:[^"\\]|\\.)*"|\S+/g) ?? [];
   return found.map((word) => (word.startsWith('"') ? word.slice(1, -1).replaceAll(/\\(.)/g, '$1') : word));
@@ -82,7 +87,7 @@ const targets: Readonly<Record<Rule['verdict'], string>> = {
   'masquerade-random': 'MASQUERADE --random-fully',
 };
 
-/** The rule in iptables' words, as `iptables-save` prints them, without `-A CHAIN`. */
+/** The rule in iptables' words, as `iptables-save` prints it, without `-A CHAIN`. */
 export function ruleText(rule: Rule, comment: string): string {
   const mark = `0x${unmasqueradedMark.toString(16)}`;
   const words = (option: string, match: AddressMatch | undefined) =>
@@ -97,28 +102,28 @@ export function ruleText(rule: Rule, comment: string): string {
   return parts.join(' ');
 }
 
-/** The rule that leads from a chain of the kernel's into one of ours. */
+/** The rule in a built-in chain that jumps to ours. */
 export function jumpText(chain: string, comment: string): string {
   return `${commentWords(comment)} -j ${chain}`;
 }
 
-/** What {@link planChain} needs to know of a rule. */
+/** A rule with everything that {@link planChain} compares. */
 export function foundRule(rule: SavedRule): FoundRule & SavedRule {
-  // Those that its `-s` and `-d` name, with `!` or without.
+  // Named by its `-s` and `-d`, negated or not.
   const subnets = rule.words
     .filter((_, index) => isAddressOption(rule.words[index - 1]))
     .map(canonicalSubnet);
   return { ...rule, key: ruleKey(rule.words), subnets };
 }
 
-/** Equal for rules that mean the same: words, with addresses in canonical form. */
+/** Equal for rules that mean the same: the words, with canonical addresses. */
 export function ruleKey(ruleWords: readonly string[]): string {
   return ruleWords
     .map((word, index) => (isAddressOption(ruleWords[index - 1]) ? canonicalSubnet(word) : word))
     .join('\0');
 }
 
-/** {@link ruleKey} of a rule that is text. */
+/** {@link ruleKey} of a rule's text. */
 export function textKey(text: string): string {
   return ruleKey(wordsOf(text));
 }
@@ -128,7 +133,7 @@ export function commentOf(ruleWords: readonly string[]): string | undefined {
   return at < 0 ? undefined : ruleWords[at + 1];
 }
 
-/** Where a rule sends every packet that comes to it; undefined when it tests for anything. Comments test nothing. */
+/** The target of a rule that matches every packet; undefined when it tests for anything but its comment. */
 export function unconditionalTarget(ruleWords: readonly string[]): string | undefined {
   const rest = [...ruleWords];
   const at = rest.findIndex((word, index) => word === '-m' && rest[index + 1] === 'comment');
@@ -144,7 +149,7 @@ function isAddressOption(word: string | undefined): boolean {
   return word === '-s' || word === '-d';
 }
 
-/** A single address is printed with its length, or without. */
+/** iptables prints a single address with its length, or without. */
 function canonicalSubnet(text: string): string {
   const address = parseAddress(text);
   return parseSubnet(address === undefined ? text : `${text}/${addressBits(address.family)}`)?.text ?? text;

@@ -11,18 +11,18 @@ import {
   type WantedChain,
 } from './rules.ts';
 
-/** A rule in one of our tables; `key` is its text in nft's language where we know how to write it. */
+/** A rule in one of our tables; `key` is its text in nft's language as far as we can write it. */
 interface NftRule extends FoundRule {
   readonly handle: number;
 }
 
 interface NftChain {
-  /** `filter forward 0 accept`: what it is hooked to; empty for a chain that is not. */
+  /** `filter forward 0 accept`: its hook; empty for a chain without one. */
   readonly hook: string;
   readonly rules: readonly NftRule[];
 }
 
-/** A table by its chains. */
+/** Chains by name. */
 type NftTable = ReadonlyMap<string, NftChain>;
 
 export type Json = { readonly [key: string]: unknown };
@@ -39,7 +39,7 @@ export function parseNftTable(output: string): NftTable {
   return chains;
 }
 
-/** The items that `nft -j` printed. Throws {@link UnreadableError}. */
+/** The items in nft's JSON. Throws {@link UnreadableError}. */
 export function itemsOf(output: string): readonly Json[] {
   let parsed: unknown;
   try {
@@ -62,7 +62,7 @@ function readRule(rule: Json): NftRule {
   return { handle: Number(rule['handle']), key: parts.join(' '), subnets };
 }
 
-/** One test or verdict in nft's language; what is never part of a rule of ours stays JSON. */
+/** One test or verdict in nft's language. Anything that our rules never contain stays JSON. */
 function expressionText(expression: Json, subnets: string[]): string {
   const match = asJson(expression['match']);
   let text: string | undefined;
@@ -117,7 +117,7 @@ export function asText(value: unknown): string {
   return typeof value === 'string' || typeof value === 'number' ? String(value) : '';
 }
 
-/** Our chains in nftables mode; names, hooks and priorities are flanneld's. */
+/** Our chains in nftables mode, with flanneld's names, hooks and priorities. */
 const nftChains = {
   forward: { hook: 'filter forward 0 accept', comment: 'chain to accept flannel traffic' },
   postrtg: { hook: 'nat postrouting 100 accept', comment: 'chain to masquerade flannel traffic' },
@@ -127,7 +127,7 @@ type NftChainName = keyof typeof nftChains;
 
 const names: readonly NftChainName[] = ['forward', 'postrtg'];
 
-/** What one network wants in our table; a chain that is left out is not wanted. */
+/** The chains that one network wants in our table. */
 export type WantedNftTable = { readonly [name in NftChainName]?: WantedChain };
 
 /** `ip flannel-ipv4` or `ip6 flannel-ipv6`. */
@@ -136,10 +136,10 @@ export function nftTableName(family: Family): string {
 }
 
 /**
- * The script for `nft -f -` that makes our table as one network wants it; undefined when it is so already. `found` is undefined when
- * there is no table. Rules are removed by their handles: should another program have changed any of them since the table was
- * read, the kernel refuses the whole. With nothing wanted, what is the network's is removed (with `network` undefined: all of it), and the
- * table when no other network uses it.
+ * The script for `nft -f -` that gives our table the rules of one network; undefined when it has them.
+ * `found`: undefined without a table. The script removes rules by their handles, so the kernel refuses the
+ * whole if another program has changed one since. With nothing wanted it removes the network's rules (all
+ * with `network` undefined), and the table when no other network uses it.
  */
 export function planNftTable(
   found: NftTable | undefined,
@@ -197,7 +197,7 @@ function planNftRemoval(
   return { lines: all ? [...lines, `delete chain ${place}`] : lines, all };
 }
 
-/** The rule in nft's language, as {@link NftRule} keys have it. */
+/** The rule in nft's language, equal to the key of an {@link NftRule}. */
 export function nftText({ marked, source, destination, verdict }: Rule): string {
   const mark = `meta mark & ${unmasqueradedMark} == ${unmasqueradedMark}`;
   const action = verdict === 'masquerade-random' ? 'masquerade fully-random' : verdict;

@@ -13,37 +13,37 @@ import { nftTableName, parseNftTable, planNftTable, type WantedNftTable } from '
 import { type FirewallNetwork, forwardRules, masqueradeRules } from './rules.ts';
 import { FirewallError, Iptables, runTool } from './tool.ts';
 
-/** What this host's firewall is to do. */
+/** The settings of this host's firewall. */
 export interface FirewallSettings {
   readonly mode: 'iptables' | 'nftables';
-  /** A family that is left out is left alone. */
+  /** The daemon does not touch a family that is left out. */
   readonly networks: PerFamily<FirewallNetwork>;
   readonly masquerade: boolean;
-  /** Masquerade with ports chosen at random, where the tool knows how. */
+  /** Masquerade with random ports where the tool can. */
   readonly fullyRandom: boolean;
   readonly forwardRules: boolean;
   readonly forwardPosition: ForwardPosition;
 }
 
-/** A piece of work that can be repeated; it costs one process when there is nothing to do. */
+/** Work that can be repeated; it costs one process when there is nothing to do. */
 export interface Task {
-  /** What it is about, e.g. `iptables nat`. */
+  /** For example `iptables nat`. */
   readonly name: string;
-  /** Resolves to whether anything had to be changed. Rejects with a FlannelError. */
+  /** Resolves to whether it changed anything. Rejects with a FlannelError. */
   run(signal: AbortSignal): Promise<boolean>;
-  /** Resolves to whether nothing has to be changed, and changes nothing. Rejects with a FlannelError. */
+  /** Resolves to whether there is nothing to change, and changes nothing. Rejects with a FlannelError. */
   isDone(signal: AbortSignal): Promise<boolean>;
 }
 
 /** The work for one family. */
 export interface FamilyTasks {
-  /** What has to be there, checked again and again. */
+  /** Rules to keep, checked again and again. */
   readonly wanted: readonly Task[];
-  /** What may be left of another mode or setting, removed once. */
+  /** Remains of another mode or setting, removed once. */
   readonly unwanted: readonly Task[];
 }
 
-/** `onFilter` is told what the table filter holds, as far as it is read. */
+/** The work for one family. `onFilter` gets the table filter each time it is read. */
 export function familyTasks(
   commands: Commands,
   settings: FirewallSettings,
@@ -97,7 +97,7 @@ export function familyTasks(
   };
 }
 
-/** What removes the rules of all networks, in both modes and both families. */
+/** Removes the rules of all networks, in both modes and both families. */
 export function cleanupTasks(commands: Commands): readonly Task[] {
   return ([4, 6] as const).flatMap((family) => {
     const iptables = new Iptables(commands, family);
@@ -135,7 +135,7 @@ function nftTask(
   network: string | undefined,
 ): Task {
   const list = ['-j', 'list', 'table', ...nftTableName(family).split(' ')];
-  // Of the table; the dynamic loader says the same of a library.
+  // The dynamic loader says the same about a library, without `Error:`.
   const tolerated = /^Error: No such file or directory/m;
   return task(`nftables flannel-ipv${family}`, async () => ({
     read: async (signal) => {
@@ -158,21 +158,21 @@ function task<T>(name: string, storeOf: (signal: AbortSignal) => Promise<RuleSto
   };
 }
 
-/** How often what was written may be gone again before that is a failure: others write the same tables. */
+/** Other programs write the same tables: rules may be gone again so often before that is a failure. */
 const mostAttempts = 3;
 
-/** A part of the kernel's rules that is read as a whole and changed by one input for a tool. */
+/** A part of the kernel's rules that is read as a whole and changed by one input. */
 interface RuleStore<T> {
   read(signal: AbortSignal): Promise<T>;
-  /** The input that makes what was read right; undefined when it is right. */
+  /** The input that corrects it; undefined when it is right. */
   plan(found: T): string | undefined;
   write(input: string, signal: AbortSignal): Promise<void>;
 }
 
 /**
- * Reads, and writes only when something differs, then reads again: what a tool accepts without a word is not always there
- * afterwards. Resolves to whether anything was written. A refusal is final when the next look gives the same plan; otherwise
- * another program was faster, and the new plan is tried. Rejects with what the tool said.
+ * Reads, writes the difference if there is any, and reads again, as a tool may accept rules that are not
+ * there afterwards. Resolves to whether it wrote anything. A refusal is final when the next plan is the same;
+ * otherwise another program was faster, and the new plan is tried. Rejects with the tool's error.
  */
 async function converge<T>(store: RuleStore<T>, signal: AbortSignal): Promise<boolean> {
   let input = store.plan(await store.read(signal));

@@ -4,13 +4,13 @@ import { FlannelError, messageOf } from '../runtime/errors.ts';
 import { excerpt, oneLine } from '../runtime/texts.ts';
 import { parseSave, type SavedTable, UnreadableError } from './iptables-save.ts';
 
-/** A tool that did not do what it was asked. */
+/** A tool failed. */
 export class FirewallError extends FlannelError {}
 
-/** The longest a tool may take; the lock is waited for less. */
+/** Longer than a tool waits for the lock. */
 const timeoutMs = 20_000;
 
-/** What to do, by what the tools say. */
+/** Remedies by the tools' messages. */
 const remedies: readonly (readonly [RegExp, string])[] = [
   [
     /do you need to insmod|module .* not found|Table does not exist|Protocol not supported/i,
@@ -27,7 +27,10 @@ const remedies: readonly (readonly [RegExp, string])[] = [
   [/JSON support not compiled/i, 'Install an nft with JSON support.'],
 ];
 
-/** Runs a tool; rejects with {@link FirewallError} when it could not be run or fails otherwise than with `tolerated`. */
+/**
+ * Runs a tool. Rejects with {@link FirewallError} when it cannot be run, or fails without a `tolerated`
+ * message.
+ */
 export async function runTool(
   commands: Commands,
   program: string,
@@ -58,7 +61,7 @@ export async function runTool(
   throw new FirewallError('FIREWALL_REFUSED', message, { remedy });
 }
 
-/** Whether the tool is not there at all. */
+/** Whether the tool is not installed. */
 export function isMissing(error: unknown): boolean {
   return error instanceof FirewallError && error.code === 'COMMAND_MISSING';
 }
@@ -70,10 +73,10 @@ function remedyFor({ code }: CommandError, program: string): string {
     : 'It is tried again.';
 }
 
-/** How long iptables-restore waits for the lock that all of iptables' programs share. */
+/** How long iptables-restore waits for the lock that all iptables programs share. */
 const lockWaitSeconds = 5;
 
-/** iptables or ip6tables of this host, whichever variant of it is installed. */
+/** iptables or ip6tables of this host, in whichever variant is installed. */
 export class Iptables {
   readonly #commands: Commands;
   readonly #program: string;
@@ -84,13 +87,13 @@ export class Iptables {
     this.#program = family === 4 ? 'iptables' : 'ip6tables';
   }
 
-  /** What a table holds; one process. Rejects with a FlannelError. */
+  /** The rules of a table; one process. Rejects with a FlannelError. */
   async read(table: string, signal: AbortSignal): Promise<SavedTable> {
     const { stdout } = await runTool(this.#commands, `${this.#program}-save`, ['-t', table], signal);
     return parseSave(stdout, table);
   }
 
-  /** Hands `input` to iptables-restore, which does all of it or nothing. */
+  /** Hands `input` to iptables-restore, which applies all of it or nothing. */
   async restore(input: string, signal: AbortSignal): Promise<void> {
     const wait = (await this.isModern(signal)) ? ['-w', String(lockWaitSeconds)] : [];
     await runTool(this.#commands, `${this.#program}-restore`, [...wait, '--noflush'], signal, {

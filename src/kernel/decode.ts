@@ -18,22 +18,22 @@ import {
   readAttributes,
 } from './rtnetlink.ts';
 
-/** Nested attributes have a flag in their type. */
+/** The type of a nested attribute contains a flag. */
 const NLA_TYPE_MASK = 0x3fff;
 /** struct ifinfomsg and struct ifaddrmsg. */
 const LINK_HEADER_BYTES = 16;
 const ADDRESS_HEADER_BYTES = 8;
 const ARPHRD_ETHER = 1;
 
-/** A link from the payload of a link message; undefined when it is about something else. Never throws. */
+/** A link from a link message's payload; undefined for other content. Never throws. */
 export function decodeLink(payload: Buffer): Link | undefined {
-  // A family: a bridge port's settings. Its DELLINK says that the port left the bridge, and the link lives on.
+  // With a family it describes a bridge port. Its DELLINK says that the port left the bridge; the link stays.
   if (payload.length < LINK_HEADER_BYTES || payload[0] !== 0) return undefined;
   const flags = readU32.call(payload, 8);
   let name = '';
   let mtu = 0;
   let mac: string | undefined;
-  // What other kinds of links have is no Ethernet address.
+  // Other kinds of links have no Ethernet address.
   const hasArp = readU16.call(payload, 2) === ARPHRD_ETHER && (flags & IFF.NOARP) === 0;
   const altNames: string[] = [];
   readAttributes(payload.subarray(LINK_HEADER_BYTES), (type, data) => {
@@ -57,11 +57,11 @@ export function decodeLink(payload: Buffer): Link | undefined {
   };
 }
 
-/** An address from the payload of an address message; undefined for other families. Never throws. */
+/** An address from an address message's payload; undefined for other families. Never throws. */
 export function decodeAddress(payload: Buffer): LinkAddress | undefined {
   const family = familyOf(payload[0] ?? 0);
   if (family === undefined || payload.length < ADDRESS_HEADER_BYTES) return undefined;
-  // The header has room for 8 flags only; the attribute has all.
+  // The header has room for 8 flags; the attribute has all.
   let flags = payload[2] ?? 0;
   let local: string | undefined;
   let peer: string | undefined;
@@ -72,7 +72,7 @@ export function decodeAddress(payload: Buffer): LinkAddress | undefined {
     else if (type === IFA.LABEL) label = textOf(data);
     else if (type === IFA.FLAGS) flags = readU32.call(data, 0);
   });
-  // IFA_ADDRESS is the other end of a point-to-point link; IPv6 leaves IFA_LOCAL out when there is none.
+  // IFA_ADDRESS is the other end of a point-to-point link. IPv6 leaves out IFA_LOCAL when there is none.
   const address = local ?? peer;
   if (address === undefined) return undefined;
   return {
@@ -80,11 +80,11 @@ export function decodeAddress(payload: Buffer): LinkAddress | undefined {
     linkIndex: readU32.call(payload, 4),
     address,
     prefixLength: payload[1] ?? 0,
-    // Without a colon it is the name of the link, or the one it had before.
+    // Without a colon it is the link's name, or an earlier one.
     ...(label.includes(':') && { label }),
     scope: scopeName(payload[3] ?? 0),
     deprecated: (flags & IFA_F.DEPRECATED) !== 0,
-    // The same bit means "secondary" in IPv4.
+    // In IPv4 the bit means "secondary".
     temporary: family === 6 && (flags & IFA_F.TEMPORARY) !== 0,
     permanent: (flags & IFA_F.PERMANENT) !== 0,
     tentative: (flags & IFA_F.TENTATIVE) !== 0,
@@ -92,7 +92,7 @@ export function decodeAddress(payload: Buffer): LinkAddress | undefined {
   };
 }
 
-/** What a notification says; undefined when it is none that matters. */
+/** The event in a notification; undefined when it does not matter. */
 export function decodeEvent(message: NetlinkMessage): KernelEvent | undefined {
   switch (message.type) {
     case RTM.NEWROUTE:
@@ -135,7 +135,7 @@ function scopeName(scope: number): LinkAddress['scope'] {
   return scope === 254 ? 'host' : 'other';
 }
 
-/** struct rtmsg, and struct fib_rule_hdr. */
+/** struct rtmsg and struct fib_rule_hdr. */
 const HEADER_BYTES = 12;
 const RTA_MULTIPATH = 9;
 const RTA_VIA = 18;
@@ -146,9 +146,9 @@ const ADDRESS_BYTES = { 4: 4, 6: 16 } as const;
 type Draft = { -readonly [K in keyof Route]: Route[K] } & { table: number };
 
 /**
- * A route of the main table from the payload of a route message; undefined for other tables, for entries of the route
- * cache and for other families. Never throws: whatever it does not understand makes the route `special`, so that one odd
- * route of somebody else cannot hide all the others.
+ * A route of the main table from a route message's payload; undefined for other tables and families, and for
+ * the route cache. Never throws: anything unknown makes the route `special`, so that one odd route does not
+ * hide all others.
  */
 export function decodeRoute(payload: Buffer): Route | undefined {
   const found = decodeUsedRoute(payload);
@@ -156,7 +156,7 @@ export function decodeRoute(payload: Buffer): Route | undefined {
   return isCached || found?.table !== RT_TABLE_MAIN ? undefined : found.route;
 }
 
-/** A route of whatever table; undefined for other families. Never throws, as {@link decodeRoute}. */
+/** A route of any table; undefined for other families. Never throws, as {@link decodeRoute}. */
 export function decodeUsedRoute(payload: Buffer): UsedRoute | undefined {
   const family = familyOf(payload[0] ?? 0);
   if (family === undefined || payload.length < HEADER_BYTES) return undefined;
@@ -164,7 +164,7 @@ export function decodeUsedRoute(payload: Buffer): UsedRoute | undefined {
   const draft = decodeHeader(family, payload, flags);
   const ownNexthop = decodeAttributes(payload.subarray(HEADER_BYTES), draft);
   const { table, ...route } = draft;
-  // The kernel says `dev lo` for them in IPv6; and beside a nexthop object it repeats its gateway and link.
+  // IPv6 says `dev lo` for a blackhole. Beside a nexthop object the kernel repeats its gateway and link.
   if (ownNexthop || route.type === 'blackhole') delete route.linkIndex;
   if (ownNexthop) delete route.gateway;
   return { table, route };
@@ -180,7 +180,7 @@ function decodeHeader(family: Family, payload: Buffer, flags: number): Draft {
     protocol: payload[5] ?? 0,
     type: type === RTN.UNICAST ? 'unicast' : type === RTN.BLACKHOLE ? 'blackhole' : 'other',
     scope: payload[6] ?? 0,
-    // A source length: IPv6 routes chosen by source address.
+    // A source length: IPv6 can choose routes by source address.
     special:
       (flags & RTNH_F_ONLINK) !== 0 || payload[2] !== 0 || (payload[1] ?? 0) > ADDRESS_BYTES[family] * 8,
     table: payload[4] ?? 0,
@@ -196,7 +196,7 @@ function decodeAttributes(attributes: Buffer, draft: Draft): boolean {
   });
   const ownNexthop = kinds.size > 0;
   draft.special ||= ownNexthop || !isWhole;
-  // A group of nexthop objects comes with a list of its members, too.
+  // A group of nexthop objects lists its members, too.
   if (kinds.has(RTA_MULTIPATH) && !kinds.has(RTA_NH_ID)) draft.multipath = true;
   return ownNexthop;
 }
@@ -235,7 +235,7 @@ function decodeAttribute(type: number, data: Buffer, draft: Draft): boolean {
   }
 }
 
-/** The answer of a lookup; undefined when it leads nowhere. Never throws. */
+/** The answer to a lookup; undefined when no route leads there. Never throws. */
 export function decodeLookup(payload: Buffer): RouteLookup | undefined {
   if (payload.length < HEADER_BYTES) return undefined;
   let linkIndex: number | undefined;
@@ -253,10 +253,12 @@ export function decodeLookup(payload: Buffer): RouteLookup | undefined {
 /** Action of struct fib_rule_hdr: look into a table. */
 const FR_ACT_TO_TBL = 1;
 const FIB_RULE_INVERT = 2;
-/** FRA_* of linux/fib_rules.h that say nothing about which packets a rule is for. */
+/** FRA_* of linux/fib_rules.h that do not restrict the packets of a rule. */
 const plainAttributes = new Set([13, 14, 18, 21]); // suppress_ifgroup, suppress_prefixlen, padding, protocol
 
-/** A policy rule; undefined for other families. Never throws: what it does not understand makes the rule `conditional`. */
+/**
+ * A policy rule; undefined for other families. Never throws: anything unknown makes the rule `conditional`.
+ */
 export function decodeRule(payload: Buffer): PolicyRule | undefined {
   const family = familyOf(payload[0] ?? 0);
   if (family === undefined || payload.length < HEADER_BYTES) return undefined;

@@ -23,8 +23,9 @@ const FLAGS = {
 } as const;
 
 /**
- * The request for one change, acknowledged. A removal names protocol, gateway and link, without which the kernel takes the
- * first route of that destination, whoever owns it. Undefined when destination or gateway are not of the family.
+ * The request for one change, with an acknowledgement. A removal names protocol, gateway and link; without
+ * them the kernel takes the first route of the destination, whoever owns it. Undefined when destination or
+ * gateway are not of the family.
  */
 export function encodeChange(change: RouteChange, sequence: number): Buffer | undefined {
   const { family, dst, metric } = change.route;
@@ -38,15 +39,15 @@ export function encodeChange(change: RouteChange, sequence: number): Buffer | un
   return routeMessage(type, NLM_F.ACK | FLAGS[change.op], sequence, { data, attrs });
 }
 
-/** Asks for the main table's routes of one family; kernels without strict checking send all tables. */
+/** Asks for one family's routes in the main table. Kernels without strict checking send all tables. */
 export function encodeRouteDump(family: Family, sequence: number): Buffer {
   const data = { family: addressFamily(family), table: RT_TABLE_MAIN };
   return routeMessage(RTM.GETROUTE, NLM_F.DUMP, sequence, { data, attrs: {} });
 }
 
 /**
- * Asks how the kernel would send to `address`; with `match` by which route, for packets of its sender that are passed on, if
- * it names one. Undefined when one of the addresses is none.
+ * Asks how the kernel would send to `address`; with `match`, which route it would use, also for packets of
+ * `sender` that it forwards. Undefined for text that is not an address.
  */
 export function encodeLookup(
   address: string,
@@ -58,7 +59,7 @@ export function encodeLookup(
   const sender = match?.sender;
   const src = sender && addressBytes(family, sender.address);
   if (dst === undefined || (sender !== undefined && src === undefined)) return undefined;
-  // Without being asked IPv6 names the table, and refuses the question.
+  // IPv6 names the table in any case, and refuses a request that asks for it.
   const flags: RouteMessage['data']['flags'] =
     match && (family === 4 ? { fibMatch: true, lookupTable: true } : { fibMatch: true });
   const data = {
@@ -85,8 +86,8 @@ export function encodeLinkDump(sequence: number): Buffer {
 }
 
 /**
- * Of one family: between two families the kernel forgets that a dump was interrupted, when what it skipped was the rest of the
- * first (rtnl_dump_all clears prev_seq; measured on 6.18).
+ * Of one family only: between two families the kernel forgets that a dump was interrupted, if it skipped the
+ * rest of the first (rtnl_dump_all clears prev_seq; measured on 6.18).
  */
 export function encodeAddressDump(family: Family, sequence: number): Buffer {
   const header = Buffer.alloc(8); // struct ifaddrmsg: all links
@@ -96,7 +97,7 @@ export function encodeAddressDump(family: Family, sequence: number): Buffer {
 
 /** Undefined when the gateway is not an address of the family. */
 function nexthopOf(route: RouteSpec): { gateway?: Buffer; oif?: number } | undefined {
-  // A removal in IPv6 does not compare types: without `dev lo` it would take the first route, a unicast one as well.
+  // An IPv6 removal does not compare types: without `dev lo` it would take the first route, unicast or not.
   if (route.type === 'blackhole') return route.family === 6 ? { oif: LOOPBACK_IFINDEX } : {};
   const gateway = addressBytes(route.family, route.gateway);
   return gateway && { gateway, oif: route.linkIndex };
@@ -116,6 +117,6 @@ function routeMessage(type: number, flags: number, seq: number, route: Omit<Rout
 }
 
 function message(type: number, flags: number, seq: number, data: Uint8Array[]): Buffer {
-  // All attributes used here are multiples of 4 bytes long, so that messages can follow one another without padding.
+  // All attributes used here are multiples of 4 bytes, so messages can follow one another without padding.
   return Buffer.concat(formatMessage({ type, flags: NLM_F.REQUEST | flags, seq, port: 0, data }));
 }

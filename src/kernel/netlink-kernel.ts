@@ -23,30 +23,32 @@ import { EventSocket } from './event-socket.ts';
 import { type Kernel, KernelError, type RouteChange, type RouteFinder, type Sender } from './kernel.ts';
 import { RTM } from './rtnetlink.ts';
 
-/** Takes 20,000 notifications of an event storm, or the answers to all the messages of one write many times over. */
+/** Takes 20,000 notifications, or many times the answers to one write. */
 const RECEIVE_BUFFER_BYTES = 16 << 20;
 const DEADLINE_MS = 5000;
 /**
- * Answers that mean that nothing is sent to that address: no route, an `unreachable`, `prohibit`, `blackhole` or `throw`
- * one, a family that is off.
+ * Answers that mean that no route leads there: none at all, an `unreachable`, `prohibit`, `blackhole` or
+ * `throw` route, or a family that is off.
  */
 const nowhere = ['ENETUNREACH', 'EHOSTUNREACH', 'EACCES', 'EINVAL', 'EAGAIN', 'EOPNOTSUPP', 'EAFNOSUPPORT'];
 /** Bit of CapEff in /proc/self/status. */
 const CAP_NET_ADMIN = 12n;
 
 export interface NetlinkKernelOptions {
-  /** Real time: the kernel's answers are waited for in it. */
+  /** Real time: it bounds the waits for the kernel. */
   readonly clock: Clock;
-  /** How long one write, or one part of a dump, may take. Default 5000. */
+  /** The longest one write, or one part of a dump, may take. Default 5000. */
   readonly deadlineMs?: number;
-  /** Wanted size of each socket's receive buffer; cut to net.core.rmem_max without CAP_NET_ADMIN. Default 16 MB. */
+  /**
+   * Wanted size of each receive buffer; net.core.rmem_max limits it without CAP_NET_ADMIN. Default 16 MiB.
+   */
   readonly receiveBufferBytes?: number;
 }
 
 /**
- * The kernel of the network namespace that the calling thread is in. Throws {@link KernelError} when no netlink socket can
- * be had. `close()` must be called before the process ends, at the latest in an `exit` handler: a thread that waits for
- * notifications would hold up its end.
+ * The kernel of the calling thread's network namespace. Throws {@link KernelError} when no netlink socket can
+ * be opened. Call `close()` before the process ends, at the latest in an `exit` handler: a thread that waits
+ * for notifications would delay the end.
  */
 export function openNetlinkKernel(options: NetlinkKernelOptions): Kernel & RouteFinder {
   return orKernelError('open a netlink socket', () => new NetlinkKernel(options));
@@ -107,7 +109,7 @@ class NetlinkKernel implements Kernel, RouteFinder {
     return this.#dump(family, request, signal);
   }
 
-  /** A kernel without IPv6 answers an IPv6 dump with what it has of all families. */
+  /** A kernel without IPv6 answers an IPv6 dump with the entries of all its families. */
   #dump<T extends { readonly family: Family }>(
     family: Family,
     request: {

@@ -7,7 +7,7 @@ export const SOCK_DGRAM = 2;
 export const SOCK_CLOEXEC = 0o2000000;
 export const MSG_DONTWAIT = 0x40;
 
-/** A system call that failed. `code` is the errno's name as in Node's own errors, e.g. `ENOBUFS`. */
+/** A system call that failed. `code`: the errno's name as in Node's own errors, e.g. `ENOBUFS`. */
 export class SystemCallError extends Error {
   readonly code: string;
   readonly syscall: string;
@@ -21,7 +21,7 @@ export class SystemCallError extends Error {
   }
 }
 
-/** Where two names share a number, the first one met wins: EAGAIN before EWOULDBLOCK, EOPNOTSUPP as the kernel says it. */
+/** Where two names share a number, the first one wins: EAGAIN, and EOPNOTSUPP as the kernel says it. */
 const names = new Map<number, string>([
   [constants.errno.EAGAIN, 'EAGAIN'],
   [constants.errno.EOPNOTSUPP, 'EOPNOTSUPP'],
@@ -36,39 +36,42 @@ export function errnoName(errno: number): string {
 /** Passed without a copy. */
 type Pointer = ArrayBufferView;
 
-/** The few calls of the C library that Node has no counterpart for. */
+/** Calls of the C library that Node does not offer. */
 interface Libc {
   socket(domain: number, type: number, protocol: number): number;
   bind(fd: number, address: Pointer, length: number): number;
   setsockopt(fd: number, level: number, name: number, value: Pointer, length: number): number;
   getsockopt(fd: number, level: number, name: number, value: Pointer, length: Pointer): number;
-  /** setsockopt(SO_ATTACH_FILTER) with so many instructions of a classic BPF program. */
+  /** setsockopt(SO_ATTACH_FILTER) with this many instructions of a classic BPF program. */
   attachFilter(fd: number, instructions: Pointer, count: number): number;
   getpid(): number;
   recv(fd: number, buffer: Pointer, length: number, flags: number): number;
   send(fd: number, buffer: Pointer, length: number, flags: number): number;
   sendto(fd: number, buffer: Pointer, length: number, flags: number, to: Pointer, toLength: number): number;
   fcntl(fd: number, command: number, lock: Pointer): number;
-  /** fcntl with a number for its argument. */
+  /** fcntl with a number as its argument. */
   setFlag(fd: number, command: number, value: number): number;
   _exit(status: number): void;
 }
 
 let loaded: Libc | undefined;
 
-/** Resolved on first use: a command that opens no socket does not pay for it (12 ms). */
+/** Loaded on first use, so that a command without sockets does not wait for it (12 ms). */
 export function libc(): Libc {
   loaded ??= load();
   return loaded;
 }
 
-/** Throws {@link SystemCallError} when `result` is negative; must be called right after the system call it belongs to. */
+/** Throws {@link SystemCallError} when `result` is negative. Call it right after the system call. */
 export function check(syscall: string, result: number): number {
   if (result < 0) throw new SystemCallError(syscall, koffi.errno());
   return result;
 }
 
-/** Takes one message that is there and returns its length, undefined when there is none. Throws {@link SystemCallError}. */
+/**
+ * Reads one message that is there and returns its length; undefined when there is none. Throws {@link
+ * SystemCallError}.
+ */
 export function receiveNow(fd: number, buffer: Uint8Array): number | undefined {
   const length = libc().recv(fd, buffer, buffer.length, MSG_DONTWAIT);
   if (length >= 0) return length;
@@ -78,8 +81,8 @@ export function receiveNow(fd: number, buffer: Uint8Array): number | undefined {
 }
 
 /**
- * Ends the process at once, without exit handlers. `process.exit` waits for libuv's threads, so that one call on a file
- * system that hangs would hold up the end for ever.
+ * Ends the process at once, without exit handlers. `process.exit` waits for libuv's threads, so one call on a
+ * file system that hangs would delay the end without limit.
  */
 export function exitNow(exitCode: number): void {
   libc()._exit(exitCode);
@@ -100,7 +103,7 @@ function load(): Libc {
     recv: self.func('intptr_t recv(int, void *, size_t, int)'),
     send: self.func('intptr_t send(int, const void *, size_t, int)'),
     sendto: self.func('intptr_t sendto(int, const void *, size_t, int, const void *, int)'),
-    // Variadic in C; with one more argument, a pointer or an int, the call is the same on Linux.
+    // Variadic in C. On Linux the call is the same with one more argument, a pointer or an int.
     fcntl: self.func('int fcntl(int, int, void *)'),
     setFlag: self.func('fcntl', 'int', ['int', 'int', 'int']),
     _exit: self.func('void _exit(int)'),
@@ -113,11 +116,12 @@ const MSG_NOSIGNAL = 0x4000;
 const PATH_BYTES = 108;
 
 /**
- * Sends `text` as one datagram to the unix socket at `path`; a leading `@` names an abstract socket. Never waits. This is
- * how a service tells systemd about itself: a `systemd-notify` child would be refused under NotifyAccess=main.
+ * Sends `text` as one datagram to the unix socket at `path`; a leading `@` names an abstract socket. Never
+ * waits. The daemon tells systemd its state this way: NotifyAccess=main refuses a `systemd-notify` child.
  *
- * Throws {@link SystemCallError} with Node's errno names: ENOENT or ECONNREFUSED when nobody listens, EAGAIN when the
- * listener's queue is full, ENAMETOOLONG for a path over 107 bytes (abstract: 108 with the `@`), EINVAL for an empty one.
+ * Throws {@link SystemCallError} with Node's errno names: ENOENT or ECONNREFUSED when nobody listens, EAGAIN
+ * when the listener's queue is full, ENAMETOOLONG for a path over 107 bytes (abstract: 108 with the `@`),
+ * EINVAL for an empty one.
  */
 export function sendDatagram(path: string, text: string): void {
   const address = unixAddress(path);
@@ -151,9 +155,9 @@ const L_TYPE = 0;
 const L_PID = 24;
 
 /**
- * Locks the open file `fd` for this process alone, without waiting; returns whether that was possible. The kernel gives the lock
- * back when the process ends, however it ends, or closes any descriptor of that file. Children do not inherit it: an flock()
- * would live on in a child that was forked and has not run its program yet.
+ * Locks the open file `fd` for this process, without waiting; returns whether it could. The kernel releases
+ * the lock when the process ends in any way, or closes any descriptor of the file. Children do not inherit
+ * it; an flock() would live on in a forked child that has not run its program yet.
  *
  * The descriptor must be open for writing. Throws {@link SystemCallError}.
  */
@@ -165,8 +169,9 @@ export function lockFile(fd: number): boolean {
 }
 
 /**
- * The id of another process that has locked the open file `fd`; 0 for one that this process's namespace has no id for, in a
- * container; undefined when none has. Takes no lock, so that asking is in nobody's way. Throws {@link SystemCallError}.
+ * The id of another process that has locked the open file `fd`: 0 for one in another container, without an id
+ * in this process's namespace; undefined when there is none. Takes no lock, so asking disturbs nobody. Throws
+ * {@link SystemCallError}.
  */
 export function lockHolder(fd: number): number | undefined {
   const lock = wholeFile();

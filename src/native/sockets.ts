@@ -18,22 +18,22 @@ const NLMSG_NOOP = 1;
 export interface NetlinkSocketOptions {
   /** Multicast groups by number (RTNLGRP_*, 1..32). Default none. */
   readonly groups?: readonly number[];
-  /** Wanted size of the receive buffer; without CAP_NET_ADMIN the system's limit (net.core.rmem_max) cuts it. */
+  /** Wanted size of the receive buffer; net.core.rmem_max limits it without CAP_NET_ADMIN. */
   readonly receiveBufferBytes: number;
-  /** How long {@link NetlinkSocket.read} waits before it fails with EAGAIN. */
+  /** After this {@link NetlinkSocket.read} fails with EAGAIN. */
   readonly receiveTimeoutMs: number;
 }
 
 /**
- * A NETLINK_ROUTE socket in the network namespace of the calling thread. Written because the netlink package's own
- * sockets throw in C++ on a full receive buffer (ENOBUFS), which ends the process, and know no socket options.
+ * A NETLINK_ROUTE socket in the calling thread's network namespace. The netlink package's own sockets throw
+ * in C++ on a full receive buffer (ENOBUFS), which ends the process, and offer no socket options.
  *
- * `read` and `write` wait in libuv's thread pool (one of its 4 threads each); `receive` and `wake` never wait. The
- * descriptor is closed only after the calls that use it have returned, so that a number given to somebody else meanwhile
- * is never read from.
+ * `read` and `write` wait in libuv's thread pool (one of its 4 threads each); `receive` and `wake` never
+ * wait. The descriptor is closed only after all calls that use it have returned, so that none of them reads
+ * from another file that got its number.
  */
 export class NetlinkSocket {
-  /** The receive buffer's real size as the kernel accounts it: twice what was asked for, if that was granted. */
+  /** The receive buffer's real size as the kernel accounts it: twice the wanted one, if granted. */
   readonly receiveBufferBytes: number;
   readonly #fd: number;
   #busy = 0;
@@ -44,7 +44,8 @@ export class NetlinkSocket {
     const fd = check('socket', libc().socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0));
     this.#fd = fd;
     try {
-      // Newer than the oldest kernels: without them dumps are filtered and errors explained here, or not at all.
+      // Newer than the oldest kernels. Without them this program filters dumps, and errors lack an
+      // explanation.
       for (const name of [NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK]) {
         libc().setsockopt(fd, SOL_NETLINK, name, Int32Array.of(1), 4);
       }
@@ -66,8 +67,9 @@ export class NetlinkSocket {
   }
 
   /**
-   * Waits for one datagram and resolves to its length; what does not fit into `buffer` is lost. Rejects with `code`
-   * EAGAIN when the timeout has passed and ENOBUFS when the kernel had to drop something (once; the socket goes on).
+   * Waits for one datagram and resolves to its length; a part that does not fit into `buffer` is lost.
+   * Rejects with `code` EAGAIN after the timeout, and once with ENOBUFS when the kernel had to drop
+   * something; the socket still works then.
    */
   read(buffer: Uint8Array): Promise<number> {
     return this.#use((fd, done) => {
@@ -76,8 +78,9 @@ export class NetlinkSocket {
   }
 
   /**
-   * Takes one datagram that is there and returns its length, undefined when there is none. Throws
-   * {@link SystemCallError}, ENOBUFS as in {@link read}. Not to be called while a `read` waits: the order would be lost.
+   * Reads one datagram that is there and returns its length; undefined when there is none. Throws {@link
+   * SystemCallError}, ENOBUFS as in {@link read}. Do not call it while a `read` waits: that would lose the
+   * order.
    */
   receive(buffer: Uint8Array): number | undefined {
     throwIf(this.#closed, 'recv');
@@ -85,8 +88,8 @@ export class NetlinkSocket {
   }
 
   /**
-   * Has the kernel acknowledge an empty request with this sequence number, at once: it is queued behind everything sent
-   * so far, and makes a waiting {@link read} return.
+   * Makes the kernel acknowledge an empty request with this sequence number at once. The answer is queued
+   * behind everything sent so far and ends a waiting {@link read}.
    */
   wake(sequence: number): void {
     throwIf(this.#closed, 'send');
@@ -94,8 +97,8 @@ export class NetlinkSocket {
   }
 
   /**
-   * Frees the descriptor; a waiting `read` or `write` is given time to return first. Does its work at once, so that it
-   * may be called from an `exit` handler: the thread of a read that waits would hold up the end of the process.
+   * Frees the descriptor, after a waiting `read` or `write` has returned. Acts at once, so an `exit` handler
+   * may call it: the thread of a waiting read would delay the end of the process.
    */
   close(): void {
     if (this.#closed) return;
@@ -107,7 +110,7 @@ export class NetlinkSocket {
   #sendNoop(sequence: number): void {
     const message = Uint32Array.of(16, 0, sequence, 0);
     new Uint16Array(message.buffer).set([NLMSG_NOOP, NLM_F_REQUEST_ACK], 2);
-    // A full receive buffer loses the acknowledgement; a waiting read then has something to return anyway.
+    // A full receive buffer loses the acknowledgement, but then a waiting read has something to return.
     libc().send(this.#fd, message, message.byteLength, MSG_DONTWAIT);
   }
 
@@ -157,9 +160,12 @@ export interface PacketSocketOptions {
   readonly linkIndex: number;
   /** EtherType of the packets, e.g. 0x0806. */
   readonly protocol: number;
-  /** What is let through: a classic BPF program of at least one instruction. Offsets count from the payload of the frame. */
+  /**
+   * The packets to pass: a classic BPF program of at least one instruction. Offsets count from the frame's
+   * payload.
+   */
   readonly filter: readonly BpfInstruction[];
-  /** Wanted size of the receive buffer; what comes when it is full is dropped. */
+  /** Wanted size of the receive buffer; a full one drops packets. */
   readonly receiveBufferBytes: number;
 }
 
@@ -172,9 +178,10 @@ export interface BpfInstruction {
 }
 
 /**
- * Packets of one EtherType on one link, without their link-layer header. Own packets are not received. Whenever one arrives, or
- * the link goes down, the kernel sends this process SIGIO: the caller must handle that signal before it opens a socket, as its
- * default action ends the process. So an idle socket needs neither a thread nor a timer. Needs CAP_NET_RAW.
+ * Packets of one EtherType on one link, without their link-layer header and without its own. When a packet
+ * arrives or the link goes down, the kernel sends this process SIGIO. The caller must handle that signal
+ * before it opens a socket, as its default action ends the process. So an idle socket needs neither a thread
+ * nor a timer. Needs CAP_NET_RAW.
  */
 export class PacketSocket {
   readonly #fd: number;
@@ -208,8 +215,8 @@ export class PacketSocket {
   }
 
   /**
-   * Takes one packet that is there and returns its length, undefined when there is none. Throws {@link SystemCallError}:
-   * ENETDOWN once when the link went down; the socket works again when that is up.
+   * Reads one packet that is there and returns its length; undefined when there is none. Throws {@link
+   * SystemCallError}: ENETDOWN once when the link went down; the socket works again when the link is up.
    */
   receive(buffer: Uint8Array): number | undefined {
     throwIf(this.#closed, 'recv');

@@ -1,46 +1,45 @@
 import { addressBits, containsSubnet, type Subnet, subnetAt } from '../../ip/ip.ts';
 
-/** A route that some lease asks for. */
+/** A route that a lease asks for. */
 export interface DesiredRoute {
   readonly dst: string;
   readonly gateway: string;
-  /** The etcd key it comes from. */
+  /** The etcd key of the lease. */
   readonly key: string;
 }
 
-/** What a lease asks for that this host could do. */
+/** A request of a lease that this host could fulfil. */
 export interface Claim {
   readonly route: DesiredRoute;
   readonly subnet: Subnet;
   readonly createRevision: number;
 }
 
-/** What a change may have changed: keys whose claims were judged anew, and destinations. */
+/** Keys whose claims were judged again, and destinations that may have another route now. */
 export interface Changed {
   readonly judged: Set<string>;
   readonly touched: Set<string>;
 }
 
-/** The claims to one destination, the oldest first. */
+/** All claims to one destination, oldest first. */
 interface Place {
   readonly subnet: Subnet;
   readonly claims: Claim[];
 }
 
 /**
- * Which of the claims are granted: in the order of their age each that overlaps none granted before it. So no lease takes a
- * part of an older one's subnet, and what a refused one would have taken is free for others.
+ * Decides between leases that overlap. From the oldest to the youngest, each claim is granted that overlaps
+ * no granted one. So no lease takes a part of an older one's subnet, and a refused claim blocks nobody.
  *
- * A change costs a look-up for each prefix length in use, and more only where leases do overlap.
+ * A change costs one look-up per prefix length in use, and more only where leases overlap.
  */
 export class Claims {
   readonly #byKey = new Map<string, Claim>();
   /** By prefix length, then destination. */
   readonly #places = new Map<number, Map<string, Place>>();
-  /** The granted claim of each destination that has one. */
+  /** By destination. */
   readonly #granted = new Map<string, Claim>();
 
-  /** Destinations with a granted claim. */
   get dsts(): Iterable<string> {
     return this.#granted.keys();
   }
@@ -53,7 +52,7 @@ export class Claims {
     return this.#granted.size;
   }
 
-  /** All claims, granted or not. */
+  /** Granted or not. */
   get all(): Iterable<Claim> {
     return this.#byKey.values();
   }
@@ -62,12 +61,12 @@ export class Claims {
     return this.#granted.get(dst);
   }
 
-  /** The claim from this etcd key, granted or not. */
+  /** The claim of this etcd key, granted or not. */
   claimOf(key: string): Claim | undefined {
     return this.#byKey.get(key);
   }
 
-  /** The oldest claim that stands in the way of the one from this etcd key; undefined when that is granted. */
+  /** The oldest claim that blocks the one of this etcd key; undefined when that is granted. */
   rivalOf(key: string): Claim | undefined {
     const claim = this.#byKey.get(key);
     return claim === undefined || this.#isGranted(claim)
@@ -81,7 +80,7 @@ export class Claims {
     this.#granted.clear();
   }
 
-  /** Puts the claim in the place of the one its key had; notes what that changed. */
+  /** Replaces the claim of its key and notes the effects. */
   put(claim: Claim, changed: Changed): void {
     const { key, dst } = claim.route;
     const before = this.#byKey.get(key);
@@ -118,7 +117,7 @@ export class Claims {
     if (this.#places.get(length)?.size === 0) this.#places.delete(length);
   }
 
-  /** Judges these claims anew, the oldest first, and all that depend on them. */
+  /** Judges these claims, oldest first, and all that depend on them. */
   #settle(claims: readonly Claim[], changed: Changed): void {
     let queue = [...claims].toSorted(byAge);
     const queued = new Set(queue);
@@ -130,7 +129,7 @@ export class Claims {
       changed.touched.add(next.route.dst);
       if (may) this.#granted.set(next.route.dst, next);
       else this.#revoke(next);
-      // Only younger ones can depend on it: none is judged twice for one change.
+      // Only younger claims depend on it, so none is judged twice for one change.
       const more = this.#younger(next).filter((claim) => !queued.has(claim));
       for (const claim of more) queued.add(claim);
       if (more.length > 0) queue = [...queue, ...more].toSorted(byAge);
@@ -167,7 +166,7 @@ export class Claims {
     return place;
   }
 
-  /** Blocks either contain one another or have nothing in common. */
+  /** Two blocks either contain one another or share nothing. */
   *#overlapping(subnet: Subnet): Iterable<Place> {
     for (const [length, places] of this.#places) {
       if (length > subnet.length) {
@@ -180,7 +179,7 @@ export class Claims {
   }
 }
 
-/** Those of the places of one length that lie in `outer`: by name, or one by one when these are fewer. */
+/** The places of one length inside `outer`: found by name, or one by one when these are fewer. */
 function* inside(outer: Subnet, length: number, places: ReadonlyMap<string, Place>): Iterable<Place> {
   const count = 2 ** (length - outer.length);
   if (count > places.size) {

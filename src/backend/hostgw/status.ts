@@ -8,14 +8,14 @@ import type { DesiredRoute } from './claims.ts';
 import type { DesiredRoutes } from './desired.ts';
 import type { Plan, PlannedChange } from './plan.ts';
 
-/** What became of the routes that the leases ask for. */
+/** The state of the routes that the leases ask for. */
 export interface RoutesStatus {
   readonly peers: readonly PeerRoute[];
-  /** Leases of peers that cannot be routed to, and why. */
+  /** Leases of peers that get no route, and why. */
   readonly refused: readonly RefusedLease[];
-  /** Peers' routes that lead out of the cluster's network: they are installed like any other. */
+  /** Routes to destinations outside the cluster's network; the daemon installs them like any other. */
   readonly outside: readonly OutsideRoute[];
-  /** Wall-clock ms when the kernel was last seen to be as the leases want it; absent before the first time. */
+  /** Wall-clock ms at which the kernel last had all routes; absent before the first time. */
   readonly syncedAtMs?: number;
 }
 
@@ -29,26 +29,26 @@ export interface OutsideRoute extends Omit<DesiredRoute, 'gateway'> {
   readonly network: string;
 }
 
-/** Why something is not as a lease asks for, and whether this host or the peer is to blame. */
+/** Why a route is not as its lease asks, and whether this host or the peer has to act. */
 export interface Reason {
   readonly text: string;
   readonly fault: 'own' | 'peer';
-  /** What an operator can do about it. */
+  /** What an operator can do. */
   readonly remedy?: string;
 }
 
-/** The route to a peer's subnet of one family. */
+/** The route to a peer's subnet in one family. */
 export interface PeerRoute extends DesiredRoute {
   readonly state: 'installed' | 'pending' | 'parked' | 'conflict';
-  /** Why it is not installed; absent while it is being put there. */
+  /** Why it is not installed; absent while the daemon is adding it. */
   readonly reason?: Reason;
-  /** Wall-clock ms since when it is in this state. */
+  /** Wall-clock ms at which this state began. */
   readonly sinceMs: number;
 }
 
 type Known = Omit<PeerRoute, keyof DesiredRoute>;
 
-/** What was done about each cause, for the operator. */
+/** What the daemon did for each cause. */
 const words: Readonly<Record<string, string>> = {
   missing: 'added',
   wrong: 'corrected',
@@ -59,12 +59,14 @@ const words: Readonly<Record<string, string>> = {
   shadowed: 'withdrawn',
 };
 
-/** The state of each peer's route, for status and log. It follows the plans; nothing is decided by it. */
+/** The state of each peer's route, for status and log. It follows the plans and decides nothing. */
 export class RouteStates {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #activity: Activity | undefined;
-  /** Until the route is installed: one that is only being tried again is as stuck as before. One that is repaired stays installed. */
+  /**
+   * A route that is tried again keeps its state until it is installed. A route under repair stays installed.
+   */
   readonly #known = new Map<string, Known>();
 
   constructor(clock: Clock, log: Logger, activity?: Activity) {
@@ -73,7 +75,6 @@ export class RouteStates {
     this.#activity = activity;
   }
 
-  /** The states of all that is desired. */
   of(desired: DesiredRoutes): Omit<RoutesStatus, 'syncedAtMs'> {
     return {
       peers: [...desired.routes].map(({ dst, gateway, key }) => {
@@ -85,7 +86,7 @@ export class RouteStates {
     };
   }
 
-  /** Takes in what a plan said about `dsts`. */
+  /** Notes the outcome of a plan for `dsts`. */
   notePlan(dsts: Iterable<string>, planned: Plan, isDesired: (dst: string) => boolean): void {
     for (const dst of planned.installed) this.#note(dst, 'installed');
     for (const [dst, reason] of planned.parked) this.#note(dst, 'parked', reason);
@@ -96,7 +97,9 @@ export class RouteStates {
     }
   }
 
-  /** One line per batch: what was sent, by cause, and what failed. None when all failed: then they are stuck. */
+  /**
+   * One line per batch: the changes by cause, and failures. No line when all failed: the status names these.
+   */
   logChanges(changes: readonly PlannedChange[], results: readonly ChangeResult[]): void {
     const counts: Record<string, number> = {};
     const named: string[] = [];
@@ -130,19 +133,18 @@ export class RouteStates {
   }
 }
 
-/** So many of a kind are named where nothing else is said: a probe and a status line need not hear of a whole cluster. */
+/** A probe and a status line name so many of each kind, not a whole cluster. */
 const mostNamed = 5;
 
 type Routes = Pick<RoutesStatus, 'peers' | 'refused' | 'outside'>;
 
-/** How many peers are routed. */
 export function routedText(peers: readonly Pick<PeerRoute, 'state'>[]): string {
   if (peers.length === 0) return 'no other host has joined yet';
   const routed = peers.filter(({ state }) => state === 'installed').length;
   return `${routed} of ${counted(peers.length, 'peer')} routed`;
 }
 
-/** What keeps this host itself from routing to its peers. */
+/** What this host has to fix before it can route to its peers. */
 export function ownFaults({ peers }: Routes, most = mostNamed): readonly Fault[] {
   const pending = peers.filter(({ state }) => state === 'pending');
   const coming = pending.map(
@@ -160,7 +162,7 @@ export function ownFaults({ peers }: Routes, most = mostNamed): readonly Fault[]
   return [...routeFaults(peers, 'own', most), ...capped(coming, more, most)];
 }
 
-/** What peers, or whoever wrote their leases, have to mend. */
+/** What peers, or the authors of their leases, have to fix. */
 export function peerFaults({ peers, refused }: Routes, most = mostNamed): readonly Fault[] {
   const faults = refused.map(({ key, reason }) => ({
     what: `lease ${key}`,
@@ -173,7 +175,7 @@ export function peerFaults({ peers, refused }: Routes, most = mostNamed): readon
   return [...routeFaults(peers, 'peer', most), ...capped(faults, more, most)];
 }
 
-/** Keys among the leases that are none; `first` are some of them. The reader of the leases has logged them. */
+/** Keys that are not leases; `first` are some of them. The reader of the leases has logged them. */
 export function junkFaults({ count, first }: JunkKeys, most = mostNamed): readonly Fault[] {
   const named = first
     .slice(0, most)
@@ -183,7 +185,7 @@ export function junkFaults({ count, first }: JunkKeys, most = mostNamed): readon
   return [...named, { what: 'keys', text: counted(rest, 'more key is no lease', 'more keys are no leases') }];
 }
 
-/** What is done as the leases say, and worth a look: leases that no host of this network would take get their routes. */
+/** Routed, and worth a look: leases that no host of this network would take. */
 export function oddities({ outside }: Routes, most = mostNamed): readonly Fault[] {
   const faults = outside.map(({ key, dst, network }) => ({
     what: `outside ${key}`,
@@ -196,7 +198,7 @@ export function oddities({ outside }: Routes, most = mostNamed): readonly Fault[
   return capped(faults, more, most);
 }
 
-/** Routes that are not there for a fault of this kind; those with one reason in common are one. */
+/** Missing routes by fault; routes with the same reason count as one. */
 function routeFaults(peers: readonly PeerRoute[], fault: Reason['fault'], most: number): readonly Fault[] {
   const byReason = new Map<string, PeerRoute[]>();
   for (const peer of peers) {
@@ -226,7 +228,7 @@ function noRouteText(reason: string, peers: readonly PeerRoute[]): string {
   return `${who}: ${reason}${remedies.length === 0 ? '' : `. ${remedies[0]}${likewise}`}`;
 }
 
-/** The first few of a list, and what says how many more there are. */
+/** The first items, and one that says how many more there are. */
 export function capped<T>(items: readonly T[], more: (rest: number) => T, most = mostNamed): readonly T[] {
   const rest = items.length - most;
   return rest > 0 ? [...items.slice(0, most), more(rest)] : items;
