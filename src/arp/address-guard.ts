@@ -106,7 +106,7 @@ export class AddressGuard {
     if (target.index === before.index && target.addresses.ipv4 === before.addresses.ipv4) return;
     this.#looked = false;
     this.#asked = false;
-    this.#over(`${before.addresses.ipv4} on ${before.name} is not this host's address any more`);
+    this.#over(`${before.addresses.ipv4} on ${before.name} is no longer this host's address`);
     this.#moved.wake();
   }
 

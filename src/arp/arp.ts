@@ -153,7 +153,7 @@ export function conflictText(
 ): string {
   return (
     `another host (MAC address ${rival}) uses this host's address ${own.address} on ${own.name} (MAC address ${own.mac}): ` +
-    'packets for this host and its containers reach the other one'
+    'packets for this host and its containers reach that host instead'
   );
 }
 
@@ -161,5 +161,5 @@ export const conflictRemedy = 'Give one of the two hosts another address';
 
 /** Says that ARP cannot find out. */
 export function unknownText(address: string | undefined, error: ArpError): string {
-  return `whether another host uses ${address} is not known: ${messageOf(error)}`;
+  return `cannot find out whether another host uses ${address}: ${messageOf(error)}`;
 }

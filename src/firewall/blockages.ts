@@ -51,7 +51,7 @@ const mostNamed = 3;
 
 const nftUnseen: Blockage = {
   effect: 'partly',
-  text: "nft is not installed: whether nftables' own tables, such as firewalld's, drop packets between containers cannot be seen",
+  text: "nft is not installed, so the daemon cannot see whether nftables' own tables, such as firewalld's, drop packets between containers",
   remedy: 'Install the package nftables.',
 };
 
@@ -155,7 +155,7 @@ async function describe(
     remedy:
       effect === 'closed'
         ? remedy
-        : `If this is not meant, ${remedy.replace(/^[A-Z]/, (first) => first.toLowerCase())}`,
+        : `If this is not intended, ${remedy.replace(/^[A-Z]/, (first) => first.toLowerCase())}`,
   };
 }
 
@@ -191,14 +191,14 @@ function dockerBlockage({ table, culprits, passage }: Found): Blockage | undefin
     const { length } = culprits;
     return {
       effect: 'closed',
-      text: `Docker lets no packet of another host reach ${length} of this host's containers ${network}`,
+      text: `Docker drops all packets from other hosts to ${length} of this host's containers ${network}`,
       remedy: `Set ${allow}, then restart Docker.`,
     };
   }
   if (table.name !== 'filter' || !isEach(/^! -i (\S+) -o \1 -j DROP$/)) return undefined;
   return {
     effect: 'closed',
-    text: `Docker drops packets of other hosts to ports that are not published ${network}`,
+    text: `Docker drops packets from other hosts to unpublished ports ${network}`,
     remedy: `Set ${allow}, restart Docker, and start the daemon with --iptables-forward-position=first.`,
   };
 }
@@ -209,7 +209,7 @@ function remedyOf({ table, base, passage, culprits }: Found, mode: FirewallSetti
   if (name.endsWith(' firewalld'))
     return `Run: firewall-cmd --permanent --zone=trusted --add-source=${network.text} && firewall-cmd --reload`;
   if (program === 'nft') {
-    return `Run: ${nftAccepts(name, base, network)}; put both rules into the file that this table is loaded from (often /etc/nftables.conf), too`;
+    return `Run: ${nftAccepts(name, base, network)}; add both rules to the file that this table is loaded from (often /etc/nftables.conf)`;
   }
   const option = name === 'filter' ? '' : ` -t ${name}`;
   const accepts = `Run: ${program}${option} -I ${base} -s ${network.text} -j ACCEPT && ${program}${option} -I ${base} -d ${network.text} -j ACCEPT`;

@@ -127,7 +127,7 @@ export class Firewall {
       else if (changed) {
         this.#options.log.info(
           { event: 'firewall-removed', where: task.name },
-          `firewall: rules of ours that are no longer wanted were removed (${task.name})`,
+          `firewall: removed our rules that are no longer wanted (${task.name})`,
         );
       }
       return true;
@@ -152,11 +152,11 @@ export class Firewall {
     if (repairs > 0) this.#options.activity?.count('firewall-repair', task.name);
     const where = task.name;
     if (changed && first) {
-      log.info({ event: 'firewall-set', where }, `firewall: rules put in place (${where})`);
+      log.info({ event: 'firewall-set', where }, `firewall: rules set (${where})`);
     } else if (repairs > 0 && repairs < fightChecks) {
       log.warn(
         { event: 'firewall-repaired', where },
-        `firewall: rules of ours were missing or changed and were put back (${where})`,
+        `firewall: restored our rules, which were missing or changed (${where})`,
       );
     }
   }
@@ -175,7 +175,7 @@ export class Firewall {
     } else {
       trouble.report(
         'firewall-fight',
-        `another program removes or changes our firewall rules (${fights.join(', ')}) again and again: find it and let it leave them alone`,
+        `another program keeps removing or changing our firewall rules (${fights.join(', ')}). Find that program (nft monitor) and stop it`,
       );
     }
     if (failures.size === 0) {
@@ -202,7 +202,7 @@ export class Firewall {
       blockages = await look(signal);
     } catch (error) {
       signal.throwIfAborted();
-      const message = `the packet filter cannot be searched for rules that drop containers' packets: ${explanationOf(error)}`;
+      const message = `cannot search the packet filter for rules that drop containers' packets: ${explanationOf(error)}`;
       notices.report('forward-unread', message, { error });
       return;
     }

@@ -35,8 +35,8 @@ export function parseSave(output: string, table: string): SavedTable {
   const lines = output.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
   if (/^# Table .* is incompatible/m.test(output)) {
     throw new UnreadableError(
-      `iptables cannot show its table ${table}: somebody put rules there that only nft knows`,
-      `Look at them with nft list table, or store "EnableNFTables": true in the network configuration.`,
+      `iptables cannot show its table ${table}: another program added rules that only nft can print`,
+      `To see them: nft list ruleset. Or store "EnableNFTables": true in the network configuration.`,
     );
   }
   if (lines.length === 0) return new Map();
@@ -66,7 +66,7 @@ function readLine(line: string, chains: Map<string, SavedChain & { rules: SavedR
   const [, chain, text] = /^-A (\S+) ?(.*)$/.exec(line) ?? [];
   const rules = chains.get(chain ?? '')?.rules;
   if (rules === undefined || text === undefined) {
-    throw new UnreadableError(`iptables-save printed a line of no known form: ${excerpt(line)}`);
+    throw new UnreadableError(`iptables-save printed an unknown line: ${excerpt(line)}`);
   }
   rules.push({ text, words: wordsOf(text) });
 }

@@ -18,7 +18,7 @@ const remedies: readonly (readonly [RegExp, string])[] = [
   ],
   [
     /xtables lock/i,
-    'Another program holds the lock /run/xtables.lock: see who does with fuser /run/xtables.lock. It is tried again.',
+    'Another program holds the lock. The daemon tries again. To see which program: fuser /run/xtables.lock',
   ],
   [
     /Permission denied|Operation not permitted|must be root/i,
@@ -70,7 +70,7 @@ function remedyFor({ code }: CommandError, program: string): string {
   const packageName = program === 'nft' ? 'nftables' : 'iptables';
   return code === 'COMMAND_MISSING'
     ? `Install the package ${packageName}, or switch the mode with EnableNFTables in the network configuration.`
-    : 'It is tried again.';
+    : 'The daemon tries again.';
 }
 
 /** How long iptables-restore waits for the lock that all iptables programs share. */
@@ -110,7 +110,7 @@ export class Iptables {
       const { stdout } = await runTool(this.#commands, this.#program, ['--version'], signal);
       const version = /\bv(\d+)\.(\d+)\.(\d+)/.exec(stdout);
       if (version === null) {
-        throw new UnreadableError(`${this.#program} --version tells no version: ${stdout}`);
+        throw new UnreadableError(`${this.#program} --version prints no version: ${stdout}`);
       }
       const [major = 0, minor = 0, patch = 0] = version.slice(1).map(Number);
       this.#modern = major > 1 || (major === 1 && (minor > 6 || (minor === 6 && patch >= 2)));

@@ -188,7 +188,7 @@ function orKernelError<T>(what: string, open: () => T): T {
     return open();
   } catch (error) {
     const remedy =
-      'It needs AF_NETLINK sockets: allow them (systemd: RestrictAddressFamilies=, containers: the seccomp profile)';
+      'Allow AF_NETLINK sockets (systemd: RestrictAddressFamilies=, containers: the seccomp profile)';
     const code = codeOf(error) ?? 'EIO';
     throw new KernelError(code, `cannot ${what}: ${messageOf(error)}`, { cause: error, remedy });
   }

@@ -152,7 +152,7 @@ export function poolOverlaps(
       .filter((connected) => !isOwn(connected) && !isContainerBridge(connected, pool))
       .map(({ subnet, linkName }) => ({
         problem: `${subnet.text} of ${linkName} lies in the range that subnets are leased from, ${min.text} to ${max.text}`,
-        remedy: 'Set SubnetMin and SubnetMax so that they leave it out, or choose another Network.',
+        remedy: 'Exclude it by SubnetMin and SubnetMax, or choose another Network.',
       }));
   });
 }

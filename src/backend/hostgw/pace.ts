@@ -8,7 +8,7 @@ const maxWaitMs = 60_000;
 /** A row ends after so long without a message, or after four times its last wait. */
 const calmMs = 1_000;
 
-const doesNotStay = ownFault('another program of this host removes or changes it each time');
+const doesNotStay = ownFault('another program on this host keeps removing or changing it');
 
 /** Messages for one destination that follow one another. */
 interface Row {

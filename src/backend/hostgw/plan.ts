@@ -229,7 +229,7 @@ function program(
     };
   }
   if (target.owner === 'foreign' && !input.mayReplaceForeign(dst)) {
-    const reason = `another program of this host keeps putting a ${describe(target.route)} there`;
+    const reason = `another program on this host keeps adding a ${describe(target.route)}`;
     return { state: 'conflict', reason: ownFault(reason), changes: removeOurs(there, 'shadowed') };
   }
   const seen = family === 4 ? nameOf(target.route, wanted, there) : undefined;
@@ -320,7 +320,7 @@ function planBlackhole(input: PlanInput, actual: readonly Route[]): DestinationP
   }
   const isLegacy = isLegacyBlackhole(target);
   if (!isLegacy && ownerOf(target, ownership, input.link.index) !== 'own') {
-    const reason = `a ${describe(target)} is in the place of its blackhole`;
+    const reason = `a ${describe(target)} is where its blackhole belongs`;
     return { state: 'conflict', reason: ownFault(reason), changes: leftovers };
   }
   const cause = isLegacy ? 'adopt' : 'wrong';

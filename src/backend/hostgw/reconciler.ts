@@ -133,7 +133,7 @@ export class Reconciler {
         } catch (error) {
           signal.throwIfAborted();
           if (clock.monotonic() - startedMs >= healthyMs) failures = 0;
-          const message = `routes cannot be kept in step with the kernel: ${messageOf(error)}`;
+          const message = `cannot keep routes in step with the kernel: ${messageOf(error)}`;
           trouble.report(this.#trouble, message, { error });
         }
         await clock.sleep(backoffMs(policy, failures, random), signal);

@@ -53,9 +53,9 @@ const words: Readonly<Record<string, string>> = {
   missing: 'added',
   wrong: 'corrected',
   adopt: 'adopted from flanneld',
-  foreign: "put in place of another program's",
+  foreign: "replaced another program's",
   stale: 'removed',
-  'stale-legacy': "removed, flanneld's",
+  'stale-legacy': 'removed that flanneld left',
   shadowed: 'withdrawn',
 };
 
@@ -150,14 +150,14 @@ export function ownFaults({ peers }: Routes, most = mostNamed): readonly Fault[]
   const coming = pending.map(
     ({ dst, sinceMs }): Fault => ({
       what: `route ${dst}`,
-      text: `${dst}: no route yet, it is being set`,
+      text: `${dst}: no route yet, the daemon is adding it`,
       passing: true,
       sinceMs,
     }),
   );
   const more = (rest: number): Fault => ({
     what: 'routes being set',
-    text: `${counted(rest, 'more route is', 'more routes are')} being set`,
+    text: `${counted(rest, 'more route is', 'more routes are')} being added`,
   });
   return [...routeFaults(peers, 'own', most), ...capped(coming, more, most)];
 }
@@ -182,7 +182,10 @@ export function junkFaults({ count, first }: JunkKeys, most = mostNamed): readon
     .map(({ key, reason }): Fault => ({ what: `key ${key}`, text: reason, logged: true }));
   const rest = count - named.length;
   if (rest <= 0) return named;
-  return [...named, { what: 'keys', text: counted(rest, 'more key is no lease', 'more keys are no leases') }];
+  return [
+    ...named,
+    { what: 'keys', text: counted(rest, 'more key is not a lease', 'more keys are not leases') },
+  ];
 }
 
 /** Routed, and worth a look: leases that no host of this network would take. */
