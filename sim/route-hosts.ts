@@ -1,5 +1,4 @@
-import { HostGateway } from '../src/backend/hostgw/host-gateway.ts';
-import { Reconciler } from '../src/backend/hostgw/reconciler.ts';
+import { HostGateway, Reconciler } from '../src/backend/hostgw/reconciler.ts';
 import type { Family, PerFamily, Subnet } from '../src/ip/ip.ts';
 import type { Kernel, KernelEvent, KernelEvents, Route } from '../src/kernel/kernel.ts';
 import type { Lease } from '../src/subnet/lease/lease.ts';

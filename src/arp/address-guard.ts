@@ -2,8 +2,8 @@ import type { Link } from '../kernel/kernel.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
-import { ArpError } from './arp.ts';
 import {
+  ArpError,
   conflictRemedy,
   conflictText,
   isLinkDown,
@@ -11,16 +11,16 @@ import {
   type Station,
   type StationOptions,
   unknownText,
-} from './station.ts';
+} from './arp.ts';
 
 export interface AddressGuardOptions extends StationOptions {
   readonly activity?: Activity;
   readonly trouble: TroubleLog;
-  /** What the operator should know although this host does its work. */
+  /** Facts that an operator should know although this host works. */
   readonly notices: TroubleLog;
 }
 
-/** The address that is guarded, and the link that it is on. */
+/** The address to guard, and its link. */
 export interface GuardedAddress {
   readonly name: string;
   readonly index: number;
@@ -30,33 +30,36 @@ export interface GuardedAddress {
 /** RFC 5227: DEFEND_INTERVAL, ANNOUNCE_INTERVAL. */
 const defendIntervalMs = 10_000;
 const announceIntervalMs = 2_000;
-/** While another host has the address: how often it is looked whether it still does, and how often in a row it must not. */
+/**
+ * While another host has the address: the interval between checks, and how many in a row must find nobody.
+ */
 const recheckMs = 5_000;
 const quietRechecks = 2;
-/** Also a storm of packets is looked at no more often than this. */
+/** The shortest interval between looks at packets, also in a storm. */
 const spacingMs = 100;
-/** A link that is down is tried again so often. */
+/** The wait before the next try on a link that is down. */
 const retryMs = 1_000;
-/** While no packet comes: how often the loop comes round all the same, so that the watchdog sees it alive. */
+/** Without packets the loop reports this often, so that the watchdog sees it alive. */
 const idleMs = 60_000;
 const loop = 'address-guard';
-/** Longer than any answer of the kernel is waited for, and than any other wait here. */
+/** Longer than any answer of the kernel takes, and than any other wait here. */
 const stuckMs = 120_000;
 
 /**
- * Finds out by ARP whether another host on the link uses this host's IPv4 address, and defends it (RFC 5227) once this host has a
- * lease with it. Unlike etcd the link tells so when the other host, or this one, has no connection to etcd: two hosts with
- * one address take each other's connections down. The kernel of a host answers probes for its addresses, and no proxy does.
+ * Finds out by ARP whether another host on the link uses this host's IPv4 address, and defends the address
+ * (RFC 5227) once this host has a lease with it. The link tells what etcd cannot: two hosts with one address
+ * break each other's connections to etcd. A host's kernel answers probes for its addresses, and no proxy
+ * does.
  *
- * Only packets that name the address give it work: hosts send those only when two of them have it.
+ * Only packets that name the address cause work, and hosts send those only when two of them have it.
  */
 export class AddressGuard {
   readonly #options: AddressGuardOptions;
   #target: GuardedAddress;
-  /** The target, or something about its link, is another. */
+  /** The target, or its link's carrier or MAC address, has changed. */
   readonly #moved = new Wake();
-  readonly #lookedWake = new Wake();
-  readonly #rivalWake = new Wake();
+  /** The first look is over, or the rival has changed. */
+  readonly #news = new Wake();
   #looked = false;
   #asked = false;
   #rival: string | undefined;
@@ -70,44 +73,44 @@ export class AddressGuard {
     this.#target = target;
   }
 
-  /** The MAC address of another host that uses the address, as far as is known. */
+  /** The MAC address of another host that uses the address, as far as known. */
   get rival(): string | undefined {
     return this.#rival;
   }
 
-  /** Whether the link was asked for the address as it is now, and no other host has it. */
+  /** Whether probes for the present address found no other host. */
   get alone(): boolean {
     return this.#asked && this.#rival === undefined;
   }
 
-  /** Resolves once the first probes were answered, or not; or when ARP cannot tell. */
+  /** Resolves once the first probes are over, or when ARP cannot tell. */
   async looked(signal: AbortSignal): Promise<void> {
-    while (!this.#looked) await this.#lookedWake.wait(signal);
+    while (!this.#looked) await this.#news.wait(signal);
   }
 
   /** Resolves when `rival` is not `seen`, at once or later. */
   async changed(seen: string | undefined, signal: AbortSignal): Promise<void> {
-    while (this.#rival === seen) await this.#rivalWake.wait(signal);
+    while (this.#rival === seen) await this.#news.wait(signal);
   }
 
-  /** The host has a lease with the address from now on: another that uses it is this host's trouble. */
+  /** This host has a lease with the address from now on: a rival is its trouble. */
   hold(): void {
     this.#holds = true;
     if (this.#rival !== undefined) this.#report(this.#rival);
   }
 
-  /** The address, or the link that it is on, is another one. */
+  /** Guards another address, or the address on another link. */
   follow(target: GuardedAddress): void {
     const before = this.#target;
     this.#target = target;
     if (target.index === before.index && target.addresses.ipv4 === before.addresses.ipv4) return;
     this.#looked = false;
     this.#asked = false;
-    this.#over(`${before.addresses.ipv4} on ${before.name} is not this host's address any more`);
+    this.#over(`${before.addresses.ipv4} on ${before.name} is no longer this host's address`);
     this.#moved.wake();
   }
 
-  /** Takes in the links of now: one that was without carrier may have been put into another network. */
+  /** Takes the present links: one without carrier may come back in another network. */
   look(links: readonly Link[]): void {
     const link = links.find(({ index }) => index === this.#target.index);
     const carrier = link !== undefined && link.up && link.carrier;
@@ -131,7 +134,7 @@ export class AddressGuard {
     }
   }
 
-  /** Resolves when it is to be begun again. */
+  /** Resolves when the guard has to start again. */
   async #guard(target: GuardedAddress, first: boolean, signal: AbortSignal): Promise<void> {
     const { notices, clock } = this.#options;
     const address = target.addresses.ipv4;
@@ -139,13 +142,13 @@ export class AddressGuard {
       if (address !== undefined) return await this.#guardOver(target, address, first, signal);
     } catch (error) {
       signal.throwIfAborted();
-      // A kernel that cannot be read just now is asked again before anything is decided.
+      // A kernel that cannot be read decides nothing: ask again.
       if (!(error instanceof ArpError)) return await clock.sleep(retryMs, signal);
       this.#noteLooked();
       if (isLinkDown(error)) return await clock.sleep(retryMs, signal);
       const unknown = unknownText(address, error);
       notices.report('arp', unknown);
-      // A queue or a table that is full now is not so later.
+      // A full queue or table has room again later.
       if (!isFinal(error)) return await clock.sleep(recheckMs, signal);
       this.#over(unknown);
     }
@@ -173,7 +176,7 @@ export class AddressGuard {
       this.#options.notices.clear('arp', `ARP works on ${target.name}`);
       this.#asked = true;
       this.#noteLooked();
-      // Peers are to learn the new MAC address, if it is one, or where the address is now.
+      // Tell peers the new MAC address or place.
       if (!first) await this.#announceTwice(station, signal);
       return await this.#watch(station, signal);
     } finally {
@@ -190,7 +193,8 @@ export class AddressGuard {
       const heard = await station.listen(waitMs, signal);
       if (heard.length === 0 && this.#rival === undefined) continue;
       let mac = await station.claimant(heard, signal);
-      // Who asks for the address may have it itself, or only look for a free one. Two who have it do not ask one another for ever.
+      // A host that asks for the address may have it, or only look for a free one. Two that have it stop
+      // asking.
       const isDue = mac === undefined && leftMs() <= 0;
       if (isDue) mac = await station.probe(signal);
       if (mac !== undefined) quiet = 0;
@@ -208,19 +212,19 @@ export class AddressGuard {
       this.#report(mac);
       this.#defend(station);
     }
-    if (mac !== before) this.#rivalWake.wake();
+    if (mac !== before) this.#news.wake();
   }
 
   #over(message: string): void {
     if (this.#rival === undefined) return;
     this.#rival = undefined;
     this.#options.trouble.clear('address-conflict', message);
-    this.#rivalWake.wake();
+    this.#news.wake();
   }
 
   #noteLooked(): void {
     this.#looked = true;
-    this.#lookedWake.wake();
+    this.#news.wake();
   }
 
   #report(mac: string): void {
@@ -230,7 +234,7 @@ export class AddressGuard {
     this.#options.trouble.report('address-conflict', message, { mac, ownMac: this.#mac });
   }
 
-  /** As a server does that cannot give up its address (RFC 5227, 2.4 c). */
+  /** As a server that cannot give up its address (RFC 5227, 2.4 c). */
   #defend(station: Station): void {
     const nowMs = this.#options.clock.monotonic();
     if (nowMs < this.#announcedMs + defendIntervalMs) return;
@@ -246,7 +250,7 @@ export class AddressGuard {
   }
 }
 
-/** What stays so until the daemon is started in another way, or the link is another one. */
+/** Lasts until the daemon is started in another way, or the link is another one. */
 function isFinal({ errno }: ArpError): boolean {
   return ['EPERM', 'EACCES', 'EAFNOSUPPORT', 'EPROTONOSUPPORT', 'EOPNOTSUPP', 'EINVAL', 'ENOSYS'].includes(
     errno,

@@ -1,18 +1,22 @@
-import { type BpfInstruction, PacketSocket } from '../native/packet-socket.ts';
+import { macText } from '../kernel/rtnetlink.ts';
+import { type BpfInstruction, PacketSocket } from '../native/sockets.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { Wake } from '../runtime/wake.ts';
 import { type Arp, ArpError, type ArpPacket, type ArpSocket } from './arp.ts';
 
 const ETH_P_ARP = 0x0806;
-/** Room for some twenty packets. A storm of them costs no more than that at a time. */
+/** Room for some twenty packets, which bounds the cost of a storm. */
 const receiveBufferBytes = 16_384;
-/** Taken in one go: more than fit. */
+/** More than fit into the buffer. */
 const packetsPerTurn = 64;
 
-/** Has `listener` called at each SIGIO of this process; returns what ends that. The signal stays handled. */
+/**
+ * Calls `listener` at each SIGIO of this process; returns a function that ends that. The signal stays
+ * handled.
+ */
 type OnInputSignal = (listener: () => void) => () => void;
 
-/** ARP of the network namespace that the calling thread is in. */
+/** ARP in the calling thread's network namespace. */
 export function linuxArp(onInputSignal: OnInputSignal): Arp {
   return {
     open: (linkIndex, address) => new LinuxArpSocket(linkIndex, address, onInputSignal),
@@ -79,7 +83,7 @@ function arpError(what: string, error: unknown): ArpError {
   return new ArpError(codeOf(error) ?? 'EIO', `cannot ${what}: ${messageOf(error)}`, { cause: error });
 }
 
-/** Lets a packet through whose sender has the address, or has none and asks for it: all others are dropped in the kernel. */
+/** Passes packets whose sender has the address, or has none and asks for it. The kernel drops all others. */
 function filterFor(address: string): readonly BpfInstruction[] {
   const k = address.split('.').reduce((value, byte) => value * 256 + Number(byte), 0);
   const load = 0x20;
@@ -115,7 +119,7 @@ export function encodeArp({ operation, senderMac, sender, target }: ArpPacket): 
   ]);
 }
 
-/** Undefined for what is no ARP packet of Ethernet and IPv4; padding behind it is ignored. Never throws. */
+/** Undefined for anything but ARP for Ethernet and IPv4. Ignores padding. Never throws. */
 export function decodeArp(bytes: Uint8Array): ArpPacket | undefined {
   if (bytes.length < packetBytes || header.some((byte, index) => bytes[index] !== byte)) return undefined;
   const code = (bytes[6] ?? 0) * 256 + (bytes[7] ?? 0);
@@ -126,11 +130,6 @@ export function decodeArp(bytes: Uint8Array): ArpPacket | undefined {
     sender: bytes.subarray(14, 18).join('.'),
     target: bytes.subarray(24, 28).join('.'),
   };
-}
-
-/** `02:00:00:00:00:01`. */
-function macText(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
 }
 
 function bytesOf(text: string, separator: string, radix: number, count: number): readonly number[] {

@@ -1,8 +1,8 @@
-import { removal } from '../backend/hostgw/plan.ts';
+import { removalOf } from '../backend/hostgw/ownership.ts';
 import { cleanupTasks } from '../firewall/tasks.ts';
 import { isMissing } from '../firewall/tool.ts';
 import type { Family } from '../ip/ip.ts';
-import type { Kernel } from '../kernel/kernel.ts';
+import type { Kernel, RouteChange } from '../kernel/kernel.ts';
 import type { Commands } from '../runtime/effects.ts';
 import { explanationOf } from '../runtime/errors.ts';
 
@@ -71,7 +71,10 @@ async function removeRoutes(
   // Routes of other shapes have our number, but the daemon did not make them.
   const changes = ours
     .filter(({ type, special }) => type === 'blackhole' || (type === 'unicast' && !special))
-    .flatMap((route) => removal(route, 'stale'));
+    .flatMap((one): RouteChange[] => {
+      const route = removalOf(one);
+      return route === undefined ? [] : [{ op: 'remove', route }];
+    });
   const results = await kernel.apply(changes);
   // It does not matter who removed a route.
   const left = await read();

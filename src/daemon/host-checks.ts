@@ -1,7 +1,14 @@
 import { bridgeName, cniBridgeName } from '../backend/hostgw/host-networks.ts';
 import { bridgeAddress, type Family, overlaps, parseSubnet, type Subnet } from '../ip/ip.ts';
-import type { Kernel, Link, LinkAddress } from '../kernel/kernel.ts';
-import { bridgeFilter, forwarding, linkForwarding, type Sysctl } from '../kernel/sysctl.ts';
+import {
+  bridgeFilter,
+  forwarding,
+  type Kernel,
+  type Link,
+  type LinkAddress,
+  linkForwarding,
+  type Sysctl,
+} from '../kernel/kernel.ts';
 import type { Activity } from '../runtime/activity.ts';
 import type { Clock, Files, Logger } from '../runtime/effects.ts';
 import { FlannelError, systemReason } from '../runtime/errors.ts';

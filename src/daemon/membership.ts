@@ -3,7 +3,7 @@ import { junkFaults, oddities, ownFaults, peerFaults, routedText } from '../back
 import { type Passage, readBlockages } from '../firewall/blockages.ts';
 import { Firewall } from '../firewall/firewall.ts';
 import { familiesOf, type PerFamily, type Subnet } from '../ip/ip.ts';
-import { linkInside } from '../kernel/rtnetlink.ts';
+import { linkInside } from '../kernel/kernel.ts';
 import type { Activity } from '../runtime/activity.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import { type BackoffPolicy, retryForever } from '../runtime/retry.ts';

@@ -1,4 +1,4 @@
-import { HostGateway } from '../backend/hostgw/host-gateway.ts';
+import { HostGateway } from '../backend/hostgw/reconciler.ts';
 import type { RoutesStatus } from '../backend/hostgw/status.ts';
 import type { PerFamily } from '../ip/ip.ts';
 import type { Activity } from '../runtime/activity.ts';

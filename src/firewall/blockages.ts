@@ -1,33 +1,32 @@
 import type { Family, Subnet } from '../ip/ip.ts';
 import type { Commands } from '../runtime/effects.ts';
 import { excerpt } from '../runtime/texts.ts';
-import { iptablesFilter } from './iptables-filter.ts';
+import { iptablesFilter, nftFilter } from './filters.ts';
 import { forwardChain } from './iptables-plan.ts';
 import { parseSaveAll } from './iptables-save.ts';
-import { nftFilter } from './nft-filter.ts';
 import type { FirewallNetwork } from './rules.ts';
 import type { FirewallSettings } from './tasks.ts';
 import { isMissing, runTool } from './tool.ts';
 import { type Culprit, type FilterTable, type Hook, type Outcome, type Packets, rest, walk } from './walk.ts';
 
-/** Something in this host's firewall that keeps packets between containers of different hosts from passing. */
+/** A part of this host's firewall that blocks packets between containers of different hosts. */
 export interface Blockage {
   /**
-   * `closed`: no new connection gets through, in one direction at least: a fault of this host. `partly`: some may not; it may
-   * be meant so.
+   * `closed`: no new connection gets through in at least one direction, which is a fault of this host.
+   * `partly`: some may not, perhaps on purpose.
    */
   readonly effect: 'closed' | 'partly';
-  /** What drops: table, chain and rule. No full stop at its end. */
+  /** The table, chain and rule that drop. No full stop at its end. */
   readonly text: string;
-  /** What opens it, with the commands. */
+  /** The commands that open it. */
   readonly remedy: string;
 }
 
-/** What is to pass, and by which interfaces. */
+/** The packets that have to pass, and their interfaces. */
 export interface Passage extends FirewallNetwork {
-  /** Name of the interface that peers are reached by. */
+  /** The interface that leads to peers. */
   readonly uplink?: string;
-  /** Name of the interface that this host's containers are reached by; without it no rule about interfaces is decided. */
+  /** The interface that leads to this host's containers; without it no rule about interfaces is decided. */
   readonly bridge?: string;
 }
 
@@ -47,22 +46,27 @@ interface Found {
   readonly culprits: readonly Culprit[];
 }
 
-/** So many rules of a chain are named. */
+/** Rules named per chain. */
 const mostNamed = 3;
 
 const nftUnseen: Blockage = {
   effect: 'partly',
-  text: "nft is not installed: whether nftables' own tables, such as firewalld's, drop packets between containers cannot be seen",
+  text: "nft is not installed, so the daemon cannot see whether nftables' own tables, such as firewalld's, drop packets between containers",
   remedy: 'Install the package nftables.',
 };
 
 /**
- * Reads this host's whole packet filter once (nft's tables, both kinds of iptables) and follows packets between a container
- * here and one on another host through every chain on their way. Resolves to what drops them, `closed` first; empty
- * when nothing does. Changes nothing. Three to five short processes. Rejects with a FlannelError when the rules cannot be
- * read. A kind of iptables that is not installed has no rules; nft may have some all the same, which counts as `partly`.
+ * Reads this host's whole packet filter (nft's tables, both kinds of iptables) and follows packets between a
+ * container here and one on another host through every chain on their way. Resolves to what drops them,
+ * `closed` first; empty when nothing does. Changes nothing. Runs three to five short processes. Rejects with
+ * a FlannelError when the rules cannot be read. A kind of iptables that is not installed has no rules;
+ * without nft its tables stay unknown, which counts as `partly`.
  *
- * For `doctor`: `closed` is a problem, `partly` a note; `text` and `remedy` are fit for a finding as they are.
+ * The whole filter has to be read because an accept never ends a packet's way: every table with a chain at a
+ * hook is asked, and each may drop what all others accept. iptables-nft and iptables-legacy may both be in
+ * use, and nft cannot print all of iptables' tests.
+ *
+ * For `doctor`, `closed` is a problem and `partly` a note; `text` and `remedy` fit a finding as they are.
  */
 export async function readBlockages(
   { commands, passages, mode }: BlockageOptions,
@@ -77,7 +81,7 @@ export async function readBlockages(
   return nftMissing ? [...blockages, nftUnseen] : blockages;
 }
 
-/** What the chains of one table do to the packets of one network. */
+/** The effect of one table's chains on the packets of one network. */
 export function judge(table: FilterTable, passage: Passage): readonly Found[] {
   if (!table.families.includes(passage.network.family)) return [];
   return [...table.chains].flatMap(([base, { hook }]) => {
@@ -151,7 +155,7 @@ async function describe(
     remedy:
       effect === 'closed'
         ? remedy
-        : `If this is not meant, ${remedy.replace(/^[A-Z]/, (first) => first.toLowerCase())}`,
+        : `If this is not intended, ${remedy.replace(/^[A-Z]/, (first) => first.toLowerCase())}`,
   };
 }
 
@@ -163,7 +167,7 @@ function whatItDrops({ effect, directions }: Found): string {
     : "drops all packets from this host's containers to other hosts'";
 }
 
-/** The rule in its program's own words. */
+/** The rule in its program's words; for a rule that nft no longer has, its handle. */
 async function ruleText(
   commands: Commands,
   table: FilterTable,
@@ -171,10 +175,14 @@ async function ruleText(
   signal: AbortSignal,
 ): Promise<string> {
   const text = rule?.text ?? '';
-  return table.program === 'nft' ? await readNftRule(commands, table.name, chain, text, signal) : `"${text}"`;
+  if (table.program !== 'nft') return `"${text}"`;
+  const args = ['-a', 'list', 'chain', ...table.name.split(' '), chain];
+  const { stdout } = await runTool(commands, 'nft', args, signal, { tolerated: /^/ });
+  const line = stdout.split('\n').find((one) => one.endsWith(` # ${text}`));
+  return line === undefined ? text : `"${line.slice(0, -` # ${text}`.length).trim()}"`;
 }
 
-/** Since version 28 Docker drops what comes to a container from another interface, unless its port was published. */
+/** Since version 28 Docker drops packets from another interface to a container's unpublished ports. */
 function dockerBlockage({ table, culprits, passage }: Found): Blockage | undefined {
   const isEach = (pattern: RegExp) => culprits.every(({ rule }) => pattern.test(rule?.text ?? ''));
   const allow = '"allow-direct-routing": true in /etc/docker/daemon.json (Docker 28.2 and later)';
@@ -183,14 +191,14 @@ function dockerBlockage({ table, culprits, passage }: Found): Blockage | undefin
     const { length } = culprits;
     return {
       effect: 'closed',
-      text: `Docker lets no packet of another host reach ${length} of this host's containers ${network}`,
+      text: `Docker drops all packets from other hosts to ${length} of this host's containers ${network}`,
       remedy: `Set ${allow}, then restart Docker.`,
     };
   }
   if (table.name !== 'filter' || !isEach(/^! -i (\S+) -o \1 -j DROP$/)) return undefined;
   return {
     effect: 'closed',
-    text: `Docker drops packets of other hosts to ports that are not published ${network}`,
+    text: `Docker drops packets from other hosts to unpublished ports ${network}`,
     remedy: `Set ${allow}, restart Docker, and start the daemon with --iptables-forward-position=first.`,
   };
 }
@@ -201,7 +209,7 @@ function remedyOf({ table, base, passage, culprits }: Found, mode: FirewallSetti
   if (name.endsWith(' firewalld'))
     return `Run: firewall-cmd --permanent --zone=trusted --add-source=${network.text} && firewall-cmd --reload`;
   if (program === 'nft') {
-    return `Run: ${nftAccepts(name, base, network)}; put both rules into the file that this table is loaded from (often /etc/nftables.conf), too`;
+    return `Run: ${nftAccepts(name, base, network)}; add both rules to the file that this table is loaded from (often /etc/nftables.conf)`;
   }
   const option = name === 'filter' ? '' : ` -t ${name}`;
   const accepts = `Run: ${program}${option} -I ${base} -s ${network.text} -j ACCEPT && ${program}${option} -I ${base} -d ${network.text} -j ACCEPT`;
@@ -226,29 +234,25 @@ function nftAccepts(table: string, chain: string, { text, family }: Subnet): str
     .join(' && ');
 }
 
-/** What could be read of a host's packet filter. */
-export interface Filters {
-  readonly tables: readonly FilterTable[];
-  /**
-   * The host uses nftables, and has no nft to show all of its tables: firewalld, which sets them by libnftables, is installed without
-   * nft on Debian.
-   */
-  readonly nftMissing: boolean;
-}
-
 /**
- * All tables of this host's packet filter that see packets of `families`. What iptables keeps in nftables' tables is read
- * from iptables, since nft cannot name all of its tests. Rejects with a FlannelError.
+ * All tables of this host's packet filter that see packets of `families`. Tables that iptables keeps in
+ * nftables are read from iptables, since nft cannot print all of its tests. `nftMissing`: the host uses
+ * nftables but has no nft to show all tables. firewalld sets its own by libnftables and is installed without
+ * nft on Debian. Rejects with a FlannelError.
  */
 export async function readFilters(
   commands: Commands,
   families: readonly Family[],
   signal: AbortSignal,
-): Promise<Filters> {
+): Promise<{ readonly tables: readonly FilterTable[]; readonly nftMissing: boolean }> {
   const own = await readNft(commands, signal);
-  const kinds: IptablesTables[] = [];
-  for (const family of families) kinds.push(await readIptables(commands, family, signal));
-  const saved = kinds.flatMap(({ tables }) => tables);
+  const saved: FilterTable[] = [];
+  let usesNftables = false;
+  for (const family of families) {
+    const found = await readIptables(commands, family, signal);
+    saved.push(...found.tables);
+    usesNftables ||= found.usesNftables;
+  }
   const shown = new Set(
     saved
       .filter(({ program }) => !program.endsWith('-legacy'))
@@ -256,25 +260,11 @@ export async function readFilters(
   );
   return {
     tables: [...saved, ...(own ?? []).filter(({ name }) => !shown.has(name))],
-    nftMissing: own === undefined && kinds.some(({ usesNftables }) => usesNftables),
+    nftMissing: own === undefined && usesNftables,
   };
 }
 
-/** One rule as nft prints it; its handle when it is gone by now. */
-export async function readNftRule(
-  commands: Commands,
-  table: string,
-  chain: string,
-  handle: string,
-  signal: AbortSignal,
-): Promise<string> {
-  const args = ['-a', 'list', 'chain', ...table.split(' '), chain];
-  const { stdout } = await runTool(commands, 'nft', args, signal, { tolerated: /^/ });
-  const line = stdout.split('\n').find((one) => one.endsWith(` # ${handle}`));
-  return line === undefined ? handle : `"${line.slice(0, -` # ${handle}`.length).trim()}"`;
-}
-
-/** Undefined: there is no nft. */
+/** Undefined: nft is not installed. */
 async function readNft(commands: Commands, signal: AbortSignal): Promise<readonly FilterTable[] | undefined> {
   // A kernel without nftables has no rules of it.
   const tolerated = /Protocol not supported/;
@@ -285,17 +275,12 @@ async function readNft(commands: Commands, signal: AbortSignal): Promise<readonl
   return said.exitCode === 0 ? nftFilter(said.stdout) : [];
 }
 
-interface IptablesTables {
-  readonly tables: readonly FilterTable[];
-  readonly usesNftables: boolean;
-}
-
-/** Both kinds of iptables may be in use at once; a host that has one kind only may know it by its plain name only. */
+/** Both kinds of iptables may be in use at once. A host with one kind may have its plain name only. */
 async function readIptables(
   commands: Commands,
   family: Family,
   signal: AbortSignal,
-): Promise<IptablesTables> {
+): Promise<{ readonly tables: readonly FilterTable[]; readonly usesNftables: boolean }> {
   const name = family === 4 ? 'iptables' : 'ip6tables';
   const read = async (program: string) => {
     const said = await ifInstalled(() => runTool(commands, `${program}-save`, [], signal));

@@ -17,50 +17,46 @@ export interface FirewallOptions extends FirewallSettings {
   readonly log: Logger;
   readonly trouble: TroubleLog;
   readonly notices: TroubleLog;
-  /** What of this host's whole packet filter keeps containers' packets from passing. Costs some processes. */
+  /**
+   * Searches the host's whole packet filter for rules that block containers' packets. Runs some processes.
+   */
   readonly look: (signal: AbortSignal) => Promise<readonly Blockage[]>;
-  /** Told of each repair. */
+  /** Counts repairs. */
   readonly activity?: Activity;
-  /** How often the rules are checked. */
   readonly resyncMs: number;
 }
 
-/** After a failure the next try does not wait longer than this. */
+/** The longest wait after a failure. */
 const retryMs = 10_000;
 
-/** The whole packet filter is looked at this often, and after each change that shows in what is read anyway. */
+/** The daemon searches the whole packet filter this often, and after each change that it can see. */
 const lookEveryMs = 60_000;
-/** While something drops all packets: who has removed it waits for us to see that. */
+/** While something drops all packets: whoever removes it waits for the daemon to notice. */
 const lookAgainMs = 10_000;
 
 const loop = 'firewall';
-/** Programs have a time limit and are killed after it: a check that takes this long waits for one that cannot be (state D). */
+/** Programs are killed after a time limit. A check that takes so long waits for one in state D. */
 const stuckMs = 300_000;
 
-/** So many repairs in a row are no accident any more. */
+/** So many repairs in a row are no accident. */
 const fightChecks = 3;
 
-interface FamilyWork {
-  readonly wanted: readonly Task[];
-  /** Not done yet. */
-  readonly unwanted: Task[];
-}
-
 /**
- * Keeps the rules in place that let containers' packets pass and, if asked to, hide containers behind their host outside the
- * network. The rules, and what is ours among others, are flanneld's. Nothing is flushed, not at the start either; on a stop
- * all stays.
+ * Keeps the firewall rules that let containers' packets pass and, if asked to, masquerade them outside the
+ * network. The rules, and the marks by which it knows its own, are flanneld's. It flushes nothing, not even
+ * at the start; its rules stay when it stops.
  *
- * A check reads each table we need once and writes, all or nothing, only what differs. Nothing that fails here ends the
- * daemon or keeps it from routing.
+ * A check reads each table that it needs once and writes only the difference, all or nothing. No failure here
+ * ends the daemon or stops its routing.
  */
 export class Firewall {
   readonly #options: FirewallOptions;
-  readonly #families: readonly FamilyWork[];
+  /** `unwanted`: still to remove. */
+  readonly #families: (Pick<FamilyTasks, 'wanted'> & { unwanted: readonly Task[] })[];
   readonly #checked = new Set<Task>();
-  /** Checks in a row that found something to repair, by task. */
+  /** By task: checks in a row that had to repair. */
   readonly #repairs = new Map<Task, number>();
-  /** What iptables' tables filter held when they were last read. */
+  /** iptables' tables filter as last read. */
   readonly #filters = new Map<Family, string>();
   #lookedAt = '';
   #lookAtMs = Number.NEGATIVE_INFINITY;
@@ -70,18 +66,14 @@ export class Firewall {
   constructor(options: FirewallOptions) {
     this.#options = options;
     const { commands, networks } = options;
-    const tasksOf = (family: Family): readonly FamilyTasks[] => {
+    this.#families = ([4, 6] as const).flatMap((family) => {
       const network = family === 4 ? networks.ipv4 : networks.ipv6;
       const onFilter = (table: SavedTable) => void this.#filters.set(family, textOf(table));
-      return network === undefined ? [] : [familyTasks(commands, options, family, network, onFilter)];
-    };
-    this.#families = [...tasksOf(4), ...tasksOf(6)].map(({ wanted, unwanted }) => ({
-      wanted,
-      unwanted: [...unwanted],
-    }));
+      return network === undefined ? [] : [{ ...familyTasks(commands, options, family, network, onFilter) }];
+    });
   }
 
-  /** Checks and repairs until `signal` aborts; rejects with its reason and for nothing else. */
+  /** Checks and repairs until `signal` aborts, then rejects with its reason. */
   async run(signal: AbortSignal): Promise<never> {
     const { activity, clock, random, resyncMs } = this.#options;
     try {
@@ -100,52 +92,51 @@ export class Firewall {
     }
   }
 
-  /** Resolves once everything was tried a first time, whatever came of it; rejects with `signal.reason`. */
+  /** Resolves after the first attempt at everything, successful or not; rejects with `signal.reason`. */
   async tried(signal: AbortSignal): Promise<void> {
     while (!this.#tried) await this.#triedWake.wait(signal);
   }
 
   async #check(signal: AbortSignal): Promise<boolean> {
     const failures = new Map<string, unknown>();
-    for (const { wanted, unwanted } of this.#families) {
+    for (const family of this.#families) {
       let applied = true;
-      for (const task of wanted) {
-        if (!(await this.#attempt(task, failures, signal))) applied = false;
+      for (const task of family.wanted) {
+        if (!(await this.#attempt(task, true, failures, signal))) applied = false;
       }
-      // What a former mode left still does its work while ours cannot.
+      // The rules of a former mode still work while ours cannot be set.
       if (!applied) continue;
-      for (const task of unwanted.slice()) {
-        if (await this.#remove(task, failures, signal)) unwanted.splice(unwanted.indexOf(task), 1);
+      for (const task of family.unwanted) {
+        if (await this.#attempt(task, false, failures, signal))
+          family.unwanted = family.unwanted.filter((other) => other !== task);
       }
     }
     return this.#tell(failures);
   }
 
-  async #attempt(task: Task, failures: Map<string, unknown>, signal: AbortSignal): Promise<boolean> {
+  /** Resolves to whether the task is done. */
+  async #attempt(
+    task: Task,
+    isWanted: boolean,
+    failures: Map<string, unknown>,
+    signal: AbortSignal,
+  ): Promise<boolean> {
     try {
-      this.#noteChange(task, await task.run(signal));
-      return true;
-    } catch (error) {
-      signal.throwIfAborted();
-      failures.set(explanationOf(error), error);
-      return false;
-    }
-  }
-
-  /** A tool that is not there has left nothing. */
-  async #remove(task: Task, failures: Map<string, unknown>, signal: AbortSignal): Promise<boolean> {
-    try {
-      if (await task.run(signal)) {
+      const changed = await task.run(signal);
+      if (isWanted) this.#noteChange(task, changed);
+      else if (changed) {
         this.#options.log.info(
           { event: 'firewall-removed', where: task.name },
-          `firewall: rules of ours that are no longer wanted were removed (${task.name})`,
+          `firewall: removed our rules that are no longer wanted (${task.name})`,
         );
       }
       return true;
     } catch (error) {
       signal.throwIfAborted();
-      if (!isMissing(error)) failures.set(explanationOf(error), error);
-      return isMissing(error);
+      // A tool that is not installed has left no rules.
+      if (!isWanted && isMissing(error)) return true;
+      failures.set(explanationOf(error), error);
+      return false;
     }
   }
 
@@ -155,21 +146,25 @@ export class Firewall {
     this.#checked.add(task);
     const repairs = changed && !first ? (this.#repairs.get(task) ?? 0) + 1 : 0;
     this.#repairs.set(task, repairs);
-    // Whoever has taken our rules away, as a reload of firewalld does, may have put others; who does so all the time is looked at now and then.
+    // Whoever removed our rules, for example a reload of firewalld, may have added others. After several
+    // times in a row the regular search is enough.
     if (changed && repairs < fightChecks) this.#lookAtMs = Number.NEGATIVE_INFINITY;
     if (repairs > 0) this.#options.activity?.count('firewall-repair', task.name);
     const where = task.name;
     if (changed && first) {
-      log.info({ event: 'firewall-set', where }, `firewall: rules put in place (${where})`);
+      log.info({ event: 'firewall-set', where }, `firewall: rules set (${where})`);
     } else if (repairs > 0 && repairs < fightChecks) {
       log.warn(
         { event: 'firewall-repaired', where },
-        `firewall: rules of ours were missing or changed and were put back (${where})`,
+        `firewall: restored our rules, which were missing or changed (${where})`,
       );
     }
   }
 
-  /** One trouble for all of it, so that one missing program is one line. Returns whether there is none. */
+  /**
+   * Reports one trouble for all failures, so that one missing program is one line. Returns whether all is
+   * well.
+   */
   #tell(failures: ReadonlyMap<string, unknown>): boolean {
     const { trouble } = this.#options;
     const fights = [...this.#repairs]
@@ -180,7 +175,7 @@ export class Firewall {
     } else {
       trouble.report(
         'firewall-fight',
-        `another program removes or changes our firewall rules (${fights.join(', ')}) again and again: find it and let it leave them alone`,
+        `another program keeps removing or changing our firewall rules (${fights.join(', ')}). Find that program (nft monitor) and stop it`,
       );
     }
     if (failures.size === 0) {
@@ -192,7 +187,10 @@ export class Firewall {
     return false;
   }
 
-  /** Asks for what blocks packets when it may have changed, and otherwise now and then: other tables change unseen. */
+  /**
+   * Searches for rules that block packets when a table that we read has changed, and regularly, as others
+   * change unseen.
+   */
   async #lookIfDue(signal: AbortSignal): Promise<void> {
     const { clock, look, trouble, notices } = this.#options;
     const seen = [...this.#filters.values()].join('\n');
@@ -204,7 +202,7 @@ export class Firewall {
       blockages = await look(signal);
     } catch (error) {
       signal.throwIfAborted();
-      const message = `the packet filter cannot be searched for rules that drop containers' packets: ${explanationOf(error)}`;
+      const message = `cannot search the packet filter for rules that drop containers' packets: ${explanationOf(error)}`;
       notices.report('forward-unread', message, { error });
       return;
     }

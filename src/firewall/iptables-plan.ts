@@ -1,17 +1,17 @@
-import { type ForwardPosition, isRightIndex, jumpIndex } from './forward.ts';
 import {
   commentOf,
   foundRule,
   jumpText,
   ruleKey,
   ruleText,
+  type SavedRule,
+  type SavedTable,
   textKey,
   unconditionalTarget,
-} from './iptables-rule.ts';
-import type { SavedRule, SavedTable } from './iptables-save.ts';
-import type { WantedChain } from './rules.ts';
+} from './iptables-save.ts';
+import { planChain, planChainRemoval, type WantedChain } from './rules.ts';
 
-/** One of our chains: its table, the kernel's chain that leads to it, and the comment of its rules. */
+/** One of our chains: its table, the built-in chain that jumps to it, and the comment of its rules. */
 export interface ChainPlace {
   readonly table: 'filter' | 'nat';
   readonly base: 'FORWARD' | 'POSTROUTING';
@@ -19,7 +19,7 @@ export interface ChainPlace {
   readonly comment: string;
 }
 
-/** flanneld's names, so that either daemon finds the other's rules. */
+/** flanneld's names, so that each daemon finds the other's rules. */
 export const forwardChain: ChainPlace = {
   table: 'filter',
   base: 'FORWARD',
@@ -35,10 +35,15 @@ export const masqueradeChain: ChainPlace = {
 };
 
 /**
- * The input for `iptables-restore --noflush` that makes a table as one network wants it; undefined when it is so already.
- *
- * Rules are removed by what they are and chains are made by `-N`: should another program have changed any of them since
- * the table was read, the kernel refuses the whole, and nothing is lost by it.
+ * The input for `iptables-restore --noflush` that gives a table the rules of one network; undefined when it
+ * has them. Facts that complicate it:
+ * - Between reading a table and writing it, other programs may change it. So the input removes rules by their
+ *   text, never by number, and creates chains by `-N`: then the kernel refuses the whole, and nothing is
+ *   lost. For the same reason nothing is flushed and filled again.
+ * - Several daemons of one host may share a chain (see rules.ts).
+ * - Docker and firewalld append to FORWARD at any time. A jump anywhere before the first rule that blocks
+ *   everything will do, so that two daemons do not chase each other.
+ * - The kernel refuses to remove a chain that any rule still jumps to.
  */
 export function planTable(
   saved: SavedTable,
@@ -48,27 +53,24 @@ export function planTable(
   position: ForwardPosition,
 ): string | undefined {
   const { chain, comment } = place;
-  const texts = {
-    shared: wanted.shared.map((rule) => ruleText(rule, comment)),
-    own: wanted.own.map((rule) => ruleText(rule, comment)),
-  };
-  const textOf = new Map([...texts.shared, ...texts.own].map((text) => [textKey(text), text]));
-  const keys = { shared: texts.shared.map(textKey), own: texts.own.map(textKey) };
-  const found = (saved.get(chain)?.rules ?? []).map(foundRule);
-  const change = planChain(found, keys, network);
-  const text = (key: string) => textOf.get(key) ?? '';
+  const [shared = [], own = []] = [wanted.shared, wanted.own].map((rules) =>
+    rules.map((rule) => ruleText(rule, comment)),
+  );
+  const textOf = new Map([...shared, ...own].map((text) => [textKey(text), text]));
+  const keys = { shared: shared.map(textKey), own: own.map(textKey) };
+  const change = planChain((saved.get(chain)?.rules ?? []).map(foundRule), keys, network);
   return restoreInput(place, [
     ...(saved.has(chain) ? [] : [`-N ${chain}`]),
-    ...(change?.remove ?? []).map((rule) => `-D ${chain} ${rule.text}`),
-    ...(change?.prepend ?? []).toReversed().map((key) => `-I ${chain} 1 ${text(key)}`),
-    ...(change?.append ?? []).map((key) => `-A ${chain} ${text(key)}`),
+    ...change.remove.map((rule) => `-D ${chain} ${rule.text}`),
+    ...change.prepend.toReversed().map((key) => `-I ${chain} 1 ${textOf.get(key)}`),
+    ...change.append.map((key) => `-A ${chain} ${textOf.get(key)}`),
     ...planBase(saved, place, network, position),
   ]);
 }
 
 /**
- * The input that removes one network's rules, and chain and jump when no other network uses them; with `network` undefined
- * those of all networks. Undefined when nothing is there.
+ * The input that removes one network's rules, and chain and jump when no other network uses them. With
+ * `network` undefined it removes those of all networks. Undefined when there is nothing to remove.
  */
 export function planTableRemoval(
   saved: SavedTable,
@@ -88,7 +90,7 @@ export function planTableRemoval(
   ]);
 }
 
-/** Whether rules other than `leading` lead to the chain; the kernel then refuses to remove it. */
+/** Whether rules other than `leading` jump to the chain. */
 function isUsed(saved: SavedTable, chain: string, leading: readonly SavedRule[]): boolean {
   const leads = ({ words }: SavedRule) => words.includes(chain);
   return [...saved.values()].some(({ rules }) =>
@@ -96,7 +98,7 @@ function isUsed(saved: SavedTable, chain: string, leading: readonly SavedRule[])
   );
 }
 
-/** One jump at the right place, and none of our rules beside it. */
+/** Ensures one jump at the right place, and none of our rules beside it. */
 function planBase(
   saved: SavedTable,
   place: ChainPlace,
@@ -110,12 +112,18 @@ function planBase(
   const others = rules.filter((rule) => !stray.includes(rule) && !jumps.includes(rule));
   const text = jumpText(chain, comment);
   const removals = stray.map((rule) => `-D ${base} ${rule.text}`);
+  const at =
+    base !== 'FORWARD' || position === 'last'
+      ? others.length
+      : position === 'first'
+        ? 0
+        : firstBlocker(others, saved);
   const [jump] = jumps;
   if (jump !== undefined && jumps.length === 1 && ruleKey(jump.words) === textKey(text)) {
     const index = rules.slice(0, rules.indexOf(jump)).filter((rule) => others.includes(rule)).length;
-    if (base !== 'FORWARD' || isRightIndex(index, others, saved, position)) return removals;
+    // With `auto` anywhere before it.
+    if (base !== 'FORWARD' || index === at || (position === 'auto' && index < at)) return removals;
   }
-  const at = base === 'FORWARD' ? jumpIndex(others, saved, position) : others.length;
   return [
     ...removals,
     ...jumps.map((rule) => `-D ${base} ${rule.text}`),
@@ -123,12 +131,12 @@ function planBase(
   ];
 }
 
-/** Leads to our chain whatever comes; with a condition it is somebody's own. */
+/** Jumps to our chain without a condition. With one it is somebody else's rule. */
 function isJump({ words }: SavedRule, { chain }: ChainPlace): boolean {
   return unconditionalTarget(words) === chain;
 }
 
-/** A rule of ours outside our chain: flanneld had them there until version 0.20. */
+/** A rule of ours outside our chain: flanneld put them there until version 0.20. */
 function isStray(rule: SavedRule, place: ChainPlace, network: string | undefined): boolean {
   if (commentOf(rule.words) !== place.comment || isJump(rule, place)) return false;
   return network === undefined || foundRule(rule).subnets.includes(network);
@@ -138,64 +146,31 @@ function restoreInput({ table }: ChainPlace, lines: readonly string[]): string |
   return lines.length === 0 ? undefined : `*${table}\n${lines.join('\n')}\nCOMMIT\n`;
 }
 
-/** A rule found in one of our chains. */
-export interface FoundRule {
-  /** Equal for equal rules, and equal to what a wanted rule is written as. */
-  readonly key: string;
-  /** The subnets it tests for, canonical. */
-  readonly subnets: readonly string[];
-}
+/** The place of the jump in FORWARD. `auto`: last, but before a rule that blocks everything. */
+export type ForwardPosition = 'auto' | 'first' | 'last';
 
-/** What has to happen to one of our chains, in this order. */
-export interface ChainChange<T> {
-  readonly remove: readonly T[];
-  /** Goes to the chain's beginning. */
-  readonly prepend: readonly string[];
-  /** Goes to its end. */
-  readonly append: readonly string[];
+/** The kernel allows 16 levels of jumps and no rings. */
+const deepest = 16;
+
+/** The index of the first rule that blocks everything; the number of rules when there is none. */
+function firstBlocker(rules: readonly SavedRule[], table: SavedTable): number {
+  const index = rules.findIndex((rule) => blocks(rule, table, 0));
+  return index < 0 ? rules.length : index;
 }
 
 /**
- * What makes a chain as one network wants it; undefined when it is so already. Several daemons of one host may share the
- * chain: a rule belongs to the networks it names, and those that name ours are compared with `own`, in order. `shared` stand
- * at the beginning. What names no network at all belongs to nobody else, and goes.
+ * Whether a rule drops or rejects every packet that it does not accept, itself or by a chain (as on CentOS
+ * 6).
  */
-export function planChain<T extends FoundRule>(
-  found: readonly T[],
-  wanted: { readonly shared: readonly string[]; readonly own: readonly string[] },
-  network: string,
-): ChainChange<T> | undefined {
-  const shared = found.filter((rule) => wanted.shared.includes(rule.key));
-  const own = found.filter((rule) => !shared.includes(rule) && isOurs(rule, network));
-  const sharedRight =
-    sameKeys(shared, wanted.shared) && sameKeys(found.slice(0, shared.length), wanted.shared);
-  const ownRight = sameKeys(own, wanted.own);
-  if (sharedRight && ownRight) return undefined;
-  return {
-    remove: [...(sharedRight ? [] : shared), ...(ownRight ? [] : own)],
-    prepend: sharedRight ? [] : wanted.shared,
-    append: ownRight ? [] : wanted.own,
-  };
-}
-
-/**
- * The rules that go when a network no longer uses a chain. `all`: no other network has rules there, so the chain goes, too. With
- * `network` undefined everything goes.
- */
-export function planChainRemoval<T extends FoundRule>(
-  found: readonly T[],
-  network: string | undefined,
-): { readonly remove: readonly T[]; readonly all: boolean } {
-  const others = network === undefined ? [] : found.filter((rule) => !isOurs(rule, network));
-  if (others.length === 0) return { remove: found, all: true };
-  // Rules that name nobody may be the ones the others share.
-  return { remove: found.filter(({ subnets }) => subnets.includes(network ?? '')), all: false };
-}
-
-function isOurs({ subnets }: FoundRule, network: string): boolean {
-  return subnets.length === 0 || subnets.includes(network);
-}
-
-function sameKeys(found: readonly FoundRule[], keys: readonly string[]): boolean {
-  return found.length === keys.length && found.every(({ key }, index) => key === keys[index]);
+function blocks({ words }: SavedRule, table: SavedTable, depth: number): boolean {
+  const target = unconditionalTarget(words);
+  if (target === 'DROP' || target === 'REJECT') return true;
+  const chain = target === undefined ? undefined : table.get(target);
+  if (chain === undefined || depth > deepest) return false;
+  for (const rule of chain.rules) {
+    if (blocks(rule, table, depth + 1)) return true;
+    const end = unconditionalTarget(rule.words);
+    if (end === 'RETURN' || end === 'ACCEPT') return false;
+  }
+  return false;
 }

@@ -1,50 +1,49 @@
 import type { Family, PerFamily } from '../ip/ip.ts';
 import type { Commands } from '../runtime/effects.ts';
-import type { ForwardPosition } from './forward.ts';
 import {
   type ChainPlace,
+  type ForwardPosition,
   forwardChain,
   masqueradeChain,
   planTable,
   planTableRemoval,
 } from './iptables-plan.ts';
-import { Iptables, type SavedTable } from './iptables-save.ts';
-import { nftTableName, planNftTable, type WantedNftTable } from './nft-plan.ts';
-import { type NftTable, parseNftTable } from './nft-ruleset.ts';
-import { type FirewallNetwork, forwardRules, masqueradeRules, type WantedChain } from './rules.ts';
-import { FirewallError, runTool } from './tool.ts';
+import type { SavedTable } from './iptables-save.ts';
+import { nftTableName, parseNftTable, planNftTable, type WantedNftTable } from './nft-table.ts';
+import { type FirewallNetwork, forwardRules, masqueradeRules } from './rules.ts';
+import { FirewallError, Iptables, runTool } from './tool.ts';
 
-/** What this host's firewall is to do. */
+/** The settings of this host's firewall. */
 export interface FirewallSettings {
   readonly mode: 'iptables' | 'nftables';
-  /** A family that is left out is left alone. */
+  /** The daemon does not touch a family that is left out. */
   readonly networks: PerFamily<FirewallNetwork>;
   readonly masquerade: boolean;
-  /** Masquerade with ports chosen at random, where the tool knows how. */
+  /** Masquerade with random ports where the tool can. */
   readonly fullyRandom: boolean;
   readonly forwardRules: boolean;
   readonly forwardPosition: ForwardPosition;
 }
 
-/** A piece of work that can be repeated; it costs one process when there is nothing to do. */
+/** Work that can be repeated; it costs one process when there is nothing to do. */
 export interface Task {
-  /** What it is about, e.g. `iptables nat`. */
+  /** For example `iptables nat`. */
   readonly name: string;
-  /** Resolves to whether anything had to be changed. Rejects with a FlannelError. */
+  /** Resolves to whether it changed anything. Rejects with a FlannelError. */
   run(signal: AbortSignal): Promise<boolean>;
-  /** Resolves to whether nothing has to be changed, and changes nothing. Rejects with a FlannelError. */
+  /** Resolves to whether there is nothing to change, and changes nothing. Rejects with a FlannelError. */
   isDone(signal: AbortSignal): Promise<boolean>;
 }
 
 /** The work for one family. */
 export interface FamilyTasks {
-  /** What has to be there, checked again and again. */
+  /** Rules to keep, checked again and again. */
   readonly wanted: readonly Task[];
-  /** What may be left of another mode or setting, removed once. */
+  /** Remains of another mode or setting, removed once. */
   readonly unwanted: readonly Task[];
 }
 
-/** `onFilter` is told what the table filter holds, as far as it is read. */
+/** The work for one family. `onFilter` gets the table filter each time it is read. */
 export function familyTasks(
   commands: Commands,
   settings: FirewallSettings,
@@ -52,46 +51,53 @@ export function familyTasks(
   network: FirewallNetwork,
   onFilter: (table: SavedTable) => void,
 ): FamilyTasks {
+  const { mode, fullyRandom } = settings;
   const iptables = new Iptables(commands, family);
-  const nft = new Nft(commands);
-  const keep = (place: ChainPlace, wanted: (signal: AbortSignal) => Promise<WantedChain>): Task =>
+  const own = network.network.text;
+  const chains = [
+    { place: forwardChain, on: settings.forwardRules, rules: async () => forwardRules(network) },
+    {
+      place: masqueradeChain,
+      on: settings.masquerade,
+      rules: async (signal: AbortSignal) =>
+        masqueradeRules(network, fullyRandom && (await iptables.isModern(signal))),
+    },
+  ];
+  const keep = ({ place, rules }: (typeof chains)[number]) =>
     iptablesTask(iptables, place, family, onFilter, async (signal) => {
-      const chain = await wanted(signal);
-      return (saved) => planTable(saved, place, chain, network.network.text, settings.forwardPosition);
+      const chain = await rules(signal);
+      return (saved) => planTable(saved, place, chain, own, settings.forwardPosition);
     });
-  const remove = (place: ChainPlace): Task =>
-    iptablesTask(iptables, place, family, onFilter, async () => {
-      return (saved) => planTableRemoval(saved, place, network.network.text);
-    });
-  const wanted: WantedNftTable = {
-    ...(settings.forwardRules ? { forward: forwardRules(network) } : {}),
-    ...(settings.masquerade ? { postrtg: masqueradeRules(network, settings.fullyRandom) } : {}),
-  };
-  const inNft = nftTask(nft, family, wanted, network.network.text);
-  const nothing = !settings.forwardRules && !settings.masquerade;
-  if (settings.mode === 'nftables') {
-    return {
-      wanted: nothing ? [] : [inNft],
-      unwanted: [...(nothing ? [inNft] : []), remove(forwardChain), remove(masqueradeChain)],
-    };
+  const remove = ({ place }: { readonly place: ChainPlace }) =>
+    iptablesTask(
+      iptables,
+      place,
+      family,
+      onFilter,
+      async () => (saved) => planTableRemoval(saved, place, own),
+    );
+  const off = chains.filter(({ on }) => !on);
+  if (mode === 'iptables') {
+    const wanted = chains.filter(({ on }) => on).map(keep);
+    return { wanted, unwanted: [...off.map(remove), nftTask(commands, family, {}, own)] };
   }
-  const masquerade = async (signal: AbortSignal) =>
-    masqueradeRules(network, settings.fullyRandom && (await iptables.isModern(signal)));
-  const filter = settings.forwardRules
-    ? keep(forwardChain, async () => forwardRules(network))
-    : remove(forwardChain);
-  const nat = settings.masquerade ? keep(masqueradeChain, masquerade) : remove(masqueradeChain);
+  const inNft = nftTask(
+    commands,
+    family,
+    {
+      ...(settings.forwardRules && { forward: forwardRules(network) }),
+      ...(settings.masquerade && { postrtg: masqueradeRules(network, fullyRandom) }),
+    },
+    own,
+  );
+  const nothing = off.length === chains.length;
   return {
-    wanted: [...(settings.forwardRules ? [filter] : []), ...(settings.masquerade ? [nat] : [])],
-    unwanted: [
-      ...(settings.forwardRules ? [] : [filter]),
-      ...(settings.masquerade ? [] : [nat]),
-      nftTask(nft, family, {}, network.network.text),
-    ],
+    wanted: nothing ? [] : [inNft],
+    unwanted: [...(nothing ? [inNft] : []), ...chains.map(remove)],
   };
 }
 
-/** What removes the rules of all networks, in both modes and both families. */
+/** Removes the rules of all networks, in both modes and both families. */
 export function cleanupTasks(commands: Commands): readonly Task[] {
   return ([4, 6] as const).flatMap((family) => {
     const iptables = new Iptables(commands, family);
@@ -99,7 +105,7 @@ export function cleanupTasks(commands: Commands): readonly Task[] {
       iptablesTask(iptables, place, family, undefined, async () => {
         return (saved) => planTableRemoval(saved, place, undefined);
       });
-    return [remove(forwardChain), remove(masqueradeChain), nftTask(new Nft(commands), family, {}, undefined)];
+    return [remove(forwardChain), remove(masqueradeChain), nftTask(commands, family, {}, undefined)];
   });
 }
 
@@ -122,14 +128,23 @@ function iptablesTask(
   }));
 }
 
-function nftTask(nft: Nft, family: Family, wanted: WantedNftTable, network: string | undefined): Task {
-  return task<NftTable | undefined>(`nftables flannel-ipv${family}`, () =>
-    Promise.resolve({
-      read: (inner) => nft.read(family, inner),
-      plan: (found) => planNftTable(found, wanted, family, network),
-      write: (script, inner) => nft.apply(script, inner),
-    }),
-  );
+function nftTask(
+  commands: Commands,
+  family: Family,
+  wanted: WantedNftTable,
+  network: string | undefined,
+): Task {
+  const list = ['-j', 'list', 'table', ...nftTableName(family).split(' ')];
+  // The dynamic loader says the same about a library, without `Error:`.
+  const tolerated = /^Error: No such file or directory/m;
+  return task(`nftables flannel-ipv${family}`, async () => ({
+    read: async (signal) => {
+      const { exitCode, stdout } = await runTool(commands, 'nft', list, signal, { tolerated });
+      return exitCode === 0 ? parseNftTable(stdout) : undefined;
+    },
+    plan: (found) => planNftTable(found, wanted, family, network),
+    write: async (stdin, signal) => void (await runTool(commands, 'nft', ['-f', '-'], signal, { stdin })),
+  }));
 }
 
 function task<T>(name: string, storeOf: (signal: AbortSignal) => Promise<RuleStore<T>>): Task {
@@ -143,46 +158,23 @@ function task<T>(name: string, storeOf: (signal: AbortSignal) => Promise<RuleSto
   };
 }
 
-/** nft of this host. */
-class Nft {
-  readonly #commands: Commands;
-
-  constructor(commands: Commands) {
-    this.#commands = commands;
-  }
-
-  /** What our table holds, undefined when there is none; one process. Rejects with a FlannelError. */
-  async read(family: Family, signal: AbortSignal): Promise<NftTable | undefined> {
-    const args = ['-j', 'list', 'table', ...nftTableName(family).split(' ')];
-    // Of the table; the dynamic loader says the same of a library.
-    const tolerated = /^Error: No such file or directory/m;
-    const { exitCode, stdout } = await runTool(this.#commands, 'nft', args, signal, { tolerated });
-    return exitCode === 0 ? parseNftTable(stdout) : undefined;
-  }
-
-  /** Hands a script to nft, which does all of it or nothing. */
-  async apply(script: string, signal: AbortSignal): Promise<void> {
-    await runTool(this.#commands, 'nft', ['-f', '-'], signal, { stdin: script });
-  }
-}
-
-/** How often what was written may be gone again before that is a failure: others write the same tables. */
+/** Other programs write the same tables: rules may be gone again so often before that is a failure. */
 const mostAttempts = 3;
 
-/** A part of the kernel's rules that is read as a whole and changed by one input for a tool. */
-export interface RuleStore<T> {
+/** A part of the kernel's rules that is read as a whole and changed by one input. */
+interface RuleStore<T> {
   read(signal: AbortSignal): Promise<T>;
-  /** The input that makes what was read right; undefined when it is right. */
+  /** The input that corrects it; undefined when it is right. */
   plan(found: T): string | undefined;
   write(input: string, signal: AbortSignal): Promise<void>;
 }
 
 /**
- * Reads, and writes only when something differs, then reads again: what a tool accepts without a word is not always there
- * afterwards. Resolves to whether anything was written. A refusal is final when the next look gives the same plan; otherwise
- * another program was faster, and the new plan is tried. Rejects with what the tool said.
+ * Reads, writes the difference if there is any, and reads again, as a tool may accept rules that are not
+ * there afterwards. Resolves to whether it wrote anything. A refusal is final when the next plan is the same;
+ * otherwise another program was faster, and the new plan is tried. Rejects with the tool's error.
  */
-export async function converge<T>(store: RuleStore<T>, signal: AbortSignal): Promise<boolean> {
+async function converge<T>(store: RuleStore<T>, signal: AbortSignal): Promise<boolean> {
   let input = store.plan(await store.read(signal));
   if (input === undefined) return false;
   for (let attempt = 1; attempt <= mostAttempts; attempt++) {

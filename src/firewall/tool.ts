@@ -1,14 +1,16 @@
+import type { Family } from '../ip/ip.ts';
 import { CommandError, type CommandResult, type Commands } from '../runtime/effects.ts';
 import { FlannelError, messageOf } from '../runtime/errors.ts';
 import { excerpt, oneLine } from '../runtime/texts.ts';
+import { parseSave, type SavedTable, UnreadableError } from './iptables-save.ts';
 
-/** A tool that did not do what it was asked. */
+/** A tool failed. */
 export class FirewallError extends FlannelError {}
 
-/** The longest a tool may take; the lock is waited for less. */
+/** Longer than a tool waits for the lock. */
 const timeoutMs = 20_000;
 
-/** What to do, by what the tools say. */
+/** Remedies by the tools' messages. */
 const remedies: readonly (readonly [RegExp, string])[] = [
   [
     /do you need to insmod|module .* not found|Table does not exist|Protocol not supported/i,
@@ -16,7 +18,7 @@ const remedies: readonly (readonly [RegExp, string])[] = [
   ],
   [
     /xtables lock/i,
-    'Another program holds the lock /run/xtables.lock: see who does with fuser /run/xtables.lock. It is tried again.',
+    'Another program holds the lock. The daemon tries again. To see which program: fuser /run/xtables.lock',
   ],
   [
     /Permission denied|Operation not permitted|must be root/i,
@@ -25,7 +27,10 @@ const remedies: readonly (readonly [RegExp, string])[] = [
   [/JSON support not compiled/i, 'Install an nft with JSON support.'],
 ];
 
-/** Runs a tool; rejects with {@link FirewallError} when it could not be run or fails otherwise than with `tolerated`. */
+/**
+ * Runs a tool. Rejects with {@link FirewallError} when it cannot be run, or fails without a `tolerated`
+ * message.
+ */
 export async function runTool(
   commands: Commands,
   program: string,
@@ -56,7 +61,7 @@ export async function runTool(
   throw new FirewallError('FIREWALL_REFUSED', message, { remedy });
 }
 
-/** Whether the tool is not there at all. */
+/** Whether the tool is not installed. */
 export function isMissing(error: unknown): boolean {
   return error instanceof FirewallError && error.code === 'COMMAND_MISSING';
 }
@@ -65,5 +70,51 @@ function remedyFor({ code }: CommandError, program: string): string {
   const packageName = program === 'nft' ? 'nftables' : 'iptables';
   return code === 'COMMAND_MISSING'
     ? `Install the package ${packageName}, or switch the mode with EnableNFTables in the network configuration.`
-    : 'It is tried again.';
+    : 'The daemon tries again.';
+}
+
+/** How long iptables-restore waits for the lock that all iptables programs share. */
+const lockWaitSeconds = 5;
+
+/** iptables or ip6tables of this host, in whichever variant is installed. */
+export class Iptables {
+  readonly #commands: Commands;
+  readonly #program: string;
+  #modern: boolean | undefined;
+
+  constructor(commands: Commands, family: Family) {
+    this.#commands = commands;
+    this.#program = family === 4 ? 'iptables' : 'ip6tables';
+  }
+
+  /** The rules of a table; one process. Rejects with a FlannelError. */
+  async read(table: string, signal: AbortSignal): Promise<SavedTable> {
+    const { stdout } = await runTool(this.#commands, `${this.#program}-save`, ['-t', table], signal);
+    return parseSave(stdout, table);
+  }
+
+  /** Hands `input` to iptables-restore, which applies all of it or nothing. */
+  async restore(input: string, signal: AbortSignal): Promise<void> {
+    const wait = (await this.isModern(signal)) ? ['-w', String(lockWaitSeconds)] : [];
+    await runTool(this.#commands, `${this.#program}-restore`, [...wait, '--noflush'], signal, {
+      stdin: input,
+    });
+  }
+
+  /**
+   * Whether the installed version is 1.6.2 or later, the first whose iptables-restore knows -w and whose MASQUERADE knows
+   * --random-fully. Asked once.
+   */
+  async isModern(signal: AbortSignal): Promise<boolean> {
+    if (this.#modern === undefined) {
+      const { stdout } = await runTool(this.#commands, this.#program, ['--version'], signal);
+      const version = /\bv(\d+)\.(\d+)\.(\d+)/.exec(stdout);
+      if (version === null) {
+        throw new UnreadableError(`${this.#program} --version prints no version: ${stdout}`);
+      }
+      const [major = 0, minor = 0, patch = 0] = version.slice(1).map(Number);
+      this.#modern = major > 1 || (major === 1 && (minor > 6 || (minor === 6 && patch >= 2)));
+    }
+    return this.#modern;
+  }
 }

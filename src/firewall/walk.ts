@@ -1,23 +1,26 @@
 import { type Family, parseAddress, parseSubnet, type Subnet } from '../ip/ip.ts';
 
-/** What a rule does with the packets that all its tests are true of. */
+/** The end of a packet's way through a chain. */
+export type Verdict = 'accept' | 'drop' | 'return';
+
+/** The effect of a rule on packets that pass all its tests. */
 export type Action =
-  | { readonly kind: 'accept' | 'drop' | 'return' | 'continue' }
+  | { readonly kind: Verdict | 'continue' }
   | { readonly kind: 'jump' | 'goto'; readonly chain: string };
 
 export interface FilterRule {
   readonly tests: readonly Test[];
   readonly action: Action;
-  /** The rule in iptables' words without `-A CHAIN`, or the handle that nft lists it with. */
+  /** The rule in iptables' words without `-A CHAIN`, or its handle in nft. */
   readonly text: string;
 }
 
-/** Where in a packet's way the kernel asks a chain. */
+/** The point in a packet's way at which the kernel runs a chain. */
 export interface Hook {
   readonly name: 'ingress' | 'prerouting' | 'forward' | 'postrouting' | 'egress';
-  /** Whether packets that reach the end of the chain are dropped. */
+  /** Whether the chain's policy drops packets that reach its end. */
   readonly drops: boolean;
-  /** Of ingress and egress: the interfaces, `unknown` when they are not told. */
+  /** For ingress and egress: the interfaces; `unknown` when nft does not say. */
   readonly devices?: readonly string[] | 'unknown';
 }
 
@@ -30,24 +33,24 @@ export interface FilterChain {
 export interface FilterTable {
   /** The program that changes it: nft, or an iptables such as `ip6tables-legacy`. */
   readonly program: string;
-  /** `filter`; of nft with its family, `inet filter`. */
+  /** `filter`; in nft with its family, `inet filter`. */
   readonly name: string;
-  /** Whose packets it sees. */
+  /** Families whose packets it sees. */
   readonly families: readonly Family[];
   readonly chains: ReadonlyMap<string, FilterChain>;
 }
 
-/** What drops packets: a rule, or without one the policy of a chain. */
+/** A rule that drops packets, or without one the policy of a chain. */
 export interface Culprit {
   readonly chain: string;
   readonly rule?: FilterRule;
 }
 
-/** What may become of packets in a chain. */
+/** Possible outcomes for packets in a chain. */
 export interface Outcome {
   /** Some may be accepted. */
   readonly accepts: boolean;
-  /** Some may come to the chain's end. */
+  /** Some may reach the chain's end. */
   readonly falls: boolean;
   readonly drops: readonly Culprit[];
 }
@@ -55,12 +58,14 @@ export interface Outcome {
 /** The kernel's limit is 16. */
 const deepest = 32;
 
-/** So many rules are kept at most. */
+/** Bounds the list of culprits. */
 const mostCulprits = 1_000;
 
 /**
- * What becomes of packets in one of the kernel's chains and those it leads to. A rule whose tests may be true is followed both
- * ways. Each chain is walked once, however many rules lead to it.
+ * Follows packets through one of the kernel's chains and the chains it jumps to. A rule that may match is
+ * followed both ways: whether one matches often depends on ports, protocols and marks that nobody knows
+ * beforehand. Each chain is walked once, however many rules jump to it. An accept ends the way through this
+ * table alone; the next table at the hook still sees the packet.
  */
 export function walk(table: FilterTable, chain: string, packets: Packets): Outcome {
   const known = new Map<string, Outcome>();
@@ -112,24 +117,24 @@ function walkChain(
   return outcome;
 }
 
-/** Whether a test is true of the packets in question: of all, of none, or of some (or nobody can say). */
-export type Match = 'yes' | 'no' | 'maybe';
+/** Whether a test matches the packets: all, none, or some of them (or nobody can say). */
+type Match = 'yes' | 'no' | 'maybe';
 
-/** Addresses without a gap, both ends included. */
-export interface AddressRange {
+/** A range of addresses, both ends included. */
+interface AddressRange {
   readonly first: bigint;
   readonly last: bigint;
 }
 
 /**
- * A kind of packets: the first ones of connections between a container here and one on another host. Nothing is known of
- * their protocol and ports. They carry no mark, and no address of them is translated.
+ * The first packets of connections between a container here and one on another host. Protocol and ports are
+ * unknown. They carry no mark, and no address of theirs is translated.
  */
 export interface Packets {
   readonly family: Family;
   readonly source: readonly AddressRange[];
   readonly destination: readonly AddressRange[];
-  /** Name of the interface they come in by; undefined when it is not known. */
+  /** The interface they arrive on; undefined when unknown. */
   readonly inLink: string | undefined;
   readonly outLink: string | undefined;
 }
@@ -141,7 +146,11 @@ export const always: Test = () => 'yes';
 export const never: Test = () => 'no';
 export const unknown: Test = () => 'maybe';
 
-/** What is true when `test` is not. */
+/** Matches all packets, or none. */
+export function when(isTrue: boolean): Test {
+  return isTrue ? always : never;
+}
+
 export function not(test: Test): Test {
   return (packets) => {
     const match = test(packets);
@@ -149,7 +158,6 @@ export function not(test: Test): Test {
   };
 }
 
-/** All of `tests`. */
 export function allOf(tests: readonly Test[]): Test {
   return (packets) => {
     let all: Match = 'yes';
@@ -162,12 +170,11 @@ export function allOf(tests: readonly Test[]): Test {
   };
 }
 
-/** At least one of `tests`. */
 export function anyOf(tests: readonly Test[]): Test {
   return not(allOf(tests.map(not)));
 }
 
-/** The address is in `range`, which is of `family`. */
+/** Matches an address in the range, which is of `family`. */
 export function addressTest(
   side: 'source' | 'destination',
   family: Family,
@@ -181,7 +188,7 @@ export function addressTest(
   };
 }
 
-/** The interface is `name`, or begins with it before a final `wildcard`. */
+/** Matches the interface `name`, or one that begins with it before a final `wildcard`. */
 export function linkTest(side: 'inLink' | 'outLink', name: string, wildcard: '+' | '*'): Test {
   return (packets) => {
     const link = packets[side];
@@ -203,7 +210,7 @@ export function rangeOf(text: string): (AddressRange & { readonly family: Family
   return parseSubnet(text);
 }
 
-/** What is left of a network without one of its subnets. */
+/** The rest of a network without one of its subnets. */
 export function rest(network: Subnet, subnet: Subnet): readonly AddressRange[] {
   return [
     { first: network.first, last: subnet.first - 1n },

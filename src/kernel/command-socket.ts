@@ -1,4 +1,4 @@
-import { NetlinkSocket } from '../native/netlink-socket.ts';
+import { NetlinkSocket } from '../native/sockets.ts';
 import type { Clock } from '../runtime/effects.ts';
 import { codeOf } from '../runtime/errors.ts';
 import { unlessAborted } from '../runtime/wake.ts';
@@ -6,10 +6,10 @@ import { encodeChange } from './encode.ts';
 import { type ChangeResult, KernelError, type RouteChange } from './kernel.ts';
 import { decodeAnswer, messagesOf, NLMSG, READ_BUFFER_BYTES } from './rtnetlink.ts';
 
-/** Larger writes gain nothing, and a write is what a deadline and a shutdown wait for. */
+/** Larger writes gain nothing, and a deadline or a shutdown has to wait for each. */
 const MAX_MESSAGES_PER_WRITE = 256;
 const MAX_BYTES_PER_WRITE = 128 << 10;
-/** What an answer with a text takes of the receive buffer, as the kernel accounts it. */
+/** Memory that the kernel charges the receive buffer for an answer with a text. */
 const ANSWER_BYTES = 1280;
 
 const UNKNOWN: ChangeResult = { outcome: 'unknown' };
@@ -17,13 +17,13 @@ const DONE: ChangeResult = { outcome: 'done' };
 
 interface Write {
   readonly bytes: Buffer;
-  /** Which change each message is of, by sequence number. */
+  /** The change of each message, by sequence number. */
   readonly changeOf: ReadonlyMap<number, number>;
 }
 
 /**
- * Sends route changes. The kernel works on a write before it returns and queues all answers meanwhile, so that they are
- * taken without waiting; an answer that is not there then was lost to a full buffer.
+ * Sends route changes. The kernel processes a write before it returns and queues all answers meanwhile, so
+ * they can be read without waiting. An answer that is not there was lost to a full buffer.
  */
 export class CommandSocket {
   readonly #socket: NetlinkSocket;
@@ -34,7 +34,7 @@ export class CommandSocket {
   readonly #queue = new Queue();
   #sequence = 0;
   #closed = false;
-  /** The write under way, also after its deadline: nothing else can be sent before it has returned. */
+  /** The write under way, also after its deadline: the next one has to wait for it. */
   #writing: Promise<unknown> = Promise.resolve();
 
   constructor(options: { clock: Clock; deadlineMs: number; receiveBufferBytes: number }) {
@@ -48,10 +48,7 @@ export class CommandSocket {
 
   /** See Kernel.apply. */
   apply(changes: readonly RouteChange[], signal: AbortSignal | undefined): Promise<readonly ChangeResult[]> {
-    return unlessAborted(
-      this.#queue.run(() => this.#apply(changes, signal)),
-      signal,
-    );
+    return this.#queue.run(() => this.#apply(changes, signal), signal);
   }
 
   close(): void {
@@ -72,7 +69,10 @@ export class CommandSocket {
     return results;
   }
 
-  /** As many messages as one write may hold, from the change number `from` on. What cannot be encoded fails at once. */
+  /**
+   * Encodes as many messages as fit into one write, from change `from` on. A change that cannot be encoded
+   * fails at once.
+   */
   #encode(changes: readonly RouteChange[], from: number, results: ChangeResult[]): Write & { next: number } {
     const messages: Buffer[] = [];
     const changeOf = new Map<number, number>();
@@ -93,7 +93,7 @@ export class CommandSocket {
     return { bytes: Buffer.concat(messages), changeOf, next };
   }
 
-  /** Returns false when the deadline has passed: what was not answered stays unknown, and so does all that follows. */
+  /** Returns false when the deadline has passed: all changes without an answer stay unknown. */
   async #send(write: Write, results: ChangeResult[]): Promise<boolean> {
     if (!(await this.#withinDeadline(this.#writing))) return false;
     const written = this.#socket.write(write.bytes);
@@ -101,7 +101,7 @@ export class CommandSocket {
     try {
       if (!(await this.#withinDeadline(written))) return false;
     } catch (error) {
-      // The datagram was not taken at all.
+      // The kernel took nothing of the datagram.
       const errno = codeOf(error) ?? 'EIO';
       for (const change of write.changeOf.values()) results[change] = { outcome: 'failed', errno };
       return true;
@@ -116,17 +116,20 @@ export class CommandSocket {
       try {
         length = this.#socket.receive(this.#buffer);
       } catch (error) {
-        // Answers were dropped, those before are still there.
+        // The kernel dropped answers; earlier ones are still there.
         if (codeOf(error) === 'ENOBUFS') continue;
         return;
       }
       if (length === undefined) return;
       for (const message of messagesOf(this.#buffer.subarray(0, length))) {
         const change = write.changeOf.get(message.seq);
-        // Others belong to a write whose deadline had passed.
+        // Others belong to a write that missed its deadline.
         if (change === undefined || message.type !== NLMSG.ERROR) continue;
-        const answer = decodeAnswer(message);
-        results[change] = answer.errno === undefined ? DONE : failed(answer.errno, answer.message);
+        const { errno, message: text } = decodeAnswer(message);
+        results[change] =
+          errno === undefined
+            ? DONE
+            : { outcome: 'failed', errno, ...(text !== undefined && { message: text }) };
       }
     }
   }
@@ -144,24 +147,20 @@ export class CommandSocket {
     }
   }
 
-  /** 0 is left to wake-ups. */
+  /** Wake-ups use 0. */
   #nextSequence(): number {
     this.#sequence = this.#sequence >= 0xffffffff ? 1 : this.#sequence + 1;
     return this.#sequence;
   }
 }
 
-function failed(errno: string, message: string | undefined): ChangeResult {
-  return { outcome: 'failed', errno, ...(message === undefined ? {} : { message }) };
-}
-
-/** Runs tasks one after another, in the order they came; a failed one does not stop the next. */
+/** Runs tasks one after another, in the order of the calls. A task that fails does not stop the next. */
 export class Queue {
   #last: Promise<unknown> = Promise.resolve();
 
-  run<T>(task: () => Promise<T>): Promise<T> {
+  run<T>(task: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
     const result = this.#last.then(task);
     this.#last = result.catch(() => undefined);
-    return result;
+    return unlessAborted(result, signal);
   }
 }

@@ -1,12 +1,6 @@
-import {
-  type NetlinkAttribute,
-  type NetlinkMessage,
-  parseAttributes,
-  readU16,
-  readU32,
-} from 'netlink/dist/structs.js';
+import { type NetlinkMessage, readU16, readU32 } from 'netlink/dist/structs.js';
 import type { Family } from '../ip/ip.ts';
-import type { KernelEvent, Link, LinkAddress, Route, UsedRoute } from './kernel.ts';
+import type { KernelEvent, Link, LinkAddress, PolicyRule, Route, RouteLookup, UsedRoute } from './kernel.ts';
 import {
   addressText,
   familyOf,
@@ -14,38 +8,40 @@ import {
   IFA_F,
   IFF,
   IFLA,
+  macText,
   NLM_F,
   RT_TABLE_MAIN,
   RTM,
   RTM_F_CLONED,
   RTN,
   RTNH_F_ONLINK,
+  readAttributes,
 } from './rtnetlink.ts';
 
-/** Nested attributes have a flag in their type. */
+/** The type of a nested attribute contains a flag. */
 const NLA_TYPE_MASK = 0x3fff;
 /** struct ifinfomsg and struct ifaddrmsg. */
 const LINK_HEADER_BYTES = 16;
 const ADDRESS_HEADER_BYTES = 8;
 const ARPHRD_ETHER = 1;
 
-/** A link from the payload of a link message; undefined when it is about something else. Never throws. */
+/** A link from a link message's payload; undefined for other content. Never throws. */
 export function decodeLink(payload: Buffer): Link | undefined {
-  // A family: a bridge port's settings. Its DELLINK says that the port left the bridge, and the link lives on.
+  // With a family it describes a bridge port. Its DELLINK says that the port left the bridge; the link stays.
   if (payload.length < LINK_HEADER_BYTES || payload[0] !== 0) return undefined;
   const flags = readU32.call(payload, 8);
   let name = '';
   let mtu = 0;
   let mac: string | undefined;
-  // What other kinds of links have is no Ethernet address.
+  // Other kinds of links have no Ethernet address.
   const hasArp = readU16.call(payload, 2) === ARPHRD_ETHER && (flags & IFF.NOARP) === 0;
   const altNames: string[] = [];
-  forEachAttribute(payload.subarray(LINK_HEADER_BYTES), (type, data) => {
+  readAttributes(payload.subarray(LINK_HEADER_BYTES), (type, data) => {
     if (type === IFLA.IFNAME) name = textOf(data);
     else if (type === IFLA.MTU) mtu = readU32.call(data, 0);
     else if (type === IFLA.ADDRESS && hasArp && data.length === 6) mac = macText(data);
     else if ((type & NLA_TYPE_MASK) === IFLA.PROP_LIST)
-      forEachAttribute(data, (property, text) => {
+      readAttributes(data, (property, text) => {
         if (property === IFLA.ALT_IFNAME) altNames.push(textOf(text));
       });
   });
@@ -61,22 +57,22 @@ export function decodeLink(payload: Buffer): Link | undefined {
   };
 }
 
-/** An address from the payload of an address message; undefined for other families. Never throws. */
+/** An address from an address message's payload; undefined for other families. Never throws. */
 export function decodeAddress(payload: Buffer): LinkAddress | undefined {
   const family = familyOf(payload[0] ?? 0);
   if (family === undefined || payload.length < ADDRESS_HEADER_BYTES) return undefined;
-  // The header has room for 8 flags only; the attribute has all.
+  // The header has room for 8 flags; the attribute has all.
   let flags = payload[2] ?? 0;
   let local: string | undefined;
   let peer: string | undefined;
   let label = '';
-  forEachAttribute(payload.subarray(ADDRESS_HEADER_BYTES), (type, data) => {
+  readAttributes(payload.subarray(ADDRESS_HEADER_BYTES), (type, data) => {
     if (type === IFA.LOCAL) local = addressText(data);
     else if (type === IFA.ADDRESS) peer = addressText(data);
     else if (type === IFA.LABEL) label = textOf(data);
     else if (type === IFA.FLAGS) flags = readU32.call(data, 0);
   });
-  // IFA_ADDRESS is the other end of a point-to-point link; IPv6 leaves IFA_LOCAL out when there is none.
+  // IFA_ADDRESS is the other end of a point-to-point link. IPv6 leaves out IFA_LOCAL when there is none.
   const address = local ?? peer;
   if (address === undefined) return undefined;
   return {
@@ -84,11 +80,11 @@ export function decodeAddress(payload: Buffer): LinkAddress | undefined {
     linkIndex: readU32.call(payload, 4),
     address,
     prefixLength: payload[1] ?? 0,
-    // Without a colon it is the name of the link, or the one it had before.
+    // Without a colon it is the link's name, or an earlier one.
     ...(label.includes(':') && { label }),
     scope: scopeName(payload[3] ?? 0),
     deprecated: (flags & IFA_F.DEPRECATED) !== 0,
-    // The same bit means "secondary" in IPv4.
+    // In IPv4 the bit means "secondary".
     temporary: family === 6 && (flags & IFA_F.TEMPORARY) !== 0,
     permanent: (flags & IFA_F.PERMANENT) !== 0,
     tentative: (flags & IFA_F.TENTATIVE) !== 0,
@@ -96,7 +92,7 @@ export function decodeAddress(payload: Buffer): LinkAddress | undefined {
   };
 }
 
-/** What a notification says; undefined when it is none that matters. */
+/** The event in a notification; undefined when it does not matter. */
 export function decodeEvent(message: NetlinkMessage): KernelEvent | undefined {
   switch (message.type) {
     case RTM.NEWROUTE:
@@ -128,19 +124,6 @@ function decodeRouteEvent(message: NetlinkMessage): KernelEvent | undefined {
   return { type: 'route-added', route, replaced, appended: (message.flags & NLM_F.APPEND) !== 0 };
 }
 
-/** What comes before a malformed attribute is used, the rest is not. */
-function forEachAttribute(attributes: Buffer, visit: (type: number, data: Buffer) => void): void {
-  try {
-    parseAttributes(attributes, ({ type, data }) => visit(type, data));
-  } catch {
-    // A link or address of which only a part is known is better than none.
-  }
-}
-
-function macText(bytes: Buffer): string {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
-}
-
 function textOf(data: Buffer): string {
   const end = data.indexOf(0);
   return data.toString('utf8', 0, end < 0 ? data.length : end);
@@ -152,7 +135,7 @@ function scopeName(scope: number): LinkAddress['scope'] {
   return scope === 254 ? 'host' : 'other';
 }
 
-/** struct rtmsg. */
+/** struct rtmsg and struct fib_rule_hdr. */
 const HEADER_BYTES = 12;
 const RTA_MULTIPATH = 9;
 const RTA_VIA = 18;
@@ -163,9 +146,9 @@ const ADDRESS_BYTES = { 4: 4, 6: 16 } as const;
 type Draft = { -readonly [K in keyof Route]: Route[K] } & { table: number };
 
 /**
- * A route of the main table from the payload of a route message; undefined for other tables, for entries of the route
- * cache and for other families. Never throws: whatever it does not understand makes the route `special`, so that one odd
- * route of somebody else cannot hide all the others.
+ * A route of the main table from a route message's payload; undefined for other tables and families, and for
+ * the route cache. Never throws: anything unknown makes the route `special`, so that one odd route does not
+ * hide all others.
  */
 export function decodeRoute(payload: Buffer): Route | undefined {
   const found = decodeUsedRoute(payload);
@@ -173,7 +156,7 @@ export function decodeRoute(payload: Buffer): Route | undefined {
   return isCached || found?.table !== RT_TABLE_MAIN ? undefined : found.route;
 }
 
-/** A route of whatever table; undefined for other families. Never throws, as {@link decodeRoute}. */
+/** A route of any table; undefined for other families. Never throws, as {@link decodeRoute}. */
 export function decodeUsedRoute(payload: Buffer): UsedRoute | undefined {
   const family = familyOf(payload[0] ?? 0);
   if (family === undefined || payload.length < HEADER_BYTES) return undefined;
@@ -181,7 +164,7 @@ export function decodeUsedRoute(payload: Buffer): UsedRoute | undefined {
   const draft = decodeHeader(family, payload, flags);
   const ownNexthop = decodeAttributes(payload.subarray(HEADER_BYTES), draft);
   const { table, ...route } = draft;
-  // The kernel says `dev lo` for them in IPv6; and beside a nexthop object it repeats its gateway and link.
+  // IPv6 says `dev lo` for a blackhole. Beside a nexthop object the kernel repeats its gateway and link.
   if (ownNexthop || route.type === 'blackhole') delete route.linkIndex;
   if (ownNexthop) delete route.gateway;
   return { table, route };
@@ -197,7 +180,7 @@ function decodeHeader(family: Family, payload: Buffer, flags: number): Draft {
     protocol: payload[5] ?? 0,
     type: type === RTN.UNICAST ? 'unicast' : type === RTN.BLACKHOLE ? 'blackhole' : 'other',
     scope: payload[6] ?? 0,
-    // A source length: IPv6 routes chosen by source address.
+    // A source length: IPv6 can choose routes by source address.
     special:
       (flags & RTNH_F_ONLINK) !== 0 || payload[2] !== 0 || (payload[1] ?? 0) > ADDRESS_BYTES[family] * 8,
     table: payload[4] ?? 0,
@@ -207,27 +190,19 @@ function decodeHeader(family: Family, payload: Buffer, flags: number): Draft {
 /** Returns whether the nexthop is of a kind that gateway and link cannot express. */
 function decodeAttributes(attributes: Buffer, draft: Draft): boolean {
   const kinds = new Set<number>();
-  try {
-    parseAttributes(attributes, (attribute) => {
-      if (isOwnNexthop(attribute.type)) kinds.add(attribute.type);
-      else if (!decodeAttribute(attribute, draft)) draft.special = true;
-    });
-  } catch {
-    draft.special = true;
-  }
+  const isWhole = readAttributes(attributes, (type, data) => {
+    if (type === RTA_MULTIPATH || type === RTA_VIA || type === RTA_NH_ID) kinds.add(type);
+    else if (!decodeAttribute(type, data, draft)) draft.special = true;
+  });
   const ownNexthop = kinds.size > 0;
-  draft.special ||= ownNexthop;
-  // A group of nexthop objects comes with a list of its members, too.
+  draft.special ||= ownNexthop || !isWhole;
+  // A group of nexthop objects lists its members, too.
   if (kinds.has(RTA_MULTIPATH) && !kinds.has(RTA_NH_ID)) draft.multipath = true;
   return ownNexthop;
 }
 
-function isOwnNexthop(type: number): boolean {
-  return type === RTA_MULTIPATH || type === RTA_VIA || type === RTA_NH_ID;
-}
-
 /** Returns whether a plain route may have this attribute (RTA_* of linux/rtnetlink.h). */
-function decodeAttribute({ type, data }: NetlinkAttribute, draft: Draft): boolean {
+function decodeAttribute(type: number, data: Buffer, draft: Draft): boolean {
   const address = () => {
     draft.special ||= data.length !== ADDRESS_BYTES[draft.family];
     return addressText(data) ?? UNSPECIFIED[draft.family];
@@ -258,4 +233,53 @@ function decodeAttribute({ type, data }: NetlinkAttribute, draft: Draft): boolea
     default: // metrics (an MTU, …), realm, encapsulation, expiry, whatever is new
       return false;
   }
+}
+
+/** The answer to a lookup; undefined when no route leads there. Never throws. */
+export function decodeLookup(payload: Buffer): RouteLookup | undefined {
+  if (payload.length < HEADER_BYTES) return undefined;
+  let linkIndex: number | undefined;
+  let source: string | undefined;
+  const isWhole = readAttributes(payload.subarray(HEADER_BYTES), (type, data) => {
+    if (type === 4) linkIndex = readU32.call(data, 0);
+    else if (type === 7) source = addressText(data);
+  });
+  if (!isWhole || linkIndex === undefined) return undefined;
+  const rtnType = payload[7];
+  const type = rtnType === RTN.UNICAST ? 'unicast' : rtnType === RTN.LOCAL ? 'local' : 'other';
+  return { type, linkIndex, ...(source !== undefined && { source }) };
+}
+
+/** Action of struct fib_rule_hdr: look into a table. */
+const FR_ACT_TO_TBL = 1;
+const FIB_RULE_INVERT = 2;
+/** FRA_* of linux/fib_rules.h that do not restrict the packets of a rule. */
+const plainAttributes = new Set([13, 14, 18, 21]); // suppress_ifgroup, suppress_prefixlen, padding, protocol
+
+/**
+ * A policy rule; undefined for other families. Never throws: anything unknown makes the rule `conditional`.
+ */
+export function decodeRule(payload: Buffer): PolicyRule | undefined {
+  const family = familyOf(payload[0] ?? 0);
+  if (family === undefined || payload.length < HEADER_BYTES) return undefined;
+  const [, toLength, fromLength, tos, tableByte = 0, , , action] = payload;
+  let priority = 0;
+  let table = tableByte;
+  let to: string | undefined;
+  let from: string | undefined;
+  let conditional = tos !== 0 || (readU32.call(payload, 8) & FIB_RULE_INVERT) !== 0;
+  const isWhole = readAttributes(payload.subarray(HEADER_BYTES), (type, data) => {
+    if (type === 1) to = `${addressText(data)}/${toLength}`;
+    else if (type === 2) from = `${addressText(data)}/${fromLength}`;
+    else if (type === 6) priority = readU32.call(data, 0);
+    else if (type === 15) table = readU32.call(data, 0);
+    else if (!plainAttributes.has(type)) conditional = true;
+  });
+  return {
+    priority,
+    ...(from !== undefined && { from }),
+    ...(to !== undefined && { to }),
+    ...(action === FR_ACT_TO_TBL && { table }),
+    conditional: conditional || !isWhole,
+  };
 }

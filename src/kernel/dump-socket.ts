@@ -1,24 +1,23 @@
 import type { NetlinkMessage } from 'netlink/dist/structs.js';
-import { NetlinkSocket } from '../native/netlink-socket.ts';
+import { NetlinkSocket } from '../native/sockets.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
-import { unlessAborted } from '../runtime/wake.ts';
 import { Queue } from './command-socket.ts';
 import { KernelError } from './kernel.ts';
 import { decodeAnswer, decodeDone, messagesOf, NLM_F, NLMSG, READ_BUFFER_BYTES } from './rtnetlink.ts';
 
-/** A table that changes during every one of so many dumps is not going to hold still for the next. */
+/** A table that changes during so many dumps is unlikely to hold still for the next. */
 export const MAX_DUMP_ATTEMPTS = 10;
 
 export interface DumpRequest<T> {
-  /** What is dumped, for error messages. */
+  /** The name of the table in error messages. */
   readonly what: string;
   encode(sequence: number): Buffer;
-  /** Type of the messages that carry entries. */
+  /** Type of the messages with entries. */
   readonly type: number;
   decode(payload: Buffer): T | undefined;
 }
 
-/** Asks for whole tables, one after another. */
+/** Dumps whole tables, one after another. */
 export class DumpSocket {
   readonly #options: { readonly deadlineMs: number; readonly receiveBufferBytes: number };
   readonly #buffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
@@ -27,17 +26,17 @@ export class DumpSocket {
   #sequence = 0;
   #closed = false;
 
-  /** `deadlineMs`: how long the kernel may take for each part. */
+  /** `deadlineMs`: the longest wait for each part. */
   constructor(options: { deadlineMs: number; receiveBufferBytes: number }) {
     this.#options = options;
   }
 
-  /** All entries of a consistent dump, in the kernel's order. Rejects with {@link KernelError} or `signal.reason`. */
+  /**
+   * All entries of a consistent dump, in the kernel's order. Rejects with {@link KernelError} or
+   * `signal.reason`.
+   */
   dump<T>(request: DumpRequest<T>, signal: AbortSignal | undefined): Promise<readonly T[]> {
-    return unlessAborted(
-      this.#queue.run(() => this.#dump(request, signal)),
-      signal,
-    );
+    return this.#queue.run(() => this.#dump(request, signal), signal);
   }
 
   close(): void {
@@ -53,7 +52,7 @@ export class DumpSocket {
       }
       throw new KernelError('EINTR', `${request.what} changed during each of ${MAX_DUMP_ATTEMPTS} dumps`);
     } catch (error) {
-      // A dump that was not read to its end would block the next one on this socket (EBUSY).
+      // The rest of an unfinished dump would block the next one on this socket (EBUSY).
       this.#reset();
       if (error instanceof KernelError || signal?.aborted) throw error;
       if (this.#closed) throw new KernelError('CLOSED', 'the kernel connection is closed', { cause: error });
@@ -104,7 +103,7 @@ export class DumpSocket {
 function isLast(message: NetlinkMessage, what: string): boolean {
   if (message.type !== NLMSG.DONE && message.type !== NLMSG.ERROR) return false;
   const { errno, message: text } = message.type === NLMSG.DONE ? decodeDone(message) : decodeAnswer(message);
-  // A table that no route was ever put into does not exist.
+  // A table that never had a route does not exist.
   if (errno === undefined || errno === 'ENOENT') return true;
   throw new KernelError(errno, `cannot read the kernel's ${what}: ${text ?? errno}`);
 }

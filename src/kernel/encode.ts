@@ -23,8 +23,9 @@ const FLAGS = {
 } as const;
 
 /**
- * The request for one change, acknowledged. A removal names protocol, gateway and link, without which the kernel takes the
- * first route of that destination, whoever owns it. Undefined when destination or gateway are not of the family.
+ * The request for one change, with an acknowledgement. A removal names protocol, gateway and link; without
+ * them the kernel takes the first route of the destination, whoever owns it. Undefined when destination or
+ * gateway are not of the family.
  */
 export function encodeChange(change: RouteChange, sequence: number): Buffer | undefined {
   const { family, dst, metric } = change.route;
@@ -32,87 +33,71 @@ export function encodeChange(change: RouteChange, sequence: number): Buffer | un
   const dstBytes = addressBytes(family, dst.slice(0, slash));
   const nexthop = nexthopOf(change.route);
   if (slash < 0 || dstBytes === undefined || nexthop === undefined) return undefined;
-  const body = new AttrStream();
-  formatRouteMessage(
-    {
-      kind: 'route',
-      data: routeHeader(change.route, Number(dst.slice(slash + 1))),
-      attrs: { dst: dstBytes, ...nexthop, priority: metric },
-    },
-    body,
-  );
+  const data = routeHeader(change.route, Number(dst.slice(slash + 1)));
+  const attrs = { dst: dstBytes, ...nexthop, priority: metric };
   const type = change.op === 'remove' ? RTM.DELROUTE : RTM.NEWROUTE;
-  return message(type, NLM_F.ACK | FLAGS[change.op], sequence, body);
+  return routeMessage(type, NLM_F.ACK | FLAGS[change.op], sequence, { data, attrs });
 }
 
-/** Asks for the main table's routes of one family; kernels without strict checking send all tables. */
+/** Asks for one family's routes in the main table. Kernels without strict checking send all tables. */
 export function encodeRouteDump(family: Family, sequence: number): Buffer {
-  const body = new AttrStream();
   const data = { family: addressFamily(family), table: RT_TABLE_MAIN };
-  formatRouteMessage({ kind: 'route', data, attrs: {} }, body);
-  return message(RTM.GETROUTE, NLM_F.DUMP, sequence, body);
+  return routeMessage(RTM.GETROUTE, NLM_F.DUMP, sequence, { data, attrs: {} });
 }
 
-/** Asks how the kernel would send to `address`; undefined when it is none. */
-export function encodeLookup(address: string, sequence: number): Buffer | undefined {
+/**
+ * Asks how the kernel would send to `address`; with `match`, which route it would use, also for packets of
+ * `sender` that it forwards. Undefined for text that is not an address.
+ */
+export function encodeLookup(
+  address: string,
+  sequence: number,
+  match?: { readonly sender: Sender | undefined },
+): Buffer | undefined {
   const family = isIPv6(address) ? 6 : 4;
   const dst = addressBytes(family, address);
-  if (dst === undefined) return undefined;
-  const body = new AttrStream();
-  const data = { family: addressFamily(family), dstLen: dst.length * 8 };
-  formatRouteMessage({ kind: 'route', data, attrs: { dst } }, body);
-  return message(RTM.GETROUTE, NLM_F.ACK, sequence, body);
-}
-
-/** Asks by which route; undefined when `address` or the sender's is none. `sender`: of packets that are passed on. */
-export function encodeMatch(address: string, sequence: number, sender?: Sender): Buffer | undefined {
-  const family = isIPv6(address) ? 6 : 4;
-  const dst = addressBytes(family, address);
+  const sender = match?.sender;
   const src = sender && addressBytes(family, sender.address);
   if (dst === undefined || (sender !== undefined && src === undefined)) return undefined;
-  const body = new AttrStream();
-  // Without being asked IPv6 names the table, and refuses the question.
-  const flags =
-    family === 4 ? ({ fibMatch: true, lookupTable: true } as const) : ({ fibMatch: true } as const);
-  const data = { family: addressFamily(family), dstLen: dst.length * 8, flags };
+  // IPv6 names the table in any case, and refuses a request that asks for it.
+  const flags: RouteMessage['data']['flags'] =
+    match && (family === 4 ? { fibMatch: true, lookupTable: true } : { fibMatch: true });
+  const data = {
+    family: addressFamily(family),
+    dstLen: dst.length * 8,
+    ...(flags && { flags }),
+    ...(src && { srcLen: src.length * 8 }),
+  };
   const attrs = { dst, ...(src && sender && { src, iif: sender.linkIndex }) };
-  formatRouteMessage(
-    { kind: 'route', data: { ...data, ...(src && { srcLen: src.length * 8 }) }, attrs },
-    body,
-  );
-  return message(RTM.GETROUTE, NLM_F.ACK, sequence, body);
+  return routeMessage(RTM.GETROUTE, NLM_F.ACK, sequence, { data, attrs });
 }
 
 export function encodeRuleDump(family: Family, sequence: number): Buffer {
-  const body = new AttrStream();
   const header = Buffer.alloc(12); // struct fib_rule_hdr
   header[0] = addressFamily(family);
-  body.emit(header);
-  return message(RTM.GETRULE, NLM_F.DUMP, sequence, body);
+  return message(RTM.GETRULE, NLM_F.DUMP, sequence, [header]);
 }
 
 export function encodeLinkDump(sequence: number): Buffer {
   const body = new AttrStream();
   body.emit(Buffer.alloc(16)); // struct ifinfomsg: all families, all links
   body.push(IFLA.EXT_MASK, putU32(RTEXT_FILTER_SKIP_STATS));
-  return message(RTM.GETLINK, NLM_F.DUMP, sequence, body);
+  return message(RTM.GETLINK, NLM_F.DUMP, sequence, body.bufs);
 }
 
 /**
- * Of one family: between two families the kernel forgets that a dump was interrupted, when what it skipped was the rest of the
- * first (rtnl_dump_all clears prev_seq; measured on 6.18).
+ * Of one family only: between two families the kernel forgets that a dump was interrupted, if it skipped the
+ * rest of the first (rtnl_dump_all clears prev_seq; measured on 6.18).
  */
 export function encodeAddressDump(family: Family, sequence: number): Buffer {
-  const body = new AttrStream();
   const header = Buffer.alloc(8); // struct ifaddrmsg: all links
   header[0] = addressFamily(family);
-  body.emit(header);
-  return message(RTM.GETADDR, NLM_F.DUMP, sequence, body);
+  return message(RTM.GETADDR, NLM_F.DUMP, sequence, [header]);
 }
 
 /** Undefined when the gateway is not an address of the family. */
 function nexthopOf(route: RouteSpec): { gateway?: Buffer; oif?: number } | undefined {
-  // A removal in IPv6 does not compare types: without `dev lo` it would take the first route, a unicast one as well.
+  // An IPv6 removal does not compare types: without `dev lo` it would take the first route, unicast or not.
   if (route.type === 'blackhole') return route.family === 6 ? { oif: LOOPBACK_IFINDEX } : {};
   const gateway = addressBytes(route.family, route.gateway);
   return gateway && { gateway, oif: route.linkIndex };
@@ -123,7 +108,15 @@ function routeHeader({ family, protocol, type }: RouteSpec, dstLen: number) {
   return { family: addressFamily(family), dstLen, table: RT_TABLE_MAIN, protocol, type: rtnType };
 }
 
-function message(type: number, flags: number, seq: number, body: AttrStream): Buffer {
-  // All attributes used here are multiples of 4 bytes long, so that messages can follow one another without padding.
-  return Buffer.concat(formatMessage({ type, flags: NLM_F.REQUEST | flags, seq, port: 0, data: body.bufs }));
+type RouteMessage = Parameters<typeof formatRouteMessage>[0];
+
+function routeMessage(type: number, flags: number, seq: number, route: Omit<RouteMessage, 'kind'>): Buffer {
+  const body = new AttrStream();
+  formatRouteMessage({ kind: 'route', ...route }, body);
+  return message(type, flags, seq, body.bufs);
+}
+
+function message(type: number, flags: number, seq: number, data: Uint8Array[]): Buffer {
+  // All attributes used here are multiples of 4 bytes, so messages can follow one another without padding.
+  return Buffer.concat(formatMessage({ type, flags: NLM_F.REQUEST | flags, seq, port: 0, data }));
 }

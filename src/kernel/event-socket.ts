@@ -1,31 +1,40 @@
 import { setImmediate as turn } from 'node:timers/promises';
-import { NetlinkSocket } from '../native/netlink-socket.ts';
+import { NetlinkSocket } from '../native/sockets.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { unlessAborted } from '../runtime/wake.ts';
 import { decodeEvent } from './decode.ts';
 import { KernelError, type KernelEvent, type KernelEvents } from './kernel.ts';
 import { messagesOf, NLMSG, READ_BUFFER_BYTES, RTNLGRP } from './rtnetlink.ts';
 
-/** How much is taken in one go before other work gets its turn: about 20 ms. */
+/** Events read before other work gets its turn: about 20 ms. */
 const DATAGRAMS_PER_TURN = 4096;
-/** Only bounds how long a process that forgot close() takes to end; otherwise a wake-up ends the wait. */
+/** Bounds how long a process that forgot close() takes to end. Otherwise a wake-up ends the wait. */
 const IDLE_READ_MS = 60_000;
 
 /**
- * The kernel's notifications, on a socket of our own: the netlink package's sockets abort the process when a receive buffer overflows. Read only while somebody waits for them, so that a storm piles up in the kernel's buffer,
- * whose size is known, and not in this process. The first datagram is waited for in libuv's pool, the rest of a burst is
- * taken without waiting.
+ * The kernel's notifications. Facts that complicate it:
+ * - The netlink package's sockets abort the process when a receive buffer overflows, so this is a socket of
+ *   our own.
+ * - The kernel queues a notification while it makes the change. After a change has been answered, its events
+ *   are there, and a barrier (an empty request, acknowledged) marks their end.
+ * - A storm of events must pile up somewhere. It does so in the kernel's buffer, whose size is known: the
+ *   socket is read only while somebody waits. libuv's pool waits for the first datagram; the rest of a burst
+ *   is read without waiting.
+ * - After an overflow the kernel drops everything until the buffer has been empty once, and says nothing
+ *   about it. A dump made before that may be outdated without notice.
+ * - A read in the pool cannot be cancelled. It may hold an older datagram than one read meanwhile, so there
+ *   is never another read beside it.
  */
 export class EventSocket implements KernelEvents {
   readonly #socket: NetlinkSocket;
   readonly #onClose: () => void;
   readonly #buffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
   #received: KernelEvent[] = [];
-  /** The read under way; it may outlive the call that started it, and what it brings is kept. Never rejects. */
+  /** The read under way. It may outlive its caller, and its events are kept. Never rejects. */
   #reading: Promise<void> | undefined;
   #lost = false;
   #failure: KernelError | undefined;
-  /** Sequence number of the last barrier sent, and of the last one that came back. */
+  /** Sequence numbers of the last barrier sent and of the last one returned. */
   #barrier = 0;
   #barrierSeen = 0;
   #closed = false;
@@ -50,8 +59,7 @@ export class EventSocket implements KernelEvents {
   async drain(signal?: AbortSignal): Promise<readonly KernelEvent[]> {
     signal?.throwIfAborted();
     this.#throwIfUnusable();
-    // The kernel queues notifications while the change that causes them is made, so all of them are there already. The
-    // barrier marks the end of what was there, and makes a read return that an aborted next() has left behind.
+    // The barrier also ends a read that an aborted next() has left behind.
     const barrier = ++this.#barrier;
     this.#socket.wake(barrier);
     if (this.#reading !== undefined) await unlessAborted(this.#reading, signal);
@@ -68,8 +76,7 @@ export class EventSocket implements KernelEvents {
   async #take(): Promise<readonly KernelEvent[]> {
     this.#throwIfUnusable();
     if (this.#lost) {
-      // After an overflow the kernel drops everything until the buffer has been empty once, and does not say so again:
-      // a dump made before that could be outdated without notice. What was received is older than any later dump.
+      // Empty the buffer first. All events so far are older than the dump that follows.
       while (!this.#receiveWaiting(() => false)) await turn();
       this.#lost = false;
       this.#received = [];
@@ -80,9 +87,8 @@ export class EventSocket implements KernelEvents {
     return events;
   }
 
-  /** Takes what is there, until `enough`; returns false when it stopped only to give others a turn. */
+  /** Reads what is there until `enough`; returns false when it stopped to give others a turn. */
   #receiveWaiting(enough: () => boolean): boolean {
-    // The read in the pool may hold an older datagram than what would be taken here.
     if (this.#reading !== undefined) return true;
     for (let i = 0; i < DATAGRAMS_PER_TURN; i++) {
       if (enough() || this.#failure !== undefined || this.#closed) return true;

@@ -1,54 +1,57 @@
-import type { Family } from '../ip/ip.ts';
+import { containsAddress, type Family, type Subnet } from '../ip/ip.ts';
 import { FlannelError } from '../runtime/errors.ts';
 
 /**
- * The kernel's links, addresses and routes, as the daemon needs them: one network namespace, main table.
- * The rules of behaviour that both implementations keep are in the contract tests (test/contract/kernel.ts).
+ * The kernel's links, addresses and routes as the daemon needs them: one network namespace, the main table.
+ * The contract tests (test/contract/kernel.ts) hold both implementations to the same behaviour.
  *
  * Calls reject with {@link KernelError}, or with `signal.reason` when their signal aborts.
  */
 export interface Kernel {
-  /** Names of the capabilities this process lacks for its work, e.g. `CAP_NET_ADMIN`; empty when it can go on. */
+  /** Capabilities that this process lacks for its work, e.g. `CAP_NET_ADMIN`; empty when it lacks none. */
   missingCapabilities(): Promise<readonly string[]>;
   /**
-   * Subscribes to link, address and route notifications. Events that happen after it has resolved are delivered, in the
-   * kernel's order. Subscribe first, then dump: nothing falls in between.
+   * Subscribes to notifications of links, addresses and routes. Delivers every event that happens after it
+   * has resolved, in the kernel's order. Subscribe first, then dump: that leaves no gap.
    */
   subscribe(): Promise<KernelEvents>;
   links(signal?: AbortSignal): Promise<readonly Link[]>;
   addresses(signal?: AbortSignal): Promise<readonly LinkAddress[]>;
-  /** All routes of the main table of one family, in the kernel's order (within one key: the first is the one in use). */
+  /** All routes of one family in the main table, in the kernel's order: it uses the first of each key. */
   routes(family: Family, signal?: AbortSignal): Promise<readonly Route[]>;
-  /** How the kernel would send to this address (canonical text), all tables and rules included; undefined: it would not. */
+  /**
+   * How the kernel would send to this address (canonical text), by all tables and rules; undefined: it would
+   * not.
+   */
   routeTo(address: string, signal?: AbortSignal): Promise<RouteLookup | undefined>;
   /**
-   * Sends all changes as one batch and resolves to one result per change, in order. A failed change does not stop the
-   * later ones. `outcome: 'unknown'` when the kernel's answer was lost: it may have taken effect, dump to find out. The
-   * same holds for all changes when the call rejects because its signal aborted.
+   * Sends all changes as one batch and resolves to one result per change, in order. A failed change does not
+   * stop the later ones. `unknown`: the kernel's answer was lost and the change may have taken effect; dump
+   * to find out. This holds for all changes when the call rejects because its signal aborted.
    */
   apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]>;
-  /** Frees sockets. No timer, thread or descriptor is left. */
+  /** Frees all sockets, timers and threads. */
   close(): void;
 }
 
-/** What the kernel itself says about the way of packets: all of its tables and policy rules count. */
+/** By which route the kernel itself sends a packet: all tables and policy rules count. */
 export interface RouteFinder {
   /**
-   * The route that packets to this address (canonical text) take, this host's own or those of `sender` that it passes on;
-   * undefined: none does, or one that drops or refuses them.
+   * The route for packets to this address (canonical text): for this host's own, or for those of `sender`
+   * that it forwards. Undefined when no route leads there, or one that drops or refuses.
    */
   routeFor(address: string, signal?: AbortSignal, sender?: Sender): Promise<UsedRoute | undefined>;
-  /** The policy rules of one family, in the order in which the kernel asks them. */
+  /** The policy rules of one family, in the order in which the kernel applies them. */
   rules(family: Family, signal?: AbortSignal): Promise<readonly PolicyRule[]>;
 }
 
-/** Whose packets come in: a container's address, and the link that it is behind. */
+/** A sender of packets to forward: a container's address and the link behind which it is. */
 export interface Sender {
   readonly address: string;
   readonly linkIndex: number;
 }
 
-/** A route, and the number of the table that it stands in: 254 main, 255 local. */
+/** A route and the number of its table: 254 main, 255 local. */
 export interface UsedRoute {
   readonly table: number;
   /** Kernels before 4.14 answer with the address alone as destination. */
@@ -60,24 +63,25 @@ export interface PolicyRule {
   /** Canonical CIDRs; absent: any. */
   readonly from?: string;
   readonly to?: string;
-  /** The table it sends to; absent for a rule that drops, refuses or jumps. */
+  /** The table to look into; absent for a rule that drops, refuses or jumps. */
   readonly table?: number;
-  /** It asks for more than `from` and `to`, such as an interface or a mark, or is a negation. */
+  /** Asks for more than `from` and `to`, such as an interface or a mark, or is negated. */
   readonly conditional: boolean;
 }
 
-/** An ordered stream of what happened. One consumer. */
+/** An ordered stream of events for one consumer. */
 export interface KernelEvents {
   /**
-   * Waits until something happened and returns what is there, in order; rejects with `signal.reason` (nothing is lost
-   * then: the next call returns it). An `overflow` comes alone: events were lost, those received before it are dropped, and
-   * whatever is known must be dumped again. A dump started after it was returned, and the events that follow, are complete.
+   * Waits for events and returns all that are there, in order. Rejects with `signal.reason`; the next call
+   * then returns what came. An `overflow` comes alone: the kernel lost events, earlier ones are dropped, and
+   * the caller must dump everything again. A dump started after that, with the events that follow, is
+   * complete.
    */
   next(signal: AbortSignal): Promise<readonly KernelEvent[]>;
   /**
-   * Resolves with every event the kernel had sent before this call and `next` has not returned yet, the latter in order.
-   * After `apply` has resolved, `drain` returns at least that batch's own notifications. No call of `next` may be
-   * waiting or be made meanwhile.
+   * Resolves with every event that the kernel sent before this call and that `next` has not returned, in
+   * order. After `apply` has resolved, that includes the batch's own events. No call of `next` may run
+   * meanwhile.
    */
   drain(signal?: AbortSignal): Promise<readonly KernelEvent[]>;
   close(): void;
@@ -87,14 +91,14 @@ export interface Link {
   readonly index: number;
   readonly name: string;
   readonly mtu: number;
-  /** Administratively up (IFF_UP). Without it the kernel has no routes over the link. */
+  /** IFF_UP, set by the administrator. Without it the kernel has no routes over the link. */
   readonly up: boolean;
-  /** Has carrier (IFF_LOWER_UP). Without it routes stay. */
+  /** IFF_LOWER_UP. Routes stay without it. */
   readonly carrier: boolean;
   readonly loopback: boolean;
-  /** Its Ethernet address, as `02:00:00:00:00:01`; absent when it has none, or does no ARP. */
+  /** Its Ethernet address, as `02:00:00:00:00:01`; absent when it has none or does no ARP. */
   readonly mac?: string;
-  /** Further names (`ip link property add … altname`); absent when there is none. */
+  /** Names set by `ip link property add … altname`; absent when there are none. */
   readonly altNames?: readonly string[];
 }
 
@@ -104,28 +108,28 @@ export interface LinkAddress {
   /** Canonical text of the address itself, never of a point-to-point peer. */
   readonly address: string;
   readonly prefixLength: number;
-  /** IPv4: `eth0:1`, as ifconfig shows an address by itself; absent when it is the name of the link or there is none. */
+  /** IPv4: a label such as `eth0:1`; absent when it is the link's name. */
   readonly label?: string;
   readonly scope: 'global' | 'link' | 'host' | 'other';
   readonly deprecated: boolean;
   readonly temporary: boolean;
   readonly permanent: boolean;
   /**
-   * IPv6: duplicate address detection is not over. The kernel sends nothing from it yet. One that is used meanwhile
-   * (optimistic) has the mark as well.
+   * IPv6: duplicate address detection is still running, and the kernel sends nothing from the address.
+   * Optimistic addresses have the mark as well.
    */
   readonly tentative: boolean;
-  /** IPv6: another host has it. The kernel keeps it and uses it for nothing. */
+  /** IPv6: another host has the address. The kernel keeps it and does not use it. */
   readonly dadFailed: boolean;
 }
 
-/** What the kernel's lookup for one address found. */
+/** The kernel's answer for one address. */
 export interface RouteLookup {
-  /** `local`: the address is this host's own; `other`: broadcast, multicast, … */
+  /** `local`: an address of this host; `other`: broadcast, multicast, … */
   readonly type: 'unicast' | 'local' | 'other';
   /** The output link; loopback's for `local`. */
   readonly linkIndex: number;
-  /** The source address the kernel would choose. */
+  /** The source address that the kernel would choose. */
   readonly source?: string;
 }
 
@@ -138,43 +142,36 @@ export interface Route {
   readonly metric: number;
   /** rtm_protocol: 2 kernel, 3 boot, 4 static, … */
   readonly protocol: number;
-  /** Everything that is neither unicast nor blackhole (unreachable, prohibit, throw, …) is 'other'. */
+  /** `other`: unreachable, prohibit, throw, … */
   readonly type: 'unicast' | 'blackhole' | 'other';
   /** rtm_scope: 0 universe, 253 link, … */
   readonly scope: number;
-  /** Canonical text; absent for a route without one, or with a nexthop of its own kind (`via inet6`, multipath, nexthop object). */
+  /** Canonical text; absent without a gateway, and for `via inet6`, multipath and nexthop objects. */
   readonly gateway?: string;
-  /** Output link; absent as for `gateway` and for blackhole routes. */
+  /** Output link; absent as for `gateway`, and for a blackhole. */
   readonly linkIndex?: number;
-  /** Preferred source address, when set. */
   readonly source?: string;
   /**
-   * Has more than the fields above: multipath, `via` another family, encapsulated, nexthop object, `onlink`, metrics such as
-   * an MTU, a realm, or an attribute not known here. A route that never equals one of ours.
+   * Has more than the fields above: several nexthops, `via` another family, encapsulation, a nexthop object,
+   * `onlink`, metrics such as an MTU, a realm, or an attribute not known here. It never equals one of ours.
    */
   readonly special: boolean;
-  /** Set when it is `special` for its several nexthops, which are its own and not a nexthop object's. */
+  /** `special` for several nexthops of its own, not a nexthop object's. */
   readonly multipath?: true;
 }
 
-/** A route this daemon programs: main table, tos 0, no source; scope universe. */
+/** A route that this daemon programs: main table, tos 0, no source, scope universe. */
 export type RouteSpec = GatewayRoute | BlackholeRoute;
 
-interface RouteKey {
-  readonly family: Family;
-  readonly dst: string;
-  readonly metric: number;
-  readonly protocol: number;
-}
+type RouteKey = Pick<Route, 'family' | 'dst' | 'metric' | 'protocol'>;
 
-/** A unicast route. */
 export interface GatewayRoute extends RouteKey {
   readonly type?: 'unicast';
   readonly gateway: string;
   readonly linkIndex: number;
 }
 
-/** Drops what is sent to it, without a word. */
+/** Drops packets silently. */
 export interface BlackholeRoute extends RouteKey {
   readonly type: 'blackhole';
   readonly gateway?: undefined;
@@ -182,39 +179,39 @@ export interface BlackholeRoute extends RouteKey {
 }
 
 export type RouteChange =
-  /** CREATE|EXCL: fails with EEXIST when the key (dst, tos, metric) is taken. */
+  /** CREATE|EXCL: fails with EEXIST when another route has the key (dst, tos, metric). */
   | { readonly op: 'add'; readonly route: RouteSpec }
   /**
-   * CREATE: puts the route before the others of its key and takes none of them away; IPv4 fails with EEXIST when the very same
-   * route is there. IPv6 would merge it with those that have a gateway.
+   * CREATE: puts the route before the others of its key and removes none. IPv4 fails with EEXIST when the
+   * very same route is there. IPv6 would merge it with those that have a gateway.
    */
   | { readonly op: 'prepend'; readonly route: RouteSpec }
   /**
-   * CREATE|REPLACE: replaces the first route of the key whoever owns it, without a gap; creates when there is none. IPv4
-   * fails with EEXIST when the very same route stands behind another of its key: remove it first, then replace. IPv6 takes
-   * the first that has a gateway as the new one has, or has none as it has none, nexthop objects among these; the first of
-   * all when there is no such. A multipath route goes whole.
+   * CREATE|REPLACE: replaces the first route of the key, whoever owns it, without a gap; creates one when
+   * there is none. IPv4 fails with EEXIST when the very same route stands behind another of its key: remove
+   * it first. IPv6 takes the first route that has a gateway if the new one has, or that has none if it has
+   * none; otherwise the first of all. A nexthop object counts as none. A multipath route goes as a whole.
    */
   | { readonly op: 'replace'; readonly route: RouteSpec }
   /**
-   * DELROUTE naming type, protocol, gateway, link and metric: removes that very route, or fails with ESRCH. To the kernel a
-   * metric of 0 means any: without a route of metric 0 it takes one of another metric that is the same otherwise.
+   * DELROUTE with type, protocol, gateway, link and metric: removes that very route, or fails with ESRCH.
+   * Metric 0 means any: without a route of metric 0 the kernel takes one that differs in the metric alone.
    */
   | { readonly op: 'remove'; readonly route: RouteSpec };
 
 export type ChangeResult =
   | { readonly outcome: 'done' }
-  /** `errno` by name, e.g. `ENETUNREACH`; `message` is the kernel's own explanation when it gave one. */
+  /** `errno` by name, e.g. `ENETUNREACH`; `message`: the kernel's own explanation, if it gave one. */
   | { readonly outcome: 'failed'; readonly errno: string; readonly message?: string }
   | { readonly outcome: 'unknown' };
 
 export type KernelEvent =
   /**
-   * Where it stands among the routes of its key (family, dst, tos, metric): with `replaced` it took the place of the
-   * first, whoever owned that; with `appended` it is the last; with neither it is the first. In IPv4 that is all there is
-   * to know: a list of routes per key can be kept from these events alone (but for silent flushes). In IPv6 a route added
-   * beside another of its key merges with it into one multipath route: the event then is `special`, and only a dump
-   * tells what the key holds now.
+   * The place of the route among those of its key (family, dst, tos, metric): `replaced`: it took the place
+   * of the first, whoever owned that; `appended`: it is the last; neither: it is the first. In IPv4 these
+   * events and a dump after each silent flush are enough to know every key. In IPv6 the kernel merges a route
+   * with others of its key into one multipath route: the event is `special`, and only a dump tells what the
+   * key holds.
    */
   | {
       readonly type: 'route-added';
@@ -222,17 +219,17 @@ export type KernelEvent =
       readonly replaced: boolean;
       readonly appended: boolean;
     }
-  /** The one route of the key that equals `route` in all fields is gone. Flushes by the kernel are silent in IPv4. */
+  /** The route of the key that equals `route` in all fields is gone. IPv4 flushes routes without an event. */
   | { readonly type: 'route-removed'; readonly route: Route }
-  /** A link appeared or changed in any way. */
+  /** A link appeared or changed. */
   | { readonly type: 'link-changed'; readonly link: Link }
   | { readonly type: 'link-removed'; readonly linkIndex: number; readonly name: string }
   | { readonly type: 'address-added'; readonly address: LinkAddress }
   | { readonly type: 'address-removed'; readonly address: LinkAddress }
-  /** Events were lost, see {@link KernelEvents.next}. */
+  /** The kernel lost events, see {@link KernelEvents.next}. */
   | { readonly type: 'overflow' };
 
-/** Whether two routes are the same in all that {@link Route} tells. */
+/** Whether two routes agree in all fields. */
 export function sameRoute(a: Route, b: Route): boolean {
   return (
     a.dst === b.dst &&
@@ -249,9 +246,22 @@ export function sameRoute(a: Route, b: Route): boolean {
   );
 }
 
-/** Whether IPv6 counts it among those with a gateway, which a REPLACE by such a one prefers and a second one is merged with. */
+/** Whether IPv6 counts the route among those with a gateway: REPLACE prefers these, and merges them. */
 export function hasGateway(route: Route): boolean {
   return route.gateway !== undefined || route.multipath === true;
+}
+
+/**
+ * Name of the link with an address in `subnet`, such as the containers' bridge; undefined when there is none.
+ */
+export async function linkInside(
+  kernel: Pick<Kernel, 'links' | 'addresses'>,
+  subnet: Subnet,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const [links, addresses] = [await kernel.links(signal), await kernel.addresses(signal)];
+  const inside = addresses.find(({ address }) => containsAddress(subnet, address));
+  return links.find(({ index }) => index === inside?.linkIndex)?.name;
 }
 
 /** A kernel call that failed as a whole. `errno` by name, e.g. `EPERM`; `TIMEOUT` when no answer came. */
@@ -263,3 +273,32 @@ export class KernelError extends FlannelError {
     this.errno = errno;
   }
 }
+
+/** A setting of the kernel: `0` or `1`. Its file is absent where the kernel lacks the feature. */
+export interface Sysctl {
+  readonly path: string;
+  readonly name: string;
+}
+
+/** Whether the host forwards packets. */
+export const forwarding: Readonly<Record<Family, Sysctl>> = {
+  4: { path: '/proc/sys/net/ipv4/ip_forward', name: 'net.ipv4.ip_forward' },
+  6: { path: '/proc/sys/net/ipv6/conf/all/forwarding', name: 'net.ipv6.conf.all.forwarding' },
+};
+
+/**
+ * Whether the host forwards IPv4 packets that arrive on a link. Setting {@link forwarding} sets it for all.
+ */
+export function linkForwarding(link: string): Sysctl {
+  // sysctl(8) separates names by dots, so it writes the dot in a VLAN's name as a slash.
+  return {
+    path: `/proc/sys/net/ipv4/conf/${link}/forwarding`,
+    name: `net.ipv4.conf.${link.replaceAll('.', '/')}.forwarding`,
+  };
+}
+
+/** Whether bridged packets pass iptables; the files exist once br_netfilter is loaded. */
+export const bridgeFilter: Readonly<Record<Family, Sysctl>> = {
+  4: { path: '/proc/sys/net/bridge/bridge-nf-call-iptables', name: 'net.bridge.bridge-nf-call-iptables' },
+  6: { path: '/proc/sys/net/bridge/bridge-nf-call-ip6tables', name: 'net.bridge.bridge-nf-call-ip6tables' },
+};

@@ -3,47 +3,52 @@ import type { Family } from '../ip/ip.ts';
 import type { Clock } from '../runtime/effects.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { CommandSocket } from './command-socket.ts';
-import { decodeAddress, decodeLink, decodeRoute } from './decode.ts';
-import { DumpSocket } from './dump-socket.ts';
-import { encodeAddressDump, encodeLinkDump, encodeRouteDump, encodeRuleDump } from './encode.ts';
-import { EventSocket } from './event-socket.ts';
 import {
-  type ChangeResult,
-  type Kernel,
-  KernelError,
-  type KernelEvents,
-  type Link,
-  type LinkAddress,
-  type PolicyRule,
-  type Route,
-  type RouteChange,
-  type RouteFinder,
-  type RouteLookup,
-  type Sender,
-  type UsedRoute,
-} from './kernel.ts';
-import { decodeRule, findRoute, lookUpRoute } from './lookup.ts';
+  decodeAddress,
+  decodeLink,
+  decodeLookup,
+  decodeRoute,
+  decodeRule,
+  decodeUsedRoute,
+} from './decode.ts';
+import { DumpSocket } from './dump-socket.ts';
+import {
+  encodeAddressDump,
+  encodeLinkDump,
+  encodeLookup,
+  encodeRouteDump,
+  encodeRuleDump,
+} from './encode.ts';
+import { EventSocket } from './event-socket.ts';
+import { type Kernel, KernelError, type RouteChange, type RouteFinder, type Sender } from './kernel.ts';
 import { RTM } from './rtnetlink.ts';
 
-/** Takes 20,000 notifications of an event storm, or the answers to all the messages of one write many times over. */
+/** Takes 20,000 notifications, or many times the answers to one write. */
 const RECEIVE_BUFFER_BYTES = 16 << 20;
 const DEADLINE_MS = 5000;
+/**
+ * Answers that mean that no route leads there: none at all, an `unreachable`, `prohibit`, `blackhole` or
+ * `throw` route, or a family that is off.
+ */
+const nowhere = ['ENETUNREACH', 'EHOSTUNREACH', 'EACCES', 'EINVAL', 'EAGAIN', 'EOPNOTSUPP', 'EAFNOSUPPORT'];
 /** Bit of CapEff in /proc/self/status. */
 const CAP_NET_ADMIN = 12n;
 
 export interface NetlinkKernelOptions {
-  /** Real time: the kernel's answers are waited for in it. */
+  /** Real time: it bounds the waits for the kernel. */
   readonly clock: Clock;
-  /** How long one write, or one part of a dump, may take. Default 5000. */
+  /** The longest one write, or one part of a dump, may take. Default 5000. */
   readonly deadlineMs?: number;
-  /** Wanted size of each socket's receive buffer; cut to net.core.rmem_max without CAP_NET_ADMIN. Default 16 MB. */
+  /**
+   * Wanted size of each receive buffer; net.core.rmem_max limits it without CAP_NET_ADMIN. Default 16 MiB.
+   */
   readonly receiveBufferBytes?: number;
 }
 
 /**
- * The kernel of the network namespace that the calling thread is in. Throws {@link KernelError} when no netlink socket can
- * be had. `close()` must be called before the process ends, at the latest in an `exit` handler: a thread that waits for
- * notifications would hold up its end.
+ * The kernel of the calling thread's network namespace. Throws {@link KernelError} when no netlink socket can
+ * be opened. Call `close()` before the process ends, at the latest in an `exit` handler: a thread that waits
+ * for notifications would delay the end.
  */
 export function openNetlinkKernel(options: NetlinkKernelOptions): Kernel & RouteFinder {
   return orKernelError('open a netlink socket', () => new NetlinkKernel(options));
@@ -64,15 +69,15 @@ class NetlinkKernel implements Kernel, RouteFinder {
     this.#dumps = new DumpSocket({ deadlineMs, receiveBufferBytes });
   }
 
-  async missingCapabilities(): Promise<readonly string[]> {
+  async missingCapabilities() {
     const status = await readFile('/proc/self/status', 'utf8');
     const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0'}`);
     return ((effective >> CAP_NET_ADMIN) & 1n) === 1n ? [] : ['CAP_NET_ADMIN'];
   }
 
-  async subscribe(): Promise<KernelEvents> {
+  async subscribe() {
     if (this.#closed) throw new KernelError('CLOSED', 'the kernel connection is closed');
-    const events = orKernelError(
+    const events: EventSocket = orKernelError(
       'subscribe to notifications',
       () =>
         new EventSocket({
@@ -84,44 +89,77 @@ class NetlinkKernel implements Kernel, RouteFinder {
     return events;
   }
 
-  links(signal?: AbortSignal): Promise<readonly Link[]> {
+  links(signal?: AbortSignal) {
     const type = RTM.NEWLINK;
     return this.#dumps.dump({ what: 'links', encode: encodeLinkDump, type, decode: decodeLink }, signal);
   }
 
-  async addresses(signal?: AbortSignal): Promise<readonly LinkAddress[]> {
-    return [...(await this.#addresses(4, signal)), ...(await this.#addresses(6, signal))];
-  }
-
-  #addresses(family: Family, signal: AbortSignal | undefined): Promise<readonly LinkAddress[]> {
-    const encode = (sequence: number) => encodeAddressDump(family, sequence);
-    // As below.
-    const decode = (payload: Buffer) => {
-      const address = decodeAddress(payload);
-      return address?.family === family ? address : undefined;
+  async addresses(signal?: AbortSignal) {
+    const request = {
+      what: 'addresses',
+      encode: encodeAddressDump,
+      type: RTM.NEWADDR,
+      decode: decodeAddress,
     };
-    return this.#dumps.dump({ what: `IPv${family} addresses`, encode, type: RTM.NEWADDR, decode }, signal);
+    return [...(await this.#dump(4, request, signal)), ...(await this.#dump(6, request, signal))];
   }
 
-  routes(family: Family, signal?: AbortSignal): Promise<readonly Route[]> {
-    const encode = (sequence: number) => encodeRouteDump(family, sequence);
-    // A kernel without IPv6 answers an IPv6 dump with the routes of all families it has.
+  routes(family: Family, signal?: AbortSignal) {
+    const request = { what: 'routes', encode: encodeRouteDump, type: RTM.NEWROUTE, decode: decodeRoute };
+    return this.#dump(family, request, signal);
+  }
+
+  /** A kernel without IPv6 answers an IPv6 dump with the entries of all its families. */
+  #dump<T extends { readonly family: Family }>(
+    family: Family,
+    request: {
+      readonly what: string;
+      readonly type: number;
+      readonly encode: (family: Family, sequence: number) => Buffer;
+      readonly decode: (payload: Buffer) => T | undefined;
+    },
+    signal: AbortSignal | undefined,
+  ): Promise<readonly T[]> {
+    const encode = (sequence: number) => request.encode(family, sequence);
     const decode = (payload: Buffer) => {
-      const route = decodeRoute(payload);
-      return route?.family === family ? route : undefined;
+      const entry = request.decode(payload);
+      return entry?.family === family ? entry : undefined;
     };
-    return this.#dumps.dump({ what: `IPv${family} routes`, encode, type: RTM.NEWROUTE, decode }, signal);
+    const what = `IPv${family} ${request.what}`;
+    return this.#dumps.dump({ what, encode, type: request.type, decode }, signal);
   }
 
-  routeTo(address: string, signal?: AbortSignal): Promise<RouteLookup | undefined> {
-    return lookUpRoute(this.#dumps, address, signal);
+  routeTo(address: string, signal?: AbortSignal) {
+    return this.#lookUp(address, undefined, decodeLookup, signal);
   }
 
-  routeFor(address: string, signal?: AbortSignal, sender?: Sender): Promise<UsedRoute | undefined> {
-    return findRoute(this.#dumps, { address, sender }, signal);
+  routeFor(address: string, signal?: AbortSignal, sender?: Sender) {
+    return this.#lookUp(address, { sender }, decodeUsedRoute, signal);
   }
 
-  async rules(family: Family, signal?: AbortSignal): Promise<readonly PolicyRule[]> {
+  async #lookUp<T>(
+    address: string,
+    match: { readonly sender: Sender | undefined } | undefined,
+    decode: (payload: Buffer) => T | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<T | undefined> {
+    const encode = (sequence: number) => {
+      const request = encodeLookup(address, sequence, match);
+      if (request === undefined) throw new KernelError('EINVAL', `not an address: ${address}`);
+      return request;
+    };
+    encode(0);
+    const request = { what: `route to ${address}`, encode, type: RTM.NEWROUTE, decode };
+    try {
+      const [found] = await this.#dumps.dump(request, signal);
+      return found;
+    } catch (error) {
+      if (error instanceof KernelError && nowhere.includes(error.errno)) return undefined;
+      throw error;
+    }
+  }
+
+  async rules(family: Family, signal?: AbortSignal) {
     const encode = (sequence: number) => encodeRuleDump(family, sequence);
     const dump = { what: `IPv${family} policy rules`, encode, type: RTM.NEWRULE, decode: decodeRule };
     try {
@@ -133,7 +171,7 @@ class NetlinkKernel implements Kernel, RouteFinder {
     }
   }
 
-  apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]> {
+  apply(changes: readonly RouteChange[], signal?: AbortSignal) {
     return this.#commands.apply(changes, signal);
   }
 
@@ -150,7 +188,7 @@ function orKernelError<T>(what: string, open: () => T): T {
     return open();
   } catch (error) {
     const remedy =
-      'It needs AF_NETLINK sockets: allow them (systemd: RestrictAddressFamilies=, containers: the seccomp profile)';
+      'Allow AF_NETLINK sockets (systemd: RestrictAddressFamilies=, containers: the seccomp profile)';
     const code = codeOf(error) ?? 'EIO';
     throw new KernelError(code, `cannot ${what}: ${messageOf(error)}`, { cause: error, remedy });
   }

@@ -5,31 +5,29 @@ import {
   readS32,
   readU32,
 } from 'netlink/dist/structs.js';
-import { containsAddress, type Family, parseAddress, type Subnet } from '../ip/ip.ts';
-import { ipv6Text } from '../ip/ipv6-text.ts';
-import { errnoName } from '../native/errors.ts';
-import type { Kernel } from './kernel.ts';
+import { type Family, ipv6Text, parseAddress } from '../ip/ip.ts';
+import { errnoName } from '../native/libc.ts';
 
 /** Numbers of linux/netlink.h, rtnetlink.h, if_link.h and if_addr.h, under their own names. */
 export const NLM_F = {
   REQUEST: 0x1,
   MULTI: 0x2,
   ACK: 0x4,
-  /** The dump ran over a change: it may miss what was there all the time. */
+  /** A change interrupted the dump: it may miss entries. */
   DUMP_INTR: 0x10,
   DUMP: 0x300,
   REPLACE: 0x100,
   EXCL: 0x200,
   CREATE: 0x400,
   APPEND: 0x800,
-  /** In an answer: the request was not copied into it. */
+  /** In an answer: it does not contain the request. */
   CAPPED: 0x100,
   /** In an answer: attributes follow that explain it. */
   ACK_TLVS: 0x200,
 } as const;
 
 export const NLMSG = { ERROR: 2, DONE: 3 } as const;
-/** Attribute of an error answer: what was wrong, in words. */
+/** Attribute of an error answer: the reason in words. */
 export const NLMSGERR_ATTR_MSG = 1;
 
 export const RTM = {
@@ -78,24 +76,24 @@ export function addressFamily(family: Family): number {
   return family === 4 ? AF_INET : AF_INET6;
 }
 
-/** Undefined for families the daemon has no use for: bridge ports, MPLS, … */
+/** Undefined for families that the daemon does not use: bridge ports, MPLS, … */
 export function familyOf(addressFamilyNumber: number): Family | undefined {
   if (addressFamilyNumber === AF_INET) return 4;
   return addressFamilyNumber === AF_INET6 ? 6 : undefined;
 }
 
-/** Large enough for any datagram of the kernel: dumps come in 32 kB, a link with many virtual functions is larger. */
+/** Fits any datagram: dumps come in 32 kB, a link with many virtual functions is larger. */
 export const READ_BUFFER_BYTES = 256 << 10;
 
-/** What the kernel answered to one request. */
+/** The kernel's answer to one request. */
 export interface Answer {
   /** Undefined for success. */
   readonly errno: string | undefined;
-  /** The kernel's explanation, when it gave one. */
+  /** The kernel's explanation, if it gave one. */
   readonly message: string | undefined;
 }
 
-/** The messages of one datagram; none when it is malformed (then nothing of it can be trusted). */
+/** The messages of one datagram; none when it is malformed, as then no part of it can be trusted. */
 export function messagesOf(datagram: Buffer): readonly NetlinkMessage[] {
   try {
     return parseMessages(datagram);
@@ -104,10 +102,10 @@ export function messagesOf(datagram: Buffer): readonly NetlinkMessage[] {
   }
 }
 
-/** Reads an NLMSG_ERROR, which is the acknowledgement too. */
+/** Reads an NLMSG_ERROR, which is also the acknowledgement. */
 export function decodeAnswer(message: NetlinkMessage): Answer {
   const { data, flags } = message;
-  // struct nlmsgerr: the errno, then at least the header of the request.
+  // struct nlmsgerr: the errno, then at least the request's header.
   if (data.length < 20) return { errno: 'EBADMSG', message: undefined };
   const errno = readS32.call(data, 0);
   if (errno === 0) return { errno: undefined, message: undefined };
@@ -117,7 +115,7 @@ export function decodeAnswer(message: NetlinkMessage): Answer {
   return { errno: errnoName(-errno), message: text };
 }
 
-/** Reads an NLMSG_DONE: a dump may have failed half-way, and says so only here. */
+/** Reads an NLMSG_DONE: only this says that a dump failed half-way. */
 export function decodeDone(message: NetlinkMessage): Answer {
   const errno = message.data.length < 4 ? 0 : readS32.call(message.data, 0);
   if (errno >= 0) return { errno: undefined, message: undefined };
@@ -127,19 +125,26 @@ export function decodeDone(message: NetlinkMessage): Answer {
 
 function explanation(attributes: Buffer): string | undefined {
   let text: string | undefined;
-  try {
-    parseAttributes(attributes, ({ type, data }) => {
-      if (type === NLMSGERR_ATTR_MSG) text = data.toString('utf8').replace(/\0.*$/, '');
-    });
-  } catch {
-    // The errno still says what happened.
-  }
+  // Without it, the errno still says what happened.
+  readAttributes(attributes, (type, data) => {
+    if (type === NLMSGERR_ATTR_MSG) text = data.toString('utf8').replace(/\0.*$/, '');
+  });
   return text;
 }
 
+/** Visits each attribute up to the first malformed one; returns whether all are well-formed. Never throws. */
+export function readAttributes(attributes: Buffer, visit: (type: number, data: Buffer) => void): boolean {
+  try {
+    parseAttributes(attributes, ({ type, data }) => visit(type, data));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /**
- * Canonical text of an address in the kernel's byte order (4 or 16 bytes), the same as src/ip makes; undefined for any
- * other length. Without the detour by big numbers: a dump holds tens of thousands.
+ * Canonical text of an address in the kernel's byte order (4 or 16 bytes), as src/ip writes it; undefined for
+ * any other length. Avoids big numbers: a dump holds tens of thousands of addresses.
  */
 export function addressText(bytes: Uint8Array): string | undefined {
   if (bytes.length === 4) return `${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}`;
@@ -148,20 +153,14 @@ export function addressText(bytes: Uint8Array): string | undefined {
   return ipv6Text(groups);
 }
 
-/** The address's bytes as the kernel wants them; undefined when `text` is not an address of that family. */
+/** `02:00:00:00:00:01`. */
+export function macText(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
+}
+
+/** The address's bytes as the kernel reads them; undefined when `text` is not an address of that family. */
 export function addressBytes(family: Family, text: string): Buffer | undefined {
   const parsed = parseAddress(text);
   if (parsed?.family !== family) return undefined;
   return Buffer.from(parsed.value.toString(16).padStart(family === 4 ? 8 : 32, '0'), 'hex');
-}
-
-/** The name of the link with an address in `subnet`: of the bridge of this host's containers; undefined when there is none. */
-export async function linkInside(
-  kernel: Pick<Kernel, 'links' | 'addresses'>,
-  subnet: Subnet,
-  signal: AbortSignal,
-): Promise<string | undefined> {
-  const [links, addresses] = [await kernel.links(signal), await kernel.addresses(signal)];
-  const inside = addresses.find(({ address }) => containsAddress(subnet, address));
-  return links.find(({ index }) => index === inside?.linkIndex)?.name;
 }

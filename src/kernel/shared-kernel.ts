@@ -1,38 +1,34 @@
-import type { Family } from '../ip/ip.ts';
 import type { Clock } from '../runtime/effects.ts';
 import { unlessAborted } from '../runtime/wake.ts';
 import {
-  type ChangeResult,
   type Kernel,
   KernelError,
   type KernelEvent,
   type KernelEvents,
   type Link,
   type LinkAddress,
-  type Route,
-  type RouteChange,
-  type RouteLookup,
 } from './kernel.ts';
 
-/** Links and addresses are dumped again after so long, even when no event says that they changed. */
+/** The longest that a dump of links and addresses is shared, even without events. */
 const maxAgeMs = 5_000;
-/** Events that may wait for a subscriber; above, it is told that it lost some, and dumps instead. Memory has an end. */
+/** Events that may wait for a subscriber. Above this it gets an overflow, and dumps: memory has an end. */
 const defaultMostWaiting = 50_000;
 
 /** All links and addresses of one moment. */
 interface HostDump {
   readonly startedMs: number;
   readonly entries: Promise<{ readonly links: readonly Link[]; readonly addresses: readonly LinkAddress[] }>;
-  /** An event of a link or an address has been told since it began, or it failed. */
+  /** A link or address has changed since it began, or it failed. */
   outdated: boolean;
 }
 
 /**
- * One connection to the kernel for all parts of a daemon: the routes of both families and the watch of the interface read one stream of
- * events, and share the dumps of links and addresses. Each subscriber sees what a subscription of its own would tell.
+ * One connection to the kernel for all parts of a daemon. The routes of both families and the watch of the
+ * interface read one stream of events, and share dumps of links and addresses. Each subscriber sees what a
+ * subscription of its own would show.
  *
- * A dump is shared until an event says that it is outdated. So whoever has taken in an event never gets a dump from before it, and the
- * order of addresses, by which an interface is chosen, is the kernel's own.
+ * A dump is shared until an event outdates it. So nobody who has read an event gets a dump from before it,
+ * and addresses keep the kernel's order, by which an interface is chosen.
  */
 export class SharedKernel implements Kernel {
   readonly #inner: Kernel;
@@ -53,7 +49,7 @@ export class SharedKernel implements Kernel {
       const opening = (this.#stream ??= this.#open());
       try {
         const stream = await opening;
-        // Whoever was the last may have left while this one waited.
+        // The last subscriber may have left meanwhile.
         if (this.#stream === opening) return stream.join();
       } catch (error) {
         if (this.#stream === opening) this.#stream = undefined;
@@ -70,21 +66,10 @@ export class SharedKernel implements Kernel {
     return (await this.#host(signal)).addresses;
   }
 
-  missingCapabilities(): Promise<readonly string[]> {
-    return this.#inner.missingCapabilities();
-  }
-
-  routes(family: Family, signal?: AbortSignal): Promise<readonly Route[]> {
-    return this.#inner.routes(family, signal);
-  }
-
-  routeTo(address: string, signal?: AbortSignal): Promise<RouteLookup | undefined> {
-    return this.#inner.routeTo(address, signal);
-  }
-
-  apply(changes: readonly RouteChange[], signal?: AbortSignal): Promise<readonly ChangeResult[]> {
-    return this.#inner.apply(changes, signal);
-  }
+  readonly missingCapabilities: Kernel['missingCapabilities'] = () => this.#inner.missingCapabilities();
+  readonly routes: Kernel['routes'] = (family, signal) => this.#inner.routes(family, signal);
+  readonly routeTo: Kernel['routeTo'] = (address, signal) => this.#inner.routeTo(address, signal);
+  readonly apply: Kernel['apply'] = (changes, signal) => this.#inner.apply(changes, signal);
 
   close(): void {
     this.#inner.close();
@@ -99,7 +84,7 @@ export class SharedKernel implements Kernel {
       },
       onEnd: () => {
         this.#stream = undefined;
-        // Nobody hears of changes from now on.
+        // From now on no event outdates a dump.
         this.#dump = undefined;
         this.#dumpStop.abort(new KernelError('CLOSED', 'nobody waits for this dump any more'));
         this.#dumpStop = new AbortController();
@@ -109,7 +94,7 @@ export class SharedKernel implements Kernel {
 
   async #host(signal: AbortSignal | undefined): HostDump['entries'] {
     signal?.throwIfAborted();
-    // Without a stream nothing would say that a dump is outdated.
+    // Without a stream no event would outdate a dump.
     if (this.#stream === undefined) return await this.#dumpHost(signal);
     const nowMs = this.#clock.monotonic();
     if (this.#dump === undefined || this.#dump.outdated || nowMs - this.#dump.startedMs >= maxAgeMs) {
@@ -135,9 +120,9 @@ function concernsHost({ type }: KernelEvent): boolean {
 
 interface StreamOptions {
   readonly mostWaiting: number;
-  /** Told of each batch before any subscriber is. */
+  /** Called with each batch before any subscriber gets it. */
   readonly onEvents: (batch: readonly KernelEvent[]) => void;
-  /** Called once: when the stream failed, or the last subscriber left. */
+  /** Called once: when the stream failed or the last subscriber left. */
   readonly onEnd: () => void;
 }
 
@@ -148,7 +133,7 @@ class SharedStream {
   readonly #subscribers = new Set<Subscription>();
   #reading: Promise<void> | undefined;
   #stopReading = new AbortController();
-  /** The drains under way and asked for, one after the other. */
+  /** All drains so far, one after another. */
   #draining: Promise<void> = Promise.resolve();
   #drains = 0;
   #failure: unknown;
@@ -174,7 +159,7 @@ class SharedStream {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /** Resolves when there may be something new for somebody, or the stream failed. Never rejects. */
+  /** Resolves when there may be an event for somebody, or the stream failed. Never rejects. */
   more(): Promise<void> {
     if (this.#drains > 0) return this.#draining;
     this.#reading ??= this.#read(this.#stopReading.signal).finally(() => {
@@ -183,7 +168,7 @@ class SharedStream {
     return this.#reading;
   }
 
-  /** Resolves when each subscriber has all that had happened before this call. Never rejects. */
+  /** Resolves when each subscriber has all events from before this call. Never rejects. */
   drain(): Promise<void> {
     this.#drains += 1;
     this.#draining = this.#draining
@@ -270,7 +255,7 @@ class Subscription implements KernelEvents {
     this.#stream.leave(this);
   }
 
-  /** What waits; an overflow alone. */
+  /** All waiting events; an overflow alone. */
   #told(): readonly KernelEvent[] {
     this.#throwIfUnusable();
     return this.#waiting.splice(0, this.#waiting[0]?.type === 'overflow' ? 1 : this.#waiting.length);

@@ -144,7 +144,7 @@ export function iptablesContract(at: () => FirewallWorld): void {
       await firewall.check();
       await expectRows(operator, 4, rows(N, S, '224.0.0.0/4'));
       expect(firewall.messages('firewall-repaired')).toEqual([
-        'firewall: rules of ours were missing or changed and were put back (iptables nat)',
+        'firewall: restored our rules, which were missing or changed (iptables nat)',
       ]);
     });
 

@@ -96,7 +96,7 @@ test('doctor names what is wrong, and what to do', async () => {
     /PROBLEM +IPv4: 1 of 2 peers is not routed: 172\.20\.3\.0\/24 via 192\.0\.2\.7 \(192\.0\.2\.7 is not on eth0's network 10\.211\.55\.0\/24\)\n.*lease release 172\.20\.3\.0\/24/,
   );
   expect(text).toMatch(/PROBLEM +docker0 has 172\.17\.0\.1\/16.*\n.*systemctl restart docker/);
-  expect(text).toMatch(/PROBLEM +Docker lets no packet of another host reach 1 of this host's containers/);
+  expect(text).toMatch(/PROBLEM +Docker drops all packets from other hosts to 1 of this host's containers/);
   expect(text).toMatch(/PROBLEM +iptables nat: our rules are missing/);
   expect(text).toContain('5 problems found.');
   expect(code).toBe(1);

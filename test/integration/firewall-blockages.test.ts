@@ -176,7 +176,7 @@ describe.each(rows)('$what', ({ script, mode = 'iptables', effect, orClosed, pas
     const seen = orClosed === true && found[0]?.effect === 'closed' ? 'closed' : effect;
     expect(found.map((one) => one.effect)).toEqual(seen === undefined ? [] : [seen, seen]);
     if (text !== undefined) for (const one of found) expect(`${one.text}. ${one.remedy}`).toMatch(text);
-    const sentence = /^(Run: |Remove |Start |If this is not meant, (run: |remove |start ))/;
+    const sentence = /^(Run: |Remove |Start |If this is not intended, (run: |remove |start ))/;
     for (const { remedy } of found) expect(remedy).toMatch(sentence);
     for (const { remedy } of found) await inA(commandOf(remedy));
     if (effect !== undefined) expect(await look()).toEqual([]);
@@ -215,7 +215,7 @@ function commandOf(remedy: string): string {
   const [, removal] = /^Remove the rule \((.*)\), or/.exec(remedy) ?? [];
   return (
     removal ??
-    remedy.replace(/^(If this is not meant, run|Run): /, '').replace(/(accept|ACCEPT)(;| \(|,).*$/, '$1')
+    remedy.replace(/^(If this is not intended, run|Run): /, '').replace(/(accept|ACCEPT)(;| \(|,).*$/, '$1')
   );
 }
 

@@ -135,9 +135,9 @@ test('another’s static route at a peer’s subnet is replaced three times a mi
   }
   await bench.host.ip(`route replace ${peer} via 10.211.55.150 dev eth0 proto static`);
   const told = await bench.daemon.waitForLog(
-    (record) => isToldStuck(peer)(record) && record.msg?.includes('keeps putting a ') === true,
+    (record) => isToldStuck(peer)(record) && record.msg?.includes('keeps adding a ') === true,
   );
-  expect(told.msg).toContain('keeps putting a unicast route via 10.211.55.150 of protocol 4 there');
+  expect(told.msg).toContain('keeps adding a unicast route via 10.211.55.150 of protocol 4');
   const { status, body } = await readyz();
   expect(status).toBe(503);
   expect(body).toContain(peer);
@@ -150,7 +150,7 @@ test('another’s static route at a peer’s subnet is replaced three times a mi
   await until(async () => (await syncedS()) > toldS + 5, 15_000, 'no periodic check');
   expect(await about(peer, start)).toHaveLength(10);
   expect(gaps(await monitor.routesSince(start))).toEqual([]);
-  expect(bench.daemon.logs.filter(({ msg }) => msg?.includes('keeps putting a '))).toHaveLength(1);
+  expect(bench.daemon.logs.filter(({ msg }) => msg?.includes('keeps adding a '))).toHaveLength(1);
 
   // As soon as the other has withdrawn it, ours is back.
   const mark = await monitor.mark();

@@ -32,7 +32,7 @@ describe('R6: a network of the host in the range that subnets are leased from', 
   it('keeps it from taking a subnet, naming both, until it is gone', async () => {
     link('eth1', '172.20.77.5/24');
     await expectRefused(
-      'waiting: 172.20.77.0/24 of eth1 lies in the range that subnets are leased from, 172.20.10.0/24 to 172.20.254.0/24. Set SubnetMin',
+      'waiting: 172.20.77.0/24 of eth1 lies in the range that subnets are leased from, 172.20.10.0/24 to 172.20.254.0/24. Exclude it by SubnetMin',
     );
     host.kernel.removeAddress('eth1', '172.20.77.5/24');
     await ready(1_000);

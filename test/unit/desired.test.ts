@@ -1,12 +1,22 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { dualLease, lease, subnet } from '../../sim/leases.ts';
-import { DesiredRoutes, routeOfLease } from '../../src/backend/hostgw/desired.ts';
+import { DesiredRoutes, type Self } from '../../src/backend/hostgw/desired.ts';
 import type { Lease } from '../../src/subnet/lease/lease.ts';
 
 const self = { subnet: subnet('172.20.100.0/24'), address: '10.211.55.100' };
 const dst = '172.20.1.0/24';
 const peer = '10.211.55.101';
+
+/** What one lease comes to: a route, the reason why there is none, or nothing that needs a mention. */
+function routeOfLease(given: Lease, host: Self) {
+  const desired = new DesiredRoutes(host);
+  desired.replaceAll([given]);
+  const [route] = [...desired.dsts].map((at) => desired.get(at));
+  const reason = desired.refused.get(given.key);
+  if (route !== undefined) return { route };
+  return reason === undefined ? { ignore: true } : { reason, ignore: false };
+}
 
 describe('the route a lease asks for', () => {
   it('leads to its subnet via its PublicIP', () => {

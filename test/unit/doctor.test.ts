@@ -312,7 +312,7 @@ describe('the doctor', () => {
         const raw = '-d 172.17.0.2 ! -i br-1 -j DROP\n-A PREROUTING -d 127.0.0.1 ! -i lo -j DROP';
         operator(`*raw\n-A PREROUTING -d ${own} ! -i docker0 -j DROP\n-A PREROUTING ${raw}\nCOMMIT\n`);
       },
-      /PROBLEM {2}Docker lets no packet of another host reach 1 of .*\n.*allow-direct-routing/,
+      /PROBLEM {2}Docker drops all packets from other hosts to 1 of .*\n.*allow-direct-routing/,
     ],
     [
       'iptables that fails',
@@ -447,7 +447,7 @@ describe('the doctor', () => {
     cluster.segment.refusal = 'EPERM';
     const { exit, text } = await examine();
     expect(text).toMatch(
-      /^note {5}whether another host uses \S+ is not known: cannot open an ARP socket: EPERM$/m,
+      /^note {5}cannot find out whether another host uses \S+: cannot open an ARP socket: EPERM$/m,
     );
     expect(exit).toBe(0);
   });

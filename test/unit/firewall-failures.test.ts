@@ -99,12 +99,12 @@ const rows: readonly Row[] = [
   {
     what: 'a line of no known form',
     fault: (call) => saveSays(`*${call.args[1]}\n:FORWARD ACCEPT [0:0]\nwhat?\nCOMMIT\n`)(call),
-    message: /a line of no known form: what\?/,
+    message: /an unknown line: what\?/,
   },
   {
     what: 'a table iptables cannot show',
     fault: saveSays("# Table `nat' is incompatible, use 'nft' tool.\n"),
-    message: /only nft knows.*nft list table/,
+    message: /only nft can print.*nft list ruleset/,
   },
   {
     what: 'nft prints no JSON',
@@ -122,7 +122,7 @@ const rows: readonly Row[] = [
     what: 'the version cannot be read',
     fault: (call) =>
       call.args[0] === '--version' ? { exitCode: 0, stdout: 'iptables', stderr: '' } : undefined,
-    message: /--version tells no version/,
+    message: /--version prints no version/,
   },
 ];
 
@@ -198,7 +198,7 @@ describe('a firewall that cannot be kept', () => {
     }
     expect(firewall.messages('firewall-repaired')).toHaveLength(2);
     expect(firewall.messages('trouble')).toEqual([
-      expect.stringContaining('another program removes or changes'),
+      expect.stringContaining('another program keeps removing or changing'),
     ]);
     await firewall.check();
     expect(firewall.messages('trouble-over')).toEqual(['the firewall rules are stable again']);

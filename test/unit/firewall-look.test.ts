@@ -30,7 +30,7 @@ describe('a daemon that looks for rules which drop packets', () => {
     ['a final REJECT in iptables mode', {}, ['-A FORWARD -j REJECT'], undefined],
     ['a final REJECT in nftables mode', { mode: 'nftables' }, ['-A FORWARD -j REJECT'], /cannot overrule/],
     ['a policy of DROP in nftables mode', { mode: 'nftables' }, [':FORWARD DROP [0:0]'], /cannot overrule/],
-    ['Docker 28', {}, docker28, /not published/],
+    ['Docker 28', {}, docker28, /unpublished ports/],
     [
       'a REJECT of the network before our jump',
       {},
@@ -51,7 +51,7 @@ describe('a daemon that looks for rules which drop packets', () => {
     await firewall.check();
     expect(firewall.trouble.current).toEqual([]);
     expect(firewall.notices.current).toEqual([
-      expect.stringMatching(/may drop packets .*-p tcp.*If this is not meant, remove the rule /),
+      expect.stringMatching(/may drop packets .*-p tcp.*If this is not intended, remove the rule /),
     ]);
     await operator.change('filter', ['-I FORWARD 1 -s 10.5.0.0/16 -j DROP']);
     await firewall.check();
@@ -142,7 +142,9 @@ describe('a daemon that looks for rules which drop packets', () => {
     expect(await look()).toEqual([
       {
         effect: 'partly',
-        text: expect.stringMatching(/^nft is not installed: .* firewalld's, drop packets .* cannot be seen$/),
+        text: expect.stringMatching(
+          /^nft is not installed, so the daemon cannot see .* firewalld's, drop packets /,
+        ),
         remedy: 'Install the package nftables.',
       },
     ]);

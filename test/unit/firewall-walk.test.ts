@@ -1,8 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { judge, type Passage } from '../../src/firewall/blockages.ts';
-import { iptablesFilter } from '../../src/firewall/iptables-filter.ts';
+import { iptablesFilter, nftFilter } from '../../src/firewall/filters.ts';
 import { parseSaveAll } from '../../src/firewall/iptables-save.ts';
-import { nftFilter } from '../../src/firewall/nft-filter.ts';
 import { ipv4, ipv6 } from '../contract/firewall-world.ts';
 
 /** The network 10.5.0.0/16, of which this host has 10.5.7.0/24. */

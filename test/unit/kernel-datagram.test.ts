@@ -2,7 +2,7 @@ import { closeSync, readSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { sendDatagram } from '../../src/native/datagram.ts';
+import { sendDatagram } from '../../src/native/libc.ts';
 import { tempDir } from '../testbed/run.ts';
 
 let folder: string;

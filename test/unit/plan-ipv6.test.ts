@@ -71,7 +71,7 @@ describe('a route of IPv6', () => {
       'leaves the place to another program that insists',
       { actual: [foreign6()], mayReplaceForeign: () => false },
       [
-        `${dst} conflict: another program of this host keeps putting a unicast route via ${other} of protocol 4 there`,
+        `${dst} conflict: another program on this host keeps adding a unicast route via ${other} of protocol 4`,
       ],
     ],
     [

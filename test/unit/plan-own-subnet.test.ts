@@ -57,7 +57,7 @@ describe('our own subnet', () => {
       'has none when another program’s route is in its place',
       true,
       { actual: [foreign({ dst: own4, metric: far })] },
-      [`${own4} conflict: a unicast route via 10.211.55.102 of protocol 4 is in the place of its blackhole`],
+      [`${own4} conflict: a unicast route via 10.211.55.102 of protocol 4 is where its blackhole belongs`],
     ],
     [
       'waits when it was refused',
@@ -103,7 +103,7 @@ describe('our own subnet', () => {
       'leaves another program’s route in its place',
       true,
       { actual: [blackhole(in6)] },
-      [`${own6} conflict: a blackhole route of protocol 4 is in the place of its blackhole`],
+      [`${own6} conflict: a blackhole route of protocol 4 is where its blackhole belongs`],
     ],
     ['loses ours when it is not asked for', false, { actual: [ours(in6)] }, [`-blackhole ${own6} (stale)`]],
     [

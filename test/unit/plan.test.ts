@@ -17,7 +17,7 @@ const outside = '192.168.50.0/24';
 const add = `+${dst} via ${gateway} (missing)`;
 const installed = `${dst} installed`;
 const isConnected = `${dst} conflict: this host is connected to that network itself`;
-const keeps = `${dst} conflict: another program of this host keeps putting a unicast route via ${other} of protocol 4 there`;
+const keeps = `${dst} conflict: another program on this host keeps adding a unicast route via ${other} of protocol 4`;
 const no = () => false;
 const held = { put: () => ownFault('held'), removal: () => undefined };
 

@@ -440,7 +440,7 @@ it('names the first few of many keys that are no leases, and counts the others',
   const world = await start();
   const { cluster: all, host } = world;
   for (let i = 0; i < 3_000; i++) all.etcd.put(`${prefix}/subnets/junk-${i}`, 'nonsense');
-  const more = /^2995 more keys are no leases$/;
+  const more = /^2995 more keys are not leases$/;
   await all.clock.until('told', () => more.test(host.readiness.degraded.at(-1) ?? ''), 60_000);
   expect(host.readiness.ready).toBe(true);
   expect(host.readiness.degraded).toHaveLength(6);

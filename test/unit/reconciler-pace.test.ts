@@ -116,7 +116,7 @@ describe('another program that undoes our work is not fought', () => {
     });
     await host.settled({ [first]: '10.211.55.101' });
     await expectPatience();
-    expect(host.state(first)).toContain('another program of this host removes or changes it each time');
+    expect(host.state(first)).toContain('another program on this host keeps removing or changing it');
   });
 
   it('when it puts a route of its own in place of ours each time', async () => {

@@ -178,7 +178,7 @@ describe('a foreign route with a peer’s destination', () => {
     put();
     await clock.advance(2_000);
     expect(host.own).toEqual(meshed.slice(1));
-    expect(host.state(first)).toContain('keeps putting a unicast route via 10.211.55.9 of protocol 4 there');
+    expect(host.state(first)).toContain('keeps adding a unicast route via 10.211.55.9 of protocol 4');
     await clock.advance(70_000);
     expect(host.own).toEqual(meshed);
     expect(host.state(first)).toBe('installed');

@@ -1,49 +1,58 @@
 import { addressBits, containsSubnet, type Subnet, subnetAt } from '../../ip/ip.ts';
 
-/** A route that some lease asks for. */
+/** A route that a lease asks for. */
 export interface DesiredRoute {
   readonly dst: string;
   readonly gateway: string;
-  /** The etcd key it comes from. */
+  /** The etcd key of the lease. */
   readonly key: string;
 }
 
-/** What a lease asks for that this host could do. */
+/** A request of a lease that this host could fulfil. */
 export interface Claim {
   readonly route: DesiredRoute;
   readonly subnet: Subnet;
   readonly createRevision: number;
 }
 
-/** The claims to one destination, the oldest first. */
+/** Keys whose claims were judged again, and destinations that may have another route now. */
+export interface Changed {
+  readonly judged: Set<string>;
+  readonly touched: Set<string>;
+}
+
+/** All claims to one destination, oldest first. */
 interface Place {
   readonly subnet: Subnet;
   readonly claims: Claim[];
 }
 
 /**
- * Which of the claims are granted: in the order of their age each that overlaps none granted before it. So no lease takes a
- * part of an older one's subnet, and what a refused one would have taken is free for others.
+ * Decides between leases that overlap. From the oldest to the youngest, each claim is granted that overlaps
+ * no granted one. So no lease takes a part of an older one's subnet, and a refused claim blocks nobody.
  *
- * A change costs a look-up for each prefix length in use, and more only where leases do overlap.
+ * A change costs one look-up per prefix length in use, and more only where leases overlap.
  */
 export class Claims {
   readonly #byKey = new Map<string, Claim>();
   /** By prefix length, then destination. */
   readonly #places = new Map<number, Map<string, Place>>();
-  /** The granted claim of each destination that has one. */
+  /** By destination. */
   readonly #granted = new Map<string, Claim>();
 
-  /** Destinations with a granted claim. */
   get dsts(): Iterable<string> {
     return this.#granted.keys();
+  }
+
+  get grants(): Iterable<Claim> {
+    return this.#granted.values();
   }
 
   get size(): number {
     return this.#granted.size;
   }
 
-  /** All claims, granted or not. */
+  /** Granted or not. */
   get all(): Iterable<Claim> {
     return this.#byKey.values();
   }
@@ -52,12 +61,12 @@ export class Claims {
     return this.#granted.get(dst);
   }
 
-  /** The claim from this etcd key, granted or not. */
+  /** The claim of this etcd key, granted or not. */
   claimOf(key: string): Claim | undefined {
     return this.#byKey.get(key);
   }
 
-  /** The oldest claim that stands in the way of the one from this etcd key; undefined when that is granted. */
+  /** The oldest claim that blocks the one of this etcd key; undefined when that is granted. */
   rivalOf(key: string): Claim | undefined {
     const claim = this.#byKey.get(key);
     return claim === undefined || this.#isGranted(claim)
@@ -71,8 +80,8 @@ export class Claims {
     this.#granted.clear();
   }
 
-  /** Puts the claim in the place of the one its key had; adds keys of claims to `judged` and destinations to `touched`. */
-  put(claim: Claim, judged: Set<string>, touched: Set<string>): void {
+  /** Replaces the claim of its key and notes the effects. */
+  put(claim: Claim, changed: Changed): void {
     const { key, dst } = claim.route;
     const before = this.#byKey.get(key);
     if (before?.route.dst === dst && before.createRevision === claim.createRevision) {
@@ -80,19 +89,19 @@ export class Claims {
       place?.claims.splice(place.claims.indexOf(before), 1, claim);
       if (this.#isGranted(before)) this.#granted.set(dst, claim);
       this.#byKey.set(key, claim);
-      touched.add(dst);
-      for (const { route } of place?.claims ?? []) judged.add(route.key);
+      changed.touched.add(dst);
+      for (const { route } of place?.claims ?? []) changed.judged.add(route.key);
       return;
     }
-    if (before !== undefined) this.remove(key, judged, touched);
+    if (before !== undefined) this.remove(key, changed);
     this.#byKey.set(key, claim);
     const { claims } = this.#placeOf(claim.subnet);
     claims.push(claim);
     claims.sort(byAge);
-    this.#settle([claim], judged, touched);
+    this.#settle([claim], changed);
   }
 
-  remove(key: string, judged: Set<string>, touched: Set<string>): void {
+  remove(key: string, changed: Changed): void {
     const claim = this.#byKey.get(key);
     if (claim === undefined) return;
     this.#byKey.delete(key);
@@ -101,26 +110,26 @@ export class Claims {
     const place = this.#placeOf(claim.subnet);
     place.claims.splice(place.claims.indexOf(claim), 1);
     const wasGranted = this.#revoke(claim);
-    touched.add(dst);
-    if (wasGranted) this.#settle(this.#younger(claim), judged, touched);
+    changed.touched.add(dst);
+    if (wasGranted) this.#settle(this.#younger(claim), changed);
     if (place.claims.length > 0) return;
     this.#places.get(length)?.delete(dst);
     if (this.#places.get(length)?.size === 0) this.#places.delete(length);
   }
 
-  /** Judges these claims anew, the oldest first, and all that depend on them. */
-  #settle(claims: readonly Claim[], judged: Set<string>, touched: Set<string>): void {
+  /** Judges these claims, oldest first, and all that depend on them. */
+  #settle(claims: readonly Claim[], changed: Changed): void {
     let queue = [...claims].toSorted(byAge);
     const queued = new Set(queue);
     for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
       queued.delete(next);
-      judged.add(next.route.key);
+      changed.judged.add(next.route.key);
       const may = this.#rivals(next).next().done === true;
       if (may === this.#isGranted(next)) continue;
-      touched.add(next.route.dst);
+      changed.touched.add(next.route.dst);
       if (may) this.#granted.set(next.route.dst, next);
       else this.#revoke(next);
-      // Only younger ones can depend on it: none is judged twice for one change.
+      // Only younger claims depend on it, so none is judged twice for one change.
       const more = this.#younger(next).filter((claim) => !queued.has(claim));
       for (const claim of more) queued.add(claim);
       if (more.length > 0) queue = [...queue, ...more].toSorted(byAge);
@@ -157,7 +166,7 @@ export class Claims {
     return place;
   }
 
-  /** Blocks either contain one another or have nothing in common. */
+  /** Two blocks either contain one another or share nothing. */
   *#overlapping(subnet: Subnet): Iterable<Place> {
     for (const [length, places] of this.#places) {
       if (length > subnet.length) {
@@ -170,7 +179,7 @@ export class Claims {
   }
 }
 
-/** Those of the places of one length that lie in `outer`: by name, or one by one when these are fewer. */
+/** The places of one length inside `outer`: found by name, or one by one when these are fewer. */
 function* inside(outer: Subnet, length: number, places: ReadonlyMap<string, Place>): Iterable<Place> {
   const count = 2 ** (length - outer.length);
   if (count > places.size) {

@@ -8,24 +8,23 @@ import {
 } from '../../ip/ip.ts';
 import { excerpt } from '../../runtime/texts.ts';
 import type { Lease } from '../../subnet/lease/lease.ts';
-import { type Claim, Claims, type DesiredRoute } from './claims.ts';
+import { type Changed, type Claim, Claims, type DesiredRoute } from './claims.ts';
 import type { OutsideRoute } from './status.ts';
 
-/** One family's view of this host. */
+/** This host as one family sees it. */
 export interface Self {
-  /** This host's own subnet. */
   readonly subnet: Subnet;
-  /** The address under which peers reach it. */
+  /** Peers reach this host at it. */
   readonly address: string;
-  /** The cluster's network, when it is known: no subnet of a cluster is wider. */
+  /** The cluster's network, if known: no subnet of a cluster is wider. */
   readonly network?: Subnet;
 }
 
-/** What no lease, however well-formed, may take away from the host, and no gateway can be. */
+/** No lease may take these from the host, however well-formed it is, and no gateway lies in them. */
 const neverRouted: Readonly<Record<Family, readonly Subnet[]>> = {
   // This network, loopback, multicast and above.
   4: ['0.0.0.0/8', '127.0.0.0/8', '224.0.0.0/3'].map(block),
-  // Unspecified, loopback, IPv4 in IPv6's clothes and what else the first block holds; link-local; multicast.
+  // Unspecified, loopback, IPv4 mapped into IPv6 and the rest of the first block; link-local; multicast.
   6: ['::/8', 'fe80::/10', 'ff00::/8'].map(block),
 };
 
@@ -36,20 +35,9 @@ function block(text: string): Subnet {
 }
 
 /**
- * The route a lease asks for on this host in the family of our subnet, or the reason why there is none. `ignore` is set for
- * what is in order (our own lease, one without that family) and needs no mention.
+ * The route that a lease asks for in the family of our subnet, or the reason why it asks for none. `ignore`:
+ * the reason is in order (our own lease, a lease without that family) and needs no mention.
  */
-export function routeOfLease(
-  lease: Lease,
-  self: Self,
-): { readonly route: DesiredRoute } | { readonly reason: string; readonly ignore: boolean } {
-  const asked = askedRoute(lease, self.subnet);
-  if ('reason' in asked) return asked;
-  const reason = refusal(asked.subnet, asked.route.gateway, self);
-  return reason === undefined ? { route: asked.route } : { reason, ignore: false };
-}
-
-/** The route a lease speaks of, whether this host can have it or not. */
 function askedRoute(
   lease: Lease,
   own: Subnet,
@@ -69,12 +57,12 @@ function askedRoute(
   return { route: { dst: subnet.text, gateway, key }, subnet };
 }
 
-/** Anybody may have written anything there. */
+/** The value comes from etcd, where anybody may have written anything. */
 function backendText(backendType: string): string {
   return backendType === '' ? 'missing' : excerpt(JSON.stringify(backendType), 40);
 }
 
-/** Why the route cannot be had; undefined when it can. */
+/** Why this host refuses the route; undefined when it does not. */
 function refusal(subnet: Subnet, gateway: string, self: Self): string | undefined {
   const field = gatewayField(subnet.family);
   if (gateway === self.address) return `its ${field} ${gateway} is our own address`;
@@ -87,7 +75,7 @@ function refusal(subnet: Subnet, gateway: string, self: Self): string | undefine
   if (reserved) return `it overlaps ${reserved.text}, which is never routed`;
   if (containsAddress(subnet, gateway)) return `its ${field} ${gateway} lies inside it`;
   const useless = never.find((taken) => containsAddress(taken, gateway));
-  // A link-local address, above all: it names a host only together with an interface.
+  // Above all a link-local address: it identifies a host only together with an interface.
   if (useless) return `its ${field} ${gateway} lies in ${useless.text}, where no gateway can be`;
   return undefined;
 }
@@ -98,22 +86,20 @@ function gatewayField(family: Family): string {
 
 interface Refused {
   readonly reason: string;
-  /** What it asks for, if it may have that under another address of ours. */
+  /** Set when another address of this host would allow the claim. */
   readonly claim?: Claim;
 }
 
 /**
- * The desired routes, kept in step with the leases: one map keyed by destination, so that no old gateway can linger. Of leases
- * that overlap (`10.5.1.0-24` and `10.5.1.0-24&fc00::-64`, or one in another's subnet) the older one has its route.
+ * The routes that the leases ask for. One map keyed by destination, so that no old gateway can linger. Where
+ * leases overlap (`10.5.1.0-24` and `10.5.1.0-24&fc00::-64`, or one inside another) the oldest has its route.
  */
 export class DesiredRoutes {
   #self: Self;
   readonly #claims = new Claims();
   readonly #refused = new Map<string, Refused>();
-  /** Keys of claims that an older one stands in the way of, and why that is worth a mention. */
+  /** By key: why a claim that an older one blocks is worth a mention. */
   readonly #outdone = new Map<string, string>();
-  /** Destinations of claims that lie outside the network, by key. */
-  readonly #outside = new Map<string, string>();
 
   constructor(self: Self) {
     this.#self = self;
@@ -123,17 +109,18 @@ export class DesiredRoutes {
     return this.#claims.size;
   }
 
-  /** The address under which peers reach this host. */
+  /** Peers reach this host at it. */
   get address(): string {
     return this.#self.address;
   }
 
-  /** Routes that lead out of the network. */
+  /** Routes to destinations outside the cluster's network. */
   get outside(): readonly OutsideRoute[] {
     const { network } = this.#self;
     if (network === undefined) return [];
-    return [...this.#outside].flatMap(([key, dst]) =>
-      this.get(dst)?.key === key ? [{ key, dst, network: network.text }] : [],
+    const { text } = network;
+    return [...this.#claims.grants].flatMap(({ subnet, route: { key, dst } }) =>
+      containsSubnet(network, subnet) ? [] : [{ key, dst, network: text }],
     );
   }
 
@@ -141,91 +128,86 @@ export class DesiredRoutes {
     return this.#claims.dsts;
   }
 
+  get routes(): readonly DesiredRoute[] {
+    return [...this.#claims.grants].map(({ route }) => route);
+  }
+
   get(dst: string): DesiredRoute | undefined {
     return this.#claims.granted(dst)?.route;
   }
 
-  /** Leases that ask for a route they do not get, and why, by etcd key. */
+  /** Reasons by etcd key for all leases that get no route. */
   get refused(): ReadonlyMap<string, string> {
     const reasons = new Map(this.#outdone);
     for (const [key, { reason }] of this.#refused) reasons.set(key, reason);
     return reasons;
   }
 
-  /** Takes in that this host's address is another one; returns the destinations whose route is not as before. */
+  /** Takes over this host's new address; returns the destinations whose route has changed. */
   moveTo(address: string): readonly string[] {
     this.#self = { ...this.#self, address };
     const claims = [...this.#claims.all];
     for (const { claim } of this.#refused.values()) if (claim) claims.push(claim);
-    return this.#rebuild((judged, touched) => {
-      for (const claim of claims) this.#claim(claim, judged, touched);
+    return this.#rebuild((changed) => {
+      for (const claim of claims) this.#claim(claim, changed);
     });
   }
 
-  /** Replaces all leases; returns the destinations whose route is not as before. */
+  /** Replaces all leases; returns the destinations whose route has changed. */
   replaceAll(leases: readonly Lease[]): readonly string[] {
     this.#refused.clear();
-    return this.#rebuild((judged, touched) => {
-      for (const lease of leases) this.#put(lease, judged, touched);
+    return this.#rebuild((changed) => {
+      for (const lease of leases) this.#put(lease, changed);
     });
   }
 
-  /** Applies changed and removed leases; returns the destinations whose route may not be as before. */
+  /** Applies changed and removed leases; returns the destinations whose route may have changed. */
   apply(put: readonly Lease[], removed: readonly string[]): readonly string[] {
-    const touched = new Set<string>();
-    const judged = new Set<string>();
-    for (const key of removed) this.#remove(key, judged, touched);
-    for (const lease of put) this.#put(lease, judged, touched);
-    this.#note(judged);
-    return [...touched];
+    const changed = { judged: new Set<string>(), touched: new Set<string>() };
+    for (const key of removed) this.#remove(key, changed);
+    for (const lease of put) this.#put(lease, changed);
+    this.#note(changed.judged);
+    return [...changed.touched];
   }
 
-  /** Empties the routes and has `fill` make them anew; returns the destinations whose route is not as before. */
-  #rebuild(fill: (judged: Set<string>, touched: Set<string>) => void): readonly string[] {
-    const before = new Map([...this.dsts].map((dst) => [dst, this.get(dst)?.gateway]));
+  /** Rebuilds all routes by `fill`; returns the destinations whose route has changed. */
+  #rebuild(fill: (changed: Changed) => void): readonly string[] {
+    const before = new Map(this.routes.map(({ dst, gateway }) => [dst, gateway]));
     this.#claims.clear();
     this.#outdone.clear();
-    this.#outside.clear();
-    const touched = new Set(before.keys());
-    const judged = new Set<string>();
-    fill(judged, touched);
-    this.#note(judged);
-    return [...touched].filter((dst) => this.get(dst)?.gateway !== before.get(dst));
+    const changed = { judged: new Set<string>(), touched: new Set(before.keys()) };
+    fill(changed);
+    this.#note(changed.judged);
+    return [...changed.touched].filter((dst) => this.get(dst)?.gateway !== before.get(dst));
   }
 
-  #put(lease: Lease, judged: Set<string>, touched: Set<string>): void {
+  #put(lease: Lease, changed: Changed): void {
     const asked = askedRoute(lease, this.#self.subnet);
     if (!('reason' in asked)) {
       const { route, subnet } = asked;
-      this.#claim({ route, subnet, createRevision: lease.createRevision }, judged, touched);
+      this.#claim({ route, subnet, createRevision: lease.createRevision }, changed);
       return;
     }
-    this.#remove(lease.key, judged, touched);
+    this.#remove(lease.key, changed);
     if (!asked.ignore) this.#refused.set(lease.key, { reason: asked.reason });
   }
 
-  #claim(claim: Claim, judged: Set<string>, touched: Set<string>): void {
+  #claim(claim: Claim, changed: Changed): void {
     const { gateway, key } = claim.route;
     const reason = refusal(claim.subnet, gateway, this.#self);
     this.#refused.delete(key);
-    if (reason === undefined) {
-      const { network } = this.#self;
-      if (network && !containsSubnet(network, claim.subnet)) this.#outside.set(key, claim.route.dst);
-      else this.#outside.delete(key);
-      return this.#claims.put(claim, judged, touched);
-    }
-    this.#remove(key, judged, touched);
+    if (reason === undefined) return this.#claims.put(claim, changed);
+    this.#remove(key, changed);
     this.#refused.set(key, { reason, claim });
   }
 
-  #remove(key: string, judged: Set<string>, touched: Set<string>): void {
+  #remove(key: string, changed: Changed): void {
     this.#refused.delete(key);
-    this.#outside.delete(key);
-    judged.add(key);
-    this.#claims.remove(key, judged, touched);
+    changed.judged.add(key);
+    this.#claims.remove(key, changed);
   }
 
-  /** Two keys of one host, one of which has an IPv6 half, are in order: it has its route. */
+  /** Two keys of one host are in order when one of them has an IPv6 half: the host has its route. */
   #note(judged: ReadonlySet<string>): void {
     for (const key of judged) {
       const rival = this.#claims.rivalOf(key);

@@ -13,7 +13,7 @@ import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import type { PoolConfig } from '../../subnet/config/config.ts';
 import type { Reason } from './status.ts';
 
-/** A network that this host has an address in. */
+/** A network in which this host has an address. */
 export interface ConnectedNetwork {
   readonly subnet: Subnet;
   /** With its length, e.g. `10.211.55.100/24`. */
@@ -23,8 +23,8 @@ export interface ConnectedNetwork {
 }
 
 /**
- * The networks of one family that the host has addresses in, over whatever link, up or down; not loopback's own, nor IPv6's
- * link-local one, which every link has.
+ * The networks of one family in which this host has addresses, on links that are up or down. Leaves out
+ * loopback's, and IPv6's link-local one, which every link has.
  */
 export function connectedNetworks(
   family: Family,
@@ -41,25 +41,29 @@ export function connectedNetworks(
   });
 }
 
-/** So many judgements are remembered at most. */
+/** Bounds the memory of judgements. */
 const maxRemembered = 100_000;
 
-export interface HostNetworksOptions {
-  /** Over links that are up. */
+/** This host's surroundings in one family, beside the cluster. */
+export interface HostSide {
+  /** On links that are up. */
   readonly connected: readonly ConnectedNetwork[];
-  /** Those of the default routes. */
+  /** Gateways of the default routes. */
   readonly gateways: readonly string[];
-  /** Where etcd is, as far as that is known. */
+}
+
+interface HostNetworksOptions extends HostSide {
+  /** Addresses of etcd, as far as they are known. */
   readonly etcdAddresses: readonly string[];
-  /** Whether it is a subnet as hosts lease them: then no other interface of this host may have an address in it. */
+  /** Whether hosts lease subnets of this form. No other interface of this host may have an address in one. */
   readonly isLeasable: (subnet: Subnet) => boolean;
-  /** The interface that peers reach this host by: what lies in its network is no subnet for anybody. */
+  /** The interface that peers reach this host by. Its network is no subnet of the cluster. */
   readonly linkIndex: number | undefined;
 }
 
 /**
- * What of this host no peer's lease may take away: the networks it is connected to, the way to everywhere else, the way to
- * etcd. A route for a part of one of these would win over the kernel's own.
+ * Keeps leases away from this host's own networks, its default gateways and etcd. A route to a part of one of
+ * these would win over the kernel's own route.
  */
 export class HostNetworks {
   readonly #options: HostNetworksOptions;
@@ -103,34 +107,35 @@ function connectedText({ subnet: own, address, linkName }: ConnectedNetwork, sub
     : `it overlaps ${own.text}, the network ${linkName} is connected to`;
 }
 
-/** A single address of this host, of which the kernel takes care whatever is routed around it. */
+/** A single address of this host: the kernel looks after it, whatever route surrounds it. */
 function isOneInside(own: Subnet, subnet: Subnet): boolean {
   return own.length === addressBits(own.family) && subnet.length < own.length && containsSubnet(subnet, own);
 }
 
-/** Docker's bridge: its address comes from our files. */
+/** Docker's bridge. Docker takes its address from our files. */
 export const bridgeName = 'docker0';
-/** That of the CNI plugin, made from subnet.env as well. */
+/** The CNI plugin's bridge, which also follows subnet.env. */
 export const cniBridgeName = 'cni0';
 
-export interface PoolOverlapOptions {
+interface PoolOverlapOptions {
   readonly links: readonly Link[];
   readonly addresses: readonly LinkAddress[];
-  /** Subnets of this host, now or before: the networks of its bridges are in order. */
+  /** Subnets of this host, now or before: a bridge may have an address in them. */
   readonly own: readonly PerFamily<Subnet>[];
-  /** The interface that peers reach this host by, where no subnet of its own can be. */
+  /** The interface that peers reach this host by: it may not. */
   readonly interfaceIndex: number;
 }
 
-export interface PoolOverlap {
+interface PoolOverlap {
   readonly problem: string;
   readonly remedy: string;
 }
 
 /**
- * The networks of this host that lie in the range that subnets are leased from (flannel #611): once a peer has that subnet,
- * what this host sends there is lost, SSH included. The network as a whole may overlap. A bridge with an old subnet of this
- * host is another matter: it has to be given the new one, and must not keep the daemon from telling which that is.
+ * Networks of this host inside the range that hosts lease subnets from (flannel #611). Once a peer has leased
+ * that subnet, packets from this host to that network are lost, SSH included. A network may overlap the rest
+ * of Network. A bridge with an old subnet of this host does not count: it will get the new subnet, and must
+ * not stop the daemon from choosing one.
  */
 export function poolOverlaps(
   { links, addresses, own, interfaceIndex }: PoolOverlapOptions,
@@ -147,7 +152,7 @@ export function poolOverlaps(
       .filter((connected) => !isOwn(connected) && !isContainerBridge(connected, pool))
       .map(({ subnet, linkName }) => ({
         problem: `${subnet.text} of ${linkName} lies in the range that subnets are leased from, ${min.text} to ${max.text}`,
-        remedy: 'Set SubnetMin and SubnetMax so that they leave it out, or choose another Network.',
+        remedy: 'Exclude it by SubnetMin and SubnetMax, or choose another Network.',
       }));
   });
 }

@@ -9,42 +9,36 @@ import {
   sameRoute,
 } from '../../kernel/kernel.ts';
 import type { DesiredRoute } from './claims.ts';
-import { type ConnectedNetwork, connectedNetworks } from './host-networks.ts';
+import { connectedNetworks, type HostSide } from './host-networks.ts';
 import { type LinkState, ownFault } from './plan.ts';
 import type { Reason } from './status.ts';
 
-/** What one event means for whoever plans. */
-export interface MirrorChange {
-  /** Destinations whose routes changed. */
+/** The consequences of one event for the planner. */
+interface MirrorChange {
+  /** Their routes changed. */
   readonly dsts: readonly string[];
   /** The mirror may differ from the kernel: dump everything again. */
   readonly stale: boolean;
-  /** Our interface, this host's addresses or what is on link changed: every gateway must be judged anew. */
+  /** Our interface, this host's addresses or its on-link networks changed: judge every gateway again. */
   readonly surroundings: boolean;
 }
 
-/** What the kernel holds: links, addresses and the main table's routes of one family, as dumps and events told. */
+/** Links, addresses and the main table's routes of one family. */
 export interface KernelSnapshot {
   readonly links: readonly Link[];
   readonly addresses: readonly LinkAddress[];
   readonly routes: readonly Route[];
 }
 
-/** What this host has beside the cluster, in one family. */
-export interface HostSide {
-  /** Over links that are up. */
-  readonly connected: readonly ConnectedNetwork[];
-  /** Those of the default routes. */
-  readonly gateways: readonly string[];
-}
-
-/** Dumps what a {@link Mirror} holds. Subscribe before, and apply the events since then after. */
+/**
+ * Dumps the contents of a {@link Mirror}. Subscribe first; apply the events that came meanwhile afterwards.
+ */
 export async function dumpKernel(
   kernel: Kernel,
   family: Family,
   signal: AbortSignal,
 ): Promise<KernelSnapshot> {
-  // Links and addresses first: a route can only be explained by a link that is known.
+  // Links and addresses first: a route makes sense only with a link that is known.
   const links = await kernel.links(signal);
   const addresses = await kernel.addresses(signal);
   const routes = await kernel.routes(family, signal);
@@ -52,11 +46,19 @@ export async function dumpKernel(
 }
 
 /**
- * The kernel's state as last told. Fed by dumps and events only, never by what was sent.
+ * The kernel's state by its dumps and events, never by what the daemon sent.
  *
- * The kernel drops IPv4 routes without a word when a link goes down, loses its last address or is deleted; then only the
- * link's or address's own notification tells, and the mirror says that it is stale. IPv6 tells each; there it is stale when a
- * key holds more than one route, or one of several gateways: what a change made of them only a dump tells.
+ * Facts that complicate it (see test/contract/kernel-routes.ts and kernel-ipv6.ts):
+ * - IPv4 drops routes without an event when a link goes down or disappears, or when an address goes. Only the
+ *   event of the link or address tells, so the mirror calls itself stale.
+ * - IPv6 sends an event for each route that goes. But a key with several routes, or a route with several
+ *   gateways, comes out of a change in a way that only a dump shows: stale again.
+ * - Routes without a gateway (fe80::/64 of every link) lie beside each other under one key, and are no reason
+ *   to dump.
+ * - A dump runs beside events. It may or may not have seen a change that an event reports meanwhile, so a
+ *   change that both may have made is stale, too.
+ * - The default routes decide which gateway leases must leave alone; other routes come by the thousand and do
+ *   not.
  */
 export class Mirror {
   readonly #linkName: string;
@@ -65,7 +67,6 @@ export class Mirror {
   #addresses: LinkAddress[] = [];
   readonly #routes = new Map<string, Route[]>();
   #side: HostSide | undefined;
-  /** It may be another one by now. */
   #sideDoubtful = true;
 
   /** `linkName`: our interface. */
@@ -82,7 +83,7 @@ export class Mirror {
     return this.#routes.keys();
   }
 
-  /** Our interface, by name: when it is deleted and made again its index changes. */
+  /** By name: an interface that is deleted and made again has another index. */
   get link(): LinkState {
     const name = this.#linkName;
     for (const link of this.#links.values()) {
@@ -93,8 +94,9 @@ export class Mirror {
   }
 
   /**
-   * Why the kernel cannot reach a gateway over our interface. Down, gone and off link give one and the same errno (IPv6: two); what
-   * the interface has tells them apart, and whose fault it is. `address` is the one that peers reach us by.
+   * Why the kernel cannot reach a gateway over our interface, and whose fault that is. The kernel has one
+   * errno (IPv6: two) for an interface that is down, gone or in another network, so the interface's own state
+   * decides. Peers reach us at `address`.
    */
   whyOffLink({ dst, gateway }: DesiredRoute, address: string): Reason {
     const { problem, index } = this.link;
@@ -119,12 +121,12 @@ export class Mirror {
     };
   }
 
-  /** All addresses of this host, of both families. */
+  /** Of both families. */
   get ownAddresses(): ReadonlySet<string> {
     return new Set(this.#addresses.map(({ address }) => address));
   }
 
-  /** The same object as long as nothing of it changes. */
+  /** The same object until something in it changes. */
   get side(): HostSide {
     if (this.#side !== undefined && !this.#sideDoubtful) return this.#side;
     this.#sideDoubtful = false;
@@ -140,7 +142,6 @@ export class Mirror {
     return routes.flatMap(({ gateway }) => gateway ?? []);
   }
 
-  /** Replaces everything by a dump. */
   reset(snapshot: KernelSnapshot): void {
     this.#sideDoubtful = true;
     this.#links = new Map(snapshot.links.map((link) => [link.index, link]));
@@ -153,14 +154,10 @@ export class Mirror {
     }
   }
 
-  /**
-   * Takes in one event. `overlapping`: it happened while the last dump was made, which may or may not have seen it; what
-   * cannot be told from both is reported as stale.
-   */
+  /** Applies one event. `overlapping`: it came during the last dump, which may have seen it or not. */
   apply(event: KernelEvent, overlapping = false): MirrorChange {
     const before = this.side;
     const told = this.#take(event, overlapping);
-    // Routes come by the thousand, and only the default ones matter.
     if ('route' in event && !event.route.dst.endsWith('/0')) return told;
     this.#sideDoubtful = true;
     return this.side === before ? told : { ...told, surroundings: true };
@@ -173,9 +170,9 @@ export class Mirror {
       case 'route-removed':
         return this.#routeRemoved(event.route);
       case 'link-changed':
-        return this.#linkChanged(event.link);
+        return this.#linkChanged(event.link.index, event.link);
       case 'link-removed':
-        return this.#linkRemoved(event.linkIndex);
+        return this.#linkChanged(event.linkIndex, undefined);
       case 'address-added':
         return this.#addressAdded(event.address);
       case 'address-removed':
@@ -192,17 +189,16 @@ export class Mirror {
     const sameKey = routes.filter((other) => other.tos === route.tos && other.metric === route.metric);
     const dsts = [route.dst];
     const surroundings = this.#isOnOurLink(route);
-    // Seen by a dump already; where among several of its key it was put, only another dump can tell now.
+    // A dump has seen the route already. Only another one shows its place among several of its key.
     if (sameKey.some((other) => sameRoute(other, route))) {
       return change({ dsts, stale: sameKey.length > 1, surroundings });
     }
     const others = routes.filter((other) => !sameKey.includes(other));
-    // Routes without a gateway (fe80::/64 of every link) merely lie beside each other.
     const isUnclear = this.#family === 6 && (route.special || (replaced && sameKey.length > 1));
     const stale = sameKey.length > 0 && (overlapping || isUnclear);
     const key = appended ? [...sameKey, route] : [route, ...(replaced ? sameKey.slice(1) : sameKey)];
     this.#routes.set(route.dst, [...key, ...others]);
-    // The one in its place may have come later than this one, when the dump has seen both.
+    // The route in its place may be newer than this event when the dump has seen both.
     return change({ dsts, stale, surroundings });
   }
 
@@ -210,30 +206,25 @@ export class Mirror {
     if (route.family !== this.#family) return change({});
     const routes = this.#routes.get(route.dst) ?? [];
     const index = routes.findIndex((other) => sameRoute(other, route));
-    // One gateway of several, or a route whose source went with an address: IPv6 does not tell that.
+    // IPv6 has no event for one gateway of several, or for a route whose source address went.
     const stale = this.#family === 6 && index < 0 && routes.length > 0;
     if (index >= 0) routes.splice(index, 1);
     if (routes.length === 0) this.#routes.delete(route.dst);
     return change({ dsts: [route.dst], stale });
   }
 
-  #linkChanged(link: Link): MirrorChange {
+  /** `link`: its new state; undefined when it is gone. */
+  #linkChanged(index: number, link: Link | undefined): MirrorChange {
     const before = this.link;
-    const wentDown = this.#links.get(link.index)?.up === true && !link.up;
-    this.#links.set(link.index, link);
-    const stale = wentDown && this.#flushesSilently((route) => route.linkIndex === link.index);
-    return change({ stale, surroundings: differs(before, this.link) });
-  }
-
-  #linkRemoved(linkIndex: number): MirrorChange {
-    const before = this.link;
-    this.#links.delete(linkIndex);
-    const stale = this.#flushesSilently((route) => route.linkIndex === linkIndex);
+    const went = link === undefined || (this.#links.get(index)?.up === true && !link.up);
+    if (link === undefined) this.#links.delete(index);
+    else this.#links.set(index, link);
+    const stale = went && this.#flushesSilently((route) => route.linkIndex === index);
     return change({ stale, surroundings: differs(before, this.link) });
   }
 
   #addressAdded(address: LinkAddress): MirrorChange {
-    // A renewal by DHCP is told as well.
+    // The kernel reports a renewal by DHCP, too.
     const isNew = !this.#addresses.some((other) => sameAddress(other, address));
     if (isNew) this.#addresses.push(address);
     return change({ surroundings: isNew && this.#matters(address) });
@@ -248,19 +239,19 @@ export class Mirror {
     return change({ stale, surroundings: true });
   }
 
-  /** A link-local IPv6 address, of which every container's link has one, is nobody's gateway. */
+  /** A link-local IPv6 address is nobody's gateway, and every container's link has one. */
   #matters({ family, scope }: LinkAddress): boolean {
     return family === this.#family && (family === 4 || scope !== 'link');
   }
 
-  /** A network on link may come without an address: `ip route add 10.9.9.9 dev eth0`. */
+  /** A network may be on link without an address: `ip route add 10.9.9.9 dev eth0`. */
   #isOnOurLink(route: Route): boolean {
     return (
       route.gateway === undefined && route.linkIndex !== undefined && route.linkIndex === this.link.index
     );
   }
 
-  /** Routes whose links we cannot see (multipath, nexthop objects) may be any link's. IPv6 tells each that goes. */
+  /** A route whose links we cannot see (multipath, nexthop object) may use any link. */
   #flushesSilently(matches: (route: Route) => boolean): boolean {
     if (this.#family === 6) return false;
     for (const routes of this.#routes.values()) {

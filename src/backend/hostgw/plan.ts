@@ -15,50 +15,64 @@ import {
   type Owner,
   type Ownership,
   ownerOf,
+  removalOf,
+  sameRemoval,
 } from './ownership.ts';
 import type { Reason } from './status.ts';
 
 /*
- * What complicates it:
+ * Facts about Linux that complicate it. The contract tests hold each (test/contract/kernel-routes.ts,
+ * kernel-ipv6.ts):
  *
- * - REPLACE hits the first route of its key (destination, TOS, metric), whoever owns it, and by the time it arrives that may be the
- *   route of a connected network. So in IPv4 ours is put before the one that was seen, and a removal that names that one follows.
- *   A `proto kernel` route is never replaced; any other foreign one three times a minute at most (see RouteWriter).
- * - IPv6's REPLACE hits the first route of the key that has a gateway, a multipath route as a whole, and only without one the first
- *   of all. A removal does not compare types, so that of a blackhole names `dev lo`. The contract tests hold both.
- * - A metric of 0 in an IPv4 removal fits any metric.
- * - A blackhole for the own subnet has metric 2147483647 in IPv4, so that docker0's route wins whenever it is there. flanneld's
- *   (metric 0) wins over docker0's route when it came first, and is removed at the first sync. In IPv6 both have 1024, behind docker0's 256.
+ * - REPLACE hits the first route of its key (destination, TOS, metric), whoever owns it. By the time it
+ *   arrives that may be another one: a connected network's, if an operator has just put that in its place. So
+ *   in IPv4 the daemon adds its route before the one it saw, then removes that one by name. No packet finds
+ *   no route in between, and no route is lost that the daemon has not seen.
+ * - In IPv6 REPLACE hits the first route of the key that has a gateway, a multipath route as a whole, and
+ *   only without such a one the first of all. ADD beside one with a gateway merges the two.
+ * - A removal names protocol, gateway and link. It cannot name a preferred source or metrics: of several
+ *   routes that look alike to it the kernel removes the first. In IPv4 metric 0 in a removal fits any metric.
+ *   In IPv6 a removal does not compare types, so that of a blackhole names `dev lo`.
+ * - The daemon never replaces a `proto kernel` route, and any other foreign one three times a minute at most
+ *   (see pace.ts).
+ * - Our blackhole for the own subnet has metric 2147483647 in IPv4, behind docker0's route. flanneld's has
+ *   metric 0 and wins over docker0's route when it came first, so it goes at the first sync. In IPv6 both
+ *   have 1024, behind docker0's 256.
  */
 
-/** Everything a plan depends on. Nothing in here is changed by planning. */
+/** Everything that a plan depends on. Planning changes nothing in here. */
 export interface PlanInput {
   /** The destinations to look at: those that may have changed, or all. */
   readonly dsts: Iterable<string>;
   readonly desired: { get(dst: string): DesiredRoute | undefined };
-  /** Routes of the main table by destination, in the kernel's order: the first of a key is the one in use. */
+  /** Routes of the main table by destination, in the kernel's order: it uses the first of each key. */
   readonly actual: { get(dst: string): readonly Route[] | undefined };
   readonly ownership: Ownership;
   readonly own: OwnSubnet;
   readonly link: LinkState;
-  /** Addresses of this host: as a gateway the kernel would accept one, and loop. */
+  /** Of this host. The kernel would accept one as a gateway, and loop. */
   readonly ownAddresses: ReadonlySet<string>;
-  /** Why no route may lead to a destination, whatever its lease says: it would cut this host off from something of its own. */
+  /**
+   * Why no route may lead to a destination, whatever its lease says: it would cut off something of this host.
+   */
   readonly refusal: (dst: string) => Reason | undefined;
-  /** Why no route may be put to (`put`) or removed from (`removal`) a destination just now; undefined when it may. */
+  /**
+   * Why a destination has to wait before a route is added (`put`) or removed (`removal`); undefined: it need
+   * not.
+   */
   readonly held: Readonly<Record<'put' | 'removal', (dst: string) => Reason | undefined>>;
-  /** Destinations this process has programmed: its routes there are its own wherever they lie. */
+  /** Destinations that this process programmed. Its routes there are its own wherever they lie. */
   readonly programmed: ReadonlySet<string>;
-  /** Whether stale legacy routes go: only on the first full sync, when leases and kernel are both known completely. */
+  /** Whether stale legacy routes go: only in the first full sync, when all leases and routes are known. */
   readonly removeLegacy: boolean;
-  /** Whether a foreign route at this destination may be replaced just now (three times a minute). */
+  /** Whether the limit allows to replace a foreign route at this destination now. */
   readonly mayReplaceForeign: (dst: string) => boolean;
 }
 
 /** This host's own subnet. */
 export interface OwnSubnet {
   readonly dst: string;
-  /** Whether what is sent to it is dropped while no bridge has it. */
+  /** Whether the kernel drops packets to it while no bridge has it. */
   readonly blackhole: boolean;
 }
 
@@ -68,53 +82,51 @@ export type LinkState =
   | { readonly index?: number; readonly problem: string };
 
 export type PlannedChange = Exclude<RouteChange, { readonly op: 'prepend' }> & {
-  /** The route whose place a replacement takes, if a removal can name it and nothing else. */
+  /** The route that a replacement takes the place of, if a removal can name that one alone. */
   readonly seen?: RouteSpec;
   readonly cause: 'missing' | 'wrong' | 'adopt' | 'foreign' | 'stale' | 'stale-legacy' | 'shadowed';
 };
 
 export interface Plan {
-  /** In the order to be sent. */
+  /** In the order to send. */
   readonly changes: readonly PlannedChange[];
-  /** Desired destinations that are exactly as wanted. */
+  /** Their route is exactly as wanted. */
   readonly installed: readonly string[];
-  /** Those whose route is there as wanted, and takes no packets: they are in conflict. */
+  /** Their route is as wanted but takes no packets: in conflict, too. */
   readonly shadowed: readonly string[];
-  /** Desired destinations that cannot be programmed now, and why. */
+  /** They get no route now, and why. */
   readonly parked: ReadonlyMap<string, Reason>;
-  /** Desired destinations where a route lies that we may not touch. */
+  /** A route that we may not touch is in the way. */
   readonly conflicts: ReadonlyMap<string, Reason>;
-  /** A stale route of flanneld's stays for now, because its removal is put off. */
+  /** A stale route of flanneld's stays for now: its removal has to wait. */
   readonly legacyHeld: boolean;
 }
 
-/** What to do for one destination, and the state it is in; none while its route is being put there. */
-export type DestinationPlan = { readonly changes: readonly PlannedChange[] } & (
+/** The changes for one destination, and its state; none while its route is being added. */
+type DestinationPlan = { readonly changes: readonly PlannedChange[] } & (
   | { readonly state?: 'installed' }
   | {
       readonly state: 'parked' | 'conflict';
       readonly reason: Reason;
-      /** In conflict although the route is there as wanted: another one takes its packets. */
+      /** In conflict although the route is as wanted: another one takes its packets. */
       readonly shadowed?: true;
     }
 );
 
-/** A reason that an operator can only mend on this host. */
+/** A reason that an operator has to resolve on this host. */
 export function ownFault(text: string): Reason {
   return { text, fault: 'own' };
 }
 
-/** A route of a desired destination. */
-export interface Held {
+/** A route that is there, and its owner. */
+interface Held {
   readonly route: Route;
   readonly owner: Owner;
 }
 
 /**
- * What to send to the kernel so that it holds what is desired.
- *
- * A destination present before and after is never absent in between: a wrong route is replaced, not removed and added. A removal
- * names protocol, gateway and link, so it can hit nothing but the very route that was seen.
+ * Plans the changes that bring the kernel to what is desired. A destination that is there before and after is
+ * there all the time: a wrong route is replaced, never removed and added again.
  */
 export function plan(input: PlanInput): Plan {
   const changes: PlannedChange[] = [];
@@ -142,13 +154,13 @@ export function plan(input: PlanInput): Plan {
   return { changes, installed, shadowed, parked, conflicts, legacyHeld };
 }
 
-/** The kernel has made a route for an address that is not known to us yet. */
+/** The kernel has made a route for an address that the mirror does not know yet. */
 const connectedReason = ownFault('this host is connected to that network itself');
 
 function planDesired(input: PlanInput, desired: DesiredRoute, actual: readonly Route[]): DestinationPlan {
   const { link } = input;
   const there = actual.map((route) => ({ route, owner: ownerAt(input, desired, route) }));
-  // Under another metric, too: a route of ours beside it would cut this host off from a network it is connected to.
+  // Under any metric: a route of ours beside it would cut this host off from a network it is connected to.
   const isConnected = there.some(({ owner }) => owner === 'kernel');
   const reason = input.refusal(desired.dst) ?? (isConnected ? connectedReason : undefined);
   if (reason !== undefined) return { state: 'conflict', reason, changes: removeOurs(there, 'shadowed') };
@@ -161,8 +173,8 @@ function planDesired(input: PlanInput, desired: DesiredRoute, actual: readonly R
 }
 
 /**
- * flanneld's route to the desired gateway is adopted as it stands. With another gateway it is stale; after the first full
- * sync, or outside the cluster's network, it may be anybody's and is treated as foreign.
+ * flanneld's route to the desired gateway counts as flanneld's. One to another gateway is stale; after the
+ * first full sync, or outside the cluster's network, it may be anybody's and counts as foreign.
  */
 function ownerAt(input: PlanInput, desired: DesiredRoute, route: Route): Owner {
   const owner = ownerOf(route, input.ownership, input.link.index);
@@ -171,8 +183,8 @@ function ownerAt(input: PlanInput, desired: DesiredRoute, route: Route): Owner {
 }
 
 /**
- * An old gateway is no way to reach the subnet's new holder. A right one stays: the kernel keeps what it would refuse to
- * take again.
+ * Removes a route to a wrong gateway: it does not lead to the subnet's new holder. A right one stays, as the
+ * kernel would refuse it now.
  */
 function park(
   link: LinkState,
@@ -185,7 +197,7 @@ function park(
   return { state: 'parked', reason, changes: removeOurs(there.filter(isWrong), 'wrong') };
 }
 
-/** Brings the routes of a destination to what is desired, alone among ours. */
+/** Brings the routes of a destination to what is desired: one of ours, and no other of ours beside it. */
 function program(
   input: PlanInput,
   desired: DesiredRoute,
@@ -200,7 +212,7 @@ function program(
   const sameKey = there.filter(isSameKey);
   const target = replaceTarget(wanted, sameKey);
   const behind = sameKey.filter((held) => held !== target);
-  // Ours under another metric are leftovers: they would shadow our route, or outlive it.
+  // Ours under another metric would shadow our route, or outlive it.
   const elsewhere = there.filter((held) => !isSameKey(held));
   if (target !== undefined && isInstalled(target.route, wanted)) {
     const changes = removeOurs([...behind, ...elsewhere], 'wrong');
@@ -217,24 +229,24 @@ function program(
     };
   }
   if (target.owner === 'foreign' && !input.mayReplaceForeign(dst)) {
-    const reason = `another program of this host keeps putting a ${describe(target.route)} there`;
+    const reason = `another program on this host keeps adding a ${describe(target.route)}`;
     return { state: 'conflict', reason: ownFault(reason), changes: removeOurs(there, 'shadowed') };
   }
   const seen = family === 4 ? nameOf(target.route, wanted, there) : undefined;
   const cause = replaceCause(target, gateway);
-  // The first that will be left when the target and ours that are wrong have gone.
+  // The first that stays when the target and our wrong ones have gone.
   const next = behind.find(
     (held) => isInstalled(held.route, wanted) || removeOurs([held], 'wrong').length === 0,
   );
   const ready = next !== undefined && isInstalled(next.route, wanted) ? next : undefined;
   if (seen !== undefined && ready !== undefined) {
-    // Ours takes its place by itself. Were it removed first, to be put before, packets might find none in between.
+    // It moves up by itself. If it were removed and added before the target, packets might find no route.
     const rest = removeOurs([...behind.filter((held) => held !== ready), ...elsewhere], 'wrong');
     return { changes: [{ op: 'remove', route: seen, cause }, ...rest] };
   }
   return {
     changes: [
-      // The kernel refuses with EEXIST what lies further back in the key.
+      // First these: the kernel refuses a route that is further back in the key with EEXIST.
       ...removeOurs(behind, 'wrong'),
       { op: 'replace', route: wanted, cause, ...(seen && { seen }) },
       ...removeOurs(elsewhere, 'wrong'),
@@ -243,28 +255,25 @@ function program(
 }
 
 /**
- * What a removal names `target` by; undefined when that fits another route there as well (a metric of 0 fits any), or the one
- * that takes its place.
+ * The names in a removal of `target`; undefined when they fit another route as well, or the one that takes
+ * its place.
  */
 function nameOf(target: Route, wanted: RouteSpec, there: readonly Held[]): RouteSpec | undefined {
-  const [name] = removal(target, 'wrong').map(({ route }) => route);
+  const name = removalOf(target);
   if (name === undefined || sameRemoval(wanted, name)) return undefined;
   const alike = there.filter(({ route }) => sameRemoval({ ...route, metric: name.metric }, name));
   return alike.length === 1 ? name : undefined;
 }
 
-/**
- * What a REPLACE by `wanted` would hit among the routes of its key: the first; in IPv6 the first with a gateway, which may be
- * one of several that the kernel has merged, and only without such a one the first.
- */
+/** The route that REPLACE by `wanted` hits among the routes of its key. */
 function replaceTarget(wanted: RouteSpec, sameKey: readonly Held[]): Held | undefined {
   if (wanted.family === 4) return sameKey[0];
   return sameKey.find(({ route }) => hasGateway(route)) ?? sameKey[0];
 }
 
 /**
- * A route we cannot remove that IPv6 uses before ours (a smaller metric), or as well (the same metric, and no gateway with
- * which it would have been merged). Our REPLACE cannot reach it.
+ * A route that we cannot remove and IPv6 uses before ours (a smaller metric), or together with ours (the same
+ * metric, and no gateway to merge by). Our REPLACE does not reach it.
  */
 function isRival(held: Held, wanted: RouteSpec): boolean {
   return held.route.metric <= wanted.metric && removeOurs([held], 'wrong').length === 0;
@@ -276,20 +285,19 @@ function replaceCause({ owner, route }: Held, gateway: string): PlannedChange['c
   return route.gateway === gateway ? 'adopt' : 'stale-legacy';
 }
 
-/** What to do where no lease of a peer's asks for a route: our own subnet, and what is left over. */
-export function planUndesired(input: PlanInput, dst: string, actual: readonly Route[]): DestinationPlan {
-  if (dst !== input.own.dst) return { changes: removeStale(input, dst, actual) };
-  return input.own.blackhole ? planBlackhole(input, actual) : { changes: removeAll(input, actual) };
-}
-
-/** With the option off no blackhole is left, neither ours of an earlier run nor flanneld's. */
-function removeAll(input: PlanInput, actual: readonly Route[]): PlannedChange[] {
-  return [...removeStale(input, input.own.dst, actual), ...removeLegacyBlackholes(input, actual)];
+/** Plans for a destination that no peer's lease asks for: our own subnet, or a leftover. */
+function planUndesired(input: PlanInput, dst: string, actual: readonly Route[]): DestinationPlan {
+  const isOwn = dst === input.own.dst;
+  if (isOwn && input.own.blackhole) return planBlackhole(input, actual);
+  const changes = removeStale(input, dst, actual);
+  // With the option off no blackhole stays, neither ours of an earlier run nor flanneld's.
+  return { changes: isOwn ? [...changes, ...removeLegacyBlackholes(input, actual)] : changes };
 }
 
 /**
- * A blackhole for our own subnet, behind every route a bridge brings: what is sent there while no bridge has it would
- * otherwise leave by the default route. flanneld's, where it is not ours to adopt (IPv4: another metric), goes afterwards.
+ * A blackhole for our own subnet, behind every route that a bridge brings. Without it, packets to the subnet
+ * leave by the default route while no bridge has it. flanneld's goes afterwards where we cannot adopt it
+ * (IPv4: another metric).
  */
 function planBlackhole(input: PlanInput, actual: readonly Route[]): DestinationPlan {
   const { own, ownership } = input;
@@ -299,7 +307,7 @@ function planBlackhole(input: PlanInput, actual: readonly Route[]): DestinationP
   const wanted: BlackholeRoute = { family: network.family, type: 'blackhole', dst, metric, protocol };
   const sameKey = actual.filter((route) => route.tos === 0 && route.metric === metric);
   const there = sameKey.find((route) => isInstalled(route, wanted));
-  // What a REPLACE would hit: the first, in IPv6 the first of those without a gateway if there is one.
+  // The one that REPLACE would hit: in IPv6 the first without a gateway if there is one, else the first.
   const bare = network.family === 6 ? sameKey.find((route) => !hasGateway(route)) : undefined;
   const target = there ?? bare ?? sameKey[0];
   const others = actual.filter((route) => route !== target);
@@ -312,7 +320,7 @@ function planBlackhole(input: PlanInput, actual: readonly Route[]): DestinationP
   }
   const isLegacy = isLegacyBlackhole(target);
   if (!isLegacy && ownerOf(target, ownership, input.link.index) !== 'own') {
-    const reason = `a ${describe(target)} is in the place of its blackhole`;
+    const reason = `a ${describe(target)} is where its blackhole belongs`;
     return { state: 'conflict', reason: ownFault(reason), changes: leftovers };
   }
   const cause = isLegacy ? 'adopt' : 'wrong';
@@ -325,50 +333,36 @@ function removeLegacyBlackholes({ removeLegacy }: PlanInput, actual: readonly Ro
 }
 
 function removeStale(input: PlanInput, dst: string, actual: readonly Route[]): PlannedChange[] {
+  const { ownership, programmed, removeLegacy } = input;
   return actual.flatMap((route) => {
-    const owner = ownerOf(route, input.ownership, input.link.index);
+    const owner = ownerOf(route, ownership, input.link.index);
     if (owner === 'own') {
-      const removable = input.programmed.has(dst) || isRemovable(route, owner, input.ownership);
-      return removable ? removal(route, 'stale') : [];
+      return programmed.has(dst) || isRemovable(route, owner, ownership) ? removal(route, 'stale') : [];
     }
-    const removable = owner === 'legacy' && input.removeLegacy && isRemovable(route, owner, input.ownership);
-    return removable ? removal(route, 'stale-legacy') : [];
+    return removeLegacy && isRemovable(route, owner, ownership) ? removal(route, 'stale-legacy') : [];
   });
 }
 
-/** The removals of those that are ours or flanneld's. */
-export function removeOurs(there: readonly Held[], cause: PlannedChange['cause']): PlannedChange[] {
+/** Removes those of the routes that are ours or flanneld's. */
+function removeOurs(there: readonly Held[], cause: PlannedChange['cause']): PlannedChange[] {
   return there.flatMap(({ route, owner }) =>
     owner === 'own' || owner === 'legacy' ? removal(route, cause) : [],
   );
 }
 
-/** The exact removal of this route; none when it has a shape that we never make. */
-export function removal(route: Route, cause: PlannedChange['cause']): PlannedChange[] {
-  const { family, dst, metric, protocol, gateway, linkIndex, type } = route;
-  if (route.tos !== 0) return [];
-  const key = { family, dst, metric, protocol };
-  if (type === 'blackhole') return [{ op: 'remove', route: { ...key, type }, cause }];
-  // Without a gateway and a link the kernel would delete the first match, whoever owns it.
-  if (gateway === undefined || linkIndex === undefined) return [];
-  return [{ op: 'remove', route: { ...key, gateway, linkIndex }, cause }];
+function removal(route: Route, cause: PlannedChange['cause']): PlannedChange[] {
+  const name = removalOf(route);
+  return name === undefined ? [] : [{ op: 'remove', route: name, cause }];
 }
 
-/**
- * Whether a removal can only hit what is meant to go. It cannot name a preferred source or metrics: of several routes that
- * look alike to it the kernel takes the first.
- */
-export function isExact(
-  spec: RouteSpec,
-  changes: readonly PlannedChange[],
-  actual: readonly Route[],
-): boolean {
+/** Whether a removal can only hit routes that are meant to go. */
+function isExact(spec: RouteSpec, changes: readonly PlannedChange[], actual: readonly Route[]): boolean {
   const alike = actual.filter((route) => looksLike(route, spec));
   if (alike.length < 2) return true;
   const removed = changes.filter(({ op, route }) => op === 'remove' && sameRemoval(route, spec));
   const replaced = changes.find(({ op }) => op === 'replace');
   const first = actual.find(({ tos, metric }) => tos === 0 && metric === replaced?.route.metric);
-  // Somebody else's first route must still be there for the replacement, or that would hit the next one.
+  // A foreign first route must still be there for the replacement, which would hit the next one otherwise.
   const isReplaced = first?.protocol === replaced?.route.protocol && looksLike(first, spec);
   return alike.length <= removed.length + (isReplaced ? 1 : 0);
 }
@@ -377,19 +371,8 @@ function looksLike(route: Route | undefined, spec: RouteSpec): boolean {
   return route?.tos === 0 && sameRemoval(route, spec);
 }
 
-/** Whether a removal that names `b` fits `a`. */
-export function sameRemoval(a: Pick<Route, keyof RouteSpec> | RouteSpec, b: RouteSpec): boolean {
-  return (
-    a.metric === b.metric &&
-    a.protocol === b.protocol &&
-    a.gateway === b.gateway &&
-    a.linkIndex === b.linkIndex &&
-    (a.type === 'blackhole') === (b.type === 'blackhole')
-  );
-}
-
-/** A route in the words of a reason. */
-export function describe(route: Route): string {
+/** Describes a route in a reason. */
+function describe(route: Route): string {
   const via = route.gateway === undefined ? '' : ` via ${route.gateway}`;
   return `${route.type} route${via} of protocol ${route.protocol}`;
 }

@@ -1,4 +1,4 @@
-import type { PerFamily } from '../../ip/ip.ts';
+import type { PerFamily, Subnet } from '../../ip/ip.ts';
 import type { ChangeResult, Kernel, KernelEvent, KernelEvents } from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
 import type { Clock, Logger, Random } from '../../runtime/effects.ts';
@@ -10,9 +10,8 @@ import type { LeaseUpdate } from '../../subnet/lease/watch/lease-watch.ts';
 import { DesiredRoutes, type Self } from './desired.ts';
 import { dumpKernel, Mirror } from './mirror.ts';
 import type { Ownership } from './ownership.ts';
-import { RouteStates } from './route-states.ts';
 import { RouteWriter } from './route-writer.ts';
-import type { RoutesStatus } from './status.ts';
+import { RouteStates, type RoutesStatus } from './status.ts';
 
 export interface ReconcilerOptions {
   readonly kernel: Kernel;
@@ -20,30 +19,31 @@ export interface ReconcilerOptions {
   readonly random: Random;
   readonly log: Logger;
   readonly trouble: TroubleLog;
-  /** Told of each round of the loop, and of what is changed. */
+  /** Counts rounds of the loop, and changes. */
   readonly activity?: Activity;
   readonly self: Self;
   readonly ownership: Ownership;
-  /** Our interface, by name: when it is deleted and made again its index changes. */
+  /** By name: an interface that is deleted and made again has another index. */
   readonly linkName: string;
-  /** Whether what is sent to our own subnet is dropped while no bridge has it (`--ip-blackhole-route`). */
+  /** Whether the kernel drops packets to our own subnet while no bridge has it (`--ip-blackhole-route`). */
   readonly blackhole: boolean;
 }
 
-/** The safety net beside events: everything is dumped and compared this often, ± 10 %. */
+/** The safety net beside events: a dump and a comparison this often, ± 10 %. */
 const checkIntervalMs = 10_000;
-/** Dumps in a row keep this distance: a link that flaps a hundred times a second must not cost a hundred dumps. */
+/** Between dumps: a link that flaps a hundred times a second must not cost a hundred dumps. */
 const dumpSpacingMs = 50;
-/** Trouble with the kernel is over when nothing failed for so long, not at the first call that succeeds. */
+/** Trouble with the kernel is over after so long without a failure, not at the first call that succeeds. */
 const provenMs = 1_000;
 const healthyMs = 5_000;
-/** Longer than any answer of the kernel is waited for: who takes this long will not come round any more. */
+/** Longer than any answer of the kernel takes: a loop that is silent for so long is stuck. */
 const stuckMs = 120_000;
 const policy: BackoffPolicy = { initialMs: 100, maxMs: 10_000 };
 
 /**
- * Keeps the kernel's routes of one family, that of our subnet, as the leases want them. Level-triggered with one writer: lease changes, kernel events, the
- * periodic check and retries only mark what is dirty; this one loop plans, sends, and learns from the kernel what became of it.
+ * Keeps the kernel's routes of one family as the leases want them. Level-triggered with one writer: lease
+ * changes, kernel events, the periodic check and retries only mark destinations dirty. This one loop plans,
+ * sends, and reads the outcome from the kernel's events.
  */
 export class Reconciler {
   readonly #options: ReconcilerOptions;
@@ -51,15 +51,14 @@ export class Reconciler {
   readonly #mirror: Mirror;
   readonly #states: RouteStates;
   readonly #writer: RouteWriter;
-  /** What its activity is reported as. */
+  /** Name in the report of activity. */
   readonly #loop: string;
-  /** What trouble with the kernel is reported as. */
+  /** Name of the trouble with the kernel. */
   readonly #trouble: string;
   readonly #wake = new Wake();
   readonly #syncedWake = new Wake();
   #dirty = new Set<string>();
   #allDirty = true;
-  /** The mirror may differ from the kernel. */
   #stale = true;
   #lastDumpMs = Number.NEGATIVE_INFINITY;
   #nextCheckMs = 0;
@@ -85,7 +84,7 @@ export class Reconciler {
     });
   }
 
-  /** Takes over a snapshot or a change of the leases. Never throws, never waits; the work is done by `run`. */
+  /** Takes a snapshot or a change of the leases. Never throws, never waits: `run` does the work. */
   update(update: LeaseUpdate): void {
     if (update.type === 'delta') return this.#takeChanged(this.#desired.apply(update.put, update.removed));
     this.#haveLeases = true;
@@ -93,20 +92,20 @@ export class Reconciler {
     this.#takeChanged(this.#desired.replaceAll(update.leases));
   }
 
-  /** Takes over that this host's peers reach it at other addresses now. Never throws, never waits. */
+  /** Takes the new addresses at which peers reach this host. Never throws, never waits. */
   moveTo(addresses: PerFamily<string>): void {
     const address = this.#options.self.subnet.family === 4 ? addresses.ipv4 : addresses.ipv6;
     if (address !== undefined) this.#takeChanged(this.#desired.moveTo(address));
   }
 
-  /** Takes over the addresses of etcd, of either family: no route may lead to them. Never throws, never waits. */
+  /** Takes the addresses of etcd, of either family: no route may lead to them. Never throws, never waits. */
   protect(addresses: readonly string[]): void {
     this.#writer.protect(addresses);
     this.#allDirty = true;
     this.#wake.wake();
   }
 
-  /** Resolves once everything the first snapshot asks for has been tried; rejects with `signal.reason`. */
+  /** Resolves once all routes of the first snapshot have been tried; rejects with `signal.reason`. */
   async synced(signal: AbortSignal): Promise<void> {
     while (this.#syncedAtMs === undefined) await this.#syncedWake.wait(signal);
   }
@@ -116,35 +115,31 @@ export class Reconciler {
     return { ...this.#states.of(this.#desired), ...(syncedAtMs !== undefined && { syncedAtMs }) };
   }
 
-  /** Works until `signal` aborts, then rejects with its reason and leaves everything installed as it is. */
+  /** Works until `signal` aborts, then rejects with its reason and leaves all routes in place. */
   async run(signal: AbortSignal): Promise<never> {
+    const { activity, kernel, clock, random, trouble } = this.#options;
     try {
-      return await this.#keepServing(signal);
-    } finally {
-      this.#options.activity?.end(this.#loop);
-    }
-  }
-
-  async #keepServing(signal: AbortSignal): Promise<never> {
-    const { kernel, clock, random, trouble } = this.#options;
-    for (let failures = 0; ; failures++) {
-      signal.throwIfAborted();
-      this.#options.activity?.round(this.#loop, stuckMs);
-      const startedMs = clock.monotonic();
-      try {
-        const events = await kernel.subscribe();
-        try {
-          await this.#serve(events, signal);
-        } finally {
-          events.close();
-        }
-      } catch (error) {
+      for (let failures = 0; ; failures++) {
         signal.throwIfAborted();
-        if (clock.monotonic() - startedMs >= healthyMs) failures = 0;
-        const message = `routes cannot be kept in step with the kernel: ${messageOf(error)}`;
-        trouble.report(this.#trouble, message, { error });
+        activity?.round(this.#loop, stuckMs);
+        const startedMs = clock.monotonic();
+        try {
+          const events = await kernel.subscribe();
+          try {
+            await this.#serve(events, signal);
+          } finally {
+            events.close();
+          }
+        } catch (error) {
+          signal.throwIfAborted();
+          if (clock.monotonic() - startedMs >= healthyMs) failures = 0;
+          const message = `cannot keep routes in step with the kernel: ${messageOf(error)}`;
+          trouble.report(this.#trouble, message, { error });
+        }
+        await clock.sleep(backoffMs(policy, failures, random), signal);
       }
-      await clock.sleep(backoffMs(policy, failures, random), signal);
+    } finally {
+      activity?.end(this.#loop);
     }
   }
 
@@ -158,7 +153,7 @@ export class Reconciler {
 
   async #serve(events: KernelEvents, signal: AbortSignal): Promise<never> {
     const { activity, clock, trouble } = this.#options;
-    // Nobody listened since the last stream ended.
+    // Events since the last stream ended are lost.
     this.#stale = true;
     this.#writer.releaseAll();
     let provenAtMs = trouble.has(this.#trouble) ? clock.monotonic() + provenMs : Number.POSITIVE_INFINITY;
@@ -174,19 +169,16 @@ export class Reconciler {
       for (const dst of this.#writer.takeDue()) this.#dirty.add(dst);
       if (this.#hasWork) await this.#pass(events, signal);
       if (this.#stale || this.#hasWork) continue;
-      if (this.#haveLeases) this.#noteSynced();
+      if (this.#haveLeases) {
+        this.#syncedAtMs = clock.now();
+        this.#syncedWake.wake();
+      }
       await this.#waitForWork(events, provenAtMs, signal);
     }
   }
 
   get #hasWork(): boolean {
     return this.#haveLeases && (this.#allDirty || this.#dirty.size > 0);
-  }
-
-  #noteSynced(): void {
-    const first = this.#syncedAtMs === undefined;
-    this.#syncedAtMs = this.#options.clock.now();
-    if (first) this.#syncedWake.wake();
   }
 
   async #waitForWork(events: KernelEvents, provenAtMs: number, signal: AbortSignal): Promise<void> {
@@ -202,7 +194,7 @@ export class Reconciler {
   async #resync(events: KernelEvents, signal: AbortSignal): Promise<void> {
     const { clock, kernel, random, self } = this.#options;
     await clock.sleep(this.#lastDumpMs + dumpSpacingMs - clock.monotonic(), signal);
-    // What came before the dump is in the dump; only what comes during it has to be applied on top.
+    // The dump holds everything from before it; only events that come during it are applied on top.
     this.#takeIn(await events.drain(signal));
     this.#stale = false;
     this.#mirror.reset(await dumpKernel(kernel, self.subnet.family, signal));
@@ -212,7 +204,7 @@ export class Reconciler {
     this.#takeIn(await events.drain(signal), true);
   }
 
-  /** `overlapping`: the events happened while the last dump was made. */
+  /** `overlapping`: the events came during the last dump. */
   #takeIn(batch: readonly KernelEvent[], overlapping = false): void {
     let surroundings = false;
     for (const event of batch) {
@@ -229,7 +221,7 @@ export class Reconciler {
   async #pass(events: KernelEvents, signal: AbortSignal): Promise<void> {
     const all = this.#allDirty;
     const own = this.#options.self.subnet.text;
-    // The dirty ones too: one that is neither desired nor there any more has to be forgotten.
+    // Includes the dirty ones: the writer has to forget one that is neither desired nor there any more.
     const dsts = all
       ? new Set([own, ...this.#desired.dsts, ...this.#mirror.dsts, ...this.#dirty])
       : this.#dirty;
@@ -241,15 +233,84 @@ export class Reconciler {
     try {
       results = await this.#writer.send(changes, signal);
     } catch (error) {
-      // Nothing is known about the batch: look before the next step.
+      // The outcome of the batch is unknown: look before the next step.
       this.#stale = true;
       this.#allDirty = true;
       throw error;
     }
     const told = await events.drain(signal);
-    // Judged before the events are taken in: what they make possible may have come after the kernel refused it.
-    if (this.#writer.judge(changes, results) === 'look-again') this.#stale = true;
+    // Before the events: what they make possible may have come after the kernel refused it.
+    if (this.#writer.judge(changes, results)) this.#stale = true;
     for (const { route } of changes) this.#dirty.add(route.dst);
     this.#takeIn(told);
+  }
+}
+
+interface HostGatewayOptions extends Omit<ReconcilerOptions, 'self' | 'ownership'> {
+  /** This host's own subnets; a family without one is off. */
+  readonly subnets: PerFamily<Subnet>;
+  /** Peers reach this host at these. Needed for each family that is on. */
+  readonly addresses: PerFamily<string>;
+  /** The cluster's networks and the length of their subnets. Needed for each family that is on. */
+  readonly networks: PerFamily<Omit<Ownership, 'protocol'>>;
+  /** rtm_protocol of our routes. */
+  readonly protocol: number;
+}
+
+const families = ['ipv4', 'ipv6'] as const;
+
+/**
+ * host-gw: one route per peer and family, by way of the peer's own address. IPv4 and IPv6 have their own
+ * tables, events and troubles, so each family that is on has a {@link Reconciler}, whose methods these
+ * forward to. Throws RangeError for a family with a subnet but no address or network.
+ */
+export class HostGateway {
+  readonly #reconcilers: readonly Reconciler[];
+
+  constructor({ subnets, addresses, networks, protocol, ...rest }: HostGatewayOptions) {
+    this.#reconcilers = families.flatMap((family) => {
+      const subnet = subnets[family];
+      if (subnet === undefined) return [];
+      const address = addresses[family];
+      const network = networks[family];
+      if (address === undefined || network === undefined) throw new RangeError(`${family} is on by half`);
+      return [new Reconciler({ ...rest, self: { subnet, address }, ownership: { protocol, ...network } })];
+    });
+  }
+
+  update(update: LeaseUpdate): void {
+    for (const reconciler of this.#reconcilers) reconciler.update(update);
+  }
+
+  moveTo(addresses: PerFamily<string>): void {
+    for (const reconciler of this.#reconcilers) reconciler.moveTo(addresses);
+  }
+
+  protect(addresses: readonly string[]): void {
+    for (const reconciler of this.#reconcilers) reconciler.protect(addresses);
+  }
+
+  run(signal: AbortSignal): Promise<never> {
+    return firstOf(signal, (inner) => this.#reconcilers.map((reconciler) => reconciler.run(inner)));
+  }
+
+  async synced(signal: AbortSignal): Promise<void> {
+    for (const reconciler of this.#reconcilers) await reconciler.synced(signal);
+  }
+
+  status(): RoutesStatus {
+    const all = this.#reconcilers.map((reconciler) => reconciler.status());
+    const synced = all.flatMap(({ syncedAtMs }) => syncedAtMs ?? []);
+    return {
+      peers: all.flatMap(({ peers }) => peers),
+      // Both families report a fault of the whole lease.
+      refused: [
+        ...new Map(
+          all.flatMap(({ refused }) => refused).map((one) => [`${one.key} ${one.reason}`, one]),
+        ).values(),
+      ],
+      outside: all.flatMap(({ outside }) => outside),
+      ...(synced.length === all.length && { syncedAtMs: Math.min(...synced) }),
+    };
   }
 }

@@ -1,49 +1,43 @@
-import type { ChangeResult, Kernel } from '../../kernel/kernel.ts';
-import type { Clock, Random } from '../../runtime/effects.ts';
+import type { ChangeResult } from '../../kernel/kernel.ts';
 import type { DesiredRoutes } from './desired.ts';
-import { Holds } from './holds.ts';
-import { HostNetworks } from './host-networks.ts';
-import type { HostSide, Mirror } from './mirror.ts';
-import { isLeasable, type Ownership, ownerOf } from './ownership.ts';
+import { HostNetworks, type HostSide } from './host-networks.ts';
+import type { Mirror } from './mirror.ts';
+import { isLeasable, ownerOf } from './ownership.ts';
+import { ForeignLimit, Holds } from './pace.ts';
 import { type OwnSubnet, type PlannedChange, plan } from './plan.ts';
-import type { RouteStates } from './route-states.ts';
-import type { Reason } from './status.ts';
+import type { ReconcilerOptions } from './reconciler.ts';
+import type { Reason, RouteStates } from './status.ts';
 
-export interface RouteWriterOptions {
-  readonly kernel: Kernel;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly ownership: Ownership;
+interface RouteWriterOptions extends Pick<ReconcilerOptions, 'kernel' | 'clock' | 'random' | 'ownership'> {
   readonly own: OwnSubnet;
   readonly desired: DesiredRoutes;
   readonly mirror: Mirror;
   readonly states: RouteStates;
 }
 
-/** Nothing tells when a gateway beyond our view becomes reachable, so it is tried again now and then. */
+/** The kernel does not report when a gateway becomes reachable, so the daemon tries again now and then. */
 const slowRetryMs = 60_000;
-/** Lack of memory and the like pass quickly; they wait longer each time. */
+/** Lack of memory and the like pass quickly; each further try waits longer. */
 const quickRetryMs = 100;
-const foreignWindowMs = 60_000;
-const perForeignWindow = 3;
-
-type SendOutcome = 'fine' | 'look-again';
 
 /**
- * Plans and sends changes, and remembers what became of them: what the kernel refused, what does not stay, what was
- * accepted and not seen, what another program keeps putting there. Whether the mirror is up to date is the caller's care.
+ * Plans and sends changes, and remembers the outcome: routes that the kernel refused, that do not stay, that
+ * it accepted and did not show, or that another program keeps replacing. The caller keeps the mirror up to
+ * date.
  */
 export class RouteWriter {
   readonly #options: RouteWriterOptions;
   readonly #foreign: ForeignLimit;
   readonly #puts: Holds;
   readonly #removals: Holds;
-  /** Destinations this process has programmed, or found as wanted: its routes there are its own wherever they lie. */
+  /**
+   * Destinations that this process programmed or found as wanted. Routes there are ours wherever they lie.
+   */
   readonly #programmed = new Set<string>();
-  /** Destinations whose route was accepted and not seen since. */
+  /** The kernel accepted their route and has not shown it since. */
   readonly #unseen = new Set<string>();
   #legacyRemoved = false;
-  /** The removal of one of flanneld's is put off. */
+  /** A removal of one of flanneld's routes has to wait. */
   #legacyHeld = false;
   #etcdAddresses: readonly string[] = [];
   #guarded:
@@ -57,19 +51,18 @@ export class RouteWriter {
     this.#removals = new Holds(options.clock, options.random);
   }
 
-  /** Takes over the addresses of etcd: no lease may take the way to them. */
+  /** No lease may take the way to these addresses of etcd. */
   protect(etcdAddresses: readonly string[]): void {
     this.#etcdAddresses = etcdAddresses;
     this.#guarded = undefined;
   }
 
-  /** Lets one destination be tried again. */
+  /** The next pass may send for `dst` again. */
   release(dst: string): void {
     this.#puts.release(dst);
     this.#removals.release(dst);
   }
 
-  /** Lets everything be tried again. */
   releaseAll(): void {
     this.#puts.releaseAll();
     this.#removals.releaseAll();
@@ -85,7 +78,7 @@ export class RouteWriter {
     return [...this.#puts.takeDue(), ...this.#removals.takeDue()];
   }
 
-  /** The changes that `dsts` need, in the order to be sent. `all`: they are all there are, desired and actual. */
+  /** The changes that `dsts` need, in the order to send. `all`: `dsts` are all that are desired or there. */
   plan(dsts: ReadonlySet<string>, all: boolean): readonly PlannedChange[] {
     const { desired, mirror, ownership, own, states } = this.#options;
     const removeLegacy = all && !this.#legacyRemoved;
@@ -105,7 +98,7 @@ export class RouteWriter {
       mayReplaceForeign: (dst) => this.#foreign.allows(dst),
     });
     for (const dst of [...planned.installed, ...planned.shadowed]) {
-      // Found as wanted, by a run that sent nothing: it is ours all the same, and goes with its lease.
+      // Also when nothing had to be sent: the route is ours and goes with its lease.
       this.#programmed.add(dst);
       this.#puts.settled(dst);
       this.#unseen.delete(dst);
@@ -121,11 +114,8 @@ export class RouteWriter {
   }
 
   /**
-   * Sends the changes as one batch. Rejects when nothing is known about what became of them.
-   *
-   * REPLACE hits the first route of a key whoever owns it, and that may be another one by the time it arrives: a connected
-   * network's, if an operator has just exchanged the one for the other. So ours goes before the route that was seen, where that can
-   * be named, and then that one goes: no packet finds none, and nothing is lost that was not seen.
+   * Sends the changes as one batch. Rejects when the outcome of all is unknown. See plan.ts for why a
+   * replacement is two messages in IPv4.
    */
   async send(changes: readonly PlannedChange[], signal: AbortSignal): Promise<readonly ChangeResult[]> {
     const puts = new Set<string>();
@@ -147,43 +137,43 @@ export class RouteWriter {
     if (replaced.length === 0) return results;
     const outOfPlace = replaced.map(({ route }) => ({ op: 'remove' as const, route }));
     const removed = await kernel.apply(outOfPlace, signal);
-    // One that may still be there, behind ours, is looked for again: it would carry the packets when ours goes.
+    // An old route that may still be there, behind ours, would carry the packets once ours goes: look again.
     const left = new Set(replaced.filter((_, at) => !isGone(removed[at])).map(({ i }) => i));
     return results.map((result, i) => (left.has(i) ? { outcome: 'unknown' } : result));
   }
 
-  /** Takes in the kernel's answers. `look-again`: they show that the mirror may be wrong. */
-  judge(changes: readonly PlannedChange[], results: readonly ChangeResult[]): SendOutcome {
+  /** Judges the kernel's answers; returns whether they show that the mirror may be wrong. */
+  judge(changes: readonly PlannedChange[], results: readonly ChangeResult[]): boolean {
     this.#options.states.logChanges(changes, results);
     const verdicts = changes.map((change, i) => this.#judge(change, results[i] ?? { outcome: 'unknown' }));
     const legacy = results.filter((_, i) => changes[i]?.cause === 'stale-legacy');
     if (legacy.length > 0)
       this.#legacyRemoved = !this.#legacyHeld && legacy.every(({ outcome }) => outcome === 'done');
-    return verdicts.includes('look-again') ? 'look-again' : 'fine';
+    return verdicts.includes(true);
   }
 
-  #judge(change: PlannedChange, result: ChangeResult): SendOutcome {
+  #judge(change: PlannedChange, result: ChangeResult): boolean {
     if (result.outcome === 'failed') return this.#judgeFailure(change, result);
     const { dst } = change.route;
-    // What the kernel refused took nobody's route away.
+    // A change that the kernel refused took nobody's route away.
     if (change.cause === 'foreign') this.#foreign.note(dst);
-    if (result.outcome === 'unknown') return 'look-again';
-    if (change.op === 'remove') return 'fine';
-    if (this.#unseen.has(dst)) return 'look-again';
+    if (result.outcome === 'unknown') return true;
+    if (change.op === 'remove') return false;
+    if (this.#unseen.has(dst)) return true;
     this.#unseen.add(dst);
-    return 'fine';
+    return false;
   }
 
   #judgeFailure(
     { op, route }: PlannedChange,
     { errno, message }: Extract<ChangeResult, { outcome: 'failed' }>,
-  ): SendOutcome {
+  ): boolean {
     const { dst, gateway } = route;
     const { desired, mirror } = this.#options;
-    // What is there is not what the mirror shows.
+    // The kernel's table differs from the mirror.
     const contradicts = errno === 'EEXIST' || errno === 'ESRCH';
     const text = `the kernel refused it: ${errno}${message ? ` (${message})` : ''}`;
-    // What it takes for no gateway at all, a broadcast address for example, is what the lease names.
+    // EINVAL: the gateway that the lease names cannot be one, for example a broadcast address.
     const refusal: Reason = { text, fault: op !== 'remove' && errno === 'EINVAL' ? 'peer' : 'own' };
     const wanted = desired.get(dst);
     if (op === 'remove') {
@@ -194,7 +184,7 @@ export class RouteWriter {
       const slow = offLink || errno === 'EINVAL';
       this.#puts.refused(dst, reason, slow ? slowRetryMs : contradicts ? 0 : quickRetryMs);
     }
-    return contradicts ? 'look-again' : 'fine';
+    return contradicts;
   }
 
   #isWanted(dst: string): boolean {
@@ -202,7 +192,7 @@ export class RouteWriter {
     return desired.get(dst) !== undefined || (own.blackhole && dst === own.dst);
   }
 
-  /** With what it has judged already, as long as it looks the same from here. */
+  /** Keeps its judgements until something that they depend on changes. */
   #hostNetworks(): HostNetworks {
     const { mirror, ownership } = this.#options;
     const { side, link } = mirror;
@@ -223,7 +213,7 @@ export class RouteWriter {
     return this.#guarded.networks;
   }
 
-  /** Where neither a lease nor a route of ours is left, another daemon with our protocol may settle. */
+  /** Once no lease and no route of ours is left there, another daemon with our protocol may use the place. */
   #forgetGone(dst: string): void {
     const { mirror, ownership } = this.#options;
     if (this.#isWanted(dst)) return;
@@ -236,38 +226,4 @@ export class RouteWriter {
 
 function isGone(result: ChangeResult | undefined): boolean {
   return result?.outcome === 'done' || (result?.outcome === 'failed' && result.errno === 'ESRCH');
-}
-
-/**
- * How often a foreign route at one destination is replaced: three times a minute. Another program that keeps putting its
- * own route there is not fought; the operator is told instead.
- */
-class ForeignLimit {
-  readonly #clock: Clock;
-  /** The one that was replaced last is the last. */
-  readonly #replacedAtMs = new Map<string, readonly number[]>();
-
-  constructor(clock: Clock) {
-    this.#clock = clock;
-  }
-
-  /** Whether another replacement at `dst` is within the limit. */
-  allows(dst: string): boolean {
-    return this.#recent(dst).length < perForeignWindow;
-  }
-
-  note(dst: string): void {
-    const times = [...this.#recent(dst), this.#clock.monotonic()];
-    this.#replacedAtMs.delete(dst);
-    this.#replacedAtMs.set(dst, times);
-    for (const old of this.#replacedAtMs.keys()) {
-      if (this.#recent(old).length > 0) break;
-      this.#replacedAtMs.delete(old);
-    }
-  }
-
-  #recent(dst: string): readonly number[] {
-    const sinceMs = this.#clock.monotonic() - foreignWindowMs;
-    return (this.#replacedAtMs.get(dst) ?? []).filter((atMs) => atMs > sinceMs);
-  }
 }

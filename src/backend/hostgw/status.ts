@@ -1,15 +1,21 @@
+import type { ChangeResult } from '../../kernel/kernel.ts';
+import type { Activity } from '../../runtime/activity.ts';
+import type { Clock, Logger } from '../../runtime/effects.ts';
 import { counted } from '../../runtime/texts.ts';
 import type { Fault } from '../../runtime/trouble.ts';
 import type { JunkKeys } from '../../subnet/lease/watch/reader.ts';
+import type { DesiredRoute } from './claims.ts';
+import type { DesiredRoutes } from './desired.ts';
+import type { Plan, PlannedChange } from './plan.ts';
 
-/** What became of the routes that the leases ask for. */
+/** The state of the routes that the leases ask for. */
 export interface RoutesStatus {
   readonly peers: readonly PeerRoute[];
-  /** Leases of peers that cannot be routed to, and why. */
+  /** Leases of peers that get no route, and why. */
   readonly refused: readonly RefusedLease[];
-  /** Peers' routes that lead out of the cluster's network: they are installed like any other. */
+  /** Routes to destinations outside the cluster's network; the daemon installs them like any other. */
   readonly outside: readonly OutsideRoute[];
-  /** Wall-clock ms when the kernel was last seen to be as the leases want it; absent before the first time. */
+  /** Wall-clock ms at which the kernel last had all routes; absent before the first time. */
   readonly syncedAtMs?: number;
 }
 
@@ -19,102 +25,183 @@ export interface RefusedLease {
 }
 
 /** A route that a lease outside the cluster's network asks for. */
-export interface OutsideRoute {
-  readonly key: string;
-  readonly dst: string;
+export interface OutsideRoute extends Omit<DesiredRoute, 'gateway'> {
   readonly network: string;
 }
 
-/** Why something is not as a lease asks for, and whether this host or the peer is to blame. */
+/** Why a route is not as its lease asks, and whether this host or the peer has to act. */
 export interface Reason {
   readonly text: string;
   readonly fault: 'own' | 'peer';
-  /** What an operator can do about it. */
+  /** What an operator can do. */
   readonly remedy?: string;
 }
 
-/** The route to a peer's subnet of one family. */
-export interface PeerRoute {
-  /** The etcd key of its lease. */
-  readonly key: string;
-  readonly dst: string;
-  readonly gateway: string;
+/** The route to a peer's subnet in one family. */
+export interface PeerRoute extends DesiredRoute {
   readonly state: 'installed' | 'pending' | 'parked' | 'conflict';
-  /** Why it is not installed; absent while it is being put there. */
+  /** Why it is not installed; absent while the daemon is adding it. */
   readonly reason?: Reason;
-  /** Wall-clock ms since when it is in this state. */
+  /** Wall-clock ms at which this state began. */
   readonly sinceMs: number;
 }
 
-/** So many of a kind are named where nothing else is said: a probe and a status line need not hear of a whole cluster. */
+type Known = Omit<PeerRoute, keyof DesiredRoute>;
+
+/** What the daemon did for each cause. */
+const words: Readonly<Record<string, string>> = {
+  missing: 'added',
+  wrong: 'corrected',
+  adopt: 'adopted from flanneld',
+  foreign: "replaced another program's",
+  stale: 'removed',
+  'stale-legacy': 'removed that flanneld left',
+  shadowed: 'withdrawn',
+};
+
+/** The state of each peer's route, for status and log. It follows the plans and decides nothing. */
+export class RouteStates {
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #activity: Activity | undefined;
+  /**
+   * A route that is tried again keeps its state until it is installed. A route under repair stays installed.
+   */
+  readonly #known = new Map<string, Known>();
+
+  constructor(clock: Clock, log: Logger, activity?: Activity) {
+    this.#clock = clock;
+    this.#log = log;
+    this.#activity = activity;
+  }
+
+  of(desired: DesiredRoutes): Omit<RoutesStatus, 'syncedAtMs'> {
+    return {
+      peers: [...desired.routes].map(({ dst, gateway, key }) => {
+        const known = this.#known.get(dst) ?? { state: 'pending', sinceMs: this.#clock.now() };
+        return { key, dst, gateway, ...known };
+      }),
+      refused: [...desired.refused].map(([key, reason]) => ({ key, reason })),
+      outside: desired.outside.filter(({ dst }) => this.#known.get(dst)?.state === 'installed'),
+    };
+  }
+
+  /** Notes the outcome of a plan for `dsts`. */
+  notePlan(dsts: Iterable<string>, planned: Plan, isDesired: (dst: string) => boolean): void {
+    for (const dst of planned.installed) this.#note(dst, 'installed');
+    for (const [dst, reason] of planned.parked) this.#note(dst, 'parked', reason);
+    for (const [dst, reason] of planned.conflicts) this.#note(dst, 'conflict', reason);
+    for (const dst of dsts) {
+      if (!isDesired(dst)) this.#known.delete(dst);
+      else if (!this.#known.has(dst)) this.#note(dst, 'pending');
+    }
+  }
+
+  /**
+   * One line per batch: the changes by cause, and failures. No line when all failed: the status names these.
+   */
+  logChanges(changes: readonly PlannedChange[], results: readonly ChangeResult[]): void {
+    const counts: Record<string, number> = {};
+    const named: string[] = [];
+    changes.forEach((change, index) => {
+      const failed = results[index]?.outcome === 'failed';
+      const cause = failed ? 'failed' : this.#causeOf(change);
+      counts[cause] = (counts[cause] ?? 0) + 1;
+      const sign = change.op === 'add' ? '+' : change.op === 'replace' ? '~' : '-';
+      const { dst, gateway } = change.route;
+      if (!failed) named.push(sign + (gateway === undefined ? `blackhole ${dst}` : `${dst} via ${gateway}`));
+    });
+    for (const [cause, count] of Object.entries(counts)) this.#activity?.count('route-change', cause, count);
+    if (named.length === 0) return;
+    const level = counts['repaired'] === undefined ? 'info' : 'warn';
+    const tally = Object.entries(counts)
+      .map(([cause, count]) => `${count} ${words[cause] ?? cause}`)
+      .join(', ');
+    const list = capped(named, (rest) => `${rest} more`).join(', ');
+    this.#log[level]({ event: 'routes-changed', ...counts }, `routes changed (${tally}): ${list}`);
+  }
+
+  #causeOf({ cause, route }: PlannedChange): string {
+    return cause === 'missing' && this.#known.get(route.dst)?.state === 'installed' ? 'repaired' : cause;
+  }
+
+  #note(dst: string, state: Known['state'], reason?: Reason): void {
+    const before = this.#known.get(dst);
+    if (before?.state === state && before.reason?.text === reason?.text) return;
+    const sinceMs = before?.state === state ? before.sinceMs : this.#clock.now();
+    this.#known.set(dst, { state, sinceMs, ...(reason && { reason }) });
+  }
+}
+
+/** A probe and a status line name so many of each kind, not a whole cluster. */
 const mostNamed = 5;
 
 type Routes = Pick<RoutesStatus, 'peers' | 'refused' | 'outside'>;
 
-/** How many peers are routed. */
 export function routedText(peers: readonly Pick<PeerRoute, 'state'>[]): string {
   if (peers.length === 0) return 'no other host has joined yet';
   const routed = peers.filter(({ state }) => state === 'installed').length;
   return `${routed} of ${counted(peers.length, 'peer')} routed`;
 }
 
-/** What keeps this host itself from routing to its peers. */
+/** What this host has to fix before it can route to its peers. */
 export function ownFaults({ peers }: Routes, most = mostNamed): readonly Fault[] {
   const pending = peers.filter(({ state }) => state === 'pending');
   const coming = pending.map(
     ({ dst, sinceMs }): Fault => ({
       what: `route ${dst}`,
-      text: `${dst}: no route yet, it is being set`,
+      text: `${dst}: no route yet, the daemon is adding it`,
       passing: true,
       sinceMs,
     }),
   );
-  return [
-    ...routeFaults(peers, 'own', most),
-    ...firstFaults(
-      most,
-      'routes being set',
-      coming,
-      (rest) => `${counted(rest, 'more route is', 'more routes are')} being set`,
-    ),
-  ];
+  const more = (rest: number): Fault => ({
+    what: 'routes being set',
+    text: `${counted(rest, 'more route is', 'more routes are')} being added`,
+  });
+  return [...routeFaults(peers, 'own', most), ...capped(coming, more, most)];
 }
 
-/** What peers, or whoever wrote their leases, have to mend. */
+/** What peers, or the authors of their leases, have to fix. */
 export function peerFaults({ peers, refused }: Routes, most = mostNamed): readonly Fault[] {
   const faults = refused.map(({ key, reason }) => ({
     what: `lease ${key}`,
     text: `${key}: not routed: ${reason}`,
   }));
-  const more = (rest: number) => `${counted(rest, 'more lease is', 'more leases are')} not routed`;
-  return [...routeFaults(peers, 'peer', most), ...firstFaults(most, 'leases', faults, more)];
+  const more = (rest: number) => ({
+    what: 'leases',
+    text: `${counted(rest, 'more lease is', 'more leases are')} not routed`,
+  });
+  return [...routeFaults(peers, 'peer', most), ...capped(faults, more, most)];
 }
 
-/** Keys among the leases that are none; `first` are some of them. The reader of the leases has logged them. */
+/** Keys that are not leases; `first` are some of them. The reader of the leases has logged them. */
 export function junkFaults({ count, first }: JunkKeys, most = mostNamed): readonly Fault[] {
   const named = first
     .slice(0, most)
     .map(({ key, reason }): Fault => ({ what: `key ${key}`, text: reason, logged: true }));
   const rest = count - named.length;
   if (rest <= 0) return named;
-  return [...named, { what: 'keys', text: counted(rest, 'more key is no lease', 'more keys are no leases') }];
+  return [
+    ...named,
+    { what: 'keys', text: counted(rest, 'more key is not a lease', 'more keys are not leases') },
+  ];
 }
 
-/** What is done as the leases say, and worth a look: leases that no host of this network would take get their routes. */
+/** Routed, and worth a look: leases that no host of this network would take. */
 export function oddities({ outside }: Routes, most = mostNamed): readonly Fault[] {
   const faults = outside.map(({ key, dst, network }) => ({
     what: `outside ${key}`,
     text: `${key}: routed, although ${dst} is outside the network ${network}`,
   }));
-  return firstFaults(
-    most,
-    'outside',
-    faults,
-    (rest) => `${counted(rest, 'more lease is', 'more leases are')} outside the network`,
-  );
+  const more = (rest: number) => ({
+    what: 'outside',
+    text: `${counted(rest, 'more lease is', 'more leases are')} outside the network`,
+  });
+  return capped(faults, more, most);
 }
 
-/** Routes that are not there for a fault of this kind; those with one reason in common are one. */
+/** Missing routes by fault; routes with the same reason count as one. */
 function routeFaults(peers: readonly PeerRoute[], fault: Reason['fault'], most: number): readonly Fault[] {
   const byReason = new Map<string, PeerRoute[]>();
   for (const peer of peers) {
@@ -129,12 +216,11 @@ function routeFaults(peers: readonly PeerRoute[], fault: Reason['fault'], most: 
     sinceMs: alike.reduce((first, { sinceMs }) => Math.min(first, sinceMs), Number.POSITIVE_INFINITY),
     ...(fault === 'own' && { passing: true as const }),
   }));
-  return firstFaults(
-    most,
-    'no route',
-    faults,
-    (rest) => `${counted(rest, 'more reason', 'more reasons')} why peers have no route`,
-  );
+  const more = (rest: number) => ({
+    what: 'no route',
+    text: `${counted(rest, 'more reason', 'more reasons')} why peers have no route`,
+  });
+  return capped<Fault>(faults, more, most);
 }
 
 function noRouteText(reason: string, peers: readonly PeerRoute[]): string {
@@ -145,19 +231,8 @@ function noRouteText(reason: string, peers: readonly PeerRoute[]): string {
   return `${who}: ${reason}${remedies.length === 0 ? '' : `. ${remedies[0]}${likewise}`}`;
 }
 
-/** The first few, and how many more there are. */
-function firstFaults(
-  most: number,
-  what: string,
-  faults: readonly Fault[],
-  more: (rest: number) => string,
-): readonly Fault[] {
-  const rest = faults.length - most;
-  return rest > 0 ? [...faults.slice(0, most), { what, text: more(rest) }] : faults;
-}
-
-/** The first few lines, and how many more there are. */
-export function capped(lines: readonly string[], more: (rest: number) => string): readonly string[] {
-  const rest = lines.length - mostNamed;
-  return rest > 0 ? [...lines.slice(0, mostNamed), more(rest)] : lines;
+/** The first items, and one that says how many more there are. */
+export function capped<T>(items: readonly T[], more: (rest: number) => T, most = mostNamed): readonly T[] {
+  const rest = items.length - most;
+  return rest > 0 ? [...items.slice(0, most), more(rest)] : items;
 }

@@ -1,12 +1,12 @@
-import { ArpError } from '../../arp/arp.ts';
 import {
+  ArpError,
   conflictRemedy,
   conflictText,
   isLinkDown,
   openStation,
   type StationOptions,
   unknownText,
-} from '../../arp/station.ts';
+} from '../../arp/arp.ts';
 import { bridgeName, cniBridgeName } from '../../backend/hostgw/host-networks.ts';
 import {
   bridgeAddress,
@@ -17,8 +17,7 @@ import {
   parseSubnet,
   type Subnet,
 } from '../../ip/ip.ts';
-import type { Link, LinkAddress } from '../../kernel/kernel.ts';
-import { forwarding, linkForwarding, type Sysctl } from '../../kernel/sysctl.ts';
+import { forwarding, type Link, type LinkAddress, linkForwarding, type Sysctl } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/effects.ts';
 import { messageOf, systemReason } from '../../runtime/errors.ts';
 import { jsonFault } from '../../subnet/config/json.ts';

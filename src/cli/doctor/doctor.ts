@@ -1,4 +1,4 @@
-import type { StationOptions } from '../../arp/station.ts';
+import type { StationOptions } from '../../arp/arp.ts';
 import { poolOverlaps } from '../../backend/hostgw/host-networks.ts';
 import type { KernelSnapshot } from '../../backend/hostgw/mirror.ts';
 import {

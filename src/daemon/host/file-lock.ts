@@ -1,6 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readdirSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { lockFile, lockHolder } from '../../native/record-lock.ts';
+import { lockFile, lockHolder } from '../../native/libc.ts';
 import type { Activity } from '../../runtime/activity.ts';
 import type { Clock } from '../../runtime/effects.ts';
 import { codeOf } from '../../runtime/errors.ts';

@@ -1,5 +1,5 @@
 import process from 'node:process';
-import { sendDatagram } from '../../native/datagram.ts';
+import { sendDatagram } from '../../native/libc.ts';
 import type { Logger, Notifier } from '../../runtime/effects.ts';
 import { messageOf } from '../../runtime/errors.ts';
 import { oneLine } from '../../runtime/texts.ts';

@@ -2,13 +2,13 @@ import type { Clock, Random } from '../../runtime/effects.ts';
 import { ownFault } from './plan.ts';
 import type { Reason } from './status.ts';
 
-/** The second message in a row is sent at once; before the third there is this wait, which then doubles. */
+/** The second message in a row is sent at once; the third waits so long, each further one twice as long. */
 const firstWaitMs = 50;
 const maxWaitMs = 60_000;
-/** A row of messages ends when nothing was sent for so long, or for four times its last wait. */
+/** A row ends after so long without a message, or after four times its last wait. */
 const calmMs = 1_000;
 
-const doesNotStay = ownFault('another program of this host removes or changes it each time');
+const doesNotStay = ownFault('another program on this host keeps removing or changing it');
 
 /** Messages for one destination that follow one another. */
 interface Row {
@@ -19,14 +19,14 @@ interface Row {
 interface Hold {
   readonly reason: Reason;
   readonly untilMs: number;
-  /** The kernel refused what was sent last. */
+  /** The kernel refused the last message. */
   readonly isRefusal: boolean;
 }
 
 /**
- * Which destinations wait before anything is sent for them again, and why: those that the kernel refused, and those for
- * which one message follows another. Whatever answers the kernel gives and whatever other programs do to a route, its destination is
- * sent no more than a dozen messages in the first minute and one a minute after that; what changes on the interface starts it anew.
+ * Which destinations have to wait before the next message, and why: the kernel refused the last one, or one
+ * message followed another. Whatever the kernel answers and whatever other programs do, a destination gets a
+ * dozen messages in the first minute at most, then one a minute. A change on the interface starts it anew.
  */
 export class Holds {
   readonly #clock: Clock;
@@ -39,7 +39,7 @@ export class Holds {
     this.#random = random;
   }
 
-  /** Why nothing may be sent for `dst` now; undefined when it may. */
+  /** Why `dst` has to wait; undefined when it need not. */
   reason(dst: string): Reason | undefined {
     return this.#held.get(dst)?.reason;
   }
@@ -51,7 +51,7 @@ export class Holds {
     return next;
   }
 
-  /** Takes in that something is being sent for `dst`. */
+  /** Notes a message for `dst`. */
   sent(dst: string): void {
     const nowMs = this.#clock.monotonic();
     const row = this.#rows.get(dst);
@@ -61,13 +61,13 @@ export class Holds {
     this.#hold(dst, { reason: doesNotStay, isRefusal: false }, waitMs);
   }
 
-  /** Takes in that the kernel refused what was sent last; it is held for `minMs` at least. */
+  /** Notes that the kernel refused the last message; `dst` waits `minMs` at least. */
   refused(dst: string, reason: Reason, minMs: number): void {
     const waitMs = Math.max(minMs, this.#rows.get(dst)?.waitMs ?? 0);
     this.#hold(dst, { reason, isRefusal: true }, waitMs);
   }
 
-  /** Takes in that `dst` is as wanted: a refusal is history. A row of messages is not. */
+  /** Notes that `dst` is as wanted: that ends the wait after a refusal, not after a row of messages. */
   settled(dst: string): void {
     if (this.#held.get(dst)?.isRefusal) this.#held.delete(dst);
   }
@@ -77,15 +77,12 @@ export class Holds {
     this.#held.delete(dst);
   }
 
-  /** Releases all; returns those that were held. */
-  releaseAll(): readonly string[] {
-    const dsts = [...this.#held.keys()];
+  releaseAll(): void {
     this.#rows.clear();
     this.#held.clear();
-    return dsts;
   }
 
-  /** Ends the holds whose time has come; returns them. */
+  /** Ends the holds that are due; returns their destinations. */
   takeDue(): readonly string[] {
     const nowMs = this.#clock.monotonic();
     const due = [...this.#held].filter(([, { untilMs }]) => untilMs <= nowMs).map(([dst]) => dst);
@@ -99,5 +96,42 @@ export class Holds {
     // Long holds end together, once a second: a thousand unreachable peers must not cost a thousand wake-ups.
     const roundMs = waitMs < 1_000 ? 1 : 1_000;
     this.#held.set(dst, { ...hold, untilMs: Math.ceil(untilMs / roundMs) * roundMs });
+  }
+}
+
+const foreignWindowMs = 60_000;
+const perForeignWindow = 3;
+
+/**
+ * Replaces a foreign route at one destination three times a minute at most. The daemon does not fight a
+ * program that keeps adding its own route; it reports it.
+ */
+export class ForeignLimit {
+  readonly #clock: Clock;
+  /** In the order of their last replacement. */
+  readonly #replacedAtMs = new Map<string, readonly number[]>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Whether the limit allows another replacement at `dst`. */
+  allows(dst: string): boolean {
+    return this.#recent(dst).length < perForeignWindow;
+  }
+
+  note(dst: string): void {
+    const times = [...this.#recent(dst), this.#clock.monotonic()];
+    this.#replacedAtMs.delete(dst);
+    this.#replacedAtMs.set(dst, times);
+    for (const old of this.#replacedAtMs.keys()) {
+      if (this.#recent(old).length > 0) break;
+      this.#replacedAtMs.delete(old);
+    }
+  }
+
+  #recent(dst: string): readonly number[] {
+    const sinceMs = this.#clock.monotonic() - foreignWindowMs;
+    return (this.#replacedAtMs.get(dst) ?? []).filter((atMs) => atMs > sinceMs);
   }
 }

@@ -1,5 +1,6 @@
 import type { Family } from '../ip/ip.ts';
-import { asJson, asList, asText, itemsOf, type Json } from './nft-ruleset.ts';
+import type { SavedTable } from './iptables-save.ts';
+import { asJson, asList, asText, itemsOf, type Json } from './nft-table.ts';
 import {
   type Action,
   addressTest,
@@ -17,11 +18,114 @@ import {
   rangeOf,
   type Test,
   unknown,
+  type Verdict,
+  when,
 } from './walk.ts';
 
-/** Families whose chains see packets that this host passes on. */
-const families = new Set(['ip', 'ip6', 'inet', 'netdev']);
-const hooks = new Set<unknown>(['ingress', 'prerouting', 'forward', 'postrouting', 'egress']);
+/** Ends of a packet's way: iptables' targets and nft's statements. All others but chains let it continue. */
+const verdicts: Readonly<Record<string, Verdict>> = {
+  drop: 'drop',
+  reject: 'drop',
+  return: 'return',
+  accept: 'accept',
+  // A program decides about a queued packet.
+  nfqueue: 'accept',
+  queue: 'accept',
+  // A translated packet continues.
+  masquerade: 'accept',
+  snat: 'accept',
+  dnat: 'accept',
+  redirect: 'accept',
+  netmap: 'accept',
+};
+
+const iptablesHooks: Readonly<Record<string, Hook['name']>> = {
+  PREROUTING: 'prerouting',
+  FORWARD: 'forward',
+  POSTROUTING: 'postrouting',
+};
+
+/** A table of iptables' as tests and actions. */
+export function iptablesFilter(
+  program: FilterTable['program'],
+  name: string,
+  saved: SavedTable,
+  family: Family,
+): FilterTable {
+  const chains = new Map<string, FilterChain>();
+  for (const [chain, { policy, rules }] of saved) {
+    const hook = policy === undefined ? undefined : iptablesHooks[chain];
+    chains.set(chain, {
+      rules: rules.map(({ words, text }) => ({ ...readIptablesRule(words, saved, family), text })),
+      ...(hook === undefined ? {} : { hook: { name: hook, drops: policy === 'DROP' } }),
+    });
+  }
+  return { program, name, families: [family], chains };
+}
+
+function readIptablesRule(
+  words: readonly string[],
+  saved: SavedTable,
+  family: Family,
+): Omit<FilterRule, 'text'> {
+  const tests: Test[] = [];
+  let negated = false;
+  for (const [index, word] of words.entries()) {
+    const value = words[index + 1] ?? '';
+    if (word === '-j' || word === '-g') return { tests, action: targetOf(word, value, saved) };
+    if (word === '!') {
+      negated = true;
+      continue;
+    }
+    // The value of the option before.
+    if (!word.startsWith('-')) continue;
+    const test = options[word]?.(value, family) ?? unknown;
+    tests.push(negated ? not(test) : test);
+    negated = false;
+  }
+  return { tests, action: { kind: 'continue' } };
+}
+
+/** The name of a match tests nothing itself. An unknown option may test for anything. */
+const options: Readonly<Record<string, (value: string, family: Family) => Test>> = {
+  '-m': () => always,
+  '--comment': () => always,
+  '-s': (value, family) => inRange('source', value, family),
+  '-d': (value, family) => inRange('destination', value, family),
+  '-i': (value) => linkTest('inLink', value, '+'),
+  '-o': (value) => linkTest('outLink', value, '+'),
+  '-f': () => never,
+  '--ctstate': (value) => names('NEW', value),
+  '--state': (value) => names('NEW', value),
+  // No packet is translated or known yet.
+  '--ctstatus': (value) => names('NONE', value),
+  // `0x4000/0x4000`, `0x1`. Packets have the mark 0.
+  '--mark': (value) => when(Number(value.split('/')[0]) === 0),
+  '--src-type': (value) => names('UNICAST', value),
+  '--dst-type': (value) => names('UNICAST', value),
+  // Of rpfilter: routes lead back the way the packets came.
+  '--invert': () => never,
+  '--physdev-is-bridged': () => never,
+};
+
+function inRange(side: 'source' | 'destination', value: string, family: Family): Test {
+  const range = rangeOf(value);
+  return range === undefined ? unknown : addressTest(side, family, range);
+}
+
+/** Whether a comma-separated list has the word. */
+function names(word: string, list: string): Test {
+  return when(list.split(',').includes(word));
+}
+
+function targetOf(option: string, target: string, saved: SavedTable): Action {
+  if (saved.has(target)) return { kind: option === '-g' ? 'goto' : 'jump', chain: target };
+  return { kind: verdicts[target.toLowerCase()] ?? 'continue' };
+}
+
+/** Families whose chains see packets that this host forwards. */
+const nftFamilies = new Set(['ip', 'ip6', 'inet', 'netdev']);
+const nftHooks = new Set<unknown>(['ingress', 'prerouting', 'forward', 'postrouting', 'egress']);
 
 /** Elements of a table's sets and maps, by name. */
 type Sets = ReadonlyMap<string, readonly unknown[]>;
@@ -41,13 +145,13 @@ export function nftFilter(output: string): readonly FilterTable[] {
   for (const item of items) {
     const chain = asJson(item['chain']);
     const rule = asJson(item['rule']);
-    if (chain !== undefined && families.has(asText(chain['family']))) {
+    if (chain !== undefined && nftFamilies.has(asText(chain['family']))) {
       const chains = tables.get(tableOf(chain)) ?? new Map<string, FilterChain & { rules: FilterRule[] }>();
       tables.set(tableOf(chain), chains.set(asText(chain['name']), { rules: [], ...hookOf(chain) }));
     }
     if (rule !== undefined) {
       const rules = tables.get(tableOf(rule))?.get(asText(rule['chain']))?.rules;
-      rules?.push(...readRule(rule, sets.get(tableOf(rule)) ?? new Map<string, readonly unknown[]>()));
+      rules?.push(...readNftRule(rule, sets.get(tableOf(rule)) ?? new Map<string, readonly unknown[]>()));
     }
   }
   return [...tables].map(([name, chains]) => ({ program: 'nft', name, families: seenBy(name), chains }));
@@ -62,7 +166,7 @@ function tableOf({ family, table, name }: Json): string {
 }
 
 function hookOf({ hook, policy, dev, family }: Json): { hook?: Hook } {
-  if (!hooks.has(hook)) return {};
+  if (!nftHooks.has(hook)) return {};
   const devices = [dev].flat().map(asText).filter(Boolean);
   const onDevice = family === 'netdev' || hook === 'ingress' || hook === 'egress';
   return {
@@ -74,8 +178,8 @@ function hookOf({ hook, policy, dev, family }: Json): { hook?: Hook } {
   };
 }
 
-/** One rule, or for a verdict map one for each of its verdicts. */
-function readRule(rule: Json, sets: Sets): readonly FilterRule[] {
+/** One rule; for a verdict map one per verdict. */
+function readNftRule(rule: Json, sets: Sets): readonly FilterRule[] {
   const text = `handle ${asText(rule['handle'])}`;
   const tests: Test[] = [];
   for (const statement of asList(rule['expr']).map((item) => asJson(item) ?? {})) {
@@ -97,29 +201,19 @@ function readRule(rule: Json, sets: Sets): readonly FilterRule[] {
   return [{ tests, action: { kind: 'continue' }, text }];
 }
 
-/** Statements that end a packet's way through the chain; a program decides about what is queued. */
-const verdicts: Readonly<Record<string, Action['kind'] & ('accept' | 'drop' | 'return')>> = {
-  drop: 'drop',
-  reject: 'drop',
-  return: 'return',
-  ...Object.fromEntries(
-    ['accept', 'queue', 'masquerade', 'snat', 'dnat', 'redirect'].map((name) => [name, 'accept' as const]),
-  ),
-};
-
 function actionOf(statement: Json): Action | undefined {
   for (const [name, value] of Object.entries(statement)) {
     const kind = verdicts[name];
     if (kind !== undefined) return { kind };
     if (name === 'jump' || name === 'goto') return { kind: name, chain: asText(asJson(value)?.['target']) };
-    // Rules that iptables wrote, where iptables is not there to show them.
+    // Rules of iptables' on a host without iptables to print them.
     if (name === 'xt' && ['DROP', 'REJECT'].includes(asText(asJson(value)?.['name'])))
       return { kind: 'drop' };
   }
   return undefined;
 }
 
-/** Statements that every packet gets past. */
+/** Statements that let every packet continue. */
 const effects = new Set([
   'counter',
   'log',
@@ -144,7 +238,7 @@ function testOf(statement: Json, sets: Sets): Test {
   return op === '!=' ? allOf([ofItsFamily(left), not(test)]) : unknown;
 }
 
-/** A test of an address is true of its family only, whatever it says. */
+/** A test of an address, negated or not, matches packets of its family only. */
 function ofItsFamily(field: unknown): Test {
   const protocol = asJson(asJson(field)?.['payload'])?.['protocol'];
   return protocol === 'ip' ? familyTest(4) : protocol === 'ip6' ? familyTest(6) : always;
@@ -179,13 +273,12 @@ function elementsOf(data: unknown, sets: Sets): readonly unknown[] {
 }
 
 function payloadTest({ protocol, field }: Json, right: unknown): Test {
-  const family = protocol === 'ip' ? 4 : protocol === 'ip6' ? 6 : undefined;
-  // A test of one family's header fails on the other's.
-  if (family === undefined) {
-    if (protocol === 'icmp') return allOf([familyTest(4), unknown]);
-    return protocol === 'icmpv6' ? allOf([familyTest(6), unknown]) : unknown;
-  }
-  if (field !== 'saddr' && field !== 'daddr') return allOf([familyTest(family), unknown]);
+  const isIPv4 = protocol === 'ip' || protocol === 'icmp';
+  const family = isIPv4 ? 4 : protocol === 'ip6' || protocol === 'icmpv6' ? 6 : undefined;
+  if (family === undefined) return unknown;
+  // A test of one family's header fails for the other's.
+  const maybe = allOf([familyTest(family), unknown]);
+  if (field !== 'saddr' && field !== 'daddr') return maybe;
   const side = field === 'saddr' ? 'source' : 'destination';
   const prefix = asJson(asJson(right)?.['prefix']);
   const [from, to] = asList(asJson(right)?.['range']).map((end) => rangeOf(asText(end)));
@@ -195,8 +288,8 @@ function payloadTest({ protocol, field }: Json, right: unknown): Test {
   if (from !== undefined && to !== undefined)
     return addressTest(side, family, { first: from.first, last: to.last });
   if (range !== undefined) return addressTest(side, family, range);
-  // firewalld names IPv4 addresses written as IPv6 ones; no container has any of them.
-  return asText(prefix?.['addr']).startsWith('::ffff:') ? never : allOf([familyTest(family), unknown]);
+  // firewalld writes IPv4 addresses as IPv6 ones; no container has any of these.
+  return asText(prefix?.['addr']).startsWith('::ffff:') ? never : maybe;
 }
 
 function metaTest(key: unknown, right: unknown): Test {
@@ -212,23 +305,23 @@ function metaTest(key: unknown, right: unknown): Test {
     case 'protocol':
       return familyTest(value === 'ipv6' || value === 'ip6' ? 6 : 4);
     case 'mark':
-      return Number(value) === 0 ? always : never;
+      return when(Number(value) === 0);
     default:
       return unknown;
   }
 }
 
-/** Packets that begin a connection; nothing is translated or known of it yet. */
+/** Packets that begin a connection: nothing is translated or known of it yet. */
 function ctTest(key: unknown, right: unknown): Test {
   const value = asText(right);
-  if (key === 'state') return value === 'new' ? always : never;
+  if (key === 'state') return when(value === 'new');
   if (key === 'status') return never;
-  if (key === 'direction') return value === 'original' ? always : never;
+  if (key === 'direction') return when(value === 'original');
   return key === 'mark' ? metaTest(key, right) : unknown;
 }
 
-/** Routes lead back the way that packets came, and addresses of containers are no host's. */
+/** Routes lead back the way the packets came, and no container has an address of the host. */
 function fibTest({ result }: Json, right: unknown): Test {
-  if (typeof right === 'boolean') return right ? always : never;
-  return result === 'type' ? (asText(right) === 'unicast' ? always : never) : unknown;
+  if (typeof right === 'boolean') return when(right);
+  return result === 'type' ? when(asText(right) === 'unicast') : unknown;
 }
