@@ -128,14 +128,14 @@ function noStatus(path: string, command: string, error: unknown): string {
 const defaultTimeoutMs = 3_000;
 
 /** Where a daemon of this host listens. */
-type Place = { readonly socketPath: string } | { readonly host: string; readonly port: number };
+type DaemonAddress = { readonly socketPath: string } | { readonly host: string; readonly port: number };
 
 /**
  * GETs `path`. Cuts an answer off after somewhat more than `longest` characters. Rejects when there is no
  * answer within `timeoutMs`; an error of the system has its code.
  */
 async function ask(
-  place: Place,
+  address: DaemonAddress,
   path: string,
   longest: number,
   timeoutMs = defaultTimeoutMs,
@@ -143,7 +143,7 @@ async function ask(
   const signal = AbortSignal.timeout(timeoutMs);
   try {
     // The global agent would keep the connection open, and this process alive.
-    const asked = request({ ...place, path, agent: false, signal }).end();
+    const asked = request({ ...address, path, agent: false, signal }).end();
     const [response]: IncomingMessage[] = await once(asked, 'response');
     // An answer that breaks off rejects below; the request reports that, too.
     asked.on('error', () => {});

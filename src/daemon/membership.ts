@@ -25,7 +25,7 @@ import { interfaceLoop, waitForInterface, waitForPool } from './interface/wait.t
 import type { DaemonOptions } from './options/flags.ts';
 import type { DaemonParts } from './parts.ts';
 import { Routing } from './routing.ts';
-import type { Faults, LeaseView, Member, NetworkView } from './state.ts';
+import type { Faults, LeaseView, NetworkMember, NetworkView } from './state.ts';
 import { type FamilyNetwork, networksOf } from './subnet-env.ts';
 
 export interface MembershipOptions {
@@ -50,7 +50,7 @@ const stuckMs = 600_000;
  * This host's part in a network whose configuration is known: an address, a lease, the files, routes and rules. When the interface
  * changes, everything that depends on it is done again; lease and routes stay meanwhile.
  */
-export class Membership implements Member {
+export class Membership implements NetworkMember {
   readonly #options: MembershipOptions;
   readonly #files: EnvFiles;
   #manager: LeaseManager | undefined;

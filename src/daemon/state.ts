@@ -58,7 +58,7 @@ export interface KnownTrouble extends TroubleRecord {
 }
 
 /** The current membership, as the state uses it. */
-export interface Member {
+export interface NetworkMember {
   /** Of each kind the first few, or the first `most`. */
   faults(most?: number): Faults;
   /** Undefined during the boot. */
@@ -93,7 +93,7 @@ export class State {
   readonly #options: StateOptions;
   readonly #startedAtMs: number;
   readonly #found: Readonly<Record<keyof Faults, FaultLog>>;
-  #member: Member | undefined;
+  #member: NetworkMember | undefined;
   #phase = '';
   #ready = false;
 
@@ -120,7 +120,7 @@ export class State {
   }
 
   /** Reads `member` from now on. */
-  follow(member: Member): void {
+  follow(member: NetworkMember): void {
     this.#member = member;
   }
 

@@ -86,7 +86,7 @@ export function familyOf(addressFamilyNumber: number): Family | undefined {
 export const READ_BUFFER_BYTES = 256 << 10;
 
 /** The kernel's answer to one request. */
-export interface Answer {
+export interface Acknowledgement {
   /** Undefined for success. */
   readonly errno: string | undefined;
   /** The kernel's explanation, if it gave one. */
@@ -103,7 +103,7 @@ export function messagesOf(datagram: Buffer): readonly NetlinkMessage[] {
 }
 
 /** Reads an NLMSG_ERROR, which is also the acknowledgement. */
-export function decodeAnswer(message: NetlinkMessage): Answer {
+export function decodeAnswer(message: NetlinkMessage): Acknowledgement {
   const { data, flags } = message;
   // struct nlmsgerr: the errno, then at least the request's header.
   if (data.length < 20) return { errno: 'EBADMSG', message: undefined };
@@ -116,7 +116,7 @@ export function decodeAnswer(message: NetlinkMessage): Answer {
 }
 
 /** Reads an NLMSG_DONE: only this says that a dump failed half-way. */
-export function decodeDone(message: NetlinkMessage): Answer {
+export function decodeDone(message: NetlinkMessage): Acknowledgement {
   const errno = message.data.length < 4 ? 0 : readS32.call(message.data, 0);
   if (errno >= 0) return { errno: undefined, message: undefined };
   const text = (message.flags & NLM_F.ACK_TLVS) === 0 ? undefined : explanation(message.data.subarray(4));

@@ -21,8 +21,8 @@ export interface Changed {
   readonly touched: Set<string>;
 }
 
-/** All claims to one destination, oldest first. */
-interface Place {
+/** All claims to one destination, oldest first: mostly one. */
+interface Contest {
   readonly subnet: Subnet;
   readonly claims: Claim[];
 }
@@ -36,7 +36,7 @@ interface Place {
 export class Claims {
   readonly #byKey = new Map<string, Claim>();
   /** By prefix length, then destination. */
-  readonly #places = new Map<number, Map<string, Place>>();
+  readonly #contests = new Map<number, Map<string, Contest>>();
   /** By destination. */
   readonly #granted = new Map<string, Claim>();
 
@@ -76,7 +76,7 @@ export class Claims {
 
   clear(): void {
     this.#byKey.clear();
-    this.#places.clear();
+    this.#contests.clear();
     this.#granted.clear();
   }
 
@@ -85,17 +85,17 @@ export class Claims {
     const { key, dst } = claim.route;
     const before = this.#byKey.get(key);
     if (before?.route.dst === dst && before.createRevision === claim.createRevision) {
-      const place = this.#places.get(claim.subnet.length)?.get(dst);
-      place?.claims.splice(place.claims.indexOf(before), 1, claim);
+      const contest = this.#contests.get(claim.subnet.length)?.get(dst);
+      contest?.claims.splice(contest.claims.indexOf(before), 1, claim);
       if (this.#isGranted(before)) this.#granted.set(dst, claim);
       this.#byKey.set(key, claim);
       changed.touched.add(dst);
-      for (const { route } of place?.claims ?? []) changed.judged.add(route.key);
+      for (const { route } of contest?.claims ?? []) changed.judged.add(route.key);
       return;
     }
     if (before !== undefined) this.remove(key, changed);
     this.#byKey.set(key, claim);
-    const { claims } = this.#placeOf(claim.subnet);
+    const { claims } = this.#contestOf(claim.subnet);
     claims.push(claim);
     claims.sort(byAge);
     this.#settle([claim], changed);
@@ -107,14 +107,14 @@ export class Claims {
     this.#byKey.delete(key);
     const { dst } = claim.route;
     const { length } = claim.subnet;
-    const place = this.#placeOf(claim.subnet);
-    place.claims.splice(place.claims.indexOf(claim), 1);
+    const contest = this.#contestOf(claim.subnet);
+    contest.claims.splice(contest.claims.indexOf(claim), 1);
     const wasGranted = this.#revoke(claim);
     changed.touched.add(dst);
     if (wasGranted) this.#settle(this.#younger(claim), changed);
-    if (place.claims.length > 0) return;
-    this.#places.get(length)?.delete(dst);
-    if (this.#places.get(length)?.size === 0) this.#places.delete(length);
+    if (contest.claims.length > 0) return;
+    this.#contests.get(length)?.delete(dst);
+    if (this.#contests.get(length)?.size === 0) this.#contests.delete(length);
   }
 
   /** Judges these claims, oldest first, and all that depend on them. */
@@ -158,38 +158,38 @@ export class Claims {
     );
   }
 
-  #placeOf(subnet: Subnet): Place {
-    const places = this.#places.get(subnet.length) ?? new Map<string, Place>();
-    this.#places.set(subnet.length, places);
-    const place = places.get(subnet.text) ?? { subnet, claims: [] };
-    places.set(subnet.text, place);
-    return place;
+  #contestOf(subnet: Subnet): Contest {
+    const contests = this.#contests.get(subnet.length) ?? new Map<string, Contest>();
+    this.#contests.set(subnet.length, contests);
+    const contest = contests.get(subnet.text) ?? { subnet, claims: [] };
+    contests.set(subnet.text, contest);
+    return contest;
   }
 
   /** Two blocks either contain one another or share nothing. */
-  *#overlapping(subnet: Subnet): Iterable<Place> {
-    for (const [length, places] of this.#places) {
+  *#overlapping(subnet: Subnet): Iterable<Contest> {
+    for (const [length, contests] of this.#contests) {
       if (length > subnet.length) {
-        yield* inside(subnet, length, places);
+        yield* inside(subnet, length, contests);
         continue;
       }
-      const place = places.get(subnetAt(subnet.family, subnet.first, length).text);
-      if (place !== undefined) yield place;
+      const contest = contests.get(subnetAt(subnet.family, subnet.first, length).text);
+      if (contest !== undefined) yield contest;
     }
   }
 }
 
-/** The places of one length inside `outer`: found by name, or one by one when these are fewer. */
-function* inside(outer: Subnet, length: number, places: ReadonlyMap<string, Place>): Iterable<Place> {
+/** The contests of one length inside `outer`: found by name, or one by one when these are fewer. */
+function* inside(outer: Subnet, length: number, contests: ReadonlyMap<string, Contest>): Iterable<Contest> {
   const count = 2 ** (length - outer.length);
-  if (count > places.size) {
-    for (const place of places.values()) if (containsSubnet(outer, place.subnet)) yield place;
+  if (count > contests.size) {
+    for (const contest of contests.values()) if (containsSubnet(outer, contest.subnet)) yield contest;
     return;
   }
   const step = 1n << BigInt(addressBits(outer.family) - length);
   for (let first = outer.first; first <= outer.last; first += step) {
-    const place = places.get(subnetAt(outer.family, first, length).text);
-    if (place !== undefined) yield place;
+    const contest = contests.get(subnetAt(outer.family, first, length).text);
+    if (contest !== undefined) yield contest;
   }
 }
 

@@ -119,7 +119,7 @@ export function ownFault(text: string): Reason {
 }
 
 /** A route that is there, and its owner. */
-interface Held {
+interface OwnedRoute {
   readonly route: Route;
   readonly owner: Owner;
 }
@@ -189,10 +189,10 @@ function ownerAt(input: PlanInput, desired: DesiredRoute, route: Route): Owner {
 function park(
   link: LinkState,
   desired: DesiredRoute,
-  there: readonly Held[],
+  there: readonly OwnedRoute[],
   reason: Reason,
 ): DestinationPlan {
-  const isWrong = ({ route }: Held) =>
+  const isWrong = ({ route }: OwnedRoute) =>
     route.gateway !== desired.gateway || route.linkIndex !== link.index || route.special;
   return { state: 'parked', reason, changes: removeOurs(there.filter(isWrong), 'wrong') };
 }
@@ -202,13 +202,13 @@ function program(
   input: PlanInput,
   desired: DesiredRoute,
   linkIndex: number,
-  there: readonly Held[],
+  there: readonly OwnedRoute[],
 ): DestinationPlan {
   const { dst, gateway } = desired;
   const { protocol, network } = input.ownership;
   const { family } = network;
   const wanted: RouteSpec = { family, dst, metric: metricOf(family), protocol, gateway, linkIndex };
-  const isSameKey = ({ route }: Held) => route.tos === 0 && route.metric === wanted.metric;
+  const isSameKey = ({ route }: OwnedRoute) => route.tos === 0 && route.metric === wanted.metric;
   const sameKey = there.filter(isSameKey);
   const target = replaceTarget(wanted, sameKey);
   const behind = sameKey.filter((held) => held !== target);
@@ -258,7 +258,7 @@ function program(
  * The names in a removal of `target`; undefined when they fit another route as well, or the one that takes
  * its place.
  */
-function nameOf(target: Route, wanted: RouteSpec, there: readonly Held[]): RouteSpec | undefined {
+function nameOf(target: Route, wanted: RouteSpec, there: readonly OwnedRoute[]): RouteSpec | undefined {
   const name = removalOf(target);
   if (name === undefined || sameRemoval(wanted, name)) return undefined;
   const alike = there.filter(({ route }) => sameRemoval({ ...route, metric: name.metric }, name));
@@ -266,7 +266,7 @@ function nameOf(target: Route, wanted: RouteSpec, there: readonly Held[]): Route
 }
 
 /** The route that REPLACE by `wanted` hits among the routes of its key. */
-function replaceTarget(wanted: RouteSpec, sameKey: readonly Held[]): Held | undefined {
+function replaceTarget(wanted: RouteSpec, sameKey: readonly OwnedRoute[]): OwnedRoute | undefined {
   if (wanted.family === 4) return sameKey[0];
   return sameKey.find(({ route }) => hasGateway(route)) ?? sameKey[0];
 }
@@ -275,11 +275,11 @@ function replaceTarget(wanted: RouteSpec, sameKey: readonly Held[]): Held | unde
  * A route that we cannot remove and IPv6 uses before ours (a smaller metric), or together with ours (the same
  * metric, and no gateway to merge by). Our REPLACE does not reach it.
  */
-function isRival(held: Held, wanted: RouteSpec): boolean {
+function isRival(held: OwnedRoute, wanted: RouteSpec): boolean {
   return held.route.metric <= wanted.metric && removeOurs([held], 'wrong').length === 0;
 }
 
-function replaceCause({ owner, route }: Held, gateway: string): PlannedChange['cause'] {
+function replaceCause({ owner, route }: OwnedRoute, gateway: string): PlannedChange['cause'] {
   if (owner === 'foreign') return 'foreign';
   if (owner !== 'legacy') return 'wrong';
   return route.gateway === gateway ? 'adopt' : 'stale-legacy';
@@ -344,7 +344,7 @@ function removeStale(input: PlanInput, dst: string, actual: readonly Route[]): P
 }
 
 /** Removes those of the routes that are ours or flanneld's. */
-function removeOurs(there: readonly Held[], cause: PlannedChange['cause']): PlannedChange[] {
+function removeOurs(there: readonly OwnedRoute[], cause: PlannedChange['cause']): PlannedChange[] {
   return there.flatMap(({ route, owner }) =>
     owner === 'own' || owner === 'legacy' ? removal(route, cause) : [],
   );

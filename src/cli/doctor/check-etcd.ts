@@ -55,7 +55,7 @@ export interface EtcdFacts {
 }
 
 /** A member that answered, and the text of the configuration there. */
-interface Answer {
+interface AskedMember {
   readonly registry: Registry;
   readonly text: string | undefined;
 }
@@ -66,7 +66,7 @@ export async function checkEtcd(
   signal: AbortSignal,
 ): Promise<EtcdReport> {
   const findings: Finding[] = [];
-  const clusters = new Map<string, readonly Answer[]>();
+  const clusters = new Map<string, readonly AskedMember[]>();
   const key = configKey(etcdPrefix);
   const asked = await Promise.allSettled(members.map((registry) => registry.range({ key }, signal)));
   signal.throwIfAborted();
@@ -101,7 +101,7 @@ function unserved(error: unknown, othersServe: boolean): Finding {
   return say(error.message, error.remedy);
 }
 
-function differentClusters(clusters: ReadonlyMap<string, readonly Answer[]>): Finding {
+function differentClusters(clusters: ReadonlyMap<string, readonly AskedMember[]>): Finding {
   const each = [...clusters].map(
     ([id, answers]) =>
       `${answers.map(({ registry }) => registry.endpoint).join(', ')} to ${BigInt(id).toString(16)}`,

@@ -56,15 +56,15 @@ export interface DoctorOptions extends EtcdFacts, PacketFacts, StationOptions, F
   /** What subnet.env says; undefined when the text is none. */
   readonly parseSubnetFile: (
     text: string,
-  ) => (Pick<Place, 'networks'> & { readonly subnets: Place['own'] }) | undefined;
+  ) => (Pick<Standing, 'networks'> & { readonly subnets: Standing['own'] }) | undefined;
   /** The addresses that the endpoints of etcd resolve to. */
   readonly etcdAddresses: () => readonly string[];
   /** Takes each line of the report. */
   readonly write: (line: string) => void;
 }
 
-/** This host's place in the network, as its daemon, etcd or subnet.env says, in this order. */
-interface Place {
+/** This host's standing in the network, as its daemon, etcd or subnet.env says, in this order. */
+interface Standing {
   readonly own: PerFamily<Subnet>;
   readonly networks: PerFamily<Subnet>;
   readonly daemon: DaemonState;
@@ -124,24 +124,24 @@ class Doctor {
     this.tell(said.findings);
     // The daemon's notice says how the configuration changed.
     this.tell(isFormer ? findings : [...findings, ...configFindings]);
-    const place = await this.#findPlace(answer, config);
-    const { view, daemon, chosen, own } = place;
-    if (registry === undefined || config === undefined) this.tell([sourceOf(place)]);
+    const standing = await this.#findStanding(answer, config);
+    const { view, daemon, chosen, own } = standing;
+    if (registry === undefined || config === undefined) this.tell([sourceOf(standing)]);
     if (registry === undefined || config === undefined || chosen === undefined)
-      await this.#examineHost(place);
+      await this.#examineHost(standing);
     else {
       const { addresses } = chosen;
       const facts = { ...options, subnetsPrefix: prefix, view, daemon, registry, config, addresses };
       const report = await checkLeases(facts, this.#signal);
       this.tell(report.findings);
       const leased = view?.lease ? own : (report.own?.subnets ?? {});
-      await this.#examineHost({ ...place, own: leased, leases: report.peers });
+      await this.#examineHost({ ...standing, own: leased, leases: report.peers });
     }
     this.tell(said.unseen(this.found));
   }
 
   /** Also reports the interface, its address and forwarding. */
-  async #findPlace(answer: DaemonAnswer, config: NetworkConfig | undefined): Promise<Place> {
+  async #findStanding(answer: DaemonAnswer, config: NetworkConfig | undefined): Promise<Standing> {
     const { files, subnetFile, parseSubnetFile, chooseInterface } = this.#options;
     const view = 'view' in answer ? answer.view : undefined;
     const text = await files.readText(subnetFile).catch(() => undefined);
@@ -181,12 +181,12 @@ class Doctor {
   }
 
   /** The checks of this host, and the pings. */
-  async #examineHost(place: Place): Promise<void> {
+  async #examineHost(standing: Standing): Promise<void> {
     const options = this.#options;
-    const { own, networks, config, chosen, daemon } = place;
-    await this.#step('addresses of this host', () => this.#hostFindings(place));
+    const { own, networks, config, chosen, daemon } = standing;
+    await this.#step('addresses of this host', () => this.#hostFindings(standing));
     await this.#step('Docker', () => checkDaemonJson(options.files, own));
-    await this.#step('routes', () => this.#routeFindings(place));
+    await this.#step('routes', () => this.#routeFindings(standing));
     const mode = config && (config.enableNFTables ? 'nftables' : 'iptables');
     const remedy = daemonRemedy(daemon, 'corrects rules within seconds (--iptables-resync)');
     const rules = { mode, networks, own, uplink: chosen?.name, remedy } as const;
@@ -195,7 +195,7 @@ class Doctor {
       if (subnet) await this.#step('packets to peers', () => checkPackets(options, subnet, this.#signal));
   }
 
-  async #hostFindings({ own, view, leases, config, chosen, daemon }: Place): Promise<readonly Finding[]> {
+  async #hostFindings({ own, view, leases, config, chosen, daemon }: Standing): Promise<readonly Finding[]> {
     const [links, addresses] = await this.#readKernel();
     const mtu = links.find(({ index }) => index === chosen?.index)?.mtu;
     const isKnown = familiesOf(own).length > 0;
@@ -213,9 +213,9 @@ class Doctor {
     return isKnown ? [...findings, ...checkBridge({ links, addresses, mtu }, own)] : findings;
   }
 
-  async #routeFindings(place: Place): Promise<readonly Finding[]> {
+  async #routeFindings(standing: Standing): Promise<readonly Finding[]> {
     const { kernel: finder, routeProtocol: protocol } = this.#options;
-    const { own, networks, leases, chosen: link, daemon, view } = place;
+    const { own, networks, leases, chosen: link, daemon, view } = standing;
     const [links, addresses] = await this.#readKernel();
     const remedy = daemonRemedy(daemon, 'corrects routes within seconds');
     const etcdAddresses = this.#options.etcdAddresses();
@@ -235,7 +235,7 @@ class Doctor {
 }
 
 /** What the other checks rely on without etcd. */
-function sourceOf({ own, view }: Place): Finding {
+function sourceOf({ own, view }: Standing): Finding {
   const subnets = familiesText(own);
   if (subnets === '') return note('the subnet of this host is unknown without etcd and subnet.env');
   const source = view?.lease ? 'the daemon' : 'subnet.env';

@@ -20,12 +20,12 @@ const mostConnections = 100;
 
 export const plainText = 'text/plain; charset=utf-8';
 
-type Answer = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
+type RequestHandler = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
 
 /**
  * A server with bounds on time, size and connections. It logs an error of `answer` and answers with a 500.
  */
-export function limitedServer(log: Logger, answer: Answer, timeoutMs = defaultTimeoutMs): Server {
+export function limitedServer(log: Logger, answer: RequestHandler, timeoutMs = defaultTimeoutMs): Server {
   const server = createServer({
     maxHeaderSize: longestHeadersBytes,
     headersTimeout: timeoutMs,
@@ -69,7 +69,7 @@ export interface Served extends ServerOptions {
   readonly text: string;
   /** The log's event for an error of the server itself. */
   readonly errorEvent: string;
-  readonly answer: Answer;
+  readonly answer: RequestHandler;
   /** Resolves when the server listens. */
   readonly listen: (server: Server) => Promise<void>;
   /** Why it cannot listen, and what to do. */
