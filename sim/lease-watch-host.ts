@@ -1,5 +1,6 @@
 import { type Lease, parseLease } from '../src/subnet/lease/lease.ts';
-import { type LeaseUpdate, LeaseWatch } from '../src/subnet/lease/watch/lease-watch.ts';
+import { LeaseWatch } from '../src/subnet/lease/watch/lease-watch.ts';
+import type { LeaseUpdate } from '../src/subnet/lease/watch/reader.ts';
 import { prefixEnd } from '../src/subnet/registry/registry.ts';
 import { rotate } from '../src/subnet/registry/rotation.ts';
 import { SimEtcd, type SimEtcdOptions } from './etcd.ts';

@@ -5,7 +5,8 @@ import { SeededRandom } from '../../sim/random.ts';
 import { DesiredRoutes } from '../../src/backend/hostgw/desired.ts';
 import { type PerFamily } from '../../src/ip/ip.ts';
 import { type LeaseSubnets } from '../../src/subnet/keys.ts';
-import { type LeaseUpdate, LeaseWatch } from '../../src/subnet/lease/watch/lease-watch.ts';
+import { LeaseWatch } from '../../src/subnet/lease/watch/lease-watch.ts';
+import type { LeaseUpdate } from '../../src/subnet/lease/watch/reader.ts';
 import { makeWorld } from './sim-worlds.ts';
 
 const ip = '10.211.0.1';

@@ -1,28 +1,25 @@
 import type { PerFamily, Subnet } from '../../ip/ip.ts';
-import type { ChangeResult, Kernel, KernelEvent, KernelEvents } from '../../kernel/kernel.ts';
+import type { ChangeResult, KernelEvent, KernelEvents } from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
-import type { Clock, Logger, Random } from '../../runtime/effects.ts';
+import type { Logger } from '../../runtime/effects.ts';
 import { messageOf } from '../../runtime/errors.ts';
 import { type BackoffPolicy, backoffMs } from '../../runtime/retry.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 import { firstOf, Wake } from '../../runtime/wake.ts';
-import type { LeaseUpdate } from '../../subnet/lease/watch/lease-watch.ts';
+import type { LeaseUpdate } from '../../subnet/lease/watch/reader.ts';
 import { DesiredRoutes, type Self } from './desired.ts';
 import { dumpKernel, Mirror } from './mirror.ts';
 import type { Ownership } from './ownership.ts';
-import { RouteWriter } from './route-writer.ts';
-import { RouteStates, type RoutesStatus } from './status.ts';
+import { RouteStates } from './route-states.ts';
+import { type RouteSurroundings, RouteWriter } from './route-writer.ts';
+import type { RoutesStatus } from './status.ts';
 
-export interface ReconcilerOptions {
-  readonly kernel: Kernel;
-  readonly clock: Clock;
-  readonly random: Random;
+export interface ReconcilerOptions extends RouteSurroundings {
   readonly log: Logger;
   readonly trouble: TroubleLog;
   /** Counts rounds of the loop, and changes. */
   readonly activity?: Activity;
   readonly self: Self;
-  readonly ownership: Ownership;
   /** By name: an interface that is deleted and made again has another index. */
   readonly linkName: string;
   /** Whether the kernel drops packets to our own subnet while no bridge has it (`--ip-blackhole-route`). */

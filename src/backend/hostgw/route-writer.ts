@@ -1,14 +1,23 @@
-import type { ChangeResult } from '../../kernel/kernel.ts';
+import type { ChangeResult, Kernel } from '../../kernel/kernel.ts';
+import type { Clock, Random } from '../../runtime/effects.ts';
 import type { DesiredRoutes } from './desired.ts';
 import { HostNetworks, type HostSide } from './host-networks.ts';
 import type { Mirror } from './mirror.ts';
-import { isLeasable, ownerOf } from './ownership.ts';
+import { isLeasable, type Ownership, ownerOf } from './ownership.ts';
 import { ForeignLimit, Holds } from './pace.ts';
 import { type OwnSubnet, type PlannedChange, plan } from './plan.ts';
-import type { ReconcilerOptions } from './reconciler.ts';
-import type { Reason, RouteStates } from './status.ts';
+import type { RouteStates } from './route-states.ts';
+import type { Reason } from './status.ts';
 
-interface RouteWriterOptions extends Pick<ReconcilerOptions, 'kernel' | 'clock' | 'random' | 'ownership'> {
+/** What a writer of routes needs from outside. */
+export interface RouteSurroundings {
+  readonly kernel: Kernel;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly ownership: Ownership;
+}
+
+interface RouteWriterOptions extends RouteSurroundings {
   readonly own: OwnSubnet;
   readonly desired: DesiredRoutes;
   readonly mirror: Mirror;

@@ -19,7 +19,7 @@ import {
 } from '../own-lease.ts';
 import { Exhaustion } from '../pool.ts';
 import { AddressDefence } from '../probe.ts';
-import type { LeaseUpdate } from '../watch/lease-watch.ts';
+import type { LeaseUpdate } from '../watch/reader.ts';
 import { changesOf, FamilyMix } from '../watch/reader.ts';
 import { Move } from './move.ts';
 import { renewOrReclaim } from './own-key.ts';

@@ -1,5 +1,4 @@
-import type { Activity } from '../../../runtime/activity.ts';
-import type { Clock, Logger, Random } from '../../../runtime/effects.ts';
+import type { Clock, Random } from '../../../runtime/effects.ts';
 import { explanationOf, messageOf } from '../../../runtime/errors.ts';
 import { type BackoffPolicy, backoffMs } from '../../../runtime/retry.ts';
 import { counted, plural } from '../../../runtime/texts.ts';
@@ -14,18 +13,21 @@ import {
   type WatchEvent,
 } from '../../registry/registry.ts';
 import type { Lease } from '../lease.ts';
-import { changesOf, type JunkKeys, LeaseReader, revisionOf } from './reader.ts';
+import {
+  changesOf,
+  type JunkKeys,
+  LeaseReader,
+  type LeaseSnapshot,
+  type LeaseUpdate,
+  type ReaderOptions,
+  revisionOf,
+} from './reader.ts';
 
-export interface LeaseWatchOptions {
+export interface LeaseWatchOptions extends ReaderOptions {
   readonly registry: Registry;
   readonly clock: Clock;
   readonly random: Random;
-  readonly log: Logger;
   readonly trouble: TroubleLog;
-  /** Hears of each round of the loop, of each repeated list and of each key that is not a lease. */
-  readonly activity?: Activity;
-  /** `<prefix>/subnets/`, with the slash: `subnets-old/` is not ours. */
-  readonly subnetsPrefix: string;
   /**
    * Gets each update that waits for a second list, and each list that shows no change. The keeper of the own
    * lease need not wait, and may know of writes that no stream brought. Must not throw.
@@ -324,21 +326,4 @@ class DeliveredLeases {
 
 function isPeer({ value: { backendType, publicIP, publicIPv6 } }: Lease): boolean {
   return backendType === 'host-gw' && (publicIP ?? publicIPv6) !== undefined;
-}
-
-/** A consumer gets a snapshot, then deltas, then perhaps another snapshot, and never a gap. */
-export type LeaseUpdate = LeaseSnapshot | LeaseDelta;
-
-export interface LeaseSnapshot {
-  readonly type: 'snapshot';
-  readonly leases: readonly Lease[];
-  readonly revision: number;
-}
-
-export interface LeaseDelta {
-  readonly type: 'delta';
-  readonly put: readonly Lease[];
-  /** Keys that no longer hold a usable lease: deleted, or overwritten by a value that is not a lease. */
-  readonly removed: readonly string[];
-  readonly revision: number;
 }

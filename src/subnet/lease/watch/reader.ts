@@ -1,8 +1,34 @@
 import type { PerFamily } from '../../../ip/ip.ts';
+import type { Activity } from '../../../runtime/activity.ts';
+import type { Logger } from '../../../runtime/effects.ts';
 import { parseSubnetKey } from '../../keys.ts';
 import type { KeyValue, WatchEvent } from '../../registry/registry.ts';
 import { type Lease, parseLease } from '../lease.ts';
-import type { LeaseDelta, LeaseUpdate, LeaseWatchOptions } from './lease-watch.ts';
+
+export interface ReaderOptions {
+  readonly log: Logger;
+  /** Hears of each round of the loop, of each repeated list and of each key that is not a lease. */
+  readonly activity?: Activity;
+  /** `<prefix>/subnets/`, with the slash: `subnets-old/` is not ours. */
+  readonly subnetsPrefix: string;
+}
+
+/** A consumer gets a snapshot, then deltas, then perhaps another snapshot, and never a gap. */
+export type LeaseUpdate = LeaseSnapshot | LeaseDelta;
+
+export interface LeaseSnapshot {
+  readonly type: 'snapshot';
+  readonly leases: readonly Lease[];
+  readonly revision: number;
+}
+
+export interface LeaseDelta {
+  readonly type: 'delta';
+  readonly put: readonly Lease[];
+  /** Keys that no longer hold a usable lease: deleted, or overwritten by a value that is not a lease. */
+  readonly removed: readonly string[];
+  readonly revision: number;
+}
 
 /** The log and the description tell this many junk keys apart, and no more, to limit memory. */
 const maxProblemKeys = 1_000;
@@ -17,13 +43,13 @@ export interface JunkKeys {
 
 /** Reads the leases out of keys and events. Logs each junk key once, and counts it while it is there. */
 export class LeaseReader {
-  readonly #options: Pick<LeaseWatchOptions, 'log' | 'activity' | 'subnetsPrefix'>;
+  readonly #options: ReaderOptions;
   /** The fault of each junk key that exists now; empty for those beyond the first thousand. */
   readonly #junk = new Map<string, string>();
   /** The junk keys in the log. Deleted ones stay, so that a key that comes and goes is logged once. */
   readonly #logged = new Set<string>();
 
-  constructor(options: Pick<LeaseWatchOptions, 'log' | 'activity' | 'subnetsPrefix'>) {
+  constructor(options: ReaderOptions) {
     this.#options = options;
   }
 
@@ -91,12 +117,12 @@ export function changesOf(update: LeaseUpdate): Pick<LeaseDelta, 'put' | 'remove
  * IPv4-only one. Hosts that all run this program are safe, but no key shows which program put it.
  */
 export class FamilyMix {
-  readonly #options: Pick<LeaseWatchOptions, 'log' | 'subnetsPrefix'>;
+  readonly #options: Pick<ReaderOptions, 'log' | 'subnetsPrefix'>;
   readonly #ipv4Only = new Set<string>();
   readonly #dual = new Set<string>();
   #warned = false;
 
-  constructor(options: Pick<LeaseWatchOptions, 'log' | 'subnetsPrefix'>) {
+  constructor(options: Pick<ReaderOptions, 'log' | 'subnetsPrefix'>) {
     this.#options = options;
   }
 
