@@ -59,7 +59,9 @@ function leaveDeadLease(world: World, address: string, dice: number): void {
   // Its etcd lease outlives its key when that is deleted.
   world.crashes++;
   const value = JSON.stringify({ PublicIP: address, PublicIPv6: null, BackendType: 'host-gw' });
-  etcd.put(subnetsPrefix + subnet.replace('/', '-'), value, etcd.grant(world.scenario.leaseTtlSeconds));
+  const leaseId = etcd.grant(world.scenario.leaseTtlSeconds);
+  world.deadLeases.add(leaseId);
+  etcd.put(subnetsPrefix + subnet.replace('/', '-'), value, leaseId);
 }
 
 /** Which addresses hosts have, and who else has, or had, them. */

@@ -64,7 +64,8 @@ function checkOwner(world: World, host: SimHost, kv: KeyValue, asks = false): vo
   // Whoever asks for a lease of a host that is dead has not got it yet.
   if (asks && !world.leaseOwners.has(kv.lease)) return;
   const owners = world.leaseOwners.get(kv.lease) ?? new Set([host]);
-  if (!world.leaseOwners.has(kv.lease)) world.leaseBoots.set(kv.lease, host.boots);
+  const isGranted = !world.leaseOwners.has(kv.lease) && !world.deadLeases.has(kv.lease);
+  if (isGranted) world.leaseBoots.set(kv.lease, host.boots);
   world.leaseOwners.set(kv.lease, owners);
   const address = holderOf(kv);
   const isThere = (owner: SimHost) => world.isOnLink(owner, address) && world.isOnLink(host);

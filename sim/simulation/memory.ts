@@ -64,7 +64,9 @@ export class Memory {
   readonly gone = new Set<SimHost>();
   /** Who has had each etcd lease: who put a key with it first, and who took it over while that one was away. */
   readonly leaseOwners = new Map<string, Set<SimHost>>();
-  /** How often the first of them had been booted by then. */
+  /** Leases of hosts outside the simulation, which were granted to none of its hosts. */
+  readonly deadLeases = new Set<string>();
+  /** How often the host that a lease was granted to had been booted by then. */
   readonly leaseBoots = new Map<string, number>();
   /** What each host worked with when that was looked at last, and how often it had been booted by then. */
   readonly subnets = new Map<SimHost, { readonly text: string; readonly boots: number }>();
