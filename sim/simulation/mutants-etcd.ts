@@ -169,6 +169,10 @@ export const etcdMutants: Readonly<Record<string, () => Wrappers>> = {
       });
     },
   }),
+  'a watch is not let go of': () => ({
+    registry: (inner) =>
+      altered(inner, { watch: (request) => inner.watch(request, new AbortController().signal) }),
+  }),
   // One read in six fails.
   'an error is an empty list': () => {
     let count = 0;

@@ -157,20 +157,6 @@ export const kernelMutants: Readonly<Record<string, () => Wrappers>> = {
         },
       }),
   }),
-  'a socket is not let go of': () => ({
-    kernel: (inner) =>
-      altered(inner, {
-        subscribe: async () => {
-          const events = await inner.subscribe();
-          const never = new AbortController().signal;
-          return {
-            next: () => events.next(never),
-            drain: () => events.drain(never),
-            close: () => undefined,
-          };
-        },
-      }),
-  }),
   'routes go when the daemon ends': () => ({
     kernel: (inner, host) =>
       altered(inner, {

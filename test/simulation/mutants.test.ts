@@ -49,7 +49,7 @@ const table: readonly (readonly [mutant: string, seed: number, invariant: RegExp
   ['all routes are sent again at every look', 1, /^1 a second pass/],
   ['the own subnet is routed, too', 1, /^6 never programmed/],
   ['the first look begins with an empty table', 1, /^2, 3 a desired destination/],
-  ['a socket is not let go of', 1, /^a stop takes 5 s/],
+  ['a watch is not let go of', 1, /^a stop takes 5 s/],
   ['routes go when the daemon ends', 1, /^2, 3 a desired destination/],
   ['files are not read', 112, /^9 a restart keeps/],
   ['files are thought to be as they were written', 46, /^(?:files are put right|1, 7, 8, 9 all is well)/],
