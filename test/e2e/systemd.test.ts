@@ -239,7 +239,7 @@ describe('the units on a host with systemd', () => {
     expect(said).toContain(`${PREFIX}/config: network 172.20.0.0/16`);
     expect(said).toContain('the daemon runs');
     expect(said).toContain('the only peer is routed');
-    expect(said).toContain('No problem was found.');
+    expect(said).toContain('No problems found.');
     await host.sh("echo 'FLANNEL_ETCD_PREFIX=/elsewhere' >/etc/default/flanneld");
     const other = await host.sh(`${command} 2>&1 || :; rm /etc/default/flanneld`);
     expect(other).toContain(
@@ -271,7 +271,7 @@ describe('the units on a host with systemd', () => {
       nsenter --net --target=$peer sh -ec 'ip link set lo up; ip link set eth0 up; ip address add 10.211.55.101/24 dev eth0
         ip address add 172.20.9.1/24 dev lo; ip route add 172.20.0.0/16 via 10.211.55.100'`);
     const doctor = () => host.sh('flanneld-ts doctor || :');
-    expect(await doctor()).toMatch(/a container of this host, gets answers from 172\.20\.9\.1\nNo problem/);
+    expect(await doctor()).toMatch(/a container of this host, gets answers from 172\.20\.9\.1\nNo problems/);
 
     await host.sh('mv /usr/sbin/nft /usr/sbin/nft.away; systemctl start firewalld');
     const unseen = await doctor();
@@ -290,7 +290,7 @@ describe('the units on a host with systemd', () => {
     await until(isReady, 2 * DEADLINE_MS, () => said);
     // A reload takes all rules away, iptables' too; the daemon puts its own back.
     let open = '';
-    const isOpen = async () => (open = await doctor()).includes('No problem was found.');
+    const isOpen = async () => (open = await doctor()).includes('No problems found.');
     await until(isOpen, DEADLINE_MS, () => open);
     expect(open).toContain('a container of this host, gets answers from 172.20.9.1');
   });
@@ -362,21 +362,24 @@ describe('the units on a host with systemd', () => {
   });
 
   test.each([
-    ['wrong flag', '--no-such-flag'],
-    ['stray word', 'statsu'],
-  ])('a %s fails at once, is not tried again, and leaves routes and Docker alone', async (_, word) => {
-    const dockerPid = await mainPid('docker.service');
-    await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="${word}"/' /etc/sysconfig/flanneld`);
-    await expect(host.systemctl('restart', UNIT)).rejects.toThrow(/failed/);
-    expect(await host.property(UNIT, 'ActiveState')).toBe('failed');
-    expect(await host.property(UNIT, 'ExecMainStatus')).toBe('2');
-    const said = await host.sh(`journalctl --no-pager --lines=5 --priority=err --unit=${UNIT}`);
-    expect(said).toContain(word);
-    expect(await host.property(UNIT, 'NRestarts')).toBe('0');
-    expect(await flannelRoutes()).toContain('172.20.9.0/24');
-    expect(await mainPid('docker.service')).toBe(dockerPid);
-    await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS=""/' /etc/sysconfig/flanneld`);
-  });
+    ['wrong flag', '--no-such-flag', 'unknown flag "--no-such-flag"'],
+    ['stray word', 'statsu', 'neither a flag nor a command'],
+  ])(
+    'a %s fails at once, is not tried again, and leaves routes and Docker alone',
+    async (_, word, message) => {
+      const dockerPid = await mainPid('docker.service');
+      await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="${word}"/' /etc/sysconfig/flanneld`);
+      await expect(host.systemctl('restart', UNIT)).rejects.toThrow(/failed/);
+      expect(await host.property(UNIT, 'ActiveState')).toBe('failed');
+      expect(await host.property(UNIT, 'ExecMainStatus')).toBe('2');
+      const said = await host.sh(`journalctl --no-pager --lines=5 --priority=err --unit=${UNIT}`);
+      expect(said).toContain(message);
+      expect(await host.property(UNIT, 'NRestarts')).toBe('0');
+      expect(await flannelRoutes()).toContain('172.20.9.0/24');
+      expect(await mainPid('docker.service')).toBe(dockerPid);
+      await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS=""/' /etc/sysconfig/flanneld`);
+    },
+  );
 
   test('without its options Docker does not start', async () => {
     await host.systemctl('stop', 'docker.service', 'docker.socket', UNIT);
