@@ -275,7 +275,7 @@ describe('the units on a host with systemd', () => {
 
     await host.sh('mv /usr/sbin/nft /usr/sbin/nft.away; systemctl start firewalld');
     const unseen = await doctor();
-    expect(unseen).toMatch(/note +nft is not installed: .*\n.*Install the package nftables/);
+    expect(unseen).toMatch(/note +nft is not installed, .*\n.*Install the package nftables/);
     expect(unseen).toMatch(/PROBLEM .* gets no answer from 172\.20\.9\.1, but this host itself does/);
     await host.sh('mv /usr/sbin/nft.away /usr/sbin/nft');
     const seen = await doctor();
