@@ -142,7 +142,7 @@ describe('the unit of the flannel 0.7.1 package, unchanged', () => {
     const typed = (...words: string[]) => host.exec('/usr/bin/flanneld-start', ...words);
     await expect(typed('statsu')).rejects.toThrow(/is neither a flag nor a command. Did you mean status\?/);
     await expect(typed('-ip-masq', 'true', '-iface=eth0')).rejects.toThrow(
-      /a flag that is on or off takes its value after "="/,
+      /--ip-masq takes no separate value: write --ip-masq, --ip-masq=true or --ip-masq=false/,
     );
     await expect(typed()).rejects.toThrow(
       /a daemon \(pid \d+\) already runs with \/run\/flannel\/subnet\.env/,

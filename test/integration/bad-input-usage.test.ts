@@ -46,7 +46,7 @@ const REFUSED: readonly Refused[] = [
   [['--', '--ip-masq'], ['argument 5 is a flag after "--"']],
   [
     ['--ip-masq', 'true', '--etcd-prefix=/x'],
-    ['argument 5: a flag that is on or off takes its value after "="'],
+    ['--ip-masq takes no separate value: write --ip-masq, --ip-masq=true or --ip-masq=false'],
   ],
   [['--etcd-username=root', '--etcd-password=one', 'secret', '-v=1'], ['argument 6 is neither']],
 ];
@@ -58,7 +58,7 @@ const COMMANDS: readonly Refused[] = [
     ['lease', 'relase'],
     ['argument 2', 'Did you mean release?'],
   ],
-  [['lease'], ['lease needs one of: release']],
+  [['lease'], ['"lease" needs a verb: flanneld-ts lease release']],
   [['config', '--ip-masq'], ['argument 1 is neither a flag nor a command. Commands: health, status, doctor']],
   [['start'], ['Without one the daemon starts']],
   [[''], ['argument 1 is neither']],

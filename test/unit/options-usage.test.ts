@@ -43,16 +43,19 @@ describe('a word that is no flag', () => {
     [['doctor', '--', '-etcd-prefix=/x'], 'argument 3 is a flag after "--"'],
     [['doctor', 'now'], 'argument 2 is neither a flag nor a command'],
     [['version', 'now'], 'argument 2 is neither a flag nor a command'],
-    [['lease'], 'lease needs one of: release'],
-    [['lease', '--force'], 'lease needs one of: release'],
+    [['lease'], '"lease" needs a verb: flanneld-ts lease release'],
+    [['lease', '--force'], '"lease" needs a verb: flanneld-ts lease release'],
     [['lease', 'release', '10.5.1.0/24', '10.5.2.0/24'], 'argument 4 is neither a flag nor a command'],
     // The value of a boolean.
     [
       ['--ip-masq', 'true', '--etcd-prefix=/x'],
-      'argument 2: a flag that is on or off takes its value after "="',
+      '--ip-masq takes no separate value: write --ip-masq, --ip-masq=true or --ip-masq=false',
     ],
-    [['-ip-masq', 'F'], 'argument 2: a flag that is on or off takes its value after "=": --ip-masq=true'],
-    [['doctor', '-logtostderr', 'true', '-iface=eth0'], 'argument 3: a flag that is on or off'],
+    [['-ip-masq', 'F'], '--ip-masq takes no separate value'],
+    [['doctor', '-logtostderr', 'true', '-iface=eth0'], '--logtostderr takes no separate value'],
+    [['--ip-masq=true', 'true'], 'argument 2 is neither a flag nor a command'],
+    [['--ip-masq', '-v=1', 'true'], 'argument 3 is neither a flag nor a command'],
+    [['--ip-masq', 'hunter2'], 'argument 2 is neither a flag nor a command'],
     // A flag that another one would take for its value.
     [
       ['--iface', '--etcd-prefix=/x'],

@@ -198,17 +198,14 @@ async function chosenCommand(words: readonly Word[]): Promise<Chosen> {
   });
   const stray = strayOf(words);
   parser.fail((message: string, error?: Error) => {
-    throw (
-      error ?? (/needs one of/.test(message) ? new UsageError('SYNTAX', message) : strayWord(stray, message))
-    );
+    throw error ?? strayWord(stray, message);
   });
   await parser.parseAsync(words.map(({ text }) => text.slice(0, longestWord)));
   if (chosen !== undefined) return chosen;
   const group = words[0]?.text ?? '';
-  const verbs = namedCommands.flatMap((command) =>
-    command.words[0] === group ? command.words.slice(1) : [],
-  );
-  throw new UsageError('SYNTAX', `${group} needs one of: ${verbs.join(', ')}`);
+  const whole = namedCommands.filter((command) => command.words[0] === group);
+  const names = whole.map((command) => `flanneld-ts ${command.words.join(' ')}`);
+  throw new UsageError('SYNTAX', `${quote(group)} needs a verb: ${names.join(', ')}`);
 }
 
 /** The first word that no command has in its place. */
@@ -228,15 +225,17 @@ const otherDash = /^[\u2010-\u2015\u2212]/;
 
 /** `message`: what yargs says; it may repeat the word, so only its suggestion is taken over. */
 function strayWord(word: Word | undefined, message = ''): UsageError {
-  const { text, position } = word ?? { text: '', position: 1 };
+  const { text, position, behind } = word ?? { text: '', position: 1 };
   const which = `argument ${position}`;
   if (otherDash.test(text))
     return new UsageError('SYNTAX', `${which} begins with another dash than "-": type it again`);
-  if (/^([01tf]|true|false)$/i.test(text))
+  if (behind !== undefined && /^([01tf]|true|false)$/i.test(text)) {
+    const flag = flagName({ name: behind });
     return new UsageError(
       'SYNTAX',
-      `${which}: a flag that is on or off takes its value after "=": --ip-masq=true`,
+      `${flag} takes no separate value: write ${flag}, ${flag}=true or ${flag}=false`,
     );
+  }
   const said = message.startsWith('Did you mean') ? `${message} ` : '';
   const names = namedCommands.map(({ words }) => words.join(' ')).join(', ');
   return new UsageError(

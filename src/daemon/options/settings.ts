@@ -95,6 +95,8 @@ export interface GivenFlag {
 export interface Word {
   readonly text: string;
   readonly position: number;
+  /** The boolean right before it, when that has no value: the word may be meant as one. */
+  readonly behind?: string;
 }
 
 /** What a command line consists of. */
@@ -121,16 +123,19 @@ export function splitCommandLine(
   const flags: GivenFlag[] = [];
   const words: Word[] = [];
   let hasEnded = false;
+  let behind: string | undefined;
   for (let at = 0; at < argv.length; at += 1) {
     const text = argv[at] ?? '';
     const looksLikeFlag = text.length > 1 && text.startsWith('-') && text !== '--';
     if (hasEnded && (looksLikeFlag || text === '--'))
       throw new UsageError('SYNTAX', `argument ${at + 1} is a flag after "--", where none is read`);
     if (text === '--') hasEnded = true;
-    else if (!looksLikeFlag) words.push({ text, position: at + 1 });
+    else if (!looksLikeFlag) words.push({ text, position: at + 1, ...(behind !== undefined && { behind }) });
+    behind = undefined;
     if (!looksLikeFlag) continue;
     const { name, value } = splitWord(text, at + 1);
     const kind = kindOf(name) ?? refuse(name);
+    if (value === undefined && kind === 'boolean') behind = name;
     if (value !== undefined || kind === 'boolean') {
       flags.push({ name, value: value ?? 'true' });
       continue;
