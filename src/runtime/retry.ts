@@ -6,7 +6,7 @@ export interface RetryOptions {
   readonly random: Random;
   /** How long to wait between attempts; it may depend on what went wrong. Another policy starts with its shortest wait. */
   readonly policy: BackoffPolicy | ((error: unknown) => BackoffPolicy);
-  /** Called for every failure, before the wait. When it throws, the retries end. */
+  /** Runs after each failed attempt, before the wait. If it throws, there are no more attempts. */
   readonly onFailure: (error: unknown) => void;
   /** Ends a wait early when it resolves. */
   readonly sooner?: (signal: AbortSignal) => Promise<void>;

@@ -369,7 +369,7 @@ describe.each(Object.keys(beginnings))('starting from %s', (beginning) => {
   });
 });
 
-// Which of the keys that carry its address a host goes on with, and what it does not do to them.
+// Several keys name this host's address: which one it keeps using, and that the others stay as they are.
 
 const ip6 = 'fd00::1';
 const theirs = valueOf('10.211.0.2');

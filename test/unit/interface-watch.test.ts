@@ -266,7 +266,7 @@ describe('the wait for an interface', () => {
     expect(host.told).toEqual(['eth1 192.168.7.1 1500']);
   });
 
-  it('does not look again for every one of many events', async () => {
+  it('looks once for a burst of events, not once for each', async () => {
     const { kernel, clock } = host;
     host.wait({ ifaces: ['eth9'] });
     await clock.advance(100);

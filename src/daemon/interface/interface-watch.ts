@@ -18,7 +18,7 @@ export interface InterfaceWatchOptions extends WantedInterface {
   readonly activity?: Activity;
   /** What was chosen at the start. */
   readonly host: HostInterface;
-  /** Called for every change once it has settled; must not throw. */
+  /** Runs once a change has settled; must not throw. */
   onChange(next: HostInterface): void;
   /** Called with all links and addresses at each look; must not throw. */
   onLook?(links: readonly Link[], addresses: readonly LinkAddress[]): void;

@@ -81,8 +81,8 @@ export async function waitForConfig(
 }
 
 /**
- * Says where the daemon looked when there is no configuration at `key`, and what lies nearby: most often the
- * prefix is wrong. Rejects as the registry does.
+ * The message for a missing configuration: that there is none at `key`, and which other keys hold one, because most often the prefix is
+ * wrong. Rejects as the registry does.
  */
 export async function describeMissing(
   { registry, oldStore }: Stores,
