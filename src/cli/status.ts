@@ -94,7 +94,7 @@ function leaseText(lease: LeaseStatus | null): string {
 }
 
 function syncText({ leases, peers, lastSync, now }: StatusView): string {
-  const count = leases === null && peers.length === 0 ? 'peers not known yet' : routedText(peers);
+  const count = routedText(peers, leases !== null);
   return `${count}, ${lastSync === null ? 'not checked yet' : `checked ${between(lastSync, now)} ago`}`;
 }
 

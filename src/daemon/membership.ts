@@ -16,7 +16,7 @@ import { leasedAddresses } from '../subnet/lease/acquire/own-keys.ts';
 import type { Grants } from '../subnet/lease/grants.ts';
 import { LeaseManager } from '../subnet/lease/keep/manager.ts';
 import { familiesText, leaseFaults } from '../subnet/lease/own-lease.ts';
-import { listRange } from '../subnet/registry/registry.ts';
+import { listRange, stuckWithEtcdMs } from '../subnet/registry/registry.ts';
 import { EnvFiles } from './env-files.ts';
 import { BridgeNotice, Forwarding, reportBridgeFilter } from './host-checks.ts';
 import type { HostInterface } from './interface/choose-interface.ts';
@@ -43,8 +43,6 @@ export interface MembershipOptions {
 const firewallPatienceMs = 10_000;
 /** How often etcd is asked which address this host's lease names. */
 const policy: BackoffPolicy = { initialMs: 200, maxMs: 10_000 };
-/** Longer than any call to etcd, however many members are silent. */
-const stuckMs = 600_000;
 
 /**
  * This host's part in a network whose configuration is known: an address, a lease, the files, routes and rules. When the interface
@@ -106,7 +104,8 @@ export class Membership implements NetworkMember {
   get summary(): string | undefined {
     const subnets = this.#manager?.lease?.subnets;
     if (!this.#ready || subnets === undefined) return undefined;
-    return `subnet ${familiesText(subnets)}; ${routedText(this.#routing?.status().peers ?? [])}`;
+    const { peers, leases } = this.view();
+    return `subnet ${familiesText(subnets)}; ${routedText(peers, leases !== undefined)}`;
   }
 
   view(): NetworkView {
@@ -210,7 +209,7 @@ export class Membership implements NetworkMember {
       trouble.report('lease', `waiting: the leases cannot be read: ${explanationOf(error)}`, { error });
     const { kvs } = await retryForever({ clock, random, policy, onFailure }, signal, (inner) => {
       // While etcd is away this waits within one look at the interface.
-      activity.round(interfaceLoop.loop, stuckMs);
+      activity.round(interfaceLoop.loop, stuckWithEtcdMs);
       return listRange(registry, prefix, inner);
     });
     trouble.clear('lease', 'the leases could be read');

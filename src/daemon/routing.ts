@@ -8,7 +8,7 @@ import { subnetsPrefix } from '../subnet/keys.ts';
 import type { LeaseManager } from '../subnet/lease/keep/manager.ts';
 import { familiesText } from '../subnet/lease/own-lease.ts';
 import { LeaseWatch, WATCH_LOOP } from '../subnet/lease/watch/lease-watch.ts';
-import type { JunkKeys, LeaseUpdate } from '../subnet/lease/watch/reader.ts';
+import { changesOf, type JunkKeys, type LeaseUpdate } from '../subnet/lease/watch/reader.ts';
 import type { EnvFiles } from './env-files.ts';
 import type { HostInterface } from './interface/choose-interface.ts';
 import type { InterfaceWatch } from './interface/interface-watch.ts';
@@ -37,8 +37,6 @@ export class Routing {
   readonly #options: RoutingOptions;
   #backend: HostGateway | undefined;
   #watch: LeaseWatch | undefined;
-  readonly #keys = new Set<string>();
-  #listed = false;
   #haveFiles = false;
   readonly #filesWake = new Wake();
 
@@ -51,9 +49,9 @@ export class Routing {
     return this.#watch?.watching ?? false;
   }
 
-  /** How many valid leases there are; undefined before the first list. */
+  /** How many valid leases there are; undefined before the first list over the present interface. */
   get leases(): number | undefined {
-    return this.#listed ? this.#keys.size : undefined;
+    return this.#watch?.leases;
   }
 
   /** Keys among the leases that are no leases. */
@@ -153,7 +151,6 @@ export class Routing {
       backend.run(inner),
       watch
         .run(inner, (update) => {
-          this.#noteLeases(update);
           this.#logUpdate(update);
           backend.update(update);
           manager.observe(update);
@@ -171,18 +168,10 @@ export class Routing {
     }
   }
 
-  #noteLeases(update: LeaseUpdate): void {
-    const put = update.type === 'snapshot' ? update.leases : update.put;
-    this.#listed = true;
-    if (update.type === 'snapshot') this.#keys.clear();
-    else for (const key of update.removed) this.#keys.delete(key);
-    for (const { key } of put) this.#keys.add(key);
-  }
-
   #logUpdate(update: LeaseUpdate): void {
     const { type, revision } = update;
-    const [put, removed] =
-      type === 'snapshot' ? [update.leases.length, 0] : [update.put.length, update.removed.length];
+    const changes = changesOf(update);
+    const [put, removed] = [changes.put.length, changes.removed.length];
     const fields = { event: 'leases', type, revision, put, removed };
     this.#options.parts.log.debug(fields, `leases: ${put} put, ${removed} removed`);
   }

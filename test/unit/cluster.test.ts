@@ -227,6 +227,29 @@ it('an address that moves to another interface, as when eth0 becomes a port of a
   expect(etcd.revision).toBe(revision);
 });
 
+it('an address that moves to another interface while etcd is away: the peers are unknown, not gone', async () => {
+  const all = await start({ seed: 4, hosts: 2 }).start();
+  const { clock, etcd } = all;
+  const host = all.host(0);
+  const before = host.ownRoutes;
+  const seen = () => {
+    const { leases, summary = '' } = host.state?.snapshot() ?? {};
+    return { leases, summary: summary.replace(/^subnet \S+; /, '') };
+  };
+  expect(seen()).toEqual({ leases: 2, summary: '1 of 1 peer routed' });
+  for (const member of etcd.members) etcd.stop(member);
+  host.kernel.createLink('br0');
+  host.kernel.removeAddress('eth0', `${host.address}/16`);
+  host.kernel.addAddress('br0', `${host.address}/16`);
+  await clock.advance(20_000);
+  expect(seen()).toEqual({ leases: undefined, summary: 'peers not known yet' });
+  for (const member of etcd.members) etcd.start(member);
+  await clock.until('routed again', () => seen().leases === 2, 60_000);
+  await clock.until('ready', () => host.readiness.ready, 60_000);
+  expect(seen().summary).toBe('1 of 1 peer routed');
+  expect(host.ownRoutes).toEqual(before);
+});
+
 // In whatever order hosts find out: who lists late finds most leases taken again already, and what is left is no mass any more.
 it.each(Array.from({ length: 22 }, (_, i) => 1 + i))(
   'W9: an etcd restored from a backup without any lease costs no route of a living host (seed %i)',

@@ -10,7 +10,7 @@ export interface RoutesStatus {
   readonly refused: readonly RefusedLease[];
   /** Routes to destinations outside the cluster's network; the daemon installs them like any other. */
   readonly outside: readonly OutsideRoute[];
-  /** Wall-clock ms at which the kernel last had all routes; absent before the first time. */
+  /** Wall-clock ms at which the daemon had last tried every route; absent before the first time. */
   readonly syncedAtMs?: number;
 }
 
@@ -46,8 +46,9 @@ const mostNamed = 5;
 
 type Routes = Pick<RoutesStatus, 'peers' | 'refused' | 'outside'>;
 
-export function routedText(peers: readonly Pick<PeerRoute, 'state'>[]): string {
-  if (peers.length === 0) return 'no other host has joined yet';
+/** `areListed`: whether the leases have been read, so that no peers means that there are none. */
+export function routedText(peers: readonly Pick<PeerRoute, 'state'>[], areListed: boolean): string {
+  if (peers.length === 0) return areListed ? 'no other host has joined yet' : 'peers not known yet';
   const routed = peers.filter(({ state }) => state === 'installed').length;
   return `${routed} of ${counted(peers.length, 'peer')} routed`;
 }

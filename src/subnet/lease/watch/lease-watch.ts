@@ -9,6 +9,7 @@ import {
   prefixEnd,
   type Registry,
   RegistryError,
+  stuckWithEtcdMs,
   type WatchBatch,
   type WatchEvent,
 } from '../../registry/registry.ts';
@@ -43,8 +44,6 @@ const freshMs = 1_000;
 const confirmAfterMs = 1_000;
 /** A stream that lived this long was healthy: the backoff starts over at the next failure. */
 const healthyStreamMs = 5_000;
-/** Calls have deadlines of seconds, but a list may take many calls. */
-const stuckMs = 600_000;
 /** The name of its loop. */
 export const WATCH_LOOP = 'lease-watch';
 const policy: BackoffPolicy = { initialMs: 100, maxMs: 3_000 };
@@ -96,6 +95,11 @@ export class LeaseWatch {
   }
   #watchingSinceMs: number | undefined;
 
+  /** How many leases the consumer has; undefined before the first list. */
+  get leases(): number | undefined {
+    return this.#delivered.count;
+  }
+
   /** The keys that are not leases, as last read. */
   get junk(): JunkKeys {
     return this.#reader.junk;
@@ -106,7 +110,7 @@ export class LeaseWatch {
     this.#onUpdate = onUpdate;
     for (;;) {
       signal.throwIfAborted();
-      this.#options.activity?.round(WATCH_LOOP, stuckMs);
+      this.#options.activity?.round(WATCH_LOOP, stuckWithEtcdMs);
       try {
         const cursor = this.#cursor ?? (await this.#list(signal));
         const opened = new Wake();
@@ -201,7 +205,7 @@ export class LeaseWatch {
     const request = { key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix), startRevision: cursor - 1 };
     let parts: WatchEvent[] = [];
     for await (const batch of registry.watch(request, signal)) {
-      activity?.round(WATCH_LOOP, stuckMs);
+      activity?.round(WATCH_LOOP, stuckWithEtcdMs);
       this.#checkHistory(batch, cursor);
       this.#watchingSinceMs ??= clock.monotonic();
       trouble.clear('lease-watch', 'the leases can be watched again', { endpoint: registry.endpoint });
@@ -259,9 +263,15 @@ class DeliveredLeases {
   readonly #modRevisions = new Map<string, number>();
   /** The keys of those that a route can follow from. */
   readonly #peers = new Set<string>();
+  #hasTaken = false;
 
   constructor(options: Pick<LeaseWatchOptions, 'trouble' | 'subnetsPrefix'>) {
     this.#options = options;
+  }
+
+  /** Undefined before the first update. */
+  get count(): number | undefined {
+    return this.#hasTaken ? this.#modRevisions.size : undefined;
   }
 
   /** Whether the snapshot holds nothing else. */
@@ -293,6 +303,7 @@ class DeliveredLeases {
         ? 'is not confirmed'
         : `is confirmed: ${gone} of ${this.#peers.size} ${plural(gone, 'is', 'are')} gone`;
     this.#options.trouble.clear(what, `the bulk removal of leases ${verdict}`);
+    this.#hasTaken = true;
     const { put, removed } = changesOf(update);
     if (update.type === 'snapshot') {
       this.#modRevisions.clear();
