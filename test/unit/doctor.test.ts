@@ -1,8 +1,10 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { prefix, type SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { examineHost } from '../../sim/doctor.ts';
+import { LensRegistry } from '../../sim/lens-registry.ts';
 import type { DoctorOptions } from '../../src/cli/doctor/doctor.ts';
 import { statusView } from '../../src/daemon/report/status-server.ts';
+import { RegistryError } from '../../src/subnet/registry/registry.ts';
 import { makeCluster } from './sim-worlds.ts';
 
 let cluster: SimCluster;
@@ -204,6 +206,40 @@ describe('the doctor', () => {
       expect(text).toContain(part);
     expect(text).not.toMatch(/start the daemon/i);
     expect(exit).toBe(1);
+  });
+
+  it('goes on by what the daemon knows when only the leases cannot be read', async () => {
+    const members = cluster.etcd.connect('refused').map((member) => {
+      const refusing = new LensRegistry(member);
+      refusing.onRange = ({ key }) => {
+        if (key.startsWith(`${prefix}/subnets/`))
+          throw new RegistryError('PERMISSION_DENIED', member.endpoint, 'the user may not use /subnets/');
+      };
+      return refusing;
+    });
+    const { exit, text } = await examine({ members });
+    for (const member of members) member.close();
+    expect(text).toContain('PROBLEM  leases: the user may not use /subnets/');
+    expect(text).toMatch(/note {5}the checks below rely on the daemon: this host has 172\.20\.\d+\.0\/24/);
+    for (const part of ['subnet.env matches', 'docker0 has', 'all 2 peers are routed', 'rules are in place'])
+      expect(text).toContain(part);
+    expect(text).toMatch(/1 problem found\.$/);
+    expect(exit).toBe(1);
+  });
+
+  it('names a fault of peers once, however many reasons the daemon sums up', async () => {
+    for (let i = 1; i <= 8; i++)
+      cluster.etcd.put(
+        `${prefix}/subnets/10.9.${i}.0-24`,
+        `{"PublicIP":"192.0.2.${i}","BackendType":"host-gw"}`,
+      );
+    await cluster.clock.until('told', () => host.readiness.degraded.length > 5, 60_000);
+    for (const name of ['etcd-0', 'etcd-1', 'etcd-2']) cluster.etcd.stop(name);
+    await cluster.clock.until('the daemon sees it', () => !host.readiness.ready, 60_000);
+    const { text } = await examine();
+    expect(host.readiness.degraded).toContain('3 more reasons why peers have no route');
+    expect(text).not.toContain('more reasons why');
+    expect(text).toContain('IPv4: 8 of 10 peers are not routed');
   });
 
   it('goes on without etcd and without a daemon by subnet.env and the routes that are left', async () => {

@@ -68,7 +68,10 @@ export async function checkEtcd(
   const findings: Finding[] = [];
   const clusters = new Map<string, readonly AskedMember[]>();
   const key = configKey(etcdPrefix);
-  const asked = await Promise.allSettled(members.map((registry) => registry.range({ key }, signal)));
+  const [asked, raised] = await Promise.all([
+    Promise.allSettled(members.map((registry) => registry.range({ key }, signal))),
+    alarms(signal),
+  ]);
   signal.throwIfAborted();
   const othersServe = asked.some(({ status }) => status === 'fulfilled');
   for (const [index, registry] of members.entries()) {
@@ -84,7 +87,7 @@ export async function checkEtcd(
   }
   findings.push(...notices.current.map((text) => note(text)));
   if (clusters.size > 1) findings.push(differentClusters(clusters));
-  findings.push(...(await alarms(signal)).map(alarmFinding));
+  findings.push(...raised.map(alarmFinding));
   // The daemon, too, chooses the cluster that most endpoints belong to.
   const [[found] = []] = [...clusters.values()].toSorted((one, other) => other.length - one.length);
   if (found === undefined) return { findings, configFindings: [] };

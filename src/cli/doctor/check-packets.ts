@@ -82,13 +82,12 @@ async function checkRules(
 ): Promise<readonly Finding[]> {
   const settings = {
     mode,
-    networks: {},
     masquerade: facts.ipMasq,
     fullyRandom: facts.ipMasqFullyRandom,
     forwardRules: facts.iptablesForwardRules,
     forwardPosition: facts.iptablesForwardPosition,
   };
-  const { wanted } = familyTasks(facts.commands, settings, network.subnet.family, network, () => {});
+  const { wanted } = familyTasks(facts.commands, settings, network.subnet.family, network);
   const findings: Finding[] = [];
   for (const task of wanted) {
     const { name } = task;

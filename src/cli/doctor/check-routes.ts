@@ -71,14 +71,13 @@ function peersOf({ self, leases, view, kernel, protocol }: RouteFacts): Peers {
   if (leases !== undefined) {
     const desired = new DesiredRoutes(self);
     desired.replaceAll(leases);
-    const routes = [...desired.dsts].flatMap((dst) => desired.get(dst) ?? []);
     const values = new Map(leases.map(({ key, value }) => [key, value]));
     const holder = (key: string) => values.get(key)?.publicIP ?? values.get(key)?.publicIPv6 ?? 'no address';
     const outside = desired.outside.map(({ key }) => `${key} (at ${holder(key)})`);
     const refused = [...desired.refused].map(([key, reason]) => `${key} (at ${holder(key)}): ${reason}`);
     return {
       source: 'etcd',
-      routes: byDst(routes),
+      routes: byDst(desired.routes),
       findings: [...refusedFindings(self, refused), ...outsideFindings(network, outside)],
     };
   }

@@ -132,10 +132,15 @@ class Doctor {
     else {
       const { addresses } = chosen;
       const facts = { ...options, subnetsPrefix: prefix, view, daemon, registry, config, addresses };
-      const report = await checkLeases(facts, this.#signal);
-      this.tell(report.findings);
-      const leased = view?.lease ? own : (report.own?.subnets ?? {});
-      await this.#examineHost({ ...standing, own: leased, leases: report.peers });
+      let known = standing;
+      await this.#step('leases', async () => {
+        const report = await checkLeases(facts, this.#signal);
+        const leased = view?.lease ? own : (report.own?.subnets ?? {});
+        known = { ...standing, own: leased, leases: report.peers };
+        return report.findings;
+      });
+      if (known.leases === undefined) this.tell([sourceOf(known)]);
+      await this.#examineHost(known);
     }
     this.tell(said.unseen(this.found));
   }
@@ -234,10 +239,10 @@ class Doctor {
   }
 }
 
-/** What the other checks rely on without etcd. */
+/** What the other checks rely on without the leases in etcd. */
 function sourceOf({ own, view }: Standing): Finding {
   const subnets = familiesText(own);
-  if (subnets === '') return note('the subnet of this host is unknown without etcd and subnet.env');
+  if (subnets === '') return note('the subnet of this host is unknown without the leases and subnet.env');
   const source = view?.lease ? 'the daemon' : 'subnet.env';
   return note(`the checks below rely on ${source}: this host has ${subnets}`);
 }

@@ -1,4 +1,5 @@
 import { bridgeName } from '../../backend/hostgw/host-networks.ts';
+import { capped } from '../../backend/hostgw/status.ts';
 import { explanationOf } from '../../runtime/errors.ts';
 import { oneLine } from '../../runtime/texts.ts';
 import type { PeerStatus, StatusAnswer, StatusView } from '../ask-daemon.ts';
@@ -58,8 +59,7 @@ export function fewProblems(
   problems: readonly Finding[],
   more: (rest: number) => string,
 ): readonly Finding[] {
-  const rest = problems.length - mostNamed;
-  return rest > 0 ? [...problems.slice(0, mostNamed), problem(more(rest))] : problems;
+  return capped(problems, (rest) => problem(more(rest)), mostNamed);
 }
 
 /** The status that the daemon of this host reports, or why there is no answer. */
@@ -175,8 +175,8 @@ const lookedAtBelow: Readonly<Record<string, (line: string, text: string) => boo
 };
 /** Only the daemon knows why it cannot switch a setting on. */
 const saysWhy = /, and the daemon cannot switch it on: /;
-/** Several peers with one fault, and those beyond the first few. */
-const withoutRoute = /^\d+ (more )?peers? (has|have) no route/;
+/** Several peers with one fault, and the faults beyond the first few. */
+const withoutRoute = /^\d+ (more reasons? why )?peers have no route/;
 
 function seenAs(line: string, { errors, peers }: StatusView, listed: string | undefined): Line['isSeenAs'] {
   const error = errors.find(({ over, message }) => over === null && message === line);
