@@ -3,7 +3,7 @@ import type { EtcdUser } from '../../subnet/etcd/security.ts';
 import type { TlsFiles } from '../../subnet/etcd/tls-files.ts';
 import { type Endpoint, withOneScheme } from './endpoints.ts';
 import { type DaemonOptions, etcdFlags, flags, interfaceFlags, processFlags, workFlags } from './flags.ts';
-import { environmentName, flagName, quote, type Settings, UsageError } from './settings.ts';
+import { environmentName, flagName, type Settings, UsageError } from './settings.ts';
 
 // What the flags mean together. Each function reads some of them, checks them against each other, and throws UsageError.
 
@@ -37,10 +37,7 @@ export type Warn = (message: string) => void;
 export function runOptions(settings: Settings, warn: Warn): Options {
   const work = settings.values(workFlags);
   if (work.subnetFile === work.dockerOptsFile)
-    throw new UsageError(
-      'BAD_VALUE',
-      `--subnet-file and --docker-opts-file must be different files, not both ${quote(work.subnetFile)}`,
-    );
+    throw new UsageError('BAD_VALUE', '--subnet-file and --docker-opts-file must be different files');
   const socket = statusSocket(settings);
   const { verbosity, logLevel, logFormat, healthzIp: ip, healthzPort: port } = settings.values(processFlags);
   return {

@@ -12,7 +12,8 @@ export type UsageErrorKind =
 
 /**
  * The command line or the environment asks for something impossible. The message is one line that names the flag or the variable and
- * what is allowed. It never repeats a value: any of them may be a password that got into the wrong place. Nothing has been touched yet.
+ * what is allowed. It repeats no value, because any may be a password that got into the wrong place, except the wrong part of a regular
+ * expression. Nothing has been touched yet.
  */
 export class UsageError extends FlannelError {
   /** What the process ends with. */
