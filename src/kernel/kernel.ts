@@ -229,6 +229,11 @@ export type KernelEvent =
   /** The kernel lost events, see {@link KernelEvents.next}. */
   | { readonly type: 'overflow' };
 
+/** Whether an event is about links or addresses: routes come and go by the thousand. */
+export function concernsHost({ type }: KernelEvent): boolean {
+  return type !== 'route-added' && type !== 'route-removed';
+}
+
 /** Whether two routes agree in all fields. */
 export function sameRoute(a: Route, b: Route): boolean {
   return (

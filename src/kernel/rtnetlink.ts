@@ -11,7 +11,6 @@ import { errnoName } from '../native/libc.ts';
 /** Numbers of linux/netlink.h, rtnetlink.h, if_link.h and if_addr.h, under their own names. */
 export const NLM_F = {
   REQUEST: 0x1,
-  MULTI: 0x2,
   ACK: 0x4,
   /** A change interrupted the dump: it may miss entries. */
   DUMP_INTR: 0x10,

@@ -1,6 +1,7 @@
 import type { Clock } from '../runtime/effects.ts';
 import { unlessAborted } from '../runtime/wake.ts';
 import {
+  concernsHost,
   type Kernel,
   KernelError,
   type KernelEvent,
@@ -82,11 +83,11 @@ export class SharedKernel implements Kernel {
       onEvents: (batch) => {
         if (this.#dump !== undefined && batch.some(concernsHost)) this.#dump.outdated = true;
       },
-      onEnd: () => {
+      onEnd: (reason) => {
         this.#stream = undefined;
         // From now on no event outdates a dump.
         this.#dump = undefined;
-        this.#dumpStop.abort(new KernelError('CLOSED', 'nobody waits for this dump any more'));
+        this.#dumpStop.abort(reason);
         this.#dumpStop = new AbortController();
       },
     });
@@ -114,16 +115,12 @@ export class SharedKernel implements Kernel {
   }
 }
 
-function concernsHost({ type }: KernelEvent): boolean {
-  return type !== 'route-added' && type !== 'route-removed';
-}
-
 interface StreamOptions {
   readonly mostWaiting: number;
   /** Called with each batch before any subscriber gets it. */
   readonly onEvents: (batch: readonly KernelEvent[]) => void;
-  /** Called once: when the stream failed or the last subscriber left. */
-  readonly onEnd: () => void;
+  /** Called once: with its failure, or when the last subscriber left. */
+  readonly onEnd: (reason: unknown) => void;
 }
 
 /** One stream of events for several subscribers. It is read while one of them waits. */
@@ -212,7 +209,7 @@ class SharedStream {
     if (this.#ended) return;
     this.#ended = true;
     this.#events.close();
-    this.#options.onEnd();
+    this.#options.onEnd(this.#failure ?? new KernelError('CLOSED', 'the event stream is closed'));
   }
 }
 

@@ -150,6 +150,20 @@ describe('the dump of links and addresses that they share', () => {
     expect(dumpsOf(sim)).toBe(dumps + 2);
   });
 
+  it('fails for the reason that the stream failed for, when that is while it is made', async () => {
+    const { clock, sim, kernel, opened } = makeHost();
+    const events = await kernel.subscribe();
+    const broken = new Error('the socket is broken');
+    const [stream] = opened;
+    if (stream === undefined) throw new Error('no stream');
+    stream.drain = () => Promise.reject(broken);
+    sim.faults.slowNextDump(1_000);
+    const dump = expect(kernel.links()).rejects.toBe(broken);
+    await expect(events.drain()).rejects.toBe(broken);
+    await clock.advance(2_000);
+    await dump;
+  });
+
   it('is made for each call while nobody listens to events', async () => {
     const { sim, kernel } = makeHost();
     await kernel.links();

@@ -1,6 +1,12 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { PerFamily } from '../../ip/ip.ts';
-import type { Kernel, KernelEvent, Link, LinkAddress } from '../../kernel/kernel.ts';
+import {
+  concernsHost,
+  type Kernel,
+  type KernelEvent,
+  type Link,
+  type LinkAddress,
+} from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
 import type { Clock, Logger } from '../../runtime/effects.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
@@ -67,9 +73,9 @@ export class InterfaceWatch {
     return await followHost<never>(options, signal);
   }
 
-  /** Routes come and go by the thousand; they matter only to a choice. */
-  #matters({ type }: KernelEvent): boolean {
-    return this.#finding.held === undefined || (type !== 'route-added' && type !== 'route-removed');
+  /** Routes matter only to a choice. */
+  #matters(event: KernelEvent): boolean {
+    return this.#finding.held === undefined || concernsHost(event);
   }
 
   async #look(signal: AbortSignal): Promise<{ againMs?: number }> {

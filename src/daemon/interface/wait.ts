@@ -1,6 +1,12 @@
 import { poolOverlaps } from '../../backend/hostgw/host-networks.ts';
 import type { PerFamily, Subnet } from '../../ip/ip.ts';
-import type { Kernel, KernelEvent, KernelEvents, LinkAddress } from '../../kernel/kernel.ts';
+import {
+  concernsHost,
+  type Kernel,
+  type KernelEvent,
+  type KernelEvents,
+  type LinkAddress,
+} from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
 import type { Clock, Logger } from '../../runtime/effects.ts';
 import { messageOf } from '../../runtime/errors.ts';
@@ -8,7 +14,7 @@ import type { TroubleLog } from '../../runtime/trouble.ts';
 import { firstOf } from '../../runtime/wake.ts';
 import type { NetworkConfig } from '../../subnet/config/config.ts';
 import { isOwnLease, parseLease } from '../../subnet/lease/lease.ts';
-import { listRange, type Registry, RegistryError } from '../../subnet/registry/registry.ts';
+import { listRange, type Registry, RegistryError, stuckWithEtcdMs } from '../../subnet/registry/registry.ts';
 import { chooseInterface, type HostInterface, isUsable } from './choose-interface.ts';
 import { fieldOf, type HostNetwork, readHostNetwork, type WantedInterface } from './host-network.ts';
 
@@ -34,8 +40,6 @@ export type Look<T> = { readonly done: T } | { readonly againMs?: number };
 const lookAgainMs = 10_000;
 /** Longer than any answer of the kernel is waited for. */
 const stuckMs = 120_000;
-/** Also longer than any call to etcd, however many members are silent. */
-const stuckWithEtcdMs = 600_000;
 /** How the loop is reported that looks for the interface, and then follows it. */
 export const interfaceLoop = { loop: 'interface', stuckMs };
 
@@ -204,13 +208,9 @@ export async function waitForPool(options: WaitForPoolOptions, signal: AbortSign
   };
   const loop = { loop: 'pool', stuckMs: stuckWithEtcdMs };
   await followHost(
-    { activity, ...loop, kernel, clock, trouble, spacingMs: poolSpacingMs, matters, look },
+    { activity, ...loop, kernel, clock, trouble, spacingMs: poolSpacingMs, matters: concernsHost, look },
     signal,
   );
-}
-
-function matters({ type }: { readonly type: string }): boolean {
-  return type !== 'route-added' && type !== 'route-removed';
 }
 
 /** The subnets that etcd holds for this host; none while it cannot be asked. */
