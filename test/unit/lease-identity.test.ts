@@ -3,6 +3,7 @@ import { noCalls } from '../../sim/etcd-member.ts';
 import type { LeaseHost, LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
 import { poolOf, prefix, subnet, valueOf } from '../../sim/leases.ts';
 import { SeededRandom } from '../../sim/random.ts';
+import { Wake } from '../../src/runtime/wake.ts';
 import { Grants } from '../../src/subnet/lease/grants.ts';
 import { makeWorld } from './sim-worlds.ts';
 
@@ -74,6 +75,37 @@ describe('L9: two hosts with one address', () => {
     await second.stop();
     await world.clock.advance(hourMs);
     expect(first.trouble.current).toEqual([]);
+  });
+
+  it('one that asks again right after another has left is counted from its first time on', async () => {
+    const seen = new Wake();
+    const use = {
+      rival: undefined as string | undefined,
+      alone: false,
+      looked: async () => {},
+      changed: async (rival: string | undefined, signal: AbortSignal) => {
+        while (use.rival === rival) await seen.wait(signal);
+      },
+    };
+    const first = await started({ addressUse: use });
+    const { key = '', leaseId } = first.manager.lease ?? {};
+    const ask = async (thenMs: number) => {
+      world.etcd.put(key, valueOf(ip), leaseId);
+      await world.clock.advance(thenMs);
+    };
+    const show = async (rival: string | undefined) => {
+      use.rival = rival;
+      seen.wake();
+      await world.clock.advance(100);
+    };
+    await show('52:54:00:00:00:09');
+    await ask(1_000);
+    await show(undefined);
+    for (const thenMs of [6_000, 6_000, 6_000]) {
+      expect(first.trouble.current).toEqual([]);
+      await ask(thenMs);
+    }
+    expect(first.trouble.current.join()).toContain(`another host uses this host's address ${ip}`);
   });
 
   it.each([2, 3, 20])(

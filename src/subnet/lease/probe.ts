@@ -162,6 +162,7 @@ export class AddressDefence {
   /** Notes that the other host is gone. */
   calm(): void {
     this.#touches = 0;
+    this.#together = 0;
     this.#parts.trouble.clear('address-shared', 'no other host asks for the lease of this host any more');
   }
 }
