@@ -4,7 +4,7 @@ import { explanationOf } from '../../runtime/errors.ts';
 import { excerpt } from '../../runtime/texts.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 import { configKey } from '../keys.ts';
-import { type OldStore, type Registry, RegistryError } from '../registry/registry.ts';
+import { type OldStore, type Registry, RegistryError, stuckWithEtcdMs } from '../registry/registry.ts';
 import { type NetworkConfig, NetworkConfigError, parseNetworkConfig } from './config.ts';
 
 /** Where a configuration may be. */
@@ -33,8 +33,6 @@ const retryMs = 1_000;
 /** How often the daemon looks for other configurations nearby, which costs calls. */
 const describeEveryMs = 60_000;
 const loop = 'config';
-/** Longer than any call to etcd, however many members are silent. */
-export const stuckMs = 600_000;
 
 /** Waits until etcd holds a valid network configuration. Rejects only with `signal.reason`. */
 export async function waitForConfig(
@@ -47,7 +45,7 @@ export async function waitForConfig(
   let describedAtMs = Number.NEGATIVE_INFINITY;
   try {
     for (;;) {
-      activity?.round(loop, stuckMs);
+      activity?.round(loop, stuckWithEtcdMs);
       try {
         const { kvs } = await registry.range({ key }, signal);
         trouble.clear('etcd', 'etcd answers', { endpoint: registry.endpoint });

@@ -4,9 +4,9 @@ import { explanationOf } from '../../runtime/errors.ts';
 import { type BackoffPolicy, backoffMs } from '../../runtime/retry.ts';
 import type { TroubleLog } from '../../runtime/trouble.ts';
 import { configKey } from '../keys.ts';
-import { RegistryError } from '../registry/registry.ts';
+import { RegistryError, stuckWithEtcdMs } from '../registry/registry.ts';
 import { type NetworkConfig, NetworkConfigError, type PoolConfig, parseNetworkConfig } from './config.ts';
-import { type ConfigOptions, stuckMs } from './source.ts';
+import type { ConfigOptions } from './source.ts';
 
 interface ConfigWatchOptions extends ConfigOptions {
   readonly random: Random;
@@ -40,11 +40,11 @@ export class ConfigWatch {
     const { activity, clock, random, notices, registry } = this.#options;
     try {
       for (let failures = 0; ; failures++) {
-        activity?.round(loop, stuckMs);
+        activity?.round(loop, stuckWithEtcdMs);
         try {
           // No revision, so no compaction breaks the watch. The read after `created` covers what came before.
           for await (const _ of registry.watch({ key: this.#key, rangeEnd: `${this.#key}\0` }, signal)) {
-            activity?.round(loop, stuckMs);
+            activity?.round(loop, stuckWithEtcdMs);
             if (await this.#look(signal)) return;
             notices.clear('config-watch', `watching ${this.#key} again`);
             failures = 0;

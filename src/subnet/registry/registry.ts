@@ -28,8 +28,7 @@ export interface Registry {
   /** Renews once; resolves to the seconds it lives from now, 0 when there is no such lease. */
   leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }>;
   /**
-   * The seconds left (-1 when there is no such lease) and the TTL it was granted with. Asked only while
-   * there is no free subnet, to say when there may be one.
+   * The seconds left (-1 when there is no such lease) and the TTL it was granted with.
    */
   leaseTimeToLive(
     id: string,
@@ -200,6 +199,9 @@ export class RegistryError extends FlannelError {
     this.compactRevision = options.compactRevision ?? 0;
   }
 }
+
+/** For the watchdog: a loop that asks etcd is stuck after this long. Calls have deadlines of seconds, but a list may take many. */
+export const stuckWithEtcdMs = 600_000;
 
 /** The end of the range of all keys that start with `prefix` (etcd's convention: the last byte plus one). */
 export function prefixEnd(prefix: string): string {

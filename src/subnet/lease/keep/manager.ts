@@ -5,7 +5,7 @@ import { excerpt } from '../../../runtime/texts.ts';
 import type { TroubleLog } from '../../../runtime/trouble.ts';
 import { firstOf, untilAborted, Wake } from '../../../runtime/wake.ts';
 import { parseSubnetKey } from '../../keys.ts';
-import type { KeyValue } from '../../registry/registry.ts';
+import { type KeyValue, stuckWithEtcdMs } from '../../registry/registry.ts';
 import { type AcquireOptions, acquireLease } from '../acquire/acquire.ts';
 import { overlapsKey } from '../acquire/claim.ts';
 import { Grants } from '../grants.ts';
@@ -23,7 +23,7 @@ import type { LeaseUpdate } from '../watch/reader.ts';
 import { changesOf, FamilyMix } from '../watch/reader.ts';
 import { Move } from './move.ts';
 import { renewOrReclaim } from './own-key.ts';
-import { type Moment, RENEWAL_LOOP, RenewalSchedule, type ScheduleOptions, stuckMs } from './schedule.ts';
+import { type Moment, RENEWAL_LOOP, RenewalSchedule, type ScheduleOptions } from './schedule.ts';
 
 export interface LeaseManagerOptions
   extends Omit<AcquireOptions, 'grants' | 'theirs' | 'exhaustion' | 'mix'>,
@@ -177,7 +177,7 @@ export class LeaseManager {
       const failures = new FailureCount();
       for (;;) {
         signal.throwIfAborted();
-        activity?.round(RENEWAL_LOOP, stuckMs);
+        activity?.round(RENEWAL_LOOP, stuckWithEtcdMs);
         if (failures.none) await this.#schedule.untilDue(this.#wake, this.#defence.dueMs, signal);
         const outcome = await this.#attempt(signal);
         if (outcome === 'well') {

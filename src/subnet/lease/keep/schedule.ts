@@ -1,6 +1,7 @@
 import type { Activity } from '../../../runtime/activity.ts';
 import type { Clock, LogFields, Logger } from '../../../runtime/effects.ts';
 import type { Wake } from '../../../runtime/wake.ts';
+import { stuckWithEtcdMs } from '../../registry/registry.ts';
 import type { OwnLease } from '../own-lease.ts';
 
 /** How often to read the wall clock: a timer alone would oversleep a suspended VM (flannel #29). */
@@ -9,9 +10,8 @@ const wallClockCheckMs = 30_000;
 const setBackMs = 60_000;
 /** A reservation needs no renewal. This often, the daemon checks beside the watch that it is still ours. */
 const reservationCheckMs = 3_600_000;
-/** The name of the renewing loop, and a time beyond all its deadlines, which are seconds. */
+/** The name of the renewing loop. */
 export const RENEWAL_LOOP = 'lease';
-export const stuckMs = 600_000;
 
 /**
  * How long to wait before the next keepalive, in milliseconds: a third of the TTL without the margin, so that
@@ -94,7 +94,7 @@ export class RenewalSchedule {
    */
   async untilDue(wake: Wake, soonerMs: number, signal: AbortSignal): Promise<void> {
     for (;;) {
-      this.#options.activity?.round(RENEWAL_LOOP, stuckMs);
+      this.#options.activity?.round(RENEWAL_LOOP, stuckWithEtcdMs);
       const { wallMs, monotonicMs } = this.now();
       if (wallMs - monotonicMs < this.#aheadMs - setBackMs) return;
       const leftMs = Math.min(
