@@ -111,17 +111,20 @@ export function leasedAddresses(
   kvs: readonly KeyValue[],
 ): PerFamily<string> {
   const own = kvs.flatMap((kv) => {
-    const parsed = parseLease(subnetsPrefix, kv);
-    if (!('lease' in parsed)) return [];
-    const [ours, hinted] = [grants.isOurs(kv.lease), isHinted(hint, parsed.lease)];
-    return ours || hinted ? [{ value: parsed.lease.value, rank: (ours ? 0 : 2) + (hinted ? 0 : 1) }] : [];
+    const subnets = parseSubnetKey(subnetsPrefix, kv.key);
+    const hinted = subnets !== undefined && isHinted(hint, { subnets });
+    const ours = grants.isOurs(kv.lease);
+    // To parse the values of a whole cluster costs more.
+    const parsed = ours || hinted ? parseLease(subnetsPrefix, kv) : undefined;
+    if (parsed === undefined || !('lease' in parsed)) return [];
+    return [{ value: parsed.lease.value, rank: (ours ? 0 : 2) + (hinted ? 0 : 1) }];
   });
   const { publicIP: ipv4, publicIPv6: ipv6 } = own.toSorted((a, b) => a.rank - b.rank)[0]?.value ?? {};
   return { ...(ipv4 !== undefined && { ipv4 }), ...(ipv6 !== undefined && { ipv6 }) };
 }
 
 /** Whether the hint names the lease's subnet: the IPv4 one, if it has any. */
-export function isHinted(hint: LeaseSubnets | undefined, { subnets }: Lease): boolean {
+export function isHinted(hint: LeaseSubnets | undefined, { subnets }: Pick<Lease, 'subnets'>): boolean {
   const family = subnets.ipv4 === undefined ? 'ipv6' : 'ipv4';
   return subnets[family]?.text === hint?.[family]?.text;
 }
