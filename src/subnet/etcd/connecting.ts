@@ -156,7 +156,7 @@ export class MemberCredentials extends ChannelCredentials {
   }
 
   #handshake(socket: Socket, secureContext: SecureContext, closing: AbortSignal): Promise<TLSSocket> {
-    const host = new URL(this.#connecting.endpoint).hostname.replace(/^\[(.*)\]$/, '$1');
+    const host = hostOf(this.#connecting.endpoint);
     return new Promise((resolve, reject) => {
       const secured = connect({
         socket,
@@ -195,4 +195,9 @@ export class MemberCredentials extends ChannelCredentials {
 /** Whether connections to `endpoint`, a normalised URL, are encrypted. */
 export function isTls(endpoint: string): boolean {
   return endpoint.startsWith('https:');
+}
+
+/** The name or the address in `endpoint`, an IPv6 address without its brackets. */
+export function hostOf(endpoint: string): string {
+  return new URL(endpoint).hostname.replace(/^\[(.*)\]$/, '$1');
 }

@@ -2,6 +2,7 @@ import { type ClientRequest, request as requestHttp } from 'node:http';
 import { Agent, request as requestHttps } from 'node:https';
 import type { SecureContext } from 'node:tls';
 import type { OldStore } from '../registry/registry.ts';
+import { isTls } from './connecting.ts';
 import type { EtcdSecurity } from './security.ts';
 
 /** It is asked for a hint alone: the configuration is waited for meanwhile. */
@@ -27,7 +28,7 @@ export class EtcdV2Store implements OldStore {
 
   async #ask(endpoint: string, key: string, signal: AbortSignal): Promise<boolean | undefined> {
     try {
-      const tls = endpoint.startsWith('https:') ? await this.#security.refresh() : undefined;
+      const tls = isTls(endpoint) ? await this.#security.refresh() : undefined;
       return await statusOf(urlOf(endpoint, key), tls?.context, signal);
     } catch {
       // Unreadable certificates, a refused connection: the v3 API's calls tell of them.

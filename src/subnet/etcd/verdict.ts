@@ -1,6 +1,6 @@
 import { excerpt } from '../../runtime/texts.ts';
 import type { RegistryErrorCode } from '../registry/registry.ts';
-import type { ConnectionFailure } from './connecting.ts';
+import { type ConnectionFailure, hostOf } from './connecting.ts';
 import type { SecurityNames } from './security.ts';
 
 /** The way to a member, as far as failures are explained by it. */
@@ -132,8 +132,7 @@ const tcpRules: readonly FailureRule[] = [
 
 /** `there`, or the address where the endpoint is a name: `localhost` may be ::1. */
 function placeOf({ endpoint }: Way, { address }: ConnectionFailure['error']): string {
-  const { hostname } = new URL(endpoint);
-  const isNamed = address === undefined || hostname.replace(/^\[(.*)\]$/, '$1') === address;
+  const isNamed = address === undefined || hostOf(endpoint) === address;
   return isNamed ? 'there' : `at ${address}`;
 }
 
