@@ -48,10 +48,6 @@ export class Claims {
     return this.#granted.values();
   }
 
-  get size(): number {
-    return this.#granted.size;
-  }
-
   /** Granted or not. */
   get all(): Iterable<Claim> {
     return this.#byKey.values();

@@ -105,10 +105,6 @@ export class DesiredRoutes {
     this.#self = self;
   }
 
-  get size(): number {
-    return this.#claims.size;
-  }
-
   /** Peers reach this host at it. */
   get address(): string {
     return this.#self.address;
@@ -136,7 +132,7 @@ export class DesiredRoutes {
     return this.#claims.granted(dst)?.route;
   }
 
-  /** Reasons by etcd key for all leases that get no route. */
+  /** By etcd key: why a lease gets no route although it asks for one. */
   get refused(): ReadonlyMap<string, string> {
     const reasons = new Map(this.#outdone);
     for (const [key, { reason }] of this.#refused) reasons.set(key, reason);

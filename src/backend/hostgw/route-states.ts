@@ -37,7 +37,7 @@ export class RouteStates {
 
   of(desired: DesiredRoutes): Omit<RoutesStatus, 'syncedAtMs'> {
     return {
-      peers: [...desired.routes].map(({ dst, gateway, key }) => {
+      peers: desired.routes.map(({ dst, gateway, key }) => {
         const known = this.#known.get(dst) ?? { state: 'pending', sinceMs: this.#clock.now() };
         return { key, dst, gateway, ...known };
       }),
