@@ -46,10 +46,10 @@ export interface FamilyTasks {
 /** The work for one family. `onFilter` gets the table filter each time it is read. */
 export function familyTasks(
   commands: Commands,
-  settings: FirewallSettings,
+  settings: Omit<FirewallSettings, 'networks'>,
   family: Family,
   network: FirewallNetwork,
-  onFilter: (table: SavedTable) => void,
+  onFilter?: (table: SavedTable) => void,
 ): FamilyTasks {
   const { mode, fullyRandom } = settings;
   const iptables = new Iptables(commands, family);
@@ -64,18 +64,11 @@ export function familyTasks(
     },
   ];
   const keep = ({ place, rules }: (typeof chains)[number]) =>
-    iptablesTask(iptables, place, family, onFilter, async (signal) => {
+    iptablesTask(iptables, place, onFilter, async (signal) => {
       const chain = await rules(signal);
       return (saved) => planTable(saved, place, chain, own, settings.forwardPosition);
     });
-  const remove = ({ place }: { readonly place: ChainPlace }) =>
-    iptablesTask(
-      iptables,
-      place,
-      family,
-      onFilter,
-      async () => (saved) => planTableRemoval(saved, place, own),
-    );
+  const remove = ({ place }: { readonly place: ChainPlace }) => removal(iptables, place, own, onFilter);
   const off = chains.filter(({ on }) => !on);
   if (mode === 'iptables') {
     const wanted = chains.filter(({ on }) => on).map(keep);
@@ -101,23 +94,34 @@ export function familyTasks(
 export function cleanupTasks(commands: Commands): readonly Task[] {
   return ([4, 6] as const).flatMap((family) => {
     const iptables = new Iptables(commands, family);
-    const remove = (place: ChainPlace) =>
-      iptablesTask(iptables, place, family, undefined, async () => {
-        return (saved) => planTableRemoval(saved, place, undefined);
-      });
-    return [remove(forwardChain), remove(masqueradeChain), nftTask(commands, family, {}, undefined)];
+    const ours = [forwardChain, masqueradeChain].map((place) => removal(iptables, place, undefined));
+    return [...ours, nftTask(commands, family, {}, undefined)];
   });
+}
+
+/** Removes the rules of `network`; undefined: of every network. */
+function removal(
+  iptables: Iptables,
+  place: ChainPlace,
+  network: string | undefined,
+  onFilter?: (table: SavedTable) => void,
+): Task {
+  return iptablesTask(
+    iptables,
+    place,
+    onFilter,
+    async () => (saved) => planTableRemoval(saved, place, network),
+  );
 }
 
 function iptablesTask(
   iptables: Iptables,
   place: ChainPlace,
-  family: Family,
   onFilter: ((table: SavedTable) => void) | undefined,
   planner: (signal: AbortSignal) => Promise<(saved: SavedTable) => string | undefined>,
 ): Task {
   const { table } = place;
-  return task(`${family === 4 ? 'iptables' : 'ip6tables'} ${table}`, async (signal) => ({
+  return task(`${iptables.program} ${table}`, async (signal) => ({
     read: async (inner) => {
       const saved = await iptables.read(table, inner);
       if (table === 'filter') onFilter?.(saved);

@@ -79,24 +79,25 @@ const lockWaitSeconds = 5;
 /** iptables or ip6tables of this host, in whichever variant is installed. */
 export class Iptables {
   readonly #commands: Commands;
-  readonly #program: string;
+  /** `iptables` or `ip6tables`. */
+  readonly program: string;
   #modern: boolean | undefined;
 
   constructor(commands: Commands, family: Family) {
     this.#commands = commands;
-    this.#program = family === 4 ? 'iptables' : 'ip6tables';
+    this.program = family === 4 ? 'iptables' : 'ip6tables';
   }
 
   /** The rules of a table; one process. Rejects with a FlannelError. */
   async read(table: string, signal: AbortSignal): Promise<SavedTable> {
-    const { stdout } = await runTool(this.#commands, `${this.#program}-save`, ['-t', table], signal);
+    const { stdout } = await runTool(this.#commands, `${this.program}-save`, ['-t', table], signal);
     return parseSave(stdout, table);
   }
 
   /** Hands `input` to iptables-restore, which applies all of it or nothing. */
   async restore(input: string, signal: AbortSignal): Promise<void> {
     const wait = (await this.isModern(signal)) ? ['-w', String(lockWaitSeconds)] : [];
-    await runTool(this.#commands, `${this.#program}-restore`, [...wait, '--noflush'], signal, {
+    await runTool(this.#commands, `${this.program}-restore`, [...wait, '--noflush'], signal, {
       stdin: input,
     });
   }
@@ -107,10 +108,10 @@ export class Iptables {
    */
   async isModern(signal: AbortSignal): Promise<boolean> {
     if (this.#modern === undefined) {
-      const { stdout } = await runTool(this.#commands, this.#program, ['--version'], signal);
+      const { stdout } = await runTool(this.#commands, this.program, ['--version'], signal);
       const version = /\bv(\d+)\.(\d+)\.(\d+)/.exec(stdout);
       if (version === null) {
-        throw new UnreadableError(`${this.#program} --version prints no version: ${stdout}`);
+        throw new UnreadableError(`${this.program} --version prints no version: ${stdout}`);
       }
       const [major = 0, minor = 0, patch = 0] = version.slice(1).map(Number);
       this.#modern = major > 1 || (major === 1 && (minor > 6 || (minor === 6 && patch >= 2)));

@@ -204,9 +204,9 @@ export function familyTest(family: Family): Test {
 }
 
 /** An address, with a length or without, as a range; undefined for anything else. */
-export function rangeOf(text: string): (AddressRange & { readonly family: Family }) | undefined {
+export function rangeOf(text: string): AddressRange | undefined {
   const address = parseAddress(text);
-  if (address !== undefined) return { family: address.family, first: address.value, last: address.value };
+  if (address !== undefined) return { first: address.value, last: address.value };
   return parseSubnet(text);
 }
 
