@@ -1,6 +1,7 @@
 import type { Unfitness } from '../etcd-unfit.ts';
 import { prefix } from '../host.ts';
 import { type Fault, onAll } from './fault.ts';
+import { memberOf } from './faults-network.ts';
 import { subnetsPrefix } from './oracle.ts';
 import type { World } from './world.ts';
 
@@ -23,8 +24,9 @@ function toggle({ cluster: { etcd }, keys }: World, key: string): void {
 
 /** One member that answers and does not serve. */
 function withUnfit(weight: number, what: Unfitness): Fault {
-  return onAll({ weight, lastsMs: [500, 400_000], apart: true }, ({ cluster: { etcd } }, { dice }) => {
-    const member = etcd.members[dice % etcd.members.length] as string;
+  return onAll({ weight, lastsMs: [500, 400_000], apart: true }, (world, { dice }) => {
+    const { etcd } = world.cluster;
+    const member = memberOf(world, dice);
     etcd.spoil(member, what);
     return () => etcd.spoil(member, undefined);
   });
@@ -43,10 +45,11 @@ export const etcdFaults: Readonly<Record<string, Fault>> = {
   ),
   'a member of another cluster takes the place of one': onAll(
     { weight: 2, lastsMs: [500, 400_000], apart: true },
-    ({ cluster: { etcd } }, { dice }) => {
+    (world, { dice }) => {
+      const { etcd } = world.cluster;
       // Two of three would be what a restore looks like.
       if (etcd.members.some((member) => etcd.strangerAt(member) !== undefined)) return undefined;
-      const member = etcd.members[dice % etcd.members.length] as string;
+      const member = memberOf(world, dice);
       etcd.replace(member);
       return () => etcd.putBack(member);
     },

@@ -6,7 +6,7 @@ import type { World } from './world.ts';
 const short = [1, 30_000] as const;
 const long = [500, 400_000] as const;
 
-function memberOf({ cluster }: World, dice: number): string {
+export function memberOf({ cluster }: World, dice: number): string {
   const { members } = cluster.etcd;
   return members[dice % members.length] as string;
 }

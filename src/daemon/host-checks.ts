@@ -28,7 +28,7 @@ export interface ForwardingOptions {
   readonly linkName: () => string;
 }
 
-/** The kernel sends no event for these settings; a look takes two to five reads of /proc. */
+/** The kernel sends no event for these settings; a look takes at most five reads of /proc. */
 const checkIntervalMs = 10_000;
 const loop = 'forwarding';
 /** Reads of /proc take no time. */

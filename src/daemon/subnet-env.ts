@@ -56,21 +56,16 @@ export function parseSubnetEnv(text: string): PerFamily<Subnet> | undefined {
   return { ...(ipv4 === undefined ? {} : { ipv4 }), ...(ipv6 === undefined ? {} : { ipv6 }) };
 }
 
-/** The networks and the MTU that subnet.env names, as far as it does; undefined as for {@link parseSubnetEnv}. */
-export function networksInSubnetEnv(text: string):
-  | {
-      readonly subnets: PerFamily<Subnet>;
-      readonly networks: PerFamily<Subnet>;
-      readonly mtu?: number;
-    }
-  | undefined {
+/** The networks and subnets that subnet.env names, as far as it does; undefined as for {@link parseSubnetEnv}. */
+export function networksInSubnetEnv(
+  text: string,
+): { readonly subnets: PerFamily<Subnet>; readonly networks: PerFamily<Subnet> } | undefined {
   const subnets = parseSubnetEnv(text);
   const variables = variablesOf(text);
   if (subnets === undefined || variables === undefined) return undefined;
   const ipv4 = parseSubnet(variables.get('FLANNEL_NETWORK') ?? '');
   const ipv6 = parseSubnet(variables.get('FLANNEL_IPV6_NETWORK') ?? '');
-  const mtu = Number(variables.get('FLANNEL_MTU'));
-  return { subnets, networks: { ...(ipv4 && { ipv4 }), ...(ipv6 && { ipv6 }) }, ...(mtu > 0 && { mtu }) };
+  return { subnets, networks: { ...(ipv4 && { ipv4 }), ...(ipv6 && { ipv6 }) } };
 }
 
 /** Undefined when a line is not well formed. */

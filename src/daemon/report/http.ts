@@ -75,7 +75,7 @@ export interface Served extends ServerOptions {
   /** Why it cannot listen, and what to do. */
   readonly whyNot: (error: unknown) => string;
   /** Waits for the next look; resolves to whether clients still reach the server. */
-  readonly look: (server: Server, signal: AbortSignal) => Promise<boolean>;
+  readonly look: (server: Server) => Promise<boolean>;
 }
 
 /**
@@ -87,7 +87,7 @@ export async function keepServing(served: Served, signal: AbortSignal): Promise<
   for (let attempt = 0; !signal.aborted; attempt++) {
     activity?.round(what, stuckMs);
     try {
-      await serve(served, signal);
+      await serve(served);
     } catch (error) {
       if (signal.aborted) break;
       notices.report(what, `cannot serve ${text}: ${served.whyNot(error)}`, { error });
@@ -98,7 +98,7 @@ export async function keepServing(served: Served, signal: AbortSignal): Promise<
 }
 
 /** Resolves when clients cannot reach the server any more. */
-async function serve(served: Served, signal: AbortSignal): Promise<void> {
+async function serve(served: Served): Promise<void> {
   const { activity, log, notices, what, text, errorEvent } = served;
   const server = limitedServer(log, served.answer, served.timeoutMs);
   try {
@@ -107,7 +107,7 @@ async function serve(served: Served, signal: AbortSignal): Promise<void> {
     do {
       activity?.round(what, stuckMs);
       notices.clear(what, `serving ${text} again`);
-    } while (await served.look(server, signal));
+    } while (await served.look(server));
   } finally {
     // The callback runs even when the server never listened, then with an error.
     const closed = new Promise<void>((resolve) => void server.close(() => resolve()));
