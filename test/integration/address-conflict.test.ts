@@ -1,24 +1,17 @@
 import { existsSync, rmSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Cluster, type ClusterHost, makeHosts } from '../testbed/cluster.ts';
+import { beforeAll, describe, expect, it } from 'vitest';
+import type { ClusterHost } from '../testbed/cluster.ts';
 import type { LogRecord } from '../testbed/daemon.ts';
 import { runProgram } from './program.ts';
-import {
-  etcdLeaseIds,
-  type RouteWatch,
-  type StoredLease,
-  storedLease,
-  storedLeases,
-  subnetOf,
-  watchRoutes,
-} from './route-watch.ts';
+import { etcdLeaseIds, type StoredLease, storedLease, storedLeases, subnetOf } from './route-watch.ts';
+import { useCluster, useRoutes } from './use-cluster.ts';
 
 const OWN = '10.211.55.104/24';
 
 /** Two hosts with one address on one link, neither of which has an etcd of its own. */
 describe('a host that is given the address of another one', () => {
-  let cluster: Cluster;
-  let routes: RouteWatch;
+  const cluster = useCluster({ hosts: 5 });
+  const routes = useRoutes(cluster, () => cluster.hosts.slice(0, 3));
   let peers: readonly ClusterHost[];
   let first: ClusterHost;
   let second: ClusterHost;
@@ -27,22 +20,13 @@ describe('a host that is given the address of another one', () => {
   let subnet: string;
 
   beforeAll(async () => {
-    cluster = await makeHosts({ hosts: 5 });
-    await cluster.startEtcd();
-    await cluster.storeConfig();
     peers = cluster.hosts.slice(0, 3);
-    [first, second] = cluster.hosts.slice(3) as [ClusterHost, ClusterHost];
+    [first, second] = [cluster.at(3), cluster.at(4)];
     await Promise.all([...peers, first].map(({ daemon }) => daemon.start()));
     lease = await storedLease(cluster, first);
     leaseIds = await etcdLeaseIds(cluster.etcd.first);
     subnet = subnetOf(first);
-    routes = await watchRoutes(peers);
     await routes.mark();
-  });
-
-  afterAll(async () => {
-    await routes?.stop();
-    await cluster?.close();
   });
 
   /** What a switch and the neighbour caches do by turns: all that etcd sends to the address reaches one of the two hosts. */

@@ -2,7 +2,7 @@ import { mkdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import type { StatusView } from '../../src/cli/ask-daemon.ts';
-import { PREFIX } from '../testbed/cluster.ts';
+import { CONFIG, PREFIX } from '../testbed/cluster.ts';
 import type { DaemonProcess, LogRecord } from '../testbed/daemon.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
@@ -10,6 +10,7 @@ import { NotifySocket } from '../testbed/notify-socket.ts';
 import { RunningProcess, runToEnd } from '../testbed/process.ts';
 import { useBench } from './bench.ts';
 import { runProgram } from './program.ts';
+import { etcdLeaseIds } from './route-watch.ts';
 
 const HEALTHZ_PORT = 8472;
 
@@ -115,8 +116,7 @@ test('a health port in use costs one warning and leaves the host ready; the daem
   const server =
     "require('http').createServer((q, r) => r.end('another')).listen(PORT, '127.0.0.1', () => console.log('up'))";
   const code = server.replace('PORT', String(HEALTHZ_PORT));
-  const inHost = ['nsenter', `--net=/run/netns/${bench.host.namespace}`, '--'];
-  const other = new RunningProcess([...inHost, process.execPath, '-e', code]);
+  const other = new RunningProcess(bench.host.command(process.execPath, '-e', code));
   await other.waitFor((lines) => lines[0], 10_000, 'listening');
   const waiting = await makeWaiting([
     '--iface=eth0',
@@ -162,16 +162,11 @@ test('an interface that is missing, then without an address, is waited out; the 
 
 test('an exhausted pool is waited out, without an etcd lease for it, until a subnet is given back', async () => {
   await bench.etcd.ctl('put', leaseKey('172.20.10.0/24'), leaseValue('10.211.55.110'));
-  const lease = /lease ([0-9a-f]+) /.exec(await bench.etcd.ctl('lease', 'grant', '3600'))?.[1] ?? '';
+  const lease = await bench.etcd.grant(3_600);
   await bench.etcd.ctl('put', `--lease=${lease}`, leaseKey('172.20.11.0/24'), leaseValue('10.211.55.111'));
-  const config = {
-    Network: '172.20.0.0/16',
-    SubnetMin: '172.20.10.0',
-    SubnetMax: '172.20.11.0',
-    Backend: { Type: 'host-gw' },
-  };
+  const config = { ...CONFIG, SubnetMin: '172.20.10.0', SubnetMax: '172.20.11.0' };
   await bench.etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(config));
-  const leases = async () => (await bench.etcd.ctl('lease', 'list')).trim().split('\n').toSorted();
+  const leases = () => etcdLeaseIds(bench.etcd.first);
   const before = await leases();
   const waiting = await makeWaiting(['--iface=eth0']);
   const daemon = bench.makeDaemon('exhausted', { env: { NOTIFY_SOCKET: waiting.notify.path } });

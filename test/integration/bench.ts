@@ -6,7 +6,7 @@ import { DaemonProcess, OUR_PROTOCOL } from '../testbed/daemon.ts';
 import { type EtcdCluster, type EtcdTls, startEtcd } from '../testbed/etcd.ts';
 import type { KernelMonitor } from '../testbed/kernel-monitor.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
-import { type Host, type ListedRoute, makeNetwork, until } from '../testbed/netns.ts';
+import { type Host, type ListedRoute, makeNetwork, until, untilLines } from '../testbed/netns.ts';
 import { runToEnd } from '../testbed/process.ts';
 import { tempDir } from '../testbed/run.ts';
 
@@ -146,15 +146,11 @@ export class Bench {
 
   /** Waits until the daemon's routes are exactly these (`dst via gateway`). */
   async haveRoutes(expected: readonly string[], timeoutMs = 20_000): Promise<void> {
-    let seen: readonly string[] = [];
-    const wanted = expected.toSorted().join('\n');
-    await until(
-      async () => {
-        seen = await this.ourRoutes();
-        return seen.join('\n') === wanted;
-      },
+    await untilLines(
+      () => this.ourRoutes(),
+      expected.toSorted(),
       timeoutMs,
-      () => `routes wanted:\n${wanted}\nfound:\n${seen.join('\n')}\n${this.daemon.process.tail()}`,
+      () => this.daemon.process.tail(),
     );
   }
 

@@ -1,11 +1,11 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Cluster, type ClusterHost, CONFIG, makeHosts, PREFIX } from '../testbed/cluster.ts';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { type ClusterHost, CONFIG, PREFIX } from '../testbed/cluster.ts';
 import { addContainer, type NamespaceContainer } from '../testbed/container-namespace.ts';
 import { DaemonProcess, OUR_PROTOCOL } from '../testbed/daemon.ts';
-import { until } from '../testbed/netns.ts';
-import { type RunningPing, startPing } from '../testbed/ping.ts';
+import { untilLines } from '../testbed/netns.ts';
+import { lostWhile, type Way } from '../testbed/ping.ts';
 import { runProgram } from './program.ts';
-import { type RouteWatch, watchRoutes } from './route-watch.ts';
+import { useCluster, useRoutes } from './use-cluster.ts';
 
 const SUBNETS = `${PREFIX}/subnets/`;
 const dual = { ...CONFIG, EnableIPv6: true, IPv6Network: 'fd20::/48' };
@@ -18,29 +18,17 @@ const SOON_MS = 1_000;
  * its start, so that hosts of all three kinds are in one cluster. The tests are steps, in this order.
  */
 describe('hosts with IPv4, with IPv6 and with both', () => {
-  let cluster: Cluster;
-  let routes: RouteWatch;
+  const cluster = useCluster({ hosts: 4, ipv6: true, flags: ['--iface=eth0', '--ip-blackhole-route'] });
+  const routes = useRoutes(cluster);
   let both: readonly [ClusterHost, ClusterHost];
   let only4: ClusterHost;
   let only6: ClusterHost;
   const containers = new Map<ClusterHost, NamespaceContainer>();
 
   beforeAll(async () => {
-    cluster = await makeHosts({ hosts: 4, ipv6: true, flags: ['--iface=eth0', '--ip-blackhole-route'] });
-    const [first, second, third, fourth] = cluster.hosts;
-    if (!first || !second || !third || !fourth) throw new Error('there are no four hosts');
-    both = [first, second];
-    [only4, only6] = [third, fourth];
-    await cluster.startEtcd();
-    await cluster.storeConfig();
-    await Promise.all([first, second, third].map(({ daemon }) => daemon.start()));
-    routes = await watchRoutes(cluster.hosts);
-  });
-
-  afterAll(async () => {
-    await routes?.stop();
-    await Promise.all([...containers.values()].map((container) => container.close()));
-    await cluster?.close();
+    both = [cluster.at(0), cluster.at(1)];
+    [only4, only6] = [cluster.at(2), cluster.at(3)];
+    await Promise.all([...both, only4].map(({ daemon }) => daemon.start()));
   });
 
   const address6 = (host: ClusterHost) => host.net.addresses[1]?.split('/')[0] ?? '';
@@ -72,14 +60,12 @@ describe('hosts with IPv4, with IPv6 and with both', () => {
       .toSorted();
   };
   const expectRoutes = async (host: ClusterHost, expected: readonly string[]) => {
-    let seen: readonly string[] = [];
-    const isThere = async () => {
-      seen = await ownRoutes(host);
-      return seen.join() === expected.toSorted().join();
-    };
-    const failure = () =>
-      `wanted:\n${expected.join('\n')}\nfound:\n${seen.join('\n')}\n${host.daemon.process.tail(10)}`;
-    await until(isThere, 20_000, failure);
+    await untilLines(
+      () => ownRoutes(host),
+      expected.toSorted(),
+      20_000,
+      () => host.daemon.process.tail(10),
+    );
   };
   const own4 = (host: ClusterHost) => `${subnet4(host)} blackhole 2147483647`;
   const own6 = (host: ClusterHost) => `${subnet6(host)} blackhole 1024`;
@@ -91,9 +77,9 @@ describe('hosts with IPv4, with IPv6 and with both', () => {
     if (found === undefined) throw new Error(`no container on ${host.name}`);
     return found;
   };
-  const pinging = async (from: ClusterHost, to: ClusterHost, family: 4 | 6): Promise<RunningPing> => {
+  const way = (from: ClusterHost, to: ClusterHost, family: 4 | 6): Way => {
     const target = container(to).addresses.find((address) => address.includes(':') === (family === 6));
-    return await startPing(container(from).where, target ?? '');
+    return { where: container(from).where, destination: target ?? '' };
   };
 
   it('keeps IPv4 subnets and routes when IPv6 is turned on, host by host', async () => {
@@ -132,37 +118,28 @@ describe('hosts with IPv4, with IPv6 and with both', () => {
   });
 
   it('lets containers of both families reach each other, with docker0 in front of the blackholes', async () => {
-    for (const host of cluster.hosts) containers.set(host, await addContainer(host.net, ...gatewaysOf(host)));
-    const [one, two] = both;
-    const pings = [
-      await pinging(one, two, 4),
-      await pinging(one, two, 6),
-      await pinging(one, only4, 4),
-      await pinging(only6, one, 6),
-    ];
-    try {
-      for (const ping of pings) expect((await ping.stop()).lost).toEqual([]);
-    } finally {
-      await Promise.all(pings.map((ping) => ping.close()));
+    for (const host of cluster.hosts) {
+      const added = await addContainer(host.net, ...gatewaysOf(host));
+      cluster.onClose(() => added.close());
+      containers.set(host, added);
     }
+    const [one, two] = both;
+    const ways = [way(one, two, 4), way(one, two, 6), way(one, only4, 4), way(only6, one, 6)];
+    expect(await lostWhile(ways, async () => {})).toEqual([]);
   });
 
   it('puts routes and blackholes back that are removed, and keeps a ping alive while a route is replaced', async () => {
     const [one, two] = both;
     const expected = await ownRoutes(one);
-    const ping = await pinging(one, two, 6);
-    try {
+    // While two gateways are there, the kernel may send a packet to the wrong one; the way is whole again at the end.
+    await lostWhile([way(one, two, 6)], async () => {
       await one.net.ip(`-6 route append ${to6(two).replace(address6(two), address6(only6))} dev eth0`);
       await expectRoutes(one, expected);
       await one.net.ip(`route del blackhole ${subnet4(one)}`);
       await one.net.ip(`-6 route del blackhole ${subnet6(one)} dev lo`);
       await one.net.ip(`-6 route del ${to6(only6)}`);
       await expectRoutes(one, expected);
-      // While two gateways were there, the kernel may have sent a packet to the wrong one; the way is whole again.
-      await ping.stop();
-    } finally {
-      await ping.close();
-    }
+    });
   });
 
   it('has its IPv6 routes back at once when the addresses are back that the link took along', async () => {
@@ -191,12 +168,7 @@ describe('hosts with IPv4, with IPv6 and with both', () => {
     } finally {
       await monitor.stop();
     }
-    const ping = await pinging(two, one, 6);
-    try {
-      await ping.stop();
-    } finally {
-      await ping.close();
-    }
+    await lostWhile([way(two, one, 6)], async () => {});
   });
 
   it.each([
@@ -261,12 +233,7 @@ describe('hosts with IPv4, with IPv6 and with both', () => {
     await cluster.storeConfig(dual);
     await Promise.all(both.map(({ daemon }) => daemon.start()));
     expect(await blackholes(one)).toEqual([own4(one), own6(one)]);
-    const ping = await pinging(two, one, 4);
-    try {
-      await ping.stop();
-    } finally {
-      await ping.close();
-    }
+    await lostWhile([way(two, one, 4)], async () => {});
   });
 
   it('leaves no blackhole when that is not asked for any more', async () => {

@@ -1,18 +1,17 @@
-import { rmSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { CONFIG, PREFIX } from '../testbed/cluster.ts';
-import { DaemonProcess } from '../testbed/daemon.ts';
+import { DaemonProcess, OUR_PROTOCOL } from '../testbed/daemon.ts';
 import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
-import { type Host, makeNetwork, type Network, until } from '../testbed/netns.ts';
-import { tempDir } from '../testbed/run.ts';
+import { type Host, untilLines } from '../testbed/netns.ts';
+import { useCluster } from './use-cluster.ts';
 
 const NAME = 'etcd.flannel.test';
 const PEER = '10.211.55.102';
 
-let dir: string;
-let network: Network;
+const cluster = useCluster({ hosts: 2, etcd: false });
 let host: Host;
 let far: Host;
 let etcd: EtcdCluster;
@@ -20,55 +19,31 @@ let daemon: DaemonProcess;
 
 /** etcd on a host of its own, at two addresses in networks behind it, known to the daemon by one name alone. */
 beforeAll(async () => {
-  dir = tempDir('by-name');
-  network = await makeNetwork([
-    { addresses: ['10.211.55.100/24'] },
-    { addresses: ['10.211.55.101/24', '10.77.0.5/32', '10.78.0.5/32'] },
-  ]);
-  const [first, second] = network.hosts;
-  if (first === undefined || second === undefined) throw new Error('no hosts');
-  host = first;
-  far = second;
+  [host, far] = [cluster.at(0).net, cluster.at(1).net];
+  await far.setAddresses(['10.77.0.5/32', '10.78.0.5/32']);
   await host.ip('route add 10.77.0.0/16 via 10.211.55.101');
   await host.ip('route add 10.78.0.0/16 via 10.211.55.101');
   etcd = await startEtcd({
-    dir: join(dir, 'etcd'),
+    dir: join(cluster.dir, 'etcd'),
     members: [{ netns: far.namespace, ip: '10.211.55.101' }],
     args: ['--listen-client-urls=http://0.0.0.0:2379'],
   });
+  cluster.onClose(() => etcd.close());
   await etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(CONFIG));
-  const hostsFile = join(dir, 'hosts');
+  const hostsFile = join(cluster.dir, 'hosts');
   writeFileSync(hostsFile, `10.77.0.5 ${NAME}\n10.78.0.5 ${NAME}\n`);
-  daemon = new DaemonProcess({
-    namespace: host.namespace,
-    dir: join(dir, 'host'),
-    hostsFile,
-    endpoints: `http://${NAME}:2379`,
-    prefix: PREFIX,
-    flags: ['--iface=eth0'],
-  });
+  const { options } = cluster.at(0).daemon;
+  daemon = new DaemonProcess({ ...options, hostsFile, endpoints: `http://${NAME}:2379` });
+  cluster.onClose(() => daemon.close());
   await daemon.start();
-});
-
-afterAll(async () => {
-  await daemon?.close();
-  await etcd?.close();
-  await network?.close();
-  rmSync(dir, { recursive: true, force: true });
 });
 
 const put = (subnet: string) => etcd.ctl('put', leaseKey(subnet), leaseValue(PEER));
 
 async function haveRoutes(...expected: string[]): Promise<void> {
-  let seen: readonly string[] = [];
-  await until(
-    async () => {
-      seen = (await host.routes()).filter(({ protocol }) => protocol === '102').map(({ dst }) => dst);
-      return seen.toSorted().join() === expected.toSorted().join();
-    },
-    30_000,
-    () => `routes: ${seen.join()}\n${daemon.process.tail()}`,
-  );
+  const own = async () => (await host.routes()).filter(({ protocol }) => protocol === OUR_PROTOCOL);
+  const seen = async () => (await own()).map(({ dst }) => dst).toSorted();
+  await untilLines(seen, expected.toSorted(), 30_000, () => daemon.process.tail());
 }
 
 test('a lease cannot take the way to an etcd that is given by name', async () => {

@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { type Cluster, type ClusterHost, makeHosts, PREFIX } from '../testbed/cluster.ts';
+import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { type ClusterHost, PREFIX } from '../testbed/cluster.ts';
 import type { EtcdMember } from '../testbed/etcd.ts';
 import { leaseValue } from '../testbed/lease-keys.ts';
-import { ownRoutes, type RouteWatch, routesTo, watchRoutes } from './route-watch.ts';
+import { ownRoutes, routesTo } from './route-watch.ts';
+import { useCluster, useRoutes } from './use-cluster.ts';
 
 /** A peer without a host: its subnet lies outside the pool, so no daemon can take it; its address changes. */
 const PEER = '172.20.5.0/24';
@@ -31,24 +32,14 @@ export interface Outage {
  */
 export function describeOutage(outage: Outage): void {
   describe(`while members of etcd are ${outage.verb}`, () => {
-    let cluster: Cluster;
-    let routes: RouteWatch;
+    const cluster = useCluster({ hosts: 5, endpoints: 'own', daemons: true });
+    const routes = useRoutes(cluster);
     let pids: readonly number[];
     let logged: readonly number[];
     let lastNumber = 150;
 
     beforeAll(async () => {
-      cluster = await makeHosts({ hosts: 5, endpoints: 'own' });
-      await cluster.startEtcd();
-      await cluster.storeConfig();
-      routes = await watchRoutes(cluster.hosts);
-      await cluster.startDaemons();
       await routes.arrived(cluster.hosts, PEER, await move(cluster.etcd.first));
-    });
-
-    afterAll(async () => {
-      await routes?.stop();
-      await cluster?.close();
     });
 
     beforeEach(async () => {
@@ -89,12 +80,11 @@ export function describeOutage(outage: Outage): void {
     it.each([0, 1, 2])(
       'member %i, the other two serve who knows them, and it serves its own after',
       async (index) => {
-        const member = cluster.etcd.members[index];
-        const others = cluster.etcd.members.filter((other) => other !== member);
+        const others = [...cluster.etcd.members];
+        const [member] = others.splice(index, 1);
         const [other] = others;
-        const dependent = cluster.hosts[index];
-        if (member === undefined || other === undefined || dependent === undefined)
-          throw new Error('too few members');
+        if (member === undefined || other === undefined) throw new Error('too few members');
+        const dependent = cluster.at(index);
         const independent = cluster.hosts.filter((host) => host !== dependent);
 
         const before = await move(member);
@@ -114,8 +104,7 @@ export function describeOutage(outage: Outage): void {
     );
 
     it('all of them for 30 s, routes stay and are repaired, and changes arrive after', async () => {
-      const [host] = cluster.hosts;
-      if (host === undefined) throw new Error('there are no hosts');
+      const host = cluster.at(0);
       const before = await move(cluster.etcd.first);
       await Promise.all(cluster.etcd.members.map((member) => outage.takeAway(member)));
       const endMs = performance.now() + 30_000;

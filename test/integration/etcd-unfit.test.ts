@@ -1,54 +1,42 @@
-import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterEach, beforeAll, expect, test } from 'vitest';
 import { CONFIG, PREFIX } from '../testbed/cluster.ts';
 import { DaemonProcess } from '../testbed/daemon.ts';
-import { type EtcdCluster, type EtcdMember, startEtcd, startLearner } from '../testbed/etcd.ts';
-import { type Host, makeNetwork, type Network, until } from '../testbed/netns.ts';
+import { type EtcdCluster, startEtcd, startLearner } from '../testbed/etcd.ts';
+import { until } from '../testbed/netns.ts';
 import { RunningProcess } from '../testbed/process.ts';
-import { tempDir } from '../testbed/run.ts';
 import { runProgram } from './program.ts';
+import { useCluster } from './use-cluster.ts';
 
 /** Bytes that etcd's database may hold before the alarm NOSPACE is raised. */
 const QUOTA = 1_000_000;
 
-let dir: string;
-let network: Network;
-let hosts: readonly Host[];
+/** Two hosts for daemons, two for voters, and one each for a learner of their cluster and for a member of another one. */
+const cluster = useCluster({ hosts: 6, etcd: false });
 let etcd: EtcdCluster;
-let stranger: EtcdCluster;
-let learner: EtcdMember;
 let daemons: DaemonProcess[] = [];
 
-const [VOTER, VOTER2, LEARNER, STRANGER] = [3, 4, 5, 6].map((last) => `10.211.55.10${last}`) as [
-  string,
-  string,
-  string,
-  string,
-];
+const [VOTER, VOTER2, LEARNER, STRANGER] = [
+  '10.211.55.102',
+  '10.211.55.103',
+  '10.211.55.104',
+  '10.211.55.105',
+] as const;
 const url = (address: string) => `http://${address}:2379`;
 
-function hostAt(index: number): Host {
-  const host = hosts[index];
-  if (host === undefined) throw new RangeError(`no host ${index}`);
-  return host;
-}
-
-/** Two hosts for daemons, two for voters, and one each for a learner of their cluster and for a member of another one. */
 beforeAll(async () => {
-  dir = tempDir('unfit');
-  network = await makeNetwork(
-    Array.from({ length: 6 }, (_, index) => ({ addresses: [`10.211.55.${101 + index}/24`] })),
-  );
-  hosts = network.hosts;
-  const place = (index: number, ip: string) => ({ netns: hostAt(index).namespace, ip });
+  const place = (index: number, ip: string) => ({ netns: cluster.at(index).net.namespace, ip });
   // Its check wants members that know each other for five seconds.
   const args = [`--quota-backend-bytes=${QUOTA}`, '--strict-reconfig-check=false'];
-  [etcd, stranger] = await Promise.all([
-    startEtcd({ dir: join(dir, 'etcd'), members: [place(2, VOTER), place(3, VOTER2)], args }),
-    startEtcd({ dir: join(dir, 'stranger'), members: [place(5, STRANGER)] }),
+  const dir = join(cluster.dir, 'etcd');
+  const [own, stranger] = await Promise.all([
+    startEtcd({ dir, members: [place(2, VOTER), place(3, VOTER2)], args }),
+    startEtcd({ dir: join(cluster.dir, 'stranger'), members: [place(5, STRANGER)] }),
   ]);
-  learner = await startLearner(etcd, join(dir, 'etcd'), place(4, LEARNER));
+  etcd = own;
+  for (const each of [own, stranger]) cluster.onClose(() => each.close());
+  const learner = await startLearner(etcd, dir, place(4, LEARNER));
+  cluster.onClose(() => learner.kill());
   await etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(CONFIG));
   const follows = async () => (await etcd.ctl('member', 'list')).includes('started, learner');
   await until(follows, 30_000, 'the learner does not follow');
@@ -59,36 +47,20 @@ afterEach(async () => {
   await etcd.ctl('del', '--prefix', `${PREFIX}/subnets/`);
 });
 
-afterAll(async () => {
-  await learner?.kill();
-  await stranger?.close();
-  await etcd?.close();
-  await network?.close();
-  rmSync(dir, { recursive: true, force: true });
-});
-
 /** The daemon of a host, told these endpoints. */
 function daemonAt(index: number, ...endpoints: readonly string[]): DaemonProcess {
-  const { namespace } = hostAt(index);
-  const daemon = new DaemonProcess({
-    namespace,
-    dir: join(dir, `host-${index}`),
-    endpoints: endpoints.join(','),
-    prefix: PREFIX,
-    flags: ['--iface=eth0'],
-  });
+  const daemon = new DaemonProcess({ ...cluster.at(index).daemon.options, endpoints: endpoints.join(',') });
   daemons.push(daemon);
   return daemon;
 }
 
 const subnetsInEtcd = async () =>
   (await etcd.ctl('get', '--prefix', `${PREFIX}/subnets/`, '--keys-only')).trim();
-const routesOf = async (index: number) => (await hostAt(index).ip('route show proto 102')).trim();
+const routesOf = async (index: number) => (await cluster.at(index).net.ip('route show proto 102')).trim();
 
 /** What a daemon says of itself. */
 async function statusOf(index: number): Promise<string> {
-  const { namespace } = hostAt(index);
-  const { stdout } = await runProgram({ namespace, dir: join(dir, `host-${index}`), argv: ['status'] });
+  const { stdout } = await runProgram({ ...cluster.at(index).daemon.options, argv: ['status'] });
   return stdout.join('\n');
 }
 
@@ -131,9 +103,8 @@ test('a key that is deleted while the database is full: status says that it is g
   const gone = `the lease ${key} could not be renewed; its key is gone from etcd`;
   await until(async () => (await statusOf(0)).includes(gone), 20_000, 'nothing is said');
   expect(await statusOf(0)).toContain('the etcd database is full (alarm NOSPACE)');
-  const { namespace } = hostAt(0);
   const flags = [`--etcd-endpoints=${endpoints.join(',')}`, `--etcd-prefix=${PREFIX}`, '--iface=eth0'];
-  const doctor = await runProgram({ namespace, dir: join(dir, 'host-0'), argv: ['doctor', ...flags] });
+  const doctor = await runProgram({ ...cluster.at(0).daemon.options, argv: ['doctor', ...flags] });
   expect(doctor.stdout.join('\n')).toMatch(
     /PROBLEM +etcd has raised the alarm NOSPACE \(member [\da-f]+\): .*\n.*etcdctl alarm disarm/,
   );
@@ -148,14 +119,13 @@ test('a key that is deleted while the database is full: status says that it is g
 });
 
 test('a proxy that loses its etcd: its silent watch is given up, and the next endpoint serves', async () => {
-  const { namespace } = hostAt(0);
-  const inHost = (...argv: readonly string[]) =>
-    new RunningProcess(['nsenter', `--net=/run/netns/${namespace}`, '--', ...argv], {
+  const inHost = (...argv: string[]) =>
+    new RunningProcess(cluster.at(0).net.command(...argv), {
       env: { PATH: process.env['PATH'], ETCDCTL_API: '3' },
     });
   const [behind, listen] = ['127.0.0.1:23791', '127.0.0.1:23790'];
   const gateway = inHost('etcd', 'gateway', 'start', `--endpoints=${VOTER}:2379`, `--listen-addr=${behind}`);
-  const data = `--data-dir=${join(dir, 'proxy')}`;
+  const data = `--data-dir=${join(cluster.dir, 'proxy')}`;
   const proxy = inHost(
     'etcd',
     'grpc-proxy',

@@ -134,17 +134,8 @@ export class FirewallNetwork {
       const forward = 'echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding';
       await this.host(host).exec('sh', '-ec', forward);
     }
-    for (const { namespace } of this.#network.hosts) {
-      const server = new RunningProcess([
-        'nsenter',
-        `--net=/run/netns/${namespace}`,
-        '--',
-        process.execPath,
-        '-e',
-        SERVER,
-      ]);
-      this.#servers.push(server);
-    }
+    for (const host of this.#network.hosts)
+      this.#servers.push(new RunningProcess(host.command(process.execPath, '-e', SERVER)));
     const listening = (lines: readonly string[]) => lines.find((line) => line === 'listening');
     await Promise.all(this.#servers.map((server) => server.waitFor(listening, 30_000, 'listening')));
   }

@@ -28,8 +28,7 @@ export async function leaveAsFlanneld(
   ipMasq = false,
 ): Promise<void> {
   for (const { host, third } of formerHosts) {
-    const granted = await cluster.etcd.ctl('lease', 'grant', '86400');
-    const leaseId = /lease (\S+) granted/.exec(granted)?.[1];
+    const leaseId = await cluster.etcd.grant(86_400);
     const key = `${PREFIX}/subnets/172.20.${third}.0-24`;
     await cluster.etcd.ctl('put', `--lease=${leaseId}`, key, leaseValue(host.address));
     mkdirSync(dirname(host.daemon.subnetFile), { recursive: true });

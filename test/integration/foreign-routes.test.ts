@@ -50,10 +50,7 @@ async function about(dst: string, mark: number): Promise<readonly string[]> {
 }
 
 test('the first start adopts what flanneld left without a gap, removes what is stale and touches nothing else', async () => {
-  for (const route of ADOPTABLE) {
-    const [subnet = '', , publicIP = ''] = route.split(' ');
-    await bench.putLease(subnet, publicIP);
-  }
+  await bench.putRoutes(ADOPTABLE);
   for (const route of [...ADOPTABLE, ...STALE]) await bench.host.ip(`route add ${route} dev eth0`);
   for (const route of OPERATORS) await bench.host.ip(`route add ${route}`);
   const before = await bench.allRoutes();

@@ -1,5 +1,5 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { type Cluster, type ClusterHost, makeHosts } from '../testbed/cluster.ts';
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { ClusterHost } from '../testbed/cluster.ts';
 import { loggedAtMs } from '../testbed/daemon.ts';
 import { until } from '../testbed/netns.ts';
 import { RunningProcess } from '../testbed/process.ts';
@@ -7,33 +7,17 @@ import {
   etcdLeaseIds,
   expectFullMesh,
   ownRoutes,
-  type RouteWatch,
   routesTo,
   type StoredLease,
   storedLease,
   storedLeases,
   subnetOf,
-  watchRoutes,
 } from './route-watch.ts';
-
-let cluster: Cluster;
-let routes: RouteWatch;
-
-async function makeFiveHosts(): Promise<void> {
-  cluster = await makeHosts({ hosts: 5 });
-  await cluster.startEtcd();
-  await cluster.storeConfig();
-  routes = await watchRoutes(cluster.hosts);
-}
-
-async function remove(): Promise<void> {
-  await routes?.stop();
-  await cluster?.close();
-}
+import { useCluster, useRoutes } from './use-cluster.ts';
 
 describe('five hosts that join one after another', () => {
-  beforeAll(makeFiveHosts);
-  afterAll(remove);
+  const cluster = useCluster({ hosts: 5 });
+  const routes = useRoutes(cluster);
 
   it('are routed to by all others within a second, and route to all others once they are ready', async () => {
     const there: ClusterHost[] = [];
@@ -53,8 +37,8 @@ describe('five hosts that join one after another', () => {
 });
 
 describe('five hosts that join at once', () => {
-  beforeAll(makeFiveHosts);
-  afterAll(remove);
+  const cluster = useCluster({ hosts: 5 });
+  const routes = useRoutes(cluster);
 
   it('get five subnets and all routes within a second after the last is ready, with one etcd lease each', async () => {
     for (const { daemon } of cluster.hosts) daemon.launch();
@@ -73,21 +57,15 @@ describe('five hosts that join at once', () => {
 });
 
 describe('a host that leaves', () => {
+  const cluster = useCluster({ hosts: 5, daemons: true });
+  const routes = useRoutes(cluster);
   let leaver: ClusterHost;
   let others: readonly ClusterHost[];
   let lease: StoredLease;
 
-  beforeAll(async () => {
-    await makeFiveHosts();
-    await cluster.startDaemons();
-  });
-  afterAll(remove);
-
   /** All five are up and know one another, then the last one's daemon is stopped. */
   beforeEach(async () => {
-    const found = cluster.hosts.at(-1);
-    if (found === undefined) throw new Error('there are no hosts');
-    leaver = found;
+    leaver = cluster.at(4);
     others = cluster.hosts.slice(0, -1);
     await routes.mark();
     if (!leaver.daemon.running) {
@@ -108,39 +86,24 @@ describe('a host that leaves', () => {
     expect(await ownRoutes(leaver)).toEqual(routesTo(leaver, others));
   }
 
-  it('is not routed to any more within a second after its key is deleted', async () => {
-    await cluster.etcd.ctl('del', lease.key);
+  it.each([
+    ['key is deleted', () => cluster.etcd.ctl('del', lease.key)],
+    ['lease is revoked', () => cluster.etcd.ctl('lease', 'revoke', lease.leaseId)],
+  ])('is not routed to any more within a second after its %s', async (_, remove) => {
+    await remove();
     // Not from before it, which would measure the start of a process; so the end of one is given away.
-    const deletedMs = Date.now();
-    expect((await routes.left(others, subnetOf(leaver))) - deletedMs).toBeLessThan(1_000);
-    await expectOnlyTheLeaverGone();
-  });
-
-  it('is not routed to any more within a second after its lease is revoked', async () => {
-    await cluster.etcd.ctl('lease', 'revoke', lease.leaseId);
-    const revokedMs = Date.now();
-    expect((await routes.left(others, subnetOf(leaver))) - revokedMs).toBeLessThan(1_000);
+    const removedMs = Date.now();
+    expect((await routes.left(others, subnetOf(leaver))) - removedMs).toBeLessThan(1_000);
     await expectOnlyTheLeaverGone();
   });
 
   it('is routed to until its lease expires, and not any more within a second after that', async () => {
-    const granted = await cluster.etcd.ctl('lease', 'grant', '4');
-    const shortId = /lease ([0-9a-f]+) granted/.exec(granted)?.[1] ?? '';
-    await cluster.etcd.ctl('put', '--lease', shortId, lease.key, lease.value);
+    await cluster.etcd.ctl('put', '--lease', await cluster.etcd.grant(4), lease.key, lease.value);
     const { modRevision } = await storedLease(cluster, leaver);
+    const { clientUrl } = cluster.etcd.first;
+    const watch = ['watch', '--rev', String(modRevision), lease.key];
     const witness = new RunningProcess(
-      [
-        'nsenter',
-        `--net=/run/netns/${cluster.hosts[0]?.net.namespace}`,
-        '--',
-        'etcdctl',
-        '--endpoints',
-        cluster.etcd.first.clientUrl,
-        'watch',
-        '--rev',
-        String(modRevision),
-        lease.key,
-      ],
+      cluster.at(0).net.command('etcdctl', '--endpoints', clientUrl, ...watch),
       { env: { ...process.env, ETCDCTL_API: '3' } },
     );
     try {
@@ -168,17 +131,14 @@ describe('a host that leaves', () => {
 });
 
 describe('a host that is taken for gone while its daemon runs', () => {
-  beforeAll(async () => {
-    await makeFiveHosts();
-    await cluster.startDaemons();
-  });
-  afterAll(remove);
+  const cluster = useCluster({ hosts: 5, daemons: true });
+  const routes = useRoutes(cluster);
 
   it.each(['key is deleted', 'lease is revoked'])(
     'has its subnet again, and is routed to, within a second after its %s, and no lease is left over',
     async (what) => {
-      const [host, ...others] = cluster.hosts;
-      if (host === undefined) throw new Error('there are no hosts');
+      const host = cluster.at(0);
+      const others = cluster.hosts.slice(1);
       const subnet = subnetOf(host);
       const lease = await storedLease(cluster, host);
       await routes.mark();

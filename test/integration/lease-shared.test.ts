@@ -1,13 +1,19 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { type Cluster, type ClusterHost, CONFIG, makeHosts, PREFIX } from '../testbed/cluster.ts';
+import { afterEach, beforeAll, expect, test } from 'vitest';
+import { type ClusterHost, CONFIG, PREFIX } from '../testbed/cluster.ts';
 import { DaemonProcess } from '../testbed/daemon.ts';
 import { runFolder } from '../testbed/host.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
-import { until } from '../testbed/netns.ts';
-
-import { etcdLeaseIds, ownRoutes, type StoredLease, storedLeases, subnetOf } from './route-watch.ts';
+import {
+  etcdLeaseIds,
+  ownRoutes,
+  type StoredLease,
+  storedLeases,
+  subnetOf,
+  untilOwnRoutes,
+} from './route-watch.ts';
+import { useCluster } from './use-cluster.ts';
 
 /** The address that VirtualBox gives every machine behind its NAT. */
 const SHARED = '10.0.2.15';
@@ -15,17 +21,12 @@ const SECOND_PREFIX = '/second/network';
 /** On the segment, with nobody there. */
 const OTHER = '10.211.55.199';
 
-let cluster: Cluster;
+const cluster = useCluster({ hosts: 2 });
 let first: ClusterHost;
 let second: ClusterHost;
 
 beforeAll(async () => {
-  cluster = await makeHosts({ hosts: 2 });
-  await cluster.startEtcd();
-  await cluster.storeConfig();
-  const [one, two] = cluster.hosts;
-  if (one === undefined || two === undefined) throw new Error('too few hosts');
-  [first, second] = [one, two];
+  [first, second] = [cluster.at(0), cluster.at(1)];
   for (const host of cluster.hosts) {
     await host.net.ip('link add nat0 type veth peer name nat1');
     await host.net.ip('link set nat1 up');
@@ -34,16 +35,10 @@ beforeAll(async () => {
   }
 });
 
-afterAll(() => cluster?.close());
-
-let daemons: DaemonProcess[];
-
-beforeEach(() => {
-  daemons = [];
-});
+const daemons: DaemonProcess[] = [];
 
 afterEach(async () => {
-  for (const daemon of daemons) if (daemon.running) await daemon.stop();
+  for (const daemon of daemons.splice(0)) if (daemon.running) await daemon.stop();
   await cluster.etcd.ctl('del', '--prefix', `${PREFIX}/subnets/`);
 });
 
@@ -83,16 +78,8 @@ test('L9: of two live hosts with one address the second refuses the lease of the
 });
 
 test('two daemons with two prefixes share a host and its address without disturbing one another', async () => {
-  await cluster.etcd.ctl(
-    'put',
-    `${SECOND_PREFIX}/config`,
-    JSON.stringify({
-      ...CONFIG,
-      Network: '172.21.0.0/16',
-      SubnetMin: '172.21.10.0',
-      SubnetMax: '172.21.254.0',
-    }),
-  );
+  const network = { ...CONFIG, Network: '172.21.0.0/16', SubnetMin: '172.21.10.0', SubnetMax: undefined };
+  await cluster.etcd.ctl('put', `${SECOND_PREFIX}/config`, JSON.stringify(network));
   const idle = await etcdLeaseIds(cluster.etcd.first);
   const one = daemonOn(first, '--iface=eth0');
   const two = daemonOn(
@@ -114,7 +101,7 @@ test('two daemons with two prefixes share a host and its address without disturb
   await cluster.etcd.ctl('put', leaseKey('172.20.9.0/24'), leaseValue(OTHER));
   await cluster.etcd.ctl('put', secondKey, leaseValue(OTHER));
   const both = [`172.20.9.0/24 via ${OTHER} dev eth0`, `172.21.9.0/24 via ${OTHER} dev eth0`];
-  await untilRoutes(first, both);
+  await untilOwnRoutes(first, both);
 
   const leaseIds = await etcdLeaseIds(cluster.etcd.first);
   expect(leaseIds).toHaveLength(idle.length + 2);
@@ -125,7 +112,7 @@ test('two daemons with two prefixes share a host and its address without disturb
   }
   await one.stop();
   await cluster.etcd.ctl('del', secondKey);
-  await untilRoutes(first, both.slice(0, 1));
+  await untilOwnRoutes(first, both.slice(0, 1));
   expect(await etcdLeaseIds(cluster.etcd.first)).toEqual(leaseIds);
   expect(await leases()).toEqual(stored);
   expect(one.subnetEnv()['FLANNEL_SUBNET']).toBe(firstSubnet);
@@ -149,16 +136,3 @@ test('L7: --subnet-lease-ttl is what the lease is granted for, and what it is ch
   expect(after?.key).toBe(before?.key);
   expect(await etcdLeaseIds(cluster.etcd.first)).not.toContain(before?.leaseId);
 });
-
-/** Waits until the host's own routes are exactly these. */
-async function untilRoutes(host: ClusterHost, expected: readonly string[]): Promise<void> {
-  let seen: readonly string[] = [];
-  await until(
-    async () => {
-      seen = await ownRoutes(host);
-      return seen.join('\n') === expected.join('\n');
-    },
-    10_000,
-    () => `there are:\n${seen.join('\n')}\nwanted:\n${expected.join('\n')}`,
-  );
-}

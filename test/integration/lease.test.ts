@@ -1,8 +1,8 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import type { StatusView } from '../../src/cli/ask-daemon.ts';
-import { type Cluster, type ClusterHost, makeHosts, PREFIX } from '../testbed/cluster.ts';
+import { type ClusterHost, PREFIX } from '../testbed/cluster.ts';
 import type { DaemonProcess } from '../testbed/daemon.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
@@ -15,7 +15,9 @@ import {
   storedLease,
   storedLeases,
   subnetOf,
+  untilOwnRoutes,
 } from './route-watch.ts';
+import { useCluster } from './use-cluster.ts';
 
 const SUBNET = '172.20.40.0/24';
 const KEY = leaseKey(SUBNET);
@@ -25,27 +27,19 @@ const SHORT_TTL_S = 6;
 /** Who else may claim a subnet: on the segment, with nobody there. */
 const OTHER = '10.211.55.199';
 
-let cluster: Cluster;
+const cluster = useCluster({ hosts: 2, flags: ['--iface=eth0', ...HEALTH] });
 let host: ClusterHost;
 let daemon: DaemonProcess;
 /** A host whose daemon runs all the while: it routes to what the leases say. */
 let peer: ClusterHost;
 
 beforeAll(async () => {
-  cluster = await makeHosts({ hosts: 2, flags: ['--iface=eth0', ...HEALTH] });
-  await cluster.startEtcd();
-  await cluster.storeConfig();
-  const [first, second] = cluster.hosts;
-  if (first === undefined || second === undefined) throw new Error('too few hosts');
-  host = first;
+  [host, peer] = [cluster.at(0), cluster.at(1)];
   daemon = host.daemon;
-  peer = second;
   // Reserved: by chance it would be the subnet of these tests once in a while.
   await put(leaseKey('172.20.30.0/24'), leaseValue(peer.address));
   await peer.daemon.start();
 });
-
-afterAll(() => cluster?.close());
 
 beforeEach(async () => {
   const { key: peersKey, leaseId: peersLease } = await storedLease(cluster, peer);
@@ -64,12 +58,6 @@ afterEach(async () => {
   if (daemon.running) await daemon.stop();
 });
 
-/** Grants an etcd lease; resolves to its id. */
-async function grant(ttlSeconds: number): Promise<string> {
-  const answer = await cluster.etcd.ctl('lease', 'grant', String(ttlSeconds));
-  return /^lease ([0-9a-f]{16}) granted/.exec(answer)?.[1] ?? answer;
-}
-
 const put = (key: string, value: string, leaseId = '0') =>
   cluster.etcd.ctl('put', key, value, `--lease=${leaseId}`);
 
@@ -80,16 +68,8 @@ async function stored(key: string): Promise<StoredLease | undefined> {
 
 /** Waits until the peer's routes are exactly these. */
 async function peerRoutes(expected: readonly string[]): Promise<void> {
-  let seen: readonly string[] = [];
-  const wanted = expected.map((route) => `${route} dev eth0`).join('\n');
-  await until(
-    async () => {
-      seen = await ownRoutes(peer);
-      return seen.join('\n') === wanted;
-    },
-    10_000,
-    () => `the peer has:\n${seen.join('\n')}\nwanted:\n${wanted}\n${daemon.process.tail()}`,
-  );
+  const wanted = expected.map((route) => `${route} dev eth0`);
+  await untilOwnRoutes(peer, wanted, () => daemon.process.tail());
 }
 
 /** Waits until /readyz answers with this status; resolves to its text. */
@@ -107,13 +87,13 @@ async function readyz(status: 200 | 503): Promise<string> {
 }
 
 test(`an adopted key on a lease of ${SHORT_TTL_S} s lives on by renewals that write nothing`, async () => {
-  const leaseId = await grant(SHORT_TTL_S);
+  const leaseId = await cluster.etcd.grant(SHORT_TTL_S);
   await put(KEY, leaseValue(host.address), leaseId);
   await daemon.start();
   const adopted = await stored(KEY);
   // Granted after the daemon has adopted its own: it is gone when nobody renews it.
   const control = leaseKey('172.20.3.0/24');
-  await put(control, leaseValue(OTHER), await grant(SHORT_TTL_S));
+  await put(control, leaseValue(OTHER), await cluster.etcd.grant(SHORT_TTL_S));
   const isGone = async () => (await stored(control)) === undefined;
   await until(isGone, 4 * SHORT_TTL_S * 1000, 'the lease that nobody renews lives on');
   expect(await stored(KEY)).toEqual(adopted);
@@ -182,7 +162,7 @@ test.each([
 ])('L10: the subnet of a previous subnet.env never wins against a live lease with %s', async (_, name) => {
   const theirs = `${PREFIX}/subnets/${name}`;
   const both = name.includes('&') ? { PublicIPv6: 'fd00:55::199' } : {};
-  await put(theirs, leaseValue(OTHER, both), await grant(3_600));
+  await put(theirs, leaseValue(OTHER, both), await cluster.etcd.grant(3_600));
   const before = await stored(theirs);
   leaveSubnetFile();
   await daemon.start();

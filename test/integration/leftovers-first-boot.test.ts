@@ -1,37 +1,21 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Cluster, type ClusterHost, makeHosts } from '../testbed/cluster.ts';
+import { describe, expect, it } from 'vitest';
 import { DaemonProcess } from '../testbed/daemon.ts';
 import { etcdLeaseIds, storedLeases } from './route-watch.ts';
 import { startLongWay } from './slow-proxy.ts';
+import { useCluster } from './use-cluster.ts';
 
 const STOPS = 30;
 
 describe('a daemon that is stopped during the very first boot of its host', () => {
-  let cluster: Cluster;
-  let host: ClusterHost;
-  let way: { readonly url: string; close(): Promise<void> };
-  let daemon: DaemonProcess;
-
-  beforeAll(async () => {
-    cluster = await makeHosts({ hosts: 3 });
-    await cluster.startEtcd();
-    await cluster.storeConfig();
-    const [first] = cluster.hosts;
-    if (first === undefined) throw new Error('there are no hosts');
-    host = first;
-    // Long enough that the moments of the stops, evenly spread, meet every step of the boot.
-    way = await startLongWay(host, cluster.etcd.first.clientUrl, 30);
-    daemon = new DaemonProcess({ ...host.daemon.options, endpoints: way.url });
-  });
-
-  afterAll(async () => {
-    await daemon?.close();
-    await way?.close();
-    await cluster?.close();
-  });
+  const cluster = useCluster();
 
   it('leaves its subnet with its etcd lease, or neither, whatever the moment', async () => {
+    // Long enough that the moments of the stops, evenly spread, meet every step of the boot.
+    const way = await startLongWay(cluster.at(0), cluster.etcd.first.clientUrl, 30);
+    cluster.onClose(() => way.close());
+    const daemon = new DaemonProcess({ ...cluster.at(0).daemon.options, endpoints: way.url });
+    cluster.onClose(() => daemon.close());
     const startMs = performance.now();
     await daemon.start();
     const bootMs = performance.now() - startMs;

@@ -1,39 +1,22 @@
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Cluster, type ClusterHost, startCluster } from '../testbed/cluster.ts';
+import { beforeAll, describe, expect, it } from 'vitest';
+import type { ClusterHost } from '../testbed/cluster.ts';
 import { until } from '../testbed/netns.ts';
 import type { Exit } from '../testbed/process.ts';
-import {
-  etcdLeaseIds,
-  ownRoutes,
-  type RouteWatch,
-  storedLeases,
-  subnetOf,
-  watchRoutes,
-} from './route-watch.ts';
+import { etcdLeaseIds, ownRoutes, storedLeases, subnetOf } from './route-watch.ts';
+import { useCluster, useRoutes } from './use-cluster.ts';
 
 const RESTARTS = 100;
 /** A temporary file that its writer left is removed by the next writer, once it is too old to be anybody's work in progress. */
 const LEFTOVER_AGE_MS = 10_000;
 
 describe('a daemon that was restarted a hundred times', () => {
-  let cluster: Cluster;
-  let routes: RouteWatch;
+  const cluster = useCluster({ daemons: true });
+  const routes = useRoutes(cluster);
   let host: ClusterHost;
 
-  beforeAll(async () => {
-    cluster = await startCluster({ hosts: 3 });
-    routes = await watchRoutes(cluster.hosts);
-    const [first] = cluster.hosts;
-    if (first === undefined) throw new Error('there are no hosts');
-    host = first;
-  });
-
-  afterAll(async () => {
-    await routes?.stop();
-    await cluster?.close();
-  });
+  beforeAll(() => void (host = cluster.at(0)));
 
   it('at any moment of its life, by SIGTERM and by SIGKILL, has left nothing behind and changed nothing', async () => {
     await host.daemon.stop();

@@ -1,27 +1,18 @@
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { type Cluster, PREFIX, startCluster } from '../testbed/cluster.ts';
+import { beforeEach, expect, test } from 'vitest';
+import { PREFIX } from '../testbed/cluster.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
-import { ownRoutes, type RouteWatch, watchRoutes } from './route-watch.ts';
+import { ownRoutes } from './route-watch.ts';
+import { useCluster, useRoutes } from './use-cluster.ts';
 
 const SUBNETS = `${PREFIX}/subnets/`;
 /** Held by nobody, and outside the pool: they do not come back. */
 const GONE = Array.from({ length: 8 }, (_, i) => `172.20.${i + 1}.0/24`);
 
-let cluster: Cluster;
-let routes: RouteWatch;
+const cluster = useCluster({ hosts: 5, daemons: true });
+const routes = useRoutes(cluster);
 /** How many lines each daemon had logged when the test began. */
 let logged: readonly number[];
-
-beforeAll(async () => {
-  cluster = await startCluster({ hosts: 5 });
-  routes = await watchRoutes(cluster.hosts);
-});
-
-afterAll(async () => {
-  await routes?.stop();
-  await cluster?.close();
-});
 
 beforeEach(() => {
   logged = cluster.hosts.map(({ daemon }) => daemon.logs.length);

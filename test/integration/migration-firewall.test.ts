@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Cluster, type ClusterHost, makeHosts } from '../testbed/cluster.ts';
-import { addContainer, type NamespaceContainer } from '../testbed/container-namespace.ts';
+import type { ClusterHost } from '../testbed/cluster.ts';
+import { addContainer, type NamespaceContainer, waysBetween } from '../testbed/container-namespace.ts';
 import { until } from '../testbed/netns.ts';
-import { type RunningPing, startPing } from '../testbed/ping.ts';
+import { lostWhile } from '../testbed/ping.ts';
 import {
   type FormerHost,
   leaveAsFlanneld,
@@ -12,6 +12,7 @@ import {
   rulesOfFlanneld,
   subnetEnvOf,
 } from './flanneld-leavings.ts';
+import { useCluster } from './use-cluster.ts';
 
 const TABLES = ['filter', 'nat'] as const;
 const OPERATORS = {
@@ -21,22 +22,17 @@ const OPERATORS = {
 
 /** Two hosts change from flanneld --ip-masq; the third stands for the world outside. The tests are steps, in this order. */
 describe('hosts with the firewall rules of flanneld', () => {
-  let cluster: Cluster;
+  const cluster = useCluster({ flags: ['-iface=eth0', '-ip-masq', '-iptables-resync=1'] });
   let former: FormerHost;
   let host: ClusterHost;
   let outside: string;
   let containers: readonly NamespaceContainer[] = [];
 
   beforeAll(async () => {
-    cluster = await makeHosts({ hosts: 3, flags: ['-iface=eth0', '-ip-masq', '-iptables-resync=1'] });
-    await cluster.startEtcd();
-    await cluster.storeConfig();
-    const [first, second, third] = cluster.hosts;
-    if (first === undefined || second === undefined || third === undefined) throw new Error('no three hosts');
-    host = first;
-    outside = third.address;
+    host = cluster.at(0);
+    outside = cluster.at(2).address;
     former = { host, third: 14 };
-    const peer = { host: second, third: 88 };
+    const peer = { host: cluster.at(1), third: 88 };
     await leaveAsFlanneld(cluster, [former, peer], true);
     for (const each of [former, peer]) {
       for (const table of TABLES) {
@@ -46,15 +42,12 @@ describe('hosts with the firewall rules of flanneld', () => {
       await each.host.net.exec('iptables', '-P', 'FORWARD', 'DROP');
     }
     containers = await Promise.all([
-      addContainer(first.net, '172.20.14.1/24'),
-      addContainer(second.net, '172.20.88.1/24'),
+      addContainer(host.net, '172.20.14.1/24'),
+      addContainer(peer.host.net, '172.20.88.1/24'),
     ]);
   });
 
-  afterAll(async () => {
-    await Promise.all(containers.map((container) => container.close()));
-    await cluster?.close();
-  });
+  afterAll(() => Promise.all(containers.map((container) => container.close())));
 
   /** The rules of both tables, in order, with how many packets each has seen. */
   const rules = async () => {
@@ -74,19 +67,8 @@ describe('hosts with the firewall rules of flanneld', () => {
 
   /** Pings between the containers, both ways, and from one to the world outside, which has no route back. */
   const expectNoPacketLost = async (act: () => Promise<void>) => {
-    const [one, two] = containers;
-    if (one === undefined || two === undefined) throw new Error('there are no two containers');
-    const pings: RunningPing[] = [];
-    try {
-      pings.push(await startPing(one.where, two.address));
-      pings.push(await startPing(two.where, one.address));
-      pings.push(await startPing(one.where, outside));
-      await act();
-      const results = await Promise.all(pings.map((ping) => ping.stop()));
-      expect(results.map(({ lost }) => lost)).toEqual([[], [], []]);
-    } finally {
-      await Promise.all(pings.map((ping) => ping.close()));
-    }
+    const toOutside = { where: containers[0]?.where ?? [], destination: outside };
+    expect(await lostWhile([...waysBetween(containers), toOutside], act)).toEqual([]);
   };
 
   it('takes them over as they are: none twice, none written anew, none out of its place', async () => {

@@ -1,32 +1,28 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Cluster, type ClusterHost, makeHosts } from '../testbed/cluster.ts';
-import { addContainer, type NamespaceContainer } from '../testbed/container-namespace.ts';
+import type { ClusterHost } from '../testbed/cluster.ts';
+import { addContainer, type NamespaceContainer, waysBetween } from '../testbed/container-namespace.ts';
 import { OUR_PROTOCOL } from '../testbed/daemon.ts';
-import { startPing } from '../testbed/ping.ts';
+import { lostWhile } from '../testbed/ping.ts';
 import { type FormerHost, leaveAsFlanneld, subnetEnvOf } from './flanneld-leavings.ts';
-import { etcdLeaseIds, type RouteWatch, storedLeases, watchRoutes } from './route-watch.ts';
+import { etcdLeaseIds, storedLeases } from './route-watch.ts';
+import { useCluster, useRoutes } from './use-cluster.ts';
 
 const SUBNETS = [14, 88, 200] as const;
 
 /** Two hosts change from flanneld to this program and back; the third never does. The tests are steps, in this order. */
 describe('a cluster of hosts that flanneld has run on', () => {
-  let cluster: Cluster;
+  const cluster = useCluster();
+  const routes = useRoutes(cluster);
   let former: readonly FormerHost[];
   let host: ClusterHost;
   let other: ClusterHost;
-  let routes: RouteWatch;
   let containers: readonly NamespaceContainer[] = [];
 
   beforeAll(async () => {
-    cluster = await makeHosts({ hosts: 3 });
-    await cluster.startEtcd();
-    await cluster.storeConfig();
     former = cluster.hosts.map((each, index) => ({ host: each, third: SUBNETS[index] ?? 0 }));
     await leaveAsFlanneld(cluster, former);
-    const [first, second] = cluster.hosts;
-    if (first === undefined || second === undefined) throw new Error('there are no two hosts');
-    [host, other] = [first, second];
+    [host, other] = [cluster.at(0), cluster.at(1)];
     // A peer that left while flanneld was down, and an operator's routes, which look alike but for their destination.
     await host.net.ip('route add 172.20.77.0/24 via 10.211.55.102 dev eth0');
     await host.net.ip('route add 10.99.0.0/16 via 10.211.55.102 dev eth0');
@@ -35,14 +31,9 @@ describe('a cluster of hosts that flanneld has run on', () => {
       addContainer(host.net, '172.20.14.1/24'),
       addContainer(other.net, '172.20.88.1/24'),
     ]);
-    routes = await watchRoutes(cluster.hosts);
   });
 
-  afterAll(async () => {
-    await routes?.stop();
-    await Promise.all(containers.map((container) => container.close()));
-    await cluster?.close();
-  });
+  afterAll(() => Promise.all(containers.map((container) => container.close())));
 
   /** What peers and other programs see of all hosts: keys, values, etcd leases, and the file. */
   const visible = async () => ({
@@ -64,16 +55,7 @@ describe('a cluster of hosts that flanneld has run on', () => {
 
   /** Pings both ways between the containers of the two hosts while `act` runs, and expects no packet to be lost. */
   const expectNoPacketLost = async (act: () => Promise<void>) => {
-    const [one, two] = containers;
-    if (one === undefined || two === undefined) throw new Error('there are no two containers');
-    const pings = [await startPing(one.where, two.address), await startPing(two.where, one.address)];
-    try {
-      await act();
-      const results = await Promise.all(pings.map((ping) => ping.stop()));
-      expect(results.map(({ lost }) => lost)).toEqual([[], []]);
-    } finally {
-      await Promise.all(pings.map((ping) => ping.close()));
-    }
+    expect(await lostWhile(waysBetween(containers), act)).toEqual([]);
   };
 
   it('keeps subnet, key, value, etcd lease and file of each host', async () => {

@@ -1,9 +1,10 @@
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { type Cluster, type ClusterHost, makeHosts, PREFIX } from '../testbed/cluster.ts';
+import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { type ClusterHost, PREFIX } from '../testbed/cluster.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
 import { addDocker0 } from './pings.ts';
 import { storedLeases, subnetOf } from './route-watch.ts';
+import { useCluster } from './use-cluster.ts';
 
 // Which address and which lease are this host's own, on real hosts: three with etcd, and two whose addresses change.
 
@@ -11,26 +12,18 @@ const DEAD_SUBNET = '172.20.77.0/24';
 const DEAD = '10.211.55.177';
 const VIRTUAL = '10.211.55.253';
 
-let cluster: Cluster;
+const cluster = useCluster({ hosts: 5 });
 let peer: ClusterHost;
 let host: ClusterHost;
 let second: ClusterHost;
 
 beforeAll(async () => {
-  cluster = await makeHosts({ hosts: 5 });
-  await cluster.startEtcd();
-  await cluster.storeConfig();
-  const [first, , , fourth, fifth] = cluster.hosts;
-  if (first === undefined || fourth === undefined || fifth === undefined) throw new Error('too few hosts');
-  [peer, host, second] = [first, fourth, fifth];
+  [peer, host, second] = [cluster.at(0), cluster.at(3), cluster.at(4)];
   await peer.daemon.start();
 });
 
-afterAll(() => cluster?.close());
-
 beforeEach(async () => {
-  const granted = await cluster.etcd.ctl('lease', 'grant', '86400');
-  const id = /lease ([0-9a-f]+) granted/.exec(granted)?.[1] ?? '';
+  const id = await cluster.etcd.grant(86_400);
   await cluster.etcd.ctl('put', `--lease=${id}`, leaseKey(DEAD_SUBNET), leaseValue(DEAD));
   await host.daemon.start();
 });

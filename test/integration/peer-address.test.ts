@@ -1,42 +1,26 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Cluster, type ClusterHost, startCluster } from '../testbed/cluster.ts';
+import { beforeAll, describe, expect, it } from 'vitest';
+import type { ClusterHost } from '../testbed/cluster.ts';
 import { leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
 import { addDocker0, whilePinging } from './pings.ts';
-import {
-  ownRoutes,
-  type RouteWatch,
-  routesTo,
-  type StoredLease,
-  storedLease,
-  subnetOf,
-  watchRoutes,
-} from './route-watch.ts';
+import { ownRoutes, routesTo, type StoredLease, storedLease, subnetOf } from './route-watch.ts';
+import { useCluster, useRoutes } from './use-cluster.ts';
 
 describe('a peer whose address changes', () => {
-  let cluster: Cluster;
-  let routes: RouteWatch;
+  const cluster = useCluster({ hosts: 4, daemons: true });
+  const routes = useRoutes(cluster);
   let peer: ClusterHost;
   let others: readonly ClusterHost[];
   let lease: StoredLease;
 
   beforeAll(async () => {
-    cluster = await startCluster({ hosts: 4 });
-    routes = await watchRoutes(cluster.hosts);
     for (const host of cluster.hosts) await addDocker0(host);
-    const found = cluster.hosts[3];
-    if (found === undefined) throw new Error('there is no fourth host');
-    peer = found;
+    peer = cluster.at(3);
     others = cluster.hosts.slice(0, 3);
     lease = await storedLease(cluster, peer);
     // It holds all its addresses all the time, so that a lost packet means a missing route; its daemon knows only the first.
     await peer.daemon.stop();
     await peer.net.setAddresses(['10.211.55.201/24', '10.211.55.202/24']);
-  });
-
-  afterAll(async () => {
-    await routes?.stop();
-    await cluster?.close();
   });
 
   const rewrite = (publicIP: string): Promise<string> =>
@@ -92,8 +76,7 @@ describe('a peer whose address changes', () => {
   });
 
   it('is routed to by its new address, not by the old one, when the link comes back after the change', async () => {
-    const [first] = others;
-    if (first === undefined) throw new Error('there are no others');
+    const first = cluster.at(0);
     const subnet = subnetOf(peer);
     // The old one has been in the table, and in what the daemon wants, until just now.
     await rewrite('10.211.55.202');
@@ -119,8 +102,7 @@ describe('a peer whose address changes', () => {
   });
 
   it('is routed to by its new address when the change was missed, and read from a whole list only', async () => {
-    const [first] = others;
-    if (first === undefined) throw new Error('there are no others');
+    const first = cluster.at(0);
     await routes.mark();
     const lost = await whilePinging([[first, peer]], async () => {
       await first.daemon.stop();

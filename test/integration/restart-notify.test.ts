@@ -1,26 +1,24 @@
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Cluster, type ClusterHost, startCluster } from '../testbed/cluster.ts';
+import type { ClusterHost } from '../testbed/cluster.ts';
 import { DaemonProcess } from '../testbed/daemon.ts';
 import { until } from '../testbed/netns.ts';
 import { NotifySocket } from '../testbed/notify-socket.ts';
 import { ownRoutes, routesTo, subnetOf } from './route-watch.ts';
 import { requestIsUnread, startLongWay } from './slow-proxy.ts';
+import { useCluster } from './use-cluster.ts';
 
 describe('what the service manager is told', () => {
-  let cluster: Cluster;
+  const cluster = useCluster({ daemons: true });
   let host: ClusterHost;
   let others: readonly ClusterHost[];
   let daemon: DaemonProcess;
   let socket: NotifySocket;
 
   beforeAll(async () => {
-    cluster = await startCluster({ hosts: 3 });
-    const [first, ...rest] = cluster.hosts;
-    if (first === undefined) throw new Error('there are no hosts');
-    host = first;
-    others = rest;
+    host = cluster.at(0);
+    others = cluster.hosts.slice(1);
     // As after the boot of a machine: nothing of the last run is left on it but its lease in etcd.
     await host.daemon.stop();
     await removeRoutes();
@@ -32,7 +30,6 @@ describe('what the service manager is told', () => {
   afterAll(async () => {
     await daemon?.close();
     socket?.close();
-    await cluster?.close();
   });
 
   async function removeRoutes(): Promise<void> {

@@ -1,34 +1,18 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Cluster, type ClusterHost, startCluster } from '../testbed/cluster.ts';
+import { beforeAll, describe, expect, it } from 'vitest';
+import type { ClusterHost } from '../testbed/cluster.ts';
 import { addDocker0, whilePinging } from './pings.ts';
-import {
-  expectFullMesh,
-  type RouteWatch,
-  storedLease,
-  storedLeases,
-  subnetOf,
-  watchRoutes,
-} from './route-watch.ts';
+import { expectFullMesh, storedLease, storedLeases, subnetOf } from './route-watch.ts';
+import { useCluster, useRoutes } from './use-cluster.ts';
 
 describe('a daemon that ends and starts again', () => {
-  let cluster: Cluster;
-  let routes: RouteWatch;
+  const cluster = useCluster({ endpoints: 'own', daemons: true });
+  const routes = useRoutes(cluster);
   let host: ClusterHost;
   let peer: ClusterHost;
 
   beforeAll(async () => {
-    cluster = await startCluster({ hosts: 3, endpoints: 'own' });
-    routes = await watchRoutes(cluster.hosts);
     for (const each of cluster.hosts) await addDocker0(each);
-    const [first, second] = cluster.hosts;
-    if (first === undefined || second === undefined) throw new Error('there are no two hosts');
-    host = first;
-    peer = second;
-  });
-
-  afterAll(async () => {
-    await routes?.stop();
-    await cluster?.close();
+    [host, peer] = [cluster.at(0), cluster.at(1)];
   });
 
   const pairs = () => [[host, peer] as const, [peer, host] as const];
@@ -56,10 +40,8 @@ describe('a daemon that ends and starts again', () => {
     'by %s exits with 0 within 5 s, keeps its subnet, its lease and every route, and loses no packet',
     async (signal) => {
       await expectUnnoticed(async () => {
-        const startMs = performance.now();
-        const exit = await host.daemon.stop(signal);
-        expect(performance.now() - startMs).toBeLessThan(5_000);
-        expect(exit).toEqual({ code: 0, signal: null });
+        // After 5 s it rejects.
+        expect(await host.daemon.stop(signal)).toEqual({ code: 0, signal: null });
         await host.daemon.start();
       });
     },
@@ -75,9 +57,7 @@ describe('a daemon that ends and starts again', () => {
   it('keeps everything also while etcd is away, and goes on when it is back', async () => {
     await expectUnnoticed(async () => {
       await Promise.all(cluster.etcd.members.map((member) => member.kill()));
-      const startMs = performance.now();
       expect(await host.daemon.stop()).toEqual({ code: 0, signal: null });
-      expect(performance.now() - startMs).toBeLessThan(5_000);
       host.daemon.launch();
       await host.daemon.waitForLog('trouble');
       await Promise.all(cluster.etcd.members.map((member) => member.start()));
@@ -88,12 +68,9 @@ describe('a daemon that ends and starts again', () => {
   it('exits with 0 within 5 s while etcd is frozen, with everything in place', async () => {
     await expectUnnoticed(async () => {
       for (const member of cluster.etcd.members) member.pause();
-      const startMs = performance.now();
       const exit = await host.daemon.stop();
-      const stoppedMs = performance.now();
       for (const member of cluster.etcd.members) member.resume();
       expect(exit).toEqual({ code: 0, signal: null });
-      expect(stoppedMs - startMs).toBeLessThan(5_000);
       await host.daemon.start();
     });
   });

@@ -1,6 +1,5 @@
 import { beforeAll, expect, test } from 'vitest';
-import type { ListedRoute } from '../testbed/netns.ts';
-import { until } from '../testbed/netns.ts';
+import { type ListedRoute, untilLines } from '../testbed/netns.ts';
 import { useBench } from './bench.ts';
 
 /** Marked with the number that would be ours without the flag: stale ones, if they were ours. */
@@ -10,19 +9,14 @@ const FOREIGN = [
 ];
 /** As another program's, it gives way to a lease. */
 const IN_THE_WAY = '172.20.2.0/24 via 10.211.55.150 dev eth0 proto 102';
-const PEERS = ['172.20.1.0/24 10.211.55.101', '172.20.2.0/24 10.211.55.102'];
+const PEERS = ['172.20.1.0/24 via 10.211.55.101', '172.20.2.0/24 via 10.211.55.102'];
 
-const bench = useBench({
-  flags: ['--iface=eth0', '--route-protocol=150'],
-});
+const bench = useBench({ flags: ['--iface=eth0', '--route-protocol=150'] });
 
 beforeAll(async () => {
   await bench.reserveSubnet();
   for (const route of [...FOREIGN, IN_THE_WAY]) await bench.host.ip(`route add ${route}`);
-  for (const lease of PEERS) {
-    const [subnet = '', publicIP = ''] = lease.split(' ');
-    await bench.putLease(subnet, publicIP);
-  }
+  await bench.putRoutes(PEERS);
 });
 
 /** The routes of one protocol number, as `ip route add` takes them. */
@@ -35,17 +29,13 @@ async function routesOf(protocol: string): Promise<readonly string[]> {
     .toSorted();
 }
 
-async function haveRoutes(expected: readonly string[]): Promise<void> {
-  let seen: readonly string[] = [];
-  await until(
-    async () => {
-      seen = await routesOf('150');
-      return seen.join('\n') === expected.join('\n');
-    },
+const haveRoutes = (expected: readonly string[]) =>
+  untilLines(
+    () => routesOf('150'),
+    expected,
     10_000,
-    () => `found:\n${seen.join('\n')}\n${bench.daemon.process.tail()}`,
+    () => bench.daemon.process.tail(),
   );
-}
 
 test('routes carry the protocol number of --route-protocol, and those with the default one are foreign', async () => {
   await bench.daemon.start();

@@ -3,7 +3,7 @@ import { type Cluster, type ClusterHost, PREFIX } from '../testbed/cluster.ts';
 import { OUR_PROTOCOL } from '../testbed/daemon.ts';
 import type { EtcdMember } from '../testbed/etcd.ts';
 import { gaps, type KernelEventLine, type KernelMonitor, routeOf } from '../testbed/kernel-monitor.ts';
-import { until } from '../testbed/netns.ts';
+import { until, untilLines } from '../testbed/netns.ts';
 
 /** What the kernel told of a route with a gateway. */
 export interface RouteChange {
@@ -15,11 +15,12 @@ export interface RouteChange {
 
 /** What happens to the gateway routes of several hosts, as the kernel tells it. */
 export class RouteWatch {
-  readonly #monitors: ReadonlyMap<ClusterHost, KernelMonitor>;
+  readonly #monitors = new Map<ClusterHost, KernelMonitor>();
   readonly #marks = new Map<ClusterHost, number>();
 
-  constructor(monitors: ReadonlyMap<ClusterHost, KernelMonitor>) {
-    this.#monitors = monitors;
+  async start(hosts: readonly ClusterHost[]): Promise<void> {
+    const started = await Promise.all(hosts.map(async (host) => [host, await host.net.monitor()] as const));
+    for (const [host, monitor] of started) this.#monitors.set(host, monitor);
   }
 
   /** Forgets what has happened so far. */
@@ -114,11 +115,6 @@ export class RouteWatch {
   }
 }
 
-export async function watchRoutes(hosts: readonly ClusterHost[]): Promise<RouteWatch> {
-  const monitors = await Promise.all(hosts.map(async (host) => [host, await host.net.monitor()] as const));
-  return new RouteWatch(new Map(monitors));
-}
-
 interface SeenChange {
   readonly atMs: number;
   readonly change: RouteChange;
@@ -138,6 +134,15 @@ export async function ownRoutes(host: ClusterHost): Promise<readonly string[]> {
     .filter(({ protocol }) => protocol === OUR_PROTOCOL)
     .map(({ dst, gateway, dev }) => `${dst} via ${gateway} dev ${dev}`)
     .toSorted();
+}
+
+/** Waits until these are the daemon's routes on a host. */
+export async function untilOwnRoutes(
+  host: ClusterHost,
+  wanted: readonly string[],
+  more = () => host.daemon.process.tail(),
+): Promise<void> {
+  await untilLines(() => ownRoutes(host), wanted, 10_000, more);
 }
 
 /** The subnet of a host in CIDR notation, as its subnet.env says. */

@@ -12,15 +12,10 @@ export async function startLongWay(
   targetUrl: string,
   delayMs: number,
 ): Promise<{ readonly url: string; close(): Promise<void> }> {
-  const proxy = new RunningProcess([
-    'nsenter',
-    `--net=/run/netns/${host.net.namespace}`,
-    '--',
-    process.execPath,
-    import.meta.filename,
-    new URL(targetUrl).host,
-    String(delayMs),
-  ]);
+  const { host: target } = new URL(targetUrl);
+  const proxy = new RunningProcess(
+    host.net.command(process.execPath, import.meta.filename, target, String(delayMs)),
+  );
   const find = (lines: readonly string[]) => lines.find((line) => line.startsWith('http://'));
   const url = await proxy.waitFor(find, 10_000, 'the proxy');
   return { url, close: async () => void (await proxy.stop('SIGKILL')) };

@@ -1,9 +1,9 @@
 import { expect } from 'vitest';
 import { rulesOfFlanneld } from '../integration/flanneld-leavings.ts';
 import { type Cluster, CONFIG, makeHosts, PREFIX } from '../testbed/cluster.ts';
-import { addContainer, type NamespaceContainer } from '../testbed/container-namespace.ts';
-import { until } from '../testbed/netns.ts';
-import { type RunningPing, startPing } from '../testbed/ping.ts';
+import { addContainer, type NamespaceContainer, waysBetween } from '../testbed/container-namespace.ts';
+import { untilLines } from '../testbed/netns.ts';
+import { lostWhile } from '../testbed/ping.ts';
 import { type Flannel, FlannelHost } from './flannel-process.ts';
 
 export type Families = readonly (4 | 6)[];
@@ -95,8 +95,7 @@ export class MixedCluster {
 
   /** An etcd lease as flanneld grants it. */
   async grantLease(): Promise<string> {
-    const granted = await this.#cluster.etcd.ctl('lease', 'grant', '86400');
-    return /lease (\S+) granted/.exec(granted)?.[1] ?? '';
+    return await this.#cluster.etcd.grant(86_400);
   }
 
   /** Ends that peer's lease, and waits until nobody routes to it. */
@@ -106,27 +105,9 @@ export class MixedCluster {
     await this.expectRoutes();
   }
 
-  /** Pings between all containers, two by two and in each family, while `act` runs, and expects that no packet is lost. */
+  /** Pings between all containers, in each family, while `act` runs, and expects that no packet is lost. */
   async expectNoPacketLost(act: () => Promise<void>): Promise<void> {
-    const pairs = this.#containers.flatMap((from, index) =>
-      this.#containers
-        .slice(index + 1)
-        .flatMap((to) =>
-          to.addresses.map((address) => ({ name: `${from.name} to ${address}`, from, address })),
-        ),
-    );
-    const pings: RunningPing[] = [];
-    try {
-      for (const { from, address } of pairs) pings.push(await startPing(from.where, address));
-      await act();
-      const results = await Promise.all(pings.map((ping) => ping.stop()));
-      const lost = results.flatMap((result, index) =>
-        result.lost.map((sequence) => `${pairs[index]?.name}: packet ${sequence} of ${result.sent}`),
-      );
-      expect(lost).toEqual([]);
-    } finally {
-      await Promise.all(pings.map((ping) => ping.close()));
-    }
+    expect(await lostWhile(waysBetween(this.#containers), act)).toEqual([]);
   }
 
   async close(): Promise<void> {
@@ -160,13 +141,6 @@ async function expectSoon(
   wanted: readonly string[],
   look: () => Promise<readonly string[]>,
 ): Promise<void> {
-  const sorted = wanted.toSorted();
-  let seen: readonly string[] = [];
-  const right = async () => {
-    seen = await look();
-    return seen.join('\n') === sorted.join('\n');
-  };
-  const why = () =>
-    `${host.host.name} has\n${seen.join('\n')}\nand not\n${sorted.join('\n')}\n${host.tail()}`;
-  await until(right, DEADLINE_MS, why);
+  const why = () => `${host.host.name}\n${host.tail()}`;
+  await untilLines(look, wanted.toSorted(), DEADLINE_MS, why);
 }

@@ -6,7 +6,7 @@ import { DaemonProcess, OUR_PROTOCOL } from './daemon.ts';
 import { type Docker, startDocker } from './docker.ts';
 import { type EtcdCluster, startEtcd } from './etcd.ts';
 import { onHost, runFolder } from './host.ts';
-import { type Host, makeNetwork, type Network } from './netns.ts';
+import { type Host, makeNetwork } from './netns.ts';
 import { runToEnd } from './process.ts';
 import { tempDir } from './run.ts';
 
@@ -53,21 +53,52 @@ export interface Container {
 
 /** Hosts on one segment, set up step by step as an operator does it. */
 export class Cluster {
-  readonly dir: string;
-  readonly hosts: readonly ClusterHost[];
-  readonly network: Network;
+  readonly dir = tempDir('cluster');
+  readonly #options: ClusterOptions;
+  readonly #closers: (() => Promise<void>)[] = [];
   readonly #dockers = new Map<ClusterHost, Docker>();
+  #hosts: readonly ClusterHost[] = [];
   #etcd: EtcdCluster | undefined;
 
-  constructor(dir: string, network: Network, options: ClusterOptions) {
-    this.dir = dir;
-    this.network = network;
-    this.hosts = network.hosts.map((net, index) => {
-      const place = { dir: join(dir, net.name), namespace: net.namespace, hostname: net.name };
-      const env = sysconfig(network.hosts, options.endpoints === 'own' ? index : undefined);
-      const daemon = new DaemonProcess({ ...place, flags: options.flags ?? ['--iface=eth0'], env });
+  constructor(options: ClusterOptions) {
+    this.#options = options;
+  }
+
+  /** Makes the hosts, with the addresses of the scenario: 10.211.55.100/24 and on. */
+  async make(): Promise<void> {
+    const { hosts = 3, ipv6 = false, endpoints, flags = ['--iface=eth0'] } = this.#options;
+    const network = await makeNetwork(
+      Array.from({ length: hosts }, (_, index) => ({
+        name: index === 0 ? 'master' : `node-${index}`,
+        addresses: [`10.211.55.${100 + index}/24`, ...(ipv6 ? [`fd00:55::${100 + index}/64`] : [])],
+      })),
+    );
+    this.onClose(() => network.close());
+    this.#hosts = network.hosts.map((net, index) => {
+      const place = { dir: join(this.dir, net.name), namespace: net.namespace, hostname: net.name };
+      mkdirSync(runFolder(place), { recursive: true });
+      const env = sysconfig(network.hosts, endpoints === 'own' ? index : undefined);
+      const daemon = new DaemonProcess({ ...place, flags, env });
+      this.onClose(() => daemon.close());
       return { name: net.name, address: net.address, dir: place.dir, net, daemon };
     });
+  }
+
+  /** None before make(). */
+  get hosts(): readonly ClusterHost[] {
+    return this.#hosts;
+  }
+
+  /** The host with this index; throws when there is none. */
+  at(index: number): ClusterHost {
+    const host = this.hosts[index];
+    if (host === undefined) throw new RangeError(`there is no host ${index}`);
+    return host;
+  }
+
+  /** Runs `close` at the end, before what it was made on goes; the last one first. */
+  onClose(close: () => Promise<void>): void {
+    this.#closers.push(close);
   }
 
   /** Throws before startEtcd(). */
@@ -79,8 +110,10 @@ export class Cluster {
   /** A member on each of the first three hosts, on the ports of the scenario. */
   async startEtcd(): Promise<EtcdCluster> {
     const places = this.hosts.slice(0, 3).map(({ net, address }) => ({ netns: net.namespace, ip: address }));
-    this.#etcd = await startEtcd({ dir: join(this.dir, 'etcd'), members: places });
-    return this.#etcd;
+    const etcd = await startEtcd({ dir: join(this.dir, 'etcd'), members: places });
+    this.onClose(() => etcd.close());
+    this.#etcd = etcd;
+    return etcd;
   }
 
   /** Stores the network configuration; default the scenario's. */
@@ -104,8 +137,7 @@ export class Cluster {
 
   /** Runs a command on a host: in its network, with its /run. Throws when it fails. */
   async exec(host: ClusterHost, ...argv: string[]): Promise<string> {
-    const place = { dir: host.dir, namespace: host.net.namespace, hostname: host.name };
-    const { exit, stdout, output } = await runToEnd(onHost(place, argv));
+    const { exit, stdout, output } = await runToEnd(onHost(host.daemon.options, argv));
     if (exit.code !== 0) throw new Error(`${host.name}: ${argv.join(' ')}: ${output}`);
     return stdout;
   }
@@ -119,16 +151,13 @@ export class Cluster {
 
   /** Starts a dockerd on every host, with the host's docker_opts.env. */
   async startDocker(): Promise<readonly Docker[]> {
+    this.onClose(
+      async () => void (await Promise.all([...this.#dockers.values()].map((docker) => docker.close()))),
+    );
     return await Promise.all(
       this.hosts.map(async (host) => {
-        const { namespace } = host.net;
-        const place = {
-          dir: host.dir,
-          namespace,
-          hostname: host.name,
-          optionsFile: host.daemon.dockerOptsFile,
-        };
-        const docker = await startDocker(place);
+        const { options, dockerOptsFile } = host.daemon;
+        const docker = await startDocker({ ...options, optionsFile: dockerOptsFile });
         this.#dockers.set(host, docker);
         return docker;
       }),
@@ -156,50 +185,19 @@ export class Cluster {
 
   /** Ends and removes everything. All of it is tried; the first failure is thrown at the end. */
   async close(): Promise<void> {
-    const rounds: readonly (() => readonly Promise<void>[])[] = [
-      () => [...this.#dockers.values()].map((docker) => docker.close()),
-      () => this.hosts.map(({ daemon }) => daemon.close()),
-      () => [this.#etcd?.close() ?? Promise.resolve()],
-      () => [this.network.close()],
-    ];
     const failures: unknown[] = [];
-    for (const round of rounds) {
-      const results = await Promise.allSettled(round());
-      failures.push(...results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : [])));
-    }
+    for (const close of this.#closers.toReversed())
+      await close().catch((error: unknown) => failures.push(error));
     rmSync(this.dir, { recursive: true, force: true });
     if (failures.length > 0) throw new AggregateError(failures, 'the cluster was not removed completely');
   }
 }
 
-/** Makes the hosts, with the addresses of the scenario: 10.211.55.100/24 and on. */
+/** Makes hosts; whoever asks for them closes them. On failure nothing is left. */
 export async function makeHosts(options: ClusterOptions = {}): Promise<Cluster> {
-  const count = options.hosts ?? 3;
-  const network = await makeNetwork(
-    Array.from({ length: count }, (_, index) => ({
-      name: index === 0 ? 'master' : `node-${index}`,
-      addresses: [`10.211.55.${100 + index}/24`, ...(options.ipv6 ? [`fd00:55::${100 + index}/64`] : [])],
-    })),
-  );
-  const cluster = new Cluster(tempDir('cluster'), network, options);
+  const cluster = new Cluster(options);
   try {
-    for (const host of cluster.hosts) {
-      mkdirSync(runFolder(host), { recursive: true });
-    }
-    return cluster;
-  } catch (error) {
-    await cluster.close();
-    throw error;
-  }
-}
-
-/** Makes hosts with etcd, a stored configuration and running daemons. On failure nothing is left. */
-export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
-  const cluster = await makeHosts(options);
-  try {
-    await cluster.startEtcd();
-    await cluster.storeConfig();
-    await cluster.startDaemons();
+    await cluster.make();
     return cluster;
   } catch (error) {
     await cluster.close();

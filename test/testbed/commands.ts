@@ -32,6 +32,21 @@ export async function until(
   }
 }
 
+/** Waits until what `read` gives is exactly `wanted`, line by line; rejects with both, and with what `more` says, after `timeoutMs`. */
+export async function untilLines(
+  read: () => Promise<readonly string[]>,
+  wanted: readonly string[],
+  timeoutMs: number,
+  more: () => string = () => '',
+): Promise<void> {
+  let seen: readonly string[] = [];
+  const same = async () => {
+    seen = await read();
+    return seen.join('\n') === wanted.join('\n');
+  };
+  await until(same, timeoutMs, () => `wanted:\n${wanted.join('\n')}\nfound:\n${seen.join('\n')}\n${more()}`);
+}
+
 /** Runs a command with `input` on its standard input; see {@link exec}. */
 export function run(command: string, argv: string[], input?: string): Promise<string> {
   return new Promise((resolve, reject) => {

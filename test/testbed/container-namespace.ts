@@ -1,5 +1,6 @@
 import { exec, run } from './commands.ts';
 import type { Host } from './netns.ts';
+import type { Way } from './ping.ts';
 import { uniqueName } from './run.ts';
 
 /** A container as Docker connects it, without a Docker: it costs milliseconds. */
@@ -53,4 +54,14 @@ export async function addContainer(host: Host, ...gateways: readonly string[]): 
   const where = ['nsenter', `--net=/run/netns/${namespace}`, '--'];
   const [address = ''] = addresses;
   return { name: `the container on ${host.name}`, address, addresses, where, close };
+}
+
+/** From each of the containers to every address of the others. */
+export function waysBetween(containers: readonly NamespaceContainer[]): readonly Way[] {
+  return containers.flatMap((from) => {
+    const others = containers.filter((other) => other !== from);
+    return others
+      .flatMap(({ addresses }) => addresses)
+      .map((destination) => ({ where: from.where, destination }));
+  });
 }

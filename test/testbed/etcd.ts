@@ -40,6 +40,8 @@ export interface EtcdCluster {
   readonly endpoints: string;
   /** etcdctl against the first member. */
   ctl(...args: string[]): Promise<string>;
+  /** Grants a lease; resolves to its id, as etcdctl wants it. */
+  grant(ttlSeconds: number): Promise<string>;
   /** Replaces everybody's data by that of a snapshot (`ctl('snapshot', 'save', file)`), under a new cluster id. */
   restore(snapshotFile: string): Promise<void>;
   /** Makes the user root with this password, enables authentication, and lets etcdctl be root from now on. */
@@ -74,6 +76,10 @@ export async function startEtcd(options: EtcdOptions): Promise<EtcdCluster> {
     first,
     endpoints: members.map((member) => member.clientUrl).join(','),
     ctl: (...args) => first.ctl(...args),
+    async grant(ttlSeconds) {
+      const answer = await first.ctl('lease', 'grant', String(ttlSeconds));
+      return /^lease ([0-9a-f]{16}) granted/.exec(answer)?.[1] ?? answer;
+    },
     async restore(snapshotFile) {
       await Promise.all(members.map((member) => member.stop()));
       restores += 1;

@@ -6,7 +6,7 @@ import { exec, run } from './commands.ts';
 import { type KernelMonitor, monitorKernel } from './kernel-monitor.ts';
 import { uniqueName } from './run.ts';
 
-export { ipBatch, until } from './commands.ts';
+export { ipBatch, until, untilLines } from './commands.ts';
 
 /**
  * Hosts on one Ethernet segment, made of network namespaces: a "switch" namespace holds a bridge, each host namespace
@@ -56,6 +56,11 @@ export class Host {
   /** The first address without its length. */
   get address(): string {
     return this.addresses[0]?.split('/')[0] ?? '';
+  }
+
+  /** The command line that runs this one in the host's network. */
+  command(...argv: string[]): string[] {
+    return ['nsenter', `--net=/run/netns/${this.namespace}`, '--', ...argv];
   }
 
   /** Runs a command in the host; resolves to its standard output, rejects with its standard error. */

@@ -71,6 +71,33 @@ export async function startPing(
   };
 }
 
+/** From where to what address: see {@link startPing}. */
+export interface Way {
+  readonly where: readonly string[];
+  readonly destination: string;
+  readonly source?: string;
+}
+
+/**
+ * Pings on all these ways while `act` runs, from before it begins until after it has ended. Resolves to what went wrong with the
+ * packets; rejects when a way is broken at the end. The pings end also when `act` fails.
+ */
+export async function lostWhile(ways: readonly Way[], act: () => Promise<void>): Promise<readonly string[]> {
+  const pings: RunningPing[] = [];
+  try {
+    for (const { where, destination, source } of ways)
+      pings.push(await startPing(where, destination, source));
+    await act();
+    const results = await Promise.all(pings.map((ping) => ping.stop()));
+    return results.flatMap(({ lost, sent, complaints }, index) => {
+      const way = `${ways[index]?.where.join(' ')} to ${ways[index]?.destination}`;
+      return [...lost.map((sequence) => `${way}: packet ${sequence} of ${sent} was lost`), ...complaints];
+    });
+  } finally {
+    await Promise.all(pings.map((ping) => ping.close()));
+  }
+}
+
 /** The sequence numbers of the answers among these lines. */
 function sequences(lines: readonly string[]): readonly number[] {
   return lines.flatMap((line) => / icmp_seq=(\d+) ttl=/.exec(line)?.[1] ?? []).map(Number);
