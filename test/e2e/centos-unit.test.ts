@@ -1,54 +1,25 @@
-import { rmSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Docker, startDocker, withoutNetwork } from '../testbed/docker.ts';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { until } from '../testbed/netns.ts';
-import { tempDir } from '../testbed/run.ts';
-import { bootSystemdContainer, type SystemdContainer } from '../testbed/systemd-container.ts';
 import { HOST_FILES, installCentosPackage, writeFile } from './centos-package.ts';
+import { CONFIG_JSON, DEADLINE_MS, UNIT, useSystemdContainer } from './use-systemd.ts';
 
-const CONFIG =
-  '{"Network":"172.20.0.0/16","SubnetMin":"172.20.10.0","SubnetMax":"172.20.254.0","Backend":{"Type":"host-gw"}}';
-const UNIT = 'flanneld.service';
 const OPTIONS_FILE = '/run/flannel/docker';
-const DEADLINE_MS = 30_000;
-/** The first run on a machine makes a root file system. */
-const SETUP_TIMEOUT_MS = 600_000;
 
 /** A host as the packages of CentOS 7 set it up, on which only the daemon is exchanged; the tests are steps, in this order. */
 describe('the unit of the flannel 0.7.1 package, unchanged', () => {
-  const dir = tempDir('centos');
-  let docker: Docker;
-  let host: SystemdContainer;
+  const host = useSystemdContainer();
   let hostFiles: string;
 
   beforeAll(async () => {
-    docker = await startDocker({ dir, args: withoutNetwork });
-    host = await bootSystemdContainer(docker);
     await host.systemctl('stop', 'docker.service', 'docker.socket');
     await installCentosPackage(host);
     hostFiles = await checksums();
-  }, SETUP_TIMEOUT_MS);
-
-  afterAll(async () => {
-    await host?.close();
-    await docker?.close();
-    rmSync(dir, { recursive: true, force: true });
   });
 
   const checksums = () => host.exec('sha256sum', ...HOST_FILES, '/etc/sysconfig/flanneld');
-  const mainPid = (unit: string) => host.property(unit, 'MainPID');
   const wordsOf = async (unit: string) =>
-    (await host.exec('xargs', '-0', '-n1', '-a', `/proc/${await mainPid(unit)}/cmdline`)).split('\n');
-  const gateway = async () =>
-    /^FLANNEL_SUBNET=(.*)$/m.exec((await host.read('/run/flannel/subnet.env')) ?? '')?.[1];
-  const reach = async (unit: string, name: string, value: string) => {
-    let seen = '';
-    const reached = async () => {
-      seen = await host.property(unit, name);
-      return seen === value;
-    };
-    await until(reached, DEADLINE_MS, () => `${unit}: ${name} is ${seen}, not ${value}`);
-  };
+    (await host.exec('xargs', '-0', '-n1', '-a', `/proc/${await host.mainPid(unit)}/cmdline`)).split('\n');
+  const seen = async () => ({ docker: await host.mainPid('docker.service'), address: await host.gateway() });
 
   test('script/install --as-flanneld changes none of its files', async () => {
     const said = await host.exec('/src/script/install', '--as-flanneld');
@@ -62,16 +33,16 @@ describe('the unit of the flannel 0.7.1 package, unchanged', () => {
 
   test('with nothing set docker waits for it, then comes up with the subnet of the default prefix', async () => {
     await host.systemctl('start', '--no-block', 'docker.service');
-    await reach(UNIT, 'ActiveState', 'activating');
+    await host.reach(UNIT, 'ActiveState', 'activating');
     const waiting = async () => (await host.property(UNIT, 'StatusText')).includes('waiting for');
     await until(waiting, DEADLINE_MS, 'the status does not say that it waits');
     expect(await host.property('docker.service', 'ActiveState')).toBe('inactive');
-    await host.exec('etcdctl', 'put', '/coreos.com/network/config', CONFIG);
+    await host.exec('etcdctl', 'put', '/coreos.com/network/config', CONFIG_JSON);
     // Waits for both jobs: it merges with the one that is under way.
     await host.systemctl('start', 'docker.service');
     expect(await host.property(UNIT, 'ActiveState')).toBe('active');
     expect((await wordsOf(UNIT)).slice(-2)).toEqual(['-etcd-endpoints=', '-etcd-prefix=']);
-    const address = await gateway();
+    const address = await host.gateway();
     expect(address).toMatch(/^172\.20\.\d+\.1\/24$/);
     expect(await wordsOf('docker.service')).toContain(`--bip=${address}`);
     expect(await host.exec('ip', '-4', '-o', 'address', 'show', 'docker0')).toContain(`inet ${address} `);
@@ -80,7 +51,7 @@ describe('the unit of the flannel 0.7.1 package, unchanged', () => {
   test('it notifies as the main process, and ExecStartPost has written docker its options', async () => {
     expect(await host.property(UNIT, 'NotifyAccess')).toBe('main');
     expect(await host.property(UNIT, 'StatusText')).toContain('no other host has joined yet');
-    const address = await gateway();
+    const address = await host.gateway();
     expect(await host.read(OPTIONS_FILE)).toBe(
       [
         `DOCKER_OPT_BIP="--bip=${address}"`,
@@ -92,13 +63,13 @@ describe('the unit of the flannel 0.7.1 package, unchanged', () => {
   });
 
   test('a restart between disable and enable leaves docker alone, as the installer says', async () => {
-    const before = { docker: await mainPid('docker.service'), address: await gateway() };
-    const flanneld = await mainPid(UNIT);
+    const before = await seen();
+    const flanneld = await host.mainPid(UNIT);
     await host.sh(
       'systemctl disable --quiet flanneld; systemctl restart flanneld; systemctl enable --quiet flanneld',
     );
-    expect(await mainPid(UNIT)).not.toBe(flanneld);
-    expect({ docker: await mainPid('docker.service'), address: await gateway() }).toEqual(before);
+    expect(await host.mainPid(UNIT)).not.toBe(flanneld);
+    expect(await seen()).toEqual(before);
     expect(await host.property('docker.service', 'Requires')).toContain(UNIT);
   });
 
@@ -108,7 +79,12 @@ describe('the unit of the flannel 0.7.1 package, unchanged', () => {
   ])(
     'sysconfig with %s reaches the program, and a value for docker is kept in front',
     async (_, endpoints, prefix) => {
-      await host.exec('etcdctl', 'put', '/atomic.io/network/config', CONFIG.replaceAll('172.20.', '172.21.'));
+      await host.exec(
+        'etcdctl',
+        'put',
+        '/atomic.io/network/config',
+        CONFIG_JSON.replaceAll('172.20.', '172.21.'),
+      );
       await writeFile(
         host,
         '/etc/sysconfig/flanneld',
@@ -127,7 +103,7 @@ describe('the unit of the flannel 0.7.1 package, unchanged', () => {
         '-iface=eth0',
         '-ip-masq',
       ]);
-      const address = await gateway();
+      const address = await host.gateway();
       expect(address).toMatch(/^172\.21\./);
       expect(await host.read(OPTIONS_FILE)).toContain(
         `DOCKER_NETWORK_OPTIONS="--label=from=sysconfig  --bip=${address} --ip-masq=false --mtu=1500"`,
@@ -150,16 +126,16 @@ describe('the unit of the flannel 0.7.1 package, unchanged', () => {
   });
 
   test('a killed daemon is started again', async () => {
-    const killed = await mainPid(UNIT);
+    const killed = await host.mainPid(UNIT);
     await host.systemctl('kill', '--signal=KILL', '--kill-who=main', UNIT);
-    await reach(UNIT, 'NRestarts', '1');
-    await reach(UNIT, 'ActiveState', 'active');
-    expect(await mainPid(UNIT)).not.toBe(killed);
-    await reach('docker.service', 'ActiveState', 'active');
+    await host.reach(UNIT, 'NRestarts', '1');
+    await host.reach(UNIT, 'ActiveState', 'active');
+    expect(await host.mainPid(UNIT)).not.toBe(killed);
+    await host.reach('docker.service', 'ActiveState', 'active');
   });
 
   test("--uninstall puts the package's programs back, with docker running all the while", async () => {
-    const dockerPid = await mainPid('docker.service');
+    const dockerPid = await host.mainPid('docker.service');
     await expect(host.exec('/src/script/install', '--as-flanneld', '--uninstall')).rejects.toThrow(
       /disable --now flanneld/,
     );
@@ -168,7 +144,7 @@ describe('the unit of the flannel 0.7.1 package, unchanged', () => {
     expect(said).toContain('put back: /usr/bin/flanneld');
     expect(await host.read('/usr/bin/flanneld')).toContain('the flanneld of the package');
     expect(await checksums()).toBe(hostFiles);
-    expect(await mainPid('docker.service')).toBe(dockerPid);
+    expect(await host.mainPid('docker.service')).toBe(dockerPid);
     // It is started again with the rest of the host's set-up, and is the package's.
     await host.systemctl('enable', '--quiet', UNIT);
     await expect(host.systemctl('start', UNIT)).rejects.toThrow(/failed/);

@@ -1,62 +1,42 @@
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { useCluster } from '../integration/use-cluster.ts';
+import { PREFIX } from '../testbed/cluster.ts';
 import { importRoot, NODE_SLIM } from '../testbed/debian-root.ts';
 import { type Docker, startDocker, withoutNetwork } from '../testbed/docker.ts';
-import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
-import { makeNetwork, type Network, until } from '../testbed/netns.ts';
-import { RUN_VARIABLE, runId, tempDir } from '../testbed/run.ts';
+import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
+import { until } from '../testbed/netns.ts';
+import { RUN_VARIABLE, runId } from '../testbed/run.ts';
+import { SETUP_TIMEOUT_MS } from './use-systemd.ts';
 
 const PROJECT = join(import.meta.dirname, '../..');
-const PREFIX = '/atomic.io/network';
-const CONFIG =
-  '{"Network":"172.20.0.0/16","SubnetMin":"172.20.10.0","SubnetMax":"172.20.254.0","Backend":{"Type":"host-gw"}}';
-const PEER = '{"PublicIP":"10.211.55.101","PublicIPv6":null,"BackendType":"host-gw"}';
 const DEADLINE_MS = 60_000;
-/** The first run on a machine makes a root file system. */
-const SETUP_TIMEOUT_MS = 600_000;
 
 /** The image, built from the Dockerfile and run on a host the way its first lines say. */
 describe('the image', () => {
-  const dir = tempDir('image');
-  const subnetFile = join(dir, 'run/flannel/subnet.env');
-  const dockerOptsFile = join(dir, 'run/docker_opts.env');
-  let network: Network;
-  let etcd: EtcdCluster;
+  const cluster = useCluster({ hosts: 2 });
+  let subnetFile: string;
+  let dockerOptsFile: string;
   let docker: Docker;
 
   beforeAll(async () => {
+    const { dir, net, daemon } = cluster.at(0);
+    ({ subnetFile, dockerOptsFile } = daemon);
+    await cluster.etcd.ctl('put', leaseKey('172.20.9.0/24'), leaseValue(cluster.at(1).address));
     const forwarding = () => readFileSync('/proc/sys/net/ipv4/ip_forward', 'utf8');
     const before = forwarding();
     await buildImage(dir);
     // A dockerd in the machine's own network switches it on, unless it is told not to.
     expect(forwarding()).toBe(before);
-    network = await makeNetwork([
-      { name: 'host', addresses: ['10.211.55.100/24'] },
-      { name: 'peer', addresses: ['10.211.55.101/24'] },
-    ]);
-    const [host, peer] = network.hosts;
-    if (host === undefined || peer === undefined) throw new Error('two hosts were asked for');
-    etcd = await startEtcd({
-      dir: join(dir, 'etcd'),
-      members: [{ netns: peer.namespace, ip: peer.address }],
-    });
-    await etcd.ctl('put', `${PREFIX}/config`, CONFIG);
-    await etcd.ctl('put', `${PREFIX}/subnets/172.20.9.0-24`, PEER);
     // On the builder's images, in the host's network: --net=host is that one.
-    docker = await startDocker({ dir, namespace: host.namespace, args: withoutNetwork });
+    docker = await startDocker({ dir, namespace: net.namespace, args: withoutNetwork });
+    cluster.onClose(() => docker.close());
   }, SETUP_TIMEOUT_MS);
-
-  afterAll(async () => {
-    await docker?.close();
-    await etcd?.close();
-    await network?.close();
-    rmSync(dir, { recursive: true, force: true });
-  });
 
   const inspect = async (format: string) =>
     (await docker.docker('inspect', '--format', format, 'flanneld')).trim();
-  const routes = async () => (await network.hosts[0]?.ip('route show proto 102')) ?? '';
+  const routes = async () => cluster.at(0).net.ip('route show proto 102');
 
   test('runs with two capabilities, leases a subnet and writes the files on the host', async () => {
     await docker.docker(
@@ -124,7 +104,7 @@ describe('the image', () => {
     expect(await docker.exec('flanneld', 'nft', '--version')).toContain('nftables');
     let rules = '';
     const set = async () => {
-      rules = (await network.hosts[0]?.exec('iptables-save')) ?? '';
+      rules = await cluster.at(0).net.exec('iptables-save');
       return rules.includes('-A FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD');
     };
     await until(set, DEADLINE_MS, () => rules);
@@ -132,11 +112,11 @@ describe('the image', () => {
 
   test('docker stop ends it in time with 0, and routes, lease and files stay', async () => {
     const before = { file: readFileSync(subnetFile, 'utf8'), routes: await routes() };
-    const leases = await etcd.ctl('get', '--prefix', '--keys-only', `${PREFIX}/subnets/`);
+    const leases = await cluster.etcd.ctl('get', '--prefix', '--keys-only', `${PREFIX}/subnets/`);
     await docker.docker('stop', '--time=10', 'flanneld');
     expect(await inspect('{{.State.ExitCode}}')).toBe('0');
     expect({ file: readFileSync(subnetFile, 'utf8'), routes: await routes() }).toEqual(before);
-    expect(await etcd.ctl('get', '--prefix', '--keys-only', `${PREFIX}/subnets/`)).toBe(leases);
+    expect(await cluster.etcd.ctl('get', '--prefix', '--keys-only', `${PREFIX}/subnets/`)).toBe(leases);
     await docker.docker('start', 'flanneld');
     const running = async () => (await inspect('{{.State.Health.Status}}')) === 'healthy';
     await until(running, DEADLINE_MS, 'not healthy after a restart');

@@ -1,5 +1,6 @@
 import { readFileSync, statSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { gatewayOf, routesTo, storedLease, subnetOf, untilOwnRoutes } from '../integration/route-watch.ts';
 import {
   type Cluster,
   type ClusterHost,
@@ -8,22 +9,8 @@ import {
   makeHosts,
   PREFIX,
 } from '../testbed/cluster.ts';
-import { until } from '../testbed/netns.ts';
-import { startPing } from '../testbed/ping.ts';
-
-/** 172.20.91.0/24 as the daemon wrote it on this host. */
-interface Subnet {
-  readonly gateway: string;
-  readonly text: string;
-  /** `172.20.91.` */
-  readonly stem: string;
-}
-
-function subnetOf(host: ClusterHost): Subnet {
-  const gateway = host.daemon.subnetEnv()['FLANNEL_SUBNET'] ?? '';
-  const stem = gateway.replace(/1\/24$/, '');
-  return { gateway, stem, text: `${stem}0/24` };
-}
+import { leaseKey } from '../testbed/lease-keys.ts';
+import { lostWhile } from '../testbed/ping.ts';
 
 /** Every ordered pair of different elements. */
 function pairs<T>(elements: readonly T[]): readonly (readonly [T, T])[] {
@@ -97,9 +84,8 @@ describe('three hosts with etcd, the daemon and Docker', () => {
   });
 
   it('6. leases each host a /24 of its own and writes subnet.env', async () => {
-    const subnets = hosts.map(subnetOf);
-    for (const [index, host] of hosts.entries()) {
-      const third = Number(/^172\.20\.(\d+)\.1\/24$/.exec(subnets[index]?.gateway ?? '')?.[1]);
+    for (const host of hosts) {
+      const third = Number(/^172\.20\.(\d+)\.1\/24$/.exec(gatewayOf(host))?.[1]);
       expect(third).toBeGreaterThanOrEqual(10);
       expect(third).toBeLessThanOrEqual(254);
       const expected = [
@@ -111,24 +97,19 @@ describe('three hosts with etcd, the daemon and Docker', () => {
       expect(readFileSync(host.daemon.subnetFile, 'utf8')).toBe(`${expected.join('\n')}\n`);
       expect(statSync(host.daemon.subnetFile).mode & 0o777).toBe(0o644);
     }
-    expect(new Set(subnets.map(({ text }) => text)).size).toBe(3);
+    expect(new Set(hosts.map(subnetOf)).size).toBe(3);
 
-    for (const [index, host] of hosts.entries()) {
-      const key = `${PREFIX}/subnets/${subnets[index]?.text.replace('/', '-')}`;
-      const stored = JSON.parse(await cluster.etcd.ctl('get', '--write-out=json', key)) as {
-        kvs: { value: string; lease: number }[];
-      };
-      const [entry] = stored.kvs;
-      expect(Buffer.from(entry?.value ?? '', 'base64').toString()).toBe(
-        `{"PublicIP":"${host.address}","PublicIPv6":null,"BackendType":"host-gw"}`,
-      );
-      expect(entry?.lease).toBeGreaterThan(0);
+    for (const host of hosts) {
+      const { key, value, leaseId } = await storedLease(cluster, host);
+      expect(key).toBe(leaseKey(subnetOf(host)));
+      expect(value).toBe(`{"PublicIP":"${host.address}","PublicIPv6":null,"BackendType":"host-gw"}`);
+      expect(leaseId).not.toMatch(/^0+$/);
     }
   });
 
   it("7. makes docker_opts.env, the daemon's own and mk-docker-opts.sh's being the same", async () => {
     const expected = hosts.map(
-      (host) => `DOCKER_OPTS=" --bip=${subnetOf(host).gateway} --ip-masq=true --mtu=1500"\n`,
+      (host) => `DOCKER_OPTS=" --bip=${gatewayOf(host)} --ip-masq=true --mtu=1500"\n`,
     );
     const read = () => hosts.map(({ daemon }) => readFileSync(daemon.dockerOptsFile, 'utf8'));
     expect(read()).toEqual(expected);
@@ -139,26 +120,15 @@ describe('three hosts with etcd, the daemon and Docker', () => {
   it('8. gives docker0 the leased address', async () => {
     await cluster.startDocker();
     for (const host of hosts) {
-      const { gateway } = subnetOf(host);
       expect(await host.net.ip('-4 -oneline addr show docker0')).toMatch(
-        new RegExp(`inet ${gateway.replaceAll('.', '\\.')} .*scope global docker0`),
+        new RegExp(`inet ${gatewayOf(host).replaceAll('.', '\\.')} .*scope global docker0`),
       );
     }
   });
 
   it('9. has one static route per peer on each host, and no other change', async () => {
     for (const [index, host] of hosts.entries()) {
-      const peers = hosts.filter((other) => other !== host);
-      const expected = peers.map((peer) => `${subnetOf(peer).text} ${peer.address} eth0 102`);
-      const added = async () => {
-        const routes = (await host.net.routes()).filter(({ gateway }) => gateway !== undefined);
-        return routes
-          .map(({ dst, gateway, dev, protocol }) => `${dst} ${gateway} ${dev} ${protocol}`)
-          .toSorted((a, b) => a.localeCompare(b));
-      };
-      await until(async () => (await added()).length === peers.length, 10_000, `${host.name} lacks routes`);
-      expect(await added()).toEqual(expected.toSorted((a, b) => a.localeCompare(b)));
-
+      await untilOwnRoutes(host, routesTo(host, hosts));
       const others = (await allRoutes(host)).filter(
         (line) => !line.includes('dev docker0') && !line.includes('proto 102'),
       );
@@ -168,7 +138,7 @@ describe('three hosts with etcd, the daemon and Docker', () => {
 
   it("10. gives each container an address of its host's subnet", async () => {
     containers = await cluster.startContainers();
-    for (const { host, address } of containers) expect(address).toBe(`${subnetOf(host).stem}2`);
+    for (const { host, address } of containers) expect(address).toBe(gatewayOf(host).replace(/1\/24$/, '2'));
   });
 
   it('11. lets every container ping every other one over two hops, without a tunnel', async () => {
@@ -184,21 +154,17 @@ describe('three hosts with etcd, the daemon and Docker', () => {
   });
 
   it('keeps the containers talking, with the same subnets, while every daemon is killed or stopped and started again', async () => {
-    const before = hosts.map((host) => subnetOf(host).text);
+    const before = hosts.map(subnetOf);
     const [a, b] = containers;
     if (a === undefined || b === undefined) throw new Error('no containers');
-    const ping = await startPing(await a.docker.inNetworkOf(a.name), b.address);
-    try {
+    const where = await a.docker.inNetworkOf(a.name);
+    const lost = await lostWhile([{ where, destination: b.address }], async () => {
       for (const { daemon } of hosts) {
         await daemon.restart('SIGKILL');
         await daemon.restart('SIGTERM');
       }
-      const { sent, lost } = await ping.stop();
-      expect(lost).toEqual([]);
-      expect(sent).toBeGreaterThan(50);
-    } finally {
-      await ping.close();
-    }
-    expect(hosts.map((host) => subnetOf(host).text)).toEqual(before);
+    });
+    expect(lost).toEqual([]);
+    expect(hosts.map(subnetOf)).toEqual(before);
   });
 });

@@ -1,54 +1,29 @@
-import { readFileSync, rmSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { parseEnvironmentFile, splitWords } from '../../src/daemon/options/service-settings.ts';
-import { type Docker, startDocker, withoutNetwork } from '../testbed/docker.ts';
+import { PREFIX } from '../testbed/cluster.ts';
+import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
-import { tempDir } from '../testbed/run.ts';
-import { bootSystemdContainer, type SystemdContainer } from '../testbed/systemd-container.ts';
+import { CONFIG_JSON, DEADLINE_MS, UNIT, useSystemdContainer } from './use-systemd.ts';
 
-const PREFIX = '/atomic.io/network';
-const CONFIG =
-  '{"Network":"172.20.0.0/16","SubnetMin":"172.20.10.0","SubnetMax":"172.20.254.0","Backend":{"Type":"host-gw"}}';
-const PEER = '{"PublicIP":"10.211.55.101","PublicIPv6":null,"BackendType":"host-gw"}';
 const SUBNET_FILE = '/run/flannel/subnet.env';
-const UNIT = 'flanneld.service';
-const DEADLINE_MS = 30_000;
-/** The first run on a machine makes a root file system. */
-const SETUP_TIMEOUT_MS = 600_000;
-
 /** A Debian server with etcd and Docker as its packages set them up; the tests are an operator's steps, in this order. */
 describe('the units on a host with systemd', () => {
-  const dir = tempDir('systemd');
-  let docker: Docker;
-  let host: SystemdContainer;
+  const host = useSystemdContainer();
   let filesBefore: string;
 
-  beforeAll(async () => {
-    docker = await startDocker({ dir, args: withoutNetwork });
-    host = await bootSystemdContainer(docker);
-    filesBefore = await listFiles();
-  }, SETUP_TIMEOUT_MS);
-
-  afterAll(async () => {
-    await host?.close();
-    await docker?.close();
-    rmSync(dir, { recursive: true, force: true });
-  });
+  beforeAll(async () => void (filesBefore = await listFiles()));
 
   const listFiles = () => host.sh('find /etc /usr /opt -xdev | sort');
-  const gateway = async () => /^FLANNEL_SUBNET=(.*)$/m.exec((await host.read(SUBNET_FILE)) ?? '')?.[1];
   const flannelRoutes = () => host.exec('ip', 'route', 'show', 'proto', 'flannel');
-  const mainPid = (unit: string) => host.property(unit, 'MainPID');
-  /** Waits for a property of the daemon's unit. */
-  const reach = async (name: string, value: string) => {
-    let seen = '';
-    const reached = async () => {
-      seen = await host.property(UNIT, name);
-      return seen === value;
-    };
-    await until(reached, DEADLINE_MS, () => `${name} is ${seen}, not ${value}`);
-  };
+  const setOptions = (flags: string) =>
+    host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="${flags}"/' /etc/sysconfig/flanneld`);
+  const state = async () => ({
+    address: await host.gateway(),
+    routes: await flannelRoutes(),
+    docker: await host.mainPid('docker.service'),
+  });
 
   test('script/install puts the units in place and starts nothing', async () => {
     const said = await host.exec('/src/script/install');
@@ -75,18 +50,18 @@ describe('the units on a host with systemd', () => {
     await host.systemctl('stop', 'docker.service', 'docker.socket');
     await host.systemctl('enable', '--quiet', UNIT);
     await host.systemctl('start', '--no-block', 'docker.service');
-    await reach('ActiveState', 'activating');
+    await host.reach(UNIT, 'ActiveState', 'activating');
     const waiting = async () => (await host.property(UNIT, 'StatusText')).includes('waiting for');
     await until(waiting, DEADLINE_MS, 'the status does not say that it waits');
     expect(await host.property('docker.service', 'ActiveState')).toBe('inactive');
     expect(await host.systemctl('list-jobs')).toMatch(/docker\.service\s+start\s+waiting/);
     expect(await host.read(SUBNET_FILE)).toBeUndefined();
 
-    await host.exec('etcdctl', 'put', `${PREFIX}/config`, CONFIG);
+    await host.exec('etcdctl', 'put', `${PREFIX}/config`, CONFIG_JSON);
     // Waits for both jobs: it merges with the one that is under way.
     await host.systemctl('start', 'docker.service');
     expect(await host.property(UNIT, 'ActiveState')).toBe('active');
-    const address = await gateway();
+    const address = await host.gateway();
     expect(address).toMatch(/^172\.20\.\d+\.1\/24$/);
     expect(await host.exec('ip', '-4', '-o', 'address', 'show', 'docker0')).toContain(`inet ${address} `);
   });
@@ -99,12 +74,12 @@ describe('the units on a host with systemd', () => {
     );
     expect(files).toBe(`644 ${SUBNET_FILE}\n644 /run/docker_opts.env`);
     expect(await host.property(UNIT, 'StatusText')).toContain(
-      `subnet ${(await gateway())?.replace('.1/', '.0/')}`,
+      `subnet ${(await host.gateway())?.replace('.1/', '.0/')}`,
     );
   });
 
   test('the process has two capabilities, no way to new ones, and a system call filter', async () => {
-    const status = await host.exec('cat', `/proc/${await mainPid(UNIT)}/status`);
+    const status = await host.exec('cat', `/proc/${await host.mainPid(UNIT)}/status`);
     expect(status).toMatch(/^CapEff:\s0000000000003000$/m);
     expect(status).toMatch(/^CapBnd:\s0000000000003000$/m);
     expect(status).toMatch(/^NoNewPrivs:\s1$/m);
@@ -112,7 +87,7 @@ describe('the units on a host with systemd', () => {
   });
 
   test('the firewall rules can be set from within the service', async () => {
-    await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="--ip-masq"/' /etc/sysconfig/flanneld`);
+    await setOptions('--ip-masq');
     await host.systemctl('restart', UNIT);
     let rules = '';
     const jumps = [
@@ -129,13 +104,11 @@ describe('the units on a host with systemd', () => {
   test('forwarding can be switched on, and nothing else of the kernel is open to it', async () => {
     const forwarding = '/proc/sys/net/ipv4/ip_forward';
     await host.sh(`mount -o remount,rw /proc/sys; echo 0 >${forwarding}`);
-    await host.sh(
-      `sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="--set-ip-forward"/' /etc/sysconfig/flanneld`,
-    );
+    await setOptions('--set-ip-forward');
     await host.systemctl('restart', UNIT);
     const on = async () => (await host.read(forwarding)) === '1';
     await until(on, DEADLINE_MS, 'ip_forward is still 0');
-    const mounts = (await host.exec('cat', `/proc/${await mainPid(UNIT)}/mountinfo`)).split('\n');
+    const mounts = (await host.exec('cat', `/proc/${await host.mainPid(UNIT)}/mountinfo`)).split('\n');
     const settings = mounts
       .map((line) => line.split(' '))
       .filter(([, , , , at = '']) => at.startsWith('/proc/sys'));
@@ -144,46 +117,36 @@ describe('the units on a host with systemd', () => {
       '/proc/sys/net/ipv4/ip_forward rw',
       '/proc/sys/net/ipv6/conf/all/forwarding rw',
     ]);
-    await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS=""/' /etc/sysconfig/flanneld`);
+    await setOptions('');
     await host.systemctl('restart', UNIT);
   });
 
   test('a peer gets a route whose protocol iproute2 calls flannel', async () => {
-    await host.exec('etcdctl', 'put', `${PREFIX}/subnets/172.20.9.0-24`, PEER);
+    await host.exec('etcdctl', 'put', leaseKey('172.20.9.0/24'), leaseValue('10.211.55.101'));
     const routed = async () => (await flannelRoutes()) !== '';
     await until(routed, DEADLINE_MS, 'no route');
     expect(await flannelRoutes()).toMatch(/^172\.20\.9\.0\/24 via 10\.211\.55\.101 dev eth0\s*$/);
   });
 
   test('a stop leaves routes, files and Docker as they are; the next start has the same subnet', async () => {
-    const before = {
-      address: await gateway(),
-      routes: await flannelRoutes(),
-      docker: await mainPid('docker.service'),
-    };
-    const seen = async () => ({
-      address: await gateway(),
-      routes: await flannelRoutes(),
-      docker: await mainPid('docker.service'),
-    });
+    const before = await state();
     await host.systemctl('stop', UNIT);
     expect(await host.property(UNIT, 'Result')).toBe('success');
-    expect(await seen()).toEqual(before);
+    expect(await state()).toEqual(before);
     await host.systemctl('start', UNIT);
-    expect(await seen()).toEqual(before);
+    expect(await state()).toEqual(before);
     await host.systemctl('restart', UNIT);
-    expect(await seen()).toEqual(before);
+    expect(await state()).toEqual(before);
   });
 
   test('a killed daemon is started again, with the same subnet', async () => {
-    const before = { address: await gateway(), docker: await mainPid('docker.service') };
-    const killed = await mainPid(UNIT);
+    const before = await state();
+    const killed = await host.mainPid(UNIT);
     await host.systemctl('kill', '--signal=KILL', '--kill-who=main', UNIT);
-    await reach('NRestarts', '1');
-    await reach('ActiveState', 'active');
-    expect(await mainPid(UNIT)).not.toBe(killed);
-    expect({ address: await gateway(), docker: await mainPid('docker.service') }).toEqual(before);
-    expect(await flannelRoutes()).toContain('172.20.9.0/24');
+    await host.reach(UNIT, 'NRestarts', '1');
+    await host.reach(UNIT, 'ActiveState', 'active');
+    expect(await host.mainPid(UNIT)).not.toBe(killed);
+    expect(await state()).toEqual(before);
   });
 
   test('a daemon that hangs is started again by the watchdog, with the same subnet', async () => {
@@ -192,25 +155,25 @@ describe('the units on a host with systemd', () => {
     await host.sh(`mkdir -p ${dropIn}; printf '[Service]\nWatchdogSec=4\n' >${dropIn}/watchdog.conf`);
     await host.systemctl('daemon-reload');
     await host.systemctl('restart', UNIT);
-    const before = { address: await gateway(), routes: await flannelRoutes() };
-    const pid = await mainPid(UNIT);
+    const before = await state();
+    const pid = await host.mainPid(UNIT);
     const fedAt = new Set<string>();
     const fedAgain = async () => fedAt.add(await host.property(UNIT, 'WatchdogTimestampMonotonic')).size > 3;
     await until(fedAgain, DEADLINE_MS, 'the watchdog is not fed');
-    expect(await mainPid(UNIT)).toBe(pid);
+    expect(await host.mainPid(UNIT)).toBe(pid);
 
     await host.systemctl('kill', '--signal=STOP', '--kill-who=main', UNIT);
-    await reach('NRestarts', '1');
-    await reach('ActiveState', 'active');
+    await host.reach(UNIT, 'NRestarts', '1');
+    await host.reach(UNIT, 'ActiveState', 'active');
     expect(await host.journal(UNIT)).toMatch(/Watchdog timeout \(limit 4s\)/);
-    expect(await mainPid(UNIT)).not.toBe(pid);
-    expect({ address: await gateway(), routes: await flannelRoutes() }).toEqual(before);
+    expect(await host.mainPid(UNIT)).not.toBe(pid);
+    expect(await state()).toEqual(before);
     await host.sh(`rm -r ${dropIn}; systemctl daemon-reload`);
   });
 
   test('flanneld-ts status asks the daemon within its unit, and nobody but root may', async () => {
     expect(await host.exec('flanneld-ts', 'status')).toContain(
-      `own lease    ${(await gateway())?.replace('.1/', '.0/')}`,
+      `own lease    ${(await host.gateway())?.replace('.1/', '.0/')}`,
     );
     expect(await host.sh('stat -c %a /run/flannel/subnet.sock')).toBe('600');
     const asNobody = host.sh('setpriv --reuid=65534 --clear-groups flanneld-ts status 2>&1');
@@ -230,9 +193,7 @@ describe('the units on a host with systemd', () => {
   test('doctor alone looks where the service looks, and says so', async () => {
     const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
     const command = /^sudo (flanneld-ts doctor)$/m.exec(readme)?.[1] ?? '';
-    await host.sh(
-      `sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="--iface=eth0 --ip-masq"/' /etc/sysconfig/flanneld`,
-    );
+    await setOptions('--iface=eth0 --ip-masq');
     await host.systemctl('restart', UNIT);
     const said = await host.sh(`${command} 2>&1`);
     expect(said).toContain('settings of the service: /etc/sysconfig/flanneld\n');
@@ -246,13 +207,13 @@ describe('the units on a host with systemd', () => {
       'settings of the service: /etc/sysconfig/flanneld and, winning, /etc/default/flanneld\n',
     );
     expect(other).toContain(`A network is configured under ${PREFIX}`);
-    await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS=""/' /etc/sysconfig/flanneld`);
+    await setOptions('');
   });
 
   test("firewalld is named as what drops containers' packets, and README's command lets them pass", async () => {
     const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
     const command = /`(firewall-cmd --permanent .*? --reload)`/.exec(readme)?.[1] ?? '';
-    const [address = '', own = ''] = (await gateway())?.split('/') ?? [];
+    const [address = '', own = ''] = (await host.gateway())?.split('/') ?? [];
     onTestFinished(async () => {
       await host.sh(`systemctl stop firewalld container peer; rm -f /etc/firewalld/zones/*
         if [ -e /usr/sbin/nft.away ]; then mv /usr/sbin/nft.away /usr/sbin/nft; fi`);
@@ -332,15 +293,13 @@ describe('the units on a host with systemd', () => {
   });
 
   test('the journal has text with priorities, and JSON when asked; the process has its name', async () => {
-    const options = (flags: string) =>
-      host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="${flags}"/' /etc/sysconfig/flanneld`);
     const entries = async (...filter: string[]) => {
-      const since = `_PID=${await mainPid(UNIT)}`;
+      const since = `_PID=${await host.mainPid(UNIT)}`;
       const text = await host.exec('journalctl', '--no-pager', '--output=json', ...filter, since);
       const lines = text.split('\n').filter((line) => line.startsWith('{'));
       return lines.map((line): { MESSAGE: string; PRIORITY: string } => JSON.parse(line));
     };
-    await options('-logtostderr');
+    await setOptions('-logtostderr');
     await host.systemctl('restart', UNIT);
     const warnings = await entries('--priority=warning');
     expect(warnings.map(({ MESSAGE }) => MESSAGE)).toContainEqual(
@@ -353,12 +312,12 @@ describe('the units on a host with systemd', () => {
     );
     expect(warnings.length).toBeLessThan(all.length);
     expect(await host.sh(`systemctl status ${UNIT}`)).toMatch(/Main PID: \d+ \(flanneld-ts\)/);
-    expect((await host.exec('pgrep', 'flanneld')).split('\n')).toContain(await mainPid(UNIT));
-    await options('-logtostderr --log-format=json');
+    expect((await host.exec('pgrep', 'flanneld')).split('\n')).toContain(await host.mainPid(UNIT));
+    await setOptions('-logtostderr --log-format=json');
     await host.systemctl('restart', UNIT);
     const json = await entries('--priority=warning');
     expect(json.map(({ MESSAGE }) => JSON.parse(MESSAGE).level)).toContain('warn');
-    await options('');
+    await setOptions('');
   });
 
   test.each([
@@ -367,17 +326,16 @@ describe('the units on a host with systemd', () => {
   ])(
     'a %s fails at once, is not tried again, and leaves routes and Docker alone',
     async (_, word, message) => {
-      const dockerPid = await mainPid('docker.service');
-      await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS="${word}"/' /etc/sysconfig/flanneld`);
+      const before = await state();
+      await setOptions(word);
       await expect(host.systemctl('restart', UNIT)).rejects.toThrow(/failed/);
       expect(await host.property(UNIT, 'ActiveState')).toBe('failed');
       expect(await host.property(UNIT, 'ExecMainStatus')).toBe('2');
       const said = await host.sh(`journalctl --no-pager --lines=5 --priority=err --unit=${UNIT}`);
       expect(said).toContain(message);
       expect(await host.property(UNIT, 'NRestarts')).toBe('0');
-      expect(await flannelRoutes()).toContain('172.20.9.0/24');
-      expect(await mainPid('docker.service')).toBe(dockerPid);
-      await host.sh(`sed -i 's/^FLANNEL_OPTIONS=.*/FLANNEL_OPTIONS=""/' /etc/sysconfig/flanneld`);
+      expect(await state()).toEqual(before);
+      await setOptions('');
     },
   );
 

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ClusterHost, PREFIX } from '../testbed/cluster.ts';
-import { PROGRAM } from '../testbed/daemon.ts';
+import { PROGRAM, plainEnvironment } from '../testbed/daemon.ts';
 import { onHost, runFolder } from '../testbed/host.ts';
 import { until } from '../testbed/netns.ts';
 import { NotifySocket } from '../testbed/notify-socket.ts';
@@ -116,12 +116,4 @@ function otherFlannel(path: string | undefined): Flannel {
   if (path === undefined || path === '') return { ...OURS, name: `${OURS.name} (FLANNELD is not set)` };
   if (!existsSync(path)) throw new Error(`FLANNELD=${path}: there is no such file`);
   return { name: path, command: [path] };
-}
-
-function plainEnvironment(): NodeJS.ProcessEnv {
-  return Object.fromEntries(
-    Object.entries(process.env).filter(
-      ([name]) => !name.startsWith('FLANNEL_') && !/^FLANNELD(?:_(?!TS_RUN$)|$)/.test(name),
-    ),
-  );
 }

@@ -18,6 +18,8 @@ export interface DaemonOptions extends HostPlace {
   readonly prefix?: string;
   /** More flags. */
   readonly flags?: readonly string[];
+  /** Commands that exec the program with other rights: `setpriv …`. */
+  readonly through?: readonly string[];
   /** More environment; FLANNEL* of this process's own is not handed on. */
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -82,8 +84,9 @@ export class DaemonProcess {
   launch(): void {
     if (this.running) throw new Error('the daemon is running already');
     if (!existsSync(PROGRAM)) throw new Error(`${PROGRAM} is missing: npm run build`);
-    const { endpoints, prefix, flags = [], env = {} } = this.options;
+    const { endpoints, prefix, flags = [], through = [], env = {} } = this.options;
     const argv = [
+      ...through,
       process.execPath,
       PROGRAM,
       '--log-format=json',
@@ -163,10 +166,8 @@ function parseLogs(lines: readonly string[]): readonly LogRecord[] {
   return lines.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line) as LogRecord);
 }
 
-function plainEnvironment(): NodeJS.ProcessEnv {
-  return Object.fromEntries(
-    Object.entries(process.env).filter(
-      ([name]) => !name.startsWith('FLANNEL_') && !/^FLANNELD_(?!TS_RUN$)/.test(name),
-    ),
-  );
+/** This process's environment without what names flannel. */
+export function plainEnvironment(): NodeJS.ProcessEnv {
+  const foreign = /^(FLANNEL_|FLANNELD$|FLANNELD_(?!TS_RUN$))/;
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !foreign.test(name)));
 }

@@ -1,10 +1,11 @@
 import { join } from 'node:path';
 import { importRoot, SYSTEMD_HOST } from './debian-root.ts';
 import type { Docker } from './docker.ts';
-import { until } from './netns.ts';
+import { until, untilLines } from './netns.ts';
 import { RUN_VARIABLE, runId } from './run.ts';
 
 const IMAGE = 'systemd-host';
+const NAME = 'host';
 const PROJECT = join(import.meta.dirname, '../..');
 const BOOT_DEADLINE_MS = 60_000;
 
@@ -29,17 +30,44 @@ const BOOTABLE = [
 
 /** A Debian server in a container: systemd is its first process, etcd and Docker run as after `apt-get install`. */
 export class SystemdContainer {
-  readonly #docker: Docker;
-  readonly #name: string;
+  #docker: Docker | undefined;
 
-  constructor(docker: Docker, name: string) {
+  /**
+   * Boots it, with the project's folder at /src (read only) and an eth0 (10.211.55.100/24, with a default route) that is as good as
+   * one on a segment as far as routes can tell.
+   */
+  async boot(docker: Docker): Promise<void> {
+    await importRoot(docker, SYSTEMD_HOST, IMAGE);
     this.#docker = docker;
-    this.#name = name;
+    await docker.docker(
+      'run',
+      '--detach',
+      `--name=${NAME}`,
+      `--hostname=${NAME}`,
+      '--network=none',
+      // As Docker's own start leaves it; in here /proc/sys is read-only, so that Docker could not.
+      '--sysctl=net.ipv4.ip_forward=1',
+      ...BOOTABLE,
+      `--volume=${PROJECT}:/src:ro`,
+      `--env=${RUN_VARIABLE}=${runId()}`,
+      IMAGE,
+      '/lib/systemd/systemd',
+    );
+    let state = '';
+    const booted = async () => {
+      state = await this.systemctl('is-system-running').catch(String);
+      return state === 'running';
+    };
+    await until(booted, BOOT_DEADLINE_MS, () => `systemd has not booted: ${state}`);
+    await this.sh(
+      'ip link add eth0 type bridge; ip address add 10.211.55.100/24 dev eth0; ip link set eth0 up; ip route add default via 10.211.55.1',
+    );
   }
 
   /** Runs a command; resolves to its standard output, rejects with all it said when it fails or hangs. */
   async exec(...argv: string[]): Promise<string> {
-    return (await this.#docker.docker('exec', this.#name, 'timeout', '60', ...argv)).trimEnd();
+    if (this.#docker === undefined) throw new Error('the container is not booted');
+    return (await this.#docker.docker('exec', NAME, 'timeout', '60', ...argv)).trimEnd();
   }
 
   /** Runs a shell script with `set -e`. */
@@ -56,6 +84,24 @@ export class SystemdContainer {
     return await this.systemctl('show', '--value', `--property=${name}`, unit);
   }
 
+  async mainPid(unit: string): Promise<string> {
+    return await this.property(unit, 'MainPID');
+  }
+
+  /** Waits until a property of a unit has this value. */
+  async reach(unit: string, name: string, value: string): Promise<void> {
+    await untilLines(
+      async () => [`${name}=${await this.property(unit, name)}`],
+      [`${name}=${value}`],
+      30_000,
+    );
+  }
+
+  /** FLANNEL_SUBNET of subnet.env: the address of docker0, `172.20.91.1/24`. */
+  async gateway(): Promise<string | undefined> {
+    return /^FLANNEL_SUBNET=(.*)$/m.exec((await this.read('/run/flannel/subnet.env')) ?? '')?.[1];
+  }
+
   /** The file's content; undefined when there is none. */
   async read(path: string): Promise<string | undefined> {
     return await this.exec('cat', path).catch(() => undefined);
@@ -67,43 +113,6 @@ export class SystemdContainer {
   }
 
   async close(): Promise<void> {
-    await this.#docker.docker('rm', '--force', '--volumes', this.#name);
+    await this.#docker?.docker('rm', '--force', '--volumes', NAME);
   }
-}
-
-/**
- * Boots a container, with the project's folder at /src (read only) and an eth0 (10.211.55.100/24, with a default route) that
- * is as good as one on a segment as far as routes can tell.
- */
-export async function bootSystemdContainer(docker: Docker): Promise<SystemdContainer> {
-  await importRoot(docker, SYSTEMD_HOST, IMAGE);
-  const name = 'host';
-  await docker.docker(
-    'run',
-    '--detach',
-    '--name',
-    name,
-    '--hostname',
-    name,
-    '--network=none',
-    // As Docker's own start leaves it; in here /proc/sys is read-only, so that Docker could not.
-    '--sysctl=net.ipv4.ip_forward=1',
-    ...BOOTABLE,
-    `--volume=${PROJECT}:/src:ro`,
-    '--env',
-    `${RUN_VARIABLE}=${runId()}`,
-    IMAGE,
-    '/lib/systemd/systemd',
-  );
-  const host = new SystemdContainer(docker, name);
-  let state = '';
-  const booted = async () => {
-    state = await host.systemctl('is-system-running').catch(String);
-    return state === 'running';
-  };
-  await until(booted, BOOT_DEADLINE_MS, () => `systemd has not booted: ${state}`);
-  await host.sh(
-    'ip link add eth0 type bridge; ip address add 10.211.55.100/24 dev eth0; ip link set eth0 up; ip route add default via 10.211.55.1',
-  );
-  return host;
 }
