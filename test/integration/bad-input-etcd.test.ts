@@ -1,13 +1,11 @@
-import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { CONFIG } from '../testbed/cluster.ts';
-import { DaemonProcess } from '../testbed/daemon.ts';
+import type { DaemonProcess } from '../testbed/daemon.ts';
 import { startEtcd } from '../testbed/etcd.ts';
-import { makeNetwork, type Network } from '../testbed/netns.ts';
 import { RunningProcess } from '../testbed/process.ts';
-import { tempDir } from '../testbed/run.ts';
+import { useBench } from './bench.ts';
 
 interface NotEtcd {
   readonly what: string;
@@ -38,19 +36,6 @@ const KINDS: readonly NotEtcd[] = [
       "require('net').createServer((c) => { c.on('error', () => {}); c.end(Buffer.from([21, 3, 3, 0, 2, 2, 70])) }).listen(2379, ip)",
     said: ['127.0.1.4:2379', 'closed', 'https://'],
   },
-  {
-    what: 'a server that answers with noise',
-    endpoint: 'http://127.0.1.5:2379',
-    server:
-      "require('net').createServer((c) => { c.on('error', () => {}); c.end(require('crypto').randomBytes(5000)) }).listen(2379, ip)",
-    said: ['127.0.1.5:2379', 'not etcd'],
-  },
-  {
-    what: 'a server that hangs up',
-    endpoint: 'http://127.0.1.6:2379',
-    server: "require('net').createServer((c) => { c.on('error', () => {}); c.destroy() }).listen(2379, ip)",
-    said: ['127.0.1.6:2379', 'closed', 'https://'],
-  },
 ];
 /** etcd without TLS, spoken to with it. */
 const TLS: NotEtcd = {
@@ -62,42 +47,28 @@ const TLS: NotEtcd = {
 const ALL = [...KINDS, TLS];
 const WAIT_MS = 15_000;
 
-let dir: string;
-let network: Network;
+const bench = useBench({ config: null });
 const daemons = new Map<NotEtcd, DaemonProcess>();
 const servers: RunningProcess[] = [];
-let etcd: Awaited<ReturnType<typeof startEtcd>> | undefined;
 
 const ipOf = ({ endpoint }: NotEtcd) => new URL(endpoint).hostname;
 const prefixOf = (kind: NotEtcd) => `/${ipOf(kind)}`;
 
 beforeAll(async () => {
-  dir = tempDir('not-etcd');
-  network = await makeNetwork([{ name: 'host', addresses: ['10.211.55.100/24'] }]);
-  const namespace = network.hosts[0]?.namespace ?? '';
   for (const kind of KINDS) {
     if (kind.server === undefined) continue;
     const code = `const ip = '${ipOf(kind)}'; ${kind.server}.on('listening', () => console.log('listening'))`;
-    const argv = ['nsenter', `--net=/run/netns/${namespace}`, '--', process.execPath, '-e', code];
-    servers.push(new RunningProcess(argv));
+    const server = new RunningProcess(bench.host.command(process.execPath, '-e', code));
+    bench.onClose(async () => void (await server.stop('SIGKILL')));
+    servers.push(server);
   }
   for (const server of servers) await server.waitFor((lines) => lines[0], 10_000, 'listening');
-  for (const [index, kind] of ALL.entries()) {
-    const place = { namespace, dir: join(dir, String(index)) };
-    const options = { endpoints: kind.endpoint, prefix: prefixOf(kind), flags: ['--iface=eth0'] };
-    const daemon = new DaemonProcess({ ...place, ...options });
+  for (const kind of ALL) {
+    const daemon = bench.makeDaemon(ipOf(kind), { endpoints: kind.endpoint, prefix: prefixOf(kind) });
     daemon.launch();
     daemons.set(kind, daemon);
   }
   await sleep(WAIT_MS);
-});
-
-afterAll(async () => {
-  for (const daemon of daemons.values()) await daemon.close();
-  for (const server of servers) if (server.running) await server.stop('SIGKILL');
-  await etcd?.close();
-  await network?.close();
-  rmSync(dir, { recursive: true, force: true });
 });
 
 function daemonOf(kind: NotEtcd): DaemonProcess {
@@ -125,13 +96,13 @@ test.each(ALL.slice(0, -1))(
 
 test('each goes on by itself when a real etcd appears there; the one that asks for TLS says why it cannot', async () => {
   for (const server of servers) await server.stop('SIGKILL');
-  const namespace = network.hosts[0]?.namespace ?? '';
   const urls = ALL.map((kind) => `http://${ipOf(kind)}:2379`);
-  etcd = await startEtcd({
-    dir: join(dir, 'etcd'),
-    members: [{ netns: namespace, ip: '127.0.0.2' }],
-    args: [`--listen-client-urls=${['http://127.0.0.2:2379', ...urls].join(',')}`],
+  const etcd = await startEtcd({
+    dir: join(bench.dir, 'another'),
+    members: [{ netns: bench.host.namespace, ip: '127.0.0.3' }],
+    args: [`--listen-client-urls=${['http://127.0.0.3:2379', ...urls].join(',')}`],
   });
+  bench.onClose(() => etcd.close());
   for (const kind of ALL) await etcd.ctl('put', `${prefixOf(kind)}/config`, JSON.stringify(CONFIG));
   for (const kind of KINDS) {
     const daemon = daemonOf(kind);
