@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, expect, test } from 'vitest';
+import { beforeAll, beforeEach, expect, test } from 'vitest';
 import type { StatusView } from '../../src/cli/ask-daemon.ts';
 import { PREFIX } from '../testbed/cluster.ts';
 import { quoted } from '../testbed/commands.ts';
@@ -25,7 +25,10 @@ const bench = useBench();
 beforeAll(async () => {
   await bench.host.exec('sysctl', '-qw', 'net.ipv4.ip_forward=1');
   await bench.putRoutes([PEER]);
-  await bench.daemon.start();
+});
+
+beforeEach(async () => {
+  if (!bench.daemon.running) await bench.daemon.start();
   await bench.haveRoutes([PEER]);
 });
 
@@ -41,16 +44,16 @@ const doctor = (...flags: readonly string[]) => run('doctor', ...etcd, '--iface=
 /** What Docker from version 28 on sets for each container. */
 const closedContainer = (action: '-A' | '-D') =>
   `-t raw ${action} PREROUTING -d 172.20.7.2 ! -i docker0 -j DROP`.split(' ');
-const ownKey = () => leaseKey(`${bench.daemon.subnetEnv()['FLANNEL_SUBNET']?.replace(/\.1\/24$/, '.0/24')}`);
+const ownSubnet = () => `${bench.daemon.subnetEnv()['FLANNEL_SUBNET']?.replace('.1/24', '.0/24')}`;
+const ownKey = () => leaseKey(ownSubnet());
 const keys = async () =>
   (await bench.etcd.ctl('get', '--prefix', '--keys-only', `${PREFIX}/subnets/`)).split('\n').filter(Boolean);
 
 test('status asks the daemon for its lease, its peers and its errors', async () => {
-  const address = bench.daemon.subnetEnv()['FLANNEL_SUBNET']?.replace('.1/24', '.0/24') ?? '';
   const { code, text } = await run('status');
   expect(text).toMatch(/^flanneld-ts \d+\.\d+\.\d+, up .*: ready$/m);
   expect(text).toMatch(
-    new RegExp(`^own lease +${address} at 10\\.211\\.55\\.100: held, (1 d|23 h 59 min) left$`, 'm'),
+    new RegExp(`^own lease +${ownSubnet()} at 10\\.211\\.55\\.100: held, (1 d|23 h 59 min) left$`, 'm'),
   );
   expect(text).toMatch(/^ {2}172\.20\.1\.0\/24 +10\.211\.55\.101 +routed +\d.*$/m);
   expect(code).toBe(0);
@@ -146,7 +149,7 @@ test.each([
 
 test('doctor sees a policy rule that is for packets of containers alone', async () => {
   const address = bench.daemon.subnetEnv()['FLANNEL_SUBNET'] ?? '';
-  const subnet = address.replace('.1/24', '.0/24');
+  const subnet = ownSubnet();
   const commands = [
     'link add docker0 type bridge',
     `addr add ${address} dev docker0`,
@@ -197,9 +200,7 @@ test.each([
   ['of this host by its address', ['--public-ip=10.211.55.100']],
   ['of its subnet', []],
 ])('lease release leaves the lease %s to the daemon that runs', async (_, flags) => {
-  if (!bench.daemon.running) await bench.daemon.start();
-  const operand =
-    flags.length > 0 ? [] : [bench.daemon.subnetEnv()['FLANNEL_SUBNET']?.replace('.1/', '.0/') ?? ''];
+  const operand = flags.length > 0 ? [] : [ownSubnet()];
   const before = await bench.revision();
   const { code, text } = await run('lease', 'release', ...operand, ...etcd, ...flags);
   expect(text).toBe(
@@ -266,12 +267,9 @@ test('lease release asks at a terminal, and takes silence for no', async () => {
   const { code, text } = await at('y\n');
   expect(text).toContain(`deleted ${key}`);
   expect(code).toBe(0);
-  await bench.daemon.start();
 });
 
 test('cleanup leaves all to a daemon that runs', async () => {
-  if (!bench.daemon.running) await bench.daemon.start();
-  await bench.haveRoutes([PEER]);
   const rules = () => bench.host.exec('iptables', '-S');
   const before = [await rules(), await bench.allRoutes()];
   const running = `a daemon (pid ${bench.daemon.pid}) runs on this host`;
@@ -290,8 +288,6 @@ test('cleanup leaves all to a daemon that runs', async () => {
 });
 
 test('cleanup finds a daemon whose files lie elsewhere, and takes one of another network namespace for none', async () => {
-  if (!bench.daemon.running) await bench.daemon.start();
-  await bench.haveRoutes([PEER]);
   const elsewhere = ['cleanup', '--routes', '--subnet-file=/run/elsewhere/subnet.env'];
   const running = `a daemon (pid ${bench.daemon.pid}) runs on this host`;
   const before = await bench.allRoutes();
@@ -339,7 +335,6 @@ test.each([
   ['status --watch', 0],
   ['doctor', 0],
 ])('%s ends as ever, and without a word, when nobody reads what it says', async (line, code) => {
-  if (!bench.daemon.running) await bench.daemon.start();
   const argv = line === 'doctor' ? [line, ...etcd, '--iface=eth0'] : line.split(' ');
   expect(await runUnread(...argv)).toEqual({ code, text: '' });
 });

@@ -45,6 +45,9 @@ const calls: Readonly<Record<string, (registry: Registry) => Promise<unknown>>> 
   watch: (registry) => openWatch(registry, 1),
 };
 
+const clientsOf = ({ endpoints }: EtcdCluster) =>
+  Object.entries(calls).map(([what, call]) => ({ what, call, ...connectTo(endpoints, { tls: {}, user }) }));
+
 const ONE_EACH = Object.fromEntries(Object.keys(calls).map((what) => [what, 1]));
 
 describe.each([
@@ -59,11 +62,7 @@ describe.each([
   afterAll(() => etcd?.close());
 
   it('are fetched again by every kind of call, and no stream that is open needs one', async () => {
-    const clients = Object.entries(calls).map(([what, call]) => ({
-      what,
-      call,
-      ...connectTo(etcd.endpoints, { tls: {}, user }),
-    }));
+    const clients = clientsOf(etcd);
     const { header } = (await clients[0]?.registry.range({ key: configKey })) ?? {};
     for (const { registry } of clients) await registry.range({ key: configKey });
     const next = await openWatch(
@@ -90,11 +89,7 @@ describe('tokens that become void', () => {
   it('a JWT from before a change of roles is replaced, for calls and watches', async () => {
     const etcd = await startWithUser(join(dir, 'jwt-revision'), [jwt('5m')]);
     onTestFinished(() => etcd.close());
-    const clients = Object.entries(calls).map(([name, call]) => ({
-      name,
-      call,
-      ...connectTo(etcd.endpoints, { tls: {}, user }),
-    }));
+    const clients = clientsOf(etcd);
     for (const { registry } of clients) await registry.range({ key: configKey });
     await etcd.ctl('role', 'grant-permission', 'flannel', 'read', '/another/key');
     for (const { call, registry } of clients) await call(registry);

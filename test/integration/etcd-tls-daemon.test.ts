@@ -3,11 +3,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Authority, InstalledFiles } from '../testbed/certificates.ts';
 import { CONFIG, PREFIX } from '../testbed/cluster.ts';
-import { PROGRAM } from '../testbed/daemon.ts';
-import { onHost } from '../testbed/host.ts';
+import type { DaemonProcess } from '../testbed/daemon.ts';
 import { leaseKey } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
-import { RunningProcess } from '../testbed/process.ts';
 import { type Bench, httpGet, startBench } from './bench.ts';
 import { temporaryFolder } from './etcd-access.ts';
 import { addUser } from './etcd-user.ts';
@@ -75,28 +73,13 @@ async function denied(): Promise<number> {
   return [...counts].reduce((sum, [, count]) => sum + Number(count), 0);
 }
 
-/** The first line of the program's log with `text`, when it is started with these flags and through these commands. */
-async function firstLine(
-  text: string,
-  more: readonly string[],
-  through: readonly string[] = [],
-  env: Readonly<Record<string, string>> = {},
-): Promise<string> {
-  const argv = [
-    ...through,
-    process.execPath,
-    PROGRAM,
-    '--log-format=json',
-    '--etcd-endpoints=https://127.0.0.1:2379',
-  ];
-  const place = { namespace: bench.host.namespace, dir: join(dir, 'other-host') };
-  const options = { env: { PATH: process.env['PATH'], ...env } };
-  const child = new RunningProcess(onHost(place, [...argv, ...more]), options);
-  try {
-    return await child.waitFor((lines) => lines.find((one) => one.includes(text)), 15_000, text);
-  } finally {
-    await child.stop('SIGTERM', 5_000);
-  }
+/** A daemon of another host with these flags, which says `text`; resolves to the line. */
+async function lineOf(text: string, options: Partial<DaemonProcess['options']>): Promise<string | undefined> {
+  const daemon = bench.makeDaemon('other', { endpoints: 'https://127.0.0.1:2379', flags: [], ...options });
+  daemon.launch();
+  const { msg } = await daemon.waitForLog(({ msg: line = '' }) => line.includes(text), 15_000);
+  await daemon.stop();
+  return msg;
 }
 
 test('a key that root may not read, without CAP_DAC_OVERRIDE: says which, and why', async () => {
@@ -105,14 +88,14 @@ test('a key that root may not read, without CAP_DAC_OVERRIDE: says which, and wh
   chownSync(guarded.keyFile, 65_534, 65_534);
   const pair = [`--etcd-certfile=${guarded.certFile}`, `--etcd-keyfile=${guarded.keyFile}`];
   const through = ['setpriv', '--bounding-set=-dac_override,-dac_read_search', '--'];
-  const line = await firstLine('cannot be read', pair, through);
+  const line = await lineOf('cannot be read', { flags: pair, through });
   expect(line).toContain(`the private key ${guarded.keyFile} cannot be read: permission denied`);
   expect(line).toContain('CAP_DAC_OVERRIDE');
 });
 
 test('SSL_CERT_FILE names the CAs that the system trusts, as for flanneld', async () => {
-  await firstLine('no CA that the system trusts', []);
-  await firstLine('it wants a client certificate', [], [], { SSL_CERT_FILE: oldCa.certFile });
+  await lineOf('no CA that the system trusts', {});
+  await lineOf('it wants a client certificate', { env: { SSL_CERT_FILE: oldCa.certFile } });
 });
 
 test('waits for each file and for what etcd has to grant, and says so', async () => {

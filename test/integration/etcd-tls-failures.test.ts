@@ -71,18 +71,6 @@ const failures: readonly Failure[] = [
     remedy: 'The systemd unit hides /home',
   },
   {
-    what: 'a certificate that does not exist',
-    tls: () => ({ certFile: '/nowhere/cert.pem', keyFile: client.keyFile }),
-    said: () => ['the client certificate /nowhere/cert.pem does not exist'],
-    remedy: 'Put it there',
-  },
-  {
-    what: 'a key that does not exist',
-    tls: () => ({ certFile: client.certFile, keyFile: '/nowhere/key.pem' }),
-    said: () => ['the private key /nowhere/key.pem does not exist'],
-    remedy: 'Put it there',
-  },
-  {
     what: 'a folder in a file’s place',
     tls: () => ({ caFile: dir }),
     said: () => [`the CA file ${dir} cannot be read: it is a folder`],

@@ -91,13 +91,15 @@ describe('files that come or change while it runs', () => {
     const { caFile, certFile, keyFile } = files;
     const { registry } = connectTo(mutual.endpoints, { tls: { caFile, certFile, keyFile } });
     expect((await rejectionOf(registry.range({ key }))).message).toContain(`${caFile} does not exist`);
-    files.ca(ca).certificate(client);
+    files.ca(ca);
+    expect((await rejectionOf(registry.range({ key }))).message).toContain(`${certFile} does not exist`);
+    files.certificate(client);
     expect((await rejectionOf(registry.range({ key }))).message).toContain(`${keyFile} does not exist`);
     files.key(client);
     await expect(registry.range({ key })).resolves.toMatchObject({ kvs: [] });
   });
 
-  it('a certificate that will soon end is told of, once', async () => {
+  it('a certificate that will soon expire: one warning', async () => {
     const clock = new VirtualClock(Date.now());
     const { security, said } = connectTo(
       mutual.endpoints,
@@ -115,7 +117,7 @@ describe('files that come or change while it runs', () => {
     ]);
   });
 
-  it('new files are used for calls a minute later, on a connection that is up; half of a pair is not', async () => {
+  it('new files are used a minute later by calls on a connection that is up; half of a new pair is not', async () => {
     const files = new InstalledFiles(join(dir, 'rotated')).ca(ca).certificate(client).key(client);
     const { caFile, certFile, keyFile } = files;
     const clock = new VirtualClock(Date.now());

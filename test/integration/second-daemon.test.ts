@@ -18,16 +18,8 @@ let first: DaemonProcess;
 
 beforeAll(async () => {
   first = bench.daemon;
-  await bench.etcd.ctl(
-    'put',
-    `${OTHER_PREFIX}/config`,
-    JSON.stringify({
-      ...CONFIG,
-      Network: '172.21.0.0/16',
-      SubnetMin: '172.21.10.0',
-      SubnetMax: '172.21.99.0',
-    }),
-  );
+  const network = { ...CONFIG, Network: '172.21.0.0/16', SubnetMin: undefined, SubnetMax: undefined };
+  await bench.etcd.ctl('put', `${OTHER_PREFIX}/config`, JSON.stringify(network));
 });
 
 const rules = () => bench.host.exec('iptables', '-S');
@@ -46,6 +38,13 @@ const state = async () => [
   readFileSync(first.dockerOptsFile, 'utf8'),
 ];
 
+/** The last line of a second daemon that is refused. */
+async function refusal(flags: readonly string[], through: readonly string[] = []): Promise<string> {
+  const { code, stderr } = await runProgram({ ...first.options, argv: [...argv, ...flags], through });
+  expect(code, stderr.join('\n')).toBe(1);
+  return stderr.at(-1) ?? '';
+}
+
 const lockFile = () => join(runFolder(first.options), 'flannel/.subnet.env.lock');
 
 /** A second one on the host, with the same /run. */
@@ -61,9 +60,7 @@ test.each([
   'a second daemon %s ends with exit code 1 and the id of the first, and touches nothing',
   async (_, flags) => {
     const before = await state();
-    const { code, stderr } = await runProgram({ ...first.options, argv: [...argv, ...flags] });
-    expect(code, stderr.join('\n')).toBe(1);
-    expect(JSON.parse(stderr.at(-1) ?? '')).toMatchObject({
+    expect(JSON.parse(await refusal(flags))).toMatchObject({
       level: 'error',
       event: 'fatal',
       code: 'ALREADY_RUNNING',
@@ -79,13 +76,8 @@ test.each([
 );
 
 test('one in another process namespace is refused, too, where no process id can be told', async () => {
-  const { code, stderr } = await runProgram({
-    ...first.options,
-    argv: [...argv, `--etcd-prefix=${PREFIX}`],
-    through: ['unshare', '--pid', '--fork', '--kill-child', '--'],
-  });
-  expect(code, stderr.join('\n')).toBe(1);
-  expect(stderr.at(-1)).toContain(
+  const through = ['unshare', '--pid', '--fork', '--kill-child', '--'];
+  expect(await refusal([`--etcd-prefix=${PREFIX}`], through)).toContain(
     'a daemon (in another container) already runs with /run/flannel/subnet.env',
   );
 });
@@ -148,9 +140,7 @@ test('two daemons with two subnet files in one folder both run; only the first o
 test('a lock whose file was removed is taken again', async () => {
   rmSync(lockFile());
   await until(() => existsSync(lockFile()), 10_000, 'the lock is not taken again');
-  const { code, stderr } = await runProgram({ ...first.options, argv: [...argv, `--etcd-prefix=${PREFIX}`] });
-  expect(code, stderr.join('\n')).toBe(1);
-  expect(stderr.at(-1)).toContain(`(pid ${first.pid})`);
+  expect(await refusal([`--etcd-prefix=${PREFIX}`])).toContain(`(pid ${first.pid})`);
 });
 
 test('a daemon that was overtaken says so, as long as it lasts', async () => {
@@ -177,7 +167,7 @@ test('a folder that cannot be made yet is waited for, and locked once it is ther
   rmSync(blocked);
   await daemon.ready();
   await until(() => existsSync(join(blocked, '.subnet.env.lock')), 10_000, 'it is not locked');
-  const { code, stderr } = await runProgram({ ...first.options, argv: [...argv, ...flags] });
-  expect(code, stderr.join('\n')).toBe(1);
-  expect(stderr.at(-1)).toContain(`a daemon (pid ${daemon.pid}) already runs with /run/blocked/subnet.env`);
+  expect(await refusal(flags)).toContain(
+    `a daemon (pid ${daemon.pid}) already runs with /run/blocked/subnet.env`,
+  );
 });

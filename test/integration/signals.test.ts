@@ -1,37 +1,24 @@
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { quoted } from '../testbed/commands.ts';
-import { DaemonProcess, PROGRAM } from '../testbed/daemon.ts';
+import { PROGRAM } from '../testbed/daemon.ts';
 import { onHost } from '../testbed/host.ts';
-import { makeNetwork, type Network, until } from '../testbed/netns.ts';
+import { until } from '../testbed/netns.ts';
 import { RunningProcess } from '../testbed/process.ts';
-import { tempDir } from '../testbed/run.ts';
+import { useBench } from './bench.ts';
 
 /** Nobody listens there: the daemon says so and waits. */
 const NO_ETCD = 'http://127.0.0.1:9';
 
 describe('a signal that is no stop', () => {
-  let network: Network;
-  let place: { readonly namespace: string; readonly dir: string };
-  let daemon: DaemonProcess | undefined;
+  const bench = useBench();
   let terminal: RunningProcess | undefined;
   let inTerminal: number | undefined;
 
-  beforeAll(async () => {
-    network = await makeNetwork([{ addresses: ['10.211.55.100/24'] }]);
-    place = { namespace: network.hosts[0]?.namespace ?? '', dir: tempDir('signals') };
-  });
-
   afterEach(async () => {
-    await daemon?.close();
     if (terminal?.running) await terminal.stop('SIGKILL');
     if (inTerminal !== undefined && isAlive(inTerminal)) process.kill(inTerminal, 'SIGKILL');
-  });
-
-  afterAll(async () => {
-    await network?.close();
-    if (place !== undefined) rmSync(place.dir, { recursive: true, force: true });
   });
 
   it.each([
@@ -42,21 +29,21 @@ describe('a signal that is no stop', () => {
       'SIGHUP is ignored: flags and environment are read at the next start; changed certificate and password files are picked up without a signal',
     ],
   ] as const)('%s changes nothing, and is said to', async (signal, text) => {
-    daemon = new DaemonProcess({ ...place, endpoints: NO_ETCD });
+    const daemon = bench.makeDaemon(signal, { endpoints: NO_ETCD });
     daemon.launch();
     await daemon.waitForLog('trouble');
     daemon.process.signal(signal);
     const { msg } = await daemon.waitForLog(({ event }) => event === 'signal-ignored');
     expect(msg).toBe(text);
     // Node's answer to SIGUSR1 is a debugger on port 9229, open to every user of the host.
-    expect(await network.hosts[0]?.exec('ss', '-Hltn')).toBe('');
+    expect(await bench.host.exec('ss', '-Hltn')).not.toContain(':9229');
     expect(await daemon.stop()).toEqual({ code: 0, signal: null });
   });
 
   it('SIGHUP stops a daemon whose terminal is gone', async () => {
     const command = `echo "pid $$"; exec ${quoted(process.execPath, PROGRAM)} --etcd-endpoints=${NO_ETCD}`;
-    const file = join(place.dir, 'typescript');
-    terminal = new RunningProcess(onHost(place, ['script', '-qefc', command, file]));
+    const file = join(bench.dir, 'typescript');
+    terminal = new RunningProcess(onHost(bench.daemon.options, ['script', '-qefc', command, file]));
     inTerminal = await terminal.waitFor(
       (lines) => lines.map((line) => Number(/^pid (\d+)/.exec(line)?.[1])).find((pid) => pid > 0),
       10_000,
