@@ -46,7 +46,7 @@ describe('a host that is given the address of another one', () => {
   const troubleOf = (what: string) => (record: LogRecord) =>
     record.event === 'trouble' && record['what'] === what;
 
-  it('takes nothing of its lease, also when the first one cannot reach etcd for it; both say with whom', async () => {
+  it('takes nothing of the first one’s lease, even while that cannot reach etcd; both name the other’s MAC address', async () => {
     await readdress(second, `${first.address}/24`);
     await reachOnly(second);
     second.daemon.launch();
@@ -61,7 +61,7 @@ describe('a host that is given the address of another one', () => {
     expect(await storedLeases(cluster.etcd.first)).toContainEqual(lease);
   });
 
-  it('and still takes nothing when both are back at etcd and the first one is started again', async () => {
+  it('still takes nothing when both reach etcd and the first one is started again', async () => {
     for (const { net } of peers) await net.ip(`neigh del ${first.address} dev eth0`);
     await first.daemon.stop();
     // It asks first whether the other one has taken its lease meanwhile.
@@ -95,7 +95,7 @@ describe('a host that is given the address of another one', () => {
     }
   });
 
-  it('gets a lease of its own once it has an address of its own, and the first one is at peace', async () => {
+  it('gets a lease of its own once it has an address of its own, and the first host’s conflict is over', async () => {
     await readdress(second, OWN);
     await second.daemon.ready();
     expect(subnetOf(second)).not.toBe(subnet);

@@ -40,7 +40,7 @@ async function askedAgain(): Promise<void> {
   await until(async () => (await asked()) >= before + 2, 20_000, 'it does not ask again');
 }
 
-test('a configuration that is wrong is waited out, with a line for each fault', async () => {
+test('a wrong configuration: one line for each fault; the daemon waits for a correct one', async () => {
   const daemon = daemonAt('/bad');
   for (const [index, [config, said]] of WRONG.entries()) {
     await put('/bad', config);
@@ -57,7 +57,7 @@ test('a configuration that is wrong is waited out, with a line for each fault', 
   await expectServing(daemon, /^172\.20\.\d+\.1\/24$/);
 });
 
-test('no configuration at all is waited out: one line with the key, the place and what to do', async () => {
+test('no configuration at all: one line with the key, the endpoint and the command to type; the daemon waits', async () => {
   const daemon = daemonAt('/none');
   daemon.launch();
   const line = await daemon.waitForLog('trouble');
@@ -70,7 +70,7 @@ test('no configuration at all is waited out: one line with the key, the place an
   await expectServing(daemon, /^172\.20\./);
 });
 
-test('a configuration in the v2 store is told of', async () => {
+test('a configuration in etcd’s v2 store: the daemon names the store and the command that reads it', async () => {
   await bench.etcd.first.ctlV2('set', '/old/network/config', JSON.stringify(CONFIG));
   const daemon = daemonAt('/old/network');
   daemon.launch();
@@ -81,7 +81,7 @@ test('a configuration in the v2 store is told of', async () => {
   expect((await daemon.stop()).code).toBe(0);
 });
 
-test('a wrong prefix is told together with the one that lies near', async () => {
+test('a wrong prefix: the daemon names it and the prefix that has a configuration', async () => {
   await bench.etcd.ctl('del', '--prefix', '/');
   await put('/right/network', JSON.stringify(CONFIG));
   const daemon = daemonAt('/wrong/network');

@@ -78,7 +78,7 @@ function daemonOf(kind: NotEtcd): DaemonProcess {
 }
 
 test.each(ALL.slice(0, -1))(
-  '$what in etcd’s place: a clear line, few of them in 15 s, and no end',
+  '$what in etcd’s place: the daemon says so in at most four lines within 15 s, and keeps running',
   (kind) => {
     const daemon = daemonOf(kind);
     expect(daemon.running).toBe(true);
@@ -94,7 +94,7 @@ test.each(ALL.slice(0, -1))(
   },
 );
 
-test('each goes on by itself when a real etcd appears there; the one that asks for TLS says why it cannot', async () => {
+test('each daemon starts by itself once a real etcd is there; the one with https:// says why it cannot connect', async () => {
   for (const server of servers) await server.stop('SIGKILL');
   const urls = ALL.map((kind) => `http://${ipOf(kind)}:2379`);
   const etcd = await startEtcd({

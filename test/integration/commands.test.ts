@@ -168,7 +168,7 @@ test('doctor sees a policy rule that is for packets of containers alone', async 
   await bench.host.ip('link del docker0');
 });
 
-test('doctor takes no word of a daemon that is one of another network', async () => {
+test('doctor does not count a daemon that serves another network', async () => {
   await bench.etcd.ctl('put', '/other/config', '{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}');
   const { text } = await run(
     'doctor',
@@ -234,7 +234,7 @@ test('lease release leaves the lease of a host whose daemon answers, whichever h
   expect((await run('status')).code).toBe(0);
 });
 
-test('lease release asks at a terminal, and takes silence for no', async () => {
+test('lease release asks at a terminal, and an empty answer means no', async () => {
   await bench.daemon.stop();
   const key = ownKey();
   const input = join(bench.dir, 'input');
@@ -334,12 +334,12 @@ test.each([
   ['status', 0],
   ['status --watch', 0],
   ['doctor', 0],
-])('%s ends as ever, and without a word, when nobody reads what it says', async (line, code) => {
+])('%s ends with exit code %i and prints nothing when its reader is gone', async (line, code) => {
   const argv = line === 'doctor' ? [line, ...etcd, '--iface=eth0'] : line.split(' ');
   expect(await runUnread(...argv)).toEqual({ code, text: '' });
 });
 
-test('lease release and cleanup do all they have to when nobody reads what they say', async () => {
+test('lease release and cleanup finish their work when their reader is gone', async () => {
   await bench.daemon.stop();
   expect(await runUnread('lease', 'release', ...etcd, '--iface=eth0')).toEqual({ code: 0, text: '' });
   expect(await keys()).not.toContain(ownKey());

@@ -56,7 +56,7 @@ async function dropPackets(action: '-I' | '-D'): Promise<void> {
 
 const relists = () => bench.daemon.logs.filter(({ event }) => event === 'relist').length;
 
-test('changes made and compacted away while the packets to etcd were dropped are caught up with by one new list', async () => {
+test('one new list brings the changes that were made and compacted away while packets to etcd were dropped', async () => {
   const before = relists();
   await dropPackets('-I');
   const mark = await monitor.mark();
@@ -68,7 +68,7 @@ test('changes made and compacted away while the packets to etcd were dropped are
   await expectRelisted(mark, before);
 });
 
-test('changes made and compacted away between the end of etcd and the daemon’s next look are caught up with', async () => {
+test('one new list brings the changes that were made and compacted away before the daemon saw etcd end', async () => {
   const before = relists();
   const mark = await monitor.mark();
   bench.daemon.process.signal('SIGSTOP');
@@ -79,7 +79,7 @@ test('changes made and compacted away between the end of etcd and the daemon’s
   await expectRelisted(mark, before);
 });
 
-test('neither cost the daemon its lease, and each is told in a few lines', () => {
+test('the daemon kept its lease through both, and logged at most six troubles', () => {
   const { logs } = bench.daemon;
   expect(logs.filter(({ event }) => event === 'lease-acquired')).toHaveLength(1);
   expect(logs.filter(({ event }) => event === 'lease-lost')).toEqual([]);

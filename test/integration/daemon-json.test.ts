@@ -106,7 +106,7 @@ test.each([
   '{"bridge":"","log-driver":"json-file","live-restore":true}',
   '{"fixed-cidr":"172.20.30.128/25","default-gateway":"172.20.30.254"}',
   '{"ipv6":true,"fixed-cidr-v6":"fc00:5::/64"}',
-])('dockerd starts with %s, and nobody says a word', async (json) => {
+])('dockerd starts with %s, and neither doctor nor script/install says anything', async (json) => {
   expect(await dockerd(json)).toBeUndefined();
   expect(await doctor(json)).toEqual([]);
   expect(installer(json)).toBe('');
@@ -141,7 +141,7 @@ test('without our options in its command Docker may have any key: nothing is a p
   expect(runInstall({ destdir }).stdout).not.toContain('note:');
 });
 
-test('docker0 has the MTU of its containers, and only with one of them doctor judges it', async () => {
+test('docker0 has the MTU of its containers; doctor judges it only while one of them runs', async () => {
   const host = network.hosts[0];
   if (host === undefined) throw new Error('no host');
   const optionsFile = join(dir, 'docker_opts.env');

@@ -61,7 +61,7 @@ describe.each([
   });
   afterAll(() => etcd?.close());
 
-  it('are fetched again by every kind of call, and no stream that is open needs one', async () => {
+  it('every kind of call fetches a new one, and an open stream needs none', async () => {
     const clients = clientsOf(etcd);
     const { header } = (await clients[0]?.registry.range({ key: configKey })) ?? {};
     for (const { registry } of clients) await registry.range({ key: configKey });
@@ -111,7 +111,7 @@ describe('tokens that become void', () => {
   });
 });
 
-it('a user is given, but etcd asks for none: it is said once, and nothing stops when authentication is enabled', async () => {
+it('a user is given, but authentication is off: one warning, and calls go on when it is enabled', async () => {
   const etcd = await startEtcd({ dir: join(dir, 'enabled-later') });
   onTestFinished(() => etcd.close());
   const { registry, said } = connectTo(etcd.endpoints, { tls: {}, user });

@@ -78,7 +78,7 @@ export function describeOutage(outage: Outage): void {
     }
 
     it.each([0, 1, 2])(
-      'member %i, the other two serve who knows them, and it serves its own after',
+      'member %i: the other two serve the daemons that know them; it serves its own daemon again afterwards',
       async (index) => {
         const others = [...cluster.etcd.members];
         const [member] = others.splice(index, 1);
@@ -103,7 +103,7 @@ export function describeOutage(outage: Outage): void {
       },
     );
 
-    it('all of them for 30 s, routes stay and are repaired, and changes arrive after', async () => {
+    it('all members for 30 s: routes stay and are repaired; changes arrive afterwards', async () => {
       const host = cluster.at(0);
       const before = await move(cluster.etcd.first);
       await Promise.all(cluster.etcd.members.map((member) => outage.takeAway(member)));

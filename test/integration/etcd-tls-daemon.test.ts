@@ -98,7 +98,7 @@ test('SSL_CERT_FILE names the CAs that the system trusts, as for flanneld', asyn
   await lineOf('it wants a client certificate', { env: { SSL_CERT_FILE: oldCa.certFile } });
 });
 
-test('waits for each file and for what etcd has to grant, and says so', async () => {
+test('the daemon waits for each file and for etcd’s permission, and says so', async () => {
   const { daemon, etcd } = bench;
   daemon.launch();
   await said('waiting for etcd', `the CA file ${files.caFile} does not exist`);
@@ -136,7 +136,7 @@ test('needs no other permission than these two', async () => {
   expect(before).toBe(1);
 });
 
-test('doctor has what the daemon has, needs no other permission, and names what it lacks', async () => {
+test('doctor uses the daemon’s credentials, needs no other permission, and names what is missing', async () => {
   const { daemon } = bench;
   const doctor = async (...more: readonly string[]) => {
     const access = ['--etcd-endpoints=https://127.0.0.1:2379', `--etcd-prefix=${PREFIX}`, ...flags];
@@ -166,7 +166,7 @@ test('doctor has what the daemon has, needs no other permission, and names what 
   }
 }, 60_000);
 
-test('goes over to another CA while it runs; half of a new pair changes nothing', async () => {
+test('the running daemon goes over to another CA; half of a new pair changes nothing', async () => {
   const { daemon, etcd } = bench;
   const { pid } = daemon;
   const renewed = await newCa.issue('client');

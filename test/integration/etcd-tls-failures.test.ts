@@ -65,7 +65,7 @@ const failures: readonly Failure[] = [
     remedy: 'Put it there',
   },
   {
-    what: 'a CA file where the unit shows none',
+    what: 'a CA file in a folder that the unit hides',
     tls: () => ({ caFile: '/home/nobody/ca.pem' }),
     said: () => ['the CA file /home/nobody/ca.pem does not exist'],
     remedy: 'The systemd unit hides /home',
@@ -89,7 +89,7 @@ const failures: readonly Failure[] = [
     remedy: 'openssl x509 -inform der',
   },
   {
-    what: 'junk in PEM’s clothes',
+    what: 'PEM lines around junk',
     tls: () => ({
       caFile: written('junk.pem', '-----BEGIN CERTIFICATE-----\nanVuaw==\n-----END CERTIFICATE-----\n'),
     }),

@@ -22,7 +22,7 @@ afterAll(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-test('the lock held by another program: waited for with a limit, said with the remedy, and tried again', async () => {
+test('another program holds the lock: the check waits for a limited time, names the remedy, and the next one sets the rules', async () => {
   const holder = new RunningProcess([
     'flock',
     '--no-fork',

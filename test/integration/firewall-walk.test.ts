@@ -60,7 +60,7 @@ const packets = async (direction: 'in' | 'out', timeoutS: number) => {
   return (await network.seenFrom(from, to, 4, timeoutS)) === addresses[4][from];
 };
 
-test('what is said of any rules holds for packets', async () => {
+test('packets fare as the verdict on any rules says', async () => {
   const passage = { ...networksOf('a').ipv4, uplink: 'eth0', bridge: 'docker0' };
   const { commands } = network.tools('a', 'nft');
   let [open, closed] = [0, 0];

@@ -118,7 +118,7 @@ test('a connected network that was there before the lease is never touched eithe
   await bench.host.ip('link del br1');
 });
 
-test('another’s static route at a peer’s subnet is replaced three times a minute without a gap, then left as a conflict', async () => {
+test('another program’s static route at a peer’s subnet is replaced three times a minute without a gap, then left as a conflict', async () => {
   const peer = '172.20.2.0/24';
   const ours = /^\[ROUTE\]172\.20\.2\.0\/24 via 10\.211\.55\.102 dev eth0 proto 102/;
   const theirs = '172.20.2.0/24 via 10.211.55.150 dev eth0 proto 4';
@@ -157,7 +157,7 @@ test('another’s static route at a peer’s subnet is replaced three times a mi
   expect((await readyz()).status).toBe(200);
 });
 
-test('after all that, and after the end of the daemon, every route of the operator is as it was', async () => {
+test('every route of the operator is as it was once the daemon has ended', async () => {
   const before = await bench.allRoutes();
   await bench.daemon.stop();
   expect(await bench.allRoutes()).toEqual(before);

@@ -30,7 +30,7 @@ test('is ready once everything is done', async () => {
   await readyz(200, /^flanneld is ready$/);
 });
 
-test('tells its figures to Prometheus', async () => {
+test('gives Prometheus its figures', async () => {
   const { status, body } = await bench.ask('metrics');
   expect(status).toBe(200);
   for (const sample of ['flannel_ready 1', 'flannel_lease_watch_up 1', 'flannel_own_lease{state="held"} 1'])
@@ -72,7 +72,7 @@ test('is not ready while etcd is away, and ready again', async () => {
   await bench.haveRoutes([PEER]);
 });
 
-test('stays ready while an edited configuration waits for a restart, and tells of it', async () => {
+test('stays ready while an edited configuration waits for a restart, and says so', async () => {
   const edited = { ...CONFIG, SubnetMax: '172.20.99.0' };
   await bench.etcd.ctl('put', `${PREFIX}/config`, JSON.stringify(edited));
   await readyz(200, /^flanneld is ready\n.*SubnetMax 172\.20\.254\.0 → 172\.20\.99\.0.*restart/);

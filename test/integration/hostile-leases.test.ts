@@ -49,7 +49,7 @@ test('a lease cannot take the networks, the way out, the etcd or the peers of a 
   }
 });
 
-test('what they ask for is judged anew when the host’s networks or the older lease go, and come back', async () => {
+test('a refused lease gets its route once the host’s network or the older lease is gone', async () => {
   const rest = [GOOD, `172.20.2.0/24 via ${PEER}`];
   const half = `10.44.0.128/25 via ${PEER}`;
   const whole = `10.44.0.0/24 via ${PEER}`;

@@ -11,7 +11,7 @@ beforeAll(async () => {
   await bench.host.ip('addr add 192.168.7.1/24 dev eth1');
 });
 
-test('what was tried in vain is told, with what exists; an address that becomes reachable ends the wait', async () => {
+test('the daemon names what it tried and what exists, and starts once the address can be reached', async () => {
   const flags = ['--iface=eth7', '--iface-regex=^ens', '--iface-can-reach=198.51.100.1'];
   const daemon = bench.makeDaemon('choice', { flags });
   daemon.launch();

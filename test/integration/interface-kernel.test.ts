@@ -83,7 +83,7 @@ describe('the kernel’s order of addresses', () => {
   });
 });
 
-test('an address that another host has is never chosen: duplicate address detection is waited for', async () => {
+test('an address that another host has is never chosen: the choice waits for duplicate address detection', async () => {
   const families = [6] as const;
   const [, rival] = network.hosts;
   await rival?.setAddresses(['fd00:77::1/64']);

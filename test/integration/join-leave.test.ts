@@ -130,7 +130,7 @@ describe('a host that leaves', () => {
   });
 });
 
-describe('a host that is taken for gone while its daemon runs', () => {
+describe('a host that loses its lease while its daemon runs', () => {
   const cluster = useCluster({ hosts: 5, daemons: true });
   const routes = useRoutes(cluster);
 

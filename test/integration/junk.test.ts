@@ -135,7 +135,7 @@ test('a peer’s lease that becomes junk costs its own route alone, and comes ba
   await bench.haveRoutes(PEERS);
 });
 
-test('a start among the junk changes no route, keeps the subnet, and says as much', async () => {
+test('a start among the junk changes no route, keeps the subnet, and logs each junk key once', async () => {
   const subnet = bench.daemon.subnetEnv()['FLANNEL_SUBNET'];
   await bench.daemon.stop();
   const routes = await bench.allRoutes();
@@ -149,7 +149,7 @@ test('a start among the junk changes no route, keeps the subnet, and says as muc
   expect(bench.daemon.logs.filter(({ level }) => level === 'error')).toEqual([]);
 });
 
-test('junk that goes again is no event either', async () => {
+test('junk that is deleted changes no route and logs nothing', async () => {
   const mark = await monitor.mark();
   const linesBefore = bench.daemon.logs.length;
   await bench.etcd.ctl('del', '--prefix', `${PREFIX}/subnets/10.77.`);

@@ -37,7 +37,7 @@ test('R7: routes that systemd-networkd deletes when it is restarted are put back
   expect(bench.daemon.running).toBe(true);
 });
 
-test('R7: with the drop-in that ships systemd-networkd touches none of them', async () => {
+test('R7: with the drop-in of this project systemd-networkd deletes no route', async () => {
   expect(await restarted('networkd-drop-in', DROP_IN)).toEqual([]);
   await bench.haveRoutes(PEERS);
 });

@@ -72,7 +72,7 @@ test(
 );
 
 test(
-  'and so they do when there are exactly as many subnets as hosts',
+  'all get one of their own also when there are exactly as many subnets as hosts',
   async () => {
     await Promise.all(cluster.hosts.map(({ daemon }) => daemon.stop()));
     for (const { leaseId } of await storedLeases(cluster.etcd.first)) {

@@ -54,7 +54,7 @@ describe('what the service manager is told', () => {
       () => `not told ${what}, but: ${socket.messages.join(' | ')}`,
     );
 
-  it('is READY=1 only once both files are written and the first sync is done', async () => {
+  it('READY=1 comes only once both files are written and the first sync is done', async () => {
     // The files cannot be written: a file lies where their folder has to be.
     writeFileSync(dirname(host.daemon.subnetFile), '');
     daemon.launch();
@@ -71,14 +71,14 @@ describe('what the service manager is told', () => {
     await told(`STATUS=subnet ${subnetOf(host)}; 2 of 2 peers routed`);
   });
 
-  it('is STOPPING=1 at the end, after one READY=1, and nothing after it', async () => {
+  it('STOPPING=1 comes at the end, after one READY=1, and nothing after it', async () => {
     await daemon.stop();
     const { messages } = socket;
     expect(messages.at(-1)).toBe('STOPPING=1');
     expect(messages.filter((message) => !message.startsWith('STATUS='))).toEqual(['READY=1', 'STOPPING=1']);
   });
 
-  it('is READY=1 only after a list of the leases, which is asked for until it is answered', async () => {
+  it('READY=1 comes only after a list of the leases; the daemon asks until etcd answers', async () => {
     socket.close();
     await removeRoutes();
     // From the answer that gives the lease to the request for the list, and from there to etcd, is half a second each.

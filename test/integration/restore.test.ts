@@ -83,7 +83,7 @@ test('a restore to a moment before the own lease gives its routes, and the same 
   expect([after.key, after.value]).toEqual([before.key, before.value]);
 });
 
-test('neither cost an error, and each is told in a few lines', () => {
+test('the daemon logged no error in either, and at most six troubles', () => {
   const { logs } = bench.daemon;
   expect(logs.filter(({ event }) => event === 'relist')).toHaveLength(2);
   expect(logs.filter(({ event }) => event === 'lease-lost')).toHaveLength(1);

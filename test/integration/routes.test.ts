@@ -79,7 +79,7 @@ test('all routes are back at once after all addresses were flushed and set again
   }
 });
 
-test('carrier lost and found leaves the routes alone', async () => {
+test('a carrier that is lost and comes back changes no route', async () => {
   const mark = await monitor.mark();
   await bench.host.setCarrier(false);
   await monitor.waitFor(/^\[LINK\].*eth0.*NO-CARRIER/, mark);
@@ -90,7 +90,7 @@ test('carrier lost and found leaves the routes alone', async () => {
   await bench.haveRoutes(PEERS);
 });
 
-test('each repair is told once, and the daemon lives on with its lease', async () => {
+test('each repair is logged once, and the daemon keeps its lease', async () => {
   const repairs = bench.daemon.logs.filter(
     ({ event, level }) => event === 'routes-changed' && level === 'warn',
   );

@@ -82,7 +82,7 @@ test('one in another process namespace is refused, too, where no process id can 
   );
 });
 
-test('a daemon that was killed is started again at once, as often as one likes', async () => {
+test('a killed daemon starts again at once, five times in a row', async () => {
   for (let round = 0; round < 5; round++) {
     await first.kill9();
     expect(existsSync(lockFile())).toBe(true);
@@ -143,7 +143,7 @@ test('a lock whose file was removed is taken again', async () => {
   expect(await refusal([`--etcd-prefix=${PREFIX}`])).toContain(`(pid ${first.pid})`);
 });
 
-test('a daemon that was overtaken says so, as long as it lasts', async () => {
+test('a daemon whose lock another one took says so until the other one ends', async () => {
   first.process.signal('SIGSTOP');
   rmSync(lockFile());
   const other = second([], { prefix: PREFIX });

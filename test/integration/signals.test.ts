@@ -28,7 +28,7 @@ describe('a signal that is no stop', () => {
       'SIGHUP',
       'SIGHUP is ignored: flags and environment are read at the next start; changed certificate and password files are picked up without a signal',
     ],
-  ] as const)('%s changes nothing, and is said to', async (signal, text) => {
+  ] as const)('%s changes nothing, and the daemon says so', async (signal, text) => {
     const daemon = bench.makeDaemon(signal, { endpoints: NO_ETCD });
     daemon.launch();
     await daemon.waitForLog('trouble');
