@@ -176,17 +176,8 @@ export class Bench {
 
   /** Waits until `/readyz` answers with this status, and a text that `text` is in or fits; resolves to that text. */
   async untilReadyz(status: 200 | 503, text: string | RegExp = '', timeoutMs = 30_000): Promise<string> {
-    let last = await this.ask('readyz');
-    await until(
-      async () => {
-        last = await this.ask('readyz');
-        const fits = typeof text === 'string' ? last.body.includes(text) : text.test(last.body);
-        return last.status === status && fits;
-      },
-      timeoutMs,
-      () => `wanted ${status} ${text}, got ${last.status} ${last.body}\n${this.daemon.process.tail()}`,
-    );
-    return last.body;
+    const more = () => this.daemon.process.tail();
+    return await untilReadyz(this.host.namespace, HEALTHZ.port, { status, text, timeoutMs, more });
   }
 
   /** How many calls etcd has been asked so far, by method. */
@@ -223,6 +214,28 @@ export async function httpGet(namespace: string, url: string): Promise<HttpAnswe
   const { stdout } = await runToEnd(['nsenter', ...argv]);
   const [status = '0', ...body] = stdout.split('\n');
   return { status: Number(status), body: body.join('\n') };
+}
+
+export interface WantedReadiness {
+  readonly status: 200 | 503;
+  /** What the answer has to hold or to fit. */
+  readonly text?: string | RegExp;
+  readonly timeoutMs: number;
+  /** What to say beside the last answer when it never comes. */
+  readonly more: () => string;
+}
+
+/** Waits until `/readyz` on this port of a namespace answers so; resolves to the text. */
+export async function untilReadyz(namespace: string, port: number, wanted: WantedReadiness): Promise<string> {
+  const { status, text = '', timeoutMs, more } = wanted;
+  let last: HttpAnswer = { status: 0, body: '' };
+  const fits = async () => {
+    last = await httpGet(namespace, `http://127.0.0.1:${port}/readyz`);
+    const hasText = typeof text === 'string' ? last.body.includes(text) : text.test(last.body);
+    return last.status === status && hasText;
+  };
+  await until(fits, timeoutMs, () => `wanted ${status} ${text}, got ${last.status} ${last.body}\n${more()}`);
+  return last.body;
 }
 
 /** A bench that is there while the tests of a file run. */

@@ -6,7 +6,7 @@ import { type ClusterHost, PREFIX } from '../testbed/cluster.ts';
 import type { DaemonProcess } from '../testbed/daemon.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
-import { httpGet } from './bench.ts';
+import { HEALTH, untilReadyz } from './bench.ts';
 import { runProgram } from './program.ts';
 import {
   etcdLeaseIds,
@@ -21,7 +21,6 @@ import { useCluster } from './use-cluster.ts';
 
 const SUBNET = '172.20.40.0/24';
 const KEY = leaseKey(SUBNET);
-const HEALTH = ['--healthz-ip=127.0.0.1', '--healthz-port=8471'];
 /** The etcd lease of an adopted key; etcd's shortest is 2 s. */
 const SHORT_TTL_S = 6;
 /** Who else may claim a subnet: on the segment, with nobody there. */
@@ -72,19 +71,8 @@ async function peerRoutes(expected: readonly string[]): Promise<void> {
   await untilOwnRoutes(peer, wanted, () => daemon.process.tail());
 }
 
-/** Waits until /readyz answers with this status; resolves to its text. */
-async function readyz(status: 200 | 503): Promise<string> {
-  let last = await httpGet(host.net.namespace, 'http://127.0.0.1:8471/readyz');
-  await until(
-    async () => {
-      last = await httpGet(host.net.namespace, 'http://127.0.0.1:8471/readyz');
-      return last.status === status;
-    },
-    20_000,
-    () => `/readyz: ${last.status} ${last.body}\n${daemon.process.tail()}`,
-  );
-  return last.body;
-}
+const readyz = (status: 200 | 503) =>
+  untilReadyz(host.net.namespace, 8471, { status, timeoutMs: 20_000, more: () => daemon.process.tail() });
 
 test(`an adopted key on a lease of ${SHORT_TTL_S} s lives on by renewals that write nothing`, async () => {
   const leaseId = await cluster.etcd.grant(SHORT_TTL_S);

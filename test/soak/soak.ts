@@ -1,4 +1,4 @@
-import { httpGet } from '../integration/bench.ts';
+import { untilReadyz } from '../integration/bench.ts';
 import { subnetOf } from '../integration/route-watch.ts';
 import type { ClusterHost } from '../testbed/cluster.ts';
 import { until } from '../testbed/netns.ts';
@@ -154,14 +154,9 @@ class Soak {
   }
 
   async #checkReady(after: string): Promise<void> {
-    const ready = async ({ name, net }: ClusterHost) => {
-      let answer = '';
-      const isReady = async () => {
-        const { status, body } = await httpGet(net.namespace, `http://127.0.0.1:${HEALTHZ_PORT}/readyz`);
-        answer = body;
-        return status === 200;
-      };
-      await until(isReady, QUIET_DEADLINE_MS, () => `after ${after}: ${name} is not ready: ${answer}`);
+    const ready = ({ name, net }: ClusterHost) => {
+      const more = () => `after ${after}: ${name} is not ready`;
+      return untilReadyz(net.namespace, HEALTHZ_PORT, { status: 200, timeoutMs: QUIET_DEADLINE_MS, more });
     };
     await Promise.all(this.#world.cluster.hosts.map(ready));
   }

@@ -19,7 +19,12 @@ export interface CertificateOptions {
   readonly expired?: boolean;
 }
 
-const newKey = '-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'.split(' ');
+const newKey = '-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes';
+
+/** Runs openssl with the words of `line` (the folders tests make have no spaces in their names), then `more`. */
+async function openssl(line: string, ...more: string[]): Promise<void> {
+  await run('openssl', [...line.split(' '), ...more]);
+}
 
 /** A certificate authority of a test, and what it has signed; all its files lie in one folder. */
 export class Authority implements Certificate {
@@ -37,63 +42,28 @@ export class Authority implements Certificate {
   static async create(dir: string, name: string): Promise<Authority> {
     mkdirSync(dir, { recursive: true });
     const authority = new Authority(dir);
-    await run('openssl', [
-      'req',
-      '-x509',
-      ...newKey,
-      '-days',
-      '2',
-      '-subj',
-      `/CN=${name}`,
-      '-keyout',
-      authority.keyFile,
-      '-out',
-      authority.certFile,
-    ]);
+    const { keyFile, certFile } = authority;
+    await openssl(`req -x509 ${newKey} -days 2 -keyout ${keyFile} -out ${certFile} -subj`, `/CN=${name}`);
     return authority;
   }
 
   /** Signs a new key, good for servers and clients. */
   async issue(name: string, options: CertificateOptions = {}): Promise<Certificate> {
     const { commonName = name, altNames = ['IP:127.0.0.1', 'DNS:localhost'] } = options;
-    const file = (suffix: string) => join(this.#dir, `${name}${suffix}`);
-    await run('openssl', [
-      'req',
-      ...newKey,
-      '-subj',
+    const file = join(this.#dir, name);
+    const issued = { certFile: `${file}.pem`, keyFile: `${file}-key.pem` };
+    const use = `subjectAltName=${altNames.join(',')} -addext extendedKeyUsage=serverAuth,clientAuth`;
+    await openssl(
+      `req ${newKey} -keyout ${issued.keyFile} -out ${file}.csr -addext ${use} -subj`,
       `/CN=${commonName}`,
-      '-keyout',
-      file('-key.pem'),
-      '-out',
-      file('.csr'),
-      '-addext',
-      `subjectAltName=${altNames.join(',')}`,
-      '-addext',
-      'extendedKeyUsage=serverAuth,clientAuth',
-    ]);
+    );
     // openssl's own count is kept in a file, which two that sign at once would spoil.
-    const serial = `0x${randomBytes(8).toString('hex')}`;
-    await run('openssl', [
-      'x509',
-      '-req',
-      '-in',
-      file('.csr'),
-      '-days',
-      options.expired ? '0' : '2',
-      '-copy_extensions',
-      'copy',
-      '-CA',
-      this.certFile,
-      '-CAkey',
-      this.keyFile,
-      '-set_serial',
-      serial,
-      '-out',
-      file('.pem'),
-    ]);
+    const by = `-CA ${this.certFile} -CAkey ${this.keyFile} -set_serial 0x${randomBytes(8).toString('hex')}`;
+    const days = `-days ${options.expired ? 0 : 2} -copy_extensions copy`;
+    await openssl(`x509 -req -in ${file}.csr ${days} ${by} -out ${issued.certFile}`);
     // It ended in the second in which it was made: openssl 3.5 makes none that ends before it begins.
     if (options.expired) await sleep(1_100);
-    return { certFile: file('.pem'), keyFile: file('-key.pem') };
+    return issued;
   }
 }
 
@@ -129,7 +99,7 @@ export class InstalledFiles implements Certificate {
 
 /** The same key under a passphrase. */
 export async function encryptKey({ keyFile }: Certificate, to: string): Promise<void> {
-  await run('openssl', ['pkey', '-in', keyFile, '-aes256', '-passout', 'pass:secret', '-out', to]);
+  await openssl(`pkey -in ${keyFile} -aes256 -passout pass:secret -out ${to}`);
 }
 
 /** A cluster with its CA, and somebody whom another CA vouches for. */
