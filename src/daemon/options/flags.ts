@@ -44,6 +44,11 @@ export interface Flag<T> extends Setting<T> {
 
 type Table = Readonly<Record<string, Flag<unknown>>>;
 
+// What several rows have in common.
+const etcdFile = { group: 'etcd', placeholder: 'PATH', parse: filePathOrNone } as const;
+const toggle = { fallback: 'false', parse: boolean, boolean: true } as const;
+const askedAlone = { group: 'Help', parse: boolean, boolean: true, noEnvironment: true } as const;
+
 /** How etcd is reached, and where in it the network is; read by `etcdAccess`. */
 export const etcdFlags = {
   etcdEndpoints: {
@@ -68,26 +73,16 @@ export const etcdFlags = {
     sysconfig: ['FLANNEL_ETCD_PREFIX', 'FLANNEL_ETCD_KEY'],
   },
   etcdCaFile: {
+    ...etcdFile,
     name: 'etcd-cafile',
-    group: 'etcd',
-    placeholder: 'PATH',
     describe: 'certificate of the authority that signed those of etcd',
-    parse: filePathOrNone,
   },
   etcdCertFile: {
+    ...etcdFile,
     name: 'etcd-certfile',
-    group: 'etcd',
-    placeholder: 'PATH',
     describe: 'certificate to show to etcd; goes with --etcd-keyfile',
-    parse: filePathOrNone,
   },
-  etcdKeyFile: {
-    name: 'etcd-keyfile',
-    group: 'etcd',
-    placeholder: 'PATH',
-    describe: 'its private key',
-    parse: filePathOrNone,
-  },
+  etcdKeyFile: { ...etcdFile, name: 'etcd-keyfile', describe: 'its private key' },
   etcdUsername: {
     name: 'etcd-username',
     group: 'etcd',
@@ -103,11 +98,9 @@ export const etcdFlags = {
     parse: textOrNone,
   },
   etcdPasswordFile: {
+    ...etcdFile,
     name: 'etcd-password-file',
-    group: 'etcd',
-    placeholder: 'PATH',
     describe: 'file that holds the password, alone on its first line',
-    parse: filePathOrNone,
   },
 } as const satisfies Table;
 
@@ -206,29 +199,23 @@ export const workFlags = {
     parse: routeProtocol,
   },
   ipBlackholeRoute: {
+    ...toggle,
     name: 'ip-blackhole-route',
     group: 'Routes',
     describe:
       'drop packets to the own subnet while no bridge has it, instead of sending them to the default route',
-    fallback: 'false',
-    parse: boolean,
-    boolean: true,
   },
   setIpForward: {
+    ...toggle,
     name: 'set-ip-forward',
     group: 'Routes',
     describe: 'switch forwarding on in the kernel, whenever it is off',
-    fallback: 'false',
-    parse: boolean,
-    boolean: true,
   },
   ipMasq: {
+    ...toggle,
     name: 'ip-masq',
     group: 'Firewall',
     describe: "masquerade what leaves the containers' network",
-    fallback: 'false',
-    parse: boolean,
-    boolean: true,
   },
   ipMasqFullyRandom: {
     name: 'ip-masq-fully-random-disable',
@@ -314,22 +301,8 @@ export const processFlags = {
       "json or pretty (default: pretty on a terminal and in systemd's journal, else json); the journal gets priorities",
     parse: choice('json', 'pretty'),
   },
-  help: {
-    name: 'help',
-    group: 'Help',
-    describe: 'print this and exit; -h too',
-    parse: boolean,
-    boolean: true,
-    noEnvironment: true,
-  },
-  version: {
-    name: 'version',
-    group: 'Help',
-    describe: 'print the version and exit',
-    parse: boolean,
-    boolean: true,
-    noEnvironment: true,
-  },
+  help: { ...askedAlone, name: 'help', describe: 'print this and exit; -h too' },
+  version: { ...askedAlone, name: 'version', describe: 'print the version and exit' },
 } as const satisfies Table;
 
 /** Every flag of the daemon by the name it has in the code, in the order of the help text. */
