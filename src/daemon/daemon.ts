@@ -1,15 +1,13 @@
 import { SharedKernel } from '../kernel/shared-kernel.ts';
 import { Activity } from '../runtime/activity.ts';
-import type { Clock, Notifier } from '../runtime/effects.ts';
 import { plural } from '../runtime/texts.ts';
-import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
 import { waitForConfig } from '../subnet/config/source.ts';
 import { ConfigWatch } from '../subnet/config/watch.ts';
 import { Grants } from '../subnet/lease/grants.ts';
 import { Membership } from './membership.ts';
 import type { DaemonOptions } from './options/flags.ts';
-import type { DaemonParts } from './parts.ts';
+import type { DaemonParts, Parts } from './parts.ts';
 import { State } from './state.ts';
 
 /** How often the status line is updated, beside updates after events. */
@@ -27,19 +25,18 @@ const stuckMs = 60_000;
  * refused or the lease is lost, the host is not ready and the daemon keeps trying.
  */
 export class Daemon {
-  readonly #parts: DaemonParts;
+  readonly #parts: Parts;
   readonly #options: DaemonOptions;
-  readonly #activity: Activity;
   /** What there is to tell of this daemon. */
   readonly state: State;
   #said = '';
   readonly #changed = new Wake();
 
   constructor(parts: DaemonParts, options: DaemonOptions) {
-    this.#parts = { ...parts, kernel: new SharedKernel(parts.kernel, parts.clock) };
+    const kernel = new SharedKernel(parts.kernel, parts.clock);
+    this.#parts = { ...parts, kernel, activity: new Activity(parts.clock) };
     this.#options = options;
-    this.#activity = new Activity(parts.clock);
-    this.state = new State({ ...parts, activity: this.#activity });
+    this.state = new State(this.#parts);
   }
 
   /**
@@ -59,7 +56,7 @@ export class Daemon {
       await firstOf(signal, (inner) => [
         this.#work(inner),
         this.#tellStatus(inner),
-        watchLoops({ ...this.#parts, activity: this.#activity }, inner),
+        watchLoops(this.#parts, inner),
       ]);
     } catch (error) {
       if (!signal.aborted) throw error;
@@ -74,23 +71,17 @@ export class Daemon {
     const grants = new Grants(registry, random, hostIdentity);
     for (;;) {
       this.#enter('waiting for etcd and the network configuration');
-      const config = await waitForConfig({ ...this.#parts, activity: this.#activity, etcdPrefix }, signal);
+      const config = await waitForConfig({ ...this.#parts, etcdPrefix }, signal);
       const membership = new Membership({
         parts: this.#parts,
         options: this.#options,
-        activity: this.#activity,
         config,
         grants,
         onPhase: (phase) => this.#enter(phase),
         onReady: () => this.#noteReady(),
       });
-      const watch = new ConfigWatch({
-        ...this.#parts,
-        activity: this.#activity,
-        etcdPrefix,
-        config,
-        isApplied: () => membership.hasLease,
-      });
+      const isApplied = () => membership.hasLease;
+      const watch = new ConfigWatch({ ...this.#parts, etcdPrefix, config, isApplied });
       this.state.follow(membership);
       await firstOf<void>(signal, (inner) => [watch.run(inner), membership.run(inner)]);
       this.#parts.log.info(
@@ -108,10 +99,10 @@ export class Daemon {
 
   /** Keeps the line true that `systemctl status` shows: troubles at once, the count of routes after a few seconds. */
   async #tellStatus(signal: AbortSignal): Promise<never> {
-    const { clock, trouble, notices } = this.#parts;
+    const { activity, clock, trouble, notices } = this.#parts;
     for (const log of [trouble, notices]) log.onChange = () => this.#changed.wake();
     for (;;) {
-      this.#activity.round(statusLoop, statusIntervalMs + stuckMs);
+      activity.round(statusLoop, statusIntervalMs + stuckMs);
       await this.#changed.waitAtMost(clock, statusIntervalMs, signal);
       this.state.logFaults();
       this.#sayStatus();
@@ -131,13 +122,6 @@ export class Daemon {
   }
 }
 
-export interface WatchedLoops {
-  readonly activity: Activity;
-  readonly clock: Clock;
-  readonly notifier: Notifier;
-  readonly trouble: TroubleLog;
-}
-
 /** How often the loops are looked at when no service manager asks. */
 const intervalMs = 30_000;
 
@@ -145,8 +129,10 @@ const intervalMs = 30_000;
  * Tells the service manager twice per watchdog interval that all loops run, and nothing once one is stuck. The service manager then
  * restarts the process, which costs no packet. Works until `signal` aborts, then rejects with its reason.
  */
-export async function watchLoops(watched: WatchedLoops, signal: AbortSignal): Promise<never> {
-  const { activity, clock, notifier, trouble } = watched;
+export async function watchLoops(
+  { activity, clock, notifier, trouble }: Pick<Parts, 'activity' | 'clock' | 'notifier' | 'trouble'>,
+  signal: AbortSignal,
+): Promise<never> {
   const everyMs = notifier.watchdogMs === undefined ? intervalMs : notifier.watchdogMs / 2;
   for (;;) {
     const startedMs = clock.monotonic();
@@ -160,13 +146,8 @@ export async function watchLoops(watched: WatchedLoops, signal: AbortSignal): Pr
     else {
       const what = `${stuck.join(' and ')} ${plural(stuck.length, 'hangs', 'hang')}`;
       const remedy = 'Restart the daemon: systemctl restart flanneld';
-      trouble.report(
-        'stuck',
-        `${plural(stuck.length, 'a loop', 'loops')} of the daemon: ${what}. ${remedy}`,
-        {
-          loops: stuck,
-        },
-      );
+      const text = `${plural(stuck.length, 'a loop', 'loops')} of the daemon: ${what}. ${remedy}`;
+      trouble.report('stuck', text, { loops: stuck });
     }
   }
 }

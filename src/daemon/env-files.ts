@@ -1,25 +1,15 @@
 import { dirname } from 'node:path';
 import { bridgeAddress, type PerFamily, type Subnet } from '../ip/ip.ts';
-import type { Activity } from '../runtime/activity.ts';
-import type { Clock, Files, Logger, Random } from '../runtime/effects.ts';
-import { codeOf, messageOf, systemReason } from '../runtime/errors.ts';
+import type { Files } from '../runtime/effects.ts';
+import { codeOf, systemReason } from '../runtime/errors.ts';
 import { retryForever } from '../runtime/retry.ts';
-import type { TroubleLog } from '../runtime/trouble.ts';
 import { firstOf, Wake } from '../runtime/wake.ts';
+import type { DaemonOptions } from './options/flags.ts';
+import type { Parts } from './parts.ts';
 import { parseSubnetEnv, renderSubnetEnv, type SubnetEnvironment } from './subnet-env.ts';
 
-export interface EnvFilesOptions {
-  readonly files: Files;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Logger;
-  readonly trouble: TroubleLog;
-  readonly activity: Activity;
-  readonly subnetFile: string;
-  /** Undefined: not written. */
-  readonly dockerOptsFile: string | undefined;
-  readonly dockerOptsKey: string;
-}
+type EnvFilesOptions = Pick<Parts, 'files' | 'clock' | 'random' | 'log' | 'trouble' | 'activity'> &
+  Pick<DaemonOptions, 'subnetFile' | 'dockerOptsFile' | 'dockerOptsKey'>;
 
 /** One of the two files, as it must be. */
 interface EnvFile {
@@ -72,15 +62,12 @@ export class EnvFiles {
    */
   async keep(environment: SubnetEnvironment, onWritten: () => void, signal: AbortSignal): Promise<never> {
     const { subnetFile, dockerOptsFile, dockerOptsKey, activity } = this.#options;
-    const { ipv4, mtu, ipMasq } = environment;
-    const subnet = ipv4 === undefined ? {} : { subnet: ipv4.subnet };
-    const dockerOpts = renderDockerOpts({ ...subnet, mtu, ipMasq, key: dockerOptsKey });
-    const envFiles: readonly EnvFile[] = [
-      { name: 'subnet.env', path: subnetFile, content: renderSubnetEnv(environment) },
-      ...(dockerOptsFile === undefined
-        ? []
-        : [{ name: 'docker_opts.env', path: dockerOptsFile, content: dockerOpts }]),
-    ];
+    const subnetEnv = { name: 'subnet.env', path: subnetFile, content: renderSubnetEnv(environment) };
+    const envFiles: EnvFile[] = [subnetEnv];
+    if (dockerOptsFile !== undefined) {
+      const content = renderDockerOpts(environment, dockerOptsKey);
+      envFiles.push({ name: 'docker_opts.env', path: dockerOptsFile, content });
+    }
     try {
       for (const envFile of envFiles) await this.#write(envFile, 'file-written', signal);
       onWritten();
@@ -141,7 +128,7 @@ export class EnvFiles {
       activity.round(name, stuckMs);
       trouble.report(
         `file ${path}`,
-        `waiting: ${path} cannot be written: ${reasonOf(error)}. ${remedy}, or choose another path than ${path}.`,
+        `waiting: ${path} cannot be written: ${systemReason(error)}. ${remedy}, or choose another path than ${path}.`,
         { path, error },
       );
     };
@@ -168,15 +155,10 @@ export class EnvFiles {
     } catch (error) {
       const present = await files.readText(path).catch(() => undefined);
       if (present !== content) throw error;
-      const text = `${path} cannot be written, but has the right content: ${reasonOf(error)}`;
+      const text = `${path} cannot be written, but has the right content: ${systemReason(error)}`;
       log.warn({ event: 'file-kept', path }, text);
     }
   }
-}
-
-/** Node adds the paths of the call. A temporary file has another path at every attempt, which would make another message each time. */
-function reasonOf(error: unknown): string {
-  return messageOf(error).replace(/, [a-z]+ '.*$/s, '');
 }
 
 /** How to fix it. No full stop at the end. */
@@ -187,9 +169,9 @@ async function remedyOf(error: unknown, path: string, files: Pick<Files, 'readTe
     case 'EDQUOT':
       return `Free space there (df ${folder}; df -i ${folder})`;
     case 'EROFS':
-      return `The file system of ${folder} is read-only: mount it writable`;
+      return `Mount the file system of ${folder} writable`;
     case 'EISDIR':
-      return `${path} is a folder: remove it`;
+      return `Remove the folder ${path}`;
     case 'ENOTDIR':
       return `${await noFolderAbove(path, files)} is no folder: remove it`;
     default:
@@ -212,20 +194,13 @@ async function noFolderAbove(path: string, files: Pick<Files, 'readText'>): Prom
   return 'a part of its path';
 }
 
-interface DockerOptions {
-  /** This host's IPv4 subnet; absent when IPv4 is off: Docker then takes a bridge address of its own choice. */
-  readonly subnet?: Subnet;
-  readonly mtu: number;
-  /** Whether we masquerade; docker then must not. */
-  readonly ipMasq: boolean;
-  /** Name of the variable. */
-  readonly key: string;
-}
-
-/** The bytes `mk-docker-opts.sh -c -k KEY` writes for this host: one variable with all of dockerd's options, a space in front. */
-export function renderDockerOpts({ subnet, mtu, ipMasq, key }: DockerOptions): string {
+/**
+ * The bytes `mk-docker-opts.sh -c -k KEY` writes for this host: one variable with all of dockerd's options, a space in front.
+ * Without IPv4 Docker takes a bridge address of its own choice.
+ */
+export function renderDockerOpts({ ipv4, mtu, ipMasq }: SubnetEnvironment, key: string): string {
   const options = [
-    ...(subnet === undefined ? [] : [`--bip=${bridgeAddress(subnet)}`]),
+    ...(ipv4 === undefined ? [] : [`--bip=${bridgeAddress(ipv4.subnet)}`]),
     `--ip-masq=${!ipMasq}`,
     `--mtu=${mtu}`,
   ];

@@ -9,18 +9,12 @@ import {
   linkForwarding,
   type Sysctl,
 } from '../kernel/kernel.ts';
-import type { Activity } from '../runtime/activity.ts';
-import type { Clock, Files, Logger } from '../runtime/effects.ts';
+import type { Files } from '../runtime/effects.ts';
 import { FlannelError, systemReason } from '../runtime/errors.ts';
-import type { TroubleLog } from '../runtime/trouble.ts';
+import type { Parts } from './parts.ts';
 import type { FamilyNetwork } from './subnet-env.ts';
 
-export interface ForwardingOptions {
-  readonly files: Files;
-  readonly clock: Clock;
-  readonly log: Logger;
-  readonly trouble: TroubleLog;
-  readonly activity: Activity;
+interface ForwardingOptions extends Pick<Parts, 'files' | 'clock' | 'log' | 'trouble' | 'activity'> {
   readonly families: readonly Family[];
   /** Whether to switch forwarding on when it is off (`--set-ip-forward`). */
   readonly setIpForward: boolean;
@@ -144,12 +138,6 @@ async function valueOf(files: Files, path: string): Promise<string | undefined> 
   return (await files.readText(path).catch(() => undefined))?.trim();
 }
 
-export interface BridgeNoticeOptions {
-  readonly clock: Clock;
-  /** What the operator should know although this host does its work. */
-  readonly notices: TroubleLog;
-}
-
 /** When both are restarted, Docker restarts right after this daemon: wait for that before the notice. */
 const patienceMs = 5_000;
 
@@ -158,14 +146,14 @@ const patienceMs = 5_000;
  * get addresses that all other hosts route to another host. Ignores a bridge outside the network.
  */
 export class BridgeNotice {
-  readonly #options: BridgeNoticeOptions;
+  readonly #parts: Pick<Parts, 'clock' | 'notices'>;
   #wanted: FamilyNetwork | undefined;
   #held: readonly string[] = [];
   /** Since when the bridge has addresses that are not ours. */
   #sinceMs: number | undefined;
 
-  constructor(options: BridgeNoticeOptions) {
-    this.#options = options;
+  constructor(parts: Pick<Parts, 'clock' | 'notices'>) {
+    this.#parts = parts;
   }
 
   /** Takes in the IPv4 network and this host's subnet in it. */
@@ -184,7 +172,7 @@ export class BridgeNotice {
   }
 
   #judge(): void {
-    const { clock, notices } = this.#options;
+    const { clock, notices } = this.#parts;
     const wanted = this.#wanted;
     if (wanted === undefined) return;
     const old = this.#held.filter(

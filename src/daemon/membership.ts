@@ -4,7 +4,6 @@ import { type Passage, readBlockages } from '../firewall/blockages.ts';
 import { Firewall } from '../firewall/firewall.ts';
 import { familiesOf, type PerFamily, type Subnet } from '../ip/ip.ts';
 import { linkInside } from '../kernel/kernel.ts';
-import type { Activity } from '../runtime/activity.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import { type BackoffPolicy, retryForever } from '../runtime/retry.ts';
 import { counted } from '../runtime/texts.ts';
@@ -23,15 +22,14 @@ import type { HostInterface } from './interface/choose-interface.ts';
 import { InterfaceWatch } from './interface/interface-watch.ts';
 import { interfaceLoop, waitForInterface, waitForPool } from './interface/wait.ts';
 import type { DaemonOptions } from './options/flags.ts';
-import type { DaemonParts } from './parts.ts';
+import type { Parts } from './parts.ts';
 import { Routing } from './routing.ts';
-import type { Faults, LeaseView, NetworkMember, NetworkView } from './state.ts';
+import { type Faults, type LeaseView, type NetworkMember, type NetworkView, nothingYet } from './state.ts';
 import { type FamilyNetwork, networksOf } from './subnet-env.ts';
 
 export interface MembershipOptions {
-  readonly parts: DaemonParts;
+  readonly parts: Parts;
   readonly options: DaemonOptions;
-  readonly activity: Activity;
   readonly config: NetworkConfig;
   readonly grants: Grants;
   /** Called with the step that the boot is at, and once when everything is done for the first time. */
@@ -58,24 +56,17 @@ export class Membership implements NetworkMember {
 
   constructor(options: MembershipOptions) {
     this.#options = options;
-    const { subnetFile, dockerOptsFile, dockerOptsKey } = options.options;
-    this.#files = new EnvFiles({
-      ...options.parts,
-      activity: options.activity,
-      subnetFile,
-      dockerOptsFile,
-      dockerOptsKey,
-    });
+    this.#files = new EnvFiles({ ...options.parts, ...options.options });
     this.#bridge = new BridgeNotice(options.parts);
   }
 
   faults(most?: number): Faults {
-    const routing = this.#ready ? this.#routing : undefined;
-    const status = routing?.status() ?? { peers: [], refused: [], outside: [] };
+    const routed = this.#ready ? this.#routing?.view() : undefined;
+    const view = routed ?? nothingYet;
     return {
-      reasons: [...this.#leaseFaults(), ...this.#watchFaults(routing), ...ownFaults(status, most)],
-      degraded: [...peerFaults(status, most), ...junkFaults(routing?.junk ?? { count: 0, first: [] }, most)],
-      notices: oddities(status, most),
+      reasons: [...this.#leaseFaults(), ...this.#watchFaults(routed), ...ownFaults(view, most)],
+      degraded: [...peerFaults(view, most), ...junkFaults(view.junk, most)],
+      notices: oddities(view, most),
     };
   }
 
@@ -88,9 +79,9 @@ export class Membership implements NetworkMember {
     return trouble.has(said) ? [] : [{ what: 'own lease', text: leaseFaults[state], passing: true }];
   }
 
-  #watchFaults(routing: Routing | undefined): readonly Fault[] {
+  #watchFaults(routed: NetworkView | undefined): readonly Fault[] {
     const { trouble } = this.#options.parts;
-    if (routing?.watching !== false || trouble.has('lease-watch')) return [];
+    if (routed?.watching !== false || trouble.has('lease-watch')) return [];
     const text = 'the watch of the leases is interrupted: the daemon lists them again';
     return [{ what: 'watch', text, passing: true }];
   }
@@ -110,23 +101,7 @@ export class Membership implements NetworkMember {
 
   view(): NetworkView {
     const lease = this.#leaseView();
-    const routing = this.#routing;
-    const leases = routing?.leases;
-    const { peers, refused, outside, syncedAtMs } = routing?.status() ?? {
-      peers: [],
-      refused: [],
-      outside: [],
-    };
-    return {
-      ...(lease && { lease }),
-      watching: routing?.watching ?? false,
-      ...(leases !== undefined && { leases }),
-      peers,
-      refused,
-      outside,
-      junk: routing?.junk ?? { count: 0, first: [] },
-      ...(syncedAtMs !== undefined && { syncedAtMs }),
-    };
+    return { ...(this.#routing?.view() ?? nothingYet), ...(lease && { lease }) };
   }
 
   #leaseView(): LeaseView | undefined {
@@ -146,14 +121,14 @@ export class Membership implements NetworkMember {
    * changed before there was a lease.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { parts, activity, onPhase } = this.#options;
+    const { parts, onPhase } = this.#options;
     onPhase('waiting for an address on the interface');
     const leased = (inner: AbortSignal) => this.#leasedAddresses(inner);
     const host = await waitForInterface({ ...this.#wantedInterface, leased }, signal);
     this.#logChoice(host);
     onPhase('waiting for a subnet');
     const changed = new Wake();
-    const guard = new AddressGuard({ ...parts, activity }, host);
+    const guard = new AddressGuard(parts, host);
     const interfaces = new InterfaceWatch({
       ...this.#wantedInterface,
       host,
@@ -180,10 +155,10 @@ export class Membership implements NetworkMember {
     changed: Wake,
     signal: AbortSignal,
   ): Promise<void> {
-    const { parts, options, activity, config } = this.#options;
+    const { parts, options, config } = this.#options;
     const { host } = interfaces;
     const hint = await this.#files.hint(signal);
-    const wait = { ...parts, activity, config, host, hint, subnetsPrefix: subnetsPrefix(options.etcdPrefix) };
+    const wait = { ...parts, config, host, hint, subnetsPrefix: subnetsPrefix(options.etcdPrefix) };
     const manager = this.#manage(host, guard, hint);
     await firstOf<unknown>(signal, (inner) => [
       waitForPool(wait, inner).then(() => manager.acquire(inner)),
@@ -201,8 +176,8 @@ export class Membership implements NetworkMember {
 
   /** The addresses in this host's lease, when something else than them shows that it is this host's. Waits for etcd. */
   async #leasedAddresses(signal: AbortSignal): Promise<PerFamily<string>> {
-    const { parts, options, activity, grants } = this.#options;
-    const { clock, random, registry, trouble } = parts;
+    const { parts, options, grants } = this.#options;
+    const { activity, clock, random, registry, trouble } = parts;
     const prefix = subnetsPrefix(options.etcdPrefix);
     const hint = await this.#files.hint(signal);
     const onFailure = (error: unknown) =>
@@ -217,12 +192,8 @@ export class Membership implements NetworkMember {
   }
 
   get #wantedInterface() {
-    const { parts, options, activity, config } = this.#options;
-    const { kernel, clock, log, trouble } = parts;
-    const { ifaces, ifaceRegexes, ifaceCanReach, publicIP, publicIPv6 } = options;
-    const families = familiesOf(config);
-    const wish = { ifaces, ifaceRegexes, ifaceCanReach, publicIP, publicIPv6, families };
-    return { activity, kernel, clock, log, trouble, ...wish };
+    const { parts, options, config } = this.#options;
+    return { ...parts, ...options, families: familiesOf(config) };
   }
 
   #logChoice({ name, addresses, mtu }: HostInterface): void {
@@ -236,10 +207,9 @@ export class Membership implements NetworkMember {
   }
 
   #manage(host: HostInterface, addressUse: AddressGuard, hint: PerFamily<Subnet> | undefined): LeaseManager {
-    const { parts, options, activity, config, grants } = this.#options;
+    const { parts, options, config, grants } = this.#options;
     this.#manager = new LeaseManager({
       ...parts,
-      activity,
       grants,
       subnetsPrefix: subnetsPrefix(options.etcdPrefix),
       pools: config,
@@ -259,14 +229,13 @@ export class Membership implements NetworkMember {
     interfaceChanged: Wake,
     signal: AbortSignal,
   ): Promise<never> {
-    const { parts, options, activity, config, onPhase } = this.#options;
+    const { parts, options, config, onPhase } = this.#options;
     const networks = networksOf(config, subnets);
     this.#bridge.expect(networks.ipv4);
     const firewall = this.#makeFirewall(networks, interfaces);
     const routing = new Routing({
       parts,
       options,
-      activity,
       config,
       onPhase,
       networks,
@@ -277,20 +246,16 @@ export class Membership implements NetworkMember {
       onSynced: (inner) => this.#announce(routing, firewall, inner),
     });
     this.#routing = routing;
-    const forwarding = new Forwarding({
-      ...parts,
-      activity,
-      families: this.#wantedInterface.families,
-      setIpForward: options.setIpForward,
-      linkName: () => interfaces.host.name,
-    });
+    const families = familiesOf(config);
+    const linkName = () => interfaces.host.name;
+    const forwarding = new Forwarding({ ...parts, families, setIpForward: options.setIpForward, linkName });
     await forwarding.check();
-    if (!config.enableNFTables) await reportBridgeFilter({ ...parts, families: familiesOf(config) });
+    if (!config.enableNFTables) await reportBridgeFilter({ ...parts, families });
     return await firstOf(signal, (inner) => [firewall.run(inner), forwarding.run(inner), routing.run(inner)]);
   }
 
   #makeFirewall(networks: PerFamily<FamilyNetwork>, interfaces: InterfaceWatch): Firewall {
-    const { parts, options, activity, config } = this.#options;
+    const { parts, options, config } = this.#options;
     const mode = config.enableNFTables ? 'nftables' : 'iptables';
     const { commands, kernel } = parts;
     const look = async (signal: AbortSignal) => {
@@ -305,7 +270,6 @@ export class Membership implements NetworkMember {
     };
     return new Firewall({
       ...parts,
-      activity,
       networks,
       mode,
       look,
@@ -325,7 +289,7 @@ export class Membership implements NetworkMember {
     await firstOf(signal, (inner) => [firewall.tried(inner), parts.clock.sleep(firewallPatienceMs, inner)]);
     this.#ready = true;
     onReady();
-    const { peers } = routing.status();
+    const { peers } = routing.view();
     const subnet = familiesText(this.#manager?.lease?.subnets ?? {});
     parts.log.info(
       {

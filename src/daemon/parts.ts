@@ -1,5 +1,6 @@
 import type { Arp } from '../arp/arp.ts';
 import type { Kernel } from '../kernel/kernel.ts';
+import type { Activity } from '../runtime/activity.ts';
 import type { Clock, Commands, Files, Logger, Notifier, Random } from '../runtime/effects.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import type { EtcdAddresses } from '../subnet/registry/addresses.ts';
@@ -25,4 +26,9 @@ export interface DaemonParts {
   readonly trouble: TroubleLog;
   /** What the operator should know although this host does its work; of the parts, too. */
   readonly notices: TroubleLog;
+}
+
+/** What the daemon's own parts work with: they also report their loops. */
+export interface Parts extends DaemonParts {
+  readonly activity: Activity;
 }

@@ -1,25 +1,23 @@
 import { HostGateway } from '../backend/hostgw/reconciler.ts';
-import type { RoutesStatus } from '../backend/hostgw/status.ts';
 import type { PerFamily } from '../ip/ip.ts';
-import type { Activity } from '../runtime/activity.ts';
 import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config/config.ts';
 import { subnetsPrefix } from '../subnet/keys.ts';
 import type { LeaseManager } from '../subnet/lease/keep/manager.ts';
 import { familiesText } from '../subnet/lease/own-lease.ts';
 import { LeaseWatch, WATCH_LOOP } from '../subnet/lease/watch/lease-watch.ts';
-import { changesOf, type JunkKeys, type LeaseUpdate } from '../subnet/lease/watch/reader.ts';
+import { changesOf, type LeaseUpdate } from '../subnet/lease/watch/reader.ts';
 import type { EnvFiles } from './env-files.ts';
 import type { HostInterface } from './interface/choose-interface.ts';
 import type { InterfaceWatch } from './interface/interface-watch.ts';
 import type { DaemonOptions } from './options/flags.ts';
-import type { DaemonParts } from './parts.ts';
+import type { Parts } from './parts.ts';
+import { type NetworkView, nothingYet } from './state.ts';
 import type { FamilyNetwork } from './subnet-env.ts';
 
 export interface RoutingOptions {
-  readonly parts: DaemonParts;
+  readonly parts: Parts;
   readonly options: DaemonOptions;
-  readonly activity: Activity;
   readonly config: NetworkConfig;
   readonly networks: PerFamily<FamilyNetwork>;
   readonly manager: LeaseManager;
@@ -44,23 +42,11 @@ export class Routing {
     this.#options = options;
   }
 
-  /** Whether changes of the leases arrive. */
-  get watching(): boolean {
-    return this.#watch?.watching ?? false;
-  }
-
-  /** How many valid leases there are; undefined before the first list over the present interface. */
-  get leases(): number | undefined {
-    return this.#watch?.leases;
-  }
-
-  /** Keys among the leases that are no leases. */
-  get junk(): JunkKeys {
-    return this.#watch?.junk ?? { count: 0, first: [] };
-  }
-
-  status(): RoutesStatus {
-    return this.#backend?.status() ?? { peers: [], refused: [], outside: [] };
+  /** The peers and their routes. The number of leases is absent before the first list over the present interface. */
+  view(): NetworkView {
+    if (this.#backend === undefined || this.#watch === undefined) return nothingYet;
+    const { watching, leases, junk } = this.#watch;
+    return { ...this.#backend.status(), watching, junk, ...(leases !== undefined && { leases }) };
   }
 
   /**
@@ -117,11 +103,10 @@ export class Routing {
   }
 
   #backendOver(host: HostInterface): HostGateway {
-    const { parts, options, activity, config, networks } = this.#options;
+    const { parts, options, config, networks } = this.#options;
     const { ipv4, ipv6 } = networks;
     return new HostGateway({
       ...parts,
-      activity,
       subnets: { ...(ipv4 && { ipv4: ipv4.subnet }), ...(ipv6 && { ipv6: ipv6.subnet }) },
       addresses: host.addresses,
       networks: config,
@@ -136,10 +121,9 @@ export class Routing {
    * end too: a daemon that is half alive is worse than one that is started again with its routes in place.
    */
   async #serve(backend: HostGateway, signal: AbortSignal): Promise<never> {
-    const { parts, options, activity, manager, onSynced } = this.#options;
+    const { parts, options, manager, onSynced } = this.#options;
     const watch = new LeaseWatch({
       ...parts,
-      activity,
       subnetsPrefix: subnetsPrefix(options.etcdPrefix),
       // A lease that a bad restore has lost is taken again at once, so that the other hosts' second list has it.
       onDoubt: (update) => manager.observe(update),
@@ -155,7 +139,7 @@ export class Routing {
           backend.update(update);
           manager.observe(update);
         })
-        .finally(() => activity.end(WATCH_LOOP)),
+        .finally(() => parts.activity.end(WATCH_LOOP)),
       this.#untilSynced(backend, onSynced, inner),
     ]);
   }

@@ -1,10 +1,10 @@
 import type { RoutesStatus } from '../backend/hostgw/status.ts';
 import type { Activity } from '../runtime/activity.ts';
-import type { Clock, Logger } from '../runtime/effects.ts';
 import { joined } from '../runtime/texts.ts';
 import { type Fault, FaultLog, type TroubleLog, type TroubleRecord } from '../runtime/trouble.ts';
 import type { LeaseState } from '../subnet/lease/own-lease.ts';
 import type { JunkKeys } from '../subnet/lease/watch/reader.ts';
+import type { Parts } from './parts.ts';
 
 /** Whether this host is ready; the reasons why not, one line each. */
 export interface Readiness {
@@ -66,15 +66,10 @@ export interface NetworkMember {
   view(): NetworkView;
 }
 
-export interface StateOptions {
-  readonly clock: Clock;
-  readonly log: Logger;
-  readonly trouble: TroubleLog;
-  readonly notices: TroubleLog;
-  readonly activity: Activity;
-}
+type StateOptions = Pick<Parts, 'clock' | 'log' | 'trouble' | 'notices' | 'activity'>;
 
-const nothingYet: NetworkView = {
+/** What there is to see before the routes of a network are kept. */
+export const nothingYet: NetworkView = {
   watching: false,
   peers: [],
   refused: [],

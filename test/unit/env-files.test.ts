@@ -86,7 +86,9 @@ describe.each([
     host.files.remove(path);
     host.files.writeError = 'EROFS';
     await cluster.clock.advance(5_000);
-    expect(host.readiness.reasons.join()).toContain(`${path} cannot be written: EROFS`);
+    expect(host.readiness.reasons.join()).toContain(
+      `${path} cannot be written: its file system is read-only (EROFS)`,
+    );
     host.files.writeError = undefined;
     await cluster.clock.until('ready', () => host.readiness.ready, 20_000);
     expect(host.files.peek(path)).toBe(before);
@@ -118,7 +120,6 @@ async function complaint(subnetFile: string, files: Files = nodeFiles): Promise<
   const envFiles = new EnvFiles({
     ...parts,
     subnetFile,
-    dockerOptsFile: undefined,
     dockerOptsKey: 'DOCKER_OPTS',
   });
   const controller = new AbortController();
@@ -145,7 +146,7 @@ describe('what mends a file that cannot be written', () => {
     const path = join(folder, 'subnet.env');
     mkdirSync(path);
     expect(await complaint(path)).toMatch(
-      new RegExp(`EISDIR.*\\. ${path} is a folder: remove it, or choose another path than ${path}\\.$`),
+      new RegExp(`EISDIR.*\\. Remove the folder ${path}, or choose another path than ${path}\\.$`),
     );
   });
 
@@ -163,10 +164,7 @@ describe('what mends a file that cannot be written', () => {
       'ENOSPC',
       /\. Free space there \(df \/run\/flannel; df -i \/run\/flannel\), or choose another path than /,
     ],
-    [
-      'EROFS',
-      /\. The file system of \/run\/flannel is read-only: mount it writable, or choose another path than /,
-    ],
+    ['EROFS', /\. Mount the file system of \/run\/flannel writable, or choose another path than /],
     ['EACCES', /\. Make its folder writable for this process, or choose another path than /],
   ])('is another thing for each reason: %s', async (code, remedy) => {
     host.files.writeError = code;

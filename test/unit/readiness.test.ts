@@ -191,7 +191,7 @@ const TROUBLES: readonly (readonly [string, Step, RegExp, Step])[] = [
       host.files.writeError = 'ENOSPC';
       host.kernel.setMtu('eth0', 1400);
     },
-    /\/run\/flannel\/subnet\.env cannot be written: ENOSPC/,
+    /\/run\/flannel\/subnet\.env cannot be written: .*ENOSPC/,
     ({ host }) => {
       host.files.writeError = undefined;
     },
