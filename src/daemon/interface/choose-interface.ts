@@ -19,41 +19,26 @@ export type InterfaceChoice =
   /** `problem`: one line, what was tried and what exists; `why`: the same without "no usable interface". */
   | { readonly problem: string; readonly why: string };
 
-/** Chooses interface and addresses. An element of the wishes that fails is skipped, in favour of the next. */
-export function chooseInterface(host: HostNetwork, wanted: WantedInterface): InterfaceChoice {
+/**
+ * Chooses interface and addresses. An element of the wishes that fails is skipped, in favour of the next. `kept`: what a host
+ * still has that has lost some of its addresses; then the choice is on the interface that has those, with them.
+ */
+export function chooseInterface(
+  host: HostNetwork,
+  wanted: WantedInterface,
+  kept: PerFamily<string> = {},
+): InterfaceChoice {
   const skipped: string[] = [];
   for (const candidate of candidates(host, wanted)) {
-    const choice = typeof candidate === 'string' ? candidate : complete(host, wanted, candidate);
+    const isText = typeof candidate === 'string';
+    if (!isText && !holdsAll(host, candidate.link.index, kept)) continue;
+    const choice = isText ? candidate : complete(host, wanted, candidate, kept);
     if (typeof choice !== 'string') return { chosen: choice, skipped };
     if (!skipped.includes(choice)) skipped.push(choice);
   }
-  const why = `${skipped.join('; ')}. There are: ${describeHost(host, wanted.families)}`;
-  return { problem: `no usable interface: ${why}`, why };
-}
-
-/**
- * For a host that has lost some of its addresses and still has `kept`: the choice on the interface that has those, with
- * them.
- */
-export function chooseBeside(
-  host: HostNetwork,
-  wanted: WantedInterface,
-  kept: PerFamily<string>,
-): InterfaceChoice {
-  const problems: string[] = [];
-  for (const candidate of candidates(host, wanted)) {
-    if (typeof candidate === 'string') {
-      problems.push(candidate);
-    } else if (holdsAll(host, candidate.link.index, kept)) {
-      const addresses = { ...candidate.addresses, ...kept };
-      const choice = complete(host, wanted, { link: candidate.link, addresses });
-      if (typeof choice !== 'string') return { chosen: choice, skipped: problems };
-      problems.push(choice);
-    }
-  }
-  const tried = [...new Set(problems)].join('; ') || 'another interface would fit';
+  const tried = skipped.join('; ') || 'another interface would fit';
   const why = `${tried}. There are: ${describeHost(host, wanted.families)}`;
-  return { problem: why, why };
+  return { problem: `no usable interface: ${why}`, why };
 }
 
 /** Whether a link has all these addresses, as far as is known for itself alone. */
@@ -66,12 +51,16 @@ export function holdsAll(host: HostNetwork, linkIndex: number, addresses: PerFam
 }
 
 /** An interface with an address of each family that is on, or why it has not. */
-function complete(host: HostNetwork, wanted: WantedInterface, candidate: Candidate): HostInterface | string {
-  const { link } = candidate;
+function complete(
+  host: HostNetwork,
+  wanted: WantedInterface,
+  { link, addresses: asked }: Candidate,
+  kept: PerFamily<string>,
+): HostInterface | string {
   if (link.loopback) return `${link.name} is the loopback interface, which no peer can reach`;
   const addresses: { ipv4?: string; ipv6?: string } = {};
   for (const family of wanted.families) {
-    const found = addressOf(host, wanted, candidate, family);
+    const found = addressOf(host, wanted, { link, addresses: { ...asked, ...kept } }, family);
     if ('problem' in found) return found.problem;
     addresses[fieldOf(family)] = found.address;
   }
@@ -102,28 +91,21 @@ function addressOf(
   const why = held && unsettled(held);
   if (why !== undefined) return { problem: `${given} of ${link.name} is ${why}` };
   const fits = own === given || (free && holdsAll(host, link.index, { [fieldOf(family)]: given }));
-  return fits ? { address: given } : { problem: describeMismatch(host, { link, own, given, family }) };
+  if (fits) return { address: given };
+  const flag = family === 4 ? '--public-ip' : '--public-ipv6';
+  const what = `${flag}=${given} is not the address of ${link.name}${own === undefined ? '' : ` (${own})`}`;
+  return { problem: `${what}, and host-gw works through no NAT: ${whoHas(host, link, given, flag)}` };
 }
 
 /** host-gw needs the public address on the interface: flanneld says "NAT" and exits. */
-function describeMismatch(
-  host: HostNetwork,
-  {
-    link,
-    own,
-    given,
-    family,
-  }: { link: Candidate['link']; own: string | undefined; given: string; family: Family },
-): string {
-  const flag = family === 4 ? '--public-ip' : '--public-ipv6';
-  const what = `${flag}=${given} is not the address of ${link.name}${own === undefined ? '' : ` (${own})`}, and host-gw works through no NAT`;
+function whoHas(host: HostNetwork, link: Link, given: string, flag: string): string {
   const holders = host.addresses.filter(({ address }) => address === given).map(({ linkIndex }) => linkIndex);
-  if (holders.includes(link.index)) {
-    return `${what}: ${link.name} has it as another address, so give --iface=${given}, or ${flag} without any --iface`;
-  }
   const holder = host.links.find(({ index }) => holders.includes(index));
-  if (holder === undefined) return `${what}: no interface has it, so leave ${flag} out`;
-  return `${what}: ${holder.name} has it, so give --iface=${given}, or ${flag} without any --iface`;
+  if (holder === undefined) return `no interface has it, so leave ${flag} out`;
+  const where = holders.includes(link.index)
+    ? `${link.name} has it as another address`
+    : `${holder.name} has it`;
+  return `${where}, so give --iface=${given}, or ${flag} without any --iface`;
 }
 
 /** An interface that fits what was asked for, and those of its addresses that were asked for by themselves. */

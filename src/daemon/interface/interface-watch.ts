@@ -1,27 +1,14 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { PerFamily } from '../../ip/ip.ts';
-import {
-  concernsHost,
-  type Kernel,
-  type KernelEvent,
-  type Link,
-  type LinkAddress,
-} from '../../kernel/kernel.ts';
-import type { Activity } from '../../runtime/activity.ts';
-import type { Clock, Logger } from '../../runtime/effects.ts';
-import type { TroubleLog } from '../../runtime/trouble.ts';
+import { concernsHost, type KernelEvent, type Link, type LinkAddress } from '../../kernel/kernel.ts';
+import type { Logger } from '../../runtime/effects.ts';
 import { familiesText } from '../../subnet/lease/own-lease.ts';
-import { chooseBeside, chooseInterface, type HostInterface, holdsAll } from './choose-interface.ts';
+import { chooseInterface, type HostInterface, holdsAll } from './choose-interface.ts';
 import { type HostNetwork, readHostNetwork, type WantedInterface } from './host-network.ts';
-import { followHost, interfaceLoop } from './wait.ts';
+import { followHost, type HostWatching, interfaceLoop } from './wait.ts';
 
-export interface InterfaceWatchOptions extends WantedInterface {
-  readonly kernel: Kernel;
-  readonly clock: Clock;
+export interface InterfaceWatchOptions extends WantedInterface, HostWatching {
   readonly log: Logger;
-  readonly trouble: TroubleLog;
-  /** Told of each round of the loop. */
-  readonly activity?: Activity;
   /** What was chosen at the start. */
   readonly host: HostInterface;
   /** Runs once a change has settled; must not throw. */
@@ -66,16 +53,10 @@ export class InterfaceWatch {
 
   /** Works until `signal` aborts; rejects only with its reason. */
   async run(signal: AbortSignal): Promise<never> {
-    const { activity, kernel, clock, trouble } = this.#options;
-    const matters = (event: KernelEvent) => this.#matters(event);
+    // Routes matter only to a choice.
+    const matters = (event: KernelEvent) => this.#finding.held === undefined || concernsHost(event);
     const look = (inner: AbortSignal) => this.#look(inner);
-    const options = { ...interfaceLoop, activity, kernel, clock, trouble, spacingMs, matters, look };
-    return await followHost<never>(options, signal);
-  }
-
-  /** Routes matter only to a choice. */
-  #matters(event: KernelEvent): boolean {
-    return this.#finding.held === undefined || concernsHost(event);
+    return await followHost<never>({ ...this.#options, ...interfaceLoop, spacingMs, matters, look }, signal);
   }
 
   async #look(signal: AbortSignal): Promise<{ againMs?: number }> {
@@ -102,19 +83,14 @@ export class InterfaceWatch {
     // It may have come back while that was read: the next look tells.
     if (whereHeld(network, this.#host) !== undefined) return;
     const kept = whatIsLeft(network, this.#host);
-    const choice =
-      Object.keys(kept).length === 0
-        ? chooseInterface(network, this.#options)
-        : chooseBeside(network, this.#options, kept);
+    const choice = chooseInterface(network, this.#options, kept);
     if ('chosen' in choice) {
       trouble.clear('interface', `interface ${choice.chosen.name} can be used`);
       return this.#tell(choice.chosen);
     }
     const gone = familiesText(without(this.#host.addresses, kept));
-    trouble.report(
-      'interface',
-      `${gone} is gone from ${this.#host.name}, and no other address can be used: ${choice.why}`,
-    );
+    const what = `${gone} is gone from ${this.#host.name}, and no other address can be used`;
+    trouble.report('interface', `${what}: ${choice.why}`);
   }
 
   #tell(next: HostInterface): void {

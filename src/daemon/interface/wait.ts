@@ -18,11 +18,16 @@ import { listRange, type Registry, RegistryError, stuckWithEtcdMs } from '../../
 import { chooseInterface, type HostInterface, isUsable } from './choose-interface.ts';
 import { fieldOf, type HostNetwork, readHostNetwork, type WantedInterface } from './host-network.ts';
 
-export interface FollowHostOptions<T> {
+/** What every look at this host's links and addresses takes. */
+export interface HostWatching {
   readonly kernel: Kernel;
   readonly clock: Clock;
   readonly trouble: TroubleLog;
-  readonly activity?: Activity | undefined;
+  /** Told of each round of the loop. */
+  readonly activity?: Activity;
+}
+
+interface FollowHostOptions<T> extends HostWatching {
   /** What the loop is reported as, and how long a round of it may take. */
   readonly loop: string;
   readonly stuckMs: number;
@@ -34,7 +39,7 @@ export interface FollowHostOptions<T> {
   look(signal: AbortSignal): Promise<Look<T>>;
 }
 
-export type Look<T> = { readonly done: T } | { readonly againMs?: number };
+type Look<T> = { readonly done: T } | { readonly againMs?: number };
 
 /** Looked again this often even when the kernel says nothing. */
 const lookAgainMs = 10_000;
@@ -91,12 +96,8 @@ async function follow<T>(
   }
 }
 
-export interface WaitForInterfaceOptions extends WantedInterface {
-  readonly activity?: Activity;
-  readonly kernel: Kernel;
-  readonly clock: Clock;
+interface WaitForInterfaceOptions extends WantedInterface, HostWatching {
   readonly log: Logger;
-  readonly trouble: TroubleLog;
   /** Reads which addresses the lease of this host names; asked only when there are several to choose from. */
   readonly leased: (signal: AbortSignal) => Promise<PerFamily<string>>;
 }
@@ -111,7 +112,7 @@ export async function waitForInterface(
   options: WaitForInterfaceOptions,
   signal: AbortSignal,
 ): Promise<HostInterface> {
-  const { activity, kernel, clock, log, trouble } = options;
+  const { kernel, log, trouble } = options;
   let leased: PerFamily<string> | undefined;
   const look = async (inner: AbortSignal): Promise<Look<HostInterface>> => {
     const network = await readHostNetwork(kernel, options, inner);
@@ -129,16 +130,8 @@ export async function waitForInterface(
     trouble.clear('interface', `interface ${choice.chosen.name} can be used`);
     return { done: choice.chosen };
   };
-  const following = {
-    activity,
-    kernel,
-    clock,
-    trouble,
-    spacingMs: interfaceSpacingMs,
-    matters: () => true,
-    look,
-  };
-  return await followHost({ ...following, ...interfaceLoop }, signal);
+  const following = { ...interfaceLoop, spacingMs: interfaceSpacingMs, matters: () => true, look };
+  return await followHost({ ...options, ...following }, signal);
 }
 
 /** Whether the interface has, or will have in a moment, more addresses to choose from than those chosen. */
@@ -164,12 +157,8 @@ function isChecked({ tentative, dadFailed }: LinkAddress): boolean {
   return tentative && !dadFailed;
 }
 
-export interface WaitForPoolOptions {
-  readonly activity?: Activity;
-  readonly kernel: Kernel;
-  readonly clock: Clock;
+interface WaitForPoolOptions extends HostWatching {
   readonly registry: Registry;
-  readonly trouble: TroubleLog;
   readonly config: NetworkConfig;
   readonly subnetsPrefix: string;
   readonly host: HostInterface;
@@ -184,7 +173,7 @@ const poolSpacingMs = 250;
  * may go away; a corrected configuration ends the wait from outside. Rejects only with `signal.reason`.
  */
 export async function waitForPool(options: WaitForPoolOptions, signal: AbortSignal): Promise<void> {
-  const { activity, kernel, clock, trouble, config, host, hint } = options;
+  const { kernel, trouble, config, host, hint } = options;
   const look = async (inner: AbortSignal): Promise<Look<void>> => {
     const facts = {
       links: await kernel.links(inner),
@@ -206,11 +195,8 @@ export async function waitForPool(options: WaitForPoolOptions, signal: AbortSign
     trouble.report('pool', `waiting: ${problems}. ${overlaps[0]?.remedy ?? ''}`);
     return {};
   };
-  const loop = { loop: 'pool', stuckMs: stuckWithEtcdMs };
-  await followHost(
-    { activity, ...loop, kernel, clock, trouble, spacingMs: poolSpacingMs, matters: concernsHost, look },
-    signal,
-  );
+  const loop = { loop: 'pool', stuckMs: stuckWithEtcdMs, spacingMs: poolSpacingMs };
+  await followHost({ ...options, ...loop, matters: concernsHost, look }, signal);
 }
 
 /** The subnets that etcd holds for this host; none while it cannot be asked. */
