@@ -1,7 +1,7 @@
 import { canonicalAddress, type Family, type PerFamily, parseAddress, parseSubnet } from '../../ip/ip.ts';
 import type { Link, LinkAddress } from '../../kernel/kernel.ts';
 import { excerpt } from '../../runtime/texts.ts';
-import { compileGoRegexp, type GoRegexp, GoRegexpError } from './go-regexp.ts';
+import { compileGoRegexp, type GoRegexp } from './go-regexp.ts';
 import { describeHost, fieldOf, type HostNetwork, type WantedInterface } from './host-network.ts';
 
 /** The interface peers reach this host by. */
@@ -210,11 +210,7 @@ function* byRegex(
   families: readonly Family[],
   pattern: string,
 ): Generator<Candidate | string> {
-  const regexp = compile(pattern);
-  if (typeof regexp === 'string') {
-    yield regexp;
-    return;
-  }
+  const regexp = compileGoRegexp(pattern);
   const links = host.links.filter(({ loopback }) => !loopback).toSorted((a, b) => a.index - b.index);
   const byAddresses = links.flatMap((link) => matchingAddresses(host, families, link, regexp));
   const byName = links.filter(({ name }) => regexp.matches(name)).map((link) => ({ link, addresses: {} }));
@@ -239,15 +235,6 @@ function matchingAddresses(
   if (found.some(({ match }) => match === undefined)) return [];
   const addresses = Object.fromEntries(found.map(({ family, match }) => [fieldOf(family), match?.address]));
   return [{ link, addresses }];
-}
-
-function compile(pattern: string): GoRegexp | string {
-  try {
-    return compileGoRegexp(pattern);
-  } catch (error) {
-    if (!(error instanceof GoRegexpError)) throw error;
-    return `--iface-regex=${excerpt(pattern)} cannot be used: ${error.message}`;
-  }
 }
 
 /** The interface of the kernel's route to an address, with the address that packets leave by. */

@@ -17,7 +17,7 @@ export interface HostNetwork {
 export interface WantedInterface {
   /** Names or addresses, in order; '' stands for the default route's interface. */
   readonly ifaces: readonly string[];
-  /** Go's syntax, in order; '' as for names. */
+  /** Go's syntax, checked, in order; '' as for names. */
   readonly ifaceRegexes: readonly string[];
   readonly ifaceCanReach?: string | undefined;
   readonly publicIP?: string | undefined;
