@@ -165,8 +165,14 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
     running.catch((error: unknown) => {
       if (!signal.aborted) throw error;
     });
-  const served = { options, daemon, calls, log, notices };
-  const servers = [serveHealth(served, signal), serveStatus(served, signal)];
+  const served = { activity, clock: systemClock, log, notices };
+  const { healthz, statusSocket: path } = options;
+  const readiness = () => daemon.state.readiness();
+  const snapshot = () => daemon.state.snapshot();
+  const servers: Promise<void>[] = [];
+  const metrics = metricsOf(daemon, calls);
+  if (healthz) servers.push(runHealthServer({ ...healthz, ...served, readiness, metrics }, signal));
+  if (path !== undefined) servers.push(runStatusServer({ path, ...served, snapshot }, signal));
   try {
     await daemon.run(signal);
   } finally {
@@ -204,36 +210,6 @@ async function lockFiles(
       'Give it a file of its own, --docker-opts-file=PATH, or none, --docker-opts-file=',
   );
   return { options: others, locks: [subnetLock] };
-}
-
-interface Served {
-  readonly options: Options;
-  readonly daemon: Daemon;
-  readonly calls: EtcdCalls;
-  readonly log: Logger;
-  readonly notices: TroubleLog;
-}
-
-async function serveHealth(
-  { options, daemon, calls, log, notices }: Served,
-  signal: AbortSignal,
-): Promise<void> {
-  if (options.healthz === undefined) return;
-  const { activity } = daemon.state;
-  const readiness = () => daemon.state.readiness();
-  const common = { activity, clock: systemClock, log, notices };
-  await runHealthServer(
-    { ...options.healthz, ...common, readiness, metrics: metricsOf(daemon, calls) },
-    signal,
-  );
-}
-
-async function serveStatus({ options, daemon, log, notices }: Served, signal: AbortSignal): Promise<void> {
-  const { statusSocket: path } = options;
-  if (path === undefined) return;
-  const { activity } = daemon.state;
-  const snapshot = () => daemon.state.snapshot();
-  await runStatusServer({ path, activity, clock: systemClock, log, notices, snapshot }, signal);
 }
 
 /** Loads the metrics library at the first request: a host without Prometheus does not pay for it. */

@@ -1,11 +1,6 @@
 import { execFile } from 'node:child_process';
 import process from 'node:process';
-import {
-  CommandError,
-  type CommandOptions,
-  type CommandResult,
-  type Commands,
-} from '../../runtime/effects.ts';
+import { CommandError, type Commands } from '../../runtime/effects.ts';
 
 /** A rule set of ten thousand rules is about a megabyte. */
 const LONGEST_OUTPUT_BYTES = 64 << 20;
@@ -15,41 +10,31 @@ const SYSTEM_FOLDERS = ['/usr/sbin', '/sbin', '/usr/bin', '/bin'];
 
 /** This host's programs. `folders` are searched before PATH. */
 export function systemCommands(folders: readonly string[] = []): Commands {
-  return {
-    run: (program, args, options, signal) => runToEnd(program, args, options, signal, folders),
-  };
-}
-
-function runToEnd(
-  program: string,
-  args: readonly string[],
-  { stdin, timeoutMs }: CommandOptions,
-  signal: AbortSignal,
-  folders: readonly string[],
-): Promise<CommandResult> {
-  return new Promise((resolve, reject) => {
-    signal.throwIfAborted();
-    const path = [...folders, process.env['PATH'], ...SYSTEM_FOLDERS].filter(Boolean).join(':');
-    const env = { ...foreignEnvironment(), PATH: path, LC_ALL: 'C' };
-    // Not execFile's own signal option: it would reject while the program is still there.
-    const child = execFile(
-      program,
-      args,
-      { env, timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: LONGEST_OUTPUT_BYTES },
-      (error, stdout, stderr) => {
-        signal.removeEventListener('abort', onAbort);
-        if (signal.aborted) reject(signal.reason as Error);
-        else if (error === null) resolve({ exitCode: 0, stdout, stderr });
-        else if (typeof error.code === 'number') resolve({ exitCode: error.code, stdout, stderr });
-        else reject(asCommandError(program, timeoutMs, error));
-      },
-    );
-    const onAbort = () => void child.kill('SIGKILL');
-    signal.addEventListener('abort', onAbort, { once: true });
-    // A program may end without reading its input; its exit code says why.
-    child.stdin?.on('error', () => undefined);
-    child.stdin?.end(stdin ?? '');
-  });
+  const path = [...folders, process.env['PATH'], ...SYSTEM_FOLDERS].filter(Boolean).join(':');
+  const run: Commands['run'] = (program, args, { stdin, timeoutMs }, signal) =>
+    new Promise((resolve, reject) => {
+      signal.throwIfAborted();
+      const env = { ...foreignEnvironment(), PATH: path, LC_ALL: 'C' };
+      // Not execFile's own signal option: it would reject while the program is still there.
+      const child = execFile(
+        program,
+        args,
+        { env, timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: LONGEST_OUTPUT_BYTES },
+        (error, stdout, stderr) => {
+          signal.removeEventListener('abort', onAbort);
+          if (signal.aborted) reject(signal.reason as Error);
+          else if (error === null) resolve({ exitCode: 0, stdout, stderr });
+          else if (typeof error.code === 'number') resolve({ exitCode: error.code, stdout, stderr });
+          else reject(asCommandError(program, timeoutMs, error));
+        },
+      );
+      const onAbort = () => void child.kill('SIGKILL');
+      signal.addEventListener('abort', onAbort, { once: true });
+      // A program may end without reading its input; its exit code says why.
+      child.stdin?.on('error', () => undefined);
+      child.stdin?.end(stdin ?? '');
+    });
+  return { run };
 }
 
 /** This process's environment without the variables that are meant for it: they may hold a password. */
