@@ -2,11 +2,11 @@ import process from 'node:process';
 import type { Logger } from '../runtime/effects.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
-import { connectMember } from '../subnet/etcd/member.ts';
+import { EtcdMember } from '../subnet/etcd/member.ts';
 import { EtcdSecurity } from '../subnet/etcd/security.ts';
 import { EtcdV2Store } from '../subnet/etcd/v2-store.ts';
 import { EtcdAddresses } from '../subnet/registry/addresses.ts';
-import { type MeasuredCall, measured } from '../subnet/registry/measured.ts';
+import { type MeasuredCall, MeasuredMember } from '../subnet/registry/measured.ts';
 import type { EtcdAlarm, OldStore, Registry, RegistryError } from '../subnet/registry/registry.ts';
 import { systemClock } from './host/clock.ts';
 import { nodeFiles } from './host/files.ts';
@@ -43,7 +43,7 @@ export function etcdMembers(
   });
   const addresses = new EtcdAddresses(etcdEndpoints.map(({ host }) => host));
   const options = { clock: systemClock, security, addresses };
-  const members = etcdEndpoints.map(({ url }) => connectMember(url, options));
+  const members = etcdEndpoints.map(({ url }) => new EtcdMember(url, options));
   const urls = etcdEndpoints.map(({ url }) => url);
   const alarms = async (signal: AbortSignal) => {
     const asked = members.map((member) => member.alarms(signal));
@@ -52,7 +52,7 @@ export function etcdMembers(
   };
   const common = { security, oldStore: new EtcdV2Store(urls, security), addresses, alarms };
   if (onCall === undefined) return { ...common, members };
-  return { ...common, members: members.map((member) => measured(member, systemClock, onCall)) };
+  return { ...common, members: members.map((member) => new MeasuredMember(member, systemClock, onCall)) };
 }
 
 /** Names the members that answer and cannot serve: nobody would miss them before the others fail. */

@@ -2,7 +2,7 @@ import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, onTestFinished } from 'vitest';
 import { systemClock } from '../../src/daemon/host/clock.ts';
-import { connectMember } from '../../src/subnet/etcd/member.ts';
+import { EtcdMember } from '../../src/subnet/etcd/member.ts';
 import type { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
 import type { Registry } from '../../src/subnet/registry/registry.ts';
 import type { EtcdCluster } from '../testbed/etcd.ts';
@@ -58,5 +58,5 @@ export function realRegistry(
 
 function open(endpoint: string, security?: EtcdSecurity): Registry {
   const secured = security === undefined ? {} : { security };
-  return connectMember(endpoint, { clock: systemClock, deadlineMs: 1_000, ...secured });
+  return new EtcdMember(endpoint, { clock: systemClock, deadlineMs: 1_000, ...secured });
 }

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { systemClock } from '../../src/daemon/host/clock.ts';
-import { connectMember } from '../../src/subnet/etcd/member.ts';
+import { EtcdMember } from '../../src/subnet/etcd/member.ts';
 import { type EtcdCluster, freePorts, startEtcd } from '../testbed/etcd.ts';
 import { registryContract } from './registry.ts';
 import { connect, realRegistry, temporaryFolder } from './registry-real.ts';
@@ -25,7 +25,7 @@ describe('a lot of data', () => {
 
   beforeAll(async () => {
     etcd = await startEtcd({ dir: join(dir, 'big') });
-    const registry = connectMember(etcd.first.clientUrl, { clock: systemClock });
+    const registry = new EtcdMember(etcd.first.clientUrl, { clock: systemClock });
     const value = JSON.stringify({
       PublicIP: '10.211.55.101',
       BackendType: 'vxlan',
@@ -87,9 +87,9 @@ describe('a process that has closed its registries ends by itself', () => {
   /** A program that calls every endpoint, closes all after a while, and prints the outcomes and how long it lingered. */
   const program = (endpoints: readonly string[]) => `
     import { setTimeout as sleep } from 'node:timers/promises';
-    import { connectMember } from ${JSON.stringify(member)};
+    import { EtcdMember } from ${JSON.stringify(member)};
     import { systemClock as clock } from ${JSON.stringify(clock)};
-    const members = ${JSON.stringify(endpoints)}.map((endpoint) => connectMember(endpoint, { clock }));
+    const members = ${JSON.stringify(endpoints)}.map((endpoint) => new EtcdMember(endpoint, { clock }));
     const outcomes = [];
     const note = (promise) => promise.then(() => outcomes.push('done'), (error) => outcomes.push(error.kind));
     const watch = async (member) => {

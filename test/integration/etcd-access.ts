@@ -6,7 +6,7 @@ import { systemClock } from '../../src/daemon/host/clock.ts';
 import { nodeFiles } from '../../src/daemon/host/files.ts';
 import type { Clock } from '../../src/runtime/effects.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
-import { connectMember } from '../../src/subnet/etcd/member.ts';
+import { EtcdMember } from '../../src/subnet/etcd/member.ts';
 import { EtcdSecurity, type SecurityOptions } from '../../src/subnet/etcd/security.ts';
 import type { Registry } from '../../src/subnet/registry/registry.ts';
 import { PREFIX } from '../testbed/cluster.ts';
@@ -42,7 +42,7 @@ export function connectTo(
     log: log.of('host'),
     notices,
   });
-  const registry = connectMember(endpoint, { clock: systemClock, security });
+  const registry = new EtcdMember(endpoint, { clock: systemClock, security });
   onTestFinished(() => registry.close());
   return { registry, security, said: () => log.lines.map(({ message }) => message) };
 }

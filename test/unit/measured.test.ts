@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
-import { type MeasuredCall, measured } from '../../src/subnet/registry/measured.ts';
+import { type MeasuredCall, MeasuredMember } from '../../src/subnet/registry/measured.ts';
 import { prefixEnd, type Registry, RegistryError } from '../../src/subnet/registry/registry.ts';
 
 let clock: VirtualClock;
@@ -15,7 +15,7 @@ beforeEach(() => {
   calls = [];
   const [first] = etcd.connect('host');
   if (first === undefined) throw new Error('no member');
-  member = measured(first, clock, (call) => calls.push(call));
+  member = new MeasuredMember(first, clock, (call) => calls.push(call));
 });
 
 afterEach(() => {

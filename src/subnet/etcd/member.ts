@@ -3,10 +3,12 @@ import { unlessAborted } from '../../runtime/wake.ts';
 import type { EtcdAddresses } from '../registry/addresses.ts';
 import {
   type EtcdAlarm,
+  type GrantedLease,
   type RangeRequest,
   type RangeResponse,
   type Registry,
   RegistryError,
+  type RemainingTtl,
   type TxnRequest,
   type TxnResponse,
   type WatchBatch,
@@ -37,14 +39,7 @@ interface Purpose {
   readonly key?: string | undefined;
 }
 
-/**
- * One etcd member as a {@link Registry}. Nothing is connected before the first call. `endpoint` is a normalised URL,
- * `http://host:port` or `https://host:port` (etcd3 fails on a trailing slash, on spaces and on upper-case schemes).
- */
-export function connectMember(endpoint: string, options: MemberOptions): EtcdMember {
-  return new EtcdMember(endpoint, options);
-}
-
+/** One etcd member as a {@link Registry}. Nothing is connected before the first call. */
 export class EtcdMember implements Registry {
   readonly endpoint: string;
   readonly #connection: Connection;
@@ -52,6 +47,10 @@ export class EtcdMember implements Registry {
   readonly #deadlineMs: number;
   readonly #closing = new AbortController();
 
+  /**
+   * `endpoint`: a normalised URL, `http://host:port` or `https://host:port` (etcd3 fails on a trailing slash, on spaces and on
+   * upper-case schemes).
+   */
   constructor(endpoint: string, { clock, security, addresses, deadlineMs = 5_000 }: MemberOptions) {
     this.endpoint = endpoint;
     this.#connection = new Connection(endpoint, { clock, security, addresses, deadlineMs });
@@ -88,11 +87,7 @@ export class EtcdMember implements Registry {
     return { header: fromHeader(response.header), succeeded: response.succeeded, ranges };
   }
 
-  async leaseGrant(
-    ttlSeconds: number,
-    signal?: AbortSignal,
-    id = '0',
-  ): Promise<{ id: string; ttlSeconds: number }> {
+  async leaseGrant(ttlSeconds: number, signal?: AbortSignal, id = '0'): Promise<GrantedLease> {
     const response = await this.#call({ kind: 'write' }, signal, ({ lease }, { options }) =>
       lease.leaseGrant({ TTL: ttlSeconds, ID: id }, options),
     );
@@ -107,10 +102,7 @@ export class EtcdMember implements Registry {
     return { ttlSeconds: Number(response.TTL) };
   }
 
-  async leaseTimeToLive(
-    id: string,
-    signal?: AbortSignal,
-  ): Promise<{ ttlSeconds: number; grantedTtlSeconds: number }> {
+  async leaseTimeToLive(id: string, signal?: AbortSignal): Promise<RemainingTtl> {
     const response = await this.#call({ kind: 'read' }, signal, ({ lease }, { options }) =>
       lease.leaseTimeToLive({ ID: id }, options),
     );

@@ -35,14 +35,14 @@ export interface SecurityOptions {
 /** What there is by way of credentials, in words for messages. Never a secret. */
 export interface SecurityNames {
   /** The CA certificates' path; undefined for those that the system trusts. */
-  readonly ca?: string;
+  readonly ca?: string | undefined;
   /** The client certificate's path; undefined without one. */
-  readonly certificate?: string;
+  readonly certificate?: string | undefined;
   /** What is wrong with the client certificate at this time, if it is. */
-  readonly certificateNote?: string;
-  readonly username?: string;
+  readonly certificateNote?: string | undefined;
+  readonly username?: string | undefined;
   /** The password's path; undefined when it was given itself. */
-  readonly passwordFile?: string;
+  readonly passwordFile?: string | undefined;
   /** The keys the daemon needs begin with this. */
   readonly keyPrefix?: string;
 }
@@ -81,14 +81,13 @@ export class EtcdSecurity {
 
   get names(): SecurityNames {
     const { tls, user, etcdPrefix } = this.#options;
-    const note = this.#validityNote();
     return {
-      ...(tls.caFile === undefined ? {} : { ca: tls.caFile }),
+      ca: tls.caFile,
       keyPrefix: configKey(etcdPrefix).slice(0, -'config'.length),
-      ...(tls.certFile === undefined ? {} : { certificate: tls.certFile }),
-      ...(note === undefined ? {} : { certificateNote: note }),
-      ...(user === undefined ? {} : { username: user.username }),
-      ...(user !== undefined && 'passwordFile' in user ? { passwordFile: user.passwordFile } : {}),
+      certificate: tls.certFile,
+      certificateNote: this.#validityNote(),
+      username: user?.username,
+      passwordFile: user && 'passwordFile' in user ? user.passwordFile : undefined,
     };
   }
 
@@ -150,17 +149,13 @@ export class EtcdSecurity {
       return before;
     }
     notices.clear('etcd-certificates', 'the certificate files can be used again');
-    if (read.texts === before?.texts) {
-      this.#warnOfEnd();
-      return before;
+    // Connections that were made with the same texts stay.
+    if (read.texts === before?.texts) read = before;
+    else if (before !== undefined) {
+      const text = 'the certificate files have changed; new connections use them';
+      log.info({ event: 'certificates-replaced' }, text);
     }
     this.#material = read;
-    if (before !== undefined) {
-      log.info(
-        { event: 'certificates-replaced' },
-        'the certificate files have changed; new connections use them',
-      );
-    }
     this.#warnOfEnd();
     return read;
   }

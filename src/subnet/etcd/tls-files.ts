@@ -43,7 +43,7 @@ export async function readTlsMaterial(
     certFile === undefined ? undefined : await readNeeded(files, 'the client certificate', certFile);
   const key = keyFile === undefined ? undefined : await readNeeded(files, 'the private key', keyFile);
   const authorities =
-    ca === undefined ? await systemCertificates(files, systemCas) : pemOf(parseCertificates(ca));
+    ca === undefined ? await systemCertificates(files, systemCas) : parseCertificates(ca).map(String);
   const identity = cert === undefined || key === undefined ? undefined : identityOf(cert, key);
   return {
     context: createContext(authorities, cert, key),
@@ -58,10 +58,7 @@ function identityOf(cert: FileText, key: FileText): X509Certificate | undefined 
   if (own?.checkPrivateKey(parseKey(key)) === false) {
     throw new CredentialsError(
       `the private key ${key.path} does not belong to the certificate ${cert.path}`,
-      {
-        remedy:
-          'Put the two files there that were made together. While they are being replaced this passes by itself.',
-      },
+      'Put the two files there that were made together. While they are being replaced this passes by itself.',
     );
   }
   return own;
@@ -80,10 +77,8 @@ function createContext(
   } catch (cause) {
     // Such as a key too short for OpenSSL's security level.
     const names = cert === undefined ? 'the CA certificates' : `${cert.path} and its key`;
-    throw new CredentialsError(`OpenSSL refuses ${names}: ${messageOf(cause)}`, {
-      cause,
-      remedy: "Create new ones, with a key of today's size.",
-    });
+    const message = `OpenSSL refuses ${names}: ${messageOf(cause)}`;
+    throw new CredentialsError(message, "Create new ones, with a key of today's size.", cause);
   }
 }
 
@@ -96,10 +91,6 @@ async function systemCertificates(files: Reader, paths: readonly string[]): Prom
   return rootCertificates;
 }
 
-function pemOf(certificates: readonly X509Certificate[]): readonly string[] {
-  return certificates.map((certificate) => certificate.toString());
-}
-
 /** A file that was read. */
 export interface FileText {
   readonly path: string;
@@ -108,8 +99,8 @@ export interface FileText {
 
 /** A file for the way to etcd cannot be used. The message names it and says why; it never holds what is in it. */
 export class CredentialsError extends FlannelError {
-  constructor(message: string, options: { readonly remedy: string; readonly cause?: unknown }) {
-    super('ETCD_CREDENTIALS', message, options);
+  constructor(message: string, remedy: string, cause?: unknown) {
+    super('ETCD_CREDENTIALS', message, { remedy, cause });
   }
 }
 
@@ -122,8 +113,7 @@ const certificateBlock = /-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----\r?\n[
  */
 export function parseCertificates({ path, text }: FileText): readonly X509Certificate[] {
   const begun = text.match(/-----BEGIN [A-Z0-9 ]*CERTIFICATE-----/g)?.length ?? 0;
-  if (begun === 0)
-    throw new CredentialsError(`${path} holds no certificate in PEM form`, { remedy: notPem(text) });
+  if (begun === 0) throw new CredentialsError(`${path} holds no certificate in PEM form`, notPem(text));
   const blocks = text.match(certificateBlock) ?? [];
   const certificates = blocks.map((block, index) => {
     try {
@@ -138,10 +128,8 @@ export function parseCertificates({ path, text }: FileText): readonly X509Certif
 
 function damaged(path: string, index: number, count: number, cause: unknown): CredentialsError {
   const which = count === 1 ? 'the certificate' : `certificate ${index + 1} of ${count}`;
-  return new CredentialsError(`${which} in ${path} is damaged or incomplete`, {
-    cause,
-    remedy: `Look at it with: openssl x509 -in ${path} -noout -text`,
-  });
+  const remedy = `Look at it with: openssl x509 -in ${path} -noout -text`;
+  return new CredentialsError(`${which} in ${path} is damaged or incomplete`, remedy, cause);
 }
 
 function notPem(text: string): string {
@@ -155,24 +143,20 @@ export function parseKey({ path, text }: FileText): KeyObject {
   if (/BEGIN ENCRYPTED PRIVATE KEY|^Proc-Type: 4,ENCRYPTED/m.test(text)) {
     throw new CredentialsError(
       `the private key ${path} is encrypted, and nobody is there to ask for its passphrase`,
-      {
-        remedy: `Store it without one: openssl pkey -in ${path} -out NEW`,
-      },
+      `Store it without one: openssl pkey -in ${path} -out NEW`,
     );
   }
   if (!/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text)) {
     const remedy = /BEGIN [A-Z0-9 ]*CERTIFICATE/.test(text)
       ? 'It holds a certificate: are the certificate file and the key file swapped?'
       : 'It has to have a block that begins with -----BEGIN PRIVATE KEY-----.';
-    throw new CredentialsError(`${path} holds no private key in PEM form`, { remedy });
+    throw new CredentialsError(`${path} holds no private key in PEM form`, remedy);
   }
   try {
     return createPrivateKey(text);
   } catch (cause) {
-    throw new CredentialsError(`the private key ${path} is damaged or incomplete (${messageOf(cause)})`, {
-      cause,
-      remedy: `Look at it with: openssl pkey -in ${path} -noout`,
-    });
+    const message = `the private key ${path} is damaged or incomplete (${messageOf(cause)})`;
+    throw new CredentialsError(message, `Look at it with: openssl pkey -in ${path} -noout`, cause);
   }
 }
 
@@ -185,21 +169,16 @@ export async function readNeeded(files: Reader, what: string, path: string): Pro
   try {
     text = await files.readText(path);
   } catch (cause) {
-    throw new CredentialsError(`${what} ${path} cannot be read: ${why(cause)}`, {
-      cause,
-      remedy: `${remedyOf(cause)}${hiddenBy(path)}`,
-    });
+    const remedy = remedies[codeOf(cause) ?? ''] ?? 'Check the file and the disk it lies on.';
+    const message = `${what} ${path} cannot be read: ${systemReason(cause)}`;
+    throw new CredentialsError(message, `${remedy}${hiddenBy(path)}`, cause);
   }
   if (text === undefined) {
-    throw new CredentialsError(`${what} ${path} does not exist`, {
-      remedy: `Put it there, or correct the flag that names it; the daemon keeps looking for it.${hiddenBy(path)}`,
-    });
+    const remedy = 'Put it there, or correct the flag that names it; the daemon keeps looking for it.';
+    throw new CredentialsError(`${what} ${path} does not exist`, `${remedy}${hiddenBy(path)}`);
   }
-  if (text.trim() === '') {
-    throw new CredentialsError(`${what} ${path} is empty`, {
-      remedy: 'Fill it; it is read again all the time.',
-    });
-  }
+  if (text.trim() === '')
+    throw new CredentialsError(`${what} ${path} is empty`, 'Fill it; it is read again all the time.');
   return { path, text };
 }
 
@@ -210,21 +189,10 @@ function hiddenBy(path: string): string {
     : '';
 }
 
-const reasons: Readonly<Record<string, readonly [reason: string, remedy: string]>> = {
-  EACCES: [
-    'permission denied',
+const remedies: Readonly<Record<string, string>> = {
+  EACCES:
     'Let the user that the daemon runs as own it, with mode 0600. Under systemd root has no right to read what others own ' +
-      '(CapabilityBoundingSet= without CAP_DAC_OVERRIDE).',
-  ],
-  EISDIR: ['it is a folder', 'Name the file in it.'],
-  ENOTDIR: ['a part of its path is no folder', 'Correct the flag that names it.'],
+    '(CapabilityBoundingSet= without CAP_DAC_OVERRIDE).',
+  EISDIR: 'Name the file in it.',
+  ENOTDIR: 'Correct the flag that names it.',
 };
-
-function why(error: unknown): string {
-  return reasons[codeOf(error) ?? '']?.[0] ?? systemReason(error);
-}
-
-function remedyOf(error: unknown): string {
-  const given = error instanceof FlannelError ? error.remedy : undefined;
-  return given ?? reasons[codeOf(error) ?? '']?.[1] ?? 'Check the file and the disk it lies on.';
-}

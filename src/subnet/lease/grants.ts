@@ -1,6 +1,6 @@
 import { type Clock, type Logger, type Random, randomInt } from '../../runtime/effects.ts';
 import { firstOf, unlessAborted } from '../../runtime/wake.ts';
-import type { Registry } from '../registry/registry.ts';
+import type { GrantedLease, Registry } from '../registry/registry.ts';
 
 /** An id is a positive int64: 31 bits that tell the host, 32 that count from a random number. */
 const identities = 2 ** 31;
@@ -11,12 +11,6 @@ const remembered = 16;
 
 /** How long a stop may wait for etcd to revoke unused leases. */
 const tidyLimitMs = 2_000;
-
-/** An etcd lease: its decimal id, and the TTL that the server chose. */
-export interface GrantedLease {
-  readonly id: string;
-  readonly ttlSeconds: number;
-}
 
 /**
  * The etcd leases that this process was granted. It revokes those that no key carries: each would live for a

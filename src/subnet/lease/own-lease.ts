@@ -3,8 +3,8 @@ import type { Logger } from '../../runtime/effects.ts';
 import { FlannelError } from '../../runtime/errors.ts';
 import { excerpt } from '../../runtime/texts.ts';
 import type { LeaseSubnets } from '../keys.ts';
-import type { KeyValue, Registry } from '../registry/registry.ts';
-import type { GrantedLease, Grants } from './grants.ts';
+import type { GrantedLease, KeyValue, Registry } from '../registry/registry.ts';
+import type { Grants } from './grants.ts';
 import { formatLeaseValue } from './lease.ts';
 
 /** Every step of getting and keeping a lease needs these. */

@@ -22,11 +22,7 @@ export interface MeasuredCall {
 }
 
 /** A member whose calls are reported as they end, except those that the caller aborted. */
-export function measured(member: Registry, clock: Clock, onCall: (call: MeasuredCall) => void): Registry {
-  return new Measured(member, clock, onCall);
-}
-
-class Measured implements Registry {
+export class MeasuredMember implements Registry {
   readonly #member: Registry;
   readonly #clock: Clock;
   readonly #onCall: (call: MeasuredCall) => void;
@@ -80,14 +76,10 @@ class Measured implements Registry {
   }
 
   async #measure<T>(call: CallName, make: () => Promise<T>): Promise<T> {
+    const { endpoint } = this;
     const startedMs = this.#clock.monotonic();
     const tell = (more: Pick<MeasuredCall, 'error'>) =>
-      this.#onCall({
-        endpoint: this.endpoint,
-        call,
-        durationMs: this.#clock.monotonic() - startedMs,
-        ...more,
-      });
+      this.#onCall({ endpoint, call, durationMs: this.#clock.monotonic() - startedMs, ...more });
     try {
       const answer = await make();
       tell({});

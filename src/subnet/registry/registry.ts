@@ -20,20 +20,11 @@ export interface Registry {
    * Grants a lease of `ttlSeconds`; resolves to its id and the TTL the server chose. With `id` (decimal, 1 to 2^63 - 1) the
    * lease gets that one, so that it can be revoked even when the answer is lost; one that is taken is an error.
    */
-  leaseGrant(
-    ttlSeconds: number,
-    signal?: AbortSignal,
-    id?: string,
-  ): Promise<{ readonly id: string; readonly ttlSeconds: number }>;
+  leaseGrant(ttlSeconds: number, signal?: AbortSignal, id?: string): Promise<GrantedLease>;
   /** Renews once; resolves to the seconds it lives from now, 0 when there is no such lease. */
   leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }>;
-  /**
-   * The seconds left (-1 when there is no such lease) and the TTL it was granted with.
-   */
-  leaseTimeToLive(
-    id: string,
-    signal?: AbortSignal,
-  ): Promise<{ readonly ttlSeconds: number; readonly grantedTtlSeconds: number }>;
+  /** The seconds left (-1 when there is no such lease) and the TTL it was granted with. */
+  leaseTimeToLive(id: string, signal?: AbortSignal): Promise<RemainingTtl>;
   /** Revokes a lease and deletes its keys. A lease that is gone already is a success. */
   leaseRevoke(id: string, signal?: AbortSignal): Promise<void>;
   /**
@@ -49,6 +40,17 @@ export interface Registry {
   watch(request: WatchRequest, signal: AbortSignal): AsyncIterable<WatchBatch>;
   /** Closes connections. Calls under way reject; no timer or socket is left. */
   close(): void;
+}
+
+/** An etcd lease: its decimal id, and the TTL that the server chose. */
+export interface GrantedLease {
+  readonly id: string;
+  readonly ttlSeconds: number;
+}
+
+export interface RemainingTtl {
+  readonly ttlSeconds: number;
+  readonly grantedTtlSeconds: number;
 }
 
 /** An alarm that a member of etcd has raised: NOSPACE, CORRUPT. */

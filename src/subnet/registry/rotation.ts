@@ -1,11 +1,13 @@
 import type { Activity } from '../../runtime/activity.ts';
 import type { Clock } from '../../runtime/effects.ts';
 import {
+  type GrantedLease,
   type RangeRequest,
   type RangeResponse,
   type Registry,
   RegistryError,
   type RegistryErrorCode,
+  type RemainingTtl,
   type ResponseHeader,
   type TxnRequest,
   type TxnResponse,
@@ -26,15 +28,6 @@ export interface RotationOptions {
   readonly leasesPrefix?: string;
   /** So that a silent member does not delay the first call. */
   readonly clock?: Clock;
-}
-
-/** Several members as one, with the loop that looks after those that are unfit. */
-export interface Rotation extends Registry {
-  /**
-   * Asks each minute whether members that were left serve by now, and whether those still do that a watch is open at. Works until
-   * `signal` aborts, then rejects with its reason. Reports each round to `activity`.
-   */
-  run(clock: Clock, signal: AbortSignal, activity?: Activity): Promise<never>;
 }
 
 /** Failures of the way to a member, or of this member alone: another one may do better. */
@@ -67,10 +60,11 @@ const stuckMs = 600_000;
 export function rotate(members: readonly Registry[], options: RotationOptions = {}): Rotation {
   const [first] = members;
   if (first === undefined) throw new RangeError('rotation needs a member');
-  return new Members([first, ...members.slice(1)], options);
+  return new Rotation([first, ...members.slice(1)], options);
 }
 
-class Members implements Rotation {
+/** Several members as one, with the loop that looks after those that are unfit. */
+export class Rotation implements Registry {
   readonly #members: readonly [Registry, ...Registry[]];
   readonly #options: RotationOptions;
   readonly #vetting: Vetting | undefined;
@@ -105,11 +99,7 @@ class Members implements Rotation {
     });
   }
 
-  leaseGrant(
-    ttlSeconds: number,
-    signal?: AbortSignal,
-    id?: string,
-  ): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
+  leaseGrant(ttlSeconds: number, signal?: AbortSignal, id?: string): Promise<GrantedLease> {
     return this.#everywhere('write', signal, (member) => member.leaseGrant(ttlSeconds, signal, id));
   }
 
@@ -117,10 +107,7 @@ class Members implements Rotation {
     return this.#everywhere('read', signal, (member) => member.leaseKeepAlive(id, signal));
   }
 
-  leaseTimeToLive(
-    id: string,
-    signal?: AbortSignal,
-  ): Promise<{ readonly ttlSeconds: number; readonly grantedTtlSeconds: number }> {
+  leaseTimeToLive(id: string, signal?: AbortSignal): Promise<RemainingTtl> {
     return this.#everywhere('read', signal, (member) => member.leaseTimeToLive(id, signal));
   }
 
@@ -167,6 +154,10 @@ class Members implements Rotation {
     }
   }
 
+  /**
+   * Asks each minute whether members that were left serve by now, and whether those still do that a watch is open at. Works until
+   * `signal` aborts, then rejects with its reason. Reports each round to `activity`.
+   */
   async run(clock: Clock, signal: AbortSignal, activity?: Activity): Promise<never> {
     try {
       for (;;) {
@@ -285,14 +276,9 @@ function failedAll(
   const reasons = [...places].map(([reason, endpoints]) => `etcd at ${endpoints.join(', ')}${reason}`);
   const kind = inOrder.every((failure) => failure.kind === first.kind) ? first.kind : 'UNAVAILABLE';
   // Remedies for what waiting does not fix come first.
-  const remedies = [...inOrder.filter((failure) => failure.kind !== 'UNAVAILABLE'), ...inOrder].flatMap(
-    (failure) => failure.remedy ?? [],
-  );
-  const [remedy] = remedies;
-  return new RegistryError(
-    kind,
-    inOrder.map((failure) => failure.endpoint).join(','),
-    `no etcd endpoint can be used: ${reasons.join('; ')}`,
-    { cause: first, remedy },
-  );
+  const lasting = inOrder.filter((failure) => failure.kind !== 'UNAVAILABLE');
+  const [remedy] = [...lasting, ...inOrder].flatMap((failure) => failure.remedy ?? []);
+  const endpoints = inOrder.map(({ endpoint }) => endpoint).join(',');
+  const message = `no etcd endpoint can be used: ${reasons.join('; ')}`;
+  return new RegistryError(kind, endpoints, message, { cause: first, remedy });
 }

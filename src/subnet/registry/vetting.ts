@@ -113,14 +113,13 @@ export class Vetting {
     this.#cluster ??= clusterId;
     if (clusterId === this.#cluster) return;
     const [of, used] = [clusterId, this.#cluster].map((id) => BigInt(id).toString(16));
+    const remedy =
+      'Give --etcd-endpoints of one cluster only. If the cluster was restored under a new id, restart the daemon.';
     throw new ForeignMember(
       'NOT_SERVING',
       member.endpoint,
       `etcd at ${member.endpoint}: this member belongs to another cluster (${of}) than the endpoints in use (${used})`,
-      {
-        remedy:
-          'Give --etcd-endpoints of one cluster only. If the cluster was restored under a new id, restart the daemon.',
-      },
+      { remedy },
     );
   }
 

@@ -3,8 +3,7 @@ import type { Clock, Random } from '../../../runtime/effects.ts';
 import { plural } from '../../../runtime/texts.ts';
 import type { PoolConfig } from '../../config/config.ts';
 import { formatSubnetKey, keysOf, type LeaseSubnets } from '../../keys.ts';
-import { type KeyValue, listRange } from '../../registry/registry.ts';
-import type { GrantedLease } from '../grants.ts';
+import { type GrantedLease, type KeyValue, listRange } from '../../registry/registry.ts';
 import { formatLeaseValue, isOwnKey, isOwnLease, type Lease } from '../lease.ts';
 import {
   AddressInUseError,

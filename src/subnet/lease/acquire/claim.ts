@@ -2,12 +2,12 @@ import { overlaps, type Subnet } from '../../../ip/ip.ts';
 import { formatSubnetKey, type KeyRange, keysOf, type LeaseSubnets, occupiedSubnets } from '../../keys.ts';
 import {
   type Compare,
+  type GrantedLease,
   type KeyValue,
   listRange,
   prefixEnd,
   type TxnRequest,
 } from '../../registry/registry.ts';
-import type { GrantedLease } from '../grants.ts';
 import { formatLeaseValue } from '../lease.ts';
 import type { LeaseOptions, OwnLease } from '../own-lease.ts';
 
