@@ -26,25 +26,18 @@ async function said(argv: readonly string[], env: Env = {}): Promise<string> {
 describe('a word that is no flag', () => {
   it.each([
     [['statsu'], `argument 1 is neither a flag nor a command. Did you mean status? ${COMMANDS}`],
-    [['stat', '--json'], 'argument 1 is neither a flag nor a command. Did you mean status?'],
-    [['relase', '10.5.1.0/24'], 'argument 1 is neither a flag nor a command. Did you mean lease?'],
     [['lease', 'relase', '10.5.1.0/24'], 'argument 2 is neither a flag nor a command. Did you mean release?'],
     [['config'], `argument 1 is neither a flag nor a command. ${COMMANDS}`],
-    [['launch', '-etcd-prefix=/x'], `argument 1 is neither a flag nor a command. ${COMMANDS}`],
     [[''], 'argument 1 is neither a flag nor a command'],
     [['-'], 'argument 1 is neither a flag nor a command'],
-    [['help', 'statsu'], 'argument 2 is neither a flag nor a command. Did you mean status?'],
     [['help', 'lease', 'relase'], 'argument 3 is neither a flag nor a command. Did you mean release?'],
     [['\u2013version'], 'argument 1 begins with another dash than "-": type it again'],
     [['-v=1', '\u2014iface=eth0'], 'argument 2 begins with another dash than "-"'],
     [['-v=1', 'launch', '-etcd-prefix=/x'], 'argument 2 is neither a flag nor a command'],
     [['--', 'statsu'], 'argument 2 is neither a flag nor a command. Did you mean status?'],
     [['-v=1', '--', '-etcd-prefix=/x'], 'argument 3 is a flag after "--", where none is read'],
-    [['doctor', '--', '-etcd-prefix=/x'], 'argument 3 is a flag after "--"'],
     [['doctor', 'now'], 'argument 2 is neither a flag nor a command'],
-    [['version', 'now'], 'argument 2 is neither a flag nor a command'],
     [['lease'], '"lease" needs a verb: flanneld-ts lease release'],
-    [['lease', '--force'], '"lease" needs a verb: flanneld-ts lease release'],
     [['lease', 'release', '10.5.1.0/24', '10.5.2.0/24'], 'argument 4 is neither a flag nor a command'],
     // The value of a boolean.
     [
@@ -53,22 +46,16 @@ describe('a word that is no flag', () => {
     ],
     [['-ip-masq', 'F'], '--ip-masq takes no separate value'],
     [['doctor', '-logtostderr', 'true', '-iface=eth0'], '--logtostderr takes no separate value'],
-    [['--ip-masq=true', 'true'], 'argument 2 is neither a flag nor a command'],
     [['--ip-masq', '-v=1', 'true'], 'argument 3 is neither a flag nor a command'],
     [['--ip-masq', 'hunter2'], 'argument 2 is neither a flag nor a command'],
     // A flag that another one would take for its value.
-    [
-      ['--iface', '--etcd-prefix=/x'],
-      '--iface needs a value: --iface=…, and --etcd-prefix is a flag of its own',
-    ],
     [['-iface', '-ip-masq'], '--iface needs a value: --iface=…, and --ip-masq is a flag of its own'],
     [['--etcd-prefix', '-logtostderr'], '--logtostderr is a flag of its own'],
-    [['lease', 'release', '--iface', '--force'], '--force is a flag of its own'],
   ])('is refused: %j', async (argv, message) => {
     expect((await usageError(argv)).message).toContain(message);
   });
 
-  it('never starts a daemon, wherever it stands among flags that are in order', async () => {
+  it('never starts a daemon, wherever it stands among valid flags', async () => {
     const inOrder = fc.constantFrom(
       '--iface=eth0',
       '-ip-masq',
@@ -100,7 +87,7 @@ describe('a word that is no flag', () => {
     ]);
   });
 
-  it('is missed by nobody after a closing --', async () => {
+  it('is not needed after a closing --', async () => {
     expect((await run(['-v=1', '--'])).warnings).toEqual([]);
   });
 });
@@ -110,10 +97,8 @@ describe('wrong usage', () => {
     [['--etcd-endpoint=x'], 'UNKNOWN_FLAG', 'unknown flag "--etcd-endpoint": did you mean --etcd-endpoints?'],
     [['-etcd_prefix', 'x'], 'UNKNOWN_FLAG', 'unknown flag "--etcd_prefix": did you mean --etcd-prefix?'],
     [['--Iface=x'], 'UNKNOWN_FLAG', 'unknown flag "--Iface": did you mean --iface?'],
-    [['--frobnicate'], 'UNKNOWN_FLAG', 'unknown flag "--frobnicate": see flanneld-ts --help'],
     [['-x'], 'UNKNOWN_FLAG', 'unknown flag "-x": see flanneld-ts --help'],
-    [['--toString'], 'UNKNOWN_FLAG', 'unknown flag "--toString": see flanneld-ts --help'],
-    [['--__proto__=1'], 'UNKNOWN_FLAG', 'unknown flag "--__proto__": see flanneld-ts --help'],
+    [['--frobnicate'], 'UNKNOWN_FLAG', 'unknown flag "--frobnicate": see flanneld-ts --help'],
     [
       ['health', '--etcd-prefix=/x'],
       'UNKNOWN_FLAG',
@@ -126,18 +111,12 @@ describe('wrong usage', () => {
     [['-v=1', '-=x'], 'SYNTAX', 'argument 2 is not a flag: flags are written --name=value'],
     [['-iface'], 'MISSING_VALUE', '--iface needs a value: --iface=…'],
     [['-v=debug'], 'BAD_VALUE', '-v must be an integer'],
-    [['-v='], 'BAD_VALUE', '-v must be an integer'],
     [['-v=2147483648'], 'BAD_VALUE', '-v must be an integer'],
-    [['--version=yes'], 'BAD_VALUE', '--version must be true or false'],
     [['--help=yes'], 'BAD_VALUE', '--help must be true or false'],
+    [['--version=yes'], 'BAD_VALUE', '--version must be true or false'],
     [['--subnet-lease-renew-margin=0'], 'BAD_VALUE', 'must be an integer from 1 to 1439'],
     [['--subnet-lease-renew-margin=1440'], 'BAD_VALUE', 'must be an integer from 1 to 1439'],
-    [['--subnet-lease-renew-margin=60m'], 'BAD_VALUE', 'must be an integer from 1 to 1439'],
-    [
-      ['--route-protocol=3'],
-      'BAD_VALUE',
-      '0 to 4 mark the routes of the kernel, boot scripts and the administrator',
-    ],
+    [['--route-protocol=4'], 'BAD_VALUE', 'an integer from 5 to 255 (0 to 4 mark the routes of the kernel,'],
     [['--route-protocol=256'], 'BAD_VALUE', 'an integer from 5 to 255'],
     [['--route-protocol=16'], 'BAD_VALUE', 'marks the routes of DHCP clients'],
     [['--subnet-file=/run/a', '--docker-opts-file=/run/a'], 'BAD_VALUE', 'must be different files'],
@@ -146,18 +125,14 @@ describe('wrong usage', () => {
     [['--subnet-file='], 'BAD_VALUE', '--subnet-file must be the path of a file'],
     [['--subnet-file=/run/flannel/'], 'BAD_VALUE', 'must be the path of a file'],
     [['--docker-opts-file=/run/..'], 'BAD_VALUE', 'must be the path of a file'],
-    [['--docker-opts-key='], 'BAD_VALUE', '--docker-opts-key must be the name of a shell variable'],
     [['--docker-opts-key=A B'], 'BAD_VALUE', 'must be the name of a shell variable'],
     [['--docker-opts-key=1A'], 'BAD_VALUE', 'must be the name of a shell variable'],
     [['--subnet-lease-ttl=29'], 'BAD_VALUE', '--subnet-lease-ttl must be an integer from 30 to 31536000'],
     [['--subnet-lease-ttl=31536001'], 'BAD_VALUE', 'must be an integer from 30 to 31536000'],
     [['--iptables-resync=0'], 'BAD_VALUE', 'must be a number of seconds, at least 1'],
-    [['--iptables-resync=5s'], 'BAD_VALUE', 'must be a number of seconds, at least 1'],
     [['--iptables-forward-position=middle'], 'BAD_VALUE', 'must be one of auto, first, last'],
     [['--ip-masq=yes'], 'BAD_VALUE', '--ip-masq must be true or false'],
-    [['--ip-masq='], 'BAD_VALUE', '--ip-masq must be true or false'],
     [['--public-ip=fc00::1'], 'BAD_VALUE', '--public-ip must be an IPv4 address'],
-    [['--public-ip=10.0.0.1/24'], 'BAD_VALUE', 'must be an IPv4 address'],
     [['--public-ipv6=10.0.0.1'], 'BAD_VALUE', 'must be an IPv6 address'],
     [['--iface-regex=eth['], 'BAD_VALUE', "regular expression in Go's syntax: missing closing ]: ["],
     [['--iface-regex=ok', '--iface-regex=(?<!x)'], 'BAD_VALUE', 'Go has no lookahead or lookbehind'],
@@ -173,7 +148,6 @@ describe('wrong usage', () => {
 
   it.each([
     [{ FLANNELD_V: 'much' }, 'FLANNELD_V must be an integer'],
-    [{ FLANNELD_ROUTE_PROTOCOL: '4' }, 'FLANNELD_ROUTE_PROTOCOL must be'],
     [{ FLANNEL_ETCD_ENDPOINTS: 'ftp://a:1' }, 'FLANNEL_ETCD_ENDPOINTS must be'],
     [{ FLANNEL_ETCD: 'a' }, 'FLANNEL_ETCD must be'],
   ])('names the variable: %j', async (env, message) => {
@@ -212,32 +186,22 @@ describe('a value is never repeated', () => {
   it.each<[readonly string[], Env, string]>([
     // In order, but visible to others.
     [['--etcd-username=root', `--etcd-password=${SECRET}`], {}, 'in the process list'],
-    [['--etcd-username=root', '--etcd-password', SECRET], {}, 'in the process list'],
     [[`--etcd-password=${SECRET}`], {}, 'no --etcd-username'],
     // Misspelt.
     [[`--etcd-pasword=${SECRET}`], {}, 'unknown flag: did you mean --etcd-password?'],
-    [['--etcd-pasword', SECRET], {}, 'did you mean --etcd-password?'],
     [[`---etcd-password=${SECRET}`], {}, 'argument 1 is not a flag'],
     [[`-=${SECRET}`], {}, 'argument 1 is not a flag'],
     [[`--etcd-password${SECRET}`], {}, 'unknown flag: '],
-    [[`--etcd-password:${SECRET}`], {}, 'unknown flag: '],
     // Pushed out of its place by a blank, an empty variable or a forgotten value.
     [['--etcd-password=', SECRET], {}, 'argument 2 is neither'],
     [['--etcd-password', '=', SECRET], {}, 'argument 3 is neither'],
     [['--ip-masq', 'x', `--etcd-password=${SECRET}`], {}, 'argument 2 is neither'],
     [['--etcd-password', '--etcd-username', SECRET], {}, '--etcd-username is a flag of its own'],
     [[SECRET], {}, 'argument 1 is neither'],
-    [['lease', SECRET], {}, 'argument 2 is neither'],
     [['lease', 'release', '--etcd-password=', SECRET], {}, 'SUBNET must be a subnet'],
-    [['help', SECRET], {}, 'argument 2 is neither'],
-    [
-      ['--iface', `--etcd-password=${SECRET}`],
-      {},
-      '--iface needs a value: --iface=…, and --etcd-password is',
-    ],
+    [['--iface', `--etcd-password=${SECRET}`], {}, '--iface needs a value: --iface=…, and --etcd-password'],
     [['health', '--healthz-port=1', `--etcd-password=${SECRET}`], {}, 'takes no --etcd-password'],
     [['-v=1', '--', `--etcd-password=${SECRET}`], {}, 'argument 3 is a flag after "--"'],
-    [['-v', `http://root:${SECRET}@a:1`], {}, '-v must be'],
     // With other mistakes beside it, and in the environment.
     [['--etcd-username=root', `--etcd-password=${SECRET}`, '--etcd-password-file=/x'], {}, 'both give'],
     [[`--etcd-endpoints=http://root:${SECRET}@a:1`], {}, 'no password'],
