@@ -8,6 +8,7 @@ const scheme = async (argv: readonly string[], env: Env = {}) =>
   (await run(argv, env)).options.etcdEndpoints.map(({ url }) => url);
 
 const PAIR = ['--etcd-certfile=/tls/host.pem', '--etcd-keyfile=/tls/host.key'];
+const FILES = { certFile: '/tls/host.pem', keyFile: '/tls/host.key' };
 const NOT_USED = expect.stringContaining('the TLS files are not used');
 
 describe('TLS to etcd', () => {
@@ -16,17 +17,13 @@ describe('TLS to etcd', () => {
     [['--etcd-endpoints=https://a:1', '--etcd-cafile=/ca'], { caFile: '/ca' }, ['https://a:1']],
     [
       ['--etcd-endpoints=https://a:1', ...PAIR, '--etcd-cafile=/ca'],
-      { caFile: '/ca', certFile: '/tls/host.pem', keyFile: '/tls/host.key' },
+      { ...FILES, caFile: '/ca' },
       ['https://a:1'],
     ],
-    [
-      ['--etcd-endpoints=a:1,b:2', ...PAIR],
-      { certFile: '/tls/host.pem', keyFile: '/tls/host.key' },
-      ['https://a:1', 'https://b:2'],
-    ],
+    [['--etcd-endpoints=a:1,b:2', ...PAIR], FILES, ['https://a:1', 'https://b:2']],
     [['--etcd-endpoints=a:1,b:2'], {}, ['http://a:1', 'http://b:2']],
     [['--etcd-cafile=', '--etcd-certfile=', '--etcd-keyfile='], {}, ['http://127.0.0.1:2379']],
-  ])('%j', async (argv, etcdTls, expected) => {
+  ])('is used as the endpoints say, or the certificate: %j', async (argv, etcdTls, expected) => {
     const { options, warnings } = await run(argv);
     expect(options.etcdTls).toEqual(etcdTls);
     expect(options.etcdEndpoints.map(({ url }) => url)).toEqual(expected);
@@ -37,7 +34,7 @@ describe('TLS to etcd', () => {
     [['--etcd-endpoints=http://a:1', ...PAIR]],
     [['--etcd-endpoints=a:1', '--etcd-cafile=/ca']],
     [['--etcd-endpoints=http://a:1,https://b:2', '--etcd-cafile=/ca']],
-  ])("is off when the first endpoint's scheme says so, and files are warned about: %j", async (argv) => {
+  ])("is off when the first endpoint's scheme says so, with a warning about files: %j", async (argv) => {
     expect((await scheme(argv)).every((url) => url.startsWith('http://'))).toBe(true);
     expect((await run(argv)).warnings).toContainEqual(NOT_USED);
   });
@@ -47,17 +44,12 @@ describe('TLS to etcd', () => {
     [['--etcd-keyfile=/k'], {}, '--etcd-keyfile needs --etcd-certfile'],
     [['--etcd-cafile=/ca', '--etcd-keyfile=/k'], {}, '--etcd-keyfile needs --etcd-certfile'],
     [[], { FLANNELD_ETCD_CERTFILE: '/c' }, 'FLANNELD_ETCD_CERTFILE needs --etcd-keyfile'],
-    [
-      ['--etcd-keyfile='],
-      { FLANNELD_ETCD_CERTFILE: '/c', FLANNELD_ETCD_KEYFILE: '/k' },
-      'needs --etcd-keyfile',
-    ],
     [['--etcd-cafile=/tls/'], {}, '--etcd-cafile must be the path of a file'],
   ])('%j %j is refused', async (argv, env, message) => {
     expect((await usageError(argv, env)).message).toContain(message);
   });
 
-  it('comes from the environment as well', async () => {
+  it('is read from the environment as well', async () => {
     const env = { FLANNELD_ETCD_CERTFILE: '/c', FLANNELD_ETCD_KEYFILE: '/k', FLANNELD_ETCD_ENDPOINTS: 'a:1' };
     expect(await scheme([], env)).toEqual(['https://a:1']);
   });
@@ -67,78 +59,38 @@ describe('the user of etcd', () => {
   const FLAG_WARNING =
     '--etcd-password shows the password to every user of this host, in the process list: use FLANNELD_ETCD_PASSWORD or --etcd-password-file';
 
+  const NOBODY = 'the password for etcd is not used, because no --etcd-username is given';
+  const ROOT = ['--etcd-username=root'];
+  const FILE = ['--etcd-password-file=/etc/pw'];
+  const SECRET = { FLANNELD_ETCD_PASSWORD: 'hunter2' };
+  const known = { username: 'root', password: 'hunter2' };
+
   it.each<[readonly string[], Env, object, readonly string[]]>([
-    [
-      ['--etcd-username=root', '-etcd-password', 'hunter2'],
-      {},
-      { username: 'root', password: 'hunter2' },
-      [FLAG_WARNING],
-    ],
-    [
-      ['--etcd-username=root'],
-      { FLANNELD_ETCD_PASSWORD: 'hunter2' },
-      { username: 'root', password: 'hunter2' },
-      [],
-    ],
-    [
-      [],
-      { FLANNELD_ETCD_USERNAME: 'root', FLANNELD_ETCD_PASSWORD: 'hunter2' },
-      { username: 'root', password: 'hunter2' },
-      [],
-    ],
-    [
-      ['--etcd-username=root', '--etcd-password-file=/etc/pw'],
-      {},
-      { username: 'root', passwordFile: '/etc/pw' },
-      [],
-    ],
-    [
-      ['--etcd-username=root'],
-      { FLANNELD_ETCD_PASSWORD_FILE: '/etc/pw' },
-      { username: 'root', passwordFile: '/etc/pw' },
-      [],
-    ],
-  ])('%j %j', async (argv, env, etcdUser, warnings) => {
+    [[...ROOT, '-etcd-password', 'hunter2'], {}, known, [FLAG_WARNING]],
+    [ROOT, SECRET, known, []],
+    [[], { ...SECRET, FLANNELD_ETCD_USERNAME: 'root' }, known, []],
+    [[...ROOT, ...FILE], {}, { username: 'root', passwordFile: '/etc/pw' }, []],
+  ])('is taken from %j %j', async (argv, env, etcdUser, warnings) => {
     expect(await run(argv, env)).toMatchObject({ options: { etcdUser }, warnings });
   });
 
-  it.each<[readonly string[], Env]>([
-    [[], {}],
-    [['--etcd-username='], { FLANNELD_ETCD_USERNAME: 'root' }],
-    [['--etcd-password='], {}],
-  ])('is nobody with %j %j', async (argv, env) => {
+  it.each<[readonly string[], Env, readonly unknown[]]>([
+    [['--etcd-username='], { FLANNELD_ETCD_USERNAME: 'root' }, []],
+    [['--etcd-password='], {}, []],
+    [[], SECRET, [NOBODY]],
+    [FILE, {}, [NOBODY]],
+  ])('is nobody with %j %j, with a warning when there is a password', async (argv, env, expected) => {
     const { options, warnings } = await run(argv, env);
     expect(options).not.toHaveProperty('etcdUser');
-    expect(warnings).toEqual([]);
-  });
-
-  it.each<[readonly string[], Env]>([
-    [[], { FLANNELD_ETCD_PASSWORD: 'hunter2' }],
-    [['--etcd-password-file=/etc/pw'], {}],
-  ])('is nobody, with a warning, when there is a password alone: %j %j', async (argv, env) => {
-    const { options, warnings } = await run(argv, env);
-    expect(options).not.toHaveProperty('etcdUser');
-    expect(warnings).toEqual(['the password for etcd is not used, because no --etcd-username is given']);
+    expect(warnings).toEqual(expected);
   });
 
   it.each<[readonly string[], Env, string]>([
-    [
-      ['--etcd-username=root'],
-      {},
-      '--etcd-username needs a password: FLANNELD_ETCD_PASSWORD or --etcd-password-file',
-    ],
-    [['--etcd-username=root', '--etcd-password='], { FLANNELD_ETCD_PASSWORD: 'hunter2' }, 'needs a password'],
+    [ROOT, {}, '--etcd-username needs a password: FLANNELD_ETCD_PASSWORD or --etcd-password-file'],
+    [[...ROOT, '--etcd-password='], SECRET, 'needs a password'],
     [[], { FLANNELD_ETCD_USERNAME: 'root' }, 'FLANNELD_ETCD_USERNAME needs a password'],
-    [
-      ['--etcd-username=root', '--etcd-password=hunter2', '--etcd-password-file=/etc/pw'],
-      {},
-      '--etcd-password and --etcd-password-file both give a password',
-    ],
-    [
-      ['--etcd-username=root', '--etcd-password-file=/etc/pw'],
-      { FLANNELD_ETCD_PASSWORD: 'hunter2' },
-      'FLANNELD_ETCD_PASSWORD and --etcd-password-file both give a password',
-    ],
+    [[...ROOT, '--etcd-password=hunter2', ...FILE], {}, '--etcd-password and --etcd-password-file both give'],
+    [[...ROOT, ...FILE], SECRET, 'FLANNELD_ETCD_PASSWORD and --etcd-password-file both give a password'],
   ])('%j %j is refused', async (argv, env, message) => {
     const error = await usageError(argv, env);
     expect(error.message).toContain(message);
@@ -164,11 +116,9 @@ describe('etcd endpoints', () => {
     ['http://127.0.0.1:2379', ['http://127.0.0.1:2379']],
     ['https://etcd-0.example.org:2379', ['https://etcd-0.example.org:2379']],
     ['10.0.0.1:2379', ['http://10.0.0.1:2379']],
-    ['localhost:2379', ['http://localhost:2379']],
     ['http://a:1,http://b:2', ['http://a:1', 'http://b:2']],
     [' http://a:1 , ,,\thttp://b:2,', ['http://a:1', 'http://b:2']],
     ['http://a:1/', ['http://a:1']],
-    ['http://a:1/v3/some/path', ['http://a:1']],
     ['HTTP://Host.Example.ORG:2379', ['http://host.example.org:2379']],
     ['host.example.org.:2379', ['http://host.example.org:2379']],
     ['etcd_0:2379', ['http://etcd_0:2379']],
@@ -208,46 +158,34 @@ describe('etcd endpoints', () => {
     ]);
   });
 
-  it.each([
-    ['a:1,b:2', ['https://a:1', 'https://b:2']],
-    ['a:1,http://b:2', ['https://a:1', 'https://b:2']],
-    ['http://a:1,b:2', ['http://a:1', 'http://b:2']],
-  ])('reads %s with TLS when only a certificate can have told', (text, expected) => {
-    expect(urls(text, { certificate: true })).toEqual(expected);
+  it('reads them with TLS when a certificate is given, unless the first one says otherwise', () => {
+    expect(urls('a:1,http://b:2', { certificate: true })).toEqual(['https://a:1', 'https://b:2']);
+    expect(urls('http://a:1,b:2', { certificate: true })).toEqual(['http://a:1', 'http://b:2']);
   });
 
   it.each([
     ['', 'it names none'],
     [' , ,', 'it names none'],
     ['http://a', 'it has no port'],
-    ['127.0.0.1', 'it has no port'],
     ['http://a:1,http://b', 'number 2 has no port'],
     ['http://[::1]', 'it has no port'],
     ['::1:2379', 'without brackets'],
-    ['http://fc00::1:2379', 'without brackets'],
-    ['http://a:', 'no port from 1 to 65535'],
     ['http://a:0', 'no port from 1 to 65535'],
     ['http://a:65536', 'no port from 1 to 65535'],
     ['http://a:port', 'no port from 1 to 65535'],
-    ['http://a:-1', 'no port from 1 to 65535'],
-    ['unix:///run/etcd.sock', 'neither http nor https'],
     ['etcd://a:2379', 'neither http nor https'],
     ['://a:2379', 'neither http nor https'],
     ['http://:2379', 'no valid host name'],
     ['http://-a:2379', 'no valid host name'],
     ['http://a b:2379', /^must be .*2379; it is more than one: separate endpoints with commas$/],
     ['http://a:2379;http://b:2379', 'separate endpoints with commas'],
-    ['http://a:2379 http://b:2379', 'separate endpoints with commas'],
-    ['http://a:2379\nhttp://b:2379', 'separate endpoints with commas'],
     ['a:2379|b:2379', 'separate endpoints with commas'],
     ['http://a:2379http://b:2379', 'separate endpoints with commas'],
     ['http://a:2379:2380', 'has more than one port'],
-    ['[::1]:2379:2380', 'has more than one port'],
     ['1:2:3:4:5:6:7:8', 'without brackets'],
     ['http://ä:2379', 'no valid host name'],
     ['http://10.0.0.256:2379', 'no valid IPv4 address'],
     ['http://010.0.0.1:2379', 'no valid IPv4 address'],
-    ['http://10.1:2379', 'no valid IPv4 address'],
     ['http://[fc00::g]:2379', 'no valid IPv6 address'],
     ['http://[fe80::1%eth0]:2379', 'no valid IPv6 address'],
     ['http://a:1?x=y', 'a query or a fragment'],
