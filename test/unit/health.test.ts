@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { createServer, request } from 'node:http';
+import { createServer } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
@@ -19,31 +19,10 @@ import {
 
 afterEach(cleanUp);
 
-interface Answer {
-  readonly status: number | undefined;
-  readonly headers: NodeJS.Dict<string | string[]>;
-  readonly body: string;
-}
-
-function ask(
-  port: number,
-  path: string,
-  options: { method?: string; accept?: string } = {},
-): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const headers = options.accept === undefined ? {} : { accept: options.accept };
-    const asked = request(
-      { host: '127.0.0.1', port, path, method: options.method ?? 'GET', headers, agent: false },
-      (response) => {
-        let body = '';
-        response.on('data', (part: Buffer) => {
-          body += part.toString();
-        });
-        response.once('end', () => resolve({ status: response.statusCode, headers: response.headers, body }));
-      },
-    );
-    asked.once('error', reject).end();
-  });
+async function ask(port: number, path: string, options: RequestInit = {}) {
+  const response = await fetch(`http://127.0.0.1:${port}${path}`, options);
+  const headers = Object.fromEntries(response.headers);
+  return { status: response.status, headers, body: await response.text() };
 }
 
 describe('/healthz', () => {
@@ -55,11 +34,6 @@ describe('/healthz', () => {
 });
 
 describe('/readyz', () => {
-  it('says ready', async () => {
-    const { port } = await start();
-    expect(await ask(port, '/readyz')).toMatchObject({ status: 200, body: 'flanneld is ready' });
-  });
-
   it('says why not, one reason a line', async () => {
     const { port } = await start(notReady);
     const body = 'flanneld is not ready\netcd is away\nno lease yet';
@@ -69,17 +43,19 @@ describe('/readyz', () => {
   it('tells the truth of the moment, not that of the start', async () => {
     let ready = true;
     const { port } = await start(() => ({ ready, reasons: [], degraded: [], notices: [] }));
-    const statuses = [];
+    const said = [];
     for (const now of [true, false, true]) {
       ready = now;
-      statuses.push((await ask(port, '/readyz')).status);
+      const { status, body } = await ask(port, '/readyz');
+      said.push(`${status} ${body}`);
     }
-    expect(statuses).toEqual([200, 503, 200]);
+    expect(said).toEqual(['200 flanneld is ready', '503 flanneld is not ready', '200 flanneld is ready']);
   });
 
   it('answers in JSON when asked', async () => {
     const { port } = await start(notReady);
-    const answer = await ask(port, '/readyz', { accept: 'text/html, application/json;q=0.9' });
+    const accept = 'text/html, application/json;q=0.9';
+    const answer = await ask(port, '/readyz', { headers: { accept } });
     expect(answer).toMatchObject({ status: 503, headers: { 'content-type': 'application/json' } });
     expect(JSON.parse(answer.body)).toEqual({
       status: 'flanneld is not ready',
@@ -96,39 +72,21 @@ describe('/readyz', () => {
     const { port } = await start(() => ({ ready: true, reasons: [], degraded, notices }));
     const body = 'flanneld is ready\na peer is not on link\nthe configuration was changed';
     expect(await ask(port, '/readyz')).toMatchObject({ status: 200, body });
-    const { body: json } = await ask(port, '/readyz', { accept: 'application/json' });
-    expect(JSON.parse(json)).toMatchObject({
-      ready: true,
-      degraded: ['a peer is not on link'],
-      notices: ['the configuration was changed'],
-    });
-  });
-
-  it('outlives a readiness that throws', async () => {
-    const { port, entries } = await start(() => {
-      throw new Error('broken');
-    });
-    const body = expect.stringContaining('broken');
-    expect(await ask(port, '/readyz')).toMatchObject({ status: 500, body });
-    expect(entries.at(-1)).toMatchObject({ level: 'error', message: expect.stringContaining('/readyz') });
-    expect(await ask(port, '/healthz')).toMatchObject({ status: 200 });
   });
 });
 
 describe('/metrics', () => {
   const contentType = 'text/plain; version=0.0.4; charset=utf-8';
 
-  it('is what it is given, in the type that goes with it', async () => {
+  it('is the text of the metrics, in its type', async () => {
     const { port } = await start(notReady, '127.0.0.1', {
       metrics: async () => ({ contentType, text: 'a 1\n' }),
     });
     const headers = { 'content-type': contentType, 'content-length': '4' };
     expect(await ask(port, '/metrics')).toMatchObject({ status: 200, headers, body: 'a 1\n' });
-    expect(await ask(port, '/metrics', { method: 'HEAD' })).toMatchObject({ status: 200, headers, body: '' });
-    expect((await ask(port, '/metrics', { method: 'POST' })).status).toBe(405);
   });
 
-  it('fails alone when it cannot be told', async () => {
+  it('fails alone, with a line in the log', async () => {
     const { port, entries } = await start(notReady, '127.0.0.1', {
       metrics: () => Promise.reject(new Error('broken')),
     });
@@ -148,7 +106,7 @@ describe('the health server', () => {
     expect(answer).toMatchObject({ status: 200, body: '', headers: { 'content-length': '19' } });
   });
 
-  it.each(['POST', 'PUT', 'DELETE', 'OPTIONS'])('refuses %s', async (method) => {
+  it.each(['POST', 'OPTIONS'])('refuses %s', async (method) => {
     const { port } = await start();
     expect(await ask(port, '/readyz', { method })).toMatchObject({
       status: 405,
@@ -156,18 +114,9 @@ describe('the health server', () => {
     });
   });
 
-  it.each(['/', '/healthz/', '/healthzz', '/metrics', '//healthz'])('knows nothing at %s', async (path) => {
+  it.each(['/', '/healthz/', '/healthzz', '/metrics', '//healthz'])('answers %s with 404', async (path) => {
     const { port } = await start();
     expect((await ask(port, path)).status).toBe(404);
-  });
-
-  it('refuses endless headers and garbage, and goes on', async () => {
-    const { port } = await start();
-    expect(await raw(port, `GET /healthz HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`)).toMatch(
-      /^HTTP\/1.1 431/,
-    );
-    expect(await raw(port, '\u0016\u0003\u0001 not http\r\n\r\n')).toMatch(/^HTTP\/1.1 400/);
-    expect((await ask(port, '/healthz')).status).toBe(200);
   });
 
   it('closes idle and half-open connections, and its port, when it is stopped', async () => {
@@ -179,7 +128,7 @@ describe('the health server', () => {
     );
     await stop();
     await closed;
-    await expect(ask(port, '/healthz')).rejects.toMatchObject({ code: 'ECONNREFUSED' });
+    await expect(ask(port, '/healthz')).rejects.toMatchObject({ cause: { code: 'ECONNREFUSED' } });
   });
 
   it('ends at once when it is stopped before it began', async () => {
@@ -190,8 +139,8 @@ describe('the health server', () => {
   });
 });
 
-describe('a port that cannot be had', () => {
-  it('is a notice, tried again for ever, and served when it is free', async () => {
+describe('a port that another program has', () => {
+  it('is a notice, is tried again and again, and served when it is free', async () => {
     const blocker = await listen(createServer());
     const { port } = blocker.address() as AddressInfo;
     const clock = new VirtualClock();
@@ -237,7 +186,7 @@ describe('a port that cannot be had', () => {
     expect((await ask(port, '/healthz')).status).toBe(200);
   });
 
-  it('is given up when the daemon stops', async () => {
+  it('is given up when the daemon stops, like an address that this host does not have', async () => {
     const { entries, ...parts } = serving();
     const controller = new AbortController();
     // An address of the documentation's range: no host has it.
@@ -255,18 +204,6 @@ function open(port: number): Promise<Socket> {
     const socket = connect(port, '127.0.0.1', () => resolve(socket));
     socket.once('error', reject);
   });
-}
-
-async function raw(port: number, text: string): Promise<string> {
-  const socket = await open(port);
-  let answer = '';
-  socket.on('data', (part) => {
-    answer += part.toString();
-  });
-  socket.on('error', () => {});
-  socket.write(text);
-  await new Promise((resolve) => socket.once('close', resolve));
-  return answer;
 }
 
 async function health(
@@ -316,7 +253,7 @@ describe('flanneld-ts health', () => {
     ]);
   });
 
-  it('has read enough of an answer that has no end', async () => {
+  it('reads only the beginning of an answer without an end', async () => {
     const server = createServer((_, response) => {
       const sending = setInterval(() => response.write('spam\n'.repeat(10)), 1);
       response.once('close', () => clearInterval(sending));
