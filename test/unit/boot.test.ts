@@ -156,17 +156,4 @@ describe('a disk that is full when the daemon starts', () => {
       'h0 warn',
     ]);
   });
-
-  it('is waited out when they do not', async () => {
-    cluster = makeCluster({ seed: 2, hosts: 1 });
-    const { clock } = cluster;
-    const host = cluster.host(0);
-    await host.files.writeAtomic('/run/flannel/subnet.env', 'FLANNEL_MTU=1500\n', 0o644);
-    host.files.writeError = 'ENOSPC';
-    host.start();
-    await clock.advance(30_000);
-    expect(host.readiness.ready).toBe(false);
-    host.files.writeError = undefined;
-    await clock.until('ready', () => host.readiness.ready, 30_000);
-  });
 });

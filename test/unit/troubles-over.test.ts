@@ -16,36 +16,32 @@ const readdress = (host: SimHost, address: string) => {
   host.kernel.removeAddress('eth0', `${host.address}/16`);
 };
 const reasons = (host: SimHost) => host.readiness.reasons.join('\n');
-const stopEtcd = () => {
-  for (const member of cluster.etcd.members) cluster.etcd.stop(member);
-};
-const startEtcd = () => {
-  for (const member of cluster.etcd.members) cluster.etcd.start(member);
-};
+const untilSaid = (host: SimHost, text: string) =>
+  cluster.clock.until(text, () => reasons(host).includes(text), 3_600_000);
+const keyOf = async (host: SimHost) => `${prefix}/subnets/${(await host.subnet())?.text.replace('/', '-')}`;
 
 describe('a renewal that failed is over when etcd answers', () => {
-  it('also while the new address of this host is another one’s', async () => {
+  it.each<[string, string, (host: SimHost, other: SimHost) => unknown]>([
+    [
+      'the new address of this host is another one’s',
+      'holds the lease',
+      (host, other) => readdress(host, other.address),
+    ],
+    [
+      'the subnet is contested',
+      'now belongs to',
+      async (host) =>
+        cluster.etcd.put(await keyOf(host), '{"PublicIP":"10.211.99.1","BackendType":"host-gw"}'),
+    ],
+  ])('also while %s', async (_, said, act) => {
     const [host, other] = await meshed(2);
-    readdress(host, other?.address ?? '');
-    await cluster.clock.until('told', () => reasons(host).includes('holds the lease'), 60_000);
-    stopEtcd();
-    await cluster.clock.until('told, too', () => reasons(host).includes('could not be renewed'), 3_600_000);
-    startEtcd();
+    await act(host, other);
+    await untilSaid(host, said);
+    for (const member of cluster.etcd.members) cluster.etcd.stop(member);
+    await untilSaid(host, 'could not be renewed');
+    for (const member of cluster.etcd.members) cluster.etcd.start(member);
     await cluster.clock.advance(120_000);
-    expect(reasons(host)).toContain('holds the lease');
-    expect(reasons(host)).not.toContain('could not be renewed');
-  });
-
-  it('also while the subnet is contested', async () => {
-    const [host] = await meshed(2);
-    const key = `${prefix}/subnets/${(await host.subnet())?.text.replace('/', '-')}`;
-    cluster.etcd.put(key, '{"PublicIP":"10.211.99.1","BackendType":"host-gw"}');
-    await cluster.clock.until('told', () => reasons(host).includes('now belongs to'), 60_000);
-    stopEtcd();
-    await cluster.clock.until('told, too', () => reasons(host).includes('could not be renewed'), 3_600_000);
-    startEtcd();
-    await cluster.clock.advance(120_000);
-    expect(reasons(host)).toContain('now belongs to');
+    expect(reasons(host)).toContain(said);
     expect(reasons(host)).not.toContain('could not be renewed');
   });
 });
@@ -56,7 +52,7 @@ describe('while the files cannot be written', () => {
     const subnet = (await host.subnet())?.text ?? '';
     host.files.writeError = 'ENOSPC';
     host.kernel.setMtu('eth0', 9000);
-    await cluster.clock.until('told', () => reasons(host).includes('cannot be written'), 60_000);
+    await untilSaid(host, 'cannot be written');
     readdress(host, '10.211.99.1');
     await cluster.clock.until('moved', () => peer.ownRoutes.join() === `${subnet} via 10.211.99.1`, 60_000);
     host.files.writeError = undefined;
@@ -68,7 +64,7 @@ describe('while the files cannot be written', () => {
     const [host] = await meshed(1);
     host.files.writeError = 'ENOSPC';
     host.kernel.setMtu('eth0', 9000);
-    await cluster.clock.until('told', () => reasons(host).includes('cannot be written'), 60_000);
+    await untilSaid(host, 'cannot be written');
     host.kernel.setMtu('eth0', 1500);
     await cluster.clock.until('over', () => host.readiness.ready, 60_000);
     host.files.writeError = undefined;
@@ -79,17 +75,14 @@ describe('while the files cannot be written', () => {
   it('a host that just came up follows a new address before it is ready', async () => {
     const [host] = await meshed(3);
     await host.stop();
-    const key = `${prefix}/subnets/${(await host.subnet())?.text.replace('/', '-')}`;
+    const key = await keyOf(host);
     host.kernel.setMtu('eth0', 9000);
     host.files.writeError = 'ENOSPC';
     host.start();
-    await cluster.clock.until('told', () => reasons(host).includes('cannot be written'), 60_000);
+    await untilSaid(host, 'cannot be written');
     readdress(host, '10.211.99.1');
-    await cluster.clock.until(
-      'moved',
-      () => cluster.etcd.get(key)?.value.includes('10.211.99.1') ?? false,
-      60_000,
-    );
+    const moved = () => cluster.etcd.get(key)?.value.includes('10.211.99.1') === true;
+    await cluster.clock.until('moved', moved, 60_000);
     expect(host.readiness.ready).toBe(false);
     host.files.writeError = undefined;
     await cluster.clock.until('full mesh', () => cluster.meshed, 60_000);
