@@ -95,7 +95,7 @@ describe.each([
   });
 });
 
-it('nothing is watched, written or read any more once the daemon has stopped', async () => {
+it('the files are left alone once the daemon has stopped', async () => {
   expect(host.files.watched).toBe(2);
   await host.stop();
   expect(host.files.watched).toBe(0);
@@ -104,7 +104,7 @@ it('nothing is watched, written or read any more once the daemon has stopped', a
   expect(host.files.peek(SUBNET)).toBeUndefined();
 });
 
-it('what lies there as it is to be is not written over and over', async () => {
+it('files that are as they should be are not written again', async () => {
   const { writes } = host.files;
   await cluster.clock.advance(600_000);
   expect(host.files.writes).toBe(writes);

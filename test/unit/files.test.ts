@@ -44,14 +44,7 @@ describe('reading', () => {
 });
 
 describe('writing', () => {
-  it('creates the file and its folders', async () => {
-    const path = join(folder, 'x', 'y', 'subnet.env');
-    await nodeFiles.writeAtomic(path, 'A=1\n', 0o644);
-    expect(readFileSync(path, 'utf8')).toBe('A=1\n');
-    expect(readdirSync(join(folder, 'x', 'y'))).toEqual(['subnet.env']);
-  });
-
-  it('fails, rather than trying for ever, where the kernel lets nobody make folders', async () => {
+  it('fails where the kernel lets nobody make folders', async () => {
     await expect(nodeFiles.writeAtomic('/proc/none/x/subnet.env', '', 0o644)).rejects.toMatchObject({
       code: 'ENOENT',
     });
