@@ -160,21 +160,15 @@ describe('a port that another program has', () => {
       await clock.advance(1);
     }
     await until(() => clock.pending === 1, 10_000, 'a wait is missing');
-    expect(entries).toEqual([
-      expect.objectContaining({
-        level: 'warn',
-        message: expect.stringContaining('another program has this port; stop it'),
-      }),
-    ]);
+    const message = expect.stringContaining('another program has this port; stop it');
+    expect(entries).toMatchObject([{ level: 'warn', message }]);
     expect(notices.current).toEqual([
       expect.stringContaining(`cannot serve health checks at 127.0.0.1 port ${port}`),
     ]);
     // Said again now and then, as all that lasts.
     await clock.advance(600_000);
     await until(() => clock.pending === 1, 10_000, 'a wait is missing');
-    expect(entries.slice(1)).toEqual([
-      expect.objectContaining({ level: 'warn', message: entries[0]?.message }),
-    ]);
+    expect(entries.slice(1)).toMatchObject([{ level: 'warn', message: entries[0]?.message }]);
     await close(blocker);
     await clock.advance(30_000);
     await until(() => isListening(entries), 10_000, 'the port is missing');
@@ -226,31 +220,29 @@ async function health(
 describe('flanneld-ts health', () => {
   const module = new URL('../../src/cli/ask-daemon.ts', import.meta.url).href;
 
-  it.each(['127.0.0.1', '0.0.0.0'])('asks the daemon that listens at %s', async (ip) => {
-    const { port } = await start(notReady, ip);
-    expect(await health(ip, port)).toEqual({ code: 0, output: 'flanneld is running\n' });
-  });
+  it.each(['127.0.0.1', '0.0.0.0'])(
+    'asks the daemon that listens at %s, and waits 3 s for it',
+    async (ip) => {
+      const limits = vi.spyOn(AbortSignal, 'timeout');
+      onTestFinished(() => limits.mockRestore());
+      const { port } = await start(notReady, ip);
+      expect(await health(ip, port)).toEqual({ code: 0, output: 'flanneld is running\n' });
+      expect(limits.mock.calls).toEqual([[3_000]]);
+    },
+  );
 
   it('exits 1 with one line when nobody listens', async () => {
     const { port, stop } = await start();
     await stop();
-    const { code, output } = await health('127.0.0.1', port);
-    expect([code, output]).toEqual([
-      1,
-      expect.stringMatching(
-        /^unhealthy: no answer from http:\/\/127.*: connection refused\..*--healthz-port\?\n$/,
-      ),
-    ]);
+    const said = /^unhealthy: no answer from http:\/\/127.*: connection refused\..*--healthz-port\?\n$/;
+    expect(await health('127.0.0.1', port)).toEqual({ code: 1, output: expect.stringMatching(said) });
   });
 
   it('exits 1 with one line when something else listens', async () => {
     const server = createServer((_, response) => response.writeHead(404).end('no\nsuch\npage'));
     const { port } = (await listen(server)).address() as AddressInfo;
-    const { code, output } = await health('127.0.0.1', port);
-    expect([code, output]).toEqual([
-      1,
-      `unhealthy: http://127.0.0.1:${port}/healthz answered 404: no such page\n`,
-    ]);
+    const output = `unhealthy: http://127.0.0.1:${port}/healthz answered 404: no such page\n`;
+    expect(await health('127.0.0.1', port)).toEqual({ code: 1, output });
   });
 
   it('reads only the beginning of an answer without an end', async () => {
@@ -259,22 +251,14 @@ describe('flanneld-ts health', () => {
       response.once('close', () => clearInterval(sending));
     });
     const { port } = (await listen(server)).address() as AddressInfo;
-    const { code, output } = await health('127.0.0.1', port);
-    expect([code, output]).toEqual([0, `${'spam '.repeat(40).trim()}\n`]);
+    const output = `${'spam '.repeat(40).trim()}\n`;
+    expect(await health('127.0.0.1', port)).toEqual({ code: 0, output });
   });
 
   it('gives up when no answer comes in time', async () => {
     const { port } = (await listen(createServer(() => {}))).address() as AddressInfo;
-    const { code, output } = await health('127.0.0.1', port, 100);
-    expect([code, output]).toEqual([1, expect.stringContaining('did not answer within 0.1 s')]);
-  });
-
-  it('waits 3 s when nothing else is said', async () => {
-    const limits = vi.spyOn(AbortSignal, 'timeout');
-    onTestFinished(() => limits.mockRestore());
-    const { port } = await start();
-    await health('127.0.0.1', port);
-    expect(limits.mock.calls).toEqual([[3_000]]);
+    const output = expect.stringContaining('did not answer within 0.1 s');
+    expect(await health('127.0.0.1', port, 100)).toEqual({ code: 1, output });
   });
 
   it('ends its process', async () => {

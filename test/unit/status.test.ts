@@ -5,6 +5,7 @@ import { request } from 'node:http';
 import { createServer } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { PeerRoute } from '../../src/backend/hostgw/status.ts';
 import type { StatusView } from '../../src/cli/ask-daemon.ts';
 import { runStatus } from '../../src/cli/status.ts';
 import { systemClock } from '../../src/daemon/host/clock.ts';
@@ -31,6 +32,21 @@ afterEach(async () => {
 
 const startedAtMs = Date.UTC(2026, 10, 23, 12);
 const nowMs = startedAtMs + (26 * 3_600 + 5 * 60) * 1000;
+
+function peer(
+  key: string,
+  dst: string,
+  gateway: string,
+  state: PeerRoute['state'],
+  forMs: number,
+): PeerRoute {
+  return { key, dst, gateway, state, sinceMs: nowMs - forMs };
+}
+
+function trouble(message: string, forMs: number, attempts: number): Snapshot['troubles'][number] {
+  return { what: 'files', kind: 'own', message, sinceMs: nowMs - forMs, attempts };
+}
+
 const snapshot: Snapshot = {
   nowMs,
   startedAtMs,
@@ -53,56 +69,28 @@ const snapshot: Snapshot = {
   leases: 5,
   peers: [
     {
-      key: 'k3',
-      dst: '172.20.112.0/24',
-      gateway: '10.211.55.103',
-      state: 'conflict',
+      ...peer('k3', '172.20.112.0/24', '10.211.55.103', 'conflict', 4_000),
       reason: { text: 'evil\u001b[2J\nx', fault: 'own' },
-      sinceMs: nowMs - 4_000,
     },
     {
-      key: 'k2',
-      dst: '172.20.11.0/24',
-      gateway: '192.0.2.9',
-      state: 'parked',
+      ...peer('k2', '172.20.11.0/24', '192.0.2.9', 'parked', 120_000),
       reason: {
         text: "192.0.2.9 is not on eth0's network 10.211.55.0/24",
         fault: 'peer',
         remedy: 'Move that host',
       },
-      sinceMs: nowMs - 120_000,
     },
-    { key: 'k5', dst: 'fc00:1::/64', gateway: 'fd00::2', state: 'pending', sinceMs: nowMs },
-    {
-      key: 'k1',
-      dst: '172.20.10.0/24',
-      gateway: '10.211.55.101',
-      state: 'installed',
-      sinceMs: startedAtMs,
-    },
+    peer('k5', 'fc00:1::/64', 'fd00::2', 'pending', 0),
+    peer('k1', '172.20.10.0/24', '10.211.55.101', 'installed', nowMs - startedAtMs),
   ],
   refused: [{ key: 'k4', reason: 'its PublicIP 10.211.55.100 is our own address' }],
   outside: [{ key: 'k6', dst: '192.168.5.0/24', network: '172.20.0.0/16' }],
   junk: { count: 2, first: [{ key: 'junk', reason: 'key junk does not name a subnet' }] },
   syncedAtMs: nowMs - 2_000,
   troubles: [
-    {
-      what: 'files',
-      kind: 'own',
-      message: 'a long time ago',
-      sinceMs: nowMs - 3_690_000,
-      overMs: nowMs - 3_660_000,
-      attempts: 1,
-    },
-    {
-      what: 'files',
-      kind: 'own',
-      message: 'the disk is full',
-      sinceMs: nowMs - 90_000,
-      overMs: nowMs - 60_000,
-      attempts: 7,
-    },
-    { what: 'etcd', kind: 'own', message: 'etcd is away', sinceMs: nowMs - 5_000, attempts: 2 },
+    { ...trouble('a long time ago', 3_690_000, 1), overMs: nowMs - 3_660_000 },
+    { ...trouble('the disk is full', 90_000, 7), overMs: nowMs - 60_000 },
+    trouble('etcd is away', 5_000, 2),
   ],
 };
 
@@ -195,16 +183,17 @@ describe('flanneld-ts status', () => {
       lease: { subnets: ['172.20.9.0/24'], secondsLeft: 3_600 },
       errors: [{}, { over: '2026-11-24T14:04:00.000Z' }, { over: null }],
     });
-    expect(view.peers.map(({ state }) => state)).toEqual(['installed', 'parked', 'conflict', 'pending']);
-    expect(view.conflicts.map(({ subnet }) => subnet)).toEqual(['172.20.112.0/24']);
-    expect(view.peers[0]).toMatchObject({ reason: null, fault: null, remedy: null });
-    expect(view.peers[1]).toMatchObject({
-      fault: 'peer',
-      remedy: 'Move that host',
-      since: '2026-11-24T14:03:00.000Z',
+    expect(view.peers).toMatchObject([
+      { state: 'installed', reason: null, fault: null, remedy: null },
+      { state: 'parked', fault: 'peer', remedy: 'Move that host', since: '2026-11-24T14:03:00.000Z' },
+      { state: 'conflict' },
+      { state: 'pending' },
+    ]);
+    expect(view).toMatchObject({
+      conflicts: [{ subnet: '172.20.112.0/24' }],
+      outside: [{ key: 'k6', subnet: '192.168.5.0/24', network: '172.20.0.0/16' }],
+      junk: { count: 2, first: [{ key: 'junk' }] },
     });
-    expect(view.outside).toEqual([{ key: 'k6', subnet: '192.168.5.0/24', network: '172.20.0.0/16' }]);
-    expect(view.junk).toMatchObject({ count: 2, first: [{ key: 'junk' }] });
   });
 
   it('shows a reservation, an expired lease, and a boot that goes on', async () => {
@@ -225,7 +214,7 @@ describe('flanneld-ts status', () => {
     expect((await ask()).out).toMatch(/\nroutes +no other host has joined yet, checked /);
   });
 
-  it('exits 1 with a line when no daemon answers', async () => {
+  it('exits 1 with a line when there is no daemon, another program or a file', async () => {
     const nobody =
       `No daemon answers at ${path}. Is it running? systemctl status flanneld. ` +
       'If it was started with another --subnet-file or --status-socket, pass the same flag.';
@@ -236,14 +225,10 @@ describe('flanneld-ts status', () => {
       err: '',
     });
     const other = createServer((socket) => socket.resume().end('HTTP/1.1 200 OK\r\n\r\n["no"]'));
-    cleanups.push(() => close(other));
     mkdirSync(dirname(path), { recursive: true });
     await once(other.listen(path), 'listening');
     expect(await ask()).toEqual({ code: 1, out: '', err: `The program at ${path} is not flanneld-ts` });
-  });
-
-  it('tells a file that is no socket from a daemon that does not run', async () => {
-    mkdirSync(dirname(path), { recursive: true });
+    await close(other);
     writeFileSync(path, '');
     expect(await ask()).toEqual({ code: 1, out: '', err: `${path} is not a socket` });
   });
