@@ -1,39 +1,23 @@
-import { describe, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { Activity } from '../../src/runtime/activity.ts';
 
-describe('Activity', () => {
-  it('counts by label', () => {
-    const activity = new Activity(new VirtualClock());
-    activity.count('route-change', 'missing');
-    activity.count('route-change', 'missing', 3);
-    activity.count('route-change', 'stale');
-    activity.count('lease-skipped');
-    expect([...activity.counts('route-change')]).toEqual([
-      ['missing', 4],
-      ['stale', 1],
-    ]);
-    expect([...activity.counts('lease-skipped')]).toEqual([['', 1]]);
-    expect([...activity.counts('relist')]).toEqual([]);
-  });
-
-  it('names the loops that do not come round, and no others', async () => {
-    const clock = new VirtualClock();
-    const activity = new Activity(clock);
-    expect(activity.stuck).toEqual([]);
-    activity.round('quick', 1_000);
-    activity.round('slow', 10_000);
-    activity.round('idle', Number.POSITIVE_INFINITY);
-    await clock.advance(1_000);
-    expect(activity.stuck).toEqual([]);
-    await clock.advance(1);
-    expect(activity.stuck).toEqual(['quick']);
-    activity.round('quick', 1_000);
-    expect(activity.stuck).toEqual([]);
-    await clock.advance(86_400_000);
-    expect(activity.stuck).toEqual(['quick', 'slow']);
-    activity.end('quick');
-    activity.end('slow');
-    expect(activity.stuck).toEqual([]);
-  });
+it('Activity names the loops that hang, and no others', async () => {
+  const clock = new VirtualClock();
+  const activity = new Activity(clock);
+  expect(activity.stuck).toEqual([]);
+  activity.round('quick', 1_000);
+  activity.round('slow', 10_000);
+  activity.round('idle', Number.POSITIVE_INFINITY);
+  await clock.advance(1_000);
+  expect(activity.stuck).toEqual([]);
+  await clock.advance(1);
+  expect(activity.stuck).toEqual(['quick']);
+  activity.round('quick', 1_000);
+  expect(activity.stuck).toEqual([]);
+  await clock.advance(86_400_000);
+  expect(activity.stuck).toEqual(['quick', 'slow']);
+  activity.end('quick');
+  activity.end('slow');
+  expect(activity.stuck).toEqual([]);
 });
