@@ -80,19 +80,6 @@ describe.each([
     expect(host.files.peek(path)).not.toBe(theirs);
     stop();
   });
-
-  it('is a reason for not being ready while it cannot be written again', async () => {
-    const before = host.files.peek(path);
-    host.files.remove(path);
-    host.files.writeError = 'EROFS';
-    await cluster.clock.advance(5_000);
-    expect(host.readiness.reasons.join()).toContain(
-      `${path} cannot be written: its file system is read-only (EROFS)`,
-    );
-    host.files.writeError = undefined;
-    await cluster.clock.until('ready', () => host.readiness.ready, 20_000);
-    expect(host.files.peek(path)).toBe(before);
-  });
 });
 
 it('the files are left alone once the daemon has stopped', async () => {
