@@ -35,7 +35,7 @@ async function read(metrics: Metrics): Promise<Readonly<Record<string, number>>>
 }
 
 /** The series of one name, with their values, as lines. */
-async function series(metrics: Metrics, name: string): Promise<readonly string[]> {
+async function seriesOf(metrics: Metrics, name: string): Promise<readonly string[]> {
   return (await metrics.render()).split('\n').filter((line) => line.startsWith(`${name}{`));
 }
 
@@ -140,7 +140,7 @@ describe('metrics', () => {
 
   it('name at most 50 routes that are not installed', async () => {
     const peers = Array.from({ length: 200 }, (_, i) => route(`k${i}`, `172.20.${i}.0/24`, 'parked'));
-    const named = (metrics: Metrics) => series(metrics, 'flannel_route_problem');
+    const named = (metrics: Metrics) => seriesOf(metrics, 'flannel_route_problem');
     expect(await named(metricsOf(peers.slice(0, 1)))).toEqual([
       'flannel_route_problem{dst="172.20.0.0/24",gateway="192.0.2.9",state="parked"} 1',
     ]);
@@ -150,7 +150,7 @@ describe('metrics', () => {
 
   it('name at most 50 troubles that last, this host’s own first', async () => {
     const named = (tell: (logs: Record<Kind, TroubleLog>) => void, known: readonly PeerRoute[] = []) =>
-      series(metricsOf(known, tell), 'flannel_trouble');
+      seriesOf(metricsOf(known, tell), 'flannel_trouble');
     const reason = { text: 'not on link', fault: 'peer' } as const;
     const peer = { ...route('k', '172.20.9.0/24', 'parked'), reason };
     const few = await named(

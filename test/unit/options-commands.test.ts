@@ -174,10 +174,7 @@ describe('help, version and completion', () => {
       expect(words).toContain(flag.describe);
       if (flag.fallback !== undefined) expect(words).toContain(`(default: ${flag.fallback})`);
     }
-    for (const {
-      words: [first],
-    } of namedCommands)
-      expect(help).toContain(`  flanneld-ts ${first} `);
+    for (const command of namedCommands) expect(help).toContain(`  flanneld-ts ${command.words[0]} `);
   });
 
   it.each(namedCommands.filter(({ words: [first] }) => first !== 'help'))(

@@ -32,7 +32,6 @@ describe('a word that is no flag', () => {
     [['-'], 'argument 1 is neither a flag nor a command'],
     [['help', 'lease', 'relase'], 'argument 3 is neither a flag nor a command. Did you mean release?'],
     [['\u2013version'], 'argument 1 begins with another dash than "-": type it again'],
-    [['-v=1', '\u2014iface=eth0'], 'argument 2 begins with another dash than "-"'],
     [['-v=1', 'launch', '-etcd-prefix=/x'], 'argument 2 is neither a flag nor a command'],
     [['--', 'statsu'], 'argument 2 is neither a flag nor a command. Did you mean status?'],
     [['-v=1', '--', '-etcd-prefix=/x'], 'argument 3 is a flag after "--", where none is read'],
