@@ -45,13 +45,16 @@ describe('READY=1', () => {
 it.each([
   ['iptables', network, ['net.bridge.bridge-nf-call-iptables']],
   ['nftables', { ...network, EnableNFTables: true }, []],
-])('bridged packets that pass no iptables are told of with %s alone', async (_, config, names) => {
-  const { cluster: world, host } = make(config);
-  host.start();
-  await untilReady(world, host);
-  const said = world.log.events('no-bridge-filter').map(({ message }) => message);
-  expect(said).toEqual(names.map((name) => expect.stringContaining(name)));
-});
+])(
+  'warns, with %s, about what of bridged packets the firewall rules cannot see',
+  async (_, config, names) => {
+    const { cluster: world, host } = make(config);
+    host.start();
+    await untilReady(world, host);
+    const said = world.log.events('no-bridge-filter').map(({ message }) => message);
+    expect(said).toEqual(names.map((name) => expect.stringContaining(name)));
+  },
+);
 
 // Whatever changes under a host that is just coming up, or is stopped at any point: when all is quiet again it has one lease,
 // one key, its routes, and nothing to complain of.
@@ -140,7 +143,7 @@ it.each(seeds)('a host that comes up in disorder (seed %i)', async (seed) => {
 });
 
 describe('a disk that is full when the daemon starts', () => {
-  it('is no matter when the files hold what they should: routes are kept, peers are followed', async () => {
+  it('keeps nobody from work when the files are right already: routes stay, peers are followed', async () => {
     cluster = makeCluster({ seed: 1, hosts: 3 });
     const { clock, log } = cluster;
     const [full, peer, late] = [cluster.host(0), cluster.host(1), cluster.host(2)];

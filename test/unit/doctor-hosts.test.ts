@@ -59,7 +59,7 @@ describe('the doctor', () => {
     ]);
   });
 
-  it('sees that nobody renews the lease any more', async () => {
+  it('finds a lease that nobody renews any more', async () => {
     const { all, host } = await meshed('IPv4 alone');
     for (const each of all.hosts) await each.stop();
     await all.clock.advance(15 * hourMs);
@@ -203,7 +203,7 @@ describe('routes', () => {
     ]);
   });
 
-  it('a subnet with two owners is told with the older lease, and no key is to be deleted', () => {
+  it('a subnet with two owners is a problem that names the older lease and advises no deletion', () => {
     const both = [peer, lease('172.20.9.128/25', '10.211.55.102', '', 2)];
     const [finding] = judge(both, [connected, toPeer]).findings;
     expect(finding).toMatchObject({
@@ -226,7 +226,7 @@ describe('routes', () => {
     ]);
   });
 
-  it('a provider that gives single addresses is told apart from a host elsewhere', () => {
+  it('a provider that gives single addresses is named, not a host elsewhere', () => {
     const [finding] = judge([peer], [], [held(2, '10.211.55.100', 32)]).findings;
     expect(finding?.text).toMatch(
       /eth0 has 10\.211\.55\.100\/32 and no other address: this provider routes between hosts itself/,
@@ -238,7 +238,7 @@ describe('routes', () => {
   it.each([
     ['alone', [eth0]],
     ['with an address of keepalived beside it', [held(2, '10.211.55.200', 32), eth0]],
-  ])('of a host elsewhere are told by the network of the link, %s', (_, addresses) => {
+  ])('to a host elsewhere are a problem that names the network of the link: %s', (_, addresses) => {
     expect(judge([lease('172.20.9.0/24', '192.0.2.9')], [connected], addresses).findings).toMatchObject([
       {
         text: "IPv4: 1 of 1 peer is not routed: 172.20.9.0/24 via 192.0.2.9 (192.0.2.9 is not on eth0's network 10.211.55.0/24)",

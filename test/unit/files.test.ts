@@ -41,7 +41,7 @@ describe('reading', () => {
 });
 
 describe('writing', () => {
-  it('fails where the kernel lets nobody make folders', async () => {
+  it('fails where nobody can make a folder', async () => {
     await expect(nodeFiles.writeAtomic('/proc/none/x/subnet.env', '', 0o644)).rejects.toMatchObject({
       code: 'ENOENT',
     });

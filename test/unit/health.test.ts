@@ -26,7 +26,7 @@ async function ask(port: number, path: string, options: RequestInit = {}) {
 }
 
 describe('/healthz', () => {
-  it('is alive however ready the daemon is', async () => {
+  it('says that the daemon runs, also when it is not ready', async () => {
     const { port } = await start(notReady);
     expect(await ask(port, '/healthz')).toMatchObject({ status: 200, body: 'flanneld is running' });
     expect(await ask(port, '/healthz?verbose')).toMatchObject({ status: 200, body: 'flanneld is running' });

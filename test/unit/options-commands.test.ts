@@ -48,7 +48,7 @@ describe('commands', () => {
 });
 
 describe('health', () => {
-  it('takes address and port from flags or the environment, and minds no other variable', async () => {
+  it('takes address and port from flags or the environment, and ignores other variables', async () => {
     expect(await parse(['health', '-healthz-port', '8080'])).toEqual({
       command: 'health',
       options: { ip: '0.0.0.0', port: 8080 },
@@ -59,7 +59,7 @@ describe('health', () => {
 });
 
 describe('cleanup', () => {
-  it('removes routes only when a flag asks for it; it minds no variable of the daemon', async () => {
+  it("removes routes only with its flag, and ignores the daemon's variables", async () => {
     const options = { routes: false, routeProtocol: 102, force: false, dryRun: false };
     const env = { FLANNEL_ETCD_PREFIX: '/p', FLANNELD_V: 'wrong', FLANNELD_ROUTES: 'true' };
     expect(await parse(['cleanup'], env)).toEqual({
@@ -95,7 +95,7 @@ describe('status', () => {
     expect((await run(['--status-socket='])).options.statusSocket).toBeUndefined();
   });
 
-  it('prints text once, unless told otherwise', async () => {
+  it('prints text once, JSON with --json, and again with --watch', async () => {
     expect(await parse(['status'])).toMatchObject({ options: { json: false, watch: false } });
     expect(await parse(['status', '-json', '--watch=true'])).toMatchObject({
       options: { json: true, watch: true },
@@ -265,7 +265,7 @@ describe('doctor and lease release without flags', () => {
     expect(warnings).toEqual([`settings of the service: ${SYSCONFIG}`]);
   });
 
-  it('lease release takes what it knows of FLANNEL_OPTIONS, and the SUBNET as ever', async () => {
+  it('lease release takes the flags that it has from FLANNEL_OPTIONS, and SUBNET beside them', async () => {
     const parsed = await parseBeside('lease release 172.20.9.0/24', usual);
     expect(parsed.options).toMatchObject({
       etcdPrefix: '/atomic.io/network',

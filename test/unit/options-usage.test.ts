@@ -336,7 +336,7 @@ describe('any command line and environment', () => {
     expect((await usageError([name])).code).toBe('USAGE_UNKNOWN_COMMAND');
   });
 
-  it('of a megabyte, or of very many words, is done with at once', async () => {
+  it('of a megabyte, or of very many words, is answered at once', async () => {
     const startedMs = cpuMs();
     await said(['x'.repeat(1_000_000)]);
     await said([`--${'x'.repeat(1_000_000)}`]);

@@ -266,7 +266,7 @@ describe("flanneld's old flags", () => {
     [['-kube-subnet-mgr=false']],
     [['-kube-subnet-mgr=F', '--remote=', '--listen=', '--networks=']],
     [['-kube-subnet-mgr', '-kube-subnet-mgr=false']],
-  ])('that asked for another mode are let pass when not set: %j', async (argv) => {
+  ])('that ask for another mode are accepted when they are empty or false: %j', async (argv) => {
     expect((await run(argv, { FLANNELD_REMOTE: '', FLANNELD_KUBE_SUBNET_MGR: 'false' })).warnings).toEqual(
       [],
     );

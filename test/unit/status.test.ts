@@ -233,7 +233,7 @@ describe('flanneld-ts status', () => {
     expect(await ask()).toEqual({ code: 1, out: '', err: `${path} is not a socket` });
   });
 
-  it('asks again and again when told to watch, also after a daemon that is away for a moment', async () => {
+  it('asks again and again with --watch, also while no daemon answers', async () => {
     const { stop } = await serve();
     const shown: string[] = [];
     const controller = new AbortController();

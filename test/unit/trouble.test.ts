@@ -90,19 +90,19 @@ describe('TroubleLog', () => {
     expect(log.lines[1]?.fields).toMatchObject({ attempts: 601, lastingS: 600 });
   }, 30_000);
 
-  it('logs messages that alternate (members of etcd) seldom', async () => {
+  it('logs messages that alternate (members of etcd) only now and then', async () => {
     const names = ['a', 'b', 'c'];
     await aDayOf(12_000, (index) => trouble.report('etcd', `http://${names[index % 3]}:2379 is away`));
     expect(log.lines.length).toBeLessThan(20);
   });
 
-  it('logs a message that is never the same (a number of seconds) seldom', async () => {
+  it('logs a message that is never the same (a number of seconds) only now and then', async () => {
     await aDayOf(12_000, (index) => trouble.report('etcd', `${index} s are left`));
     expect(log.lines.length).toBeLessThan(120);
     expect(trouble.current).toEqual(['7199 s are left']);
   });
 
-  it('logs a trouble that comes and goes seldom, and its last state soon', async () => {
+  it('logs a trouble that comes and goes only now and then, and its last state soon', async () => {
     await aDayOf(3_000, () => {
       trouble.report('watch', 'the watch is lost');
       trouble.clear('watch', 'the watch is back');

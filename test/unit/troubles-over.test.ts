@@ -47,7 +47,7 @@ describe('a renewal that failed is over when etcd answers', () => {
 });
 
 describe('while the files cannot be written', () => {
-  it('a new address is followed all the same', async () => {
+  it('the lease and the routes of peers move to a new address', async () => {
     const [host, peer] = await meshed(2);
     const subnet = (await host.subnet())?.text ?? '';
     host.files.writeError = 'ENOSPC';

@@ -90,7 +90,7 @@ describe('the watchdog', () => {
     expect([pings(notifier), trouble.current]).toEqual([5, []]);
   });
 
-  it('is fed by a look that is late itself, which says nothing about a loop that was stuck before', async () => {
+  it('is fed after the whole process stood still; a loop that hung before still hangs', async () => {
     start(minuteMs);
     activity.round('routes-ipv4', 1_000);
     await clock.advance(30_000);
@@ -179,7 +179,7 @@ describe('the watchdog', () => {
     expect(activity.stuck).toEqual([]);
   });
 
-  it('is not fed while the loop hangs that looks after the members of etcd', async () => {
+  it('is not fed while the loop of the members of etcd hangs', async () => {
     const etcd = new SimEtcd({ clock });
     onTestFinished(() => etcd.close());
     let isGone = false;
@@ -209,7 +209,7 @@ describe('the watchdog', () => {
     expect(activity.stuck).toEqual([]);
   });
 
-  it('is not fed where no service manager asks; the daemon says what hangs all the same', async () => {
+  it('is not fed where no service manager asks for it; the daemon still says which loop hangs', async () => {
     start();
     activity.round('lease', 1_000);
     await clock.advance(minuteMs);
