@@ -46,7 +46,7 @@ it.each([
   ['iptables', network, ['net.bridge.bridge-nf-call-iptables']],
   ['nftables', { ...network, EnableNFTables: true }, []],
 ])(
-  'warns, with %s, about what of bridged packets the firewall rules cannot see',
+  'warns that bridged packets bypass the firewall rules with iptables alone: %s',
   async (_, config, names) => {
     const { cluster: world, host } = make(config);
     host.start();
