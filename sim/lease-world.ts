@@ -30,6 +30,12 @@ export class LeaseWorld {
     return host;
   }
 
+  /** Puts a key under the prefix, on an etcd lease of a day or on the one given (`0`: none, a reservation); gives that lease. */
+  put(name: string, value: string, lease = this.etcd.grant(86_400)): string {
+    this.etcd.put(prefix + name, value, lease);
+    return lease;
+  }
+
   get kvs(): readonly KeyValue[] {
     return this.etcd.list(prefix, prefixEnd(prefix));
   }

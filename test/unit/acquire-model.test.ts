@@ -10,10 +10,10 @@ const members = ['m0', 'm1', 'm2'];
 
 /** Keys of other programs: any length, with and without an IPv6 half, and IPv6 alone. */
 const foreign = fc.oneof(
-  fc.integer({ min: 0, max: 255 }).map((index) => `10.1.${index}.0-24`),
-  fc.integer({ min: 0, max: 255 }).map((index) => `10.1.${index}.128-25`),
+  fc.nat(255).map((index) => `10.1.${index}.0-24`),
+  fc.nat(255).map((index) => `10.1.${index}.128-25`),
   fc
-    .integer({ min: 0, max: 255 })
+    .nat(255)
     .map((index) => `10.1.${index}.0-24&fc00:0:0:${index.toString(16)}::-64`.replace(':0:0:0::', '::')),
   fc.integer({ min: 0, max: 63 }).map((index) => `10.1.${index * 4}.0-22`),
   fc.integer({ min: 1, max: 15 }).map((index) => `0.0.0.0-0&fc00:0:0:${index.toString(16)}0::-60`),
@@ -22,30 +22,20 @@ const foreign = fc.oneof(
 
 type Fault = { readonly atMs: number; readonly name: string; readonly run: (world: LeaseWorld) => void };
 
+const memberFault = (kind: 'stop' | 'freeze') =>
+  fc.constantFrom(...members).map((name) => ({
+    name: `${kind} ${name}`,
+    run: (world: LeaseWorld) => {
+      for (const member of members) world.etcd.start(member);
+      world.etcd[kind](name);
+    },
+  }));
+const lostReply = fc.boolean().map((applied) => ({
+  name: `lose ${applied}`,
+  run: (world: LeaseWorld) => world.etcd.loseNextReply({ applied }),
+}));
 const fault: fc.Arbitrary<Fault> = fc
-  .tuple(
-    fc.integer({ min: 0, max: 60 }),
-    fc.oneof(
-      fc.boolean().map((applied) => ({
-        name: `lose ${applied}`,
-        run: (world: LeaseWorld) => world.etcd.loseNextReply({ applied }),
-      })),
-      fc.constantFrom(...members).map((name) => ({
-        name: `stop ${name}`,
-        run: (world: LeaseWorld) => {
-          for (const member of members) world.etcd.start(member);
-          world.etcd.stop(name);
-        },
-      })),
-      fc.constantFrom(...members).map((name) => ({
-        name: `freeze ${name}`,
-        run: (world: LeaseWorld) => {
-          for (const member of members) world.etcd.start(member);
-          world.etcd.freeze(name);
-        },
-      })),
-    ),
-  )
+  .tuple(fc.integer({ min: 0, max: 60 }), fc.oneof(lostReply, memberFault('stop'), memberFault('freeze')))
   .map(([atMs, { name, run }]) => ({ atMs, name, run, toString: () => `${name} at ${atMs}` }));
 
 /** Every subnet that some key holds, of both families. */
@@ -90,7 +80,7 @@ describe('hosts that start at once', () => {
         }),
         async ({ kinds, spare, length, latencyMs, used, faults, seed }) => {
           const world = new LeaseWorld({ members, latencyMs });
-          for (const name of used) world.etcd.put(prefix + name, valueOf('10.211.9.9'));
+          for (const name of used) world.put(name, valueOf('10.211.9.9'), '0');
           const need = (family: 4 | 6) => kinds.filter((kind) => on(kind, family)).length + spare;
           const first = { ipv4: subnet(`10.1.0.0/${length}`), ipv6: subnet(`fc00::/${length + 40}`) };
           const pools = {
@@ -107,12 +97,7 @@ describe('hosts that start at once', () => {
             run(world);
           }
           await world.clock.advance(1_000);
-          for (const member of members) world.etcd.start(member);
-          await world.clock.until(
-            'all have one',
-            () => world.hosts.every(({ held }) => held !== undefined),
-            600_000,
-          );
+          await untilAllHold(world);
           check(world, kinds.length);
           await world.clock.advance(60_000);
           check(world, kinds.length);
@@ -141,12 +126,7 @@ describe('hosts that start at once', () => {
             run(world);
             await world.clock.advance(7);
           }
-          for (const member of members) world.etcd.start(member);
-          await world.clock.until(
-            'all have one',
-            () => world.hosts.every(({ held }) => held !== undefined),
-            600_000,
-          );
+          await untilAllHold(world);
           check(world, lengths.length);
           expect(await world.close()).toBe(true);
         },
@@ -164,6 +144,11 @@ function poolWithFree(world: LeaseWorld, free: number, first: Subnet): PoolConfi
     if (!taken.some((other) => overlaps(other.subnet, last))) found++;
     if (found >= free) return poolOf(first.text, last.text);
   }
+}
+
+async function untilAllHold({ etcd, clock, hosts }: LeaseWorld): Promise<void> {
+  for (const member of members) etcd.start(member);
+  await clock.until('all hold a subnet', () => hosts.every(({ held }) => held !== undefined), 600_000);
 }
 
 function check(world: LeaseWorld, hosts: number): void {

@@ -132,7 +132,7 @@ describe('L9: two hosts with one address', () => {
   });
 
   it('that start at once and find a lease left behind: one adopts it', async () => {
-    world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip), world.etcd.grant(86_400));
+    world.put('10.1.5.0-24', valueOf(ip));
     host().start();
     host().start();
     await world.clock.advance(60_000);
@@ -151,7 +151,7 @@ describe('L9: two hosts with one address', () => {
   });
 
   it('a reservation that a host holds is refused as well, and stays one', async () => {
-    world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip));
+    world.put('10.1.5.0-24', valueOf(ip), '0');
     const first = await started({ hint: { ipv4: subnet('10.1.5.0/24') } });
     const second = host().start();
     await world.clock.advance(hourMs);
@@ -189,8 +189,7 @@ describe('L9: two hosts with one address', () => {
 
 describe('a lease under the own address', () => {
   it('that nobody holds is adopted after two seconds, as it is', async () => {
-    const lease = world.etcd.grant(86_400);
-    world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip), lease);
+    const lease = world.put('10.1.5.0-24', valueOf(ip));
     const one = host().start();
     await world.clock.advance(1_500);
     expect(one.held).toBeUndefined();
@@ -201,7 +200,7 @@ describe('a lease under the own address', () => {
   });
 
   it('is adopted also when every reply of the probe is lost once', async () => {
-    world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip), world.etcd.grant(86_400));
+    world.put('10.1.5.0-24', valueOf(ip));
     for (const applied of [true, false]) world.etcd.loseNextReply({ applied });
     expect((await started()).held).toBe('10.1.5.0/24');
   });
@@ -209,8 +208,7 @@ describe('a lease under the own address', () => {
   it.each([true, false])(
     'is adopted when etcd is restored while it is asked for (the same id: %s)',
     async (sameId) => {
-      const lease = world.etcd.grant(86_400);
-      world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip), lease);
+      world.put('10.1.5.0-24', valueOf(ip));
       const backup = world.etcd.snapshot();
       const one = host().start();
       await world.clock.advance(1_000);
@@ -250,10 +248,9 @@ describe('a lease under the own address', () => {
       ipv4: poolOf('10.1.1.0/24', '10.1.1.0/24'),
       ipv6: poolOf('fc00:1::/64', 'fc00:1:0:9::/64'),
     };
-    const rival = world.etcd.grant(86_400);
-    world.etcd.put(`${prefix}10.1.1.0-24`, valueOf('10.0.2.99'), rival);
+    const rival = world.put('10.1.1.0-24', valueOf('10.0.2.99'));
     const value = JSON.stringify({ ...JSON.parse(valueOf(ip)), PublicIPv6: 'fd00::15' });
-    world.etcd.put(`${prefix}10.1.5.0-24&fc00:1:0:5::-64`, value, world.etcd.grant(86_400));
+    world.put('10.1.5.0-24&fc00:1:0:5::-64', value);
     const { revision } = world.etcd;
     const one = host({ pools, addresses: { ipv4: ip, ipv6: 'fd00::15' } }).start();
     await world.clock.advance(hourMs);
@@ -294,8 +291,7 @@ describe('a lease under the own address', () => {
 });
 
 it('a stop at any moment of a probe leaves the lease as it was, and nothing running', async () => {
-  const lease = world.etcd.grant(86_400);
-  world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip), lease);
+  const lease = world.put('10.1.5.0-24', valueOf(ip));
   for (let ms = 0; ms < 2_200; ms += 53) {
     const one = host().start();
     await world.clock.advance(ms);

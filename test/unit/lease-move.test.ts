@@ -62,7 +62,7 @@ describe('L6: when the host’s address changes', () => {
   );
 
   it('a reservation moves and stays one', async () => {
-    world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip));
+    world.put('10.1.5.0-24', valueOf(ip), '0');
     const host = await started();
     host.manager.moveTo({ ipv4: newIp });
     await world.clock.advance(1_000);
@@ -134,7 +134,7 @@ describe('L6: when the host’s address changes', () => {
 
   it('before there is a lease, the new one is asked for', async () => {
     const pools = { ipv4: poolOf('10.1.7.0/24', '10.1.7.0/24') };
-    world.etcd.put(`${prefix}10.1.7.0-24`, valueOf('10.211.0.2'));
+    world.put('10.1.7.0-24', valueOf('10.211.0.2'), '0');
     const host = world.host(ip, { pools }).start();
     await world.clock.advance(5_000);
     host.manager.moveTo({ ipv4: newIp });
@@ -214,7 +214,7 @@ describe('L6: when the host’s address changes while no daemon runs', () => {
     expect(next.manager.lease?.key).toBe(lease?.key);
     const free = world.etcd.grant(86_400);
     const [last = ''] = ['10.1.7.0-24', '10.1.8.0-24'].filter((name) => prefix + name !== lease?.key);
-    world.etcd.put(prefix + last, valueOf('10.211.0.9'), free);
+    world.put(last, valueOf('10.211.0.9'), free);
     host.options = { ...host.options, addresses: { ipv4: newIp }, ...(lease && { hint: lease.subnets }) };
     host.start();
     await world.clock.advance(hourMs);
@@ -285,8 +285,7 @@ describe('L6: an address that another key carries', () => {
   );
 
   it('a dead host’s whose etcd lease is gone as well: it moves at once', async () => {
-    const lease = world.etcd.grant(86_400);
-    world.etcd.put(`${prefix}10.1.9.0-24`, valueOf(newIp), lease);
+    const lease = world.put('10.1.9.0-24', valueOf(newIp));
     const host = await started();
     world.etcd.revoke(lease);
     host.manager.moveTo({ ipv4: newIp });
@@ -329,7 +328,7 @@ describe('L6: an address that another key carries', () => {
   it('a former one of its own is no other host’s', async () => {
     const host = await started({ hostIdentity: 1 });
     const { leaseId = '' } = host.manager.lease ?? {};
-    world.etcd.put(`${prefix}10.1.9.0-24`, valueOf(newIp), leaseId);
+    world.put('10.1.9.0-24', valueOf(newIp), leaseId);
     host.manager.moveTo({ ipv4: newIp });
     await world.clock.advance(200);
     expect(host.held).toBeDefined();
@@ -418,8 +417,7 @@ describe('L6: hosts that exchange their addresses', () => {
 
   it('a host that takes the address of one that moves to a dead host’s gets a subnet of its own', async () => {
     for (const afterMs of [0, 100, 500, 1_000, 1_900, 2_100, 5_000]) {
-      const dead = world.etcd.grant(86_400);
-      world.etcd.put(`${prefix}10.1.9.0-24`, valueOf(newIp), dead);
+      world.put('10.1.9.0-24', valueOf(newIp));
       const host = await started({ hostIdentity: 1 });
       const { held } = host;
       host.manager.moveTo({ ipv4: newIp });

@@ -131,19 +131,19 @@ it('L4: a key that stands for no subnet does not keep a host from its own', asyn
 });
 
 it('L4: nor does it keep one from a free subnet', async () => {
-  world.etcd.put(`${prefix}10.1.7.0-240`, valueOf('10.211.0.2'));
+  world.put('10.1.7.0-240', valueOf('10.211.0.2'), '0');
   await hold({ pools: { ipv4: poolOf('10.1.7.0/24', '10.1.7.0/24') } });
   expect(host.held).toBe('10.1.7.0/24');
 });
 
 it('a lease that another key hangs on is not revoked when the own subnet is lost', async () => {
   const theirs = world.etcd.grant(900);
-  world.etcd.put(`${prefix}10.1.7.0-24`, valueOf(ip), theirs);
+  world.put('10.1.7.0-24', valueOf(ip), theirs);
   world.etcd.put('/elsewhere', 'an operator’s', theirs);
   const { key } = await hold();
   expect(key).toBe(`${prefix}10.1.7.0-24`);
   world.etcd.delete(key);
-  world.etcd.put(`${prefix}10.1.0.0-16`, valueOf('10.211.0.2'));
+  world.put('10.1.0.0-16', valueOf('10.211.0.2'), '0');
   await world.clock.advance(60_000);
   expect(host.manager.state).toBe('contested');
   expect(world.etcd.get('/elsewhere')?.value).toBe('an operator’s');
@@ -246,7 +246,7 @@ describe('a subnet that another host took while this one was away', () => {
       while (world.etcd.revision <= revision) world.etcd.put('/somebody/else', '');
       await world.clock.advance(1_000);
       expect(host.manager.state).toBe('held');
-      world.etcd.put(prefix + name, valueOf('10.211.0.2', 'fd00::2'), world.etcd.grant(300));
+      world.put(name, valueOf('10.211.0.2', 'fd00::2'), world.etcd.grant(300));
       await world.clock.advance(1_000);
       expect(host.manager.state).toBe('contested');
       expect(host.trouble.current.join()).toContain(`now belongs to 10.211.0.2 (${prefix}${name})`);

@@ -24,10 +24,7 @@ beforeEach(() => {
   errors = [];
 });
 
-const put = (name: string, value = valueOf(ip), lease = world.etcd.grant(86_400)) => {
-  world.etcd.put(prefix + name, value, lease);
-  return lease;
-};
+const put = (name: string, value = valueOf(ip), lease?: string) => world.put(name, value, lease);
 
 async function run(
   target: LeaseReleaseParts['target'],

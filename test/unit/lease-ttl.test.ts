@@ -110,7 +110,7 @@ describe('L7: --subnet-lease-ttl', () => {
   it('changed does not touch the lease that another key hangs on as well', async () => {
     const host = await started({ leaseTtlSeconds: 600 });
     const { leaseId = '' } = host.manager.lease ?? {};
-    world.etcd.put(`${prefix}10.9.9.0-24`, valueOf('10.211.0.2'), leaseId);
+    world.put('10.9.9.0-24', valueOf('10.211.0.2'), leaseId);
     await restart(host, { leaseTtlSeconds: 900 });
     expect(world.etcd.leaseIds).toContain(leaseId);
     expect(world.keys).toContain('10.9.9.0-24');
@@ -121,7 +121,7 @@ describe('L7: --subnet-lease-ttl', () => {
     ['this program before the host was booted', 2],
   ])('leaves a lease as it is that was granted by %s', async (_, identity) => {
     const lease = world.etcd.grant(500);
-    world.etcd.put(`${prefix}10.1.5.0-24`, valueOf(ip), lease);
+    world.put('10.1.5.0-24', valueOf(ip), lease);
     const host = await started(identity === undefined ? {} : { hostIdentity: identity });
     expect(host.manager.lease).toMatchObject({ leaseId: lease, ttlSeconds: 500 });
     await world.clock.advance(3_600_000);
@@ -144,7 +144,7 @@ describe('L1: an exhausted pool', () => {
     [[90_000], 'the first lease expires in more than 24 h'],
     [[], 'none of them expires'],
   ])('names size, use and the soonest expiry: leases of %j s', async (ttls, expected) => {
-    world.etcd.put(`${prefix}10.1.0.0-24`, valueOf('10.211.0.2'));
+    world.put('10.1.0.0-24', valueOf('10.211.0.2'), '0');
     ttls.forEach((ttl, index) =>
       world.etcd.put(`${prefix}10.2.${index}.0-24`, valueOf('10.211.0.3'), world.etcd.grant(ttl)),
     );
@@ -155,7 +155,7 @@ describe('L1: an exhausted pool', () => {
   });
 
   it('asks for at most 32 leases, every ten minutes', async () => {
-    world.etcd.put(`${prefix}10.1.0.0-24`, valueOf('10.211.0.2'));
+    world.put('10.1.0.0-24', valueOf('10.211.0.2'), '0');
     for (let index = 0; index < 100; index++)
       world.etcd.put(`${prefix}10.2.${index}.0-24`, valueOf('10.211.0.3'), world.etcd.grant(90_000));
     expect(await wait()).toContain('the first of 32 leases checked expires in more than 24 h');

@@ -291,7 +291,7 @@ describe('a subnet that another host has now', () => {
       'a key that overlaps, after the own went',
       (key: string) => {
         world.etcd.delete(key);
-        world.etcd.put(`${prefix}10.1.0.0-16`, other);
+        world.put('10.1.0.0-16', other, '0');
       },
     ],
   ])('by %s is never touched; one alarm; taken again when it is released', async (_, takeOver) => {
@@ -332,7 +332,7 @@ describe('a subnet that another host has now', () => {
   it('without a readable holder and another key is reported, too', async () => {
     const { key } = await hold();
     world.etcd.delete(key);
-    world.etcd.put(`${prefix}10.1.0.0-16`, 'junk');
+    world.put('10.1.0.0-16', 'junk', '0');
     await world.clock.advance(1_000);
     expect(host.trouble.current.join()).toContain('an unidentified host');
   });
@@ -342,8 +342,7 @@ it('a key that another program of this host puts just before we do is ours, and 
   host = world.host(ip, { hint: { ipv4: subnet('10.1.7.0/24') } });
   let races = 0;
   host.onCall = (call) => {
-    if (call === 'txn' && ++races === 2)
-      world.etcd.put(`${prefix}10.1.7.0-24`, valueOf(ip), world.etcd.grant(900));
+    if (call === 'txn' && ++races === 2) world.put('10.1.7.0-24', valueOf(ip), world.etcd.grant(900));
   };
   host.start();
   await world.clock.until('a lease', held, 1_000);
@@ -359,7 +358,7 @@ it('a key put by a retake whose answer was lost gives way to an older one that o
   const { key } = await hold({ watch: false });
   const { revision } = world.etcd;
   world.etcd.delete(key);
-  world.etcd.put(`${prefix}10.1.0.0-16`, other);
+  world.put('10.1.0.0-16', other, '0');
   world.etcd.loseNextReply({ applied: true });
   await world.clock.until('it is contested', () => host.manager.state === 'contested', dayMs);
   expect(world.keys).toEqual(['10.1.0.0-16']);
