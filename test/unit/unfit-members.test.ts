@@ -59,12 +59,25 @@ function connect(members: readonly Registry[]): Rotation {
 /** Runs a call while virtual time passes, and gives its result or error. */
 const outcome = <T>(call: Promise<T>) => clock.complete(outcomeOf(call));
 
+const subnets = { key: '/net/subnets/', rangeEnd: prefixEnd('/net/subnets/') };
+
 /** The first messages of a watch of the subnets. */
 async function firstBatch(): Promise<WatchBatch> {
-  const request = { key: '/net/subnets/', rangeEnd: prefixEnd('/net/subnets/') };
-  for await (const batch of registry.watch(request, stop.signal)) return batch;
+  for await (const batch of registry.watch(subnets, stop.signal)) return batch;
   throw new Error('a watch ended without an error');
 }
+
+/** Watches the subnets until that fails; what came of it. */
+async function watch(onBatch: () => void): Promise<unknown> {
+  return await outcome(
+    (async () => {
+      for await (const _ of registry.watch(subnets, stop.signal)) onBatch();
+    })(),
+  );
+}
+
+/** Asks the members each minute, as the daemon does. */
+const askEachMinute = () => void registry.run(clock, stop.signal).catch(() => undefined);
 
 const calls = {
   'a read': async () => expect((await registry.range({ key })).kvs).toMatchObject([{ value: 'ours' }]),
@@ -108,64 +121,38 @@ async function served(call: Call): Promise<void> {
 const all = Object.keys(calls) as Call[];
 const writes: readonly Call[] = ['a write', 'a grant', 'a revocation'];
 
-/** How a member becomes unfit, which calls that keeps it from, and what is said. */
-const faults: readonly {
+interface Fault {
   readonly name: string;
+  /** How a member becomes so. */
   readonly spoil: (member: string) => void;
   readonly keepsFrom: readonly Call[];
   readonly says: RegExp;
-}[] = [
-  {
-    name: 'a learner',
-    spoil: (member) => etcd.spoil(member, 'learner'),
-    keepsFrom: all,
-    says: /learner/,
+}
+
+const spoilt = (kind: Parameters<SimEtcd['spoil']>[1]) => (member: string) => etcd.spoil(member, kind);
+const tooOld: Fault = {
+  name: 'too old',
+  spoil: (member) => {
+    etcd.stop(member);
+    etcd.spoil(member, 'old');
+    etcd.start(member);
   },
+  keepsFrom: all,
+  says: /older than etcd 3\.3/,
+};
+const faults: readonly Fault[] = [
+  tooOld,
+  { name: 'a learner', spoil: spoilt('learner'), keepsFrom: all, says: /learner/ },
+  { name: 'overloaded', spoil: spoilt('overloaded'), keepsFrom: writes, says: /overloaded/ },
+  { name: 'corrupt', spoil: spoilt('corrupt'), keepsFrom: writes, says: /alarm CORRUPT/ },
+  { name: 'read-only', spoil: spoilt('read-only'), keepsFrom: writes, says: /read-only/ },
+  { name: 'a proxy without etcd', spoil: spoilt('proxy alone'), keepsFrom: all, says: /reaches no etcd/ },
+  { name: 'cut off', spoil: (member) => etcd.isolate(member), keepsFrom: all, says: /no leader/ },
   {
     name: 'of another cluster',
     spoil: (member) => etcd.replace(member),
     keepsFrom: all,
     says: /another cluster/,
-  },
-  {
-    name: 'too old',
-    spoil: (member) => {
-      etcd.stop(member);
-      etcd.spoil(member, 'old');
-      etcd.start(member);
-    },
-    keepsFrom: all,
-    says: /older than etcd 3\.3/,
-  },
-  {
-    name: 'overloaded',
-    spoil: (member) => etcd.spoil(member, 'overloaded'),
-    keepsFrom: writes,
-    says: /overloaded/,
-  },
-  {
-    name: 'corrupt',
-    spoil: (member) => etcd.spoil(member, 'corrupt'),
-    keepsFrom: writes,
-    says: /alarm CORRUPT/,
-  },
-  {
-    name: 'read-only',
-    spoil: (member) => etcd.spoil(member, 'read-only'),
-    keepsFrom: writes,
-    says: /read-only/,
-  },
-  {
-    name: 'cut off from the others',
-    spoil: (member) => etcd.isolate(member),
-    keepsFrom: all,
-    says: /no leader/,
-  },
-  {
-    name: 'a proxy that reaches no etcd',
-    spoil: (member) => etcd.spoil(member, 'proxy alone'),
-    keepsFrom: all,
-    says: /a proxy answers there and reaches no etcd/,
   },
 ];
 
@@ -204,10 +191,10 @@ describe('a member that answers and cannot serve', () => {
     for (const reason of unfit.values()) expect(reason).toMatch(fault.says);
   });
 
-  it.each(rows.filter(({ fault }) => fault.name !== 'too old'))(
+  it.each(rows.filter(({ fault }) => fault !== tooOld))(
     '$fault.name while in use, listed $place: the next one serves $call, and why is remembered',
     async ({ fault, call, member }) => {
-      void registry.run(clock, stop.signal).catch(() => undefined);
+      askEachMinute();
       await use(member);
       fault.spoil(member);
       // The next read finds out where the answer itself does not tell.
@@ -225,19 +212,12 @@ describe('a member that answers and cannot serve', () => {
   it.each(names)(
     'too old while in use, as %s: the next one serves, and why is remembered',
     async (member) => {
-      void registry.run(clock, stop.signal).catch(() => undefined);
+      askEachMinute();
       await use(member);
-      let spoilt = false;
-      const tooOld = faults.find(({ name }) => name === 'too old');
-      const request = { key: '/net/subnets/', rangeEnd: prefixEnd('/net/subnets/') };
-      await outcome(
-        (async () => {
-          for await (const _ of registry.watch(request, stop.signal)) {
-            if (!spoilt) tooOld?.spoil(member);
-            spoilt = true;
-          }
-        })(),
-      );
+      let batches = 0;
+      await watch(() => {
+        if (batches++ === 0) tooOld.spoil(member);
+      });
       for (const call of all) await served(call);
       await clock.advance(61_000);
       expect(registry.endpoint).not.toContain(member);
@@ -248,7 +228,7 @@ describe('a member that answers and cannot serve', () => {
   it.each(faults)(
     '$name: is asked again each minute, and used when it has to be',
     async ({ spoil, says }) => {
-      void registry.run(clock, stop.signal).catch(() => undefined);
+      askEachMinute();
       spoil('etcd-0');
       await served('a write');
       await served('a write');
@@ -269,34 +249,36 @@ describe('a member that answers and cannot serve', () => {
 });
 
 describe('a member that is left', () => {
-  it('is remembered when a watch ends there and it still does not serve when it is asked again', async () => {
-    void registry.run(clock, stop.signal).catch(() => undefined);
+  it('is reported when a watch ends there and it does not serve a minute later, until it is back', async () => {
+    askEachMinute();
     await served('a read');
-    const ended = outcome(
-      (async () => {
-        const request = { key: '/net/subnets/', rangeEnd: prefixEnd('/net/subnets/') };
-        for await (const _ of registry.watch(request, stop.signal)) etcd.stop('etcd-0');
-      })(),
-    );
-    await ended;
+    await watch(() => etcd.stop('etcd-0'));
     expect([...unfit.keys()]).toEqual([]);
     await served('a read');
     await clock.advance(61_000);
-    expect([...unfit.keys()]).toEqual(['http://etcd-0:2379']);
-  });
-
-  it('is not for an answer that was lost, as it serves when it is asked again', async () => {
-    void registry.run(clock, stop.signal).catch(() => undefined);
-    await served('a read');
-    etcd.loseNextReply({ applied: true });
-    expect(await outcome(registry.leaseGrant(60))).toMatchObject({ outcomeUnknown: true });
-    await served('a read');
+    expect([...unfit]).toEqual([['http://etcd-0:2379', expect.stringContaining('connection refused')]]);
+    etcd.start('etcd-0');
     await clock.advance(61_000);
-    expect([...unfit.keys()]).toEqual([]);
+    expect([...unfit]).toEqual([]);
   });
 
-  it('is not when it serves by the time that another one does', async () => {
-    void registry.run(clock, stop.signal).catch(() => undefined);
+  it.each([
+    ['an answer was lost', () => etcd.loseNextReply({ applied: true })],
+    ['it was down', () => etcd.stop('etcd-0')],
+  ])('is not reported when it serves again a minute after %s', async (_, fault) => {
+    askEachMinute();
+    await served('a read');
+    fault();
+    await outcome(registry.leaseGrant(60));
+    await served('a read');
+    expect([...unfit]).toEqual([]);
+    etcd.start('etcd-0');
+    await clock.advance(61_000);
+    expect([...unfit]).toEqual([]);
+  });
+
+  it('is not reported when it serves again before another one has served', async () => {
+    askEachMinute();
     await served('a read');
     etcd.loseNextReply({ applied: true });
     await outcome(registry.leaseGrant(60));
@@ -305,8 +287,8 @@ describe('a member that is left', () => {
     expect([...unfit.keys()]).toEqual([]);
   });
 
-  it('is not when nobody else serves: that is said of all', async () => {
-    void registry.run(clock, stop.signal).catch(() => undefined);
+  it('is not reported when no other member serves', async () => {
+    askEachMinute();
     await served('a read');
     for (const name of names) etcd.stop(name);
     await expect(served('a read')).rejects.toMatchObject({ kind: 'UNAVAILABLE' });
@@ -315,8 +297,8 @@ describe('a member that is left', () => {
     expect([...unfit.keys()]).toEqual([]);
   });
 
-  it('is asked with a call for each minute at most, which costs those that serve none', async () => {
-    void registry.run(clock, stop.signal).catch(() => undefined);
+  it('is asked once a minute, and the members that serve are not', async () => {
+    askEachMinute();
     etcd.stop('etcd-2');
     await served('a read');
     await served('a read');
@@ -328,7 +310,7 @@ describe('a member that is left', () => {
   });
 });
 
-it('every member is named with its reason when none serves', async () => {
+it('an error names every member with its reason when none serves', async () => {
   await served('a read');
   etcd.spoil('etcd-0', 'learner');
   etcd.stop('etcd-1');
@@ -342,33 +324,8 @@ it('every member is named with its reason when none serves', async () => {
     });
 });
 
-describe('a member that is down', () => {
-  it('is no news when it is back by the time that it is asked again', async () => {
-    void registry.run(clock, stop.signal).catch(() => undefined);
-    await served('a read');
-    etcd.stop('etcd-0');
-    await served('a read');
-    expect([...unfit]).toEqual([]);
-    etcd.start('etcd-0');
-    await clock.advance(61_000);
-    expect([...unfit]).toEqual([]);
-  });
-
-  it('is named when it stays so, and no more when it is back', async () => {
-    void registry.run(clock, stop.signal).catch(() => undefined);
-    await served('a read');
-    etcd.stop('etcd-0');
-    await served('a read');
-    await clock.advance(61_000);
-    expect([...unfit]).toEqual([['http://etcd-0:2379', expect.stringContaining('connection refused')]]);
-    etcd.start('etcd-0');
-    await clock.advance(61_000);
-    expect([...unfit]).toEqual([]);
-  });
-});
-
 describe('a full database', () => {
-  it('is read and watched as ever, and a write names every member and the alarm once', async () => {
+  it('serves reads and watches, and a write fails with the alarm and every member', async () => {
     etcd.fill(true);
     for (const call of ['a read', 'a list at a revision', 'a renewal', 'a watch'] as const)
       await served(call);
@@ -390,7 +347,7 @@ describe('a full database', () => {
 });
 
 describe('the cluster of the endpoints', () => {
-  it('is that of most, wherever a stranger is listed, and all strangers are named', async () => {
+  it('is that of most endpoints, and the stranger is named with both ids', async () => {
     etcd.replace('etcd-0');
     await served('a read');
     expect([...unfit]).toEqual([
@@ -431,7 +388,7 @@ describe('the cluster of the endpoints', () => {
     await served('a read');
   });
 
-  it('is another one after a restore under a new id, within one call', async () => {
+  it('changes within one call after a restore under a new id, with one endpoint too', async () => {
     await served('a read');
     const backup = etcd.snapshot();
     etcd.restore(backup);
@@ -439,9 +396,13 @@ describe('the cluster of the endpoints', () => {
     etcd.restore(backup);
     await served('a watch');
     expect([...unfit.keys()]).toEqual([]);
+    registry = connect([etcd.member('etcd-0')]);
+    await served('a read');
+    etcd.restore(backup);
+    await served('a read');
   });
 
-  it('is another one after a restore although a member is still down', async () => {
+  it('changes after a restore although a member is still down', async () => {
     await served('a read');
     etcd.restore(etcd.snapshot());
     etcd.stop('etcd-1');
@@ -458,10 +419,10 @@ describe('the cluster of the endpoints', () => {
       return answer instanceof RegistryError ? answer : answer.kvs.map(({ value }) => value);
     };
     expect(await read()).toEqual([]);
-    const watch = async () => {
-      for await (const _ of registry.watch({ key, rangeEnd: `${key}\0`, startRevision: 1 }, stop.signal));
+    const watching = async () => {
+      for await (const _ of registry.watch({ ...subnets, startRevision: 1 }, stop.signal));
     };
-    const cut = watch().catch((error: unknown) => error);
+    const cut = watching().catch((error: unknown) => error);
     await clock.advance(1_000);
     etcd.start('etcd-0');
     etcd.start('etcd-1');
@@ -483,16 +444,9 @@ describe('the cluster of the endpoints', () => {
     await served('a read');
     expect(clock.monotonic() - before).toBeLessThan(1_000);
   });
-
-  it('of a single endpoint is whatever it says', async () => {
-    registry = connect([etcd.member('etcd-0')]);
-    await served('a read');
-    etcd.restore(etcd.snapshot());
-    await served('a read');
-  });
 });
 
-describe('a proxy whose etcd goes away while a watch is open', () => {
+describe('a proxy with an open watch', () => {
   /** Its streams stay open and say nothing; calls fail. */
   function proxied(member: Registry): { readonly proxy: Registry; readonly lose: () => void } {
     let lost = false;
@@ -507,33 +461,26 @@ describe('a proxy whose etcd goes away while a watch is open', () => {
   }
   const gone = ({ endpoint }: Registry) => new RegistryError('UNAVAILABLE', endpoint, 'no answer');
 
-  it('is left by the watch within a minute or so, which goes on elsewhere', async () => {
+  it('loses the watch to another member within about a minute', async () => {
     const [first, ...others] = etcd.connect('host');
     if (first === undefined) throw new RangeError('no member');
     const { proxy, lose } = proxied(first);
     registry = connect([proxy, ...others]);
-    void registry.run(clock, stop.signal).catch(() => undefined);
-    const ended = outcome(
-      (async () => {
-        const request = { key: '/net/subnets/', rangeEnd: prefixEnd('/net/subnets/') };
-        for await (const _ of registry.watch(request, stop.signal)) lose();
-      })(),
-    );
-    await clock.advance(70_000);
-    expect(await ended).toMatchObject({ kind: 'UNAVAILABLE', message: 'no answer' });
+    askEachMinute();
+    const startedMs = clock.monotonic();
+    expect(await watch(lose)).toMatchObject({ kind: 'UNAVAILABLE', message: 'no answer' });
+    expect(clock.monotonic() - startedMs).toBeLessThan(70_000);
     await served('a watch');
     expect(registry.endpoint).toBe('http://etcd-1:2379');
   });
 
-  it('one that answers is left alone', async () => {
-    void registry.run(clock, stop.signal).catch(() => undefined);
+  it('keeps its watch while it answers', async () => {
+    askEachMinute();
     let ended = false;
-    void outcome(
-      (async () => {
-        const request = { key: '/net/subnets/', rangeEnd: prefixEnd('/net/subnets/') };
-        for await (const _ of registry.watch(request, stop.signal)) continue;
-      })(),
-    ).catch(() => {
+    const ending = async () => {
+      for await (const _ of registry.watch(subnets, stop.signal)) continue;
+    };
+    void ending().catch(() => {
       ended = true;
     });
     await clock.advance(600_000);
@@ -542,7 +489,7 @@ describe('a proxy whose etcd goes away while a watch is open', () => {
   });
 });
 
-it('asks nothing twice of a member that serves', async () => {
+it('a member that serves is asked for its cluster and version once', async () => {
   for (let times = 0; times < 5; times++) await served('a read');
   expect(etcd.calls).toMatchObject({ range: 5, txn: 3 });
 });
