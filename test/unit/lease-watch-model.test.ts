@@ -4,9 +4,27 @@ import type { Snapshot } from '../../sim/etcd.ts';
 import { WatchHost } from '../../sim/lease-watch-host.ts';
 import { prefix, valueOf } from '../../sim/leases.ts';
 
-type Step = (world: { readonly host: WatchHost; backup: Snapshot | undefined }) => void | Promise<void>;
+interface World {
+  readonly host: WatchHost;
+  backup: Snapshot | undefined;
+}
+type Step = (world: World) => unknown;
 
-const step = (name: string, run: Step) => Object.assign(run, { toString: () => name });
+/** A step that is drawn `weight` times as often as one of weight 1, with what is drawn for it. */
+const step = <T>(
+  weight: number,
+  name: string,
+  drawn: fc.Arbitrary<T>,
+  run: (world: World, drawn: T) => unknown,
+) => ({
+  weight,
+  arbitrary: drawn.map(
+    (value): Step =>
+      Object.assign((world: World) => run(world, value), {
+        toString: () => `${name} ${fc.stringify(value)}`,
+      }),
+  ),
+});
 
 const keys = [
   '10.1.1.0-24',
@@ -17,130 +35,46 @@ const keys = [
   '10.1.6.0-24',
 ] as const;
 const key = fc.constantFrom(...keys);
-const junkKey = fc.constantFrom(
-  '',
-  'x',
-  '10.1.1.1-24',
-  '10.1.1.0-24/',
-  '10.1.1.0-24&',
-  '010.1.1.0-24',
-  '\u{1f4a9}',
-);
+const junkKey = fc.constantFrom('', 'x', '10.1.1.1-24', '10.1.1.0-24/', '10.1.1.0-24&', '\u{1f4a9}');
 const junkValue = fc.constantFrom('', 'null', '{', '[]', '{"PublicIP":1}', '{"PublicIP":"x"}', '\ufffd');
 const members = ['m0', 'm1', 'm2'];
 
+const nothing = fc.constant(undefined);
+const member = fc.constantFrom(...members);
+const most = fc.subarray([...keys], { minLength: 4 });
+
+const put = ({ host }: World, name: string, value: string) => host.etcd.put(prefix + name, value);
+const remove = ({ host }: World, names: readonly string[]) =>
+  host.etcd.delete(...names.map((name) => prefix + name));
+const compact = ({ host }: World, back: number) => {
+  try {
+    host.etcd.compact(Math.max(1, host.etcd.revision - back));
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+  }
+};
+
 const steps = fc.oneof(
-  {
-    weight: 6,
-    arbitrary: fc
-      .tuple(key, fc.integer({ min: 1, max: 9 }))
-      .map(([name, ip]) =>
-        step(`put ${name} ${ip}`, ({ host }) => host.etcd.put(prefix + name, valueOf(`10.0.0.${ip}`))),
-      ),
-  },
-  {
-    weight: 3,
-    arbitrary: key.map((name) => step(`delete ${name}`, ({ host }) => host.etcd.delete(prefix + name))),
-  },
-  {
-    weight: 2,
-    arbitrary: fc
-      .uniqueArray(key, { minLength: 2 })
-      .map((names) =>
-        step(`delete ${names.join()}`, ({ host }) => host.etcd.delete(...names.map((name) => prefix + name))),
-      ),
-  },
-  {
-    weight: 2,
-    arbitrary: fc.subarray([...keys], { minLength: 4 }).map((names) =>
-      step(`put ${names.join()}`, ({ host }) => {
-        for (const name of names) host.etcd.put(prefix + name, valueOf('10.0.0.7'));
-      }),
-    ),
-  },
-  {
-    weight: 2,
-    arbitrary: fc
-      .subarray([...keys], { minLength: 4 })
-      .map((names) =>
-        step(`delete ${names.join()}`, ({ host }) => host.etcd.delete(...names.map((name) => prefix + name))),
-      ),
-  },
-  {
-    weight: 1,
-    arbitrary: fc
-      .tuple(junkKey, junkValue)
-      .map(([name, value]) => step(`junk key ${name}`, ({ host }) => host.etcd.put(prefix + name, value))),
-  },
-  {
-    weight: 1,
-    arbitrary: fc
-      .tuple(key, junkValue)
-      .map(([name, value]) =>
-        step(`junk value ${name}=${value}`, ({ host }) => host.etcd.put(prefix + name, value)),
-      ),
-  },
-  { weight: 3, arbitrary: fc.constant(step('cut', ({ host }) => host.etcd.cutWatches())) },
-  {
-    weight: 3,
-    arbitrary: fc
-      .integer({ min: 0, max: 4 })
-      .map((messages) =>
-        step(`cut the next after ${messages}`, ({ host }) => host.etcd.cutNextWatchAfter(messages)),
-      ),
-  },
-  {
-    weight: 2,
-    arbitrary: fc.integer({ min: 0, max: 3 }).map((back) =>
-      step(`compact ${back} ago`, ({ host }) => {
-        try {
-          host.etcd.compact(Math.max(1, host.etcd.revision - back));
-        } catch (error) {
-          if (!(error instanceof RangeError)) throw error;
-        }
-      }),
-    ),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.constant(
-      step('backup', (world) => {
-        world.backup = world.host.etcd.snapshot();
-      }),
-    ),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.constant(
-      step('restore', ({ host, backup }) => {
-        if (backup !== undefined) host.etcd.restore(backup);
-      }),
-    ),
-  },
-  {
-    weight: 2,
-    arbitrary: fc
-      .constantFrom(...members)
-      .map((name) => step(`stop ${name}`, ({ host }) => host.etcd.stop(name))),
-  },
-  {
-    weight: 1,
-    arbitrary: fc
-      .constantFrom(...members)
-      .map((name) => step(`isolate ${name}`, ({ host }) => host.etcd.isolate(name))),
-  },
-  {
-    weight: 3,
-    arbitrary: fc
-      .constantFrom(...members)
-      .map((name) => step(`start ${name}`, ({ host }) => host.etcd.start(name))),
-  },
-  {
-    weight: 6,
-    arbitrary: fc
-      .constantFrom(0, 1, 60, 200, 4_000, 20_000)
-      .map((ms) => step(`+${ms}`, ({ host }) => host.clock.advance(ms))),
-  },
+  step(6, 'put', fc.tuple(key, fc.integer({ min: 1, max: 9 })), (world, [name, ip]) =>
+    put(world, name, valueOf(`10.0.0.${ip}`)),
+  ),
+  step(3, 'delete', key, (world, name) => remove(world, [name])),
+  step(2, 'delete', fc.uniqueArray(key, { minLength: 2 }), remove),
+  step(2, 'put', most, (world, names) => names.forEach((name) => put(world, name, valueOf('10.0.0.7')))),
+  step(2, 'delete', most, remove),
+  step(1, 'junk key', fc.tuple(junkKey, junkValue), (world, [name, value]) => put(world, name, value)),
+  step(1, 'junk value', fc.tuple(key, junkValue), (world, [name, value]) => put(world, name, value)),
+  step(3, 'cut', nothing, ({ host }) => host.etcd.cutWatches()),
+  step(3, 'cut the next after', fc.nat(4), ({ host }, messages) => host.etcd.cutNextWatchAfter(messages)),
+  step(2, 'compact', fc.nat(3), compact),
+  step(1, 'backup', nothing, (world) => {
+    world.backup = world.host.etcd.snapshot();
+  }),
+  step(1, 'restore', nothing, ({ host, backup }) => backup && host.etcd.restore(backup)),
+  step(2, 'stop', member, ({ host }, name) => host.etcd.stop(name)),
+  step(1, 'isolate', member, ({ host }, name) => host.etcd.isolate(name)),
+  step(3, 'start', member, ({ host }, name) => host.etcd.start(name)),
+  step(6, 'ms', fc.constantFrom(0, 1, 60, 200, 4_000, 20_000), ({ host }, ms) => host.clock.advance(ms)),
 );
 
 describe('a consumer of the lease watch, whatever happens to etcd and the stream', () => {

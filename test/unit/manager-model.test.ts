@@ -18,7 +18,7 @@ interface World {
   readonly strangers: Map<string, number>;
 }
 
-type Step = ((state: World) => void | Promise<void>) & { toString(): string };
+type Step = (state: World) => unknown;
 
 const ipv4 = poolOf('10.1.0.0/24', '10.1.7.0/24');
 const ipv6 = poolOf('fc00:1::/64', 'fc00:1:0:7::/64');
@@ -33,17 +33,29 @@ function optionsOf(ip: string, dualStack: boolean): LeaseHostOptions {
 const valueFor = (host: LeaseHost) => valueOf(host.ip, host.options.addresses?.ipv6);
 const ipv4Of = (text: string | undefined) => text?.split(' and ')[0];
 
-const step = (name: string, run: (state: World) => void | Promise<void>): Step =>
-  Object.assign(run, { toString: () => name });
+/** A step that is drawn `weight` times as often as one of weight 1, with what is drawn for it. */
+const step = <T>(
+  weight: number,
+  name: string,
+  drawn: fc.Arbitrary<T>,
+  run: (state: World, drawn: T) => unknown,
+) => ({
+  weight,
+  arbitrary: drawn.map(
+    (value): Step =>
+      Object.assign((state: World) => run(state, value), {
+        toString: () => `${name} ${fc.stringify(value)}`,
+      }),
+  ),
+});
 
-const onHost = (name: string, run: (state: World, host: LeaseHost, key: string) => void | Promise<void>) =>
-  fc.integer({ min: 0, max: 1 }).map((index) =>
-    step(`${name} ${index}`, (state) => {
-      const host = state.world.hosts[index];
-      if (host === undefined) throw new RangeError('no such host');
-      return run(state, host, state.keys.get(host) ?? '');
-    }),
-  );
+/** A step of one of the two hosts, with the key it was seen with last. */
+const onHost = (weight: number, name: string, run: (state: World, host: LeaseHost, key: string) => unknown) =>
+  step(weight, name, fc.nat(1), (state, index) => {
+    const host = state.world.hosts[index];
+    if (host === undefined) throw new RangeError('no such host');
+    return run(state, host, state.keys.get(host) ?? '');
+  });
 
 /** The key is taken by a stranger, unless one has it; remembers the revision, which nobody may change from then on. */
 function usurp({ world, strangers }: World, key: string, lease = '0'): void {
@@ -52,107 +64,53 @@ function usurp({ world, strangers }: World, key: string, lease = '0'): void {
   strangers.set(key, world.etcd.revision);
 }
 
+const member = fc.constantFrom(...members);
+const waitsMs = fc.constantFrom(10, 1_000, 60_000, hourMs, 7 * hourMs, 20 * hourMs);
+
 const steps: fc.Arbitrary<Step> = fc.oneof(
-  {
-    weight: 8,
-    arbitrary: fc
-      .constantFrom(10, 1_000, 60_000, hourMs, 7 * hourMs, 20 * hourMs)
-      .map((ms) => step(`+${ms}`, ({ world }) => world.clock.advance(ms))),
-  },
-  {
-    weight: 2,
-    arbitrary: onHost('delete', ({ world, strangers }, _, key) => {
-      if (!strangers.has(key)) world.etcd.delete(key);
-    }),
-  },
-  {
-    weight: 2,
-    arbitrary: onHost('revoke', ({ world, strangers }, _, key) => {
-      const lease = world.etcd.get(key)?.lease;
-      if (lease !== undefined && lease !== '0' && !strangers.has(key)) world.etcd.revoke(lease);
-    }),
-  },
-  {
-    weight: 1,
-    arbitrary: onHost('reserve', ({ world, strangers }, host, key) => {
-      if (!strangers.has(key)) world.etcd.put(key, valueFor(host));
-    }),
-  },
-  {
-    weight: 1,
-    arbitrary: onHost('edit', ({ world, strangers }, host, key) => {
-      const lease = world.etcd.get(key)?.lease;
-      if (lease !== undefined && !strangers.has(key)) world.etcd.put(key, `{"PublicIP":"${host.ip}"}`, lease);
-    }),
-  },
-  { weight: 2, arbitrary: onHost('usurp', (state, _, key) => usurp(state, key)) },
-  {
-    weight: 2,
-    arbitrary: onHost('release', ({ world, strangers }, host, key) => {
-      if (!strangers.delete(key)) return;
-      world.etcd.delete(key);
-      // It may have seen the stranger's key, and be about to take another subnet.
-      if (host.running && host.manager.lease === undefined) host.renumbered = true;
-    }),
-  },
-  { weight: 3, arbitrary: onHost('stop', (_, host) => host.stop()) },
-  { weight: 3, arbitrary: onHost('crash', (_, host) => host.crash()) },
-  {
-    weight: 6,
-    arbitrary: onHost('start', (_, host) => {
-      if (!host.running) host.start();
-    }),
-  },
-  {
-    weight: 3,
-    // IPv6 is turned on, or off.
-    arbitrary: onHost('turn', async (_, host) => {
-      await host.stop();
-      const dualStack = host.options.pools?.ipv6 === undefined;
-      host.options = { ...host.options, ...optionsOf(host.ip, dualStack) };
-      host.start();
-    }),
-  },
-  { weight: 2, arbitrary: onHost('cut', ({ world }, host) => world.etcd.cut(host.name)) },
-  { weight: 3, arbitrary: onHost('heal', ({ world }, host) => world.etcd.heal(host.name)) },
-  {
-    weight: 2,
-    arbitrary: fc
-      .boolean()
-      .map((applied) => step(`lose ${applied}`, ({ world }) => world.etcd.loseNextReply({ applied }))),
-  },
-  {
-    weight: 2,
-    arbitrary: fc
-      .constantFrom(...members)
-      .map((name) => step(`stop ${name}`, ({ world }) => world.etcd.stop(name))),
-  },
-  {
-    weight: 1,
-    arbitrary: fc
-      .constantFrom(...members)
-      .map((name) => step(`freeze ${name}`, ({ world }) => world.etcd.freeze(name))),
-  },
-  {
-    weight: 4,
-    arbitrary: fc
-      .constantFrom(...members)
-      .map((name) => step(`start ${name}`, ({ world }) => world.etcd.start(name))),
-  },
-  {
-    weight: 1,
-    arbitrary: fc
-      .constantFrom(-30, -1, 1, 30)
-      .map((hours) => step(`clock ${hours} h`, ({ world }) => world.clock.jumpWallClock(hours * hourMs))),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.constant(
-      step('compact', ({ world }) => {
-        if (world.etcd.revision > 3) world.etcd.compact(world.etcd.revision);
-      }),
-    ),
-  },
+  step(8, 'wait ms', waitsMs, ({ world }, ms) => world.clock.advance(ms)),
+  onHost(2, 'delete', ({ world, strangers }, _, key) => {
+    if (!strangers.has(key)) world.etcd.delete(key);
+  }),
+  onHost(2, 'revoke', ({ world, strangers }, _, key) => {
+    const lease = world.etcd.get(key)?.lease;
+    if (lease !== undefined && lease !== '0' && !strangers.has(key)) world.etcd.revoke(lease);
+  }),
+  onHost(1, 'reserve', ({ world, strangers }, host, key) => {
+    if (!strangers.has(key)) world.etcd.put(key, valueFor(host));
+  }),
+  onHost(1, 'edit', ({ world, strangers }, host, key) => {
+    const lease = world.etcd.get(key)?.lease;
+    if (lease !== undefined && !strangers.has(key)) world.etcd.put(key, `{"PublicIP":"${host.ip}"}`, lease);
+  }),
+  onHost(2, 'usurp', (state, _, key) => usurp(state, key)),
+  onHost(2, 'release', ({ world, strangers }, host, key) => {
+    if (!strangers.delete(key)) return;
+    world.etcd.delete(key);
+    // It may have seen the stranger's key, and be about to take another subnet.
+    if (host.running && host.manager.lease === undefined) host.renumbered = true;
+  }),
+  onHost(3, 'stop host', (_, host) => host.stop()),
+  onHost(3, 'crash', (_, host) => host.crash()),
+  onHost(6, 'start host', (_, host) => host.running || host.start()),
+  // IPv6 is turned on, or off.
+  onHost(3, 'turn', async (_, host) => {
+    await host.stop();
+    host.options = { ...host.options, ...optionsOf(host.ip, host.options.pools?.ipv6 === undefined) };
+    host.start();
+  }),
+  onHost(2, 'cut', ({ world }, host) => world.etcd.cut(host.name)),
+  onHost(3, 'heal', ({ world }, host) => world.etcd.heal(host.name)),
+  step(2, 'lose', fc.boolean(), ({ world }, applied) => world.etcd.loseNextReply({ applied })),
+  step(2, 'stop', member, ({ world }, name) => world.etcd.stop(name)),
+  step(1, 'freeze', member, ({ world }, name) => world.etcd.freeze(name)),
+  step(4, 'start', member, ({ world }, name) => world.etcd.start(name)),
+  step(1, 'clock h', fc.constantFrom(-30, -1, 1, 30), ({ world }, h) =>
+    world.clock.jumpWallClock(h * hourMs),
+  ),
+  step(1, 'compact', fc.constant(undefined), ({ world }) => {
+    if (world.etcd.revision > 3) world.etcd.compact(world.etcd.revision);
+  }),
 );
 
 describe('managers that live for weeks with faults', () => {
@@ -183,7 +141,7 @@ describe('managers that live for weeks with faults', () => {
         }
         // Crashes between grant and use leave a lease, and so does a lost connection at a stop.
         expect(world.idleLeases.length).toBeLessThanOrEqual(
-          run.filter((each) => /crash|stop [01]|turn/.test(String(each))).length +
+          run.filter((each) => /crash|stop host|turn/.test(String(each))).length +
             run.filter((each) => /reserve/.test(String(each))).length,
         );
         expect(await world.close()).toBe(true);
