@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type SimEtcdOptions } from '../../sim/etcd.ts';
+import type { SimEtcdOptions, Snapshot } from '../../sim/etcd.ts';
 import { WatchHost } from '../../sim/lease-watch-host.ts';
 import { prefix, valueOf } from '../../sim/leases.ts';
 
@@ -8,10 +8,20 @@ const b = `${prefix}10.1.2.0-24`;
 
 let host: WatchHost;
 
-function start(options: Partial<SimEtcdOptions> = {}, before?: (host: WatchHost) => void): WatchHost {
+function start(options: Partial<SimEtcdOptions> = {}, before?: (host: WatchHost) => void): void {
   host = new WatchHost(options, 1, before);
-  return host;
 }
+
+/** Starts the watch, and has it list. */
+async function listed(
+  options: Partial<SimEtcdOptions> = {},
+  before?: (host: WatchHost) => void,
+): Promise<void> {
+  start(options, before);
+  await host.clock.advance(10);
+}
+
+const withA = ({ etcd }: WatchHost) => etcd.put(a, valueOf('10.0.0.1'));
 
 afterEach(async () => {
   expect(await host.stop()).toEqual(new Error('stopped'));
@@ -21,7 +31,7 @@ afterEach(async () => {
 
 describe('the lease watch', () => {
   it('gives a snapshot, then changes, and is watching', async () => {
-    start({}, ({ etcd }) => etcd.put(a, valueOf('10.0.0.1')));
+    start({}, withA);
     expect(host.watch.watching).toBe(false);
     await host.clock.advance(10);
     expect(host.watch.watching).toBe(true);
@@ -44,8 +54,7 @@ describe('the lease watch', () => {
   });
 
   it('gives an empty snapshot for an empty prefix, and does not see a neighbour of it', async () => {
-    start();
-    await host.clock.advance(10);
+    await listed();
     host.etcd.put('/net/subnets-old/10.1.1.0-24', valueOf('10.0.0.1'));
     host.etcd.put('/net/subnets', valueOf('10.0.0.1'));
     host.etcd.put('/net/subnets0', valueOf('10.0.0.1'));
@@ -54,11 +63,10 @@ describe('the lease watch', () => {
   });
 
   it('skips junk keys and values, says so once each, and changes nothing else', async () => {
-    start({}, ({ etcd }) => {
+    await listed({}, ({ etcd }) => {
       etcd.put(a, valueOf('10.0.0.1'));
       etcd.put(`${prefix}junk`, 'x');
     });
-    await host.clock.advance(10);
     for (let times = 0; times < 50; times++) {
       host.etcd.put(`${prefix}junk`, `x${times}`);
       host.etcd.put(b, '{');
@@ -78,9 +86,8 @@ describe('the lease watch', () => {
     expect(skipped.join('\n')).toContain(`${prefix}junk`);
   });
 
-  it('takes a lease away when its value becomes junk, and gives it back when it is readable again', async () => {
-    start({}, ({ etcd }) => etcd.put(a, valueOf('10.0.0.1')));
-    await host.clock.advance(10);
+  it('removes a lease whose value becomes junk, and adds it when the value is readable again', async () => {
+    await listed({}, withA);
     host.etcd.put(a, 'null');
     await host.clock.settle();
     expect([...host.believed.keys()]).toEqual([]);
@@ -93,8 +100,7 @@ describe('the lease watch', () => {
   });
 
   it('collapses the changes of one key that arrive together into the last', async () => {
-    start();
-    await host.clock.advance(10);
+    await listed();
     host.etcd.stop('etcd-0');
     for (const ip of ['10.0.0.1', '10.0.0.2', '10.0.0.3']) host.etcd.put(a, valueOf(ip));
     host.etcd.put(b, valueOf('10.0.0.4'));
@@ -107,8 +113,7 @@ describe('the lease watch', () => {
   });
 
   it('resumes after the last event it delivered, not after the header of a backlog still to come', async () => {
-    start({ fragmentEvents: 2 });
-    await host.clock.advance(10);
+    await listed({ fragmentEvents: 2 });
     for (let round = 0; round < 6; round++) {
       host.etcd.cutWatches();
       for (let index = 0; index < 5; index++)
@@ -122,11 +127,10 @@ describe('the lease watch', () => {
   });
 
   it('is not fooled by a compaction at the very revision it resumes at, which hides that revision’s deletes', async () => {
-    start({}, ({ etcd }) => {
+    await listed({}, ({ etcd }) => {
       etcd.put(a, valueOf('10.0.0.1'));
       etcd.put(b, valueOf('10.0.0.2'));
     });
-    await host.clock.advance(10);
     host.etcd.stop('etcd-0');
     host.etcd.delete(a);
     host.etcd.compact();
@@ -146,8 +150,7 @@ describe('the lease watch', () => {
   ])(
     'ends with what a full list gives when five leases and a junk key come and all go again, one event to a fragment: %s',
     async (_, remove) => {
-      start({ fragmentEvents: 1 });
-      await host.clock.advance(10);
+      await listed({ fragmentEvents: 1 });
       const junk = `${prefix}10.1.1.1-24`;
       const five = Array.from({ length: 5 }, (__, i) => `${prefix}10.1.${i + 1}.0-24`);
       host.etcd.put(junk, valueOf('10.0.0.7'));
@@ -163,10 +166,7 @@ describe('the lease watch', () => {
   );
 
   it('delivers nothing twice after a reconnect', async () => {
-    start();
-    await host.clock.advance(10);
-    host.etcd.put(a, valueOf('10.0.0.1'));
-    await host.clock.settle();
+    await listed({}, withA);
     const before = host.updates.length;
     host.etcd.cutWatches();
     await host.clock.advance(5_000);
@@ -175,8 +175,7 @@ describe('the lease watch', () => {
   });
 
   it('moves on with progress notifications, so that a quiet prefix outlives compactions without a list', async () => {
-    start({ progressIntervalMs: 60_000 });
-    await host.clock.advance(10);
+    await listed({ progressIntervalMs: 60_000 });
     for (let times = 0; times < 20; times++) {
       host.etcd.put('/elsewhere', String(times));
       await host.clock.advance(61_000);
@@ -188,8 +187,7 @@ describe('the lease watch', () => {
   });
 
   it('lists once, after a wait, when it was compacted away', async () => {
-    start();
-    await host.clock.advance(10);
+    await listed();
     host.etcd.stop('etcd-0');
     for (let index = 0; index < 10; index++) host.etcd.put(a, valueOf(`10.0.0.${index + 1}`));
     host.etcd.compact();
@@ -224,9 +222,7 @@ describe('the lease watch', () => {
   });
 
   it('lists again when another cluster answers, even one whose revision is ahead', async () => {
-    start();
-    host.etcd.put(a, valueOf('10.0.0.1'));
-    await host.clock.advance(10);
+    await listed({}, withA);
     const backup = host.etcd.snapshot();
     host.etcd.put(b, valueOf('10.0.0.2'));
     await host.clock.settle();
@@ -240,9 +236,7 @@ describe('the lease watch', () => {
   });
 
   it('survives a member that lags behind for a while, without a hot loop', async () => {
-    start();
-    host.etcd.put(a, valueOf('10.0.0.1'));
-    await host.clock.advance(10);
+    await listed({}, withA);
     host.registry.header = (header, kind) =>
       kind === 'created' ? { ...header, revision: header.revision - 1 } : header;
     host.etcd.cutWatches();
@@ -276,8 +270,7 @@ describe('the lease watch', () => {
   }, 60_000);
 
   it('does not log each turn of a stream that opens and breaks for hours', async () => {
-    start();
-    await host.clock.advance(10);
+    await listed();
     for (let times = 0; times < 100_000; times++) host.etcd.cutNextWatchAfter(1);
     host.etcd.cutWatches();
     for (let hours = 0; hours < 6; hours++) {
@@ -289,8 +282,7 @@ describe('the lease watch', () => {
   }, 60_000);
 
   it('finds a frozen member and goes on with another', async () => {
-    start({ members: ['m0', 'm1', 'm2'] });
-    await host.clock.advance(10);
+    await listed({ members: ['m0', 'm1', 'm2'] });
     host.etcd.freeze('m0');
     host.etcd.put(a, valueOf('10.0.0.1'));
     await host.clock.advance(15_000);
@@ -315,9 +307,8 @@ describe('a removal of most leases at once', () => {
   const said = (event: string) =>
     host.log.events(event).filter(({ fields }) => fields['what'] === 'mass-removal');
 
-  it('is delivered by a second list a moment later, and until then nothing is', async () => {
-    start({}, full);
-    await host.clock.advance(10);
+  it('waits for a second list a moment later', async () => {
+    await listed({}, full);
     const ranges = host.etcd.calls.range;
     host.etcd.delete(...keys.slice(0, 6));
     await host.clock.advance(900);
@@ -336,30 +327,19 @@ describe('a removal of most leases at once', () => {
     ]);
   });
 
-  it('needs more than half of the leases', async () => {
-    start({}, full);
-    await host.clock.advance(10);
-    host.etcd.delete(...keys.slice(0, 5));
-    await host.clock.advance(10);
-    expect([...host.believed.keys()]).toEqual(keys.slice(5));
-    expect(said('trouble')).toEqual([]);
-  });
-
-  it('is told from the leases alone that a route comes of: with three of them and a spoilt one nothing is held back', async () => {
-    start({}, ({ etcd }) => {
+  it('counts only leases that have routes: three of them and an unreadable one go at once', async () => {
+    await listed({}, ({ etcd }) => {
       for (const [i, key] of keys.slice(0, 4).entries()) etcd.put(key, valueOf(`10.0.0.${i + 1}`));
       etcd.put(keys[4] ?? '', '{"PublicIP":"x"}');
     });
-    await host.clock.advance(10);
     host.etcd.delete(...keys.slice(1, 5));
     await host.clock.advance(10);
     expect(host.updates.slice(1)).toMatchObject([{ type: 'delta', put: [], removed: keys.slice(1, 5) }]);
     expect(host.trouble.current).toEqual([]);
   });
 
-  it('takes nothing away when the leases are there again, and goes on with what the stream brings', async () => {
-    start({}, full);
-    await host.clock.advance(10);
+  it('removes nothing when the leases are back, and the watch continues', async () => {
+    await listed({}, full);
     host.etcd.delete(...keys);
     await host.clock.advance(500);
     full(host);
@@ -376,8 +356,7 @@ describe('a removal of most leases at once', () => {
   });
 
   it('is asked about a second time when a list shows it', async () => {
-    start({}, full);
-    await host.clock.advance(10);
+    await listed({}, full);
     const backup = host.etcd.snapshot();
     host.etcd.stop('etcd-0');
     host.etcd.delete(...keys);
@@ -393,9 +372,8 @@ describe('a removal of most leases at once', () => {
     );
   });
 
-  it('takes nothing away as long as the second list cannot be had', async () => {
-    start({}, full);
-    await host.clock.advance(10);
+  it('removes nothing while etcd does not answer the second list', async () => {
+    await listed({}, full);
     host.etcd.delete(...keys);
     await host.clock.advance(500);
     host.etcd.stop('etcd-0');
@@ -407,7 +385,7 @@ describe('a removal of most leases at once', () => {
     expect(host.trouble.current).toEqual([]);
   });
 
-  it('tells at once, apart from the routes, who looks after the own lease', async () => {
+  it('is reported to the keeper of the own lease at once', async () => {
     const told: number[] = [];
     start({}, full);
     host.onDoubt = (update) => told.push(update.type === 'delta' ? update.removed.length : -1);
@@ -418,11 +396,10 @@ describe('a removal of most leases at once', () => {
     expect(host.updates).toHaveLength(1);
   });
 
-  it('is one when the leases are spoilt, and none when no route could come of them', async () => {
-    start({}, ({ etcd }) => {
+  it('includes leases that become unreadable, and none of another backend', async () => {
+    await listed({}, ({ etcd }) => {
       for (const key of keys) etcd.put(key, '{"PublicIP":"10.0.0.1","BackendType":"vxlan"}');
     });
-    await host.clock.advance(10);
     host.etcd.delete(...keys);
     await host.clock.settle();
     expect(host.believed.size).toBe(0);
@@ -439,12 +416,11 @@ describe('a removal of most leases at once', () => {
 
   it.each([
     ['three of three', 3, 3],
-    ['four of ten', 10, 4],
-  ])('is none when it is %s', async (_, all, gone) => {
-    start({}, ({ etcd }) => {
+    ['five of ten', 10, 5],
+  ])('goes to the routes at once when it is %s', async (_, all, gone) => {
+    await listed({}, ({ etcd }) => {
       for (const key of keys.slice(0, all)) etcd.put(key, valueOf('10.0.0.1'));
     });
-    await host.clock.advance(10);
     host.etcd.delete(...keys.slice(0, gone));
     await host.clock.settle();
     expect(host.believed.size).toBe(all - gone);
@@ -456,23 +432,26 @@ const minuteMs = 60_000;
 
 describe('a lease watch that has a lease', () => {
   beforeEach(async () => {
-    start({}, ({ etcd }) => etcd.put(a, valueOf('10.0.0.1')));
-    await host.clock.advance(10);
+    await listed({}, withA);
   });
 
   /** Restores a backup under the same cluster id, then writes until its revision is past the one before: only a list shows what is gone. */
-  async function restoreOvertaken(): Promise<void> {
-    const backup = host.etcd.snapshot();
-    host.etcd.put(b, valueOf('10.0.0.2'));
-    await host.clock.advance(10);
+  function restoreOvertaken(backup: Snapshot): void {
     const { revision } = host.etcd;
     host.etcd.restore(backup, { sameId: true });
     while (host.etcd.revision <= revision) host.etcd.put('/elsewhere', '');
   }
 
-  describe('a stream that was lost and opened again', () => {
-    it('is followed by a list, which shows a restore that kept the id and was written over', async () => {
-      await restoreOvertaken();
+  async function putAndRestore(): Promise<void> {
+    const backup = host.etcd.snapshot();
+    host.etcd.put(b, valueOf('10.0.0.2'));
+    await host.clock.advance(10);
+    restoreOvertaken(backup);
+  }
+
+  describe('after a stream was lost and opened again', () => {
+    it('lists, which shows a restore under the same cluster id whose revisions were passed again', async () => {
+      await putAndRestore();
       await host.clock.advance(minuteMs + 5_000);
       expect(host.believed).toEqual(host.listed);
       expect([...host.believed.keys()]).toEqual([a]);
@@ -481,13 +460,11 @@ describe('a lease watch that has a lease', () => {
       expect(host.believed).toEqual(host.listed);
     });
 
-    it('also when it is lost again and again before that', async () => {
+    it('lists although the stream is lost again and again before that', async () => {
       const backup = host.etcd.snapshot();
       host.etcd.delete(a);
       await host.clock.advance(10);
-      const { revision } = host.etcd;
-      host.etcd.restore(backup, { sameId: true });
-      while (host.etcd.revision <= revision) host.etcd.put('/elsewhere', '');
+      restoreOvertaken(backup);
       for (let times = 0; times < 40; times++) {
         await host.clock.advance(3_000);
         host.etcd.cutWatches();
@@ -495,7 +472,7 @@ describe('a lease watch that has a lease', () => {
       expect([...host.believed.keys()]).toEqual([a]);
     });
 
-    it('also when it is long in coming, and etcd is restored only then', async () => {
+    it('lists after the new stream is open, although that takes long and etcd is restored in between', async () => {
       // When the list is due is drawn: with some seeds it would come before the stream.
       for (let seed = 1; seed <= 80; seed++) {
         await host.stop();
@@ -505,13 +482,11 @@ describe('a lease watch that has a lease', () => {
         const backup = host.etcd.snapshot();
         host.etcd.delete(a);
         await host.clock.advance(2_000);
-        const { revision } = host.etcd;
         // The next member to be asked is silent for a while; lists go to another one.
         host.etcd.cut('h0', 'etcd-1');
         host.etcd.cutWatches();
         await host.clock.advance(8_500);
-        host.etcd.restore(backup, { sameId: true });
-        while (host.etcd.revision <= revision) host.etcd.put('/elsewhere', '');
+        restoreOvertaken(backup);
         host.etcd.heal('h0');
         await host.clock.advance(minuteMs + 10_000);
         expect([...host.believed.keys()]).toEqual([a]);
@@ -527,7 +502,7 @@ describe('a lease watch that has a lease', () => {
       expect(host.snapshots).toBe(1);
     });
 
-    it('tells the keeper of the own lease of such a list: a restore may have taken back what he had written since', async () => {
+    it('gives that list to the keeper of the own lease: a restore may have undone what this host wrote', async () => {
       const told: number[] = [];
       host.onDoubt = (update) => told.push(update.revision);
       host.etcd.cutWatches();
@@ -536,7 +511,7 @@ describe('a lease watch that has a lease', () => {
       expect(host.snapshots).toBe(1);
     });
 
-    it('loses nothing that the stream brings while the list is on its way', async () => {
+    it('loses no event that comes while the list is on its way', async () => {
       await host.stop();
       host = new WatchHost({ latencyMs: 50, fragmentEvents: 1 });
       await host.clock.advance(1_000);
@@ -551,31 +526,24 @@ describe('a lease watch that has a lease', () => {
     });
   });
 
-  describe('a consumer that fails', () => {
-    /** The next update meets a bug; those after it do not. */
-    const failOnce = () => {
+  it.each([
+    ['the stream', () => void host.etcd.put(b, valueOf('10.0.0.2'))],
+    ['the list after a new stream', putAndRestore],
+  ])(
+    'gives a change of %s again to a consumer that failed, and logs the bug with its stack',
+    async (_, change) => {
+      await change();
+      // The next update meets a bug; those after it do not.
       host.onUpdate = () => {
         host.onUpdate = () => {};
         throw new TypeError('a bug');
       };
-    };
-    const bugs = () => host.log.lines.filter(({ level }) => level === 'error');
-
-    it('gets a change that the stream brought once more, and its bug is logged with the stack', async () => {
-      failOnce();
-      host.etcd.put(b, valueOf('10.0.0.2'));
-      await host.clock.advance(5_000);
-      expect(bugs()).toMatchObject([{ fields: { error: new TypeError('a bug') } }]);
+      await host.clock.advance(3 * minuteMs);
+      expect(host.log.lines.filter(({ level }) => level === 'error')).toMatchObject([
+        { fields: { error: new TypeError('a bug') } },
+      ]);
       expect(host.believed).toEqual(host.listed);
       expect(host.trouble.current).toEqual([]);
-    });
-
-    it('gets what the list after a new stream says once more, and its bug is logged with the stack', async () => {
-      await restoreOvertaken();
-      failOnce();
-      await host.clock.advance(3 * minuteMs);
-      expect(bugs()).toMatchObject([{ fields: { error: new TypeError('a bug') } }]);
-      expect([...host.believed.keys()]).toEqual([a]);
-    });
-  });
+    },
+  );
 });
