@@ -33,6 +33,8 @@ function own(): { key: string; held: string; leaseId: string } {
 }
 
 const held = () => host.held !== undefined;
+const contested = () => world.log.lines.filter(({ fields }) => fields['what'] === 'contested');
+const isContested = () => host.manager.state === 'contested';
 
 /** The key is ours, hangs on the lease we think, and nothing lives for nothing. */
 function expectInOrder(expected: string): void {
@@ -42,20 +44,15 @@ function expectInOrder(expected: string): void {
 }
 
 describe('renewIntervalMs', () => {
-  const marginMs = hourMs;
   it.each([
-    [1, marginMs, 500],
-    [2, marginMs, 500],
-    [60, marginMs, 13_333],
-    [3_600, marginMs, 800_000],
-    [3_601, marginMs, 800_222],
-    [3_660, marginMs, 813_333],
-    [10_800, marginMs, 2_400_000],
-    [10_801, marginMs, 2_400_333],
-    [86_400, marginMs, 27_600_000],
+    [0, hourMs, 500],
+    [2, hourMs, 500],
+    [60, hourMs, 13_333],
+    [10_800, hourMs, 2_400_000],
+    [10_801, hourMs, 2_400_333],
+    [86_400, hourMs, 27_600_000],
     [86_400, 60_000, 28_780_000],
-    [2_592_000, marginMs, 862_800_000],
-    [0, marginMs, 500],
+    [2_592_000, hourMs, 862_800_000],
   ])('TTL %i s, margin %i ms: every %i ms', (ttlSeconds, renewMarginMs, expected) => {
     expect(renewIntervalMs(ttlSeconds, renewMarginMs)).toBe(expected);
   });
@@ -77,7 +74,7 @@ describe('renewIntervalMs', () => {
 });
 
 describe('a lease', () => {
-  it.each([1, 2, 5, 60, 600, 3_601, 86_400, 2_592_000])(
+  it.each([1, 60, 3_601, 86_400, 2_592_000])(
     'of %i s is kept, by few renewals',
     async (ttl) => {
       const { held: before, leaseId } = await hold({ leaseTtlSeconds: ttl });
@@ -104,19 +101,17 @@ describe('a lease', () => {
     registry.close();
   });
 
-  it('survives an etcd that is away for hours, and a day without it leaves a handful of lines', async () => {
+  it('survives an etcd that is away for a day, in a handful of lines', async () => {
     const { held: before } = await hold();
-    for (let days = 0; days < 1; days++) {
-      for (const member of world.etcd.members) world.etcd.stop(member);
-      await world.clock.advance(dayMs);
-      expect(host.trouble.current.join('\n')).toMatch(
-        /the lease \/net\/subnets\/\S+ could not be renewed; it.*http:\/\/m0:2379.*connection refused/,
-      );
-      expect(host.manager.state).toBe('held');
-      for (const member of world.etcd.members) world.etcd.start(member);
-      await world.clock.until('order', () => host.trouble.current.length === 0, 60_000);
-      expectInOrder(before);
-    }
+    for (const member of world.etcd.members) world.etcd.stop(member);
+    await world.clock.advance(dayMs);
+    expect(host.trouble.current.join('\n')).toMatch(
+      /the lease \/net\/subnets\/\S+ could not be renewed; it.*http:\/\/m0:2379.*connection refused/,
+    );
+    expect(host.manager.state).toBe('held');
+    for (const member of world.etcd.members) world.etcd.start(member);
+    await world.clock.until('order', () => host.trouble.current.length === 0, 60_000);
+    expectInOrder(before);
     expect(world.log.lines.length).toBeLessThan(80);
   }, 60_000);
 });
@@ -136,25 +131,20 @@ describe.each(Object.entries(besides))('of two keys of this host, the second %s,
     return both;
   };
 
-  it('the held one is taken again when it is deleted', async () => {
-    const { key, held: before } = await holdBoth();
-    world.etcd.delete(key);
-    await world.clock.advance(2_000);
-    expectInOrder(before);
-    expect(own().key).toBe(key);
-    expect(host.trouble.current).toEqual([]);
-    expect(world.log.lines.filter(({ fields }) => fields['what'] === 'contested')).toEqual([]);
-    expect(world.etcd.get(prefix + second)).toBeDefined();
-  });
-
-  it('the held one is taken again after a loss of its confirmation', async () => {
-    const { key, held: before } = await holdBoth();
-    for (const applied of [true, true]) world.etcd.loseNextReply({ applied });
-    world.etcd.delete(key);
-    await world.clock.advance(60_000);
-    expectInOrder(before);
-    expect(host.trouble.current).toEqual([]);
-  });
+  it.each([0, 2])(
+    'the held one is taken again when it is deleted and %i replies are lost',
+    async (replies) => {
+      const { key, held: before } = await holdBoth();
+      for (let nth = 0; nth < replies; nth++) world.etcd.loseNextReply({ applied: true });
+      world.etcd.delete(key);
+      await world.clock.advance(replies === 0 ? 2_000 : 60_000);
+      expectInOrder(before);
+      expect(own().key).toBe(key);
+      expect(host.trouble.current).toEqual([]);
+      expect(contested()).toEqual([]);
+      expect(world.etcd.get(prefix + second)).toBeDefined();
+    },
+  );
 
   it('the held one stays contested while another host has a part of the subnet, and not a moment longer', async () => {
     const { key, held: before } = await holdBoth();
@@ -173,12 +163,11 @@ const mishaps: Record<string, (key: string, leaseId: string) => void> = {
   'is deleted': (key) => world.etcd.delete(key),
   'goes with its revoked lease': (_, leaseId) => world.etcd.revoke(leaseId),
   'gets a value that is junk': (key, leaseId) => world.etcd.put(key, '{', leaseId),
-  'gets a value without an address': (key, leaseId) => world.etcd.put(key, '{}', leaseId),
   'is said to be vxlan': (key, leaseId) =>
     world.etcd.put(key, `{"PublicIP":"${ip}","BackendType":"vxlan"}`, leaseId),
   'is put again as it was': (key, leaseId) => world.etcd.put(key, valueOf(ip), leaseId),
   'is made a reservation': (key) => world.etcd.put(key, valueOf(ip)),
-  'is made a reservation and is said to be vxlan': (key) => world.etcd.put(key, `{"PublicIP":"${ip}"}`),
+  'is made a reservation with another value': (key) => world.etcd.put(key, `{"PublicIP":"${ip}"}`),
   'gets another lease': (key) => world.etcd.put(key, valueOf(ip), world.etcd.grant(7_200)),
   'is deleted and put again by another program': (key) => {
     world.etcd.delete(key);
@@ -271,32 +260,15 @@ it('a key that is deleted while the database is full is put back once it is not,
 
 describe('a subnet that another host has now', () => {
   it.each([
-    [
-      'the own key, with a lease of its own',
-      (key: string) => world.etcd.put(key, other, world.etcd.grant(9_999_999)),
-    ],
-    ['the own key, as a reservation', (key: string) => world.etcd.put(key, other)],
-    [
-      'the own key, under the own lease',
-      (key: string, leaseId: string) => world.etcd.put(key, other, leaseId),
-    ],
-    [
-      'a key with an IPv6 half, after the own went',
-      (key: string) => {
-        world.etcd.delete(key);
-        world.etcd.put(`${key}&fc00:1::-64`, other);
-      },
-    ],
-    [
-      'a key that overlaps, after the own went',
-      (key: string) => {
-        world.etcd.delete(key);
-        world.put('10.1.0.0-16', other, '0');
-      },
-    ],
-  ])('by %s is never touched; one alarm; taken again when it is released', async (_, takeOver) => {
+    ['the own key, with a lease of its own', (key: string) => key, () => world.etcd.grant(9_999_999)],
+    ['the own key, as a reservation', (key: string) => key, () => '0'],
+    ['the own key, under the own lease', (key: string) => key, (leaseId: string) => leaseId],
+    ['a key with an IPv6 half, after the own went', (key: string) => `${key}&fc00:1::-64`, () => '0'],
+    ['a key that overlaps, after the own went', () => `${prefix}10.1.0.0-16`, () => '0'],
+  ])('by %s is never touched; one alarm; taken again when it is released', async (_, at, leaseOf) => {
     const { key, held: before, leaseId } = await hold();
-    takeOver(key, leaseId);
+    if (at(key) !== key) world.etcd.delete(key);
+    world.etcd.put(at(key), other, leaseOf(leaseId));
     const theirs = world.kvs.find(({ value }) => value === other);
     await world.clock.advance(1_000);
     expect(host.manager.state).toBe('contested');
@@ -307,7 +279,7 @@ describe('a subnet that another host has now', () => {
       expect(world.kvs).toEqual([theirs]);
     }
     expect(world.idleLeases).toEqual([]);
-    expect(world.log.lines.filter(({ fields }) => fields['what'] === 'contested').length).toBeLessThan(10);
+    expect(contested().length).toBeLessThan(10);
     expect(world.etcd.calls.range).toBeLessThan(5_000);
     world.etcd.delete(theirs?.key ?? '');
     if (theirs && theirs.lease !== leaseId) world.etcd.revoke(theirs.lease);
@@ -316,20 +288,20 @@ describe('a subnet that another host has now', () => {
     expect(host.trouble.current).toEqual([]);
   });
 
-  it('is looked at again soon, however long etcd was away before', async () => {
+  it('is looked at again every few seconds, however long etcd was away before', async () => {
     const { key } = await hold();
     for (const member of world.etcd.members) world.etcd.stop(member);
     world.etcd.delete(key);
     world.etcd.put(key, other);
     await world.clock.advance(hourMs / 6);
     for (const member of world.etcd.members) world.etcd.start(member);
-    await world.clock.until('it is contested', () => host.manager.state === 'contested', 60_000);
+    await world.clock.until('it is contested', isContested, 60_000);
     const { range } = world.etcd.calls;
     await world.clock.advance(3_000);
     expect(world.etcd.calls.range).toBeGreaterThan(range + 1);
   });
 
-  it('without a readable holder and another key is reported, too', async () => {
+  it('by a key with an unreadable value is reported, too', async () => {
     const { key } = await hold();
     world.etcd.delete(key);
     world.put('10.1.0.0-16', 'junk', '0');
@@ -351,7 +323,7 @@ it('a key that another program of this host puts just before we do is ours, and 
   await world.clock.advance(5_000);
   expect(races).toBeGreaterThan(1);
   expectInOrder('10.1.7.0/24');
-  expect(world.log.lines.filter(({ fields }) => fields['what'] === 'contested')).toEqual([]);
+  expect(contested()).toEqual([]);
 });
 
 it('a key put by a retake whose answer was lost gives way to an older one that overlaps it', async () => {
@@ -360,7 +332,7 @@ it('a key put by a retake whose answer was lost gives way to an older one that o
   world.etcd.delete(key);
   world.put('10.1.0.0-16', other, '0');
   world.etcd.loseNextReply({ applied: true });
-  await world.clock.until('it is contested', () => host.manager.state === 'contested', dayMs);
+  await world.clock.until('it is contested', isContested, dayMs);
   expect(world.keys).toEqual(['10.1.0.0-16']);
   expect(world.etcd.revision).toBeGreaterThan(revision + 2);
   expect(world.idleLeases).toEqual([]);
@@ -404,23 +376,15 @@ describe('clocks', () => {
     }
   });
 
-  it('of a VM that was suspended for less: renewed at once', async () => {
-    const guest = new GuestClock(world.clock);
-    const { held: before, leaseId } = await hold({ clock: guest, watch: false });
-    await guest.suspend(20 * hourMs);
-    await world.clock.advance(31_000);
-    await guest.suspend(20 * hourMs);
-    await world.clock.advance(31_000);
-    expectInOrder(before);
-    expect(own().leaseId).toBe(leaseId);
-  });
-
-  it('of a VM that was suspended, and set back meanwhile: neither tells of the time, and it is renewed at once', async () => {
+  it.each([
+    ['for less: renewed at once', 0],
+    ['and set back meanwhile: renewed at once, although neither clock tells the time', -21 * hourMs],
+  ])('of a VM that was suspended %s', async (_, setMs) => {
     const guest = new GuestClock(world.clock);
     const { held: before, leaseId } = await hold({ clock: guest, watch: false });
     for (let times = 0; times < 3; times++) {
       await guest.suspend(20 * hourMs);
-      world.clock.jumpWallClock(-21 * hourMs);
+      world.clock.jumpWallClock(setMs);
       await world.clock.advance(31_000);
     }
     expectInOrder(before);
