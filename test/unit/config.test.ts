@@ -3,9 +3,10 @@ import { describe, expect, it } from 'vitest';
 import { NetworkConfigError, parseNetworkConfig } from '../../src/subnet/config/config.ts';
 import { expectPoolInvariants, failure, ipv4Pool, ipv6Pool, withBackend } from './config-helpers.ts';
 
+const network = '"Network":"10.5.0.0/16"';
+
 describe('the defaults', () => {
-  it('take /24 subnets from the second to the last of the network', () => {
-    expect(ipv4Pool('"Network":"10.5.0.0/16"')).toBe('10.5.0.0/16: /24 from 10.5.1.0/24 to 10.5.255.0/24');
+  it('leave nftables off, and warn of nothing', () => {
     expect(parseNetworkConfig(withBackend('"Network":"10.5.0.0/16"'))).toMatchObject({
       enableNFTables: false,
       warnings: [],
@@ -14,23 +15,21 @@ describe('the defaults', () => {
 
   // Values as flannel v0.28.9 computes them.
   it.each([
+    ['"Network":"10.5.0.0/16"', '10.5.0.0/16: /24 from 10.5.1.0/24 to 10.5.255.0/24'],
+    [
+      '"Network":"10.5.0.0/16","SubnetMin":"10.5.0.0","SubnetMax":"10.5.0.0"',
+      '10.5.0.0/16: /24 from 10.5.0.0/24 to 10.5.0.0/24',
+    ],
     ['"Network":"10.5.0.0/22"', '10.5.0.0/22: /24 from 10.5.1.0/24 to 10.5.3.0/24'],
     ['"Network":"10.5.0.0/23"', '10.5.0.0/23: /25 from 10.5.0.128/25 to 10.5.1.128/25'],
     ['"Network":"10.5.0.0/28"', '10.5.0.0/28: /30 from 10.5.0.4/30 to 10.5.0.12/30'],
     ['"Network":"10.0.0.0/8","SubnetLen":0', '10.0.0.0/8: /24 from 10.0.1.0/24 to 10.255.255.0/24'],
-    ['"Network":"10.0.0.0/8","SubnetLen":null', '10.0.0.0/8: /24 from 10.0.1.0/24 to 10.255.255.0/24'],
     ['"Network":"255.255.0.0/16"', '255.255.0.0/16: /24 from 255.255.1.0/24 to 255.255.255.0/24'],
     ['"Network":"10.5.0.0/16","SubnetMin":"0.0.0.0"', '10.5.0.0/16: /24 from 10.5.1.0/24 to 10.5.255.0/24'],
     ['"Network":"10.5.0.0/16","SubnetMax":"0.0.0.0"', '10.5.0.0/16: /24 from 10.5.1.0/24 to 10.5.255.0/24'],
-    ['"Network":"10.5.0.0/16","SubnetLen":18', '10.5.0.0/16: /18 from 10.5.64.0/18 to 10.5.192.0/18'],
     ['"Network":"10.5.0.0/16","SubnetLen":30', '10.5.0.0/16: /30 from 10.5.0.4/30 to 10.5.255.252/30'],
   ])('%s', (members, pool) => {
     expect(ipv4Pool(members)).toBe(pool);
-  });
-
-  it('allow the first subnet when SubnetMin asks for it, and include SubnetMax', () => {
-    const members = '"Network":"10.5.0.0/16","SubnetMin":"10.5.0.0","SubnetMax":"10.5.0.0"';
-    expect(ipv4Pool(members)).toBe('10.5.0.0/16: /24 from 10.5.0.0/24 to 10.5.0.0/24');
   });
 });
 
@@ -53,42 +52,32 @@ describe('IPv6', () => {
   });
 
   it('comes beside IPv4, and IPv4 can be off without a Network', () => {
-    const both = parseNetworkConfig(
-      withBackend('"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00::/48"'),
-    );
-    expect([both.ipv4?.network.text, both.ipv6?.network.text]).toEqual(['10.5.0.0/16', 'fc00::/48']);
-    const ipv6 = parseNetworkConfig(
-      withBackend('"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00::/48"'),
-    );
-    expect(ipv6).not.toHaveProperty('ipv4');
-  });
-
-  it('stays off while EnableIPv6 is not true, whatever its network', () => {
-    expect(
-      parseNetworkConfig(withBackend('"Network":"10.5.0.0/16","IPv6Network":"fc00::/127"')),
-    ).not.toHaveProperty('ipv6');
+    const networksOf = (members: string) => {
+      const { ipv4, ipv6 } = parseNetworkConfig(withBackend(members));
+      return [ipv4?.network.text, ipv6?.network.text];
+    };
+    const ipv6 = '"EnableIPv6":true,"IPv6Network":"fc00::/48"';
+    expect(networksOf(`${network},${ipv6}`)).toEqual(['10.5.0.0/16', 'fc00::/48']);
+    expect(networksOf(`"EnableIPv4":false,${ipv6}`)).toEqual([undefined, 'fc00::/48']);
+    // It stays off while EnableIPv6 is not true, whatever its network.
+    expect(networksOf(`${network},"IPv6Network":"fc00::/127"`)).toEqual(['10.5.0.0/16', undefined]);
   });
 });
 
 describe('a configuration that cannot be used', () => {
-  const network = '"Network":"10.5.0.0/16"';
   const dual = `${network},"EnableIPv6":true`;
   it.each([
     ['', 'CONFIG_MISSING', 'Network', 'required'],
-    ['"Network":null', 'CONFIG_MISSING', 'Network'],
     ['"Network":"0.0.0.0/0"', 'CONFIG_RANGE', 'Network'],
     ['"Network":"010.5.0.0/16"', 'CONFIG_TYPE', 'Network'],
-    ['"Network":"10.5.0.0/016"', 'CONFIG_TYPE', 'Network'],
     ['"Network":"10.5.0.0"', 'CONFIG_TYPE', 'Network', 'address/length'],
-    ['"Network":"10.5.0.0/33"', 'CONFIG_TYPE', 'Network'],
     ['"Network":"fc00::/48"', 'CONFIG_TYPE', 'Network', 'IPv4'],
-    ['"Network":""', 'CONFIG_TYPE', 'Network'],
     ['"Network":10', 'CONFIG_TYPE', 'Network', 'in quotes'],
     ['"Network":"10.5.0.0/29"', 'CONFIG_LENGTH', 'Network', '/28'],
     [`${network},"SubnetLen":31`, 'CONFIG_LENGTH', 'SubnetLen', 'at most 30'],
     [`${network},"SubnetLen":17`, 'CONFIG_LENGTH', 'SubnetLen', 'at least 18'],
     [`${network},"SubnetLen":99999999999999999999`, 'CONFIG_LENGTH', 'SubnetLen'],
-    ...['"24"', '24.0', '24.5', '2.4e1', '1e400', '-1', '-0', 'true', '[]', '{}'].map((literal) => [
+    ...['"24"', '24.0', '2.4e1', '-1', 'true', '{}'].map((literal) => [
       `${network},"SubnetLen":${literal}`,
       'CONFIG_TYPE',
       'SubnetLen',
@@ -106,7 +95,6 @@ describe('a configuration that cannot be used', () => {
     ],
     [`${network},"SubnetMax":"10.5.0.0"`, 'CONFIG_ORDER', 'SubnetMax'],
     [`${network},"SubnetMin":"10.5.1.0/24"`, 'CONFIG_TYPE', 'SubnetMin'],
-    [`${network},"SubnetMin":"fc00::"`, 'CONFIG_TYPE', 'SubnetMin'],
     [`${network},"EnableIPv4":"true"`, 'CONFIG_TYPE', 'EnableIPv4', 'true or false'],
     [`${network},"EnableNFTables":1`, 'CONFIG_TYPE', 'EnableNFTables'],
     [`${network},"EnableIPv4":false`, 'CONFIG_FAMILY', 'EnableIPv4', 'at least one family'],
@@ -115,10 +103,8 @@ describe('a configuration that cannot be used', () => {
     [`${dual},"IPv6Network":"10.6.0.0/16"`, 'CONFIG_TYPE', 'IPv6Network'],
     [`${dual},"IPv6Network":"fc00::/125"`, 'CONFIG_LENGTH', 'IPv6Network'],
     [`${dual},"IPv6Network":"fc00::/48","IPv6SubnetLen":127`, 'CONFIG_LENGTH', 'IPv6SubnetLen'],
-    [`${dual},"IPv6Network":"fc00::/48","IPv6SubnetLen":49`, 'CONFIG_LENGTH', 'IPv6SubnetLen'],
     [`${dual},"IPv6Network":"fc00::/48","IPv6SubnetMin":"fc01::"`, 'CONFIG_RANGE', 'IPv6SubnetMin'],
     [`${dual},"IPv6Network":"fc00::/48","IPv6SubnetMax":"fc00::1"`, 'CONFIG_BOUNDARY', 'IPv6SubnetMax'],
-    [`${dual},"IPv6Network":"fc00::/48","IPv6SubnetMax":"fc00::"`, 'CONFIG_ORDER', 'IPv6SubnetMax'],
   ])('%s', (members, code, key, said = '') => {
     const error = failure(withBackend(members));
     expect({ code: error.code, key: error.key }).toEqual({ code, key });
@@ -137,20 +123,8 @@ describe('a configuration that cannot be used', () => {
     );
   });
 
-  it.each([
-    '',
-    ' ',
-    'null',
-    '5',
-    '"x"',
-    '[]',
-    '{',
-    '{}x',
-    "{'Network':1}",
-    '{"a":1,}',
-    '\ufeff{}',
-    '{"a":"\n"}',
-  ])('is %j, which is no JSON object', (text) => {
+  // What faults JSON may have is a table in json-fault.test.ts.
+  it.each(['', 'null', '5', '[]', '{'])('is %j, which is no JSON object', (text) => {
     expect(failure(text)).toMatchObject({ code: 'CONFIG_SYNTAX', key: '' });
   });
 
@@ -173,24 +147,6 @@ describe('a configuration that cannot be used', () => {
 });
 
 describe('any text', () => {
-  it('gives a configuration or a NetworkConfigError', () => {
-    const texts = fc.oneof(
-      fc.string({ unit: 'binary' }),
-      fc.json(),
-      fc.json().map((json) => withBackend(`"Network":${json}`)),
-    );
-    fc.assert(
-      fc.property(texts, (text) => {
-        try {
-          parseNetworkConfig(text);
-        } catch (error) {
-          expect(error).toBeInstanceOf(NetworkConfigError);
-        }
-      }),
-      { numRuns: 2000 },
-    );
-  }, 30_000);
-
   it('that is accepted keeps the pool inside the network, on boundaries, and not empty', () => {
     const length = fc.integer({ min: 1, max: 30 });
     const address = fc
@@ -222,8 +178,6 @@ describe('any text', () => {
   });
 });
 
-const network = '"Network":"10.5.0.0/16"';
-
 function warnings(members: string): readonly string[] {
   return parseNetworkConfig(withBackend(`${network},${members}`)).warnings;
 }
@@ -242,9 +196,7 @@ describe('keys, as Go’s encoding/json reads them', () => {
 
   it('are not matched by letters that only JavaScript folds', () => {
     expect(ipv4Pool(`${network},"SUBNETLEN\u0307":26`)).toContain('/24 from');
-    expect(parseNetworkConfig(withBackend(`${network},"EnableNFTable\u00df":true`)).enableNFTables).toBe(
-      false,
-    );
+    expect(warnings('"EnableNFTable\u00df":true').join()).toContain('unknown key');
   });
 
   // JSON.parse keeps the first place and the last value of equal keys: it alone would give 25 here.
@@ -278,13 +230,10 @@ describe('keys, as Go’s encoding/json reads them', () => {
 
 describe('the warnings', () => {
   it('name an unknown key once, with the nearest known one', () => {
-    expect(warnings('"SubnetLength":24,"SubnetLength":24')).toEqual([
+    expect(warnings('"SubnetLength":24,"SubnetLength":24,"colour":"blue"')).toEqual([
       'unknown key "SubnetLength" is ignored; did you mean SubnetLen?',
+      'unknown key "colour" is ignored',
     ]);
-    expect(warnings('"EnableIpv66":true')).toEqual([
-      'unknown key "EnableIpv66" is ignored; did you mean EnableIPv6?',
-    ]);
-    expect(warnings('"colour":"blue"')).toEqual(['unknown key "colour" is ignored']);
   });
 
   it('take __proto__ and constructor for keys like any other', () => {
@@ -313,10 +262,7 @@ describe('the warnings', () => {
   it.each([
     ['8.8.0.0/16', true],
     ['172.0.0.0/8', true],
-    ['11.0.0.0/8', true],
     ['172.20.0.0/16', false],
-    ['192.168.0.0/16', false],
-    ['100.64.0.0/12', false],
   ])('tell of public addresses: %s, %s', (text, isPublic) => {
     const said = parseNetworkConfig(withBackend(`"Network":"${text}"`)).warnings.join();
     expect(said.includes(`Network ${text} has public addresses: hosts and containers`)).toBe(isPublic);
@@ -344,9 +290,7 @@ describe('the backend', () => {
   it.each([
     ['null', 'Backend', 'CONFIG_BACKEND'],
     ['"host-gw"', 'Backend', 'CONFIG_TYPE'],
-    ['["host-gw"]', 'Backend', 'CONFIG_TYPE'],
     ['{}', 'Backend.Type', 'CONFIG_BACKEND'],
-    ['{"Type":null}', 'Backend.Type', 'CONFIG_BACKEND'],
     ['{"Type":5}', 'Backend.Type', 'CONFIG_BACKEND'],
     ['{"Type":"vxlan"}', 'Backend.Type', 'CONFIG_BACKEND'],
     ['{"Type":"host-gw","type":"udp"}', 'Backend.Type', 'CONFIG_BACKEND'],

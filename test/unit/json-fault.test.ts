@@ -11,10 +11,6 @@ describe('a fault of JSON in words', () => {
     ['', 'it is empty'],
     [' \n', 'it is empty'],
     [
-      '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"},}',
-      'there is a comma too many before the closing } (character 54, near: …","Backend":{"Type":"host-gw"},})',
-    ],
-    [
       lines,
       'there is a comma too many before the closing } (line 3, column 18, near: …0.5.0.0/16",\\u000a  "SubnetLen": 24,\\u000a})',
     ],
@@ -30,14 +26,12 @@ describe('a fault of JSON in words', () => {
     ['{Network:"10.5.0.0/16"}', 'the key Network has no double quotes (character 2, '],
     ['{"Network":10.5.0.0/16}', 'the value 10.5.0.0/16 has no double quotes (character 12, '],
     ['{"IPv6Network":fc00:5::/48}', 'the value fc00:5::/48 has no double quotes (character 16, '],
-    ['{"Backend":{"Type":host-gw}}', 'the value host-gw has no double quotes (character 20, '],
     ['{"EnableIPv6":True}', 'True is not a JSON word: write true (character 15, '],
     ['{"EnableIPv6":None}', 'None is not a JSON word: write null (character 15, '],
     ['{"EnableIPv6":yes}', 'yes is not a JSON word: write true (character 15, '],
     ['{"EnableIPv6":on-premise}', 'the value on-premise has no double quotes (character 15, '],
     ['{"SubnetLen":024}', '024 is not a JSON number (character 14, '],
     ['{"SubnetLen":+24}', '+24 is not a JSON number (character 14, '],
-    ['{"SubnetLen":0x18}', '0x18 is not a JSON number (character 14, '],
     ['{"Network":"10.5.0.0/16"', 'the text ends before its closing }: it is cut off (character 25, '],
     ['{"Network":"10.5.0.0/16', 'the quotes are never closed (character 12, '],
     ['{"a":[1', 'the text ends before its closing ]: it is cut off (character 8, '],
@@ -48,20 +42,14 @@ describe('a fault of JSON in words', () => {
     ['{"Network"}', 'a key has no value (character 11, '],
     ['{"Network":"10.5.0.0/16" "SubnetLen":24}', 'there is no comma before the next quotes (character 26, '],
     ['{"Network":"10.5.0.0/16,"SubnetLen":24}', 'there is no comma before SubnetLen (character 26, '],
-    [
-      '{"Network"\u00a0:"10.5.0.0/16"}',
-      'there is an odd space or invisible character (\\u00a0) (character 11, ',
-    ],
+    ['{"a"\u00a0:1}', 'there is an odd space or invisible character (\\u00a0) (character 5, '],
     ['{"SubnetLen":\u221224}', 'there is a dash of another kind (\\u2212) (character 14, '],
     ['{\u201cNetwork\u201d:1}', 'there are quotes of another kind (\\u201c) (character 2, '],
     ['{"a":1} // mine', 'there is a comment; JSON allows none (character 9, '],
     ['{"a":"x\ny"}', 'a line ends between quotes (line 1, column 8, '],
     ['{"a":"x\ty"}', 'there is the character \\u0009 between quotes (character 8, '],
     ['{"a":"\\x"}', '\\x between quotes means nothing to JSON (character 7, '],
-    [
-      'Network: 10.5.0.0/16',
-      'it does not begin with an opening brace (character 1, near: Network: 10.5.0.0/16)',
-    ],
+    ['Network: x', 'it does not begin with an opening brace (character 1, near: Network: x)'],
     ['{"a":\u{1f600}}', 'the value \u{1f600} has no double quotes (character 6, '],
   ])('%j', (text, expected) => {
     const said = jsonFault(text)?.message ?? 'nothing';
@@ -69,27 +57,7 @@ describe('a fault of JSON in words', () => {
   });
 
   it('is found exactly where JSON.parse finds one', () => {
-    const pieces = fc.constantFrom(
-      '{',
-      '}',
-      '[',
-      ']',
-      ',',
-      ':',
-      '"',
-      "'",
-      '\\',
-      'u00e9',
-      '-',
-      '0',
-      '12.5e3',
-      'true',
-      'null',
-      ' ',
-      '\n',
-      '\u00a0',
-      'a',
-    );
+    const pieces = fc.constantFrom(...`{}[],:"'\\-0 \n\u00a0a`, 'u00e9', '12.5e3', 'true', 'null');
     const edited = fc.tuple(fc.json(), fc.nat(), fc.nat(3), pieces).map(([json, at, cut, piece]) => {
       const place = at % (json.length + 1);
       return json.slice(0, place) + piece + json.slice(place + cut);
@@ -144,10 +112,8 @@ describe('a configuration that is no JSON', () => {
   });
 
   it('shows spaces and dashes that are not ASCII', () => {
-    const message = (value: string) => failure(`{"Network":"${value}","Backend":{"Type":"host-gw"}}`).message;
-    expect(message('10.5.0.0/16\u00a0')).toContain('Network is "10.5.0.0/16\\u00a0"');
-    expect(failure('{"Network":"10.5.0.0/16","Backend":{"Type":"host\u2013gw"}}').message).toContain(
-      'Backend.Type is "host\\u2013gw"',
-    );
+    const { message } = failure(good.replace('/16', '/16\u00a0'));
+    expect(message).toContain('Network is "10.5.0.0/16\\u00a0"');
+    expect(failure(good.replace('t-g', 't\u2013g')).message).toContain('Backend.Type is "host\\u2013gw"');
   });
 });

@@ -14,15 +14,15 @@ function keyValue(key: string, value: string): KeyValue {
 
 describe('a lease value', () => {
   it('is written as flanneld writes it, byte for byte', () => {
-    expect(formatLeaseValue({ ipv4: '10.211.55.101' })).toBe(
-      '{"PublicIP":"10.211.55.101","PublicIPv6":null,"BackendType":"host-gw"}',
-    );
-    expect(formatLeaseValue({ ipv4: '10.211.55.101', ipv6: 'fc00::1' })).toBe(
-      '{"PublicIP":"10.211.55.101","PublicIPv6":"fc00::1","BackendType":"host-gw"}',
-    );
-    expect(formatLeaseValue({ ipv6: 'fc00::1' })).toBe(
+    expect(
+      [{ ipv4: '10.0.0.1' }, { ipv4: '10.0.0.1', ipv6: 'fc00::1' }, { ipv6: 'fc00::1' }].map(
+        formatLeaseValue,
+      ),
+    ).toEqual([
+      '{"PublicIP":"10.0.0.1","PublicIPv6":null,"BackendType":"host-gw"}',
+      '{"PublicIP":"10.0.0.1","PublicIPv6":"fc00::1","BackendType":"host-gw"}',
       '{"PublicIP":"0.0.0.0","PublicIPv6":"fc00::1","BackendType":"host-gw"}',
-    );
+    ]);
   });
 
   it('reads back as it was written', () => {
@@ -39,66 +39,33 @@ describe('a lease value', () => {
   it.each([
     ['{}', { backendType: '' }],
     ['{"publicip":"10.0.0.1","BACKENDTYPE":"vxlan"}', { publicIP: '10.0.0.1', backendType: 'vxlan' }],
-    [
-      '{"PublicIP":"10.0.0.1","bac\u212aendtype":"host-gw"}',
-      { publicIP: '10.0.0.1', backendType: 'host-gw' },
-    ],
-    [
-      '{"PublicIP":"10.0.0.1","publicIp":"10.0.0.2","PublicIP":"10.0.0.3"}',
-      { publicIP: '10.0.0.3', backendType: '' },
-    ],
+    ['{"bac\u212aendtype":"host-gw"}', { backendType: 'host-gw' }],
     ['{"publicIp":"10.0.0.2","PublicIP":"10.0.0.1"}', { publicIP: '10.0.0.1', backendType: '' }],
     ['{"PublicIP":"10.0.0.1","publicIp":"10.0.0.2"}', { publicIP: '10.0.0.2', backendType: '' }],
     ['{"BackendType":"host-gw","backendtype":null}', { backendType: 'host-gw' }],
     ['{"PublicIPv6":"FC00:0::1"}', { publicIPv6: 'fc00::1', backendType: '' }],
-    [
-      '{"PublicIP":"10.0.0.1","BackendData":{"PublicIP":5},"BackendV6Data":[[1]],"x":1e400}',
-      { publicIP: '10.0.0.1', backendType: '' },
-    ],
-    ['{"__proto__":{"PublicIP":"10.0.0.1"}}', { backendType: '' }],
-    [
-      ' { "PublicIP" : "10.0.0.1" , "BackendType":"Host-GW" } ',
-      { publicIP: '10.0.0.1', backendType: 'Host-GW' },
-    ],
+    ['{"BackendData":{"PublicIP":5},"BackendV6Data":[[1]],"x":1e400}', { backendType: '' }],
+    [' { "PublicIP" : "10.0.0.1" } ', { publicIP: '10.0.0.1', backendType: '' }],
+    ['{"BackendType":"Host-GW"}', { backendType: 'Host-GW' }],
   ])('%s is read as Go reads it', (text, value) => {
     expect(parseLeaseValue(text)).toEqual(value);
   });
 
   it.each([
-    'null',
-    '""',
-    '"x"',
-    '"0.0.0.0"',
-    '"010.0.0.1"',
-    '"10.0.0.1 "',
-    '"fc00::1"',
-    '"10.0.0"',
-    '"10.0.0.1\\u0000"',
-  ])('with PublicIP %s has none', (literal) => {
-    expect(parseLeaseValue(`{"PublicIP":${literal},"BackendType":"host-gw"}`)).toEqual({
-      backendType: 'host-gw',
-    });
+    ...['null', '"x"', '"0.0.0.0"', '"010.0.0.1"', '"fc00::1"'].map((literal) => `"PublicIP":${literal}`),
+    ...['null', '""', '"::"', '"10.0.0.1"', '"fe80::1%eth0"'].map((literal) => `"PublicIPv6":${literal}`),
+  ])('with %s has no such address', (member) => {
+    expect(parseLeaseValue(`{${member}}`)).toEqual({ backendType: '' });
   });
-
-  it.each(['null', '""', '"::"', '"10.0.0.1"', '"::ffff:10.0.0.1"', '"fe80::1%eth0"'])(
-    'with PublicIPv6 %s has none',
-    (literal) => {
-      expect(parseLeaseValue(`{"PublicIPv6":${literal}}`)).toEqual({ backendType: '' });
-    },
-  );
 
   it.each([
     '',
-    'junk',
     'null',
-    '5',
     '"10.0.0.1"',
     '[{"PublicIP":"10.0.0.1"}]',
     '{"PublicIP":"10.0.0.1"',
     '{"PublicIP":"10.0.0.1"}x',
     '{"PublicIP":5}',
-    '{"PublicIP":{}}',
-    '{"PublicIP":true}',
     '{"PublicIP":["10.0.0.1"]}',
     '{"PublicIPv6":1}',
     '{"BackendType":5}',
@@ -146,15 +113,17 @@ describe('a lease', () => {
   });
 
   it('with a bad key or value is a problem, one short printable line that names the key', () => {
-    expect(parseLease(prefix, keyValue(`${prefix}junk\u001b[2J`, '{}'))).toEqual({
-      problem: `key ${prefix}junk\\u001b[2J does not name a subnet (a.b.c.d-len): ignored`,
-    });
-    expect(parseLease(prefix, keyValue(`${prefix}10.5.1.0-24`, 'ju\nnk'))).toEqual({
-      problem: `key ${prefix}10.5.1.0-24 holds no lease: its value is ju\\u000ank`,
-    });
-    expect(parseLease(prefix, keyValue(`${prefix}10.5.1.0-24`, ''))).toEqual({
-      problem: `key ${prefix}10.5.1.0-24 holds no lease: its value is empty`,
-    });
+    const problemOf = (name: string, value: string) => parseLease(prefix, keyValue(prefix + name, value));
+    const problems = [
+      problemOf('junk\u001b[2J', '{}'),
+      problemOf('10.5.1.0-24', 'ju\nnk'),
+      problemOf('10.5.1.0-24', ''),
+    ];
+    expect(problems).toEqual([
+      { problem: `key ${prefix}junk\\u001b[2J does not name a subnet (a.b.c.d-len): ignored` },
+      { problem: `key ${prefix}10.5.1.0-24 holds no lease: its value is ju\\u000ank` },
+      { problem: `key ${prefix}10.5.1.0-24 holds no lease: its value is empty` },
+    ]);
     fc.assert(
       fc.property(
         fc.string({ unit: 'binary', maxLength: 500 }),
