@@ -8,6 +8,7 @@ import {
   prefixEnd,
   type Registry,
   RegistryError,
+  type RegistryErrorCode,
 } from '../../src/subnet/registry/registry.ts';
 import { rotate } from '../../src/subnet/registry/rotation.ts';
 import { outcomeOf } from '../contract/registry-suite.ts';
@@ -35,17 +36,19 @@ afterEach(() => {
 
 const put = (key: string): Operation => ({ op: 'put', key, value: 'v', lease: '0' });
 
+const read = () => registry.range({ key: 'a' });
+const write = () => registry.txn({ compare: [], success: [put('a')] });
+
 /** Runs a call while virtual time passes, and gives its result or error. */
 const outcome = <T>(call: Promise<T>) => clock.complete(outcomeOf(call));
 
 describe('calls that change nothing', () => {
   it('stick to one member while it answers', async () => {
-    await registry.range({ key: 'a' });
+    await read();
     await registry.leaseTimeToLive('1');
     await registry.leaseKeepAlive('1');
-    expect(members.map(({ calls }) => calls.range + calls.leaseTimeToLive + calls.leaseKeepAlive)).toEqual([
-      3, 0, 0,
-    ]);
+    const callsOf = members.map(({ calls }) => calls.range + calls.leaseTimeToLive + calls.leaseKeepAlive);
+    expect(callsOf).toEqual([3, 0, 0]);
     expect(registry.endpoint).toBe('http://etcd-0:2379');
     expect(moves).toEqual([]);
   });
@@ -53,9 +56,9 @@ describe('calls that change nothing', () => {
   it('move to the next member when one refuses connections, and stay there', async () => {
     etcd.stop('etcd-0');
     etcd.put('a', '1');
-    expect((await registry.range({ key: 'a' })).kvs).toHaveLength(1);
+    expect((await read()).kvs).toHaveLength(1);
     etcd.start('etcd-0');
-    await registry.range({ key: 'a' });
+    await read();
     expect(members.map(({ calls }) => calls.range)).toEqual([1, 2, 0]);
     expect(moves).toEqual(['http://etcd-0:2379 → http://etcd-1:2379']);
   });
@@ -66,29 +69,19 @@ describe('calls that change nothing', () => {
       etcd.stop('etcd-0');
       etcd.cut('host', 'etcd-1');
       etcd.isolate('etcd-2');
-      const error = await outcome<unknown>(
-        method === 'range' ? registry.range({ key: 'a' }) : registry[method]('1'),
-      );
+      const error = await outcome<unknown>(method === 'range' ? read() : registry[method]('1'));
       expect(error).toBeInstanceOf(RegistryError);
-      expect(error).toMatchObject({ kind: 'UNAVAILABLE', outcomeUnknown: false });
-      expect((error as RegistryError).message).toBe(
-        'no etcd endpoint can be used: etcd at http://etcd-0:2379: connection refused, nothing listens there; ' +
+      expect(error).toMatchObject({
+        kind: 'UNAVAILABLE',
+        outcomeUnknown: false,
+        message:
+          'no etcd endpoint can be used: etcd at http://etcd-0:2379: connection refused, nothing listens there; ' +
           'etcd at http://etcd-1:2379: no answer within the deadline; ' +
           'etcd at http://etcd-2:2379: no leader: this member is cut off from the majority of its cluster',
-      );
+      });
       expect(members.map(({ calls }) => calls[method])).toEqual([1, 1, 1]);
     },
   );
-
-  it('reject at once with what another member would answer too', async () => {
-    etcd.put('a', '1');
-    etcd.put('a', '2');
-    etcd.compact();
-    const error = await outcome(registry.range({ key: 'a', revision: 2 }));
-    expect(error).toMatchObject({ kind: 'COMPACTED' });
-    expect(etcd.calls.range).toBe(1);
-    expect(moves).toEqual([]);
-  });
 
   it('reject with the reason of their signal, trying nobody else', async () => {
     etcd.cut('host', 'etcd-0');
@@ -104,7 +97,7 @@ describe('calls that change nothing', () => {
 describe('calls that change something', () => {
   it('go to the next member when the failure is certain', async () => {
     etcd.stop('etcd-0');
-    await registry.txn({ compare: [], success: [put('a')] });
+    await write();
     expect(etcd.get('a')?.value).toBe('v');
     const { id } = await registry.leaseGrant(60);
     await registry.leaseRevoke(id);
@@ -113,11 +106,10 @@ describe('calls that change something', () => {
 
   it('are not repeated when they may have taken effect, but later calls go elsewhere', async () => {
     etcd.loseNextReply({ applied: true });
-    const error = await outcome(registry.txn({ compare: [], success: [put('a')] }));
-    expect(error).toMatchObject({ kind: 'UNAVAILABLE', outcomeUnknown: true });
+    expect(await outcome(write())).toMatchObject({ kind: 'UNAVAILABLE', outcomeUnknown: true });
     expect(etcd.calls.txn).toBe(1);
     expect(registry.endpoint).toBe('http://etcd-1:2379');
-    expect((await registry.range({ key: 'a' })).kvs).toHaveLength(1);
+    expect((await read()).kvs).toHaveLength(1);
   });
 
   it('are not repeated after a member stayed silent', async () => {
@@ -138,34 +130,29 @@ describe('calls that change something', () => {
   });
 });
 
-describe('what nobody knows of a member', () => {
-  const unheardOf = (outcomeUnknown: boolean) => () =>
-    Promise.reject(
-      new RegistryError('UNEXPECTED', 'http://etcd-0:2379', 'not today (gRPC status 9)', { outcomeUnknown }),
-    );
-
-  function refusing(outcomeUnknown: boolean): Registry {
+describe('an error of one member', () => {
+  /** A rotation whose first member rejects reads so, and these writes. */
+  function refusing(kind: RegistryErrorCode, outcomeUnknown = false): Registry {
     const [first, ...others] = members;
-    const refuse = unheardOf(outcomeUnknown);
-    const odd = altered(first as SimMember, { range: unheardOf(false), txn: refuse, leaseGrant: refuse });
-    return rotate([odd, ...others], { onMove: (from, to) => moves.push(`${from} → ${to}`) });
+    const refuse = (unknown: boolean) => () =>
+      Promise.reject(new RegistryError(kind, 'http://etcd-0:2379', 'no', { outcomeUnknown: unknown }));
+    const write = refuse(outcomeUnknown);
+    const odd = altered(first as SimMember, { range: refuse(false), txn: write, leaseGrant: write });
+    return rotate([odd, ...others]);
   }
 
-  it('takes a read to the next one, and a write that had no effect', async () => {
-    registry = refusing(false);
-    await registry.range({ key: 'a' });
-    expect(registry.endpoint).toBe('http://etcd-1:2379');
-    registry = refusing(false);
-    await registry.txn({ compare: [], success: [put('a')] });
-    expect(registry.endpoint).toBe('http://etcd-1:2379');
+  it('that is not known moves a read to the next one, and a write that had no effect', async () => {
+    for (const call of [read, write]) {
+      registry = refusing('UNEXPECTED');
+      await call();
+      expect(registry.endpoint).toBe('http://etcd-1:2379');
+    }
   });
 
-  it('takes no write to the next one that may have had an effect, but what follows', async () => {
-    registry = refusing(true);
-    expect(await outcome(registry.leaseGrant(60))).toMatchObject({
-      kind: 'UNEXPECTED',
-      outcomeUnknown: true,
-    });
+  it('that is not known moves the calls after a write that may have had an effect', async () => {
+    registry = refusing('UNEXPECTED', true);
+    const failure = { kind: 'UNEXPECTED', outcomeUnknown: true };
+    expect(await outcome(registry.leaseGrant(60))).toMatchObject(failure);
     expect(etcd.calls.leaseGrant).toBe(0);
     expect(registry.endpoint).toBe('http://etcd-1:2379');
     await registry.leaseGrant(60);
@@ -174,10 +161,8 @@ describe('what nobody knows of a member', () => {
   it.each(['PERMISSION_DENIED', 'COMPACTED', 'LEASE_NOT_FOUND', 'PROTOCOL'] as const)(
     '%s is the answer to the request itself: nobody else is asked',
     async (kind) => {
-      const answer = () => Promise.reject(new RegistryError(kind, 'http://etcd-0:2379', 'no'));
-      const [first, ...others] = members;
-      registry = rotate([altered(first as SimMember, { range: answer, leaseGrant: answer }), ...others]);
-      expect(await outcome(registry.range({ key: 'a' }))).toMatchObject({ kind });
+      registry = refusing(kind);
+      expect(await outcome(read())).toMatchObject({ kind });
       expect(await outcome(registry.leaseGrant(60))).toMatchObject({ kind });
       expect(etcd.calls).toMatchObject({ range: 0, leaseGrant: 0 });
       expect(registry.endpoint).toBe('http://etcd-0:2379');
@@ -185,17 +170,11 @@ describe('what nobody knows of a member', () => {
   );
 });
 
-describe('calls side by side', () => {
-  it('that fail on the same member move on once', async () => {
-    etcd.stop('etcd-0');
-    await Promise.all([
-      registry.range({ key: 'a' }),
-      registry.range({ key: 'b' }),
-      registry.leaseKeepAlive('1'),
-    ]);
-    expect(registry.endpoint).toBe('http://etcd-1:2379');
-    expect(moves).toHaveLength(1);
-  });
+it('calls side by side that fail on the same member move on once', async () => {
+  etcd.stop('etcd-0');
+  await Promise.all([read(), registry.range({ key: 'b' }), registry.leaseKeepAlive('1')]);
+  expect(registry.endpoint).toBe('http://etcd-1:2379');
+  expect(moves).toHaveLength(1);
 });
 
 describe('a watch', () => {
@@ -235,7 +214,7 @@ describe('a watch', () => {
   });
 });
 
-it('a rotation over one member reports that member alone', async () => {
+it('a rotation over one member names that member in its error; over none it throws', async () => {
   const alone = rotate([members[0] as Registry]);
   etcd.stop('etcd-0');
   const error = await outcome(alone.range({ key: 'a' }));
@@ -243,8 +222,5 @@ it('a rotation over one member reports that member alone', async () => {
     'etcd at http://etcd-0:2379: connection refused, nothing listens there',
   );
   expect(etcd.calls.range).toBe(1);
-});
-
-it('a rotation over nobody is refused', () => {
   expect(() => rotate([])).toThrow(RangeError);
 });
