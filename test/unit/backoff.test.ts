@@ -8,11 +8,9 @@ const policy = { initialMs: 100, maxMs: 5000 };
 
 describe('backoff', () => {
   it('doubles up to the maximum and stays there', () => {
-    const ceilings = [0, 1, 2, 3, 4, 5, 6, 7].map((attempt) => backoffCeilingMs(policy, attempt));
-    expect(ceilings).toEqual([100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-    expect([1000, 1e9, Number.MAX_SAFE_INTEGER].map((attempt) => backoffCeilingMs(policy, attempt))).toEqual([
-      5000, 5000, 5000,
-    ]);
+    const attempts = [0, 1, 2, 3, 4, 5, 6, 1000, Number.MAX_SAFE_INTEGER];
+    const ceilings = attempts.map((attempt) => backoffCeilingMs(policy, attempt));
+    expect(ceilings).toEqual([100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
   });
 
   it('is jittered over the upper half of the ceiling', () => {
@@ -36,14 +34,10 @@ describe('backoff', () => {
 
 describe('randomInt', () => {
   it('covers [0, bound) and stays in it, also for the largest draw', () => {
-    expect(randomInt({ next: () => 0 }, 7)).toBe(0);
-    expect(randomInt({ next: () => 1 - 2 ** -53 }, 7)).toBe(6);
-    expect(randomInt({ next: () => 1 - 2 ** -53 }, Number.MAX_SAFE_INTEGER)).toBe(
-      Number.MAX_SAFE_INTEGER - 1,
-    );
+    const largest = { next: () => 1 - 2 ** -53 };
+    for (const bound of [7, Number.MAX_SAFE_INTEGER]) expect(randomInt(largest, bound)).toBe(bound - 1);
     const random = new SeededRandom(3);
-    expect(new Set(Array.from({ length: 200 }, () => randomInt(random, 7)))).toEqual(
-      new Set([0, 1, 2, 3, 4, 5, 6]),
-    );
+    const drawn = new Set(Array.from({ length: 200 }, () => randomInt(random, 7)));
+    expect([...drawn].toSorted()).toEqual([0, 1, 2, 3, 4, 5, 6]);
   });
 });

@@ -22,8 +22,10 @@ const options = (onFailure = (error: unknown): void => void failures.push(error)
   onFailure,
 });
 
+const waitsBetween = (atMs: readonly number[]) => atMs.slice(1).map((at, index) => at - (atMs[index] ?? 0));
+
 describe('retryForever', () => {
-  it('resolves with the first success, having told of every failure, with growing waits that stay bounded', async () => {
+  it('resolves with the first success, after it reported every failure and waited longer each time, up to a limit', async () => {
     const atMs: number[] = [];
     const result = retryForever(options(), stop.signal, async () => {
       atMs.push(clock.monotonic());
@@ -33,8 +35,7 @@ describe('retryForever', () => {
     await clock.advance(10_000);
     expect(await result).toBe('done');
     expect(failures).toHaveLength(9);
-    const waits = atMs.slice(1).map((at, index) => at - (atMs[index] ?? 0));
-    waits.forEach((waitMs, index) => {
+    waitsBetween(atMs).forEach((waitMs, index) => {
       const ceilingMs = Math.min(1_000, 100 * 2 ** index);
       expect(waitMs).toBeGreaterThanOrEqual(ceilingMs / 2);
       expect(waitMs).toBeLessThanOrEqual(ceilingMs);
@@ -90,7 +91,7 @@ describe('retryForever', () => {
     );
     await clock.until('it succeeds', () => atMs.length === 7, 1_000_000);
     await result;
-    const waits = atMs.slice(1).map((at, index) => at - (atMs[index] ?? 0));
+    const waits = waitsBetween(atMs);
     expect(waits[4]).toBeLessThanOrEqual(60_000);
     expect(waits[4]).toBeGreaterThanOrEqual(30_000);
     expect(waits[5]).toBeLessThanOrEqual(100);

@@ -12,6 +12,15 @@ beforeEach(() => {
   stop = new AbortController();
 });
 
+/** Aborts a wait that has begun: it has to end with the reason. */
+async function expectStops(promise: Promise<unknown>): Promise<void> {
+  const followed = follow(promise);
+  await clock.settle();
+  stop.abort(new Error('stopped'));
+  await clock.settle();
+  expect(followed.error).toEqual(new Error('stopped'));
+}
+
 /** Follows a promise without awaiting it. */
 function follow<T>(promise: Promise<T>): { state: string; value?: T; error?: unknown } {
   const followed: { state: string; value?: T; error?: unknown } = { state: 'pending' };
@@ -23,15 +32,6 @@ function follow<T>(promise: Promise<T>): { state: string; value?: T; error?: unk
 }
 
 describe('Wake.wait', () => {
-  it('sleeps until it is woken', async () => {
-    const wait = follow(wake.wait(stop.signal));
-    await clock.settle();
-    expect(wait.state).toBe('pending');
-    wake.wake();
-    await clock.settle();
-    expect(wait.state).toBe('resolved');
-  });
-
   it('returns at once when a wake came before, and only once for any number of them', async () => {
     wake.wake();
     wake.wake();
@@ -41,18 +41,17 @@ describe('Wake.wait', () => {
     expect(second.state).toBe('pending');
   });
 
-  it('wakes everybody who waits', async () => {
+  it('wakes all who wait, and no sooner', async () => {
     const waits = [follow(wake.wait(stop.signal)), follow(wake.wait(stop.signal))];
+    await clock.settle();
+    expect(waits.map(({ state }) => state)).toEqual(['pending', 'pending']);
     wake.wake();
     await clock.settle();
     expect(waits.map(({ state }) => state)).toEqual(['resolved', 'resolved']);
   });
 
   it('rejects with the reason of its signal, before and during the wait, and keeps a wake it did not deliver', async () => {
-    const wait = follow(wake.wait(stop.signal));
-    stop.abort(new Error('stopped'));
-    await clock.settle();
-    expect(wait.error).toEqual(new Error('stopped'));
+    await expectStops(wake.wait(stop.signal));
     wake.wake();
     await expect(wake.wait(stop.signal)).rejects.toThrow('stopped');
     await wake.wait(new AbortController().signal);
@@ -60,7 +59,7 @@ describe('Wake.wait', () => {
 });
 
 describe('Wake.waitAtMost', () => {
-  it('tells a wake from the end of the time, and leaves no timer', async () => {
+  it('says whether it was woken or the time is over, or rejects with its signal, and leaves no timer', async () => {
     const slept = follow(wake.waitAtMost(clock, 100, stop.signal));
     await clock.advance(99);
     expect(slept.state).toBe('pending');
@@ -71,6 +70,7 @@ describe('Wake.waitAtMost', () => {
     wake.wake();
     await clock.settle();
     expect(woken.value).toBe(true);
+    await expectStops(wake.waitAtMost(clock, 100, stop.signal));
     expect(clock.pending).toBe(0);
   });
 
@@ -93,15 +93,6 @@ describe('Wake.waitAtMost', () => {
       wake.wake();
       await clock.settle();
     }
-  });
-
-  it('rejects with the reason of its signal and leaves no timer', async () => {
-    const wait = follow(wake.waitAtMost(clock, 100, stop.signal));
-    await clock.settle();
-    stop.abort(new Error('stopped'));
-    await clock.settle();
-    expect(wait.error).toEqual(new Error('stopped'));
-    expect(clock.pending).toBe(0);
   });
 });
 
@@ -130,10 +121,8 @@ describe('firstOf', () => {
   });
 
   it('rejects as the first', async () => {
-    const failing = firstOf(stop.signal, (inner) => [
-      Promise.reject(new Error('broken')),
-      clock.sleep(20, inner),
-    ]);
+    const broken = Promise.reject(new Error('broken'));
+    const failing = firstOf(stop.signal, (inner) => [broken, clock.sleep(20, inner)]);
     await expect(failing).rejects.toThrow('broken');
     expect(clock.pending).toBe(0);
   });
@@ -142,15 +131,10 @@ describe('firstOf', () => {
     ['passes the reason on', (error: unknown) => error],
     ['fails in its own way', () => new Error('connection closed')],
   ])('rejects with the reason of its signal when a wait %s', async (_, fail) => {
-    const result = follow(
-      firstOf(stop.signal, (inner) => [
-        clock.sleep(20, inner).catch((error: unknown) => Promise.reject(fail(error) as Error)),
-      ]),
-    );
-    await clock.settle();
-    stop.abort(new Error('stopped'));
-    await clock.settle();
-    expect(result.error).toEqual(new Error('stopped'));
+    const sleep = (inner: AbortSignal) =>
+      clock.sleep(20, inner).catch((error: unknown) => Promise.reject(fail(error) as Error));
+    await expectStops(firstOf(stop.signal, (inner) => [sleep(inner)]));
+    expect(clock.pending).toBe(0);
   });
 
   it('starts nothing under a signal that has aborted', async () => {
@@ -183,11 +167,7 @@ describe('unlessAborted', () => {
 
   it('rejects with the reason of its signal, before and during the wait, also when the promise fails later', async () => {
     const failing = clock.sleep(10).then(() => Promise.reject(new Error('broken')));
-    const result = follow(unlessAborted(failing, stop.signal));
-    await clock.settle();
-    stop.abort(new Error('stopped'));
-    await clock.settle();
-    expect(result.error).toEqual(new Error('stopped'));
+    await expectStops(unlessAborted(failing, stop.signal));
     await expect(unlessAborted(failing, stop.signal)).rejects.toThrow('stopped');
     // An unhandled rejection would fail the run.
     await clock.advance(10);
