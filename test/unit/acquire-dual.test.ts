@@ -198,57 +198,47 @@ describe('a hint of both families', () => {
 });
 
 describe('an IPv6 subnet that another host takes in the same moment', () => {
+  /** A host of both families; another one puts a key just before each of its first puts. */
+  async function outrun(
+    times: number,
+    last6: string,
+    hint: LeaseSubnets,
+    theirs: (nth: number, key: string) => string,
+  ) {
+    let races = 0;
+    const pools = { ipv4, ipv6: poolOf('fc00:1::/64', last6) };
+    const host = world.host(ip, { watch: false, ...kinds.both, pools, hint });
+    host.onCall = (call, argument) => {
+      if (call !== 'txn') return;
+      const [step] = (argument as { success: { op: string; key: string }[] }).success;
+      if (step && races++ < times) put(theirs(races, step.key), other);
+    };
+    await host.hold();
+    expect(races).toBeGreaterThan(times);
+    return host;
+  }
+
   it.each(['10.1.9.0-24&fc00:1::-64', '0.0.0.0-0&fc00:1::-64', '10.1.9.0-24&fc00:1::-60'])(
     'by %s: the later one chooses again',
     async (theirs) => {
-      let races = 0;
-      const host = world.host(ip, {
-        watch: false,
-        ...kinds.both,
-        pools: { ipv4, ipv6: poolOf('fc00:1::/64', 'fc00:1:0:10::/64') },
-        hint: subnets('10.1.77.0/24', 'fc00:1::/64'),
-      });
-      host.onCall = (call) => {
-        if (call === 'txn' && races++ === 0) put(theirs, other);
-      };
-      await host.hold();
+      const hint = subnets('10.1.77.0/24', 'fc00:1::/64');
+      const host = await outrun(1, 'fc00:1:0:10::/64', hint, () => theirs);
       expect(keyOf(host)).not.toContain('fc00:1::');
       expect(world.keys).toHaveLength(2);
       expect(world.etcd.leaseIds).toHaveLength(2);
     },
   );
 
-  it('that was chosen at random: the IPv4 subnet that the hint names is taken all the same', async () => {
-    let races = 0;
-    const host = world.host(ip, {
-      watch: false,
-      ...kinds.both,
-      pools: { ipv4, ipv6: poolOf('fc00:1::/64', 'fc00:1:0:7::/64') },
-      hint: subnets('10.1.77.0/24'),
-    });
-    host.onCall = (call, argument) => {
-      if (call !== 'txn') return;
-      const [step] = (argument as { success: { op: string; key: string }[] }).success;
-      if (step?.op === 'put' && races++ < 5) put(`10.1.${races}.0-24&${step.key.split('&')[1]}`, other);
-    };
-    await host.hold();
-    expect(races).toBe(6);
+  it('that was chosen at random: the host takes the IPv4 subnet that the hint names all the same', async () => {
+    const theirs = (nth: number, key: string) => `10.1.${nth}.0-24&${key.split('&')[1]}`;
+    const host = await outrun(5, 'fc00:1:0:7::/64', subnets('10.1.77.0/24'), theirs);
     expect(host.held).toMatch(/^10\.1\.77\.0\/24 and /);
   });
 
   it('while IPv6 is being turned on: the IPv4 subnet stays, another IPv6 subnet is chosen', async () => {
-    let races = 0;
     put('10.1.5.0-24', valueOf(ip));
-    const host = world.host(ip, {
-      watch: false,
-      ...kinds.both,
-      pools: { ipv4, ipv6: poolOf('fc00:1::/64', 'fc00:1:0:1::/64') },
-      hint: subnets(undefined, 'fc00:1::/64'),
-    });
-    host.onCall = (call) => {
-      if (call === 'txn' && races++ === 0) put('10.1.9.0-24&fc00:1::-64', other);
-    };
-    await host.hold();
+    const hint = subnets(undefined, 'fc00:1::/64');
+    await outrun(1, 'fc00:1:0:1::/64', hint, () => '10.1.9.0-24&fc00:1::-64');
     expect(world.keys).toEqual(['10.1.5.0-24&fc00:1:0:1::-64', '10.1.9.0-24&fc00:1::-64']);
     expect(world.idleLeases).toEqual([]);
   });

@@ -42,23 +42,19 @@ describe('retryForever', () => {
     });
   });
 
-  it('ends in a wait with the reason of its signal, leaving no timer', async () => {
-    const result = retryForever(options(), stop.signal, () => Promise.reject(new Error('down')));
-    await clock.settle();
-    stop.abort(new Error('stopped'));
-    await expect(result).rejects.toThrow('stopped');
-    expect(clock.pending).toBe(0);
-  });
-
-  it('ends in an attempt with the reason of its signal, whatever the attempt fails with, and reports no failure', async () => {
+  it.each([
+    ['a wait', async () => {}, 1],
+    ['an attempt, whatever it fails with', (inner: AbortSignal) => clock.sleep(50, inner).catch(() => {}), 0],
+  ])('ends in %s with the reason of its signal, and leaves no timer', async (_, until, reported) => {
     const result = retryForever(options(), stop.signal, async (signal) => {
-      await clock.sleep(50, signal).catch(() => undefined);
+      await until(signal);
       throw new Error('connection closed');
     });
     await clock.settle();
     stop.abort(new Error('stopped'));
     await expect(result).rejects.toThrow('stopped');
-    expect(failures).toEqual([]);
+    expect(failures).toHaveLength(reported);
+    expect(clock.pending).toBe(0);
   });
 
   it('does not begin under a signal that has aborted', async () => {
