@@ -117,8 +117,8 @@ describe.each(turns)('L11: when %s', (_, before, name, after, expected) => {
   });
 
   it.each<[string, (lease: string, call: string) => void]>([
-    ['a reply is lost', (_, call) => call === 'start' && world.etcd.loseNextReply({ applied: true })],
-    ['a request is lost', (_, call) => call === 'start' && world.etcd.loseNextReply({ applied: false })],
+    ['a reply is lost', (_lease, call) => call === 'start' && world.etcd.loseNextReply({ applied: true })],
+    ['a request is lost', (_lease, call) => call === 'start' && world.etcd.loseNextReply({ applied: false })],
     ['its etcd lease is revoked', (lease, call) => call === 'leaseKeepAlive' && world.etcd.revoke(lease)],
   ])('the host has one key when %s in that moment', async (_mishap, befall) => {
     const lease = put(name, values[before]);
@@ -261,7 +261,7 @@ describe('a dual-stack host whose pool', () => {
   });
 });
 
-it('of several own keys a reservation is preferred, then one that needs no change; the others are reported', async () => {
+it('a host with several own keys prefers a reservation, then one that needs no change, and reports the others', async () => {
   put('10.1.4.0-24', valueOf(ip));
   put('10.1.5.0-24&fc00:1:0:5::-64', values.both);
   const host = await acquire('both');

@@ -217,7 +217,7 @@ describe('a host that finds its lease', () => {
     expect(world.log.events('other-own-leases')).toHaveLength(1);
   });
 
-  it('does not revoke the etcd lease of an unfit key when another key hangs on it', async () => {
+  it('does not revoke the etcd lease of an unfit key when another key uses it', async () => {
     const lease = world.put('10.9.5.0-24', valueOf(ip));
     world.put('10.9.6.0-24', valueOf('10.211.0.2'), lease);
     await acquire();

@@ -38,6 +38,6 @@ describe('randomInt', () => {
     for (const bound of [7, Number.MAX_SAFE_INTEGER]) expect(randomInt(largest, bound)).toBe(bound - 1);
     const random = new SeededRandom(3);
     const drawn = new Set(Array.from({ length: 200 }, () => randomInt(random, 7)));
-    expect([...drawn].toSorted()).toEqual([0, 1, 2, 3, 4, 5, 6]);
+    expect(drawn).toEqual(new Set([0, 1, 2, 3, 4, 5, 6]));
   });
 });

@@ -107,7 +107,7 @@ describe('L7: --subnet-lease-ttl', () => {
     }
   });
 
-  it('changed does not touch the lease that another key hangs on as well', async () => {
+  it('changed does not touch an etcd lease that another key uses, too', async () => {
     const host = await started({ leaseTtlSeconds: 600 });
     const { leaseId = '' } = host.manager.lease ?? {};
     world.put('10.9.9.0-24', valueOf('10.211.0.2'), leaseId);

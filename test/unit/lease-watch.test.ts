@@ -508,7 +508,7 @@ describe('a lease watch that has a lease', () => {
   });
 
   it.each([
-    ['the stream', () => void host.etcd.put(b, valueOf('10.0.0.2'))],
+    ['the stream', async () => host.etcd.put(b, valueOf('10.0.0.2'))],
     ['the list after a new stream', putAndRestore],
   ])(
     'gives a change of %s again to a consumer that failed, and logs the bug with its stack',

@@ -136,8 +136,12 @@ describe('an error of one member', () => {
     const [first, ...others] = members;
     const refuse = (unknown: boolean) => () =>
       Promise.reject(new RegistryError(kind, 'http://etcd-0:2379', 'no', { outcomeUnknown: unknown }));
-    const write = refuse(outcomeUnknown);
-    const odd = altered(first as SimMember, { range: refuse(false), txn: write, leaseGrant: write });
+    const refuseWrite = refuse(outcomeUnknown);
+    const odd = altered(first as SimMember, {
+      range: refuse(false),
+      txn: refuseWrite,
+      leaseGrant: refuseWrite,
+    });
     return rotate([odd, ...others]);
   }
 
