@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ownFault } from '../../src/backend/hostgw/plan.ts';
+import type { Route } from '../../src/kernel/kernel.ts';
 import {
   blackhole,
   type Case,
@@ -15,239 +16,191 @@ import {
 
 const outside = '192.168.50.0/24';
 const add = `+${dst} via ${gateway} (missing)`;
+const replace = (cause: string, at = dst) => `~${at} via ${gateway} (${cause})`;
+const remove = (via: string, cause: string) => `-${dst} via ${via} (${cause})`;
 const installed = `${dst} installed`;
+const parked = (why: string) => `${dst} parked: ${why}`;
 const isConnected = `${dst} conflict: this host is connected to that network itself`;
 const keeps = `${dst} conflict: another program on this host keeps adding a unicast route via ${other} of protocol 4`;
 const no = () => false;
 const held = { put: () => ownFault('held'), removal: () => undefined };
 
-type Row = [string, Case, readonly string[]];
+/** What is there, what is planned, and what else differs from the usual {@link Case}. */
+type Row = [what: string, actual: readonly Route[], expected: readonly string[], over?: Case];
+
+function itPlans(rows: readonly Row[], all: Case = {}): void {
+  it.each(rows)('%s', (_what, actual, expected, over) => {
+    expect(planned({ ...all, actual, ...over })).toEqual(expected);
+  });
+}
 
 describe('a destination some lease asks for', () => {
-  it.each<Row>([
-    ['is added where there is nothing', {}, [add]],
-    ['is left alone when it is right', { actual: [route()] }, [installed]],
+  itPlans([
+    ['is added where there is nothing', [], [add]],
+    ['is left alone when it is right', [route()], [installed]],
+    ['is replaced when its gateway changed', [route({ gateway: other })], [replace('wrong')]],
+    ['adopts flanneld’s route', [legacy()], [replace('adopt')]],
     [
-      'is replaced when its gateway changed',
-      { actual: [route({ gateway: other })] },
-      [`~${dst} via ${gateway} (wrong)`],
-    ],
-    [
-      'is replaced when it leaves by another link',
-      { actual: [route({ linkIndex: 7 })] },
-      [`~${dst} via ${gateway} (wrong)`],
-    ],
-    [
-      'is replaced when it is no plain route',
-      { actual: [route({ special: true })] },
-      [`~${dst} via ${gateway} (wrong)`],
-    ],
-    [
-      'is replaced when it prefers a source',
-      { actual: [route({ source: '10.211.55.100' })] },
-      [`~${dst} via ${gateway} (wrong)`],
-    ],
-    ['adopts flanneld’s route', { actual: [legacy()] }, [`~${dst} via ${gateway} (adopt)`]],
-    [
-      'adopts it outside the network, too',
-      { desired: { [outside]: gateway }, actual: [legacy({ dst: outside })] },
-      [`~${outside} via ${gateway} (adopt)`],
+      'adopts flanneld’s route outside the network, too',
+      [legacy({ dst: outside })],
+      [replace('adopt', outside)],
+      { desired: { [outside]: gateway } },
     ],
     [
       'replaces flanneld’s route by another gateway',
-      { actual: [legacy({ gateway: other })], removeLegacy: true, mayReplaceForeign: no },
-      [`~${dst} via ${gateway} (stale-legacy)`],
+      [legacy({ gateway: other })],
+      [replace('stale-legacy')],
+      { removeLegacy: true, mayReplaceForeign: no },
     ],
-    [
-      'later treats such a route as foreign',
-      { actual: [legacy({ gateway: other })] },
-      [`~${dst} via ${gateway} (foreign)`],
-    ],
+    ['later treats such a route as foreign', [legacy({ gateway: other })], [replace('foreign')]],
     [
       'treats such a route outside the network as foreign',
-      {
-        desired: { [outside]: gateway },
-        actual: [legacy({ dst: outside, gateway: other })],
-        removeLegacy: true,
-      },
-      [`~${outside} via ${gateway} (foreign)`],
+      [legacy({ dst: outside, gateway: other })],
+      [replace('foreign', outside)],
+      { desired: { [outside]: gateway }, removeLegacy: true },
     ],
     [
       'keeps only one of ours',
-      { actual: [route(), route({ gateway: other }), legacy()] },
-      [`-${dst} via ${other} (wrong)`, `-${dst} via ${gateway} (wrong)`, installed],
+      [route(), route({ gateway: other }), legacy()],
+      [remove(other, 'wrong'), remove(gateway, 'wrong'), installed],
     ],
     [
       'removes flanneld’s stale route behind ours at the first sync',
-      { actual: [route(), legacy({ gateway: other })], removeLegacy: true },
-      [`-${dst} via ${other} (wrong)`, installed],
+      [route(), legacy({ gateway: other })],
+      [remove(other, 'wrong'), installed],
+      { removeLegacy: true },
     ],
     [
       'lets the right one behind take the place of the first',
-      { actual: [route({ gateway: other }), route()] },
-      [`-${dst} via ${other} (wrong)`],
+      [route({ gateway: other }), route()],
+      [remove(other, 'wrong')],
     ],
     [
       'is there before a leftover under another metric goes',
-      { actual: [route({ metric: 100 })] },
+      [route({ metric: 100 })],
       [add, `-${dst} via ${gateway} metric 100 (wrong)`],
     ],
-    ['leaves a foreign route under another metric', { actual: [foreign({ metric: 100 })] }, [add]],
-    ['leaves a foreign route of another type of service', { actual: [foreign({ tos: 8 })] }, [add]],
-  ])('%s', (_what, given, expected) => {
-    expect(planned(given)).toEqual(expected);
-  });
+    ['leaves a foreign route under another metric', [foreign({ metric: 100 })], [add]],
+    ['leaves a foreign route of another type of service', [foreign({ tos: 8 })], [add]],
+  ]);
 });
 
 describe('a foreign route with our destination', () => {
-  it.each<Row>([
-    ['is replaced', { actual: [foreign()] }, [`~${dst} via ${gateway} (foreign)`]],
-    ['is replaced when it is a blackhole', { actual: [blackhole()] }, [`~${dst} via ${gateway} (foreign)`]],
-    ['is left behind ours', { actual: [route(), foreign()] }, [installed]],
-    ['gives way to ours behind it', { actual: [foreign(), route()] }, [`-${dst} via ${other} (foreign)`]],
+  itPlans([
+    ['is replaced', [foreign()], [replace('foreign')]],
+    ['is replaced when it is a blackhole', [blackhole()], [replace('foreign')]],
+    ['is left behind ours', [route(), foreign()], [installed]],
+    ['gives way to ours behind it', [foreign(), route()], [remove(other, 'foreign')]],
     [
       'does not come to be used when it lies between two of ours',
-      { actual: [route({ gateway: other }), foreign({ gateway: '10.211.55.103' }), route()] },
-      [`-${dst} via ${gateway} (wrong)`, `~${dst} via ${gateway} (wrong)`],
+      [route({ gateway: other }), foreign({ gateway: '10.211.55.103' }), route()],
+      [remove(gateway, 'wrong'), replace('wrong')],
     ],
-    ['is a conflict when it comes too often', { actual: [foreign()], mayReplaceForeign: no }, [keeps]],
-    [
-      'is not held against one that is in place',
-      { actual: [route(), foreign()], mayReplaceForeign: no },
-      [installed],
-    ],
+    ['is a conflict when it comes too often', [foreign()], [keeps], { mayReplaceForeign: no }],
+    ['behind ours is no conflict', [route(), foreign()], [installed], { mayReplaceForeign: no }],
     [
       'leaves none of ours behind it in a conflict',
-      { actual: [foreign(), route()], mayReplaceForeign: no },
-      [`-${dst} via ${gateway} (shadowed)`, keeps],
+      [foreign(), route()],
+      [remove(gateway, 'shadowed'), keeps],
+      { mayReplaceForeign: no },
     ],
-    ['of the kernel is never touched', { actual: [connected()] }, [isConnected]],
-    [
-      'of the kernel is not touched under another metric',
-      { actual: [connected({ metric: 425 })] },
-      [isConnected],
-    ],
+    ['of the kernel is never touched', [connected()], [isConnected]],
+    ['of the kernel is not touched under another metric', [connected({ metric: 425 })], [isConnected]],
     [
       'of the kernel is uncovered when ours lies before it',
-      { actual: [route(), connected()] },
-      [`-${dst} via ${gateway} (shadowed)`, isConnected],
+      [route(), connected()],
+      [remove(gateway, 'shadowed'), isConnected],
     ],
     [
       'of the kernel is uncovered by flanneld’s, too',
-      { actual: [connected(), legacy()] },
-      [`-${dst} via ${gateway} (shadowed)`, isConnected],
+      [connected(), legacy()],
+      [remove(gateway, 'shadowed'), isConnected],
     ],
-    ['of the kernel protects what lies before it', { actual: [foreign(), connected()] }, [isConnected]],
-  ])('%s', (_what, given, expected) => {
-    expect(planned(given)).toEqual(expected);
-  });
+    ['of the kernel protects what lies before it', [foreign(), connected()], [isConnected]],
+  ]);
 });
 
 describe('a destination that cannot be programmed', () => {
   const problem = 'interface eth0 is down';
-  it.each<Row>([
-    ['waits for the link', { link: { index: 2, problem } }, [`${dst} parked: ${problem}`]],
+  const link = { index: 2, problem };
+  const isOurs = `its gateway ${gateway} is an address of this host`;
+  const ownAddresses = new Set([gateway]);
+  itPlans([
+    ['waits for the link', [], [parked(problem)], { link }],
     [
       'loses an old gateway meanwhile',
-      { link: { index: 2, problem }, actual: [route({ gateway: other })] },
-      [`-${dst} via ${other} (wrong)`, `${dst} parked: ${problem}`],
+      [route({ gateway: other })],
+      [remove(other, 'wrong'), parked(problem)],
+      { link },
     ],
     [
       'loses a route over another link while ours does not exist',
-      { link: { problem }, actual: [route({ linkIndex: 9 })] },
-      [`-${dst} via ${gateway} (wrong)`, `${dst} parked: ${problem}`],
+      [route({ linkIndex: 9 })],
+      [remove(gateway, 'wrong'), parked(problem)],
+      { link: { problem } },
     ],
-    [
-      'never goes through this host itself',
-      { ownAddresses: new Set([gateway]) },
-      [`${dst} parked: its gateway ${gateway} is an address of this host`],
-    ],
+    ['never goes through this host itself', [], [parked(isOurs)], { ownAddresses }],
     [
       'stops going through what became this host',
-      { ownAddresses: new Set([gateway]), actual: [route()] },
-      [`-${dst} via ${gateway} (wrong)`, `${dst} parked: its gateway ${gateway} is an address of this host`],
+      [route()],
+      [remove(gateway, 'wrong'), parked(isOurs)],
+      { ownAddresses },
     ],
-    ['is not sent while it is held', { held }, [`${dst} parked: held`]],
-    ['is installed when it is right, held or not', { held, actual: [route()] }, [installed]],
-    ['keeps flanneld’s right route while it is held', { held, actual: [legacy()] }, [`${dst} parked: held`]],
+    ['is not sent while it is held', [], [parked('held')], { held }],
+    ['is installed when it is right, held or not', [route()], [installed], { held }],
+    ['keeps flanneld’s right route while it is held', [legacy()], [parked('held')], { held }],
     [
       'loses an old gateway while the new one is held',
-      { held, actual: [route({ gateway: other })] },
-      [`-${dst} via ${other} (wrong)`, `${dst} parked: held`],
+      [route({ gateway: other })],
+      [remove(other, 'wrong'), parked('held')],
+      { held },
     ],
-    ['leaves a foreign route while it is held', { held, actual: [foreign()] }, [`${dst} parked: held`]],
-  ])('%s', (_what, given, expected) => {
-    expect(planned(given)).toEqual(expected);
-  });
+    ['leaves a foreign route while it is held', [foreign()], [parked('held')], { held }],
+  ]);
 });
 
 describe('a destination no lease asks for', () => {
-  const none = {} as const;
   const removal = { put: () => undefined, removal: () => ownFault('held') };
-  it.each<Row>([
-    ['loses our route', { desired: none, actual: [route()] }, [`-${dst} via ${gateway} (stale)`]],
+  const removeLegacy = true;
+  const rows: readonly Row[] = [
     [
       'loses each of our routes',
-      { desired: none, actual: [route(), route({ gateway: other, metric: 100 })] },
-      [`-${dst} via ${gateway} (stale)`, `-${dst} via ${other} metric 100 (stale)`],
+      [route(), route({ gateway: other, metric: 100 })],
+      [remove(gateway, 'stale'), `-${dst} via ${other} metric 100 (stale)`],
     ],
-    [
-      'loses ours of any length inside the network',
-      { desired: none, actual: [route({ dst: '172.20.4.0/22' })] },
-      [`-172.20.4.0/22 via ${gateway} (stale)`],
-    ],
-    [
-      'keeps ours outside the network: another daemon’s',
-      { desired: none, actual: [route({ dst: outside })] },
-      [],
-    ],
+    ['keeps ours outside the network: another daemon’s', [route({ dst: outside })], []],
     [
       'loses ours outside the network when this process made it',
-      { desired: none, actual: [route({ dst: outside })], programmed: new Set([outside]) },
+      [route({ dst: outside })],
       [`-${outside} via ${gateway} (stale)`],
+      { programmed: new Set([outside]) },
     ],
     [
       'loses flanneld’s route at the first sync',
-      { desired: none, actual: [legacy()], removeLegacy: true },
-      [`-${dst} via ${gateway} (stale-legacy)`],
+      [legacy()],
+      [remove(gateway, 'stale-legacy')],
+      { removeLegacy },
     ],
-    ['keeps flanneld’s route later', { desired: none, actual: [legacy()] }, []],
-    [
-      'keeps a like route of another length',
-      { desired: none, actual: [legacy({ dst: '172.20.4.0/22' })], removeLegacy: true },
-      [],
-    ],
-    [
-      'keeps a like route outside the network',
-      { desired: none, actual: [legacy({ dst: outside })], removeLegacy: true },
-      [],
-    ],
-    [
-      'keeps a like route over another link',
-      { desired: none, actual: [legacy({ linkIndex: 7 })], removeLegacy: true },
-      [],
-    ],
+    ['keeps flanneld’s route later', [legacy()], []],
+    ['keeps a like route outside the network', [legacy({ dst: outside })], [], { removeLegacy }],
     [
       'keeps flanneld’s route behind one that a removal would take for it',
-      { desired: none, actual: [legacy({ source: '10.211.55.100' }), legacy()], removeLegacy: true },
+      [legacy({ source: '10.211.55.100' }), legacy()],
       [],
+      { removeLegacy },
     ],
     [
       'keeps what is foreign',
-      {
-        desired: none,
-        actual: [foreign(), connected(), blackhole(), blackhole({ protocol: 3 })],
-        removeLegacy: true,
-      },
+      [foreign(), connected(), blackhole(), blackhole({ protocol: 3 })],
       [],
+      { removeLegacy },
     ],
     [
       'loses a blackhole of ours: that of a subnet this host once had',
-      { desired: none, actual: [blackhole({ protocol: 102, metric: 2_147_483_647 })] },
+      [blackhole({ protocol: 102, metric: 2_147_483_647 })],
       [`-blackhole ${dst} metric 2147483647 (stale)`],
     ],
-    ['is not asked for while its removal is held', { desired: none, actual: [route()], held: removal }, []],
-  ])('%s', (_what, given, expected) => {
-    expect(planned(given)).toEqual(expected);
-  });
+    ['keeps its route while the removal is held', [route()], [], { held: removal }],
+  ];
+  itPlans(rows, { desired: {} });
 });
