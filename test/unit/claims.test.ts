@@ -25,11 +25,6 @@ describe('of leases that overlap', () => {
     ['the whole around an older half', ['172.20.1.128/25', '172.20.1.0/24'], ['172.20.1.128/25']],
     ['the same subnet', ['172.20.1.0/24', '172.20.1.0/24'], ['172.20.1.0/24']],
     [
-      'both halves beside each other',
-      ['172.20.1.0/25', '172.20.1.128/25'],
-      ['172.20.1.0/25', '172.20.1.128/25'],
-    ],
-    [
       'a part of a refused one, which nobody has',
       ['172.20.1.0/24', '172.20.0.0/22', '172.20.2.0/24'],
       ['172.20.1.0/24', '172.20.2.0/24'],
@@ -61,13 +56,10 @@ describe('of leases that overlap', () => {
 
   it('one that comes later, but is older, takes the route of the younger', () => {
     const routes = routesOf(aged(5, '172.20.1.0/24'), aged(6, '172.20.2.0/24'));
-    expect(routes.apply([aged(2, '172.20.0.0/23'), aged(3, '172.20.2.128/25')], []).toSorted()).toEqual([
-      '172.20.0.0/23',
-      '172.20.1.0/24',
-      '172.20.2.0/24',
-      '172.20.2.128/25',
-    ]);
-    expect([...routes.dsts].toSorted()).toEqual(['172.20.0.0/23', '172.20.2.128/25']);
+    const [wide, part] = ['172.20.0.0/23', '172.20.2.128/25'];
+    const changed = routes.apply([aged(2, wide), aged(3, part)], []);
+    expect(changed.toSorted()).toEqual([wide, '172.20.1.0/24', '172.20.2.0/24', part]);
+    expect([...routes.dsts].toSorted()).toEqual([wide, part]);
   });
 
   it('a lease that is renewed or moved keeps its age', () => {
@@ -113,12 +105,8 @@ describe('of leases that overlap', () => {
       at: fc.bigInt({ min: 0n, max: 127n }),
       createRevision: fc.integer({ min: 1, max: 6 }),
     });
-    const leaseOf = ({
-      key,
-      length,
-      at,
-      createRevision,
-    }: typeof change extends fc.Arbitrary<infer T> ? T : never) => {
+    type Change = typeof change extends fc.Arbitrary<infer T> ? T : never;
+    const leaseOf = ({ key, length, at, createRevision }: Change) => {
       const dst = subnetAt(family, base.first + (at << BigInt(bits - base.length - 7)), length);
       const gateway = inFamily(family, `10.211.55.${key}`);
       const made =
