@@ -12,23 +12,11 @@ import {
   type Ownership,
   ownerOf,
 } from '../../src/backend/hostgw/ownership.ts';
-import { ownFault, type Plan, type PlanInput, plan } from '../../src/backend/hostgw/plan.ts';
-import { type Family } from '../../src/ip/ip.ts';
-import { KernelError, type KernelEvent, type Route } from '../../src/kernel/kernel.ts';
+import { ownFault, type PlanInput, plan } from '../../src/backend/hostgw/plan.ts';
+import { KernelError, type Route } from '../../src/kernel/kernel.ts';
 
-/** One family's network, and what hosts and operators may use of it. */
-interface FamilyCase {
-  readonly family: Family;
-  readonly network: string;
-  readonly subnetLength: number;
-  readonly dsts: readonly string[];
-  readonly own: string;
-  readonly gateways: readonly string[];
-  readonly addresses: readonly [string, string];
-  readonly addressLength: number;
-}
-
-const families: readonly FamilyCase[] = [
+/** Each family's network, and what hosts and operators may use of it. */
+const families = [
   {
     family: 4,
     network: '172.20.0.0/16',
@@ -49,10 +37,12 @@ const families: readonly FamilyCase[] = [
     addresses: ['fd00:55::100', 'fd00:55::99'],
     addressLength: 64,
   },
-];
+] as const;
+type FamilyCase = (typeof families)[number];
 
 function worldOf(on: FamilyCase) {
-  const { family, dsts, own, gateways, addresses } = on;
+  const { family, own, gateways, addresses } = on;
+  const dsts: readonly string[] = on.dsts;
   const usual = metricOf(family);
   const operatorRoute = fc.record({
     dst: fc.constantFrom(...dsts, own),
@@ -144,17 +134,8 @@ function inputOf(kernel: SimKernel, given: World): PlanInput {
   };
 }
 
-interface Outcome {
-  readonly before: readonly Route[];
-  readonly after: readonly Route[];
-  readonly outcomes: readonly string[];
-  readonly events: readonly KernelEvent[];
-  /** The plan for what the kernel holds at the end. */
-  readonly last: Plan;
-}
-
 /** Twice: what a removal cannot tell from somebody else's first route goes when that has been replaced. */
-async function applyPlans(given: World): Promise<Outcome> {
+async function applyPlans(given: World) {
   const { family } = given.on;
   const kernel = kernelOf(given);
   const before = kernel.routes(family);
@@ -166,10 +147,13 @@ async function applyPlans(given: World): Promise<Outcome> {
     outcomes.push(...results.map((result) => (result.outcome === 'failed' ? result.errno : result.outcome)));
   }
   const events = await stream.drain();
+  // The plan for what the kernel holds at the end.
   const last = plan(inputOf(kernel, given));
   connection.close();
   return { before, after: kernel.routes(family), outcomes, events, last };
 }
+
+type Outcome = Awaited<ReturnType<typeof applyPlans>>;
 
 const keyOf = ({ dst, metric, tos }: Route) => `${dst} ${metric} ${tos}`;
 

@@ -8,27 +8,6 @@ import { metricOf } from '../../src/backend/hostgw/ownership.ts';
 import { containsAddress, type Family } from '../../src/ip/ip.ts';
 import { KernelError, type Route } from '../../src/kernel/kernel.ts';
 
-/** What happens to a host, by its operator, other programs, etcd or bad luck. */
-type Action =
-  | { readonly type: 'lease'; readonly dst: string; readonly gateway: string }
-  | { readonly type: 'lease-gone'; readonly dst: string }
-  | { readonly type: 'relist' }
-  | { readonly type: 'down' | 'up' | 'delete-link' | 'create-link' | 'flush' | 'overflow' }
-  | { readonly type: 'address' | 'no-address'; readonly link: 'eth0' | 'br0'; readonly cidr: string }
-  | { readonly type: 'delete-route'; readonly dst: string; readonly protocol: number }
-  | {
-      readonly type: 'route';
-      readonly dst: string;
-      readonly gateway: string;
-      readonly protocol: number;
-      readonly metric: number;
-      readonly mode: 'append' | 'prepend' | 'replace';
-    }
-  | { readonly type: 'lost-replies'; readonly kept: number }
-  | { readonly type: 'apply-fails' | 'dump-fails'; readonly errno: string }
-  | { readonly type: 'dump-interrupted'; readonly times: number }
-  | { readonly type: 'dump-slow'; readonly ms: number };
-
 const mainAddress = '10.211.55.100/24';
 const dsts = ['172.20.1.0/24', '172.20.2.0/24', '172.20.3.0/24', '172.20.4.0/24', '192.168.50.0/24'];
 /** Never leased: what lies there is somebody else's throughout. */
@@ -39,13 +18,13 @@ const gateways = [...onLink, '10.44.0.5', '10.99.0.1'];
 
 const anyDst = fc.constantFrom(...dsts);
 
-const leaseAction: fc.Arbitrary<Action> = fc.oneof(
+const leaseAction = fc.oneof(
   fc.record({ type: fc.constant('lease' as const), dst: anyDst, gateway: fc.constantFrom(...gateways) }),
   fc.record({ type: fc.constant('lease-gone' as const), dst: anyDst }),
   fc.constant({ type: 'relist' as const }),
 );
 
-const routeAction: fc.Arbitrary<Action> = fc.oneof(
+const routeAction = fc.oneof(
   fc.record({
     type: fc.constant('delete-route' as const),
     dst: anyDst,
@@ -61,7 +40,7 @@ const routeAction: fc.Arbitrary<Action> = fc.oneof(
   }),
 );
 
-const networkAction: fc.Arbitrary<Action> = fc.oneof(
+const networkAction = fc.oneof(
   fc.record({ type: fc.constantFrom('down', 'up', 'delete-link', 'create-link', 'flush', 'overflow') }),
   fc.record({
     type: fc.constantFrom('address', 'no-address'),
@@ -75,7 +54,7 @@ const networkAction: fc.Arbitrary<Action> = fc.oneof(
   }),
 );
 
-const faultAction: fc.Arbitrary<Action> = fc.oneof(
+const faultAction = fc.oneof(
   fc.record({ type: fc.constant('lost-replies' as const), kept: fc.nat(2) }),
   fc.record({
     type: fc.constant('apply-fails' as const),
@@ -86,12 +65,14 @@ const faultAction: fc.Arbitrary<Action> = fc.oneof(
   fc.record({ type: fc.constant('dump-slow' as const), ms: fc.constantFrom(5, 50, 150) }),
 );
 
-const action: fc.Arbitrary<Action> = fc.oneof(
+/** What happens to a host, by its operator, other programs, etcd or bad luck. */
+const action = fc.oneof(
   { arbitrary: leaseAction, weight: 4 },
   { arbitrary: routeAction, weight: 4 },
   { arbitrary: networkAction, weight: 4 },
   { arbitrary: faultAction, weight: 1 },
 );
+type Action = typeof action extends fc.Arbitrary<infer T> ? T : never;
 
 /** Does it, to `kernel` alone or (leases, bad luck) to the host; what the kernel refuses to its operator is not done. */
 function act(host: ReconcilerHost, kernel: SimKernel, what: Action): void {
