@@ -33,17 +33,17 @@ function deaf(answer: (change: RouteChange) => ChangeResult): HostOptions {
   return { wrap: (kernel) => altered(kernel, { apply }) };
 }
 
-/** Another program: does something after every route event, a millisecond later. */
-function onRouteEvent(react: (event: { type: string; dst: string; protocol: number }) => void): void {
+/** Another program: does something a millisecond after every such event of a route of ours. */
+function onOurRoute(type: 'route-added' | 'route-removed', react: (dst: string) => void): void {
   const { kernel, clock } = host;
   const stream = kernel.subscribe();
   watching = stream;
   void (async () => {
     for (;;) {
       for (const event of await stream.next(new AbortController().signal)) {
-        if (event.type !== 'route-added' && event.type !== 'route-removed') continue;
+        if (event.type !== type || event.route.protocol !== protocol) continue;
         await clock.sleep(1);
-        react({ type: event.type, dst: event.route.dst, protocol: event.route.protocol });
+        react(event.route.dst);
       }
     }
   })().catch(() => undefined);
@@ -111,35 +111,26 @@ describe('a kernel that does not do as it is told is not asked over and over', (
 describe('another program that undoes our work is not fought', () => {
   it('when it deletes our route at once each time', async () => {
     make();
-    onRouteEvent(({ type, dst, protocol: owner }) => {
-      if (type === 'route-added' && owner === protocol) host.kernel.deleteRoute({ dst, protocol });
-    });
+    onOurRoute('route-added', (dst) => host.kernel.deleteRoute({ dst, protocol }));
     await host.settled({ [first]: '10.211.55.101' });
     await expectPatience();
     expect(host.state(first)).toContain('another program on this host keeps removing or changing it');
   });
 
   it('when it puts a route of its own in place of ours each time', async () => {
-    make();
-    const { kernel, eth0 } = host;
-    onRouteEvent(({ type, dst, protocol: owner }) => {
-      if (type === 'route-added' && owner === protocol) {
-        kernel.addRoute({ dst, gateway: '10.211.55.9', linkIndex: eth0, protocol: 4 }, 'replace');
-      }
-    });
+    const { kernel, eth0: linkIndex } = make();
+    onOurRoute('route-added', (dst) =>
+      kernel.addRoute({ dst, gateway: '10.211.55.9', linkIndex, protocol: 4 }, 'replace'),
+    );
     await host.settled({ [first]: '10.211.55.101' });
     await expectPatience();
   });
 
   it('when it restores a route of ours that no lease asks for', async () => {
-    make();
-    const { kernel, eth0 } = host;
-    onRouteEvent(({ type, dst, protocol: owner }) => {
-      if (type === 'route-removed' && owner === protocol) {
-        kernel.addRoute({ dst, gateway: '10.211.55.9', linkIndex: eth0, protocol });
-      }
-    });
-    kernel.addRoute({ dst: first, gateway: '10.211.55.9', linkIndex: eth0, protocol });
+    const { kernel, eth0: linkIndex } = make();
+    const restore = (dst: string) => kernel.addRoute({ dst, gateway: '10.211.55.9', linkIndex, protocol });
+    onOurRoute('route-removed', restore);
+    restore(first);
     await host.settled({});
     await expectPatience();
   });
@@ -147,9 +138,7 @@ describe('another program that undoes our work is not fought', () => {
   it('and repairs at once again when it has stopped for some minutes', async () => {
     make();
     let hostile = true;
-    onRouteEvent(({ type, dst, protocol: owner }) => {
-      if (hostile && type === 'route-added' && owner === protocol) host.kernel.deleteRoute({ dst, protocol });
-    });
+    onOurRoute('route-added', (dst) => hostile && host.kernel.deleteRoute({ dst, protocol }));
     await host.settled({ [first]: '10.211.55.101' });
     await host.clock.advance(120_000);
     hostile = false;

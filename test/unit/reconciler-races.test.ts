@@ -160,19 +160,6 @@ describe('what happens at the same time', () => {
     expect(host.own).toEqual(meshed);
   });
 
-  it('parks a peer whose gateway becomes an address of this host, and routes to it when that address goes', async () => {
-    const { clock, kernel } = make();
-    await host.settled(peers);
-    kernel.createLink('eth1');
-    kernel.addAddress('eth1', '10.211.55.101/32');
-    await clock.advance(250);
-    expect(host.own).toEqual(meshed.slice(1));
-    expect(host.state(first)).toBe('parked: its gateway 10.211.55.101 is an address of this host');
-    kernel.removeAddress('eth1', '10.211.55.101/32');
-    await clock.advance(250);
-    expect(host.own).toEqual(meshed);
-  });
-
   it('notices that a route vanished with the address it preferred as source, on another link', async () => {
     const { clock, kernel } = make();
     const other = kernel.createLink('eth1');
