@@ -1,17 +1,8 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { Mirror } from '../../src/backend/hostgw/mirror.ts';
-import type { KernelEvent, Link, Route } from '../../src/kernel/kernel.ts';
-import { address, blackhole, dst, eth0, foreign, other, route } from './plan-table.ts';
+import type { KernelEvent, Link, LinkAddress, Route } from '../../src/kernel/kernel.ts';
+import { address, blackhole, dst, eth0, foreign, link, other, route } from './plan-table.ts';
 
-const link = (over: Partial<Link> = {}): Link => ({
-  index: eth0,
-  name: 'eth0',
-  mtu: 1500,
-  up: true,
-  carrier: true,
-  loopback: false,
-  ...over,
-});
 const added = (given: Route, over: { replaced?: boolean; appended?: boolean } = {}): KernelEvent => ({
   type: 'route-added',
   route: given,
@@ -20,6 +11,15 @@ const added = (given: Route, over: { replaced?: boolean; appended?: boolean } = 
   ...over,
 });
 const removed = (given: Route): KernelEvent => ({ type: 'route-removed', route: given });
+const changed = (over: Partial<Link>): KernelEvent => ({ type: 'link-changed', link: link(over) });
+const arrived = (text: string, over?: Partial<LinkAddress>): KernelEvent => ({
+  type: 'address-added',
+  address: address(text, over),
+});
+const left = (text: string, over?: Partial<LinkAddress>): KernelEvent => ({
+  type: 'address-removed',
+  address: address(text, over),
+});
 
 let mirror: Mirror;
 beforeEach(() => {
@@ -64,26 +64,20 @@ describe('routes told by events', () => {
 
 describe('what the kernel flushes without a word', () => {
   it.each<[string, KernelEvent]>([
-    ['a link that goes down', { type: 'link-changed', link: link({ up: false }) }],
+    ['a link that goes down', changed({ up: false })],
     ['a link that is deleted', { type: 'link-removed', linkIndex: eth0, name: 'eth0' }],
-    ['an address that goes', { type: 'address-removed', address: address('10.211.55.100') }],
+    ['an address that goes', left('10.211.55.100')],
     ['lost events', { type: 'overflow' }],
   ])('makes the mirror stale: %s', (_what, event) => {
     expect(mirror.apply(event)).toMatchObject({ stale: true, surroundings: true });
   });
 
   it.each<[string, KernelEvent]>([
-    ['carrier lost', { type: 'link-changed', link: link({ carrier: false }) }],
-    ['another MTU', { type: 'link-changed', link: link({ mtu: 9000 }) }],
-    [
-      'an address renewed',
-      { type: 'address-added', address: address('10.211.55.100', { permanent: false }) },
-    ],
-    ['an IPv6 address gone', { type: 'address-removed', address: address('fd00::1', { family: 6 }) }],
-    [
-      'another link that comes down',
-      { type: 'link-changed', link: link({ index: 7, name: 'veth7', up: false }) },
-    ],
+    ['carrier lost', changed({ carrier: false })],
+    ['another MTU', changed({ mtu: 9000 })],
+    ['an address renewed', arrived('10.211.55.100', { permanent: false })],
+    ['an IPv6 address gone', left('fd00::1', { family: 6 })],
+    ['another link that comes down', changed({ index: 7, name: 'veth7', up: false })],
     ['another link that goes', { type: 'link-removed', linkIndex: 7, name: 'veth7' }],
   ])('is not the case: %s', (_what, event) => {
     expect(mirror.apply(event)).toEqual({ dsts: [], stale: false, surroundings: false });
@@ -91,13 +85,9 @@ describe('what the kernel flushes without a word', () => {
 
   it('includes routes that prefer an address of another link, and those whose links cannot be seen', () => {
     mirror.reset({ links: [link()], addresses: [], routes: [foreign({ source: '10.8.0.1' })] });
-    const gone = address('10.8.0.1', { linkIndex: 9 });
-    expect(mirror.apply({ type: 'address-removed', address: gone }).stale).toBe(true);
-    mirror.reset({
-      links: [link({ index: 9, name: 'x' })],
-      addresses: [],
-      routes: [foreign({ special: true })],
-    });
+    expect(mirror.apply(left('10.8.0.1', { linkIndex: 9 })).stale).toBe(true);
+    const unseen = foreign({ special: true });
+    mirror.reset({ links: [link({ index: 9, name: 'x' })], addresses: [], routes: [unseen] });
     expect(mirror.apply({ type: 'link-removed', linkIndex: 9, name: 'x' }).stale).toBe(true);
   });
 });
@@ -107,10 +97,9 @@ describe('our interface', () => {
     expect(mirror.link).toEqual({ index: eth0 });
     mirror.apply({ type: 'link-removed', linkIndex: eth0, name: 'eth0' });
     expect(mirror.link).toEqual({ problem: 'interface eth0 does not exist' });
-    const back = mirror.apply({ type: 'link-changed', link: link({ index: 9, up: false }) });
-    expect(back.surroundings).toBe(true);
+    expect(mirror.apply(changed({ index: 9, up: false })).surroundings).toBe(true);
     expect(mirror.link).toEqual({ index: 9, problem: 'interface eth0 is down' });
-    expect(mirror.apply({ type: 'link-changed', link: link({ index: 9 }) }).surroundings).toBe(true);
+    expect(mirror.apply(changed({ index: 9 })).surroundings).toBe(true);
     expect(mirror.link).toEqual({ index: 9 });
   });
 
@@ -120,8 +109,7 @@ describe('our interface', () => {
     expect(mirror.apply(added(direct)).surroundings).toBe(true);
     expect(mirror.apply(added({ ...direct, linkIndex: 9 })).surroundings).toBe(false);
     expect(mirror.apply(added(foreign({ gateway: other }))).surroundings).toBe(false);
-    const elsewhere = address('10.9.0.1', { linkIndex: 9 });
-    expect(mirror.apply({ type: 'address-added', address: elsewhere }).surroundings).toBe(true);
+    expect(mirror.apply(arrived('10.9.0.1', { linkIndex: 9 })).surroundings).toBe(true);
     expect(mirror.ownAddresses).toContain('10.9.0.1');
   });
 });
@@ -136,11 +124,12 @@ describe('the mirror of IPv6', () => {
     ...blackhole({ family: 6, dst: 'fe80::/64', metric: 256, protocol: 2 }),
     type: 'unicast',
   } as const;
+  const containers = { ...linkLocal, linkIndex: 9 };
 
   const told = (there: readonly Route[], event: KernelEvent) => {
     const six = new Mirror('eth0', 6);
     six.reset({ links: [link()], addresses: [address('fd00:55::100', { family: 6 })], routes: there });
-    return { change: six.apply(event), left: [...six.dsts].flatMap((name) => six.get(name) ?? []) };
+    return { change: six.apply(event), rest: [...six.dsts].flatMap((name) => six.get(name) ?? []) };
   };
 
   it.each<[string, readonly Route[], KernelEvent, readonly Route[]]>([
@@ -150,17 +139,12 @@ describe('the mirror of IPv6', () => {
     ['several gateways at once', [], added(multipath), [multipath]],
     ['beside one without a gateway', [dropped], added(ours), [ours, dropped]],
     ['gone', [ours], removed(ours), []],
-    [
-      'of a container’s link',
-      [linkLocal],
-      added({ ...linkLocal, linkIndex: 9 }),
-      [{ ...linkLocal, linkIndex: 9 }, linkLocal],
-    ],
+    ['of a container’s link', [linkLocal], added(containers), [containers, linkLocal]],
     ['of IPv4', [ours], added(route()), [ours]],
-  ])('knows from the event alone: %s', (_what, there, event, left) => {
-    const after = told(there, event);
-    expect(after.change.stale).toBe(false);
-    expect(after.left).toEqual(left);
+  ])('knows from the event alone: %s', (_what, there, event, expected) => {
+    const { change, rest } = told(there, event);
+    expect(change.stale).toBe(false);
+    expect(rest).toEqual(expected);
   });
 
   it.each<[string, readonly Route[], KernelEvent]>([
@@ -173,15 +157,11 @@ describe('the mirror of IPv6', () => {
   });
 
   it.each<[string, KernelEvent, boolean]>([
-    ['our link down', { type: 'link-changed', link: link({ up: false }) }, true],
-    ['a global address', { type: 'address-added', address: address('fd00:56::1', { family: 6 }) }, true],
-    ['an address gone', { type: 'address-removed', address: address('fd00:55::100', { family: 6 }) }, true],
-    [
-      'a link-local one',
-      { type: 'address-added', address: address('fe80::1', { family: 6, scope: 'link' }) },
-      false,
-    ],
-    ['one of IPv4', { type: 'address-added', address: address('10.211.55.9') }, false],
+    ['our link down', changed({ up: false }), true],
+    ['a global address', arrived('fd00:56::1', { family: 6 }), true],
+    ['an address gone', left('fd00:55::100', { family: 6 }), true],
+    ['a link-local one', arrived('fe80::1', { family: 6, scope: 'link' }), false],
+    ['one of IPv4', arrived('10.211.55.9'), false],
   ])('judges gateways anew after %s, without a dump: each route that goes is told', (_what, event, anew) => {
     expect(told([ours], event).change).toEqual({ dsts: [], stale: false, surroundings: anew });
   });

@@ -3,7 +3,7 @@ import { subnet } from '../../sim/leases.ts';
 import { Mirror } from '../../src/backend/hostgw/mirror.ts';
 import { metricOf } from '../../src/backend/hostgw/ownership.ts';
 import { type PlanInput, plan } from '../../src/backend/hostgw/plan.ts';
-import type { LinkAddress, Route } from '../../src/kernel/kernel.ts';
+import type { Link, LinkAddress, Route } from '../../src/kernel/kernel.ts';
 
 export const dst = '172.20.1.0/24';
 export const gateway = '10.211.55.101';
@@ -87,6 +87,11 @@ function input({ desired = {}, actual = [], ...over }: Case): PlanInput {
     mayReplaceForeign: () => true,
     ...over,
   };
+}
+
+/** eth0, up, unless said otherwise. */
+export function link(over: Partial<Link> = {}): Link {
+  return { index: eth0, name: 'eth0', mtu: 1500, up: true, carrier: true, loopback: false, ...over };
 }
 
 /** An address event's payload. */
