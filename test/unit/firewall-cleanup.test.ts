@@ -1,25 +1,23 @@
 import { describe, expect, it } from 'vitest';
-import { SimFirewall } from '../../sim/firewall.ts';
 import { failed } from '../../sim/firewall-iptables.ts';
 import { SimKernel } from '../../sim/kernel.ts';
 import { runCleanup } from '../../src/cli/cleanup.ts';
-import { CheckedFirewall } from '../contract/firewall-world.ts';
+import { ipv4, ipv6 } from '../contract/firewall-world.ts';
+import { firewallHost } from './firewall-host.ts';
 
 function host() {
-  const tools = new SimFirewall();
+  const { tools, firewall } = firewallHost({ networks: { ipv4, ipv6 } });
   const kernel = new SimKernel();
   kernel.createLink('eth0');
   kernel.addAddress('eth0', '10.211.55.100/24');
   kernel.addAddress('eth0', 'fd00:55::100/64');
   const linkIndex = kernel.link('eth0').index;
   const gateway = { linkIndex, gateway: '10.211.55.101' };
+  const gateway6 = { linkIndex, gateway: 'fd00:55::101', metric: 1024 };
   kernel.addRoute({ dst: '172.20.1.0/24', ...gateway, protocol: 102 }, 'add');
   kernel.addRoute({ dst: '172.20.2.0/24', type: 'blackhole', protocol: 102, metric: 4000 }, 'add');
   kernel.addRoute({ dst: '172.20.3.0/24', ...gateway }, 'add');
-  kernel.addRoute(
-    { dst: 'fc00:1::/64', linkIndex, gateway: 'fd00:55::101', protocol: 102, metric: 1024 },
-    'add',
-  );
+  kernel.addRoute({ dst: 'fc00:1::/64', ...gateway6, protocol: 102 }, 'add');
   const connection = kernel.open();
   const said: string[] = [];
   const say = (line: string) => said.push(line);
@@ -28,7 +26,7 @@ function host() {
       .filter(({ protocol }) => protocol !== 2)
       .map(({ dst }) => dst);
   const routes = { kernel: connection, protocol: 102 };
-  return { tools, kernel, routes, dsts, said, say };
+  return { tools, firewall, kernel, routes, dsts, said, say };
 }
 
 describe('cleanup', () => {
@@ -47,8 +45,8 @@ describe('cleanup', () => {
   });
 
   it('only says what it would remove when that is all that is asked', async () => {
-    const { tools, routes, dsts, said, say } = host();
-    await new CheckedFirewall({ commands: tools, close: async () => undefined }).check();
+    const { tools, firewall, routes, dsts, said, say } = host();
+    await firewall.check();
     const written: string[] = [];
     tools.before = ({ program }) => {
       if (program.endsWith('restore')) written.push(program);
@@ -64,24 +62,16 @@ describe('cleanup', () => {
 
   it('says which route it could not remove', async () => {
     const { tools, kernel, routes, said, say } = host();
-    const link = kernel.link('eth0').index;
-    const odd = {
-      dst: '172.20.9.0/24',
-      linkIndex: link,
-      gateway: '10.211.55.101',
-      protocol: 102,
-      special: true,
-    };
-    kernel.addRoute(odd, 'add');
+    const odd = { gateway: '10.211.55.101', linkIndex: kernel.link('eth0').index, special: true };
+    kernel.addRoute({ dst: '172.20.9.0/24', protocol: 102, ...odd }, 'add');
     expect(await runCleanup({ commands: tools, say, routes })).toBe(1);
     expect(said).toContain('not removed: the route to 172.20.9.0/24');
     expect(said).toContain('removed our routes: 2 of IPv4');
   });
 
   it('goes on after what it cannot remove, says why, and exits with 1', async () => {
-    const { tools, routes, said, say } = host();
-    const world = { commands: tools, close: async () => undefined };
-    await new CheckedFirewall(world).check();
+    const { tools, firewall, routes, said, say } = host();
+    await firewall.check();
     tools.before = ({ program }) =>
       program === 'iptables-restore' ? failed(4, 'Permission denied (you must be root)') : undefined;
     expect(await runCleanup({ commands: tools, say, routes })).toBe(1);

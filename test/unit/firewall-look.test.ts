@@ -1,14 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { SimFirewall } from '../../sim/firewall.ts';
 import { type Blockage, readBlockages } from '../../src/firewall/blockages.ts';
 import { FirewallError } from '../../src/firewall/tool.ts';
 import { CommandError, type Commands } from '../../src/runtime/effects.ts';
-import { CheckedFirewall, ipv4, Operator } from '../contract/firewall-world.ts';
+import { ipv4 } from '../contract/firewall-world.ts';
+import { firewallHost, type Settings } from './firewall-host.ts';
 
-function start(settings: ConstructorParameters<typeof CheckedFirewall>[1] = {}) {
-  const tools = new SimFirewall();
-  const world = { commands: tools, close: async () => undefined };
-  const firewall = new CheckedFirewall(world, { networks: { ipv4 }, masquerade: false, ...settings });
+function start(settings: Settings = {}) {
+  const { tools, firewall, operator } = firewallHost({ masquerade: false, ...settings });
   const passage = { ...ipv4, uplink: 'eth0', bridge: 'docker0' };
   let looks = 0;
   firewall.look = async () => {
@@ -16,7 +14,10 @@ function start(settings: ConstructorParameters<typeof CheckedFirewall>[1] = {}) 
     const mode = settings.mode ?? 'iptables';
     return await readBlockages({ commands: tools, passages: [passage], mode }, new AbortController().signal);
   };
-  return { firewall, operator: new Operator(world), looks: () => looks };
+  const checks = async (count: number) => {
+    for (let i = 0; i < count; i++) await firewall.check();
+  };
+  return { firewall, operator, looks: () => looks, checks };
 }
 
 describe('a daemon that looks for rules which drop packets', () => {
@@ -46,7 +47,7 @@ describe('a daemon that looks for rules which drop packets', () => {
   });
 
   it('is not ready while all is dropped, and only says so when some may be', async () => {
-    const { firewall, operator } = start();
+    const { firewall, operator, checks } = start();
     await operator.change('filter', ['-I FORWARD 1 -p tcp -s 10.5.0.0/16 -j DROP']);
     await firewall.check();
     expect(firewall.trouble.current).toEqual([]);
@@ -57,64 +58,57 @@ describe('a daemon that looks for rules which drop packets', () => {
     await firewall.check();
     expect(firewall.trouble.current).toHaveLength(1);
     await operator.run('iptables -F');
-    await firewall.check();
-    await firewall.check();
+    await checks(2);
     expect([...firewall.trouble.current, ...firewall.notices.current]).toEqual([]);
   });
 
   it('looks at start, when the table filter has changed, and otherwise once a minute', async () => {
-    const { firewall, operator, looks } = start();
-    await firewall.check();
-    const first = looks();
-    const second = await firewall.check().then(looks);
-    for (let checks = 0; checks < 9; checks++) await firewall.check();
-    expect([first, second, looks()]).toEqual([1, 1, 1]);
+    const { operator, looks, checks } = start();
+    await checks(1);
+    expect(looks()).toBe(1);
+    await checks(10);
+    expect(looks()).toBe(1);
     await operator.change('filter', ['-A FORWARD -s 10.9.0.0/16 -j ACCEPT']);
-    await firewall.check();
+    await checks(1);
     expect(looks()).toBe(2);
-    for (let checks = 0; checks < 14; checks++) await firewall.check();
+    await checks(14);
     expect(looks()).toBe(3);
   });
 
   it('looks when rules of its own were gone: whoever has taken them away may have put others', async () => {
-    const { firewall, operator, looks } = start();
-    await firewall.check();
-    await firewall.check();
+    const { operator, looks, checks } = start();
+    await checks(2);
     expect(looks()).toBe(1);
     await operator.run('iptables -F');
-    await firewall.check();
-    expect(looks()).toBe(2);
-    await firewall.check();
+    await checks(2);
     expect(looks()).toBe(2);
   });
 
   it('does not look at every check while another program takes its rules away again and again', async () => {
-    const { firewall, operator, looks } = start();
-    await firewall.check();
-    for (let checks = 0; checks < 9; checks++) {
+    const { operator, looks, checks } = start();
+    await checks(1);
+    for (let i = 0; i < 9; i++) {
       await operator.run('iptables -F');
-      await firewall.check();
+      await checks(1);
     }
     expect(looks()).toBeLessThan(5);
   });
 
   it('looks again within seconds while something drops all packets, to see that it has been removed', async () => {
-    const { firewall, operator, looks } = start({ mode: 'nftables' });
+    const { firewall, operator, looks, checks } = start({ mode: 'nftables' });
     await operator.change('filter', ['-A FORWARD -j REJECT']);
-    await firewall.check();
+    await checks(1);
     expect(firewall.trouble.current).toHaveLength(1);
     await operator.run('iptables -F');
-    await firewall.check();
-    await firewall.check();
-    await firewall.check();
+    await checks(3);
     expect(firewall.trouble.current).toEqual([]);
     const seen = looks();
-    for (let checks = 0; checks < 9; checks++) await firewall.check();
+    await checks(9);
     expect(looks()).toBe(seen);
   });
 
   it('says when it cannot look, and stays ready', async () => {
-    const { firewall } = start();
+    const { firewall, checks } = start();
     const works = firewall.look;
     firewall.look = async (): Promise<readonly Blockage[]> => {
       throw new FirewallError('FIREWALL_REFUSED', 'nft failed with exit code 1: no');
@@ -123,7 +117,7 @@ describe('a daemon that looks for rules which drop packets', () => {
     expect(firewall.trouble.current).toEqual([]);
     expect(firewall.notices.current).toEqual([expect.stringContaining('nft failed with exit code 1')]);
     firewall.look = works;
-    for (let checks = 0; checks < 14; checks++) await firewall.check();
+    await checks(14);
     expect(firewall.notices.current).toEqual([]);
   });
 

@@ -123,6 +123,8 @@ function ofNft(
 
 describe('rules of nft', () => {
   const of6: Passage = { ...ipv6, uplink: 'eth0', bridge: 'docker0' };
+  const byInterface = Object.entries({ eth0: drop, docker0: accept });
+  const pairs = { set: [{ concat: ['eth0', 'docker0'] }] };
   it.each<readonly [string, readonly object[], string | undefined]>([
     ['a counter', [{ counter: { packets: 0, bytes: 0 } }, drop], 'closed in,out'],
     ['a reject', [{ reject: { type: 'icmpx', expr: 'admin-prohibited' } }], 'closed in,out'],
@@ -151,37 +153,11 @@ describe('rules of nft', () => {
     ['a comment of iptables', [{ xt: { type: 'match', name: 'comment' } }, drop], 'closed in,out'],
     ["iptables' REJECT", [{ xt: { type: 'target', name: 'REJECT' } }], 'closed in,out'],
     ['a queue', [{ queue: { num: 0 } }], undefined],
-    [
-      'a pair',
-      [eq({ concat: [meta('iifname'), meta('oifname')] }, { set: [{ concat: ['eth0', 'docker0'] }] }), drop],
-      'closed in',
-    ],
-    [
-      'a verdict map',
-      [
-        {
-          vmap: {
-            key: meta('iifname'),
-            data: {
-              set: [
-                ['eth0', drop],
-                ['docker0', accept],
-              ],
-            },
-          },
-        },
-      ],
-      'closed in',
-    ],
+    ['a pair', [eq({ concat: [meta('iifname'), meta('oifname')] }, pairs), drop], 'closed in'],
+    ['a verdict map', [{ vmap: { key: meta('iifname'), data: { set: byInterface } } }], 'closed in'],
   ])('%s: %j', (_, expr, expected) => {
-    const mine = {
-      set: {
-        family: 'inet',
-        table: 't',
-        name: 'mine',
-        elem: [{ elem: { val: net('10.5.0.0', 18) } }, net('10.5.0.0', 16)],
-      },
-    };
+    const elem = [{ elem: { val: net('10.5.0.0', 18) } }, net('10.5.0.0', 16)];
+    const mine = { set: { family: 'inet', table: 't', name: 'mine', elem } };
     const withoutOwn = eq(address('saddr'), net('10.5.7.0', 24), '!=');
     const rule = expr.some((one) => JSON.stringify(one).includes('@mine')) ? [withoutOwn, ...expr] : expr;
     expect(ofNft([rule], {}, passage, [mine])).toBe(expected);
