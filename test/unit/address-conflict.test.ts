@@ -28,11 +28,8 @@ function readdress(host: SimHost, address: string): void {
   host.kernel.removeAddress('eth0', `${host.address}/16`);
   host.address = address;
   host.kernel.addAddress('eth0', `${address}/16`);
-  host.kernel.addRoute({
-    dst: '0.0.0.0/0',
-    gateway: '10.211.0.1',
-    linkIndex: host.kernel.link('eth0').index,
-  });
+  const linkIndex = host.kernel.link('eth0').index;
+  host.kernel.addRoute({ dst: '0.0.0.0/0', gateway: '10.211.0.1', linkIndex });
 }
 
 async function start(...hosts: readonly SimHost[]): Promise<void> {
@@ -43,6 +40,14 @@ async function start(...hosts: readonly SimHost[]): Promise<void> {
 async function subnetsOf(...hosts: readonly SimHost[]): Promise<readonly (string | undefined)[]> {
   return await Promise.all(hosts.map(async (host) => (await host.subnet())?.text));
 }
+
+/** The second host gets the address of the first one, and starts with it. */
+async function intrude(ms: number): Promise<void> {
+  readdress(second, first.address);
+  second.start();
+  await pass(ms);
+}
+const ready = (...hosts: readonly SimHost[]) => hosts.map(({ readiness }) => readiness.ready);
 
 describe('a host that is started with the address of another one', () => {
   it.each([
@@ -56,9 +61,7 @@ describe('a host that is started with the address of another one', () => {
     const before = leases();
     const [subnet] = await subnetsOf(first);
     befall();
-    readdress(second, first.address);
-    second.start();
-    await pass(3_600_000);
+    await intrude(3_600_000);
     expect(reasons(second)).toMatch(conflict);
     expect(leases()).toEqual(before);
     expect(await subnetsOf(first, second)).toEqual([subnet, undefined]);
@@ -68,9 +71,7 @@ describe('a host that is started with the address of another one', () => {
 
   it('is told apart from it by both, each with the MAC address of the other', async () => {
     await start(peer, first);
-    readdress(second, first.address);
-    second.start();
-    await pass(10_000);
+    await intrude(10_000);
     const mac = ({ kernel }: SimHost) => kernel.link('eth0').mac ?? '';
     expect(reasons(first)).toContain(mac(second));
     expect(reasons(second)).toContain(mac(first));
@@ -80,24 +81,19 @@ describe('a host that is started with the address of another one', () => {
   it('gets a lease within seconds of having an address of its own; the first one is ready again', async () => {
     await start(peer, first);
     const [subnet] = await subnetsOf(first);
-    readdress(second, first.address);
-    second.start();
-    await pass(600_000);
+    await intrude(600_000);
     readdress(second, '10.211.55.99');
     await pass(20_000);
-    expect([first, second, peer].map(({ readiness }) => readiness.ready)).toEqual([true, true, true]);
-    expect(new Set(leases().map(({ address }) => address))).toEqual(
-      new Set(['10.211.55.20', '10.211.55.21', '10.211.55.99']),
-    );
+    expect(ready(first, second, peer)).toEqual([true, true, true]);
+    const named = leases().map(({ address }) => address);
+    expect(new Set(named)).toEqual(new Set(['10.211.55.20', '10.211.55.21', '10.211.55.99']));
     expect(await subnetsOf(first)).toEqual([subnet]);
   });
 
   it('gets the lease within seconds of the first one being gone, after asking etcd whether it is held', async () => {
     await start(peer, first);
     const [subnet] = await subnetsOf(first);
-    readdress(second, first.address);
-    second.start();
-    await pass(600_000);
+    await intrude(600_000);
     await first.stop();
     first.kernel.deleteLink('eth0');
     await pass(20_000);
@@ -110,9 +106,7 @@ describe('a host that is started with the address of another one', () => {
     async (how) => {
       await start(peer, first);
       const before = leases();
-      readdress(second, first.address);
-      second.start();
-      await pass(60_000);
+      await intrude(60_000);
       await first.stop();
       await pass(60_000);
       if (how !== '') cluster.etcd.cut(first.name);
@@ -149,7 +143,7 @@ describe('a host whose lease was taken over while it was off the network', () =>
     expect(reasons(second)).toMatch(conflict);
     readdress(first, '10.211.55.99');
     await pass(30_000);
-    expect([first, second, peer].map(({ readiness }) => readiness.ready)).toEqual([true, true, true]);
+    expect(ready(first, second, peer)).toEqual([true, true, true]);
     expect(new Set(await subnetsOf(first, second, peer)).size).toBe(3);
   });
 
@@ -159,7 +153,7 @@ describe('a host whose lease was taken over while it was off the network', () =>
     first.kernel.setCarrier('eth0', true);
     first.start();
     await pass(60_000);
-    expect([first, second].map(({ readiness }) => readiness.ready)).toEqual([false, false]);
+    expect(ready(first, second)).toEqual([false, false]);
     for (const host of [first, second]) expect(reasons(host)).toMatch(conflict);
   });
 
@@ -171,7 +165,7 @@ describe('a host whose lease was taken over while it was off the network', () =>
     await start(second);
     first.kernel.setCarrier('eth0', true);
     await pass(1_000);
-    expect([first, second].map(({ readiness }) => readiness.ready)).toEqual([false, false]);
+    expect(ready(first, second)).toEqual([false, false]);
     cluster.etcd.heal(first.name);
     await pass(60_000);
     for (const host of [first, second]) expect(reasons(host)).toMatch(conflict);
@@ -179,15 +173,13 @@ describe('a host whose lease was taken over while it was off the network', () =>
 });
 
 it('two hosts with one address that are started at once both wait, and both say why', async () => {
-  readdress(second, first.address);
   first.start();
-  second.start();
-  await pass(600_000);
+  await intrude(600_000);
   for (const host of [first, second]) expect(reasons(host)).toMatch(conflict);
   expect(leases()).toEqual([]);
   readdress(second, '10.211.55.99');
   await pass(20_000);
-  expect([first, second].map(({ readiness }) => readiness.ready)).toEqual([true, true]);
+  expect(ready(first, second)).toEqual([true, true]);
 });
 
 it('a host that gets the address of another one while it runs says so, as does the other one; both keep their subnets', async () => {
@@ -200,7 +192,7 @@ it('a host that gets the address of another one while it runs says so, as does t
   readdress(second, address);
   await pass(60_000);
   expect(await subnetsOf(first, second)).toEqual(before);
-  expect([first, second].map(({ readiness }) => readiness.ready)).toEqual([true, true]);
+  expect(ready(first, second)).toEqual([true, true]);
 });
 
 it.each([

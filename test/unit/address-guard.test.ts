@@ -66,6 +66,15 @@ class Station {
   }
 }
 
+/** A host that holds its lease, and has had a second for the first look. */
+async function leased(): Promise<Station> {
+  const one = new Station();
+  one.start().hold();
+  await clock.advance(1_000);
+  return one;
+}
+
+const never = new AbortController().signal;
 const announcements = (mac: string) =>
   segment.sent.filter(({ sender, senderMac }) => sender === address && senderMac === mac).length;
 const probes = () => segment.sent.filter(({ sender }) => sender === '0.0.0.0').length;
@@ -73,12 +82,9 @@ const probes = () => segment.sent.filter(({ sender }) => sender === '0.0.0.0').l
 describe('the first look', () => {
   it('takes three probes and 300 ms when nobody else has the address, and nothing after that', async () => {
     const guard = new Station().start();
-    let lookedMs: number | undefined;
-    void guard.looked(new AbortController().signal).then(() => {
-      lookedMs = clock.monotonic();
-    });
+    const lookedMs = guard.looked(never).then(() => clock.monotonic());
     await clock.advance(300);
-    expect(lookedMs).toBe(300);
+    expect(await lookedMs).toBe(300);
     expect(guard.rival).toBeUndefined();
     await clock.advance(24 * 3_600_000);
     expect(probes()).toBe(3);
@@ -89,7 +95,7 @@ describe('the first look', () => {
     const other = new Station();
     const guard = new Station().start();
     await clock.advance(1);
-    await guard.looked(new AbortController().signal);
+    await guard.looked(never);
     expect(guard.rival).toBe(other.mac);
     expect(probes()).toBe(1);
   });
@@ -117,25 +123,16 @@ describe('the first look', () => {
     const one = new Station();
     for (const errno of ['ENOBUFS', 'ENOBUFS']) one.sim.faults.failNextDump(errno);
     const guard = one.start();
-    await clock.advance(1_900);
-    let looked = false;
-    void guard.looked(new AbortController().signal).then(() => {
-      looked = true;
-    });
-    await clock.advance(50);
-    expect(looked).toBe(false);
-    await clock.advance(1_000);
-    expect(looked).toBe(true);
+    const lookedMs = guard.looked(never).then(() => clock.monotonic());
+    await clock.advance(2_950);
+    expect(await lookedMs).toBeGreaterThan(1_950);
     expect(guard.rival).toBe(other.mac);
   });
 });
 
 describe('a host that has a lease', () => {
   it('says that another host uses its address, with both MAC addresses, and again that it does not', async () => {
-    const one = new Station();
-    const guard = one.start();
-    guard.hold();
-    await clock.advance(1_000);
+    const one = await leased();
     segment.say(announcementOf(address, strangerMac));
     await clock.advance(1);
     const [said = ''] = one.trouble.current;
@@ -143,7 +140,7 @@ describe('a host that has a lease', () => {
       expect(said).toContain(part);
     await clock.advance(20_000);
     expect(one.trouble.current).toEqual([]);
-    expect(guard.rival).toBeUndefined();
+    expect(one.guard?.rival).toBeUndefined();
   });
 
   it('says so at once when the other host was found before there was a lease', async () => {
@@ -158,8 +155,7 @@ describe('a host that has a lease', () => {
 
   it('goes on saying so for as long as the other one is there, and stops soon after', async () => {
     const other = new Station();
-    const one = new Station();
-    one.start().hold();
+    const one = await leased();
     await clock.advance(3_600_000);
     expect(one.trouble.current).toHaveLength(1);
     other.sim.removeAddress('eth0', `${address}/24`);
@@ -171,9 +167,7 @@ describe('a host that has a lease', () => {
   });
 
   it('defends its address by one announcement in ten seconds, whatever the other one says', async () => {
-    const one = new Station();
-    one.start().hold();
-    await clock.advance(1_000);
+    const one = await leased();
     for (let i = 0; i < 600; i++) {
       segment.say(announcementOf(address, strangerMac));
       await clock.advance(100);
@@ -183,9 +177,7 @@ describe('a host that has a lease', () => {
   });
 
   it('reads a storm of packets from ever new MAC addresses ten times a second at most', async () => {
-    const one = new Station();
-    one.start().hold();
-    await clock.advance(1_000);
+    const one = await leased();
     const { dumps } = one.sim.counters;
     for (let i = 0; i < 10_000; i++) {
       segment.say(announcementOf(address, `52:54:00:00:${(i >> 8) % 100}:${i % 100}`));
@@ -196,9 +188,7 @@ describe('a host that has a lease', () => {
   });
 
   it('finds out about a host that only asks for the address: one that has it is told, one that looks for a free one is not', async () => {
-    const one = new Station();
-    one.start().hold();
-    await clock.advance(60_000);
+    const one = await leased();
     segment.say(probeFor(address, strangerMac));
     await clock.advance(1_000);
     expect(one.trouble.current).toEqual([]);
@@ -236,9 +226,9 @@ describe('a host that has none', () => {
     const other = new Station();
     const guard = new Station().start();
     await clock.advance(1_000);
-    await guard.changed(undefined, new AbortController().signal);
+    await guard.changed(undefined, never);
     let free = false;
-    void guard.changed(other.mac, new AbortController().signal).then(() => {
+    void guard.changed(other.mac, never).then(() => {
       free = true;
     });
     await clock.advance(60_000);
@@ -251,31 +241,19 @@ describe('a host that has none', () => {
 });
 
 describe('when something about the interface changes', () => {
+  const look = ({ guard, sim }: Station) => guard?.look(sim.links());
   it.each([
-    [
-      'the carrier comes back',
-      (one: Station) => {
-        one.sim.setCarrier('eth0', false);
-        one.guard?.look(one.sim.links());
-        one.sim.setCarrier('eth0', true);
-      },
-    ],
-    [
-      'the link was down',
-      (one: Station) => {
-        one.sim.setLinkUp('eth0', false);
-        one.guard?.look(one.sim.links());
-        one.sim.setLinkUp('eth0', true);
-      },
-    ],
+    ['the carrier comes back', (one: Station, on: boolean) => one.sim.setCarrier('eth0', on)],
+    ['the link was down', (one: Station, on: boolean) => one.sim.setLinkUp('eth0', on)],
     ['it gets another MAC address', (one: Station) => one.sim.setMac('eth0', '02:00:00:00:77:77')],
   ])('%s: the address is probed again, then announced twice', async (_, change) => {
-    const one = new Station();
-    one.start().hold();
+    const one = await leased();
     await clock.advance(60_000);
     expect([probes(), announcements(one.mac)]).toEqual([3, 0]);
-    change(one);
-    one.guard?.look(one.sim.links());
+    for (const on of [false, true]) {
+      change(one, on);
+      look(one);
+    }
     await clock.advance(60_000);
     expect(announcements(one.mac)).toBe(2);
     expect(
@@ -284,66 +262,57 @@ describe('when something about the interface changes', () => {
   });
 
   it('the address is another one, or on another link: that is probed and announced', async () => {
-    const one = new Station();
+    const one = await leased();
     const other = new Station('10.211.55.150');
-    const guard = one.start();
-    guard.hold();
-    await clock.advance(60_000);
-    guard.follow({ name: 'eth0', index: one.index, addresses: { ipv4: '10.211.55.150' } });
+    one.guard?.follow({ name: 'eth0', index: one.index, addresses: { ipv4: '10.211.55.150' } });
     await clock.advance(1_000);
     expect(one.trouble.current.join()).toContain(`10.211.55.150 on eth0`);
-    expect(guard.rival).toBe(other.mac);
+    expect(one.guard?.rival).toBe(other.mac);
     one.sim.deleteLink('eth0');
     const index = one.sim.createLink('eth0');
-    guard.follow({ name: 'eth0', index, addresses: { ipv4: address } });
+    one.guard?.follow({ name: 'eth0', index, addresses: { ipv4: address } });
     await clock.advance(60_000);
-    expect(guard.rival).toBeUndefined();
+    expect(one.guard?.rival).toBeUndefined();
     expect(one.trouble.current).toEqual([]);
     expect(announcements(one.mac)).toBe(2);
   });
 });
 
 describe('where ARP cannot be used', () => {
-  it.each([
-    [
-      'is not allowed',
-      {
-        open: () => {
-          throw new ArpError('EPERM', 'cannot open an ARP socket: EPERM');
-        },
-      },
-      'EPERM',
-    ],
-  ])('because it %s there is a notice, and nobody waits', async (_, arp, text) => {
-    const one = new Station();
-    const guard = one.start({ arp });
+  /** Starts it: the first look is over at once, and finds nobody. */
+  async function looked(one: Station, ...options: Parameters<Station['start']>): Promise<void> {
+    const guard = one.start(...options);
     await clock.advance(1);
-    await guard.looked(new AbortController().signal);
+    await guard.looked(never);
     expect(guard.rival).toBeUndefined();
-    expect(one.notices.current.join()).toContain(text);
-    expect(one.notices.current.join()).toContain(address);
     expect(one.trouble.current).toEqual([]);
+  }
+
+  it('because ARP is not allowed, a notice says so, and the daemon does not wait', async () => {
+    const one = new Station();
+    const open = () => {
+      throw new ArpError('EPERM', 'cannot open an ARP socket: EPERM');
+    };
+    await looked(one, { arp: { open } });
+    expect(one.notices.current.join()).toContain('EPERM');
+    expect(one.notices.current.join()).toContain(address);
   });
 
-  it('because the interface has none there is a notice that names it', async () => {
+  it('because the interface has no MAC address, a notice names the interface', async () => {
     const one = new Station();
     one.sim.setMac('eth0', undefined);
-    const guard = one.start();
-    await clock.advance(1);
-    await guard.looked(new AbortController().signal);
+    await looked(one);
     expect(one.notices.current.join()).toContain('eth0');
   });
 
-  it('because there is no IPv4 address there is nothing to say', async () => {
+  it('because there is no IPv4 address, the daemon says and sends nothing', async () => {
     const one = new Station();
-    const guard = one.start({}, null);
-    await clock.advance(1);
-    await guard.looked(new AbortController().signal);
+    await looked(one, {}, null);
     expect(one.notices.current).toEqual([]);
     expect(segment.sent).toEqual([]);
   });
 
-  it('for a while, it is tried again: a conflict that ended meanwhile is over', async () => {
+  it('for a while, the daemon tries again: a conflict that ended meanwhile is over', async () => {
     const other = new Station();
     const one = new Station();
     let full = false;
@@ -375,15 +344,12 @@ describe('where ARP cannot be used', () => {
 
   it('any more, as the address is on another link, a conflict over it is over', async () => {
     const other = new Station();
-    const one = new Station();
-    const guard = one.start();
-    guard.hold();
-    await clock.advance(1_000);
+    const one = await leased();
     expect(one.trouble.current.join()).toContain(other.mac);
     const index = one.sim.createLink('tun0');
     one.sim.setMac('tun0', undefined);
-    guard.follow({ name: 'tun0', index, addresses: { ipv4: '10.8.0.1' } });
+    one.guard?.follow({ name: 'tun0', index, addresses: { ipv4: '10.8.0.1' } });
     await clock.advance(1_000);
-    expect([guard.rival, one.trouble.current]).toEqual([undefined, []]);
+    expect([one.guard?.rival, one.trouble.current]).toEqual([undefined, []]);
   });
 });
