@@ -4,7 +4,7 @@ import { parseAddress, parseSubnet } from '../../src/ip/ip.ts';
 import { decodeEvent } from '../../src/kernel/decode.ts';
 import { encodeChange } from '../../src/kernel/encode.ts';
 import type { KernelEvent, Route } from '../../src/kernel/kernel.ts';
-import { decodeAnswer, decodeDone, messagesOf, RTM } from '../../src/kernel/rtnetlink.ts';
+import { decodeAnswer, decodeDone, messagesOf, NLM_F, NLMSG, RTM } from '../../src/kernel/rtnetlink.ts';
 import { cpuMs } from '../testbed/cpu-time.ts';
 
 const ATTRIBUTE_HEADER_BYTES = 4;
@@ -92,8 +92,9 @@ describe('the kernel’s datagrams', () => {
         for (const one of messages) {
           const event = decodeEvent(one);
           if (event !== undefined && 'route' in event) expectPossible(event.route);
-          decodeAnswer(one);
-          decodeDone(one);
+          const answer = { ...one, type: NLMSG.ERROR, flags: one.flags | NLM_F.ACK_TLVS };
+          expect(decodeAnswer(answer)).toHaveProperty('errno');
+          expect(decodeDone(answer)).toHaveProperty('errno');
         }
       }),
       { numRuns: 5_000 },
@@ -106,6 +107,8 @@ describe('the kernel’s datagrams', () => {
     fc.assert(
       fc.property(types, fc.constantFrom(2, 10, 0, 7), bytes, (type, family, rest) => {
         eventsOf(rest);
+        const answer = { type: NLMSG.ERROR, flags: NLM_F.ACK_TLVS, seq: 1, port: 0, data: rest };
+        expect([decodeAnswer(answer), decodeDone(answer)].every((told) => 'errno' in told)).toBe(true);
         for (const event of eventsOf(message(type, Buffer.concat([Buffer.from([family]), rest])))) {
           if ('route' in event) expectPossible(event.route);
         }
