@@ -80,23 +80,16 @@ describe('R6: a network of the host in the range that subnets are leased from', 
     await ready();
   });
 
-  it('is none of it when it is that of a bridge with the subnet of subnet.env', async () => {
+  it.each(['subnet.env', 'etcd'])('is none of it on a bridge with this host’s subnet by %s', async (by) => {
     link('br0', '172.20.60.1/24');
     const text =
       'FLANNEL_NETWORK=172.20.0.0/16\nFLANNEL_SUBNET=172.20.60.1/24\nFLANNEL_MTU=1500\nFLANNEL_IPMASQ=false\n';
-    await host.files.writeAtomic('/run/flannel/subnet.env', text, 0o644);
+    const value = `{"PublicIP":"${host.address}","PublicIPv6":null,"BackendType":"host-gw"}`;
+    if (by === 'etcd') cluster.etcd.put(`${prefix}/subnets/172.20.60.0-24`, value);
+    else await host.files.writeAtomic('/run/flannel/subnet.env', text, 0o644);
     host.start();
     await ready();
     expect((await host.subnet())?.text).toBe('172.20.60.0/24');
-  });
-
-  it('is none of it when it is that of a bridge with the subnet that etcd holds for this host', async () => {
-    link('br0', '172.20.61.1/24');
-    const value = `{"PublicIP":"${host.address}","PublicIPv6":null,"BackendType":"host-gw"}`;
-    cluster.etcd.put(`${prefix}/subnets/172.20.61.0-24`, value);
-    host.start();
-    await ready();
-    expect((await host.subnet())?.text).toBe('172.20.61.0/24');
   });
 
   it('is refused on the interface itself, also when a subnet.env names it', async () => {

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
-import { SimCluster } from '../../sim/cluster.ts';
 import { SimKernel } from '../../sim/kernel.ts';
 import type { KernelEvents } from '../../src/kernel/kernel.ts';
 import { SharedKernel } from '../../src/kernel/shared-kernel.ts';
+import { makeCluster } from './sim-worlds.ts';
 
 const DST = '172.20.1.0/24';
 const never = new AbortController().signal;
@@ -103,8 +103,6 @@ describe('the stream of events that subscribers share', () => {
 });
 
 describe('the dump of links and addresses that they share', () => {
-  const dumpsOf = (sim: SimKernel) => sim.counters.dumps;
-
   it('serves all of them until an event says that it is outdated', async () => {
     const { sim, kernel, addRoute } = makeHost();
     const events = await kernel.subscribe();
@@ -113,11 +111,11 @@ describe('the dump of links and addresses that they share', () => {
     addRoute();
     await events.drain();
     expect(await kernel.addresses()).toBe(first);
-    expect(dumpsOf(sim)).toBe(2);
+    expect(sim.counters.dumps).toBe(2);
     sim.addAddress('eth0', '10.211.55.99/24');
     await events.drain();
     expect((await kernel.addresses()).map(({ address }) => address)).toContain('10.211.55.99');
-    expect(dumpsOf(sim)).toBe(4);
+    expect(sim.counters.dumps).toBe(4);
   });
 
   it('is never from before an event that was told while it was made', async () => {
@@ -141,13 +139,13 @@ describe('the dump of links and addresses that they share', () => {
     sim.faults.failNextDump('ENOBUFS');
     await expect(kernel.links()).rejects.toMatchObject({ errno: 'ENOBUFS' });
     await kernel.links();
-    const dumps = dumpsOf(sim);
+    const dumps = sim.counters.dumps;
     await clock.advance(4_999);
     await kernel.links();
-    expect(dumpsOf(sim)).toBe(dumps);
+    expect(sim.counters.dumps).toBe(dumps);
     await clock.advance(1);
     await kernel.links();
-    expect(dumpsOf(sim)).toBe(dumps + 2);
+    expect(sim.counters.dumps).toBe(dumps + 2);
   });
 
   it('fails for the reason that the stream failed for, when that is while it is made', async () => {
@@ -168,7 +166,7 @@ describe('the dump of links and addresses that they share', () => {
     const { sim, kernel } = makeHost();
     await kernel.links();
     await kernel.links();
-    expect(dumpsOf(sim)).toBe(4);
+    expect(sim.counters.dumps).toBe(4);
   });
 });
 
@@ -179,14 +177,13 @@ it('a dual-stack daemon at rest has one stream, and dumps links and addresses ab
     IPv6Network: 'fc00:20::/48',
     Backend: { Type: 'host-gw' },
   });
-  const cluster = new SimCluster({ seed: 1, hosts: 1, ipv6: true, config });
-  const [host] = cluster.hosts;
-  host?.start();
+  const cluster = makeCluster({ seed: 1, hosts: 1, ipv6: true, config });
+  const host = cluster.host(0);
+  host.start();
   await cluster.clock.advance(30_000);
-  expect(host?.kernel.listeners).toBe(1);
-  const before = host?.kernel.counters.dumps ?? 0;
+  expect(host.kernel.listeners).toBe(1);
+  const before = host.kernel.counters.dumps;
   await cluster.clock.advance(100_000);
   // Two families' routes every 10 s, and two dumps for links and addresses every 5 s at most.
-  expect((host?.kernel.counters.dumps ?? 0) - before).toBeLessThanOrEqual(2 * 12 + 2 * 20);
-  await cluster.close();
+  expect(host.kernel.counters.dumps - before).toBeLessThanOrEqual(2 * 12 + 2 * 20);
 });
