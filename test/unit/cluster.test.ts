@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { prefix, type SimCluster, type SimHost } from '../../sim/cluster.ts';
+import { valueOf } from '../../sim/leases.ts';
 import { makeCluster } from './sim-worlds.ts';
 
 let cluster: SimCluster;
@@ -66,24 +67,16 @@ describe('a three-host cluster in one process', () => {
   });
 
   it('takes a configuration that is mended while there is no subnet to be had', async () => {
-    const { clock, hosts, etcd } = start({
-      seed: 5,
-      hosts: 3,
-      config: '{"Network":"10.5.0.0/16","SubnetMax":"10.5.2.0","Backend":{"Type":"host-gw"}}',
-    });
+    const config = '{"Network":"10.5.0.0/16","SubnetMax":"10.5.2.0","Backend":{"Type":"host-gw"}}';
+    const { clock, hosts, etcd } = start({ seed: 5, hosts: 3, config });
     for (const host of hosts) host.start();
     const waiting = () => hosts.filter((host) => !host.readiness.ready);
     await clock.until('two are served', () => waiting().length === 1, 60_000);
-    await clock.until(
-      'one waits',
-      () => waiting()[0]?.readiness.reasons.join().includes('no free subnet') ?? false,
-    );
     const [last] = waiting();
+    const says = (why: string) => last?.readiness.reasons.join().includes(why) ?? false;
+    await clock.until('one waits', () => says('no free subnet'));
     etcd.put(`${prefix}/config`, '{"Network":"10.5.0.0/16","EnableIPv6":true,"Backend":{"Type":"host-gw"}}');
-    await clock.until(
-      'told why not',
-      () => last?.readiness.reasons.join().includes('IPv6Network is missing') ?? false,
-    );
+    await clock.until('told why not', () => says('IPv6Network is missing'));
     etcd.put(`${prefix}/config`, '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}');
     await clock.until('all are served', () => waiting().length === 0, 60_000);
     expect(await last?.subnet()).toMatchObject({ length: 24 });
@@ -93,27 +86,24 @@ describe('a three-host cluster in one process', () => {
   });
 
   it('makes at most 8 etcd calls to start and one for each endpoint, however many peers there are', async () => {
-    const { clock, hosts, etcd } = start({ seed: 2, hosts: 1 });
-    for (let i = 0; i < 200; i++) {
-      etcd.put(
-        `${prefix}/subnets/172.20.${20 + i}.0-24`,
-        `{"PublicIP":"10.211.200.${i + 1}","PublicIPv6":null,"BackendType":"host-gw"}`,
-      );
-    }
-    hosts[0]?.start();
-    await clock.until('ready', () => hosts[0]?.notifier.isReady === true);
-    expect(hosts[0]?.ownRoutes).toHaveLength(200);
-    const calls = Object.values(etcd.calls).reduce((sum, count) => sum + count, 0);
-    expect(calls).toBeLessThanOrEqual(8 + etcd.members.length);
+    const all = start({ seed: 2, hosts: 1 });
+    const { clock, etcd } = all;
+    const host = all.host(0);
+    const put = (subnet: string, address: string) =>
+      etcd.put(`${prefix}/subnets/${subnet}`, valueOf(address));
+    for (let i = 0; i < 200; i++) put(`172.20.${20 + i}.0-24`, `10.211.200.${i + 1}`);
+    host.start();
+    await clock.until('ready', () => host.notifier.isReady);
+    expect(host.ownRoutes).toHaveLength(200);
+    const calls = () => Object.values(etcd.calls).reduce((sum, count) => sum + count, 0);
+    const before = calls();
+    expect(before).toBeLessThanOrEqual(8 + etcd.members.length);
     // One more peer costs no call at all, and no dump.
-    const dumps = hosts[0]?.kernel.counters.dumps;
-    etcd.put(
-      `${prefix}/subnets/172.20.10.0-24`,
-      '{"PublicIP":"10.211.201.1","PublicIPv6":null,"BackendType":"host-gw"}',
-    );
-    await clock.until('its route', () => hosts[0]?.ownRoutes.length === 201, 1_000);
-    expect(Object.values(etcd.calls).reduce((sum, count) => sum + count, 0)).toBe(calls);
-    expect(hosts[0]?.kernel.counters.dumps).toBe(dumps);
+    const { dumps } = host.kernel.counters;
+    put('172.20.10.0-24', '10.211.201.1');
+    await clock.until('its route', () => host.ownRoutes.length === 201, 1_000);
+    expect(calls()).toBe(before);
+    expect(host.kernel.counters.dumps).toBe(dumps);
   });
 
   it('takes its subnet again at once when its key is deleted, and peers keep routing to it', async () => {
@@ -127,16 +117,17 @@ describe('a three-host cluster in one process', () => {
   });
 
   it('is not ready, and keeps trying, when the first list fails after the lease was taken', async () => {
-    const { clock, hosts, etcd, log } = start({ seed: 12, hosts: 2 });
-    hosts[1]?.start();
-    await clock.until('the peer', () => hosts[1]?.readiness.ready === true, 60_000);
-    hosts[0]?.start();
+    const all = start({ seed: 12, hosts: 2 });
+    const { clock, etcd, log } = all;
+    const [host, peer] = [all.host(0), all.host(1)];
+    peer.start();
+    await clock.until('the peer', () => peer.readiness.ready, 60_000);
+    host.start();
     await clock.until('a lease', () => log.events('lease-acquired').length === 2);
     etcd.cut('h0');
     await clock.advance(3_600_000);
-    expect(hosts[0]?.notifier.isReady).toBe(false);
-    expect(hosts[0]?.readiness.ready).toBe(false);
-    expect(hosts[0]?.readiness.reasons.join()).toContain('cannot be watched');
+    expect([host.notifier.isReady, host.readiness.ready]).toEqual([false, false]);
+    expect(host.readiness.reasons.join()).toContain('cannot be watched');
     etcd.heal('h0');
     await clock.until('full mesh', () => cluster.meshed, 60_000);
     expect(etcd.leaseIds).toHaveLength(2);
@@ -144,8 +135,11 @@ describe('a three-host cluster in one process', () => {
 
   it('is not ready while a host does not forward packets, at the start and later', async () => {
     const { clock, hosts, log } = start({ seed: 10, hosts: 2 });
-    await hosts[0]?.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '0\n', 0o644);
-    await hosts[1]?.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '1\n', 0o644);
+    const forward = async (...values: readonly string[]) => {
+      for (const [i, value] of values.entries())
+        await hosts[i]?.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', `${value}\n`, 0o644);
+    };
+    await forward('0', '1');
     for (const host of hosts) host.start();
     // Docker, which starts after this daemon, is not held up by it.
     await clock.until('READY=1', () => hosts.every(({ notifier }) => notifier.isReady), 60_000);
@@ -153,8 +147,7 @@ describe('a three-host cluster in one process', () => {
     await clock.advance(1_000);
     expect(log.events('not-forwarding').map(({ host }) => host)).toEqual(['h0']);
     expect(hosts.map(({ readiness }) => readiness.ready)).toEqual([false, true]);
-    await hosts[0]?.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '1\n', 0o644);
-    await hosts[1]?.files.writeAtomic('/proc/sys/net/ipv4/ip_forward', '0\n', 0o644);
+    await forward('1', '0');
     await clock.advance(11_000);
     expect(hosts.map(({ readiness }) => readiness.ready)).toEqual([true, false]);
     expect(hosts[1]?.readiness.reasons.join()).toMatch(
@@ -211,15 +204,21 @@ it('a host whose address changes while it waits for a subnet leases under the ne
   expect(etcd.get(`${prefix}/subnets/10.5.1.0-24`)?.value).toContain('"PublicIP":"10.211.99.1"');
 });
 
-it('an address that moves to another interface, as when eth0 becomes a port of a bridge, takes routes and all along', async () => {
+/** The address of eth0 moves to br0, as when eth0 becomes a port of a bridge. */
+function moveToBridge(host: SimHost): number {
+  const index = host.kernel.createLink('br0');
+  host.kernel.removeAddress('eth0', `${host.address}/16`);
+  host.kernel.addAddress('br0', `${host.address}/16`);
+  return index;
+}
+
+it('an address that moves to another interface takes routes and all along', async () => {
   const all = await start({ seed: 4, hosts: 2 }).start();
   const { clock, etcd } = all;
   const host = all.host(0);
   const before = host.ownRoutes;
   const { revision } = etcd;
-  const linkIndex = host.kernel.createLink('br0');
-  host.kernel.removeAddress('eth0', `${host.address}/16`);
-  host.kernel.addAddress('br0', `${host.address}/16`);
+  const linkIndex = moveToBridge(host);
   const over = () => host.kernel.routes(4).filter(({ protocol }) => protocol === 102);
   await clock.until('moved', () => over().some((route) => route.linkIndex === linkIndex), 30_000);
   await clock.until('ready', () => host.readiness.ready, 10_000);
@@ -238,9 +237,7 @@ it('an address that moves to another interface while etcd is away: the peers are
   };
   expect(seen()).toEqual({ leases: 2, summary: '1 of 1 peer routed' });
   for (const member of etcd.members) etcd.stop(member);
-  host.kernel.createLink('br0');
-  host.kernel.removeAddress('eth0', `${host.address}/16`);
-  host.kernel.addAddress('br0', `${host.address}/16`);
+  moveToBridge(host);
   await clock.advance(20_000);
   expect(seen()).toEqual({ leases: undefined, summary: 'peers not known yet' });
   for (const member of etcd.members) etcd.start(member);

@@ -20,24 +20,12 @@ async function host(settings: Readonly<Record<string, string>>) {
   const log = new SimLog(clock);
   const trouble = new TroubleLog(clock, log.of('host'));
   const activity = new Activity(clock);
+  const parts = { files, clock, log: log.of('host'), trouble, activity, linkName: () => 'eth0.7' };
   return {
-    files,
-    clock,
-    log,
-    trouble,
-    activity,
+    ...parts,
     set: (path: string, value: string) => files.writeAtomic(path, `${value}\n`, 0o644),
     make: (setIpForward: boolean, families: readonly Family[] = [4, 6]) =>
-      new Forwarding({
-        files,
-        clock,
-        log: log.of('host'),
-        trouble,
-        activity,
-        families,
-        setIpForward,
-        linkName: () => 'eth0.7',
-      }),
+      new Forwarding({ ...parts, families, setIpForward }),
     lines: () => log.lines.map(({ fields, message }) => `${String(fields['event'])}: ${message}`),
   };
 }
@@ -142,7 +130,7 @@ describe('reportBridgeFilter', () => {
     ],
   ] as const)('%s', async (_, settings, expected) => {
     const { files, log, lines } = await host(settings);
-    await reportBridgeFilter({ files, log: log.of('host'), families: [4, 6] });
+    await reportBridgeFilter({ files, log, families: [4, 6] });
     expect(lines()).toEqual(expected.map((pattern) => expect.stringMatching(pattern)));
   });
 });
