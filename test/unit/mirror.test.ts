@@ -55,11 +55,6 @@ describe('routes told by events', () => {
     expect(mirror.apply(added(foreign({ dst: '10.7.0.0/16' })), true).stale).toBe(false);
     expect(mirror.apply(added(foreign()), true).stale).toBe(false);
   });
-
-  it('name the destination they are about', () => {
-    expect(mirror.apply(added(foreign())).dsts).toEqual([dst]);
-    expect(mirror.apply(removed(foreign())).dsts).toEqual([dst]);
-  });
 });
 
 describe('what the kernel flushes without a word', () => {

@@ -181,15 +181,6 @@ describe('noise', () => {
     expect(host.own).toEqual(meshed);
   });
 
-  it('an unreachable peer is mentioned once, however often it is tried', async () => {
-    make();
-    await host.settled({ ...peers, '172.20.9.0/24': '10.99.0.1' });
-    const lines = host.log.lines.length;
-    await host.clock.advance(3_600_000);
-    expect(host.log.lines.slice(lines).map(({ message }) => message)).toEqual([]);
-    expect(host.state('172.20.9.0/24')).toBe("parked: 10.99.0.1 is not on eth0's network 10.211.55.0/24");
-  });
-
   it('a thousand unreachable peers are tried once a second at most, all together', async () => {
     make();
     const leases = Array.from({ length: 1000 }, (_, i) => [

@@ -2,21 +2,12 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { routeProtocol as protocol } from '../../sim/host.ts';
 import { meshed, peers, ReconcilerHost } from '../../sim/route-hosts.ts';
 import { ownFaults, peerFaults } from '../../src/backend/hostgw/status.ts';
-import type { KernelEvent } from '../../src/kernel/kernel.ts';
 
 let host: ReconcilerHost;
 afterEach(() => host.stop());
 
 const first = '172.20.1.0/24';
 const stale = '172.20.50.0/24';
-
-async function eventsOf(work: () => Promise<void>): Promise<readonly KernelEvent[]> {
-  const stream = host.kernel.subscribe();
-  await work();
-  const events = await stream.drain();
-  stream.close();
-  return events;
-}
 
 describe('the first sync', () => {
   it('changes nothing before the leases are known', async () => {
@@ -108,14 +99,14 @@ describe('a change', () => {
   it('of a peer’s address puts the new route before the old one, which then goes', async () => {
     host = new ReconcilerHost();
     await host.settled(peers);
-    const events = await eventsOf(async () => {
-      host.put(first, '10.211.55.111');
-      await host.clock.advance(20_000);
-    });
-    expect(events).toMatchObject([
+    const stream = host.kernel.subscribe();
+    host.put(first, '10.211.55.111');
+    await host.clock.advance(20_000);
+    expect(await stream.drain()).toMatchObject([
       { type: 'route-added', appended: false, route: { dst: first, gateway: '10.211.55.111' } },
       { type: 'route-removed', route: { dst: first, gateway: '10.211.55.101' } },
     ]);
+    stream.close();
   });
 
   it('of many leases is one batch', async () => {
