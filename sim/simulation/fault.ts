@@ -20,19 +20,40 @@ export interface Fault {
   readonly apply: (world: World, event: FaultEvent) => Promise<Undo> | Undo;
 }
 
-type Undo = (() => void | Promise<void>) | undefined;
+/** Faults by their names. */
+export type Faults = Readonly<Record<string, Fault>>;
 
-type When = Omit<Fault, 'whom' | 'apply'>;
+// Nothing, of what is over at once.
+type Undo = (() => void | Promise<void>) | undefined | void;
+
+type LastsMs = Fault['lastsMs'];
+type HostApply = (host: SimHost, world: World, event: FaultEvent) => Promise<Undo> | Undo;
+
+/** Of what is over at once. */
+export const atOnce: LastsMs = [1, 2];
 
 /** What happens to the host of the event. */
-export function onHost(
-  when: When,
-  apply: (host: SimHost, world: World, event: FaultEvent) => Promise<Undo> | Undo,
-): Fault {
-  return { ...when, whom: 'host', apply: (world, event) => apply(world.host(event.host), world, event) };
+export function onHost(weight: number, lastsMs: LastsMs, apply: HostApply): Fault {
+  const toHost: Fault['apply'] = (world, event) => apply(world.host(event.host), world, event);
+  return { weight, lastsMs, whom: 'host', apply: toHost };
+}
+
+/** What happens to the kernel of the host of the event. */
+export function onKernel(weight: number, lastsMs: LastsMs, apply: HostApply): Fault {
+  return { ...onHost(weight, lastsMs, apply), kernel: true };
 }
 
 /** What disturbs all hosts. */
-export function onAll(when: When, apply: Fault['apply']): Fault {
-  return { ...when, whom: 'all', apply };
+export function onAll(weight: number, lastsMs: LastsMs, apply: Fault['apply']): Fault {
+  return { weight, lastsMs, whom: 'all', apply };
+}
+
+/** What disturbs all hosts and plays with the kernel of one. */
+export function onAllAndKernel(weight: number, lastsMs: LastsMs, apply: Fault['apply']): Fault {
+  return { ...onAll(weight, lastsMs, apply), kernel: true };
+}
+
+/** Has these happen in every eighth cluster alone. */
+export function apart(faults: Faults): Faults {
+  return Object.fromEntries(Object.entries(faults).map(([name, one]) => [name, { ...one, apart: true }]));
 }

@@ -1,6 +1,6 @@
 import type { Unfitness } from '../etcd-unfit.ts';
 import { prefix } from '../host.ts';
-import { type Fault, onAll } from './fault.ts';
+import { apart, atOnce, type Fault, type Faults, onAll } from './fault.ts';
 import { memberOf } from './faults-network.ts';
 import { subnetsPrefix } from './oracle.ts';
 import type { World } from './world.ts';
@@ -24,7 +24,7 @@ function toggle({ cluster: { etcd }, keys }: World, key: string): void {
 
 /** One member that answers and does not serve. */
 function withUnfit(weight: number, what: Unfitness): Fault {
-  return onAll({ weight, lastsMs: [500, 400_000], apart: true }, (world, { dice }) => {
+  return onAll(weight, [500, 400_000], (world, { dice }) => {
     const { etcd } = world.cluster;
     const member = memberOf(world, dice);
     etcd.spoil(member, what);
@@ -33,33 +33,28 @@ function withUnfit(weight: number, what: Unfitness): Fault {
 }
 
 /** What happens to etcd's data, and what keeps members from serving it. */
-export const etcdFaults: Readonly<Record<string, Fault>> = {
-  'a member is a learner': withUnfit(2, 'learner'),
-  'a member is overloaded': withUnfit(2, 'overloaded'),
-  'the database is full': onAll(
-    { weight: 2, lastsMs: [500, 200_000], apart: true },
-    ({ cluster: { etcd } }) => {
+export const etcdFaults: Faults = {
+  ...apart({
+    'a member is a learner': withUnfit(2, 'learner'),
+    'a member is overloaded': withUnfit(2, 'overloaded'),
+    'the database is full': onAll(2, [500, 200_000], ({ cluster: { etcd } }) => {
       etcd.fill(true);
       return () => etcd.fill(false);
-    },
-  ),
-  'a member of another cluster takes the place of one': onAll(
-    { weight: 2, lastsMs: [500, 400_000], apart: true },
-    (world, { dice }) => {
+    }),
+    'a member of another cluster takes the place of one': onAll(2, [500, 400_000], (world, { dice }) => {
       const { etcd } = world.cluster;
       // Two of three would be what a restore looks like.
       if (etcd.members.some((member) => etcd.strangerAt(member) !== undefined)) return undefined;
       const member = memberOf(world, dice);
       etcd.replace(member);
       return () => etcd.putBack(member);
-    },
-  ),
-  compact: onAll({ weight: 4, lastsMs: [1, 2] }, ({ cluster: { etcd } }, { dice }) => {
+    }),
+  }),
+  compact: onAll(4, atOnce, ({ cluster: { etcd } }, { dice }) => {
     const revision = etcd.revision - (dice % 3);
     if (revision > etcd.compactRevision) etcd.compact(revision);
-    return undefined;
   }),
-  'cut watches and compact': onAll({ weight: 3, lastsMs: [1, 20_000] }, (world, { host, dice }) => {
+  'cut watches and compact': onAll(3, [1, 20_000], (world, { host, dice }) => {
     const { etcd } = world.cluster;
     const { name } = world.host(host);
     etcd.cut(name);
@@ -73,7 +68,7 @@ export const etcdFaults: Readonly<Record<string, Fault>> = {
     };
   }),
   // All that was written after the backup is lost when it is over.
-  'restore an older backup': onAll({ weight: 3, lastsMs: [10, 120_000] }, (world, { dice }) => {
+  'restore an older backup': onAll(3, [10, 120_000], (world, { dice }) => {
     const { etcd } = world.cluster;
     const backup = etcd.snapshot();
     return () => {
@@ -89,14 +84,13 @@ export const etcdFaults: Readonly<Record<string, Fault>> = {
       if (dice % 4 === 0) while (etcd.revision <= revision) etcd.put('/somebody/else', '');
     };
   }),
-  'revoke a lease': onAll({ weight: 2, lastsMs: [1, 2] }, ({ cluster: { etcd } }, { dice }) => {
+  'revoke a lease': onAll(2, atOnce, ({ cluster: { etcd } }, { dice }) => {
     const ids = etcd.leaseIds;
     const id = ids[dice % Math.max(1, ids.length)];
     if (id !== undefined) etcd.revoke(id);
-    return undefined;
   }),
   // One revision's events in several messages, of which not all arrive.
-  'many peers at one revision': onAll({ weight: 3, lastsMs: [1, 20_000] }, (world, { host, dice }) => {
+  'many peers at one revision': onAll(3, [1, 20_000], (world, { host, dice }) => {
     const { etcd } = world.cluster;
     const { name } = world.host(host);
     etcd.cutWatches(name);
@@ -105,9 +99,8 @@ export const etcdFaults: Readonly<Record<string, Fault>> = {
     if (keys.every((key) => world.keys.has(key))) etcd.delete(...keys);
     else etcd.putAll(new Map(keys.map((key) => [key, peer(dice)])));
     for (let i = 0; i < world.hosts.length; i++) etcd.cutNextWatchAfter(1 + ((dice >> i) % 5));
-    return undefined;
   }),
-  'forty writes at once': onAll({ weight: 1, lastsMs: [1, 60_000] }, ({ cluster: { etcd } }, { dice }) => {
+  'forty writes at once': onAll(1, [1, 60_000], ({ cluster: { etcd } }, { dice }) => {
     const key = peerKey(dice, 10, 236);
     for (let i = 0; i < 40; i++) etcd.put(key, `{"PublicIP":"10.211.9.${i + 1}","BackendType":"host-gw"}`);
     return () => etcd.delete(key);

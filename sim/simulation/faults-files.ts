@@ -1,5 +1,5 @@
 import type { SimHost } from '../host.ts';
-import { type Fault, onHost } from './fault.ts';
+import { apart, atOnce, onHost } from './fault.ts';
 import { dockerOptsFile, subnetFile } from './oracle.ts';
 import type { World } from './world.ts';
 
@@ -50,40 +50,33 @@ function expectRepair(world: World, host: SimHost, path: string, content: string
 }
 
 /** What other programs do to the files that the daemon writes for others. */
-export const fileFaults: Readonly<Record<string, Fault>> = {
-  'a file is removed or changed': onHost(
-    { weight: 4, lastsMs: [1, 2], apart: true },
-    (host, world, { dice }) => {
-      const path = files[dice % 2] ?? subnetFile;
+export const fileFaults = apart({
+  'a file is removed or changed': onHost(4, atOnce, (host, world, { dice }) => {
+    const path = files[dice % 2] ?? subnetFile;
+    const text = host.files.peek(path);
+    const content = text && changed(text, dice >> 1);
+    // Without a daemon it would be a torn file.
+    if (text === undefined || text === content || !host.running) return undefined;
+    // Another program has no more room than the daemon.
+    if (host.files.writeError !== undefined) return undefined;
+    change(host, path, content);
+    expectRepair(world, host, path, content);
+  }),
+  'another program fights for a file': onHost(1, [1_000, 100_000], (host, world, { dice }) => {
+    const path = files[dice % 2] ?? subnetFile;
+    let isOver = false;
+    const again = () => {
+      if (isOver) return;
       const text = host.files.peek(path);
-      const content = text && changed(text, dice >> 1);
-      // Without a daemon it would be a torn file.
-      if (text === undefined || text === content || !host.running) return undefined;
-      // Another program has no more room than the daemon.
-      if (host.files.writeError !== undefined) return undefined;
-      change(host, path, content);
-      expectRepair(world, host, path, content);
-      return undefined;
-    },
-  ),
-  'another program fights for a file': onHost(
-    { weight: 1, lastsMs: [1_000, 100_000], apart: true },
-    (host, world, { dice }) => {
-      const path = files[dice % 2] ?? subnetFile;
-      let isOver = false;
-      const again = () => {
-        if (isOver) return;
-        const text = host.files.peek(path);
-        if (text !== undefined && host.files.writeError === undefined) {
-          world.countFileChange(host, path, patience.withinMs);
-          change(host, path, `${text}# mine\n`);
-        }
-        world.later(2_000, again);
-      };
-      again();
-      return () => {
-        isOver = true;
-      };
-    },
-  ),
-};
+      if (text !== undefined && host.files.writeError === undefined) {
+        world.countFileChange(host, path, patience.withinMs);
+        change(host, path, `${text}# mine\n`);
+      }
+      world.later(2_000, again);
+    };
+    again();
+    return () => {
+      isOver = true;
+    };
+  }),
+});

@@ -1,6 +1,6 @@
 import type { SimHost } from '../host.ts';
 import { SeededRandom } from '../random.ts';
-import { type Fault, onAll, onHost } from './fault.ts';
+import { atOnce, type Faults, onAll, onHost, onKernel } from './fault.ts';
 import { dockerOptsFile, holderOf, subnetFile } from './oracle.ts';
 import type { World } from './world.ts';
 
@@ -18,12 +18,12 @@ function release({ cluster: { etcd }, kvs }: World, { address }: SimHost): void 
 }
 
 /** What happens to a host and its daemon. */
-export const hostFaults: Readonly<Record<string, Fault>> = {
-  crash: onHost({ weight: 3, lastsMs: short }, (host, world) => {
+export const hostFaults: Faults = {
+  crash: onHost(3, short, (host, world) => {
     world.crash(host);
     return () => world.up(host);
   }),
-  'crash at a step': onHost({ weight: 6, lastsMs: short }, async (host, world, event) => {
+  'crash at a step': onHost(6, short, async (host, world, event) => {
     // Most steps that matter are those of a start.
     if (event.dice % 3 > 0) {
       await world.down(host);
@@ -38,11 +38,11 @@ export const hostFaults: Readonly<Record<string, Fault>> = {
       world.up(host);
     };
   }),
-  stop: onHost({ weight: 3, lastsMs: long }, async (host, world) => {
+  stop: onHost(3, long, async (host, world) => {
     await world.down(host);
     return () => world.up(host);
   }),
-  reboot: onHost({ weight: 2, lastsMs: long, kernel: true }, (host, world) => {
+  reboot: onKernel(2, long, (host, world) => {
     world.crash(host);
     host.reboot();
     world.unplug(host);
@@ -51,7 +51,7 @@ export const hostFaults: Readonly<Record<string, Fault>> = {
       world.up(host);
     };
   }),
-  'torn file': onHost({ weight: 2, lastsMs: short }, (host, world, event) => {
+  'torn file': onHost(2, short, (host, world, event) => {
     world.crash(host);
     const path = written[event.dice % 2] ?? written[0];
     const text = host.files.peek(path) ?? '';
@@ -59,13 +59,13 @@ export const hostFaults: Readonly<Record<string, Fault>> = {
     host.files.spoil(path, text.slice(0, (event.dice >> 1) % (text.length + 1)));
     return () => world.up(host);
   }),
-  'disk full': onHost({ weight: 1, lastsMs: long }, (host, _, event) => {
+  'disk full': onHost(1, long, (host, _, event) => {
     host.files.writeError = event.dice % 2 ? 'ENOSPC' : 'EROFS';
     return () => {
       host.files.writeError = undefined;
     };
   }),
-  suspend: onHost({ weight: 3, lastsMs: long }, (host, world) => {
+  suspend: onHost(3, long, (host, world) => {
     host.clock.suspend();
     // What its sockets hold is read piece by piece afterwards.
     world.delay(host, Number.POSITIVE_INFINITY);
@@ -74,19 +74,17 @@ export const hostFaults: Readonly<Record<string, Fault>> = {
       world.delay(host, world.nowMs + 120_000);
     };
   }),
-  'clock jump': onHost({ weight: 2, lastsMs: [1, 2] }, (host, _, event) => {
+  'clock jump': onHost(2, atOnce, (host, _, event) => {
     host.clock.jumpWallClock(((event.dice % 7_200) - 3_600) * 1_000);
-    return undefined;
   }),
   // Pulled out, or taken out of service as it should be.
-  'leave for good': onHost({ weight: 1, lastsMs: [1, 2] }, async (host, world, event) => {
+  'leave for good': onHost(1, atOnce, async (host, world, event) => {
     if (world.present.length <= 2) return undefined;
     if (event.dice % 3 > 0) await world.down(host);
     world.leave(host);
     if (event.dice % 3 === 2) release(world, host);
-    return undefined;
   }),
-  'stop all and start all': onAll({ weight: 1, lastsMs: short }, async (world) => {
+  'stop all and start all': onAll(1, short, async (world) => {
     for (const host of world.present) await world.down(host);
     return () => {
       for (const host of world.present) world.up(host);

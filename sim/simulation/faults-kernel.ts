@@ -1,15 +1,14 @@
 import { routeProtocol, type SimHost } from '../host.ts';
 import { SeededRandom } from '../random.ts';
-import { type Fault, onHost } from './fault.ts';
-import { hasNic } from './faults-links.ts';
-import { actualRoutes } from './oracle.ts';
+import { atOnce, type Faults, onHost, onKernel } from './fault.ts';
+import { hasNic } from './oracle.ts';
 import type { World } from './world.ts';
 
 const short = [1, 20_000] as const;
 
 /** A destination that some host has a route of ours for. */
 function somePeer({ hosts }: World, host: SimHost, dice: number): string | undefined {
-  const routes = [host, ...hosts].flatMap((one) => actualRoutes(one, 4));
+  const routes = [host, ...hosts].flatMap((one) => one.routes(4));
   return routes[dice % Math.max(1, routes.length)]?.split(' ')[0];
 }
 
@@ -30,8 +29,8 @@ function deleteRoutes(world: World, host: SimHost, isChosen: () => boolean): () 
 }
 
 /** What happens to a host's routes, and to the daemon's sockets. */
-export const kernelFaults: Readonly<Record<string, Fault>> = {
-  'foreign routes elsewhere': onHost({ weight: 2, lastsMs: short }, (host, _, { dice }) => {
+export const kernelFaults: Faults = {
+  'foreign routes elsewhere': onHost(2, short, (host, _, { dice }) => {
     const { kernel } = host;
     const linkIndex = usableNic(host);
     if (linkIndex === undefined) return undefined;
@@ -44,66 +43,55 @@ export const kernelFaults: Readonly<Record<string, Fault>> = {
     return () => quietly(() => kernel.deleteRoute(route));
   }),
   // Ours behind a foreign one can only be brought forward by being removed first.
-  "foreign route in a peer's place": onHost(
-    { weight: 2, lastsMs: short, kernel: true },
-    (host, world, { dice }) => {
-      const dst = somePeer(world, host, dice);
-      const linkIndex = usableNic(host);
-      if (dst === undefined || linkIndex === undefined) return undefined;
-      const mode = (['append', 'prepend', 'replace'] as const)[dice % 3] as 'append' | 'prepend' | 'replace';
-      const route = { dst, gateway: '10.211.0.1', linkIndex, protocol: 4 };
-      quietly(() => host.kernel.addRoute(route, mode));
-      return () => quietly(() => host.kernel.deleteRoute(route));
-    },
-  ),
-  "bridge in a peer's subnet": onHost(
-    { weight: 3, lastsMs: short, kernel: true },
-    (host, world, { dice }) => {
-      const dst = somePeer(world, host, dice);
-      if (dst === undefined || host.kernel.links().some(({ name }) => name === 'br0')) return undefined;
-      // Every other time it comes while the peer's route is away.
-      if (dice & 8) quietly(() => host.kernel.deleteRoute({ dst, protocol: routeProtocol }));
-      host.kernel.createLink('br0');
-      host.kernel.addAddress('br0', dst.replace('.0/', '.1/'));
-      return () => host.kernel.deleteLink('br0');
-    },
-  ),
-  'operator deletes routes': onHost({ weight: 3, lastsMs: [1, 2], kernel: true }, (host, world, { dice }) => {
+  "foreign route in a peer's place": onKernel(2, short, (host, world, { dice }) => {
+    const dst = somePeer(world, host, dice);
+    const linkIndex = usableNic(host);
+    if (dst === undefined || linkIndex === undefined) return undefined;
+    const mode = (['append', 'prepend', 'replace'] as const)[dice % 3] as 'append' | 'prepend' | 'replace';
+    const route = { dst, gateway: '10.211.0.1', linkIndex, protocol: 4 };
+    quietly(() => host.kernel.addRoute(route, mode));
+    return () => quietly(() => host.kernel.deleteRoute(route));
+  }),
+  "bridge in a peer's subnet": onKernel(3, short, (host, world, { dice }) => {
+    const dst = somePeer(world, host, dice);
+    if (dst === undefined || host.kernel.links().some(({ name }) => name === 'br0')) return undefined;
+    // Every other time it comes while the peer's route is away.
+    if (dice & 8) quietly(() => host.kernel.deleteRoute({ dst, protocol: routeProtocol }));
+    host.kernel.createLink('br0');
+    host.kernel.addAddress('br0', dst.replace('.0/', '.1/'));
+    return () => host.kernel.deleteLink('br0');
+  }),
+  'operator deletes routes': onKernel(3, atOnce, (host, world, { dice }) => {
     const random = new SeededRandom(dice);
     deleteRoutes(world, host, () => random.next() < 0.5)();
-    return undefined;
   }),
-  'stale routes of a dead daemon': onHost(
-    { weight: 2, lastsMs: short, kernel: true },
-    (host, world, { dice }) => {
-      const linkIndex = usableNic(host);
-      if (linkIndex === undefined) return undefined;
-      const dst = `172.20.${10 + (dice % 200)}.0/24`;
-      const protocol = dice % 2 ? 102 : 3;
-      if (protocol === 3) world.crash(host);
-      quietly(() =>
-        host.kernel.addRoute({ dst, gateway: `10.211.8.${1 + (dice % 200)}`, linkIndex, protocol }),
-      );
-      return () => world.up(host);
-    },
-  ),
-  'kernel events lost': onHost({ weight: 4, lastsMs: [1, 2], kernel: true }, (host, world, { dice }) => {
+  'stale routes of a dead daemon': onKernel(2, short, (host, world, { dice }) => {
+    const linkIndex = usableNic(host);
+    if (linkIndex === undefined) return undefined;
+    const dst = `172.20.${10 + (dice % 200)}.0/24`;
+    const protocol = dice % 2 ? 102 : 3;
+    if (protocol === 3) world.crash(host);
+    quietly(() =>
+      host.kernel.addRoute({ dst, gateway: `10.211.8.${1 + (dice % 200)}`, linkIndex, protocol }),
+    );
+    return () => world.up(host);
+  }),
+  'kernel events lost': onKernel(4, atOnce, (host, world, { dice }) => {
     const isBack = deleteRoutes(world, host, () => dice % 2 === 1);
     host.kernel.overflowEvents();
     isBack();
-    return undefined;
   }),
-  'kernel answers lost': onHost({ weight: 2, lastsMs: short, kernel: true }, (host, _, { dice }) => {
+  'kernel answers lost': onKernel(2, short, (host, _, { dice }) => {
     host.kernel.faults.loseNextReplies(dice % 3);
     return () => host.kernel.faults.clear();
   }),
-  'kernel refuses': onHost({ weight: 1, lastsMs: short, kernel: true }, (host, _, { dice }) => {
+  'kernel refuses': onKernel(1, short, (host, _, { dice }) => {
     const { faults } = host.kernel;
     for (let i = 0; i <= dice % 3; i++)
       faults.failNextApply(['ENOBUFS', 'ENETUNREACH', 'EPERM'][dice % 3] as string);
     return () => faults.clear();
   }),
-  'dumps disturbed': onHost({ weight: 2, lastsMs: short, kernel: true }, (host, _, { dice }) => {
+  'dumps disturbed': onKernel(2, short, (host, _, { dice }) => {
     const { faults } = host.kernel;
     if (dice % 4 === 0) faults.failNextDump('ENOBUFS');
     if (dice % 4 === 1) faults.interruptNextDump(1 + (dice % 12));

@@ -1,11 +1,9 @@
 import type { SimHost } from '../host.ts';
-import { type Fault, onHost } from './fault.ts';
+import { atOnce, type Faults, onHost, onKernel } from './fault.ts';
+import { hasNic, holds } from './oracle.ts';
 import type { World } from './world.ts';
 
 const short = [1, 20_000] as const;
-
-/** Whether the card is there. */
-export const hasNic = (host: SimHost): boolean => host.kernel.links().some(({ name }) => name === 'eth0');
 
 /** Takes something of the card away; once it is given back the routes have to follow in time. */
 function away(world: World, host: SimHost, take: () => void): () => void {
@@ -18,66 +16,55 @@ function away(world: World, host: SimHost, take: () => void): () => void {
 }
 
 /** What happens to a host's links and addresses. */
-export const linkFaults: Readonly<Record<string, Fault>> = {
-  'link flap': onHost({ weight: 4, lastsMs: short, kernel: true }, (host, world) => {
+export const linkFaults: Faults = {
+  'link flap': onKernel(4, short, (host, world) => {
     return hasNic(host) ? away(world, host, () => host.kernel.setLinkUp('eth0', false)) : undefined;
   }),
-  'carrier lost': onHost({ weight: 1, lastsMs: short }, (host) => {
+  'carrier lost': onHost(1, short, (host) => {
     if (!hasNic(host)) return undefined;
     host.kernel.setCarrier('eth0', false);
     return () => {
       if (hasNic(host) && host.kernel.link('eth0').up) host.kernel.setCarrier('eth0', true);
     };
   }),
-  'NIC made anew': onHost({ weight: 2, lastsMs: short, kernel: true }, (host, world) => {
+  'NIC made anew': onKernel(2, short, (host, world) => {
     return away(world, host, () => world.unplug(host));
   }),
-  'addresses away': onHost({ weight: 2, lastsMs: short, kernel: true }, (host, world) => {
+  'addresses away': onKernel(2, short, (host, world) => {
     return hasNic(host) ? away(world, host, () => host.kernel.flushAddresses('eth0')) : undefined;
   }),
   // As DHCP does when it gets another one: the new one comes before the old one goes, or after.
-  'another address on the link': onHost(
-    { weight: 2, lastsMs: [1, 8_000], kernel: true },
-    (host, world, { host: index, dice }) => {
-      if (!hasNic(host)) return undefined;
-      const before = `${host.address}/16`;
-      world.readdress(host, world.newAddress(120 + index, dice));
-      const replace = () => {
-        if (!hasNic(host)) return;
-        const there = host.kernel.addresses().some(({ address }) => before.startsWith(`${address}/`));
-        if (there && before !== `${host.address}/16`) {
-          host.kernel.removeAddress('eth0', before);
-          world.loseAddress(host, before.replace('/16', ''));
-        }
-        world.plug(host);
-      };
-      if (dice % 3 === 0) replace();
-      else if (dice % 3 === 1) world.plug(host);
-      return replace;
-    },
-  ),
-  'another address': onHost(
-    { weight: 2, lastsMs: short, kernel: true },
-    (host, world, { host: index, dice }) => {
-      world.unplug(host);
-      world.readdress(host, world.newAddress(100 + index, dice));
-      return () => world.plug(host);
-    },
-  ),
-  'second address': onHost({ weight: 1, lastsMs: short }, (host, world, { host: index, dice }) => {
+  'another address on the link': onKernel(2, [1, 8_000], (host, world, { host: index, dice }) => {
+    if (!hasNic(host)) return undefined;
+    const before = `${host.address}/16`;
+    world.readdress(host, world.newAddress(120 + index, dice));
+    const replace = () => {
+      if (!hasNic(host)) return;
+      if (holds(host, before) && before !== `${host.address}/16`) {
+        host.kernel.removeAddress('eth0', before);
+        world.loseAddress(host, before.replace('/16', ''));
+      }
+      world.plug(host);
+    };
+    if (dice % 3 === 0) replace();
+    else if (dice % 3 === 1) world.plug(host);
+    return replace;
+  }),
+  'another address': onKernel(2, short, (host, world, { host: index, dice }) => {
+    world.unplug(host);
+    world.readdress(host, world.newAddress(100 + index, dice));
+    return () => world.plug(host);
+  }),
+  'second address': onHost(1, short, (host, world, { host: index, dice }) => {
     if (!hasNic(host)) return undefined;
     const cidr = `10.211.${200 + index}.${1 + (dice % 250)}/16`;
     world.addressesOf.get(host)?.add(cidr.slice(0, -3));
-    if (!host.kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`))) {
-      host.kernel.addAddress('eth0', cidr);
-    }
+    if (!holds(host, cidr)) host.kernel.addAddress('eth0', cidr);
     return () => {
-      const there = host.kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`));
-      if (hasNic(host) && there) host.kernel.removeAddress('eth0', cidr);
+      if (hasNic(host) && holds(host, cidr)) host.kernel.removeAddress('eth0', cidr);
     };
   }),
-  MTU: onHost({ weight: 1, lastsMs: [1, 2] }, (host, _, { dice }) => {
+  MTU: onHost(1, atOnce, (host, _, { dice }) => {
     if (hasNic(host)) host.kernel.setMtu('eth0', 1_400 + (dice % 100));
-    return undefined;
   }),
 };

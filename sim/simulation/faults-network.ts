@@ -1,5 +1,5 @@
 import { SeededRandom } from '../random.ts';
-import { type Fault, onAll, onHost } from './fault.ts';
+import { atOnce, type Fault, type Faults, onAll, onHost } from './fault.ts';
 import type { FaultEvent } from './scenario.ts';
 import type { World } from './world.ts';
 
@@ -13,7 +13,7 @@ export function memberOf({ cluster }: World, dice: number): string {
 
 /** One member, by what is done to it until it is started again. */
 function withMember(weight: number, what: 'isolate' | 'freeze' | 'stop' | 'lag'): Fault {
-  return onAll({ weight, lastsMs: long }, (world, { dice }) => {
+  return onAll(weight, long, (world, { dice }) => {
     const { etcd } = world.cluster;
     const member = memberOf(world, dice);
     etcd[what](member);
@@ -28,7 +28,7 @@ function withMember(weight: number, what: 'isolate' | 'freeze' | 'stop' | 'lag')
 
 /** All members at once. */
 function withMembers(weight: number, what: 'isolate' | 'stop' | 'freeze', lastsMs: Fault['lastsMs']): Fault {
-  return onAll({ weight, lastsMs }, ({ cluster: { etcd } }) => {
+  return onAll(weight, lastsMs, ({ cluster: { etcd } }) => {
     for (const member of etcd.members) etcd[what](member);
     return () => {
       for (const member of etcd.members) etcd.start(member);
@@ -43,7 +43,7 @@ function withWay(
   lastsMs: Fault['lastsMs'],
   one = false,
 ): Fault {
-  return onHost({ weight, lastsMs }, (host, world, { dice }) => {
+  return onHost(weight, lastsMs, (host, world, { dice }) => {
     const { etcd } = world.cluster;
     const { name } = host;
     const member = one ? memberOf(world, dice) : undefined;
@@ -63,7 +63,7 @@ function lostReplies({ dice }: FaultEvent): readonly (boolean | { readonly after
 }
 
 /** What happens between hosts and etcd, and between its members. */
-export const networkFaults: Readonly<Record<string, Fault>> = {
+export const networkFaults: Faults = {
   'cut the host from etcd': withWay(3, 'cut', long),
   'cut the host from one member': withWay(2, 'cut', long, true),
   'cut the way back from etcd': withWay(3, 'cutAnswers', short),
@@ -77,7 +77,7 @@ export const networkFaults: Readonly<Record<string, Fault>> = {
   'freeze all members': withMembers(1, 'freeze', short),
   // Without a leader for an election's time.
   'change the leader': withMembers(2, 'isolate', [100, 5_000]),
-  'cut two members from one another': onAll({ weight: 2, lastsMs: long }, (world, { dice }) => {
+  'cut two members from one another': onAll(2, long, (world, { dice }) => {
     const { etcd } = world.cluster;
     const [a, b] = [memberOf(world, dice), memberOf(world, dice + 1)];
     // Every other time one way only.
@@ -87,23 +87,20 @@ export const networkFaults: Readonly<Record<string, Fault>> = {
       for (const [from, to] of ways) etcd.healMembers(from, to);
     };
   }),
-  'cut watches': onHost({ weight: 3, lastsMs: [1, 2] }, (host, world, { dice }) => {
+  'cut watches': onHost(3, atOnce, (host, world, { dice }) => {
     const { etcd } = world.cluster;
     etcd.cutWatches(dice % 3 === 0 ? undefined : host.name);
-    return undefined;
   }),
-  'cut streams in the middle of messages': onAll({ weight: 3, lastsMs: short }, (world, { host, dice }) => {
+  'cut streams in the middle of messages': onAll(3, short, (world, { host, dice }) => {
     const { etcd } = world.cluster;
     const random = new SeededRandom(dice);
     for (let i = 0; i < 4; i++) etcd.cutNextWatchAfter(Math.floor(random.next() * 5));
     etcd.cutWatches(world.host(host).name);
-    return undefined;
   }),
-  'watches say it again': onHost({ weight: 2, lastsMs: [1, 2] }, (host, world, { dice }) => {
+  'watches say it again': onHost(2, atOnce, (host, world, { dice }) => {
     world.cluster.etcd.repeatWatches(host.name, 1 + (dice % 8));
-    return undefined;
   }),
-  'slow watches': onHost({ weight: 3, lastsMs: long }, (host, world, { dice }) => {
+  'slow watches': onHost(3, long, (host, world, { dice }) => {
     const { etcd } = world.cluster;
     const { name } = host;
     etcd.slowWatches(name, 1 + (dice % 3_000));
@@ -113,7 +110,7 @@ export const networkFaults: Readonly<Record<string, Fault>> = {
       world.delay(host, world.nowMs + 120_000);
     };
   }),
-  'lose answers to writes': onHost({ weight: 3, lastsMs: short }, (host, world, event) => {
+  'lose answers to writes': onHost(3, short, (host, world, event) => {
     const { etcd } = world.cluster;
     const { name } = host;
     for (const applied of lostReplies(event)) etcd.loseNextReply({ applied, host: name });

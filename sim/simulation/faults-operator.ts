@@ -1,6 +1,6 @@
 import type { KeyValue } from '../../src/subnet/registry/registry.ts';
 import { prefix, type SimHost } from '../host.ts';
-import { type Fault, onAll } from './fault.ts';
+import { atOnce, type Fault, type Faults, onAll } from './fault.ts';
 import { configText, holderOf, selfOf, subnetsPrefix } from './oracle.ts';
 import type { FaultEvent } from './scenario.ts';
 import type { World } from './world.ts';
@@ -93,14 +93,12 @@ interface Put {
   readonly value: string;
 }
 
-/** Puts what `choose` says for a while; undefined: nothing. */
-function putting(
-  weight: number,
-  lastsMs: Fault['lastsMs'],
-  choose: (world: World, event: FaultEvent) => Put | undefined,
-  lingers?: true,
-): Fault {
-  return onAll({ ...(lingers && { lingers }), weight, lastsMs }, (world, event) => {
+/** What is put; undefined: nothing. */
+type Choose = (world: World, event: FaultEvent) => Put | undefined;
+
+/** Puts what `choose` says for a while. */
+function putting(weight: number, lastsMs: Fault['lastsMs'], choose: Choose): Fault {
+  return onAll(weight, lastsMs, (world, event) => {
     const put = choose(world, event);
     if (put === undefined) return undefined;
     const key = subnetsPrefix + put.name;
@@ -110,43 +108,36 @@ function putting(
   });
 }
 
+const lingering = (weight: number, choose: Choose): Fault => ({
+  ...putting(weight, long, choose),
+  lingers: true,
+});
+
 const anyPeer = '{"PublicIP":"10.211.9.9","BackendType":"host-gw"}';
 
 /** What people and other programs do to keys. */
-export const operatorFaults: Readonly<Record<string, Fault>> = {
-  'junk key': putting(3, long, (_, { dice }) => ({ name: pick(junkKeys, dice), value: anyPeer }), true),
-  'junk value': putting(
-    2,
-    long,
-    (_, { dice }) => ({ name: `10.99.${dice % 200}.0-24`, value: pick(junkValues, dice) }),
-    true,
-  ),
-  'hostile lease': putting(
-    4,
-    long,
-    (world, { host, dice }) => hostileLease(world.host(host), world.scenario.pool, dice),
-    true,
-  ),
-  'lease of another backend': putting(
-    1,
-    long,
-    (_, { dice }) => ({ name: `10.66.${dice % 200}.0-24`, value: anyPeer.replace('host-gw', 'vxlan') }),
-    true,
-  ),
-  "spoil a host's value": onAll({ weight: 1, lastsMs: [1, 2] }, (world, { dice }) => {
+export const operatorFaults: Faults = {
+  'junk key': lingering(3, (_, { dice }) => ({ name: pick(junkKeys, dice), value: anyPeer })),
+  'junk value': lingering(2, (_, { dice }) => {
+    return { name: `10.99.${dice % 200}.0-24`, value: pick(junkValues, dice) };
+  }),
+  'hostile lease': lingering(4, (world, { host, dice }) => {
+    return hostileLease(world.host(host), world.scenario.pool, dice);
+  }),
+  'lease of another backend': lingering(1, (_, { dice }) => {
+    return { name: `10.66.${dice % 200}.0-24`, value: anyPeer.replace('host-gw', 'vxlan') };
+  }),
+  "spoil a host's value": onAll(1, atOnce, (world, { dice }) => {
     const key = someKey(world, dice);
     const kv = key === undefined ? undefined : world.cluster.etcd.get(key);
     if (kv) world.cluster.etcd.put(kv.key, pick(junkValues, dice), kv.lease);
-    return undefined;
   }),
-  'delete a key': onAll({ weight: 3, lastsMs: [1, 2] }, (world, { dice }) => {
+  'delete a key': onAll(3, atOnce, (world, { dice }) => {
     const key = someKey(world, dice);
     if (key !== undefined) world.cluster.etcd.delete(key);
-    return undefined;
   }),
-  'delete all keys': onAll({ weight: 1, lastsMs: [1, 2] }, (world) => {
+  'delete all keys': onAll(1, atOnce, (world) => {
     world.cluster.etcd.delete(...world.keys.keys());
-    return undefined;
   }),
   "give a host's subnet to another": putting(2, short, (world, { dice }) => {
     const name = someKey(world, dice)?.slice(subnetsPrefix.length);
@@ -158,27 +149,24 @@ export const operatorFaults: Readonly<Record<string, Fault>> = {
       dice & 64 ? `172.20.${[0, 1, 2, 4, 5, 6, 7, 246, 250, 254][dice % 10]}` : `10.55.${dice % 20}`;
     return { name: `${place}.0-24`, value: peer(`10.211.6.${1 + (dice % 97)}`) };
   }),
-  'reserve a subnet for a host': onAll(
-    { weight: 2, lastsMs: short },
-    async (world, { host: index, dice }) => {
-      const host = world.host(index);
-      const key = `${subnetsPrefix}172.20.${10 + (dice % world.scenario.pool)}.0-24`;
-      const taken = world.keys.has(key) || world.hosts.some((one) => isOwnSubnet(one, key));
-      if (taken || world.scenario.ipv6 || dice % 3 === 0) return undefined;
-      world.cluster.etcd.put(key, JSON.stringify({ PublicIP: host.address, PublicIPv6: null }));
-      world.reserved.add(key);
-      await world.down(host);
-      return () => world.up(host);
-    },
-  ),
-  'edit the configuration': onAll({ weight: 1, lastsMs: short }, (world, { dice }) => {
+  'reserve a subnet for a host': onAll(2, short, async (world, { host: index, dice }) => {
+    const host = world.host(index);
+    const key = `${subnetsPrefix}172.20.${10 + (dice % world.scenario.pool)}.0-24`;
+    const taken = world.keys.has(key) || world.hosts.some((one) => isOwnSubnet(one, key));
+    if (taken || world.scenario.ipv6 || dice % 3 === 0) return undefined;
+    world.cluster.etcd.put(key, JSON.stringify({ PublicIP: host.address, PublicIPv6: null }));
+    world.reserved.add(key);
+    await world.down(host);
+    return () => world.up(host);
+  }),
+  'edit the configuration': onAll(1, short, (world, { dice }) => {
     const { pool, ipv6 } = world.scenario;
     const texts = ['{', '{"Network":"nonsense"}', configText(pool + 1, ipv6), configText(pool, !ipv6)];
     const text = texts[dice % texts.length] ?? '';
     world.cluster.etcd.put(`${prefix}/config`, text);
     return () => world.cluster.etcd.put(`${prefix}/config`, configText(pool, ipv6));
   }),
-  'delete the configuration': onAll({ weight: 1, lastsMs: short }, (world) => {
+  'delete the configuration': onAll(1, short, (world) => {
     const { pool, ipv6 } = world.scenario;
     world.cluster.etcd.delete(`${prefix}/config`);
     return () => world.cluster.etcd.put(`${prefix}/config`, configText(pool, ipv6));

@@ -1,10 +1,8 @@
 import type { Fault } from './fault.ts';
-import { addressFaults } from './faults-address.ts';
-import { ownAddressFaults } from './faults-addresses.ts';
+import { addressFaults } from './faults-addresses.ts';
 import { etcdFaults } from './faults-etcd.ts';
 import { fileFaults } from './faults-files.ts';
 import { firewallFaults } from './faults-firewall.ts';
-import { forwardingFaults } from './faults-forwarding.ts';
 import { hostFaults } from './faults-host.ts';
 import { kernelFaults } from './faults-kernel.ts';
 import { linkFaults } from './faults-links.ts';
@@ -20,10 +18,8 @@ export const faults: ReadonlyMap<string, Fault> = new Map(
     ...linkFaults,
     ...kernelFaults,
     ...operatorFaults,
-    ...firewallFaults,
     ...addressFaults,
-    ...ownAddressFaults,
     ...fileFaults,
-    ...forwardingFaults,
+    ...firewallFaults,
   }),
 );

@@ -3,7 +3,6 @@ import type { Route } from '../../src/kernel/kernel.ts';
 import { routeProtocol, type SimHost } from '../host.ts';
 import type { DaemonChange } from '../kernel.ts';
 import {
-  actualRoutes,
   forbidden,
   isConnected,
   isInNetwork,
@@ -141,7 +140,7 @@ export function lateRoutes(world: World, promptMs: number): readonly string[] {
   });
   return calm.flatMap((host) => {
     const wanted = wantedRoutes(host, 4, world.kvs);
-    const actual = actualRoutes(host, 4);
+    const actual = host.routes(4);
     const since = (route: string) => world.wasAsked(...(route.split(' via ') as [string, string]));
     const missing = wanted.filter(
       (one) => !actual.includes(one) && (since(one)?.sinceMs ?? untilMs) < untilMs,
@@ -160,7 +159,7 @@ export function routeProblems(world: World, host: SimHost): readonly string[] {
     // A host that was started while IPv6 was off goes without until it is started again.
     if (family === 6 && !(world.scenario.ipv6 && selfOf(host, 6))) return [];
     const wanted = wantedRoutes(host, family, world.kvs);
-    const actual = actualRoutes(host, family);
+    const actual = host.routes(family);
     const missing = wanted.filter((one) => !actual.includes(one));
     const extra = actual.filter((one) => !wanted.includes(one) && isTooMany(world, host, one));
     const stale = host.kernel

@@ -8,7 +8,7 @@ import {
   type Subnet,
 } from '../../src/ip/ip.ts';
 import type { KeyValue } from '../../src/subnet/registry/registry.ts';
-import { prefix, routeProtocol, type SimHost } from '../host.ts';
+import { prefix, type SimHost } from '../host.ts';
 
 // What has to be, told from etcd and the kernel alone and not by the code that is to bring it about.
 
@@ -117,6 +117,14 @@ export function selfOf(
   return subnet && { subnet, address: family === 4 ? host.address : host.addressIPv6 };
 }
 
+/** Whether the card is there. */
+export const hasNic = (host: SimHost): boolean => host.kernel.links().some(({ name }) => name === 'eth0');
+
+/** Whether a host has the address of this CIDR. */
+export function holds({ kernel }: SimHost, cidr: string): boolean {
+  return kernel.addresses().some(({ address }) => cidr.startsWith(`${address}/`));
+}
+
 /** Why a host must not have this route, whatever a lease says (invariant 6); undefined when it may. */
 export function forbidden(host: SimHost, dst: Subnet, gateway: string): string | undefined {
   // What it works with is written down only when there is room.
@@ -171,15 +179,6 @@ export function wantedRoutes(host: SimHost, family: Family, kvs: readonly KeyVal
   return claims
     .filter(({ dst, gateway }) => isReachable(host, gateway) && !isConnected(host, dst))
     .map(({ dst, gateway }) => `${dst.text} via ${gateway}`)
-    .toSorted();
-}
-
-/** The routes a host has with our number. */
-export function actualRoutes(host: SimHost, family: Family): readonly string[] {
-  return host.kernel
-    .routes(family)
-    .filter(({ protocol }) => protocol === routeProtocol)
-    .map(({ dst, gateway }) => `${dst} via ${gateway}`)
     .toSorted();
 }
 

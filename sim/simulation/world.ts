@@ -2,7 +2,7 @@ import { type Family, parseSubnet } from '../../src/ip/ip.ts';
 import { messageOf } from '../../src/runtime/errors.ts';
 import { prefix, routeProtocol, type SimHost } from '../host.ts';
 import { Memory } from './memory.ts';
-import { actualRoutes, configText, forbidden, isConnected, selfOf } from './oracle.ts';
+import { configText, forbidden, hasNic, holds, isConnected, selfOf } from './oracle.ts';
 
 /** How soon after a link is back its routes are (invariant 10). */
 const repairMs = 250;
@@ -98,20 +98,19 @@ export class World extends Memory {
   }
 
   /** The NIC is gone. */
-  unplug({ kernel }: SimHost): void {
-    if (kernel.links().some(({ name }) => name === 'eth0')) kernel.deleteLink('eth0');
+  unplug(host: SimHost): void {
+    if (hasNic(host)) host.kernel.deleteLink('eth0');
   }
 
   /** The NIC is there, up, with its addresses and the default routes. */
   plug(host: SimHost): void {
     const { kernel, address, addressIPv6 } = host;
     const { ipv6 } = this.scenario;
-    if (!kernel.links().some(({ name }) => name === 'eth0')) kernel.createLink('eth0');
+    if (!hasNic(host)) kernel.createLink('eth0');
     kernel.setLinkUp('eth0', true);
     kernel.setCarrier('eth0', true);
     for (const cidr of [`${address}/16`, ...(ipv6 ? [`${addressIPv6}/64`] : [])]) {
-      const there = kernel.addresses().some((one) => cidr.startsWith(`${one.address}/`));
-      if (!there) kernel.addAddress('eth0', cidr);
+      if (!holds(host, cidr)) kernel.addAddress('eth0', cidr);
     }
     this.#routeByDefault(host);
   }
@@ -179,7 +178,7 @@ export class World extends Memory {
     const rested = this.untouchedMs(host) > restedMs && notifier.isReady;
     // A family that was turned off since may have left routes, which nobody looks after.
     const families = ([4, 6] as const).filter((family) => selfOf(host, family) !== undefined);
-    const before = families.flatMap((family) => actualRoutes(host, family).map((text) => ({ family, text })));
+    const before = families.flatMap((family) => host.routes(family).map((text) => ({ family, text })));
     const wentDownMs = this.nowMs;
     return () => {
       const backMs = this.nowMs;
