@@ -1,10 +1,16 @@
-/** A part with some methods replaced; the others are those of `inner`. */
-export function altered<T extends object>(inner: T, changes: Partial<NoInfer<T>>): T {
+type Method = (...args: unknown[]) => unknown;
+
+/** A part with some methods replaced; the others are those of `inner`, as `wrap` changes each. */
+export function altered<T extends object>(
+  inner: T,
+  changes: Partial<NoInfer<T>>,
+  wrap = (method: Method): Method => method,
+): T {
   return new Proxy(inner, {
     get: (target, name) => {
       if (name in changes) return Reflect.get(changes, name) as unknown;
       const value: unknown = Reflect.get(target, name);
-      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+      return typeof value === 'function' ? wrap(value.bind(target) as Method) : value;
     },
   });
 }

@@ -13,26 +13,22 @@ export function holds(compare: Compare, found: readonly Versioned[]): boolean {
   return found.every((kv) => compareOne(compare, kv));
 }
 
+const operators: Readonly<Record<Compare['op'], (order: number) => boolean>> = {
+  '=': (order) => order === 0,
+  '!=': (order) => order !== 0,
+  '<': (order) => order < 0,
+  '>': (order) => order > 0,
+};
+
 function compareOne(compare: Compare, kv: Versioned): boolean {
-  const order = orderOf(compare, kv);
-  switch (compare.op) {
-    case '=':
-      return order === 0;
-    case '!=':
-      return order !== 0;
-    case '<':
-      return order < 0;
-    case '>':
-      return order > 0;
-  }
+  return operators[compare.op](orderOf(compare, kv));
 }
 
 function orderOf(compare: Compare, kv: Versioned): number {
   switch (compare.target) {
     case 'create':
-      return kv.createRevision - compare.value;
     case 'mod':
-      return kv.modRevision - compare.value;
+      return kv[`${compare.target}Revision`] - compare.value;
     case 'version':
       return kv.version - compare.value;
     case 'value':

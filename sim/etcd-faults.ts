@@ -14,8 +14,7 @@ interface Stranger {
 }
 
 /** What can go wrong with the members of a simulated cluster, the ways to them, and their streams. */
-export abstract class EtcdFaults {
-  readonly network: EtcdNetwork;
+export abstract class EtcdFaults extends EtcdNetwork {
   readonly late: LateWrites | undefined;
   readonly unfit = new UnfitMembers();
   readonly #strangers = new Map<string, Stranger>();
@@ -29,37 +28,13 @@ export abstract class EtcdFaults {
   #hadQuorum = true;
 
   constructor(members: readonly string[], late: LateWrites | undefined) {
-    this.network = new EtcdNetwork(members);
+    super(members);
     this.late = late;
   }
 
-  get members(): readonly string[] {
-    return this.network.members;
-  }
-
-  /** Connections are refused and streams end at once. */
-  stop(member: string): void {
-    this.network.setState(member, 'stopped');
+  override stop(member: string): void {
     this.#cutMember(member);
-    this.#changed();
-  }
-
-  /** Calls time out; streams end when keepalive notices. */
-  freeze(member: string): void {
-    this.network.setState(member, 'frozen');
-    this.#changed();
-  }
-
-  /** The member loses the others: it answers `no leader` and ends its streams soon. */
-  isolate(member: string): void {
-    this.network.setState(member, 'isolated');
-    this.#changed();
-  }
-
-  /** Ends whatever was done to the member. */
-  start(member: string): void {
-    this.network.setState(member, 'running');
-    this.#changed();
+    super.stop(member);
   }
 
   /** The member is made anew, and answers without serving; undefined: it serves again. */
@@ -82,51 +57,6 @@ export abstract class EtcdFaults {
   putBack(member: string): void {
     this.#strangers.get(member)?.close();
     this.#strangers.delete(member);
-  }
-
-  /** Nothing that one member sends arrives at the other. */
-  cutMembers(from: string, to: string): void {
-    this.network.cutBetween(from, to);
-    this.#changed();
-  }
-
-  healMembers(from: string, to: string): void {
-    this.network.healBetween(from, to);
-    this.#changed();
-  }
-
-  /** Another member than the leader falls behind: it tells of no change from now on, and has nothing confirmed. */
-  lag(member: string): void {
-    this.network.lag(member, this.revision);
-  }
-
-  /** The member knows of all again. */
-  catchUp(member: string): void {
-    this.network.catchUp(member);
-    this.#changed();
-  }
-
-  abstract get revision(): number;
-
-  /** Drops every packet between a host and a member (by default every member). */
-  cut(host: string, member?: string): void {
-    this.#cut(host, member, 'both');
-  }
-
-  /** One way: requests arrive and take effect, answers and watch messages do not. */
-  cutAnswers(host: string, member?: string): void {
-    this.#cut(host, member, 'answers');
-  }
-
-  /** The other way: requests are lost, while watches that are open go on until keepalive notices. */
-  cutRequests(host: string, member?: string): void {
-    this.#cut(host, member, 'requests');
-  }
-
-  /** Ends all cuts between a host and a member (by default every member). */
-  heal(host: string, member?: string): void {
-    for (const name of this.#named(member)) this.network.heal(host, name);
-    this.#changed();
   }
 
   /** Every watch message to this host takes so long; 0 ends it. */
@@ -204,17 +134,8 @@ export abstract class EtcdFaults {
   /** The members have got, or lost, a leader. */
   protected abstract onQuorum(there: boolean): void;
 
-  #cut(host: string, member: string | undefined, way: 'both' | 'answers' | 'requests'): void {
-    for (const name of this.#named(member)) this.network.cut(host, name, way);
-    this.#changed();
-  }
-
-  #named(member: string | undefined): readonly string[] {
-    return member === undefined ? this.members : [member];
-  }
-
-  #changed(): void {
-    const quorum = this.network.leader !== undefined;
+  protected changed(): void {
+    const quorum = this.leader !== undefined;
     if (quorum !== this.#hadQuorum) {
       this.#hadQuorum = quorum;
       this.onQuorum(quorum);

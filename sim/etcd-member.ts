@@ -92,32 +92,17 @@ export class SimMember implements Registry {
     });
   }
 
-  leaseGrant(
-    ttlSeconds: number,
-    signal?: AbortSignal,
-    id?: string,
-  ): Promise<{ readonly id: string; readonly ttlSeconds: number }> {
-    return this.#call('leaseGrant', 'write', signal, () => this.#cluster.leases.grant(ttlSeconds, id));
-  }
+  leaseGrant: Registry['leaseGrant'] = (ttlSeconds, signal, id) =>
+    this.#call('leaseGrant', 'write', signal, () => this.#cluster.leases.grant(ttlSeconds, id));
 
-  leaseKeepAlive(id: string, signal?: AbortSignal): Promise<{ readonly ttlSeconds: number }> {
-    return this.#call('leaseKeepAlive', 'read', signal, () => ({
-      ttlSeconds: this.#cluster.leases.keepAlive(id),
-    }));
-  }
+  leaseKeepAlive: Registry['leaseKeepAlive'] = (id, signal) =>
+    this.#call('leaseKeepAlive', 'read', signal, () => ({ ttlSeconds: this.#cluster.leases.keepAlive(id) }));
 
-  leaseTimeToLive(
-    id: string,
-    signal?: AbortSignal,
-  ): Promise<{ readonly ttlSeconds: number; readonly grantedTtlSeconds: number }> {
-    return this.#call('leaseTimeToLive', 'read', signal, () => this.#cluster.leases.timeToLive(id));
-  }
+  leaseTimeToLive: Registry['leaseTimeToLive'] = (id, signal) =>
+    this.#call('leaseTimeToLive', 'read', signal, () => this.#cluster.leases.timeToLive(id));
 
-  leaseRevoke(id: string, signal?: AbortSignal): Promise<void> {
-    return this.#call('leaseRevoke', 'write', signal, () => {
-      this.#cluster.leases.revoke(id);
-    });
-  }
+  leaseRevoke: Registry['leaseRevoke'] = (id, signal) =>
+    this.#call('leaseRevoke', 'write', signal, () => void this.#cluster.leases.revoke(id));
 
   async *watch(request: WatchRequest, signal: AbortSignal): AsyncGenerator<WatchBatch> {
     signal.throwIfAborted();
@@ -146,7 +131,7 @@ export class SimMember implements Registry {
       fragmentEvents: cluster.fragmentEvents,
       streams: cluster.streams,
       way: () => this.#way,
-      applied: () => faults.network.applied(this.#name),
+      applied: () => faults.applied(this.#name),
       delayMs: () => faults.streamDelayMs(this.#host),
       header: () => cluster.header(),
       since: (startRevision) => cluster.store.since(startRevision),
@@ -195,14 +180,11 @@ export class SimMember implements Registry {
   }
 
   get #way(): Way {
-    return this.#connection.stranded ? silence : this.#cluster.faults.network.way(this.#host, this.#name);
+    return this.#connection.stranded ? silence : this.#cluster.faults.way(this.#host, this.#name);
   }
 
   get #lags(): boolean {
-    return (
-      this.#way.requests === 'ok' &&
-      this.#cluster.faults.network.applied(this.#name) < Number.POSITIVE_INFINITY
-    );
+    return this.#way.requests === 'ok' && this.#cluster.faults.applied(this.#name) < Number.POSITIVE_INFINITY;
   }
 
   /** Rejects when a request does not get there, or not in time. */

@@ -23,12 +23,10 @@ export const silence: Way = all('silent');
  * The members, the ways between them and those between them and the hosts, each way in one direction. The leader stays as long
  * as it exchanges messages with a majority; else the first member that does is elected.
  */
-export class EtcdNetwork {
+export abstract class EtcdNetwork {
   readonly #members = new Map<string, MemberState>();
   readonly #cutBetween = new Set<string>();
-  readonly #cutLinks = new Set<string>();
-  readonly #deafLinks = new Set<string>();
-  readonly #muteLinks = new Set<string>();
+  readonly #cutLinks = { both: new Set<string>(), answers: new Set<string>(), requests: new Set<string>() };
   /** What members that lag have applied. */
   readonly #applied = new Map<string, number>();
   #leader: string | undefined;
@@ -37,6 +35,10 @@ export class EtcdNetwork {
     for (const name of members) this.#members.set(name, 'running');
     [this.#leader] = members;
   }
+
+  /** Ways have become free, or are cut. */
+  protected abstract changed(): void;
+  abstract get revision(): number;
 
   get members(): readonly string[] {
     return [...this.#members.keys()];
@@ -47,32 +49,47 @@ export class EtcdNetwork {
     return this.#leader;
   }
 
-  /** Throws RangeError when there is no such member. */
-  setState(member: string, state: MemberState): void {
-    if (!this.#members.has(member)) throw new RangeError(`no member ${member}`);
-    this.#members.set(member, state);
-    if (state === 'running') this.#applied.delete(member);
-    this.#elect();
+  /** Connections are refused and streams end at once. */
+  stop(member: string): void {
+    this.#setState(member, 'stopped');
   }
 
-  /** Nothing that `from` sends arrives at `to`. */
-  cutBetween(from: string, to: string): void {
+  /** Calls time out; streams end when keepalive notices. */
+  freeze(member: string): void {
+    this.#setState(member, 'frozen');
+  }
+
+  /** The member loses the others: it answers `no leader` and ends its streams soon. */
+  isolate(member: string): void {
+    this.#setState(member, 'isolated');
+  }
+
+  /** Ends whatever was done to the member. */
+  start(member: string): void {
+    this.#applied.delete(member);
+    this.#setState(member, 'running');
+  }
+
+  /** Nothing that one member sends arrives at the other. */
+  cutMembers(from: string, to: string): void {
     this.#cutBetween.add(`${from} ${to}`);
     this.#elect();
   }
 
-  healBetween(from: string, to: string): void {
+  healMembers(from: string, to: string): void {
     this.#cutBetween.delete(`${from} ${to}`);
     this.#elect();
   }
 
-  /** From now on the member applies nothing, until {@link EtcdNetwork.catchUp}; it must not be the leader. */
-  lag(member: string, revision: number): void {
-    if (member !== this.#leader && !this.#applied.has(member)) this.#applied.set(member, revision);
+  /** Another member than the leader falls behind: it tells of no change from now on, and has nothing confirmed. */
+  lag(member: string): void {
+    if (member !== this.#leader && !this.#applied.has(member)) this.#applied.set(member, this.revision);
   }
 
+  /** The member knows of all again. */
   catchUp(member: string): void {
     this.#applied.delete(member);
+    this.changed();
   }
 
   /** The newest revision the member knows of; Infinity: it keeps up. */
@@ -80,27 +97,41 @@ export class EtcdNetwork {
     return this.#applied.get(member) ?? Number.POSITIVE_INFINITY;
   }
 
-  /** Nothing gets through between a host and a member; `answers`: from the member; `requests`: to it. */
-  cut(host: string, member: string, way: 'both' | 'answers' | 'requests'): void {
-    const links = { both: this.#cutLinks, answers: this.#deafLinks, requests: this.#muteLinks }[way];
-    links.add(`${host} ${member}`);
+  /**
+   * Drops every packet between a host and a member (by default every member). `answers`: requests arrive and take effect, answers
+   * and watch messages do not; `requests`: the other way, while watches that are open go on until keepalive notices.
+   */
+  cut(host: string, member?: string, way: 'both' | 'answers' | 'requests' = 'both'): void {
+    for (const name of this.#named(member)) this.#cutLinks[way].add(`${host} ${name}`);
+    this.changed();
   }
 
-  heal(host: string, member: string): void {
-    for (const links of [this.#cutLinks, this.#deafLinks, this.#muteLinks]) links.delete(`${host} ${member}`);
+  cutAnswers(host: string, member?: string): void {
+    this.cut(host, member, 'answers');
+  }
+
+  cutRequests(host: string, member?: string): void {
+    this.cut(host, member, 'requests');
+  }
+
+  /** Ends all cuts between a host and a member (by default every member). */
+  heal(host: string, member?: string): void {
+    for (const name of this.#named(member))
+      for (const links of Object.values(this.#cutLinks)) links.delete(`${host} ${name}`);
+    this.changed();
   }
 
   way(host: string, member: string): Way {
     const name = `${host} ${member}`;
     const state = this.#members.get(member);
-    if (this.#cutLinks.has(name) || state === 'frozen') return silence;
+    if (this.#cutLinks.both.has(name) || state === 'frozen') return silence;
     if (state === 'stopped') return all('refused');
     const leader = this.#leader;
     if (leader === undefined || !this.#reaches(leader, member)) return all('no-leader');
     // It hears the leader, and the leader does not hear it: it learns of all that is written, and can have nothing confirmed.
     const heard = this.#reaches(member, leader);
-    const muted = this.#muteLinks.has(name);
-    const deaf = this.#deafLinks.has(name);
+    const muted = this.#cutLinks.requests.has(name);
+    const deaf = this.#cutLinks.answers.has(name);
     if (heard && !muted && !deaf && !this.#applied.has(member)) return good;
     return {
       requests: muted || !heard ? 'silent' : 'ok',
@@ -108,6 +139,17 @@ export class EtcdNetwork {
       streams: deaf ? 'silent' : 'ok',
       muted,
     };
+  }
+
+  /** Throws RangeError when there is no such member. */
+  #setState(member: string, state: MemberState): void {
+    if (!this.#members.has(member)) throw new RangeError(`no member ${member}`);
+    this.#members.set(member, state);
+    this.#elect();
+  }
+
+  #named(member: string | undefined): readonly string[] {
+    return member === undefined ? this.members : [member];
   }
 
   #elect(): void {
@@ -118,6 +160,7 @@ export class EtcdNetwork {
     };
     if (this.#leader === undefined || !leads(this.#leader)) this.#leader = names.find(leads);
     if (this.#leader !== undefined) this.#applied.delete(this.#leader);
+    this.changed();
   }
 
   /** Whether the messages of a member arrive at another. */

@@ -7,7 +7,7 @@ import type { Readiness, State } from '../src/daemon/state.ts';
 import { parseSubnetEnv } from '../src/daemon/subnet-env.ts';
 import type { Family, PerFamily, Subnet } from '../src/ip/ip.ts';
 import type { Kernel } from '../src/kernel/kernel.ts';
-import type { Commands, Files, Random } from '../src/runtime/effects.ts';
+import type { Commands, Files, Notifier, Random } from '../src/runtime/effects.ts';
 import { TroubleLog } from '../src/runtime/trouble.ts';
 import { subnetsPrefix } from '../src/subnet/keys.ts';
 import { EtcdAddresses } from '../src/subnet/registry/addresses.ts';
@@ -144,7 +144,7 @@ export class SimHost {
     const { etcd, wrappers, log: logs } = this.#cluster;
     const process = new SimProcess(this.clock);
     const clock = process.clock();
-    const log = process.log(logs.of(this.name));
+    const log = process.telling(logs.of(this.name));
     this.notifier = new SimNotifier();
     const rotated = rotate(
       etcd.connect(this.name, this.#end).map((member) => process.registry(member)),
@@ -168,7 +168,7 @@ export class SimHost {
       trouble: new TroubleLog(clock, log),
       notices: new TroubleLog(clock, log),
     };
-    const notifier = process.notifier(this.notifier);
+    const notifier = process.telling<Notifier>(this.notifier);
     const commands = process.commands(wrappers.commands?.(this.firewall, this) ?? this.firewall);
     const parts = { ...outside, notifier, commands };
     const daemon = new Daemon(change?.({ ...parts, notifier: this.notifier }) ?? parts, options);

@@ -80,10 +80,10 @@ export class SimKernelConnection implements Kernel, RouteFinder {
     const { faults, counters } = this.#kernel;
     counters.batches++;
     counters.messages += changes.length;
-    const errno = faults.takeApplyErrno();
+    const errno = faults.take('apply');
     if (errno !== undefined) return changes.map(() => ({ outcome: 'failed', errno }));
     const results = changes.map((change) => this.#applyOne(change));
-    const kept = faults.takeRepliesKept() ?? results.length;
+    const kept = faults.take('replies') ?? results.length;
     return results.map((result, i) => (i < kept ? result : { outcome: 'unknown' }));
   }
 
@@ -107,10 +107,10 @@ export class SimKernelConnection implements Kernel, RouteFinder {
     for (let attempt = 0; attempt < MAX_DUMP_ATTEMPTS; attempt++) {
       await this.#reach(signal);
       counters.dumps++;
-      const errno = faults.takeDumpErrno();
+      const errno = faults.take('dump');
       if (errno !== undefined) throw new KernelError(errno, `dump failed: ${errno}`);
       const entries = read();
-      const slowMs = faults.takeSlowDumpMs();
+      const slowMs = faults.take('slow dump');
       if (slowMs !== undefined && clock !== undefined) {
         this.#kernel.slowDumpUntilMs = clock.monotonic() + slowMs;
         await clock.sleep(slowMs, signal);

@@ -9,6 +9,8 @@ import {
 import type { AddressTable } from './kernel-addresses.ts';
 import type { RouteTable } from './kernel-table.ts';
 
+const localTable = 255;
+
 /** Where the lookup of one address looks. */
 interface Tables {
   readonly addresses: AddressTable;
@@ -20,36 +22,36 @@ interface Tables {
  * How the kernel would send to an address: its own, then the broadcast address of a link, then the longest prefix of the
  * main table. A multipath route leads nowhere here: which of its links the kernel takes is not modelled.
  */
-export function lookUp(text: string, { addresses, table, loopbackIndex }: Tables): RouteLookup | undefined {
-  const parsed = parseAddress(text);
-  if (parsed === undefined) throw new KernelError('EINVAL', `not an address: ${text}`);
-  const { family, value } = parsed;
-  const own = addresses.list();
-  if (own.some(({ address }) => address === text)) {
-    return { type: 'local', linkIndex: loopbackIndex, source: text };
-  }
-  const route = table(family).find(value);
-  const linkIndex = route?.linkIndex;
-  if (route?.type !== 'unicast' || linkIndex === undefined) return undefined;
+export function lookUp(text: string, tables: Tables): RouteLookup | undefined {
+  const used = findRoute(text, tables);
+  const linkIndex = used?.route.linkIndex;
+  if (used === undefined || linkIndex === undefined) return undefined;
+  if (used.table === localTable) return { type: 'local', linkIndex, source: text };
+  const { addresses } = tables;
+  const { family, value } = parsed(text);
   const type = family === 4 && addresses.isBroadcast(value, linkIndex) ? 'other' : 'unicast';
-  const source = route.source ?? sourceFor(route, value, own);
+  const source = used.route.source ?? sourceFor(used.route, value, addresses.list());
   return { type, linkIndex, ...(source === undefined ? {} : { source }) };
 }
 
 /** The route itself: of the table local for an own address, else of the main table. */
 export function findRoute(text: string, { addresses, table, loopbackIndex }: Tables): UsedRoute | undefined {
-  const parsed = parseAddress(text);
-  if (parsed === undefined) throw new KernelError('EINVAL', `not an address: ${text}`);
-  const { family, value } = parsed;
+  const { family, value } = parsed(text);
   if (addresses.list().some(({ address }) => address === text)) {
     const key = { family, dst: `${text}/${family === 4 ? 32 : 128}`, tos: 0, metric: 0, protocol: 2 };
     return {
-      table: 255,
+      table: localTable,
       route: { ...key, type: 'other', scope: 254, linkIndex: loopbackIndex, special: false },
     };
   }
   const route = table(family).find(value);
   return route?.type === 'unicast' ? { table: 254, route } : undefined;
+}
+
+function parsed(text: string): NonNullable<ReturnType<typeof parseAddress>> {
+  const address = parseAddress(text);
+  if (address === undefined) throw new KernelError('EINVAL', `not an address: ${text}`);
+  return address;
 }
 
 /** The address of the link that shares most bits with the next hop. */

@@ -265,14 +265,17 @@ export class SimKernel {
 
   /** As `ip route get`. */
   lookUp(address: string): RouteLookup | undefined {
-    const table = (family: Family) => this.#tables[family];
-    return lookUp(address, { addresses: this.#addresses, table, loopbackIndex: this.link('lo').index });
+    return lookUp(address, this.#lookupTables);
   }
 
   /** The route behind {@link lookUp}. */
   findRoute(address: string): UsedRoute | undefined {
+    return findRoute(address, this.#lookupTables);
+  }
+
+  get #lookupTables() {
     const table = (family: Family) => this.#tables[family];
-    return findRoute(address, { addresses: this.#addresses, table, loopbackIndex: this.link('lo').index });
+    return { addresses: this.#addresses, table, loopbackIndex: this.link('lo').index };
   }
 
   subscribe(): SimEventStream {

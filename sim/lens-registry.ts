@@ -17,17 +17,11 @@ export class LensRegistry implements Registry {
   onRange: (request: RangeRequest) => void = () => {};
   /** Told of every other unary call and its first argument, before it is made. */
   onCall: (call: string, argument: unknown) => void = () => {};
-  txn: Registry['txn'] = this.#told('txn', (...args) => this.#inner.txn(...args));
-  leaseGrant: Registry['leaseGrant'] = this.#told('leaseGrant', (...args) => this.#inner.leaseGrant(...args));
-  leaseKeepAlive: Registry['leaseKeepAlive'] = this.#told('leaseKeepAlive', (...args) =>
-    this.#inner.leaseKeepAlive(...args),
-  );
-  leaseTimeToLive: Registry['leaseTimeToLive'] = this.#told('leaseTimeToLive', (...args) =>
-    this.#inner.leaseTimeToLive(...args),
-  );
-  leaseRevoke: Registry['leaseRevoke'] = this.#told('leaseRevoke', (...args) =>
-    this.#inner.leaseRevoke(...args),
-  );
+  txn = this.#told('txn');
+  leaseGrant = this.#told('leaseGrant');
+  leaseKeepAlive = this.#told('leaseKeepAlive');
+  leaseTimeToLive = this.#told('leaseTimeToLive');
+  leaseRevoke = this.#told('leaseRevoke');
 
   constructor(inner: Registry) {
     this.#inner = inner;
@@ -51,10 +45,11 @@ export class LensRegistry implements Registry {
 
   close = (): void => this.#inner.close();
 
-  #told<Args extends unknown[], T>(call: Unary, make: (...args: Args) => Promise<T>) {
-    return (...args: Args): Promise<T> => {
+  #told<Call extends Unary>(call: Call): Registry[Call] {
+    const told = (...args: Parameters<Registry[Call]>): unknown => {
       this.onCall(call, args[0]);
-      return make(...args);
+      return Reflect.apply(this.#inner[call], this.#inner, args);
     };
+    return told as Registry[Call];
   }
 }

@@ -1,7 +1,8 @@
 import type { Arp, ArpSocket } from '../src/arp/arp.ts';
-import type { Kernel, KernelEvents } from '../src/kernel/kernel.ts';
+import type { Kernel } from '../src/kernel/kernel.ts';
 import type { Clock, Commands, Files, Logger, Notifier } from '../src/runtime/effects.ts';
 import type { Registry, WatchBatch, WatchRequest } from '../src/subnet/registry/registry.ts';
+import { altered } from './altered.ts';
 import type { HostClock } from './host-clock.ts';
 
 /**
@@ -60,65 +61,37 @@ export class SimProcess {
 
   clock(): Clock {
     const clock = this.#clock;
-    return {
-      now: () => clock.now(),
-      monotonic: () => clock.monotonic(),
-      sleep: (ms, signal) => this.call(() => clock.sleep(ms, signal)),
-    };
+    return this.#steps<Clock>(clock, { now: () => clock.now(), monotonic: () => clock.monotonic() });
   }
 
   registry(inner: Registry): Registry {
     this.atDeath(() => inner.close());
-    return {
-      endpoint: inner.endpoint,
-      range: (request, signal) => this.call(() => inner.range(request, signal)),
-      txn: (request, signal) => this.call(() => inner.txn(request, signal)),
-      leaseGrant: (ttl, signal, id) => this.call(() => inner.leaseGrant(ttl, signal, id)),
-      leaseKeepAlive: (id, signal) => this.call(() => inner.leaseKeepAlive(id, signal)),
-      leaseTimeToLive: (id, signal) => this.call(() => inner.leaseTimeToLive(id, signal)),
-      leaseRevoke: (id, signal) => this.call(() => inner.leaseRevoke(id, signal)),
-      watch: (request, signal) => this.#watch(inner, request, signal),
-      close: () => inner.close(),
-    };
+    const watch: Registry['watch'] = (request, signal) => this.#watch(inner, request, signal);
+    return this.#steps(inner, { watch, close: () => inner.close() });
   }
 
   kernel(inner: Kernel): Kernel {
     this.atDeath(() => inner.close());
-    return {
-      missingCapabilities: () => this.call(() => inner.missingCapabilities()),
-      subscribe: async () => this.#events(await this.call(() => inner.subscribe())),
-      links: (signal) => this.call(() => inner.links(signal)),
-      addresses: (signal) => this.call(() => inner.addresses(signal)),
-      routes: (family, signal) => this.call(() => inner.routes(family, signal)),
-      routeTo: (address, signal) => this.call(() => inner.routeTo(address, signal)),
-      apply: (changes, signal) => this.call(() => inner.apply(changes, signal)),
-      close: () => inner.close(),
+    const subscribe = async () => {
+      const events = await this.call(() => inner.subscribe());
+      return this.#steps(events, { close: () => events.close() });
     };
+    return this.#steps(inner, { subscribe, close: () => inner.close() });
   }
 
   arp(inner: Arp): Arp {
     return {
-      open: (linkIndex, address) => {
-        const socket = inner.open(linkIndex, address);
+      open: (...call) => {
+        const socket = inner.open(...call);
         this.atDeath(() => socket.close());
-        return this.#arpSocket(socket);
+        const send: ArpSocket['send'] = (packet) => this.#say(() => socket.send(packet));
+        return this.#steps(socket, { send, close: () => socket.close() });
       },
     };
   }
 
-  #arpSocket(inner: ArpSocket): ArpSocket {
-    return {
-      send: (packet) => this.#say(() => inner.send(packet)),
-      next: (signal) => this.call(() => inner.next(signal)),
-      close: () => inner.close(),
-    };
-  }
-
   files(inner: Files): Files {
-    return {
-      readText: (path) => this.call(() => inner.readText(path)),
-      writeAtomic: (path, content, mode) => this.call(() => inner.writeAtomic(path, content, mode)),
-      writeInPlace: (path, content) => this.call(() => inner.writeInPlace(path, content)),
+    return this.#steps(inner, {
       watch: (path, onChange) => {
         const end = inner.watch(path, () => this.#say(onChange));
         this.#onDeath.add(end);
@@ -127,42 +100,33 @@ export class SimProcess {
           end();
         };
       },
-    };
+    });
   }
 
   commands(inner: Commands): Commands {
-    return { run: (...call) => this.call(() => inner.run(...call)) };
+    return this.#steps(inner);
   }
 
-  notifier(inner: Notifier): Notifier {
-    return {
-      ready: () => this.#say(() => inner.ready()),
-      ...(inner.watchdogMs === undefined ? {} : { watchdogMs: inner.watchdogMs }),
-      alive: () => this.#say(() => inner.alive()),
-      status: (text) => this.#say(() => inner.status(text)),
-      stopping: () => this.#say(() => inner.stopping()),
-    };
-  }
-
-  log(inner: Logger): Logger {
-    return {
-      debug: (fields, message) => this.#say(() => inner.debug(fields, message)),
-      info: (fields, message) => this.#say(() => inner.info(fields, message)),
-      warn: (fields, message) => this.#say(() => inner.warn(fields, message)),
-      error: (fields, message) => this.#say(() => inner.error(fields, message)),
-    };
+  /** The service manager, or the log: nothing is heard of a dead process. */
+  telling<T extends Notifier | Logger>(inner: T): T {
+    return altered<T>(
+      inner,
+      {},
+      (method) =>
+        (...args) =>
+          this.#say(() => method(...args)),
+    );
   }
 
   #say(what: () => void): void {
     if (!this.#dead) what();
   }
 
-  #events(inner: KernelEvents): KernelEvents {
-    return {
-      next: (signal) => this.call(() => inner.next(signal)),
-      drain: (signal) => this.call(() => inner.drain(signal)),
-      close: () => inner.close(),
-    };
+  /** A part each of whose methods is a step outside the process, but for those that are replaced. */
+  #steps<T extends object>(inner: T, replaced: Partial<NoInfer<T>> = {}): T {
+    return altered<T>(inner, replaced, (method) => (...args) => {
+      return this.call(() => method(...args) as Promise<unknown>);
+    });
   }
 
   async *#watch(inner: Registry, request: WatchRequest, signal: AbortSignal): AsyncGenerator<WatchBatch> {

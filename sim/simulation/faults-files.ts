@@ -35,7 +35,7 @@ function change(host: SimHost, path: string, content: string | undefined): void 
 function expectRepair(world: World, host: SimHost, path: string, content: string | undefined): void {
   const { notifier } = host;
   const isCalm = () => host.running && !host.clock.suspended && host.readiness.ready;
-  const isFirst = world.countFileChange(host, path, patience.withinMs) < patience.times;
+  const isFirst = world.count(`${host.name} ${path}`, patience.withinMs) < patience.times;
   const wasCalm = isFirst && isCalm();
   const wasTorn = world.torn.has(host);
   // A daemon that starts before it is put right has no hint.
@@ -69,7 +69,7 @@ export const fileFaults = apart({
       if (isOver) return;
       const text = host.files.peek(path);
       if (text !== undefined && host.files.writeError === undefined) {
-        world.countFileChange(host, path, patience.withinMs);
+        world.count(`${host.name} ${path}`, patience.withinMs);
         change(host, path, `${text}# mine\n`);
       }
       world.later(2_000, again);

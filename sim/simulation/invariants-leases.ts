@@ -26,7 +26,7 @@ const writesMs = 10_000;
 /** What a daemon does to one key. */
 function checkEvent(world: World, host: SimHost, event: WatchEvent): void {
   const key = event.type === 'put' ? event.kv.key : event.key;
-  if (world.countWrites(key, writesMs) > mostWrites)
+  if (world.count(`write ${key}`, writesMs) >= mostWrites)
     world.violate('no key is written without end', `${key} by ${host.name} and others`);
   const before = world.keys.get(key)?.kv;
   const holder = before && holderOf(before);

@@ -85,8 +85,7 @@ export class Memory {
   readonly #active = new Map<SimHost, number>();
   /** Since and until when hosts hear of changes late. */
   readonly #late = new Map<SimHost, { readonly sinceMs: number; readonly untilMs: number }>();
-  readonly #fileChangesMs = new Map<string, readonly number[]>();
-  readonly #writesMs = new Map<string, readonly number[]>();
+  readonly #countedMs = new Map<string, readonly number[]>();
   /** How often keys went because their lease ended. */
   expired = 0;
   /** When a backup was restored under the same id last: only a later comparison may tell. */
@@ -188,19 +187,11 @@ export class Memory {
     return (this.#active.get(host) ?? 0) > 0 ? 0 : this.nowMs - (this.#disturbedUntilMs.get(host) ?? 0);
   }
 
-  /** Notes that another program has changed a host's file; returns how often one had done so within the last `withinMs`. */
-  countFileChange({ name }: SimHost, path: string, withinMs: number): number {
-    const file = `${name} ${path}`;
-    const recent = (this.#fileChangesMs.get(file) ?? []).filter((atMs) => this.nowMs - atMs < withinMs);
-    this.#fileChangesMs.set(file, [...recent, this.nowMs]);
+  /** Notes that something happens; returns how often it had happened within the last `withinMs` before. */
+  count(what: string, withinMs: number): number {
+    const recent = (this.#countedMs.get(what) ?? []).filter((atMs) => this.nowMs - atMs < withinMs);
+    this.#countedMs.set(what, [...recent, this.nowMs]);
     return recent.length;
-  }
-
-  /** Notes that a daemon writes a key; returns how often one has done so within the last `withinMs`, this time included. */
-  countWrites(key: string, withinMs: number): number {
-    const recent = (this.#writesMs.get(key) ?? []).filter((atMs) => this.nowMs - atMs < withinMs);
-    this.#writesMs.set(key, [...recent, this.nowMs]);
-    return recent.length + 1;
   }
 
   /** Notes that a host hears of changes late, until `untilMs`. */

@@ -82,7 +82,7 @@ export class World extends Memory {
     const { cluster, nowMs: startedMs } = this;
     // What etcd cannot be asked to take back in time is left to expire.
     const reaches = cluster.etcd.members.some((name) => {
-      const { requests, answers } = cluster.etcd.network.way(host.name, name);
+      const { requests, answers } = cluster.etcd.way(host.name, name);
       return requests === 'ok' && answers === 'ok';
     });
     if (!reaches || this.calmMs(host) < unsettledMs) this.crashes++;
