@@ -1,5 +1,5 @@
-import { expect, test } from 'vitest';
-import { probeFor } from '../../src/arp/arp.ts';
+import { expect, onTestFinished, test } from 'vitest';
+import { type ArpSocket, probeFor } from '../../src/arp/arp.ts';
 import { linuxArp } from '../../src/arp/linux-arp.ts';
 import { systemClock } from '../../src/daemon/host/clock.ts';
 import { openNetlinkKernel } from '../../src/kernel/netlink-kernel.ts';
@@ -63,52 +63,41 @@ async function reaches(host: Host, peer: string): Promise<boolean> {
   );
 }
 
-test('links tell their MAC address, but for those that do no ARP', async () => {
+/** Two hosts that are gone when the test is done. */
+async function worldOfTest() {
   const world = await makeWorld();
-  try {
-    const [host] = world.network.hosts as [Host];
-    await host.ip('link add br0 type bridge');
-    await host.ip('link add veth0 type veth peer name veth1');
-    await host.ip('link set veth0 arp off');
-    const leave = enterNamespace(host.namespace);
-    const kernel = openNetlinkKernel({ clock: systemClock });
-    try {
-      const macs = Object.fromEntries((await kernel.links()).map(({ name, mac }) => [name, mac]));
-      expect(macs['eth0']).toBe(world.here.mac);
-      expect(macs['br0']).toMatch(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/);
-      expect([macs['lo'], macs['veth0']]).toEqual([undefined, undefined]);
-    } finally {
-      leave();
-      kernel.close();
-    }
-  } finally {
-    await world.close();
-  }
+  onTestFinished(() => world.close());
+  const [host] = world.network.hosts as [Host];
+  return { ...world, host };
+}
+
+test('links tell their MAC address, but for those that do no ARP', async () => {
+  const { host, here } = await worldOfTest();
+  await host.ip('link add br0 type bridge');
+  await host.ip('link add veth0 type veth peer name veth1');
+  await host.ip('link set veth0 arp off');
+  onTestFinished(enterNamespace(host.namespace));
+  const kernel = openNetlinkKernel({ clock: systemClock });
+  onTestFinished(() => kernel.close());
+  const macs = Object.fromEntries((await kernel.links()).map(({ name, mac }) => [name, mac]));
+  expect(macs['eth0']).toBe(here.mac);
+  expect(macs['br0']).toMatch(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/);
+  expect([macs['lo'], macs['veth0']]).toEqual([undefined, undefined]);
 });
 
 test('a storm is heard in part, and what comes after it is heard', async () => {
-  const world = await makeWorld();
-  const [socket, other] = [world.here.open(ADDRESS), world.there.open(ADDRESS)];
-  try {
-    for (let i = 0; i < 5_000; i++) other.send(probeFor(ADDRESS, world.there.mac));
-    const first = await socket.next(AbortSignal.timeout(5_000));
-    expect(first.length).toBeGreaterThan(0);
-    expect(first.length).toBeLessThan(65);
-    await until(async () => {
-      other.send({
-        operation: 'reply',
-        senderMac: '02:00:00:00:00:99',
-        sender: ADDRESS,
-        target: '0.0.0.0',
-      });
-      const packets = await socket.next(AbortSignal.timeout(5_000));
-      return packets.some(({ senderMac }) => senderMac === '02:00:00:00:00:99');
-    }, 5_000);
-  } finally {
-    socket.close();
-    other.close();
-    await world.close();
-  }
+  const { here, there } = await worldOfTest();
+  const [socket, other] = opened(here.open(ADDRESS), there.open(ADDRESS));
+  for (let i = 0; i < 5_000; i++) other.send(probeFor(ADDRESS, there.mac));
+  const first = await socket.next(AbortSignal.timeout(5_000));
+  expect(first.length).toBeGreaterThan(0);
+  expect(first.length).toBeLessThan(65);
+  const senderMac = '02:00:00:00:00:99';
+  await until(async () => {
+    other.send({ operation: 'reply', senderMac, sender: ADDRESS, target: '0.0.0.0' });
+    const packets = await socket.next(AbortSignal.timeout(5_000));
+    return packets.some((packet) => packet.senderMac === senderMac);
+  }, 5_000);
 });
 
 test('an idle socket wakes the process for nothing that other hosts say to each other', async () => {
@@ -121,21 +110,22 @@ test('an idle socket wakes the process for nothing that other hosts say to each 
     process.on('SIGIO', count);
     return () => process.off('SIGIO', count);
   });
-  const world = await makeWorld();
-  const [host] = world.network.hosts as [Host];
+  const { host, there } = await worldOfTest();
   const linkIndex = await host.linkIndex();
-  const socket = inside(host, () => counting.open(linkIndex, ADDRESS));
-  const other = world.there.open(THERE);
-  try {
-    for (let i = 0; i < 1_000; i++)
-      other.send({ operation: 'request', senderMac: world.there.mac, sender: THERE, target: ADDRESS });
-    other.send(probeFor(ADDRESS, world.there.mac));
-    expect(await socket.next(AbortSignal.timeout(5_000))).toHaveLength(1);
-    await until(async () => signals > 0, 5_000);
-    expect(signals).toBe(1);
-  } finally {
-    socket.close();
-    other.close();
-    await world.close();
-  }
+  const idle = inside(host, () => counting.open(linkIndex, ADDRESS));
+  const [socket, other] = opened(idle, there.open(THERE));
+  for (let i = 0; i < 1_000; i++)
+    other.send({ operation: 'request', senderMac: there.mac, sender: THERE, target: ADDRESS });
+  other.send(probeFor(ADDRESS, there.mac));
+  expect(await socket.next(AbortSignal.timeout(5_000))).toHaveLength(1);
+  await until(async () => signals > 0, 5_000);
+  expect(signals).toBe(1);
 });
+
+/** Sockets that are closed when the test is done. */
+function opened(...sockets: [ArpSocket, ArpSocket]): [ArpSocket, ArpSocket] {
+  onTestFinished(() => {
+    for (const socket of sockets) socket.close();
+  });
+  return sockets;
+}

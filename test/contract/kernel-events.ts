@@ -1,11 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { type KernelFixture, routeEvents } from './kernel-world.ts';
-
-const PEER = '10.211.55.101';
-const OTHER = '10.211.55.102';
-const THIRD = '10.211.55.103';
-const DST = '172.20.1.0/24';
-const CONNECTED = '10.211.55.0/24 proto 2 metric 0';
+import { CONNECTED, DST, type KernelFixture, OTHER, PEER, routeEvents, THIRD } from './kernel-world.ts';
 
 /** Who is told what, and in which order. */
 export function eventContract(at: () => KernelFixture): void {

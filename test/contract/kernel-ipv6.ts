@@ -29,8 +29,7 @@ export function ipv6Contract(at: () => KernelFixture): void {
     });
 
     test('an identical replace is told', async () => {
-      await at().add(ours());
-      await at().events.drain();
+      await at().given(ours());
       expect(await at().replace(ours())).toEqual(['done']);
       expect(await at().told()).toEqual([`= ${DST} via ${PEER} proto 102 metric 1024`]);
     });
@@ -93,8 +92,7 @@ export function ipv6Contract(at: () => KernelFixture): void {
     });
 
     test('without its network on link a route stays, as long as the link is up', async () => {
-      await at().add(ours());
-      await at().events.drain();
+      await at().given(ours());
       await at().operator.removeAddress('eth0', 'fd00:55::100/64');
       expect(await at().told()).toEqual([`- ${CONNECTED}`]);
       expect(await table()).toEqual([`${DST} via ${PEER} proto 102 metric 1024`]);
@@ -115,9 +113,7 @@ export function ipv6Contract(at: () => KernelFixture): void {
     });
 
     test('link down tells each route, and takes the addresses away for good', async () => {
-      await at().add(ours());
-      await at().add(ours(PEER, 'fd00:172:2::/64'));
-      await at().events.drain();
+      await at().given(ours(), ours(PEER, 'fd00:172:2::/64'));
       await at().operator.setLinkUp('eth0', false);
       const down = await collect(at().events, (events) => events.some(isAddressGone));
       const gone = down.filter((event) => event.type === 'route-removed').map(({ route }) => route.dst);

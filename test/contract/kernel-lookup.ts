@@ -17,22 +17,16 @@ export function lookupContract(at: () => KernelFixture): void {
       expect(await to(address)).toEqual(viaEth0(source));
     });
 
-    test.each([
-      ['10.211.55.100', '10.211.55.100'],
-      ['fd00:55::100', 'fd00:55::100'],
-    ])('%s, our own: through loopback', async (address, source) => {
+    test.each(['10.211.55.100', 'fd00:55::100'])('%s, our own: through loopback', async (address) => {
       const lo = await at().operator.linkIndex('lo');
-      expect(await to(address)).toEqual({ type: 'local', linkIndex: lo, source });
-    });
-
-    test.each(['198.51.100.1', '2001:db8::1'])('%s, to which no route leads', async (address) => {
-      expect(await to(address)).toBeUndefined();
+      expect(await to(address)).toEqual({ type: 'local', linkIndex: lo, source: address });
     });
 
     test.each([
       ['198.51.100.1', '0.0.0.0/0', GATEWAY4, '10.211.55.100'],
       ['2001:db8::1', '::/0', GATEWAY6, 'fd00:55::100'],
-    ])('%s, through the default route', async (address, dst, gateway, source) => {
+    ])('%s, to which only the default route leads', async (address, dst, gateway, source) => {
+      expect(await to(address)).toBeUndefined();
       await at().operator.addRoute('add', { dst, gateway });
       expect(await to(address)).toEqual(viaEth0(source));
     });
@@ -84,17 +78,13 @@ export function lookupContract(at: () => KernelFixture): void {
       expect(await found(high)).toEqual({ table: 254, route: `${half} via ${other}` });
       await at().operator.addRoute('replace', { dst: half, blackhole: true });
       expect(await found(low)).toEqual({ table: 254, route: `${dst} via ${gateway}` });
+      expect(await found(high)).toBeUndefined();
     });
 
     // Its table is not told apart: without policy rules Linux keeps local and main in one.
     test.each(['10.211.55.100/32', 'fd00:55::100/128'])('our own address, %s', async (dst) => {
       const used = await at().kernel.routeFor(dst.split('/', 1)[0] ?? '');
       expect(used?.route).toMatchObject({ dst, type: 'other' });
-    });
-
-    test('a blackhole is no route', async () => {
-      await at().operator.addRoute('add', { dst: '172.20.1.0/24', blackhole: true });
-      expect(await at().kernel.routeFor('172.20.1.9')).toBeUndefined();
     });
   });
 

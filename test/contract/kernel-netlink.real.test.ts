@@ -6,10 +6,8 @@ import type { RouteChange } from '../../src/kernel/kernel.ts';
 import { ipBatch } from '../testbed/netns.ts';
 import { tempDir } from '../testbed/run.ts';
 import { makeNamespaceWorld, type NamespaceWorld } from './kernel-namespace.ts';
-import { brief, KernelFixture, routeEvents } from './kernel-world.ts';
+import { brief, DST, KernelFixture, PEER, routeEvents } from './kernel-world.ts';
 
-const DST = '172.20.1.0/24';
-const PEER = '10.211.55.101';
 const STORM = 10_000;
 
 let world: NamespaceWorld;
@@ -105,7 +103,7 @@ describe('an event storm', () => {
 
 describe('large batches', () => {
   test('5,000 routes in one call, then gone in one call', async () => {
-    expect(new Set(await at.apply(...adds(5000)))).toEqual(new Set(['done']));
+    expect(await at.apply(...adds(5000))).toEqual(adds(5000).map(() => 'done'));
     expect(await at.kernel.routes(4)).toHaveLength(5001);
     expect(await at.routeNews()).toHaveLength(5000);
     const removals = adds(5000).map(({ route }) => ({ op: 'remove', route }) as const);

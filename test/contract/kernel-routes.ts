@@ -1,12 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import type { GatewayRoute } from '../../src/kernel/kernel.ts';
-import { type KernelFixture, PROTOCOL, routeOf } from './kernel-world.ts';
+import { CONNECTED, DST, type KernelFixture, OTHER, PEER, PROTOCOL, routeOf, THIRD } from './kernel-world.ts';
 
-const PEER = '10.211.55.101';
-const OTHER = '10.211.55.102';
-const THIRD = '10.211.55.103';
-const DST = '172.20.1.0/24';
-const CONNECTED = '10.211.55.0/24 proto 2 metric 0';
+const OURS = `${DST} via ${PEER} proto 102 metric 0`;
 
 /** What the kernel does with the changes it is asked for (IPv4). */
 export function routeContract(at: () => KernelFixture): void {
@@ -34,11 +30,7 @@ export function routeContract(at: () => KernelFixture): void {
     test('another metric is another key', async () => {
       await at().operator.addRoute('add', { dst: DST, gateway: OTHER, metric: 100 });
       expect(await at().add(at().ours())).toEqual(['done']);
-      expect(await at().table()).toEqual([
-        CONNECTED,
-        `${DST} via ${PEER} proto 102 metric 0`,
-        `${DST} via ${OTHER} proto 3 metric 100`,
-      ]);
+      expect(await at().table()).toEqual([CONNECTED, OURS, `${DST} via ${OTHER} proto 3 metric 100`]);
     });
   });
 
@@ -49,19 +41,9 @@ export function routeContract(at: () => KernelFixture): void {
       const before = await at().table();
       await at().events.drain();
       expect(await at().apply({ op: 'prepend', route: at().ours() })).toEqual(['done']);
-      expect(await at().told()).toEqual([`+ ${DST} via ${PEER} proto 102 metric 0`]);
-      expect(await at().table()).toEqual(
-        before.toSpliced(
-          before.findIndex((text) => text.startsWith(DST)),
-          0,
-          `${DST} via ${PEER} proto 102 metric 0`,
-        ),
-      );
-    });
-
-    test('creates when there is nothing', async () => {
-      expect(await at().apply({ op: 'prepend', route: at().ours() })).toEqual(['done']);
-      expect(await at().told()).toEqual([`+ ${DST} via ${PEER} proto 102 metric 0`]);
+      expect(await at().told()).toEqual([`+ ${OURS}`]);
+      const first = before.findIndex((text) => text.startsWith(DST));
+      expect(await at().table()).toEqual(before.toSpliced(first, 0, OURS));
     });
 
     test('is refused where the very same route is', async () => {
@@ -73,23 +55,21 @@ export function routeContract(at: () => KernelFixture): void {
     });
   });
 
-  describe('replace', () => {
-    test('creates when there is nothing', async () => {
-      expect(await at().replace(at().ours())).toEqual(['done']);
-      expect(await at().told()).toEqual([`+ ${DST} via ${PEER} proto 102 metric 0`]);
-    });
+  test.each(['prepend', 'replace'] as const)('%s creates the route when there is none', async (op) => {
+    expect(await at().apply({ op, route: at().ours() })).toEqual(['done']);
+    expect(await at().told()).toEqual([`+ ${OURS}`]);
+  });
 
+  describe('replace', () => {
     test('changes the gateway in one step', async () => {
-      await at().add(at().ours());
-      await at().events.drain();
+      await at().given(at().ours());
       expect(await at().replace(at().ours(DST, OTHER))).toEqual(['done']);
       expect(await at().told()).toEqual([`= ${DST} via ${OTHER} proto 102 metric 0`]);
       expect(await at().table()).toEqual([CONNECTED, `${DST} via ${OTHER} proto 102 metric 0`]);
     });
 
     test('by the same route does nothing and says nothing', async () => {
-      await at().add(at().ours());
-      await at().events.drain();
+      await at().given(at().ours());
       expect(await at().replace(at().ours())).toEqual(['done']);
       expect(await at().told()).toEqual([]);
     });
@@ -98,8 +78,8 @@ export function routeContract(at: () => KernelFixture): void {
       await at().operator.addRoute('add', { dst: DST, gateway: PEER });
       await at().events.drain();
       expect(await at().replace(at().ours())).toEqual(['done']);
-      expect(await at().told()).toEqual([`= ${DST} via ${PEER} proto 102 metric 0`]);
-      expect(await at().table()).toEqual([CONNECTED, `${DST} via ${PEER} proto 102 metric 0`]);
+      expect(await at().told()).toEqual([`= ${OURS}`]);
+      expect(await at().table()).toEqual([CONNECTED, OURS]);
     });
 
     test('hits the first of several, whoever owns it, and leaves the others', async () => {
@@ -112,7 +92,7 @@ export function routeContract(at: () => KernelFixture): void {
       expect(await at().table()).toEqual([
         CONNECTED,
         `${DST} via 10.211.55.104 proto 102 metric 0`,
-        `${DST} via ${PEER} proto 102 metric 0`,
+        OURS,
         `${DST} via ${OTHER} proto 3 metric 0`,
       ]);
     });
@@ -129,15 +109,14 @@ export function routeContract(at: () => KernelFixture): void {
       await at().operator.addAddress('eth0', '172.20.1.1/24');
       await at().events.drain();
       expect(await at().replace(at().ours())).toEqual(['done']);
-      expect(await at().told()).toEqual([`= ${DST} via ${PEER} proto 102 metric 0`]);
-      expect(await at().table()).toEqual([CONNECTED, `${DST} via ${PEER} proto 102 metric 0`]);
+      expect(await at().told()).toEqual([`= ${OURS}`]);
+      expect(await at().table()).toEqual([CONNECTED, OURS]);
     });
   });
 
   describe('remove', () => {
     test('takes our route and says so', async () => {
-      await at().add(at().ours());
-      await at().events.drain();
+      await at().given(at().ours());
       expect(await at().remove(at().ours())).toEqual(['done']);
       expect(await at().routeNews()).toEqual([{ type: 'route-removed', route: routeOf(at().ours()) }]);
       expect(await at().table()).toEqual([CONNECTED]);
@@ -152,7 +131,7 @@ export function routeContract(at: () => KernelFixture): void {
     ])('with another %s takes nothing', async (_what, over) => {
       await at().add(at().ours());
       expect(await at().remove(at().ours(DST, PEER, over))).toEqual(['ESRCH']);
-      expect(await at().table()).toEqual([CONNECTED, `${DST} via ${PEER} proto 102 metric 0`]);
+      expect(await at().table()).toEqual([CONNECTED, OURS]);
     });
 
     test('takes the very route among several of its key', async () => {
@@ -175,13 +154,10 @@ export function routeContract(at: () => KernelFixture): void {
   });
 
   describe('refusals', () => {
-    test('a gateway off link, and a link that does not exist', async () => {
+    test('a gateway off link, a link that does not exist, and one that is down', async () => {
       expect(await at().add(at().ours(DST, '10.99.0.1'))).toEqual(['ENETUNREACH']);
       expect(await at().add(at().ours(DST, PEER, { linkIndex: 999 }))).toEqual(['ENETUNREACH']);
       expect(await at().add(at().ours(DST, PEER, { linkIndex: 1 }))).toEqual(['ENETUNREACH']);
-    });
-
-    test('a link that is down', async () => {
       await at().operator.setLinkUp('eth0', false);
       expect(await at().add(at().ours())).toEqual(['ENETUNREACH']);
     });
@@ -205,10 +181,7 @@ export function routeContract(at: () => KernelFixture): void {
         { op: 'replace', route: at().ours('172.20.4.0/24') },
       );
       expect(results).toEqual(['done', 'ENETUNREACH', 'ESRCH', 'EEXIST', 'done']);
-      expect(await at().told()).toEqual([
-        `+ ${DST} via ${PEER} proto 102 metric 0`,
-        `+ 172.20.4.0/24 via ${PEER} proto 102 metric 0`,
-      ]);
+      expect(await at().told()).toEqual([`+ ${OURS}`, `+ 172.20.4.0/24 via ${PEER} proto 102 metric 0`]);
     });
   });
 }

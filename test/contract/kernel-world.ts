@@ -48,6 +48,13 @@ export const HOST4 = '10.211.55.100/24';
 export const HOST6 = 'fd00:55::100/64';
 export const PROTOCOL = 102;
 
+/** The first peers, the first one's subnet, and the host's own network as the kernel lists it. */
+export const PEER = '10.211.55.101';
+export const OTHER = '10.211.55.102';
+export const THIRD = '10.211.55.103';
+export const DST = '172.20.1.0/24';
+export const CONNECTED = '10.211.55.0/24 proto 2 metric 0';
+
 export type Connection = Kernel & RouteFinder;
 
 /** A connection as the parts of one daemon share it; only `doctor` finds routes, by a connection of its own. */
@@ -131,7 +138,7 @@ export class KernelFixture {
   }
 
   /** A route as the daemon programs it, by default to the first peer over eth0. */
-  ours(dst = '172.20.1.0/24', gateway = '10.211.55.101', over: Partial<GatewayRoute> = {}): GatewayRoute {
+  ours(dst = DST, gateway = PEER, over: Partial<GatewayRoute> = {}): GatewayRoute {
     return spec(dst, gateway, { linkIndex: this.eth0, ...over });
   }
 
@@ -155,6 +162,12 @@ export class KernelFixture {
   async apply(...changes: RouteChange[]): Promise<string[]> {
     const results = await this.kernel.apply(changes);
     return results.map((result) => (result.outcome === 'failed' ? result.errno : result.outcome));
+  }
+
+  /** Routes of ours that are there, and told of already. */
+  async given(...routes: readonly RouteSpec[]): Promise<void> {
+    for (const route of routes) await this.add(route);
+    await this.events.drain();
   }
 
   add(route: RouteSpec): Promise<string[]> {
