@@ -1,8 +1,7 @@
 import { expect, it } from 'vitest';
-import { prefixEnd } from '../../src/subnet/registry/registry.ts';
 import { collect, put, type Suite } from './registry-suite.ts';
 
-export function leaseContract({ subject, registry, freshPrefix }: Suite): void {
+export function leaseContract({ subject, registry, freshPrefix, write, kvs }: Suite): void {
   it('grants leases with ids of their own, that do not fit a double', async () => {
     const first = await registry().leaseGrant(86_400);
     const second = await registry().leaseGrant(86_400);
@@ -35,19 +34,19 @@ export function leaseContract({ subject, registry, freshPrefix }: Suite): void {
   it('shows the lease of a key, and drops it when the key is put without', async () => {
     const key = `${freshPrefix()}a`;
     const { id } = await registry().leaseGrant(60);
-    await registry().txn({ compare: [], success: [put(key, '1', id)] });
-    expect((await registry().range({ key })).kvs).toMatchObject([{ lease: id }]);
-    await registry().txn({ compare: [], success: [put(key, '2')] });
-    expect((await registry().range({ key })).kvs).toMatchObject([{ lease: '0' }]);
+    await write(put(key, '1', id));
+    expect(await kvs(key)).toMatchObject([{ lease: id }]);
+    await write(put(key, '2'));
+    expect(await kvs(key)).toMatchObject([{ lease: '0' }]);
     await registry().leaseRevoke(id);
-    expect((await registry().range({ key })).kvs).toMatchObject([{ value: '2' }]);
+    expect(await kvs(key)).toMatchObject([{ value: '2' }]);
   });
 
   it('renews a lease by its id alone', async () => {
     const key = `${freshPrefix()}a`;
     const { id } = await registry().leaseGrant(3);
-    await registry().txn({ compare: [], success: [put(key, '1', id)] });
-    const { modRevision } = (await registry().range({ key })).kvs[0] ?? {};
+    await write(put(key, '1', id));
+    const { modRevision } = (await kvs(key))[0] ?? {};
     // Renewed whenever less than its whole TTL is left, over more than twice its life.
     for (let renewals = 0; renewals < 4; renewals++) {
       await subject().until('some of the TTL is used', async () => {
@@ -58,45 +57,34 @@ export function leaseContract({ subject, registry, freshPrefix }: Suite): void {
       expect(await registry().leaseKeepAlive(id)).toEqual({ ttlSeconds: 3 });
     }
     // No write: nobody's watch fires.
-    expect((await registry().range({ key })).kvs).toMatchObject([{ modRevision }]);
+    expect(await kvs(key)).toMatchObject([{ modRevision }]);
     await registry().leaseRevoke(id);
   });
 
   it('lets a lease expire, with all its keys at one revision', async () => {
     const prefix = freshPrefix();
     const { id } = await registry().leaseGrant(2);
-    const { header } = await registry().txn({
-      compare: [],
-      success: [put(`${prefix}b`, '1', id), put(`${prefix}a`, '1', id), put(`${prefix}stays`, '1')],
-    });
-    const watch = collect(
-      registry(),
-      prefix,
-      header.revision + 1,
-      (batches) => batches.at(-1)?.kind === 'events',
-    );
-    await subject().until(
-      'the keys are gone',
-      async () => (await registry().range({ key: `${prefix}a` })).kvs.length === 0,
-    );
+    const [a, b, stays] = ['a', 'b', 'stays'].map((name) => prefix + name) as [string, string, string];
+    const revision = await write(put(b, '1', id), put(a, '1', id), put(stays, '1'));
+    const watch = collect(registry(), prefix, revision + 1, (seen) => seen.at(-1)?.kind === 'events');
+    await subject().until('the keys are gone', async () => (await kvs(a)).length === 0);
     const events = (await watch).flatMap((batch) => batch.events);
     const modRevision = events[0]?.type === 'delete' ? events[0].modRevision : 0;
-    expect(modRevision).toBeGreaterThan(header.revision);
+    expect(modRevision).toBeGreaterThan(revision);
     expect(events).toEqual([
-      { type: 'delete', key: `${prefix}a`, modRevision },
-      { type: 'delete', key: `${prefix}b`, modRevision },
+      { type: 'delete', key: a, modRevision },
+      { type: 'delete', key: b, modRevision },
     ]);
-    const left = await registry().range({ key: prefix, rangeEnd: prefixEnd(prefix) });
-    expect(left.kvs.map(({ key }) => key)).toEqual([`${prefix}stays`]);
+    expect((await kvs(prefix)).map(({ key }) => key)).toEqual([stays]);
     await expectGone(id);
   });
 
   it('revokes a lease with its keys; a lease that is gone is no error', async () => {
     const key = `${freshPrefix()}a`;
     const { id } = await registry().leaseGrant(60);
-    await registry().txn({ compare: [], success: [put(key, '1', id)] });
+    await write(put(key, '1', id));
     await registry().leaseRevoke(id);
-    expect((await registry().range({ key })).kvs).toEqual([]);
+    expect(await kvs(key)).toEqual([]);
     await registry().leaseRevoke(id);
     await expectGone(id);
   });

@@ -1,5 +1,6 @@
 import { expect } from 'vitest';
 import {
+  type KeyValue,
   type Operation,
   prefixEnd,
   type Registry,
@@ -32,6 +33,10 @@ export interface Suite {
   readonly registry: () => Registry;
   /** A prefix nothing was written under, ending in a slash. */
   readonly freshPrefix: () => string;
+  /** Carries these out without a condition; resolves to the revision then. */
+  readonly write: (...success: readonly Operation[]) => Promise<number>;
+  /** The keys under a prefix, or the one key. */
+  readonly kvs: (key: string) => Promise<readonly KeyValue[]>;
 }
 
 /** The RegistryError a promise rejects with; fails when it does not. */
@@ -57,12 +62,15 @@ export function put(key: string, value: string, lease = '0'): Operation {
   return { op: 'put', key, value, lease };
 }
 
+/** Carries these out without a condition; resolves to the revision then. */
+export async function write(registry: Registry, ...success: readonly Operation[]): Promise<number> {
+  return (await registry.txn({ compare: [], success })).header.revision;
+}
+
 /** Puts the keys one after another, each at a revision of its own; resolves to the last revision. */
 export async function putAll(registry: Registry, entries: Readonly<Record<string, string>>): Promise<number> {
   let revision = 0;
-  for (const [key, value] of Object.entries(entries)) {
-    revision = (await registry.txn({ compare: [], success: [put(key, value)] })).header.revision;
-  }
+  for (const [key, value] of Object.entries(entries)) revision = await write(registry, put(key, value));
   return revision;
 }
 

@@ -10,13 +10,8 @@ function expected(op: (typeof operators)[number], order: number): boolean {
 
 /** Nobody holds 172.20.9.0/24, with or without a v6 half. */
 function guard(prefix: string): Compare {
-  return {
-    key: `${prefix}172.20.9.0-24`,
-    rangeEnd: `${prefix}172.20.9.0-25`,
-    target: 'create',
-    op: '=',
-    value: 0,
-  };
+  const [key, rangeEnd] = [`${prefix}172.20.9.0-24`, `${prefix}172.20.9.0-25`];
+  return { key, rangeEnd, target: 'create', op: '=', value: 0 };
 }
 
 async function succeeds(registry: Registry, ...compare: readonly Compare[]): Promise<boolean> {
@@ -24,37 +19,24 @@ async function succeeds(registry: Registry, ...compare: readonly Compare[]): Pro
 }
 
 export function txnContract(suite: Suite): void {
-  const { registry, freshPrefix } = suite;
+  const { registry, freshPrefix, write, kvs } = suite;
   compareContract(suite);
   allocationGuardContract(suite);
 
   it('writes, reads and deletes in order, at one revision', async () => {
     const prefix = freshPrefix();
-    const before = await putAll(registry(), { [`${prefix}a`]: 'old', [`${prefix}b`]: 'old' });
+    const [a, b] = [`${prefix}a`, `${prefix}b`];
+    const before = await putAll(registry(), { [a]: 'old', [b]: 'old' });
     const all = { op: 'range', key: prefix, rangeEnd: prefixEnd(prefix) } as const;
     const response = await registry().txn({
       compare: [],
-      success: [
-        all,
-        put(`${prefix}a`, 'new'),
-        { op: 'range', key: `${prefix}a` },
-        { op: 'delete', key: `${prefix}b` },
-        all,
-      ],
-      failure: [{ op: 'delete', key: `${prefix}a` }],
+      success: [all, put(a, 'new'), { op: 'range', key: a }, { op: 'delete', key: b }, all],
+      failure: [{ op: 'delete', key: a }],
     });
     expect(response.succeeded).toBe(true);
     expect(response.header.revision).toBe(before + 1);
-    expect(
-      response.ranges.map((kvs) => kvs.map(({ key, value }) => [key.slice(prefix.length), value])),
-    ).toEqual([
-      [
-        ['a', 'old'],
-        ['b', 'old'],
-      ],
-      [['a', 'new']],
-      [['a', 'new']],
-    ]);
+    const found = response.ranges.map((range) => range.map(({ key, value }) => `${key}=${value}`));
+    expect(found).toEqual([[`${a}=old`, `${b}=old`], [`${a}=new`], [`${a}=new`]]);
     expect(response.ranges[1]).toMatchObject([{ createRevision: before - 1, modRevision: before + 1 }]);
   });
 
@@ -65,39 +47,30 @@ export function txnContract(suite: Suite): void {
       { key, target: 'version', op: '=', value: 1 },
       { key, target: 'create', op: '=', value: 0 },
     ];
-    const read = await registry().txn({
-      compare,
-      success: [put(key, 'new')],
-      failure: [{ op: 'range', key }],
-    });
+    const success = [put(key, 'new')];
+    const read = await registry().txn({ compare, success, failure: [{ op: 'range', key }] });
     expect(read).toMatchObject({ succeeded: false, ranges: [[{ key, value: 'old' }]] });
-    const nothing = await registry().txn({ compare, success: [put(key, 'new')] });
+    const nothing = await registry().txn({ compare, success });
     expect(nothing).toMatchObject({ succeeded: false, ranges: [] });
-    expect((await registry().range({ key })).kvs).toMatchObject([{ value: 'old' }]);
+    expect(await kvs(key)).toMatchObject([{ value: 'old' }]);
   });
 
   it('moves the revision only when something changes', async () => {
     const prefix = freshPrefix();
     const revision = await putAll(registry(), { [`${prefix}a`]: '1' });
-    const success = [
-      { op: 'delete', key: `${prefix}absent` },
-      { op: 'range', key: `${prefix}a` },
-    ] as const;
-    expect((await registry().txn({ compare: [], success })).header.revision).toBe(revision);
+    const nothing = { op: 'delete', key: `${prefix}absent` } as const;
+    expect(await write(nothing, { op: 'range', key: `${prefix}a` })).toBe(revision);
     // The same value again is a change: it has a revision and an event.
-    const same = await registry().txn({ compare: [], success: [put(`${prefix}a`, '1')] });
-    expect(same.header.revision).toBe(revision + 1);
+    expect(await write(put(`${prefix}a`, '1'))).toBe(revision + 1);
   });
 
   it('refuses two writes of one key, changing nothing', async () => {
-    const prefix = freshPrefix();
-    for (const second of [put(`${prefix}a`, '2'), { op: 'delete', key: `${prefix}a` } as const]) {
-      const error = await rejectionOf(
-        registry().txn({ compare: [], success: [put(`${prefix}a`, '1'), second] }),
-      );
+    const key = `${freshPrefix()}a`;
+    for (const second of [put(key, '2'), { op: 'delete', key } as const]) {
+      const error = await rejectionOf(write(put(key, '1'), second));
       expect(error).toMatchObject({ kind: 'PROTOCOL', outcomeUnknown: false });
     }
-    expect((await registry().range({ key: `${prefix}a` })).kvs).toEqual([]);
+    expect(await kvs(key)).toEqual([]);
   });
 
   it('refuses a put with a lease that does not exist, changing nothing', async () => {
@@ -105,22 +78,22 @@ export function txnContract(suite: Suite): void {
     const { id } = await registry().leaseGrant(60);
     await registry().leaseRevoke(id);
     const success = [put(`${prefix}a`, '1'), put(`${prefix}b`, '1', id)];
-    const error = await rejectionOf(registry().txn({ compare: [], success }));
+    const error = await rejectionOf(write(...success));
     expect(error).toMatchObject({ kind: 'LEASE_NOT_FOUND', outcomeUnknown: false });
-    expect((await registry().range({ key: prefix, rangeEnd: prefixEnd(prefix) })).kvs).toEqual([]);
+    expect(await kvs(prefix)).toEqual([]);
     // Only the branch taken counts.
     const compare: Compare[] = [{ key: `${prefix}a`, target: 'create', op: '!=', value: 0 }];
     expect((await registry().txn({ compare, success, failure: [] })).succeeded).toBe(false);
   });
 }
 
-function compareContract({ registry, freshPrefix }: Suite): void {
+function compareContract({ registry, freshPrefix, write }: Suite): void {
   it.each(operators)('compares with %s: create, mod, version, lease and value of a key', async (op) => {
     const key = `${freshPrefix()}a`;
     const { id } = await registry().leaseGrant(600);
     const create = await putAll(registry(), { [key]: 'a' });
-    const { header } = await registry().txn({ compare: [], success: [put(key, 'b', id)] });
-    const numbers = { create, mod: header.revision, version: 2 } as const;
+    const mod = await write(put(key, 'b', id));
+    const numbers = { create, mod, version: 2 } as const;
     for (const order of [-1, 0, 1]) {
       for (const [target, actual] of Object.entries(numbers) as ['create' | 'mod' | 'version', number][]) {
         const holds = await succeeds(registry(), { key, target, op, value: actual - order });
@@ -165,22 +138,18 @@ function compareContract({ registry, freshPrefix }: Suite): void {
   });
 }
 
-function allocationGuardContract({ registry, freshPrefix }: Suite): void {
+function allocationGuardContract({ registry, freshPrefix, write, kvs }: Suite): void {
   it('guards a subnet, with and without a v6 half, by CREATE = 0 over a range', async () => {
     const prefix = freshPrefix();
-    await putAll(registry(), {
-      [`${prefix}172.20.9.0-2`]: 'x',
-      [`${prefix}172.20.9.0-23`]: 'x',
-      [`${prefix}172.20.9.0-25`]: 'x',
-      [`${prefix}172.20.90.0-24`]: 'x',
-    });
+    const others = ['172.20.9.0-2', '172.20.9.0-23', '172.20.9.0-25', '172.20.90.0-24'];
+    await write(...others.map((name) => put(prefix + name, 'x')));
     expect(await succeeds(registry(), guard(prefix))).toBe(true);
     const dual = `${prefix}172.20.9.0-24&fc00:1::-64`;
-    await putAll(registry(), { [dual]: 'x' });
+    await write(put(dual, 'x'));
     expect(await succeeds(registry(), guard(prefix))).toBe(false);
-    await registry().txn({ compare: [], success: [{ op: 'delete', key: dual }] });
+    await write({ op: 'delete', key: dual });
     expect(await succeeds(registry(), guard(prefix))).toBe(true);
-    await putAll(registry(), { [`${prefix}172.20.9.0-24`]: 'x' });
+    await write(put(`${prefix}172.20.9.0-24`, 'x'));
     expect(await succeeds(registry(), guard(prefix))).toBe(false);
   });
 
@@ -195,6 +164,6 @@ function allocationGuardContract({ registry, freshPrefix }: Suite): void {
       ),
     );
     expect(results.filter(({ succeeded }) => succeeded)).toHaveLength(1);
-    expect((await registry().range({ key: prefix, rangeEnd: prefixEnd(prefix) })).kvs).toHaveLength(1);
+    expect(await kvs(prefix)).toHaveLength(1);
   });
 }

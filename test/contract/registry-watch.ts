@@ -1,9 +1,6 @@
 import { expect, it } from 'vitest';
-import { prefixEnd, type WatchBatch, type WatchEvent } from '../../src/subnet/registry/registry.ts';
+import { prefixEnd, type WatchEvent } from '../../src/subnet/registry/registry.ts';
 import { collect, put, putAll, rejectionOf, type Suite } from './registry-suite.ts';
-
-const eventCount = (count: number) => (batches: readonly WatchBatch[]) =>
-  batches.flatMap((batch) => batch.events).length >= count;
 
 /** An event in short: `a=1@7` or `-a@8`. */
 const short = (prefix: string) => (event: WatchEvent) =>
@@ -11,15 +8,33 @@ const short = (prefix: string) => (event: WatchEvent) =>
     ? `${event.kv.key.slice(prefix.length)}=${event.kv.value}@${event.kv.modRevision}`
     : `-${event.key.slice(prefix.length)}@${event.modRevision}`;
 
-export function watchContract({ subject, registry, freshPrefix }: Suite): void {
+export function watchContract({ subject, registry, freshPrefix, write, kvs }: Suite): void {
+  /** Has `change` called once the watch is confirmed; resolves to its messages up to so many events. */
+  const follow = async (
+    prefix: string,
+    start: number | undefined,
+    count: number,
+    change = async () => {},
+  ) => {
+    let changed: Promise<unknown> | undefined;
+    const batches = await collect(registry(), prefix, start, (seen) => {
+      changed ??= change();
+      return seen.flatMap(({ events }) => events).length >= count;
+    });
+    await changed;
+    return batches;
+  };
+  /** Their events in short. */
+  const told = async (prefix: string, start: number | undefined, count: number, change = async () => {}) => {
+    const batches = await follow(prefix, start, count, change);
+    return batches.flatMap(({ events }) => events).map(short(prefix));
+  };
+
   it('confirms first, then delivers what was there and what comes, in order', async () => {
     const prefix = freshPrefix();
     const first = await putAll(registry(), { [`${prefix}a`]: '1' });
-    await putAll(registry(), { [`${prefix}a`]: '2' });
-    const batches = await collect(registry(), prefix, first, (seen) => {
-      if (seen.length === 1) void putAll(registry(), { [`${prefix}b`]: '3' });
-      return eventCount(3)(seen);
-    });
+    await write(put(`${prefix}a`, '2'));
+    const batches = await follow(prefix, first, 3, async () => void (await write(put(`${prefix}b`, '3'))));
     expect(batches[0]).toMatchObject({ kind: 'created', events: [], fragment: false });
     expect(batches.slice(1).every(({ kind }) => kind === 'events')).toBe(true);
     expect(batches.flatMap(({ events }) => events).map(short(prefix))).toEqual([
@@ -36,59 +51,38 @@ export function watchContract({ subject, registry, freshPrefix }: Suite): void {
     const prefix = freshPrefix();
     const first = await putAll(registry(), { [`${prefix}a`]: '1' });
     await putAll(registry(), { [`${prefix}a`]: '2', [`${prefix}b`]: '3' });
-    await registry().txn({ compare: [], success: [{ op: 'delete', key: `${prefix}a` }] });
-    const batches = await collect(registry(), prefix, first + 2, eventCount(2));
-    expect(batches.flatMap(({ events }) => events).map(short(prefix))).toEqual([
-      `b=3@${first + 2}`,
-      `-a@${first + 3}`,
-    ]);
+    await write({ op: 'delete', key: `${prefix}a` });
+    expect(await told(prefix, first + 2, 2)).toEqual([`b=3@${first + 2}`, `-a@${first + 3}`]);
   });
 
   it('delivers the changes of one transaction together, in their order', async () => {
     const prefix = freshPrefix();
-    const first = await putAll(registry(), { [`${prefix}gone`]: '1' });
-    const success = [
-      put(`${prefix}z`, '1'),
-      { op: 'delete', key: `${prefix}gone` } as const,
-      put(`${prefix}a`, '2'),
-    ];
-    const revision = first + 1;
-    const batches = await collect(registry(), prefix, revision, (seen) => {
-      if (seen.length === 1) void registry().txn({ compare: [], success });
-      return eventCount(1)(seen);
+    const revision = (await putAll(registry(), { [`${prefix}gone`]: '1' })) + 1;
+    const gone = { op: 'delete', key: `${prefix}gone` } as const;
+    const batches = await follow(prefix, revision, 1, async () => {
+      await write(put(`${prefix}z`, '1'), gone, put(`${prefix}a`, '2'));
     });
     expect(batches.at(-1)?.fragment).toBe(false);
-    expect(batches.at(-1)?.events.map(short(prefix))).toEqual([
-      `z=1@${revision}`,
-      `-gone@${revision}`,
-      `a=2@${revision}`,
-    ]);
+    const events = [`z=1@${revision}`, `-gone@${revision}`, `a=2@${revision}`];
+    expect(batches.at(-1)?.events.map(short(prefix))).toEqual(events);
   });
 
   it('sees nothing beside its range', async () => {
     const prefix = freshPrefix();
-    const beside = `${prefix.slice(0, -1)}-old/`;
-    const first = await putAll(registry(), {
-      [`${beside}a`]: '1',
-      [prefix.slice(0, -1)]: '1',
-      [`${prefix}a`]: '1',
+    const [beside, before] = [`${prefix.slice(0, -1)}-old/a`, prefix.slice(0, -1)];
+    const first = await putAll(registry(), { [beside]: '1', [before]: '1', [`${prefix}a`]: '1' });
+    const events = await told(prefix, first - 2, 2, async () => {
+      await putAll(registry(), { [beside]: '2', [`${prefix}a`]: '2' });
     });
-    const batches = await collect(registry(), prefix, first - 2, (seen) => {
-      if (seen.length === 1) void putAll(registry(), { [`${beside}a`]: '2', [`${prefix}a`]: '2' });
-      return eventCount(2)(seen);
-    });
-    expect(batches.flatMap(({ events }) => events).map(short(prefix))).toEqual([
-      `a=1@${first}`,
-      `a=2@${first + 2}`,
-    ]);
+    expect(events).toEqual([`a=1@${first}`, `a=2@${first + 2}`]);
   });
 
   it('tells a put from a put with a lease, and carries the revisions of the key', async () => {
     const key = `${freshPrefix()}a`;
     const { id } = await registry().leaseGrant(60);
     const created = await putAll(registry(), { [key]: '1' });
-    await registry().txn({ compare: [], success: [put(key, '2', id)] });
-    const batches = await collect(registry(), key, created + 1, eventCount(1));
+    await write(put(key, '2', id));
+    const batches = await follow(key, created + 1, 1);
     expect(batches.flatMap(({ events }) => events)).toEqual([
       { type: 'put', kv: { key, value: '2', createRevision: created, modRevision: created + 1, lease: id } },
     ]);
@@ -98,10 +92,8 @@ export function watchContract({ subject, registry, freshPrefix }: Suite): void {
   it('accepts a start in the future in silence, and confirms with the revision that is', async () => {
     const prefix = freshPrefix();
     const first = await putAll(registry(), { [`${prefix}a`]: '1' });
-    const batches = await collect(registry(), prefix, first + 3, (seen) => {
-      if (seen.length === 1)
-        void putAll(registry(), { [`${prefix}a`]: '2', [`${prefix}b`]: '3', [`${prefix}c`]: '4' });
-      return eventCount(1)(seen);
+    const batches = await follow(prefix, first + 3, 1, async () => {
+      await putAll(registry(), { [`${prefix}a`]: '2', [`${prefix}b`]: '3', [`${prefix}c`]: '4' });
     });
     expect(batches[0]?.header.revision).toBe(first);
     expect(batches.flatMap(({ events }) => events).map(short(prefix))).toEqual([`c=4@${first + 3}`]);
@@ -117,45 +109,32 @@ export function watchContract({ subject, registry, freshPrefix }: Suite): void {
       kinds.push(seen.at(-1)?.kind ?? '');
       return false;
     });
-    const error = await rejectionOf(watch);
-    expect(error).toMatchObject({ kind: 'COMPACTED', compactRevision: compacted });
+    expect(await rejectionOf(watch)).toMatchObject({ kind: 'COMPACTED', compactRevision: compacted });
     expect(kinds).toEqual(['created']);
-    const batches = await collect(registry(), prefix, compacted, eventCount(1));
-    expect(batches.flatMap(({ events }) => events).map(short(prefix))).toEqual([`b=3@${compacted}`]);
+    expect(await told(prefix, compacted, 1)).toEqual([`b=3@${compacted}`]);
   });
 
   it('is not disturbed by a compaction once it has caught up', async () => {
     const prefix = freshPrefix();
     const first = await putAll(registry(), { [`${prefix}a`]: '1' });
-    const change = async () => {
-      const revision = await putAll(registry(), { [`${prefix}a`]: '2', [`${prefix}a2`]: '3' });
-      await subject().compact(revision);
-      await registry().txn({ compare: [], success: [{ op: 'delete', key: `${prefix}a` }] });
-    };
-    let changed: Promise<void> | undefined;
-    const batches = await collect(registry(), prefix, first + 1, (seen) => {
-      changed ??= change();
-      return eventCount(3)(seen);
+    const events = await told(prefix, first + 1, 3, async () => {
+      await subject().compact(await putAll(registry(), { [`${prefix}a`]: '2', [`${prefix}a2`]: '3' }));
+      await write({ op: 'delete', key: `${prefix}a` });
     });
-    await changed;
-    expect(batches.flatMap(({ events }) => events).map(short(prefix))).toEqual([
-      `a=2@${first + 1}`,
-      `a2=3@${first + 2}`,
-      `-a@${first + 3}`,
-    ]);
+    expect(events).toEqual([`a=2@${first + 1}`, `a2=3@${first + 2}`, `-a@${first + 3}`]);
   });
 
   it('without a revision tells what happens from now on', async () => {
     const prefix = freshPrefix();
-    await putAll(registry(), { [`${prefix}before`]: '1' });
-    let written: Promise<number> | undefined;
-    const batches = await collect(registry(), prefix, undefined, (seen) => {
-      written ??= putAll(registry(), { [`${prefix}after`]: '2' });
-      return seen.some(({ events }) => events.length > 0);
-    });
-    await written;
-    const keys = batches.flatMap(({ events }) => events).map((event) => event.type === 'put' && event.kv.key);
-    expect(keys).toEqual([`${prefix}after`]);
+    await write(put(`${prefix}before`, '1'));
+    const events = await told(
+      prefix,
+      undefined,
+      1,
+      async () => void (await write(put(`${prefix}after`, '2'))),
+    );
+    const [after] = await kvs(`${prefix}after`);
+    expect(events).toEqual([`after=2@${after?.modRevision}`]);
   });
 
   it('loses nothing when its reader is slow', async () => {
@@ -175,20 +154,14 @@ export function watchContract({ subject, registry, freshPrefix }: Suite): void {
 
   it('leaves nothing behind, however it ends', async () => {
     const prefix = freshPrefix();
-    const endings = ['abort', 'break', 'throw'] as const;
-    for (const ending of endings) {
+    for (const ending of ['abort', 'break', 'throw']) {
       const controller = new AbortController();
-      const watch = collect(
-        registry(),
-        prefix,
-        1_000_000,
-        () => {
-          if (ending === 'throw') throw new Error('stopped');
-          if (ending === 'abort') controller.abort(new Error('stopped'));
-          return ending === 'break';
-        },
-        controller.signal,
-      );
+      const end = () => {
+        if (ending === 'throw') throw new Error('stopped');
+        if (ending === 'abort') controller.abort(new Error('stopped'));
+        return ending === 'break';
+      };
+      const watch = collect(registry(), prefix, 1_000_000, end, controller.signal);
       if (ending === 'break') await watch;
       else await expect(watch).rejects.toThrow('stopped');
     }

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Registry } from '../../src/subnet/registry/registry.ts';
+import { prefixEnd, type Registry } from '../../src/subnet/registry/registry.ts';
 import { leaseContract } from './registry-leases.ts';
 import { rangeContract } from './registry-range.ts';
-import { collect, put, type RegistryUnderTest, rejectionOf, type Suite } from './registry-suite.ts';
+import { collect, put, type RegistryUnderTest, rejectionOf, type Suite, write } from './registry-suite.ts';
 import { txnContract } from './registry-txn.ts';
 import { watchContract } from './registry-watch.ts';
 
@@ -33,6 +33,11 @@ export function registryContract(
       subject: current,
       registry: () => current().registry,
       freshPrefix: () => `/test/${prefixes++}/subnets/`,
+      write: (...success) => write(current().registry, ...success),
+      kvs: async (key) => {
+        const range = key.endsWith('/') ? { key, rangeEnd: prefixEnd(key) } : { key };
+        return (await current().registry.range(range)).kvs;
+      },
     };
     beforeAll(async () => {
       subject = await setup();
@@ -57,15 +62,9 @@ function failureContract({ subject, registry, freshPrefix }: Suite): void {
   const reason = new Error('no longer wanted');
 
   it.each(calls(registry))(
-    '%s rejects with the reason of a signal that is aborted already',
+    '%s rejects with the reason of its signal: aborted before, and while the member is silent',
     async (_, call) => {
       await expect(call(AbortSignal.abort(reason))).rejects.toBe(reason);
-    },
-  );
-
-  it.each(calls(registry))(
-    '%s rejects with the reason when aborted while the member is silent',
-    async (_, call) => {
       subject().freeze();
       try {
         const controller = new AbortController();
