@@ -173,26 +173,25 @@ describe('large batches', () => {
 });
 
 describe('routes of all kinds', () => {
-  const odd: [string, string][] = [
-    ['172.20.1.0/24 via inet6 fd00:55::7 dev eth0', '172.20.1.0/24 proto 3 metric 0 special'],
-    [
-      '172.20.2.0/24 nexthop via 10.211.55.101 nexthop via 10.211.55.102',
-      '172.20.2.0/24 proto 3 metric 0 special',
-    ],
-    ['172.20.3.0/24 nhid 7', '172.20.3.0/24 proto 3 metric 0 special'],
-    ['blackhole 172.20.4.0/24', '172.20.4.0/24 proto 3 metric 0 blackhole'],
-    ['unreachable 172.20.5.0/24', '172.20.5.0/24 proto 3 metric 0 other'],
-    ['prohibit 172.20.6.0/24', '172.20.6.0/24 proto 3 metric 0 other'],
-    ['throw 172.20.7.0/24', '172.20.7.0/24 proto 3 metric 0 other'],
-    ['172.20.8.0/24 via 10.99.0.1 dev eth0 onlink', '172.20.8.0/24 via 10.99.0.1 proto 3 metric 0 special'],
-    ['172.20.9.0/24 via 10.211.55.101 mtu 1400', '172.20.9.0/24 via 10.211.55.101 proto 3 metric 0 special'],
-    ['172.20.10.0/24 via 10.211.55.101 realm 5', '172.20.10.0/24 via 10.211.55.101 proto 3 metric 0 special'],
-    ['172.20.11.0/24 dev eth0 scope link', '172.20.11.0/24 proto 3 metric 0'],
-    [
-      '172.20.12.0/24 via 10.211.55.101 src 10.211.55.100',
-      '172.20.12.0/24 via 10.211.55.101 proto 3 metric 0',
-    ],
-  ];
+  /** The words of `ip route add` beside the destination, and what is listed after it. */
+  const kinds = [
+    ['via inet6 fd00:55::7 dev eth0', 'proto 3 metric 0 special'],
+    [`nexthop via ${PEER} nexthop via 10.211.55.102`, 'proto 3 metric 0 special'],
+    ['nhid 7', 'proto 3 metric 0 special'],
+    ['blackhole', 'proto 3 metric 0 blackhole'],
+    ['unreachable', 'proto 3 metric 0 other'],
+    ['prohibit', 'proto 3 metric 0 other'],
+    ['throw', 'proto 3 metric 0 other'],
+    ['via 10.99.0.1 dev eth0 onlink', 'via 10.99.0.1 proto 3 metric 0 special'],
+    [`via ${PEER} mtu 1400`, `via ${PEER} proto 3 metric 0 special`],
+    [`via ${PEER} realm 5`, `via ${PEER} proto 3 metric 0 special`],
+    ['dev eth0 scope link', 'proto 3 metric 0'],
+    [`via ${PEER} src 10.211.55.100`, `via ${PEER} proto 3 metric 0`],
+  ] as const;
+  const odd = kinds.map(([kind, listed], i) => {
+    const dst = `172.20.${i + 1}.0/24`;
+    return [kind.includes(' ') ? `${dst} ${kind}` : `${kind} ${dst}`, `${dst} ${listed}`] as const;
+  });
 
   test('are told and listed, none hides the others, and other tables are left out', async () => {
     await at.operator.addRoute('add', { dst: '1.0.0.0/8', gateway: PEER });

@@ -2,10 +2,10 @@ import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest';
-import type { Registry } from '../../src/subnet/registry/registry.ts';
+import { type Registry, RegistryError } from '../../src/subnet/registry/registry.ts';
 import { freePorts, startEtcd } from '../testbed/etcd.ts';
 import { connect, temporaryFolder } from './registry-real.ts';
-import { collect, put, rejectionOf } from './registry-suite.ts';
+import { collect, outcomeOf, put, rejectionOf, write } from './registry-suite.ts';
 
 const dir = temporaryFolder();
 
@@ -95,10 +95,15 @@ describe('what is not an etcd', () => {
   });
 });
 
+async function started(name: string, options: { args?: string[]; members?: number } = {}) {
+  const etcd = await startEtcd({ dir: join(dir, name), ...options });
+  onTestFinished(() => etcd.close());
+  return etcd;
+}
+
 describe('members in trouble', () => {
   it('a frozen member ends a watch within 15 s', async () => {
-    const etcd = await startEtcd({ dir: join(dir, 'frozen') });
-    onTestFinished(() => etcd.close());
+    const etcd = await started('frozen');
     let frozenAt = 0;
     const watch = collect(connect(etcd.first.clientUrl), 'a/', 1, () => {
       etcd.first.pause();
@@ -113,25 +118,18 @@ describe('members in trouble', () => {
   it('a full database: EXHAUSTED, and the write certainly did not happen', async () => {
     // Etcd looks at the size of its file, which grows with a commit: here of 20 writes, else every 100 ms, and later on a busy machine.
     const args = ['--quota-backend-bytes=100000', '--backend-batch-limit=20'];
-    const etcd = await startEtcd({ dir: join(dir, 'full'), args });
-    onTestFinished(() => etcd.close());
+    const etcd = await started('full', { args });
     const registry = connect(etcd.first.clientUrl);
-    let error: unknown;
-    for (let written = 0; written < 100 && error === undefined; written++) {
-      const write = registry.txn({ compare: [], success: [put(`k${written}`, 'x'.repeat(10_000))] });
-      error = await write.then(
-        () => undefined,
-        (reason: unknown) => reason,
-      );
-    }
-    expect(error).toMatchObject({ kind: 'EXHAUSTED', outcomeUnknown: false });
+    let outcome: unknown;
+    for (let written = 0; written < 100 && !(outcome instanceof RegistryError); written++)
+      outcome = await outcomeOf(write(registry, put(`k${written}`, 'x'.repeat(10_000))));
+    expect(outcome).toMatchObject({ kind: 'EXHAUSTED', outcomeUnknown: false });
     expect(await rejectionOf(registry.leaseGrant(60))).toMatchObject({ kind: 'EXHAUSTED' });
     expect((await registry.range({ key: 'k0' })).kvs).toHaveLength(1);
   });
 
   it('a member without its quorum ends its watch and refuses calls; the others serve on', async () => {
-    const etcd = await startEtcd({ dir: join(dir, 'quorum'), members: 3 });
-    onTestFinished(() => etcd.close());
+    const etcd = await started('quorum', { members: 3 });
     const [first, second, third] = etcd.members.map((member) => connect(member.clientUrl)) as [
       Registry,
       Registry,
@@ -156,8 +154,7 @@ describe('members in trouble', () => {
   });
 
   it('a restored cluster has another id and an older revision', async () => {
-    const etcd = await startEtcd({ dir: join(dir, 'restored') });
-    onTestFinished(() => etcd.close());
+    const etcd = await started('restored');
     const registry = connect(etcd.first.clientUrl);
     const { id } = await registry.leaseGrant(60);
     const saved = await registry.txn({ compare: [], success: [put('a', '1', id)] });
