@@ -1,8 +1,8 @@
-import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { keepSchedule } from './simulation/kept.ts';
 import { runMany } from './simulation/many.ts';
 import { mutants } from './simulation/mutants.ts';
-import { type Scenario, scenarioOf } from './simulation/scenario.ts';
+import { scenarioOf } from './simulation/scenario.ts';
 import { shrink } from './simulation/shrink.ts';
 import { simulate } from './simulation/simulate.ts';
 import { describeFailure } from './simulation/trace.ts';
@@ -81,12 +81,6 @@ async function one(
   console.log(describeFailure(short));
   if (keep) keepSchedule(short.scenario);
   return 1;
-}
-
-function keepSchedule(scenario: Scenario): void {
-  const path = new URL('simulation/failed.json', import.meta.url);
-  const kept = JSON.parse(readFileSync(path, 'utf8')) as Scenario[];
-  writeFileSync(path, `${JSON.stringify([...kept, scenario], null, 1)}\n`);
 }
 
 async function many(from: number, count: number, options: Options): Promise<number> {
