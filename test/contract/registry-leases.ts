@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { collect, put, type Suite } from './registry-suite.ts';
 
-export function leaseContract({ subject, registry, freshPrefix, write, kvs }: Suite): void {
+export function leaseContract({ subject, registry, freshPrefix, write, read }: Suite): void {
   it('grants leases with ids of their own, that do not fit a double', async () => {
     const first = await registry().leaseGrant(86_400);
     const second = await registry().leaseGrant(86_400);
@@ -35,18 +35,18 @@ export function leaseContract({ subject, registry, freshPrefix, write, kvs }: Su
     const key = `${freshPrefix()}a`;
     const { id } = await registry().leaseGrant(60);
     await write(put(key, '1', id));
-    expect(await kvs(key)).toMatchObject([{ lease: id }]);
+    expect(await read(key)).toMatchObject([{ lease: id }]);
     await write(put(key, '2'));
-    expect(await kvs(key)).toMatchObject([{ lease: '0' }]);
+    expect(await read(key)).toMatchObject([{ lease: '0' }]);
     await registry().leaseRevoke(id);
-    expect(await kvs(key)).toMatchObject([{ value: '2' }]);
+    expect(await read(key)).toMatchObject([{ value: '2' }]);
   });
 
   it('renews a lease by its id alone', async () => {
     const key = `${freshPrefix()}a`;
     const { id } = await registry().leaseGrant(3);
     await write(put(key, '1', id));
-    const { modRevision } = (await kvs(key))[0] ?? {};
+    const { modRevision } = (await read(key))[0] ?? {};
     // Renewed whenever less than its whole TTL is left, over more than twice its life.
     for (let renewals = 0; renewals < 4; renewals++) {
       await subject().until('some of the TTL is used', async () => {
@@ -57,7 +57,7 @@ export function leaseContract({ subject, registry, freshPrefix, write, kvs }: Su
       expect(await registry().leaseKeepAlive(id)).toEqual({ ttlSeconds: 3 });
     }
     // No write: nobody's watch fires.
-    expect(await kvs(key)).toMatchObject([{ modRevision }]);
+    expect(await read(key)).toMatchObject([{ modRevision }]);
     await registry().leaseRevoke(id);
   });
 
@@ -67,7 +67,7 @@ export function leaseContract({ subject, registry, freshPrefix, write, kvs }: Su
     const [a, b, stays] = ['a', 'b', 'stays'].map((name) => prefix + name) as [string, string, string];
     const revision = await write(put(b, '1', id), put(a, '1', id), put(stays, '1'));
     const watch = collect(registry(), prefix, revision + 1, (seen) => seen.at(-1)?.kind === 'events');
-    await subject().until('the keys are gone', async () => (await kvs(a)).length === 0);
+    await subject().until('the keys are gone', async () => (await read(a)).length === 0);
     const events = (await watch).flatMap((batch) => batch.events);
     const modRevision = events[0]?.type === 'delete' ? events[0].modRevision : 0;
     expect(modRevision).toBeGreaterThan(revision);
@@ -75,7 +75,7 @@ export function leaseContract({ subject, registry, freshPrefix, write, kvs }: Su
       { type: 'delete', key: a, modRevision },
       { type: 'delete', key: b, modRevision },
     ]);
-    expect((await kvs(prefix)).map(({ key }) => key)).toEqual([stays]);
+    expect((await read(prefix)).map(({ key }) => key)).toEqual([stays]);
     await expectGone(id);
   });
 
@@ -84,7 +84,7 @@ export function leaseContract({ subject, registry, freshPrefix, write, kvs }: Su
     const { id } = await registry().leaseGrant(60);
     await write(put(key, '1', id));
     await registry().leaseRevoke(id);
-    expect(await kvs(key)).toEqual([]);
+    expect(await read(key)).toEqual([]);
     await registry().leaseRevoke(id);
     await expectGone(id);
   });

@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { prefixEnd } from '../../src/subnet/registry/registry.ts';
 import { put, putAll, rejectionOf, type Suite } from './registry-suite.ts';
 
-export function rangeContract({ subject, registry, freshPrefix, write, kvs }: Suite): void {
+export function rangeContract({ subject, registry, freshPrefix, write, read }: Suite): void {
   it('answers an absent key with nothing, and with the revision and the cluster it speaks for', async () => {
     const { kvs, more, header } = await registry().range({ key: `${freshPrefix()}absent` });
     expect({ kvs, more }).toEqual({ kvs: [], more: false });
@@ -26,7 +26,7 @@ export function rangeContract({ subject, registry, freshPrefix, write, kvs }: Su
     await putAll(registry(), { [key]: '1' });
     await write({ op: 'delete', key });
     const revision = await putAll(registry(), { [key]: '2' });
-    expect(await kvs(key)).toMatchObject([{ createRevision: revision, modRevision: revision }]);
+    expect(await read(key)).toMatchObject([{ createRevision: revision, modRevision: revision }]);
   });
 
   it('reads [key, end) in the byte order of the keys, and nothing beside it', async () => {
@@ -44,7 +44,7 @@ export function rangeContract({ subject, registry, freshPrefix, write, kvs }: Su
     await putAll(registry(), Object.fromEntries(written.map((name) => [prefix + name, name])));
     const beside = prefix.slice(0, -1);
     await putAll(registry(), { [`${beside}-old/x`]: 'outside', [beside]: 'outside' });
-    const found = await kvs(prefix);
+    const found = await read(prefix);
     expect(found.map(({ key }) => key)).toEqual(sorted.map((name) => prefix + name));
     expect(found.map(({ value }) => value)).toEqual(sorted);
   });
@@ -93,7 +93,7 @@ export function rangeContract({ subject, registry, freshPrefix, write, kvs }: Su
     const error = await rejectionOf(registry().range({ key, revision: old }));
     expect(error).toMatchObject({ kind: 'COMPACTED', outcomeUnknown: false });
     expect((await registry().range({ key, revision: compacted })).kvs).toMatchObject([{ value: '2' }]);
-    expect(await kvs(key)).toMatchObject([{ value: '3' }]);
+    expect(await read(key)).toMatchObject([{ value: '3' }]);
   });
 
   it('refuses a revision that is still to come', async () => {

@@ -36,7 +36,7 @@ export interface Suite {
   /** Carries these out without a condition; resolves to the revision then. */
   readonly write: (...success: readonly Operation[]) => Promise<number>;
   /** The keys under a prefix, or the one key. */
-  readonly kvs: (key: string) => Promise<readonly KeyValue[]>;
+  readonly read: (key: string) => Promise<readonly KeyValue[]>;
 }
 
 /** The RegistryError a promise rejects with; fails when it does not. */

@@ -19,7 +19,7 @@ async function succeeds(registry: Registry, ...compare: readonly Compare[]): Pro
 }
 
 export function txnContract(suite: Suite): void {
-  const { registry, freshPrefix, write, kvs } = suite;
+  const { registry, freshPrefix, write, read } = suite;
   compareContract(suite);
   allocationGuardContract(suite);
 
@@ -48,11 +48,11 @@ export function txnContract(suite: Suite): void {
       { key, target: 'create', op: '=', value: 0 },
     ];
     const success = [put(key, 'new')];
-    const read = await registry().txn({ compare, success, failure: [{ op: 'range', key }] });
-    expect(read).toMatchObject({ succeeded: false, ranges: [[{ key, value: 'old' }]] });
+    const failed = await registry().txn({ compare, success, failure: [{ op: 'range', key }] });
+    expect(failed).toMatchObject({ succeeded: false, ranges: [[{ key, value: 'old' }]] });
     const nothing = await registry().txn({ compare, success });
     expect(nothing).toMatchObject({ succeeded: false, ranges: [] });
-    expect(await kvs(key)).toMatchObject([{ value: 'old' }]);
+    expect(await read(key)).toMatchObject([{ value: 'old' }]);
   });
 
   it('moves the revision only when something changes', async () => {
@@ -70,7 +70,7 @@ export function txnContract(suite: Suite): void {
       const error = await rejectionOf(write(put(key, '1'), second));
       expect(error).toMatchObject({ kind: 'PROTOCOL', outcomeUnknown: false });
     }
-    expect(await kvs(key)).toEqual([]);
+    expect(await read(key)).toEqual([]);
   });
 
   it('refuses a put with a lease that does not exist, changing nothing', async () => {
@@ -80,7 +80,7 @@ export function txnContract(suite: Suite): void {
     const success = [put(`${prefix}a`, '1'), put(`${prefix}b`, '1', id)];
     const error = await rejectionOf(write(...success));
     expect(error).toMatchObject({ kind: 'LEASE_NOT_FOUND', outcomeUnknown: false });
-    expect(await kvs(prefix)).toEqual([]);
+    expect(await read(prefix)).toEqual([]);
     // Only the branch taken counts.
     const compare: Compare[] = [{ key: `${prefix}a`, target: 'create', op: '!=', value: 0 }];
     expect((await registry().txn({ compare, success, failure: [] })).succeeded).toBe(false);
@@ -138,7 +138,7 @@ function compareContract({ registry, freshPrefix, write }: Suite): void {
   });
 }
 
-function allocationGuardContract({ registry, freshPrefix, write, kvs }: Suite): void {
+function allocationGuardContract({ registry, freshPrefix, write, read }: Suite): void {
   it('guards a subnet, with and without a v6 half, by CREATE = 0 over a range', async () => {
     const prefix = freshPrefix();
     const others = ['172.20.9.0-2', '172.20.9.0-23', '172.20.9.0-25', '172.20.90.0-24'];
@@ -164,6 +164,6 @@ function allocationGuardContract({ registry, freshPrefix, write, kvs }: Suite): 
       ),
     );
     expect(results.filter(({ succeeded }) => succeeded)).toHaveLength(1);
-    expect(await kvs(prefix)).toHaveLength(1);
+    expect(await read(prefix)).toHaveLength(1);
   });
 }

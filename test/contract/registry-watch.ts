@@ -8,7 +8,7 @@ const short = (prefix: string) => (event: WatchEvent) =>
     ? `${event.kv.key.slice(prefix.length)}=${event.kv.value}@${event.kv.modRevision}`
     : `-${event.key.slice(prefix.length)}@${event.modRevision}`;
 
-export function watchContract({ subject, registry, freshPrefix, write, kvs }: Suite): void {
+export function watchContract({ subject, registry, freshPrefix, write, read }: Suite): void {
   /** Has `change` called once the watch is confirmed; resolves to its messages up to so many events. */
   const follow = async (
     prefix: string,
@@ -133,7 +133,7 @@ export function watchContract({ subject, registry, freshPrefix, write, kvs }: Su
       1,
       async () => void (await write(put(`${prefix}after`, '2'))),
     );
-    const [after] = await kvs(`${prefix}after`);
+    const [after] = await read(`${prefix}after`);
     expect(events).toEqual([`after=2@${after?.modRevision}`]);
   });
 

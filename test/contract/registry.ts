@@ -34,7 +34,7 @@ export function registryContract(
       registry: () => current().registry,
       freshPrefix: () => `/test/${prefixes++}/subnets/`,
       write: (...success) => write(current().registry, ...success),
-      kvs: async (key) => {
+      read: async (key) => {
         const range = key.endsWith('/') ? { key, rangeEnd: prefixEnd(key) } : { key };
         return (await current().registry.range(range)).kvs;
       },
