@@ -125,11 +125,8 @@ export class CommandSocket {
         const change = write.changeOf.get(message.seq);
         // Others belong to a write that missed its deadline.
         if (change === undefined || message.type !== NLMSG.ERROR) continue;
-        const { errno, message: text } = decodeAnswer(message);
-        results[change] =
-          errno === undefined
-            ? DONE
-            : { outcome: 'failed', errno, ...(text !== undefined && { message: text }) };
+        const { errno, ...text } = decodeAnswer(message);
+        results[change] = errno === undefined ? DONE : { outcome: 'failed', errno, ...text };
       }
     }
   }

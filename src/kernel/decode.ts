@@ -1,5 +1,5 @@
 import { type NetlinkMessage, readU16, readU32 } from 'netlink/dist/structs.js';
-import type { Family } from '../ip/ip.ts';
+import { addressBits } from '../ip/ip.ts';
 import type { KernelEvent, Link, LinkAddress, PolicyRule, Route, RouteLookup, UsedRoute } from './kernel.ts';
 import {
   addressText,
@@ -82,7 +82,7 @@ export function decodeAddress(payload: Buffer): LinkAddress | undefined {
     prefixLength: payload[1] ?? 0,
     // Without a colon it is the link's name, or an earlier one.
     ...(label.includes(':') && { label }),
-    scope: scopeName(payload[3] ?? 0),
+    scope: scopes[payload[3] ?? 0] ?? 'other',
     deprecated: (flags & IFA_F.DEPRECATED) !== 0,
     // In IPv4 the bit means "secondary".
     temporary: family === 6 && (flags & IFA_F.TEMPORARY) !== 0,
@@ -93,22 +93,26 @@ export function decodeAddress(payload: Buffer): LinkAddress | undefined {
 }
 
 /** The event in a notification; undefined when it does not matter. */
-export function decodeEvent(message: NetlinkMessage): KernelEvent | undefined {
-  switch (message.type) {
-    case RTM.NEWROUTE:
-    case RTM.DELROUTE:
-      return decodeRouteEvent(message);
+export function decodeEvent({ type, data, flags }: NetlinkMessage): KernelEvent | undefined {
+  switch (type) {
+    case RTM.NEWROUTE: {
+      const route = decodeRoute(data);
+      const [replaced, appended] = [(flags & NLM_F.REPLACE) !== 0, (flags & NLM_F.APPEND) !== 0];
+      return route && { type: 'route-added', route, replaced, appended };
+    }
+    case RTM.DELROUTE: {
+      const route = decodeRoute(data);
+      return route && { type: 'route-removed', route };
+    }
     case RTM.NEWADDR:
     case RTM.DELADDR: {
-      const address = decodeAddress(message.data);
-      const type = message.type === RTM.NEWADDR ? 'address-added' : 'address-removed';
-      return address && { type, address };
+      const address = decodeAddress(data);
+      return address && { type: type === RTM.NEWADDR ? 'address-added' : 'address-removed', address };
     }
     case RTM.NEWLINK:
     case RTM.DELLINK: {
-      const link = decodeLink(message.data);
-      if (link === undefined) return undefined;
-      if (message.type === RTM.NEWLINK) return { type: 'link-changed', link };
+      const link = decodeLink(data);
+      if (link === undefined || type === RTM.NEWLINK) return link && { type: 'link-changed', link };
       return { type: 'link-removed', linkIndex: link.index, name: link.name };
     }
     default:
@@ -116,32 +120,21 @@ export function decodeEvent(message: NetlinkMessage): KernelEvent | undefined {
   }
 }
 
-function decodeRouteEvent(message: NetlinkMessage): KernelEvent | undefined {
-  const route = decodeRoute(message.data);
-  if (route === undefined) return undefined;
-  if (message.type === RTM.DELROUTE) return { type: 'route-removed', route };
-  const replaced = (message.flags & NLM_F.REPLACE) !== 0;
-  return { type: 'route-added', route, replaced, appended: (message.flags & NLM_F.APPEND) !== 0 };
-}
-
 function textOf(data: Buffer): string {
   const end = data.indexOf(0);
   return data.toString('utf8', 0, end < 0 ? data.length : end);
 }
 
-function scopeName(scope: number): LinkAddress['scope'] {
-  if (scope === 0) return 'global';
-  if (scope === 253) return 'link';
-  return scope === 254 ? 'host' : 'other';
-}
+const scopes: Readonly<Record<number, LinkAddress['scope']>> = { 0: 'global', 253: 'link', 254: 'host' };
 
 /** struct rtmsg and struct fib_rule_hdr. */
 const HEADER_BYTES = 12;
-const RTA_MULTIPATH = 9;
-const RTA_VIA = 18;
-const RTA_NH_ID = 30;
+const RTA = { DST: 1, OIF: 4, GATEWAY: 5, PRIORITY: 6, PREFSRC: 7, TABLE: 15 } as const;
+/** Nexthops that gateway and link cannot express. */
+const NEXTHOPS = { MULTIPATH: 9, VIA: 18, ID: 30 } as const;
+/** RTA_CACHEINFO and RTA_PREF, which IPv6 always has, and RTA_PAD. */
+const meaningless = new Set([12, 20, 24]);
 const UNSPECIFIED = { 4: '0.0.0.0', 6: '::' } as const;
-const ADDRESS_BYTES = { 4: 4, 6: 16 } as const;
 
 type Draft = { -readonly [K in keyof Route]: Route[K] } & { table: number };
 
@@ -160,79 +153,57 @@ export function decodeRoute(payload: Buffer): Route | undefined {
 export function decodeUsedRoute(payload: Buffer): UsedRoute | undefined {
   const family = familyOf(payload[0] ?? 0);
   if (family === undefined || payload.length < HEADER_BYTES) return undefined;
-  const flags = readU32.call(payload, 8);
-  const draft = decodeHeader(family, payload, flags);
+  const [, length = 0, sourceLength, tos = 0, table = 0, protocol = 0, scope = 0, rtnType] = payload;
+  const draft: Draft = {
+    family,
+    dst: `${UNSPECIFIED[family]}/${length}`,
+    tos,
+    metric: 0,
+    protocol,
+    type: rtnType === RTN.UNICAST ? 'unicast' : rtnType === RTN.BLACKHOLE ? 'blackhole' : 'other',
+    scope,
+    // IPv6 can choose routes by source address.
+    special:
+      (readU32.call(payload, 8) & RTNH_F_ONLINK) !== 0 || sourceLength !== 0 || length > addressBits(family),
+    table,
+  };
   const ownNexthop = decodeAttributes(payload.subarray(HEADER_BYTES), draft);
-  const { table, ...route } = draft;
+  const { table: inTable, ...route } = draft;
   // IPv6 says `dev lo` for a blackhole. Beside a nexthop object the kernel repeats its gateway and link.
   if (ownNexthop || route.type === 'blackhole') delete route.linkIndex;
   if (ownNexthop) delete route.gateway;
-  return { table, route };
-}
-
-function decodeHeader(family: Family, payload: Buffer, flags: number): Draft {
-  const type = payload[7];
-  return {
-    family,
-    dst: `${UNSPECIFIED[family]}/${payload[1]}`,
-    tos: payload[3] ?? 0,
-    metric: 0,
-    protocol: payload[5] ?? 0,
-    type: type === RTN.UNICAST ? 'unicast' : type === RTN.BLACKHOLE ? 'blackhole' : 'other',
-    scope: payload[6] ?? 0,
-    // A source length: IPv6 can choose routes by source address.
-    special:
-      (flags & RTNH_F_ONLINK) !== 0 || payload[2] !== 0 || (payload[1] ?? 0) > ADDRESS_BYTES[family] * 8,
-    table: payload[4] ?? 0,
-  };
+  return { table: inTable, route };
 }
 
 /** Returns whether the nexthop is of a kind that gateway and link cannot express. */
 function decodeAttributes(attributes: Buffer, draft: Draft): boolean {
   const kinds = new Set<number>();
   const isWhole = readAttributes(attributes, (type, data) => {
-    if (type === RTA_MULTIPATH || type === RTA_VIA || type === RTA_NH_ID) kinds.add(type);
+    if (type === NEXTHOPS.MULTIPATH || type === NEXTHOPS.VIA || type === NEXTHOPS.ID) kinds.add(type);
     else if (!decodeAttribute(type, data, draft)) draft.special = true;
   });
   const ownNexthop = kinds.size > 0;
   draft.special ||= ownNexthop || !isWhole;
   // A group of nexthop objects lists its members, too.
-  if (kinds.has(RTA_MULTIPATH) && !kinds.has(RTA_NH_ID)) draft.multipath = true;
+  if (kinds.has(NEXTHOPS.MULTIPATH) && !kinds.has(NEXTHOPS.ID)) draft.multipath = true;
   return ownNexthop;
 }
 
-/** Returns whether a plain route may have this attribute (RTA_* of linux/rtnetlink.h). */
+/** Returns whether a plain route may have this attribute, unlike metrics, a realm or whatever is new. */
 function decodeAttribute(type: number, data: Buffer, draft: Draft): boolean {
   const address = () => {
-    draft.special ||= data.length !== ADDRESS_BYTES[draft.family];
+    draft.special ||= data.length * 8 !== addressBits(draft.family);
     return addressText(data) ?? UNSPECIFIED[draft.family];
   };
-  switch (type) {
-    case 1: // RTA_DST
-      draft.dst = `${address()}${draft.dst.slice(draft.dst.indexOf('/'))}`;
-      return true;
-    case 4: // RTA_OIF
-      draft.linkIndex = readU32.call(data, 0);
-      return true;
-    case 5: // RTA_GATEWAY
-      draft.gateway = address();
-      return true;
-    case 6: // RTA_PRIORITY
-      draft.metric = readU32.call(data, 0);
-      return true;
-    case 7: // RTA_PREFSRC
-      draft.source = address();
-      return true;
-    case 15: // RTA_TABLE, for what does not fit into rtm_table
-      draft.table = readU32.call(data, 0);
-      return true;
-    case 12: // RTA_CACHEINFO: IPv6 always has it
-    case 20: // RTA_PREF: the router preference, IPv6 always has it
-    case 24: // RTA_PAD
-      return true;
-    default: // metrics (an MTU, …), realm, encapsulation, expiry, whatever is new
-      return false;
-  }
+  if (type === RTA.DST) draft.dst = `${address()}${draft.dst.slice(draft.dst.indexOf('/'))}`;
+  else if (type === RTA.OIF) draft.linkIndex = readU32.call(data, 0);
+  else if (type === RTA.GATEWAY) draft.gateway = address();
+  else if (type === RTA.PRIORITY) draft.metric = readU32.call(data, 0);
+  else if (type === RTA.PREFSRC) draft.source = address();
+  // For what does not fit into rtm_table.
+  else if (type === RTA.TABLE) draft.table = readU32.call(data, 0);
+  else return meaningless.has(type);
+  return true;
 }
 
 /** The answer to a lookup; undefined when no route leads there. Never throws. */
@@ -241,8 +212,8 @@ export function decodeLookup(payload: Buffer): RouteLookup | undefined {
   let linkIndex: number | undefined;
   let source: string | undefined;
   const isWhole = readAttributes(payload.subarray(HEADER_BYTES), (type, data) => {
-    if (type === 4) linkIndex = readU32.call(data, 0);
-    else if (type === 7) source = addressText(data);
+    if (type === RTA.OIF) linkIndex = readU32.call(data, 0);
+    else if (type === RTA.PREFSRC) source = addressText(data);
   });
   if (!isWhole || linkIndex === undefined) return undefined;
   const rtnType = payload[7];

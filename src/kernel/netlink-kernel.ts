@@ -11,7 +11,7 @@ import {
   decodeRule,
   decodeUsedRoute,
 } from './decode.ts';
-import { DumpSocket } from './dump-socket.ts';
+import { type DumpRequest, DumpSocket } from './dump-socket.ts';
 import {
   encodeAddressDump,
   encodeLinkDump,
@@ -21,7 +21,7 @@ import {
 } from './encode.ts';
 import { EventSocket } from './event-socket.ts';
 import { type Kernel, KernelError, type RouteChange, type RouteFinder, type Sender } from './kernel.ts';
-import { RTM } from './rtnetlink.ts';
+import { familyOf, RTM } from './rtnetlink.ts';
 
 /** Takes 20,000 notifications, or many times the answers to one write. */
 const RECEIVE_BUFFER_BYTES = 16 << 20;
@@ -90,43 +90,39 @@ class NetlinkKernel implements Kernel, RouteFinder {
   }
 
   links(signal?: AbortSignal) {
-    const type = RTM.NEWLINK;
-    return this.#dumps.dump({ what: 'links', encode: encodeLinkDump, type, decode: decodeLink }, signal);
+    const dump = { what: 'links', type: RTM.NEWLINK, encode: encodeLinkDump, decode: decodeLink };
+    return this.#dumps.dump(dump, signal);
   }
 
   async addresses(signal?: AbortSignal) {
-    const request = {
-      what: 'addresses',
-      encode: encodeAddressDump,
-      type: RTM.NEWADDR,
-      decode: decodeAddress,
-    };
-    return [...(await this.#dump(4, request, signal)), ...(await this.#dump(6, request, signal))];
+    const dump = { what: 'addresses', type: RTM.NEWADDR, encode: encodeAddressDump, decode: decodeAddress };
+    return [...(await this.#dump(4, dump, signal)), ...(await this.#dump(6, dump, signal))];
   }
 
   routes(family: Family, signal?: AbortSignal) {
-    const request = { what: 'routes', encode: encodeRouteDump, type: RTM.NEWROUTE, decode: decodeRoute };
-    return this.#dump(family, request, signal);
+    const dump = { what: 'routes', type: RTM.NEWROUTE, encode: encodeRouteDump, decode: decodeRoute };
+    return this.#dump(family, dump, signal);
+  }
+
+  async rules(family: Family, signal?: AbortSignal) {
+    const dump = { what: 'policy rules', type: RTM.NEWRULE, encode: encodeRuleDump, decode: decodeRule };
+    // A kernel without policy rules, or without the family.
+    return (await unless(['EOPNOTSUPP', 'EAFNOSUPPORT'], this.#dump(family, dump, signal))) ?? [];
   }
 
   /** A kernel without IPv6 answers an IPv6 dump with the entries of all its families. */
-  #dump<T extends { readonly family: Family }>(
+  #dump<T>(
     family: Family,
-    request: {
-      readonly what: string;
-      readonly type: number;
-      readonly encode: (family: Family, sequence: number) => Buffer;
-      readonly decode: (payload: Buffer) => T | undefined;
-    },
+    { what, type, encode, decode }: Omit<DumpRequest<T>, 'encode'> & { readonly encode: FamilyEncoder },
     signal: AbortSignal | undefined,
   ): Promise<readonly T[]> {
-    const encode = (sequence: number) => request.encode(family, sequence);
-    const decode = (payload: Buffer) => {
-      const entry = request.decode(payload);
-      return entry?.family === family ? entry : undefined;
+    const request = {
+      what: `IPv${family} ${what}`,
+      type,
+      encode: (sequence: number) => encode(family, sequence),
+      decode: (payload: Buffer) => (familyOf(payload[0] ?? 0) === family ? decode(payload) : undefined),
     };
-    const what = `IPv${family} ${request.what}`;
-    return this.#dumps.dump({ what, encode, type: request.type, decode }, signal);
+    return this.#dumps.dump(request, signal);
   }
 
   routeTo(address: string, signal?: AbortSignal) {
@@ -150,25 +146,7 @@ class NetlinkKernel implements Kernel, RouteFinder {
     };
     encode(0);
     const request = { what: `route to ${address}`, encode, type: RTM.NEWROUTE, decode };
-    try {
-      const [found] = await this.#dumps.dump(request, signal);
-      return found;
-    } catch (error) {
-      if (error instanceof KernelError && nowhere.includes(error.errno)) return undefined;
-      throw error;
-    }
-  }
-
-  async rules(family: Family, signal?: AbortSignal) {
-    const encode = (sequence: number) => encodeRuleDump(family, sequence);
-    const dump = { what: `IPv${family} policy rules`, encode, type: RTM.NEWRULE, decode: decodeRule };
-    try {
-      return await this.#dumps.dump(dump, signal);
-    } catch (error) {
-      // A kernel without policy rules, or without the family.
-      if (error instanceof KernelError && ['EOPNOTSUPP', 'EAFNOSUPPORT'].includes(error.errno)) return [];
-      throw error;
-    }
+    return (await unless(nowhere, this.#dumps.dump(request, signal)))?.[0];
   }
 
   apply(changes: readonly RouteChange[], signal?: AbortSignal) {
@@ -180,6 +158,18 @@ class NetlinkKernel implements Kernel, RouteFinder {
     for (const events of this.#events) events.close();
     this.#commands.close();
     this.#dumps.close();
+  }
+}
+
+type FamilyEncoder = (family: Family, sequence: number) => Buffer;
+
+/** Undefined when the kernel answers with one of these errors. */
+async function unless<T>(errnos: readonly string[], answer: Promise<T>): Promise<T | undefined> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof KernelError && errnos.includes(error.errno)) return undefined;
+    throw error;
   }
 }
 

@@ -27,7 +27,7 @@ export const NLM_F = {
 
 export const NLMSG = { ERROR: 2, DONE: 3 } as const;
 /** Attribute of an error answer: the reason in words. */
-export const NLMSGERR_ATTR_MSG = 1;
+const NLMSGERR_ATTR_MSG = 1;
 
 export const RTM = {
   NEWLINK: 16,
@@ -86,10 +86,10 @@ export const READ_BUFFER_BYTES = 256 << 10;
 
 /** The kernel's answer to one request. */
 export interface Acknowledgement {
-  /** Undefined for success. */
-  readonly errno: string | undefined;
+  /** Absent for success. */
+  readonly errno?: string;
   /** The kernel's explanation, if it gave one. */
-  readonly message: string | undefined;
+  readonly message?: string;
 }
 
 /** The messages of one datagram; none when it is malformed, as then no part of it can be trusted. */
@@ -105,30 +105,26 @@ export function messagesOf(datagram: Buffer): readonly NetlinkMessage[] {
 export function decodeAnswer(message: NetlinkMessage): Acknowledgement {
   const { data, flags } = message;
   // struct nlmsgerr: the errno, then at least the request's header.
-  if (data.length < 20) return { errno: 'EBADMSG', message: undefined };
-  const errno = readS32.call(data, 0);
-  if (errno === 0) return { errno: undefined, message: undefined };
+  if (data.length < 20) return { errno: 'EBADMSG' };
   const requestLength = (flags & NLM_F.CAPPED) !== 0 ? 16 : readU32.call(data, 4);
-  const attributes = 4 + ((requestLength + 3) & ~3);
-  const text = (flags & NLM_F.ACK_TLVS) === 0 ? undefined : explanation(data.subarray(attributes));
-  return { errno: errnoName(-errno), message: text };
+  return acknowledgement(message, 4 + ((requestLength + 3) & ~3));
 }
 
 /** Reads an NLMSG_DONE: only this says that a dump failed half-way. */
 export function decodeDone(message: NetlinkMessage): Acknowledgement {
-  const errno = message.data.length < 4 ? 0 : readS32.call(message.data, 0);
-  if (errno >= 0) return { errno: undefined, message: undefined };
-  const text = (message.flags & NLM_F.ACK_TLVS) === 0 ? undefined : explanation(message.data.subarray(4));
-  return { errno: errnoName(-errno), message: text };
+  return message.data.length < 4 ? {} : acknowledgement(message, 4);
 }
 
-function explanation(attributes: Buffer): string | undefined {
-  let text: string | undefined;
-  // Without it, the errno still says what happened.
-  readAttributes(attributes, (type, data) => {
-    if (type === NLMSGERR_ATTR_MSG) text = data.toString('utf8').replace(/\0.*$/, '');
-  });
-  return text;
+/** `attributes`: where they begin. They may lack a text. */
+function acknowledgement({ data, flags }: NetlinkMessage, attributes: number): Acknowledgement {
+  const errno = readS32.call(data, 0);
+  if (errno >= 0) return {};
+  let message: string | undefined;
+  if ((flags & NLM_F.ACK_TLVS) !== 0)
+    readAttributes(data.subarray(attributes), (type, value) => {
+      if (type === NLMSGERR_ATTR_MSG) message = value.toString('utf8').replace(/\0.*$/, '');
+    });
+  return { errno: errnoName(-errno), ...(message !== undefined && { message }) };
 }
 
 /** Visits each attribute up to the first malformed one; returns whether all are well-formed. Never throws. */
