@@ -171,15 +171,15 @@ describe.each(families)('a plan applied to a kernel, IPv$family', (on) => {
     always(({ last, outcomes }, given) => {
       expect(outcomes.filter((outcome) => outcome !== 'done')).toEqual([]);
       expect(last.changes).toEqual([]);
-      const states = [...last.installed, ...last.parked.keys(), ...last.conflicts.keys()];
+      const states = [...last.states.keys()];
       const wanted = [...Object.keys(given.desired), ...(given.blackhole ? [on.own] : [])];
       expect(states.toSorted()).toEqual(wanted.toSorted());
     }));
 
   it('leaves exactly one route of ours where one is installed, and it is the one in use', () =>
     always(({ last, after }, given) => {
-      for (const dst of last.installed) {
-        if (dst === on.own) continue;
+      for (const [dst, { state }] of last.states) {
+        if (dst === on.own || state !== 'installed') continue;
         const [used] = after.filter((route) => route.dst === dst);
         const metric = metricOf(on.family);
         expect(used).toMatchObject({ protocol, gateway: given.desired[dst], metric, special: false });
@@ -190,7 +190,7 @@ describe.each(families)('a plan applied to a kernel, IPv$family', (on) => {
     always(({ last, after }, given) => {
       const ours = after.filter((route) => route.protocol === protocol && route.type === 'blackhole');
       const there = ours.filter(({ dst }) => dst === on.own);
-      if (last.installed.includes(on.own)) expect(there.length).toBeGreaterThan(0);
+      if (last.states.get(on.own)?.state === 'installed') expect(there.length).toBeGreaterThan(0);
       if (!given.blackhole) expect(there).toEqual([]);
     }));
 
@@ -224,7 +224,7 @@ describe.each(families)('a plan applied to a kernel, IPv$family', (on) => {
         const isLegacy = owner === 'legacy' || (route.dst === on.own && isLegacyBlackhole(route));
         const next = after.find((there) => keyOf(there) === keyOf(route));
         const hasSuccessor =
-          on.family === 4 && next?.protocol === protocol && last.installed.includes(route.dst);
+          on.family === 4 && next?.protocol === protocol && last.states.get(route.dst)?.state === 'installed';
         const gavePlace = given.foreignAllowed.includes(route.dst) && route.protocol !== 2 && hasSuccessor;
         expect(owner === 'own' || (isLegacy && (given.removeLegacy || isAsked)) || gavePlace).toBe(true);
       }

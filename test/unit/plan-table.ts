@@ -52,16 +52,14 @@ export interface Case extends Partial<Omit<PlanInput, 'desired' | 'actual' | 'ds
 
 /** The plan of a case for all its destinations, shortened: `+dst via gateway`, `~` replaced, `-` removed, and states. */
 export function planned({ desired = { [dst]: gateway }, actual = [], ...over }: Case): string[] {
-  const { changes, installed, parked, conflicts } = plan(input({ desired, actual, ...over }));
+  const { changes, states } = plan(input({ desired, actual, ...over }));
   return [
     ...changes.map(({ op, route: { family, dst: at, gateway: via, metric }, cause }) => {
       const sign = op === 'add' ? '+' : op === 'replace' ? '~' : '-';
       const what = via === undefined ? `blackhole ${at}` : `${at} via ${via}`;
       return `${sign}${what}${metric === metricOf(family) ? '' : ` metric ${metric}`} (${cause})`;
     }),
-    ...installed.map((at) => `${at} installed`),
-    ...[...parked].map(([at, reason]) => `${at} parked: ${reason.text}`),
-    ...[...conflicts].map(([at, reason]) => `${at} conflict: ${reason.text}`),
+    ...[...states].map(([at, { state, reason }]) => `${at} ${state}${reason ? `: ${reason.text}` : ''}`),
   ];
 }
 

@@ -40,26 +40,14 @@ export class Claims {
   /** By destination. */
   readonly #granted = new Map<string, Claim>();
 
-  get dsts(): Iterable<string> {
-    return this.#granted.keys();
+  /** By destination. */
+  get granted(): ReadonlyMap<string, Claim> {
+    return this.#granted;
   }
 
-  get grants(): Iterable<Claim> {
-    return this.#granted.values();
-  }
-
-  /** Granted or not. */
-  get all(): Iterable<Claim> {
-    return this.#byKey.values();
-  }
-
-  granted(dst: string): Claim | undefined {
-    return this.#granted.get(dst);
-  }
-
-  /** The claim of this etcd key, granted or not. */
-  claimOf(key: string): Claim | undefined {
-    return this.#byKey.get(key);
+  /** By etcd key, granted or not. */
+  get all(): ReadonlyMap<string, Claim> {
+    return this.#byKey;
   }
 
   /** The oldest claim that blocks the one of this etcd key; undefined when that is granted. */

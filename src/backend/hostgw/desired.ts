@@ -115,21 +115,21 @@ export class DesiredRoutes {
     const { network } = this.#self;
     if (network === undefined) return [];
     const { text } = network;
-    return [...this.#claims.grants].flatMap(({ subnet, route: { key, dst } }) =>
+    return [...this.#claims.granted.values()].flatMap(({ subnet, route: { key, dst } }) =>
       containsSubnet(network, subnet) ? [] : [{ key, dst, network: text }],
     );
   }
 
   get dsts(): Iterable<string> {
-    return this.#claims.dsts;
+    return this.#claims.granted.keys();
   }
 
   get routes(): readonly DesiredRoute[] {
-    return [...this.#claims.grants].map(({ route }) => route);
+    return [...this.#claims.granted.values()].map(({ route }) => route);
   }
 
   get(dst: string): DesiredRoute | undefined {
-    return this.#claims.granted(dst)?.route;
+    return this.#claims.granted.get(dst)?.route;
   }
 
   /** By etcd key: why a lease gets no route although it asks for one. */
@@ -142,7 +142,7 @@ export class DesiredRoutes {
   /** Takes over this host's new address; returns the destinations whose route has changed. */
   moveTo(address: string): readonly string[] {
     this.#self = { ...this.#self, address };
-    const claims = [...this.#claims.all];
+    const claims = [...this.#claims.all.values()];
     for (const { claim } of this.#refused.values()) if (claim) claims.push(claim);
     return this.#rebuild((changed) => {
       for (const claim of claims) this.#claim(claim, changed);
@@ -207,7 +207,7 @@ export class DesiredRoutes {
   #note(judged: ReadonlySet<string>): void {
     for (const key of judged) {
       const rival = this.#claims.rivalOf(key);
-      const own = rival && this.#claims.claimOf(key)?.route;
+      const own = rival && this.#claims.all.get(key)?.route;
       if (rival === undefined || (own?.dst === rival.route.dst && own.gateway === rival.route.gateway))
         this.#outdone.delete(key);
       else this.#outdone.set(key, `it overlaps ${rival.route.dst} of the older lease ${rival.route.key}`);

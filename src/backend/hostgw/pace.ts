@@ -23,6 +23,9 @@ interface Hold {
   readonly isRefusal: boolean;
 }
 
+/** Adding or replacing a route, and removing one, have rows and waits of their own. */
+type Kind = 'put' | 'removal';
+
 /**
  * Which destinations have to wait before the next message, and why: the kernel refused the last one, or one
  * message followed another. Whatever the kernel answers and whatever other programs do, a destination gets a
@@ -31,8 +34,8 @@ interface Hold {
 export class Holds {
   readonly #clock: Clock;
   readonly #random: Random;
-  readonly #rows = new Map<string, Row>();
-  readonly #held = new Map<string, Hold>();
+  readonly #rows = { put: new Map<string, Row>(), removal: new Map<string, Row>() };
+  readonly #held = { put: new Map<string, Hold>(), removal: new Map<string, Hold>() };
 
   constructor(clock: Clock, random: Random) {
     this.#clock = clock;
@@ -40,62 +43,68 @@ export class Holds {
   }
 
   /** Why `dst` has to wait; undefined when it need not. */
-  reason(dst: string): Reason | undefined {
-    return this.#held.get(dst)?.reason;
+  reason(kind: Kind, dst: string): Reason | undefined {
+    return this.#held[kind].get(dst)?.reason;
   }
 
   /** Monotonic ms at which the next hold ends; Infinity when there is none. */
   get nextMs(): number {
     let next = Number.POSITIVE_INFINITY;
-    for (const { untilMs } of this.#held.values()) next = Math.min(next, untilMs);
+    for (const held of Object.values(this.#held))
+      for (const { untilMs } of held.values()) next = Math.min(next, untilMs);
     return next;
   }
 
   /** Notes a message for `dst`. */
-  sent(dst: string): void {
+  sent(kind: Kind, dst: string): void {
     const nowMs = this.#clock.monotonic();
-    const row = this.#rows.get(dst);
+    const row = this.#rows[kind].get(dst);
     const inARow = row !== undefined && nowMs - row.sentAtMs < Math.max(calmMs, 4 * row.waitMs);
     const waitMs = inARow ? Math.min(maxWaitMs, Math.max(firstWaitMs, 2 * row.waitMs)) : 0;
-    this.#rows.set(dst, { waitMs, sentAtMs: nowMs });
-    this.#hold(dst, { reason: doesNotStay, isRefusal: false }, waitMs);
+    this.#rows[kind].set(dst, { waitMs, sentAtMs: nowMs });
+    this.#hold(kind, dst, { reason: doesNotStay, isRefusal: false }, waitMs);
   }
 
   /** Notes that the kernel refused the last message; `dst` waits `minMs` at least. */
-  refused(dst: string, reason: Reason, minMs: number): void {
-    const waitMs = Math.max(minMs, this.#rows.get(dst)?.waitMs ?? 0);
-    this.#hold(dst, { reason, isRefusal: true }, waitMs);
+  refused(kind: Kind, dst: string, reason: Reason, minMs: number): void {
+    const waitMs = Math.max(minMs, this.#rows[kind].get(dst)?.waitMs ?? 0);
+    this.#hold(kind, dst, { reason, isRefusal: true }, waitMs);
   }
 
-  /** Notes that `dst` is as wanted: that ends the wait after a refusal, not after a row of messages. */
+  /** Notes that the route is as wanted: that ends the wait after a refusal, not after a row of messages. */
   settled(dst: string): void {
-    if (this.#held.get(dst)?.isRefusal) this.#held.delete(dst);
+    if (this.#held.put.get(dst)?.isRefusal) this.#held.put.delete(dst);
   }
 
+  /** The next pass may send for `dst` again. */
   release(dst: string): void {
-    this.#rows.delete(dst);
-    this.#held.delete(dst);
+    for (const byDst of this.#all) byDst.delete(dst);
   }
 
   releaseAll(): void {
-    this.#rows.clear();
-    this.#held.clear();
+    for (const byDst of this.#all) byDst.clear();
+  }
+
+  get #all() {
+    return [...Object.values(this.#rows), ...Object.values(this.#held)];
   }
 
   /** Ends the holds that are due; returns their destinations. */
   takeDue(): readonly string[] {
     const nowMs = this.#clock.monotonic();
-    const due = [...this.#held].filter(([, { untilMs }]) => untilMs <= nowMs).map(([dst]) => dst);
-    for (const dst of due) this.#held.delete(dst);
-    return due;
+    return Object.values(this.#held).flatMap((held) => {
+      const due = [...held].filter(([, { untilMs }]) => untilMs <= nowMs).map(([dst]) => dst);
+      for (const dst of due) held.delete(dst);
+      return due;
+    });
   }
 
-  #hold(dst: string, hold: Omit<Hold, 'untilMs'>, waitMs: number): void {
+  #hold(kind: Kind, dst: string, hold: Omit<Hold, 'untilMs'>, waitMs: number): void {
     if (waitMs === 0) return;
     const untilMs = this.#clock.monotonic() + waitMs * (0.9 + 0.2 * this.#random.next());
     // Long holds end together, once a second: a thousand unreachable peers must not cost a thousand wake-ups.
     const roundMs = waitMs < 1_000 ? 1 : 1_000;
-    this.#held.set(dst, { ...hold, untilMs: Math.ceil(untilMs / roundMs) * roundMs });
+    this.#held[kind].set(dst, { ...hold, untilMs: Math.ceil(untilMs / roundMs) * roundMs });
   }
 }
 

@@ -18,7 +18,7 @@ import {
   removalOf,
   sameRemoval,
 } from './ownership.ts';
-import type { Reason } from './status.ts';
+import type { PeerRoute, Reason } from './status.ts';
 
 /*
  * Facts about Linux that complicate it. The contract tests hold each (test/contract/kernel-routes.ts,
@@ -90,27 +90,25 @@ export type PlannedChange = Exclude<RouteChange, { readonly op: 'prepend' }> & {
 export interface Plan {
   /** In the order to send. */
   readonly changes: readonly PlannedChange[];
-  /** Their route is exactly as wanted. */
-  readonly installed: readonly string[];
-  /** Their route is as wanted but takes no packets: in conflict, too. */
-  readonly shadowed: readonly string[];
-  /** They get no route now, and why. */
-  readonly parked: ReadonlyMap<string, Reason>;
-  /** A route that we may not touch is in the way. */
-  readonly conflicts: ReadonlyMap<string, Reason>;
+  /** By destination; none where no route is wanted, or one is being added. */
+  readonly states: ReadonlyMap<string, PlannedState>;
   /** A stale route of flanneld's stays for now: its removal has to wait. */
   readonly legacyHeld: boolean;
 }
 
-/** The changes for one destination, and its state; none while its route is being added. */
+/**
+ * `installed`: the route is exactly as wanted; `parked`: there is none now; `conflict`: a route that we may not
+ * touch is in the way.
+ */
+export interface PlannedState extends Pick<PeerRoute, 'state' | 'reason'> {
+  /** In conflict although the route is as wanted: another one takes its packets. */
+  readonly shadowed?: true;
+}
+
+/** The changes for one destination, and its state. */
 type DestinationPlan = { readonly changes: readonly PlannedChange[] } & (
-  | { readonly state?: 'installed' }
-  | {
-      readonly state: 'parked' | 'conflict';
-      readonly reason: Reason;
-      /** In conflict although the route is as wanted: another one takes its packets. */
-      readonly shadowed?: true;
-    }
+  | PlannedState
+  | { readonly state?: undefined }
 );
 
 /** A reason that an operator has to resolve on this host. */
@@ -130,28 +128,21 @@ interface OwnedRoute {
  */
 export function plan(input: PlanInput): Plan {
   const changes: PlannedChange[] = [];
-  const installed: string[] = [];
-  const shadowed: string[] = [];
-  const parked = new Map<string, Reason>();
-  const conflicts = new Map<string, Reason>();
+  const states = new Map<string, PlannedState>();
   let legacyHeld = false;
   for (const dst of input.dsts) {
     const desired = input.desired.get(dst);
     const actual = input.actual.get(dst) ?? [];
     const verdict =
       desired === undefined ? planUndesired(input, dst, actual) : planDesired(input, desired, actual);
-    if (verdict.state === 'installed') installed.push(dst);
-    else if ('reason' in verdict) {
-      (verdict.state === 'parked' ? parked : conflicts).set(dst, verdict.reason);
-      if (verdict.shadowed) shadowed.push(dst);
-    }
+    if (verdict.state !== undefined) states.set(dst, verdict);
     for (const change of verdict.changes) {
       if (change.op !== 'remove') changes.push(change);
       else if (input.held.removal(dst) !== undefined) legacyHeld ||= change.cause === 'stale-legacy';
       else if (isExact(change.route, verdict.changes, actual)) changes.push(change);
     }
   }
-  return { changes, installed, shadowed, parked, conflicts, legacyHeld };
+  return { changes, states, legacyHeld };
 }
 
 /** The kernel has made a route for an address that the mirror does not know yet. */

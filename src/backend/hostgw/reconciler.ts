@@ -10,6 +10,7 @@ import type { LeaseUpdate } from '../../subnet/lease/watch/reader.ts';
 import { DesiredRoutes, type Self } from './desired.ts';
 import { dumpKernel, Mirror } from './mirror.ts';
 import type { Ownership } from './ownership.ts';
+import { Holds } from './pace.ts';
 import { RouteStates } from './route-states.ts';
 import { type RouteSurroundings, RouteWriter } from './route-writer.ts';
 import type { RoutesStatus } from './status.ts';
@@ -47,6 +48,7 @@ export class Reconciler {
   readonly #desired: DesiredRoutes;
   readonly #mirror: Mirror;
   readonly #states: RouteStates;
+  readonly #holds: Holds;
   readonly #writer: RouteWriter;
   /** Name in the report of activity. */
   readonly #loop: string;
@@ -72,12 +74,14 @@ export class Reconciler {
     this.#loop = `routes-ipv${family}`;
     this.#trouble = family === 4 ? 'kernel' : 'kernel-ipv6';
     this.#states = new RouteStates(options.clock, options.log, options.activity);
+    this.#holds = new Holds(options.clock, options.random);
     this.#writer = new RouteWriter({
       ...options,
       own: { dst: self.subnet.text, blackhole },
       desired: this.#desired,
       mirror: this.#mirror,
       states: this.#states,
+      holds: this.#holds,
     });
   }
 
@@ -143,7 +147,7 @@ export class Reconciler {
   #takeChanged(dsts: readonly string[]): void {
     for (const dst of dsts) {
       this.#dirty.add(dst);
-      this.#writer.release(dst);
+      this.#holds.release(dst);
     }
     this.#wake.wake();
   }
@@ -152,7 +156,7 @@ export class Reconciler {
     const { activity, clock, trouble } = this.#options;
     // Events since the last stream ended are lost.
     this.#stale = true;
-    this.#writer.releaseAll();
+    this.#holds.releaseAll();
     let provenAtMs = trouble.has(this.#trouble) ? clock.monotonic() + provenMs : Number.POSITIVE_INFINITY;
     for (;;) {
       signal.throwIfAborted();
@@ -163,7 +167,7 @@ export class Reconciler {
         trouble.clear(this.#trouble, 'netlink works again');
       }
       if (this.#stale) await this.#resync(events, signal);
-      for (const dst of this.#writer.takeDue()) this.#dirty.add(dst);
+      for (const dst of this.#holds.takeDue()) this.#dirty.add(dst);
       if (this.#hasWork) await this.#pass(events, signal);
       if (this.#stale || this.#hasWork) continue;
       if (this.#haveLeases) {
@@ -180,7 +184,7 @@ export class Reconciler {
 
   async #waitForWork(events: KernelEvents, provenAtMs: number, signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
-    const dueMs = Math.min(this.#nextCheckMs, this.#writer.nextMs, provenAtMs);
+    const dueMs = Math.min(this.#nextCheckMs, this.#holds.nextMs, provenAtMs);
     await firstOf(signal, (inner) => [
       events.next(inner).then((batch) => this.#takeIn(batch)),
       this.#wake.wait(inner),
@@ -211,7 +215,7 @@ export class Reconciler {
       for (const dst of change.dsts) this.#dirty.add(dst);
     }
     if (!surroundings) return;
-    this.#writer.releaseAll();
+    this.#holds.releaseAll();
     this.#allDirty = true;
   }
 

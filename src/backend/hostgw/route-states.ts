@@ -47,10 +47,8 @@ export class RouteStates {
   }
 
   /** Notes the outcome of a plan for `dsts`. */
-  notePlan(dsts: Iterable<string>, planned: Plan, isDesired: (dst: string) => boolean): void {
-    for (const dst of planned.installed) this.#note(dst, 'installed');
-    for (const [dst, reason] of planned.parked) this.#note(dst, 'parked', reason);
-    for (const [dst, reason] of planned.conflicts) this.#note(dst, 'conflict', reason);
+  notePlan(dsts: Iterable<string>, { states }: Plan, isDesired: (dst: string) => boolean): void {
+    for (const [dst, { state, reason }] of states) this.#note(dst, state, reason);
     for (const dst of dsts) {
       if (!isDesired(dst)) this.#known.delete(dst);
       else if (!this.#known.has(dst)) this.#note(dst, 'pending');

@@ -4,7 +4,7 @@ import type { DesiredRoutes } from './desired.ts';
 import { HostNetworks, type HostSide } from './host-networks.ts';
 import type { Mirror } from './mirror.ts';
 import { isLeasable, type Ownership, ownerOf } from './ownership.ts';
-import { ForeignLimit, Holds } from './pace.ts';
+import { ForeignLimit, type Holds } from './pace.ts';
 import { type OwnSubnet, type PlannedChange, plan } from './plan.ts';
 import type { RouteStates } from './route-states.ts';
 import type { Reason } from './status.ts';
@@ -22,6 +22,7 @@ interface RouteWriterOptions extends RouteSurroundings {
   readonly desired: DesiredRoutes;
   readonly mirror: Mirror;
   readonly states: RouteStates;
+  readonly holds: Holds;
 }
 
 /** The kernel does not report when a gateway becomes reachable, so the daemon tries again now and then. */
@@ -37,8 +38,6 @@ const quickRetryMs = 100;
 export class RouteWriter {
   readonly #options: RouteWriterOptions;
   readonly #foreign: ForeignLimit;
-  readonly #puts: Holds;
-  readonly #removals: Holds;
   /**
    * Destinations that this process programmed or found as wanted. Routes there are ours wherever they lie.
    */
@@ -56,8 +55,6 @@ export class RouteWriter {
   constructor(options: RouteWriterOptions) {
     this.#options = options;
     this.#foreign = new ForeignLimit(options.clock);
-    this.#puts = new Holds(options.clock, options.random);
-    this.#removals = new Holds(options.clock, options.random);
   }
 
   /** No lease may take the way to these addresses of etcd. */
@@ -66,30 +63,9 @@ export class RouteWriter {
     this.#guarded = undefined;
   }
 
-  /** The next pass may send for `dst` again. */
-  release(dst: string): void {
-    this.#puts.release(dst);
-    this.#removals.release(dst);
-  }
-
-  releaseAll(): void {
-    this.#puts.releaseAll();
-    this.#removals.releaseAll();
-  }
-
-  /** Monotonic ms at which the next hold ends; Infinity when there is none. */
-  get nextMs(): number {
-    return Math.min(this.#puts.nextMs, this.#removals.nextMs);
-  }
-
-  /** Destinations whose hold has ended. */
-  takeDue(): readonly string[] {
-    return [...this.#puts.takeDue(), ...this.#removals.takeDue()];
-  }
-
   /** The changes that `dsts` need, in the order to send. `all`: `dsts` are all that are desired or there. */
   plan(dsts: ReadonlySet<string>, all: boolean): readonly PlannedChange[] {
-    const { desired, mirror, ownership, own, states } = this.#options;
+    const { desired, mirror, ownership, own, states, holds } = this.#options;
     const removeLegacy = all && !this.#legacyRemoved;
     const networks = this.#hostNetworks();
     const planned = plan({
@@ -101,15 +77,16 @@ export class RouteWriter {
       link: mirror.link,
       ownAddresses: mirror.ownAddresses,
       refusal: (dst) => networks.refusal(dst),
-      held: { put: (dst) => this.#puts.reason(dst), removal: (dst) => this.#removals.reason(dst) },
+      held: { put: (dst) => holds.reason('put', dst), removal: (dst) => holds.reason('removal', dst) },
       programmed: this.#programmed,
       removeLegacy,
       mayReplaceForeign: (dst) => this.#foreign.allows(dst),
     });
-    for (const dst of [...planned.installed, ...planned.shadowed]) {
+    for (const [dst, { state, shadowed }] of planned.states) {
+      if (state !== 'installed' && !shadowed) continue;
       // Also when nothing had to be sent: the route is ours and goes with its lease.
       this.#programmed.add(dst);
-      this.#puts.settled(dst);
+      holds.settled(dst);
       this.#unseen.delete(dst);
     }
     for (const dst of dsts) this.#forgetGone(dst);
@@ -127,15 +104,13 @@ export class RouteWriter {
    * replacement is two messages in IPv4.
    */
   async send(changes: readonly PlannedChange[], signal: AbortSignal): Promise<readonly ChangeResult[]> {
-    const puts = new Set<string>();
-    const removals = new Set<string>();
-    for (const { op, route } of changes) (op === 'remove' ? removals : puts).add(route.dst);
-    for (const dst of removals) this.#removals.sent(dst);
-    for (const dst of puts) {
-      this.#puts.sent(dst);
+    const { kernel, holds } = this.#options;
+    const dstsOf = (some: readonly PlannedChange[]) => new Set(some.map(({ route }) => route.dst));
+    for (const dst of dstsOf(changes.filter(({ op }) => op === 'remove'))) holds.sent('removal', dst);
+    for (const dst of dstsOf(changes.filter(({ op }) => op !== 'remove'))) {
+      holds.sent('put', dst);
       this.#programmed.add(dst);
     }
-    const { kernel } = this.#options;
     const results = await kernel.apply(
       changes.map(({ op, route, seen }) => ({ op: seen === undefined ? op : 'prepend', route })),
       signal,
@@ -178,7 +153,7 @@ export class RouteWriter {
     { errno, message }: Extract<ChangeResult, { outcome: 'failed' }>,
   ): boolean {
     const { dst, gateway } = route;
-    const { desired, mirror } = this.#options;
+    const { desired, mirror, holds } = this.#options;
     // The kernel's table differs from the mirror.
     const contradicts = errno === 'EEXIST' || errno === 'ESRCH';
     const text = `the kernel refused it: ${errno}${message ? ` (${message})` : ''}`;
@@ -186,12 +161,12 @@ export class RouteWriter {
     const refusal: Reason = { text, fault: op !== 'remove' && errno === 'EINVAL' ? 'peer' : 'own' };
     const wanted = desired.get(dst);
     if (op === 'remove') {
-      this.#removals.refused(dst, refusal, contradicts ? 0 : quickRetryMs);
+      holds.refused('removal', dst, refusal, contradicts ? 0 : quickRetryMs);
     } else if (gateway === undefined || wanted?.gateway === gateway) {
       const offLink = errno === 'ENETUNREACH' || errno === 'EHOSTUNREACH' || errno === 'ENODEV';
       const reason = offLink && wanted ? mirror.whyOffLink(wanted, desired.address) : refusal;
       const slow = offLink || errno === 'EINVAL';
-      this.#puts.refused(dst, reason, slow ? slowRetryMs : contradicts ? 0 : quickRetryMs);
+      holds.refused('put', dst, reason, slow ? slowRetryMs : contradicts ? 0 : quickRetryMs);
     }
     return contradicts;
   }

@@ -144,7 +144,7 @@ function judge(
     isLeasable: (subnet) => isLeasable(ownership, subnet),
     linkIndex: link.index,
   });
-  const { changes, conflicts, parked } = plan({
+  const { changes, states } = plan({
     dsts: new Set([...desired.keys(), ...mirror.dsts]),
     desired,
     actual: mirror,
@@ -164,10 +164,8 @@ function judge(
   const onLink = connected.filter(({ linkIndex }) => linkIndex === link.index);
   const reasonOf = (route: DesiredRoute): Reason | undefined => {
     const { dst, gateway } = route;
-    const conflict = conflicts.get(dst);
-    if (conflict !== undefined) return { ...remedyFor(dst), ...conflict };
-    const known = parked.get(dst);
-    if (known !== undefined) return known;
+    const { state, reason } = states.get(dst) ?? {};
+    if (reason !== undefined) return { ...(state === 'conflict' && remedyFor(dst)), ...reason };
     const there = mirror.get(dst)?.filter(({ tos }) => tos === 0) ?? [];
     const [used] = there.toSorted((a, b) => a.metric - b.metric);
     if (used?.gateway === gateway && used.linkIndex === link.index && used.metric <= metricOf(family))
