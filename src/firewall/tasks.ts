@@ -52,7 +52,7 @@ export function familyTasks(
   onFilter?: (table: SavedTable) => void,
 ): FamilyTasks {
   const { mode, fullyRandom } = settings;
-  const iptables = new Iptables(commands, family);
+  const iptables = new Iptables(commands, family, onFilter);
   const own = network.network.text;
   const chains = [
     { place: forwardChain, on: settings.forwardRules, rules: async () => forwardRules(network) },
@@ -64,11 +64,10 @@ export function familyTasks(
     },
   ];
   const keep = ({ place, rules }: (typeof chains)[number]) =>
-    iptablesTask(iptables, place, onFilter, async (signal) => {
-      const chain = await rules(signal);
-      return (saved) => planTable(saved, place, chain, own, settings.forwardPosition);
-    });
-  const remove = ({ place }: { readonly place: ChainPlace }) => removal(iptables, place, own, onFilter);
+    iptablesTask(iptables, place, async (saved, signal) =>
+      planTable(saved, place, await rules(signal), own, settings.forwardPosition),
+    );
+  const remove = ({ place }: { readonly place: ChainPlace }) => removal(iptables, place, own);
   const off = chains.filter(({ on }) => !on);
   if (mode === 'iptables') {
     const wanted = chains.filter(({ on }) => on).map(keep);
@@ -100,36 +99,16 @@ export function cleanupTasks(commands: Commands): readonly Task[] {
 }
 
 /** Removes the rules of `network`; undefined: of every network. */
-function removal(
-  iptables: Iptables,
-  place: ChainPlace,
-  network: string | undefined,
-  onFilter?: (table: SavedTable) => void,
-): Task {
-  return iptablesTask(
-    iptables,
-    place,
-    onFilter,
-    async () => (saved) => planTableRemoval(saved, place, network),
-  );
+function removal(iptables: Iptables, place: ChainPlace, network: string | undefined): Task {
+  return iptablesTask(iptables, place, (saved) => planTableRemoval(saved, place, network));
 }
 
-function iptablesTask(
-  iptables: Iptables,
-  place: ChainPlace,
-  onFilter: ((table: SavedTable) => void) | undefined,
-  planner: (signal: AbortSignal) => Promise<(saved: SavedTable) => string | undefined>,
-): Task {
-  const { table } = place;
-  return task(`${iptables.program} ${table}`, async (signal) => ({
-    read: async (inner) => {
-      const saved = await iptables.read(table, inner);
-      if (table === 'filter') onFilter?.(saved);
-      return saved;
-    },
-    plan: await planner(signal),
-    write: (input, inner) => iptables.restore(input, inner),
-  }));
+function iptablesTask(iptables: Iptables, { table }: ChainPlace, plan: RuleStore<SavedTable>['plan']): Task {
+  return task(`${iptables.program} ${table}`, {
+    read: (signal) => iptables.read(table, signal),
+    plan,
+    write: (input, signal) => iptables.restore(input, signal),
+  });
 }
 
 function nftTask(
@@ -141,24 +120,21 @@ function nftTask(
   const list = ['-j', 'list', 'table', ...nftTableName(family).split(' ')];
   // The dynamic loader says the same about a library, without `Error:`.
   const tolerated = /^Error: No such file or directory/m;
-  return task(`nftables flannel-ipv${family}`, async () => ({
+  return task(`nftables flannel-ipv${family}`, {
     read: async (signal) => {
       const { exitCode, stdout } = await runTool(commands, 'nft', list, signal, { tolerated });
       return exitCode === 0 ? parseNftTable(stdout) : undefined;
     },
     plan: (found) => planNftTable(found, wanted, family, network),
     write: async (stdin, signal) => void (await runTool(commands, 'nft', ['-f', '-'], signal, { stdin })),
-  }));
+  });
 }
 
-function task<T>(name: string, storeOf: (signal: AbortSignal) => Promise<RuleStore<T>>): Task {
+function task<T>(name: string, store: RuleStore<T>): Task {
   return {
     name,
-    run: async (signal) => await converge(await storeOf(signal), signal),
-    isDone: async (signal) => {
-      const store = await storeOf(signal);
-      return store.plan(await store.read(signal)) === undefined;
-    },
+    run: (signal) => converge(store, signal),
+    isDone: async (signal) => (await look(store, signal)) === undefined,
   };
 }
 
@@ -169,8 +145,12 @@ const mostAttempts = 3;
 interface RuleStore<T> {
   read(signal: AbortSignal): Promise<T>;
   /** The input that corrects it; undefined when it is right. */
-  plan(found: T): string | undefined;
+  plan(found: T, signal: AbortSignal): Promise<string | undefined> | string | undefined;
   write(input: string, signal: AbortSignal): Promise<void>;
+}
+
+async function look<T>(store: RuleStore<T>, signal: AbortSignal): Promise<string | undefined> {
+  return await store.plan(await store.read(signal), signal);
 }
 
 /**
@@ -179,7 +159,7 @@ interface RuleStore<T> {
  * otherwise another program was faster, and the new plan is tried. Rejects with the tool's error.
  */
 async function converge<T>(store: RuleStore<T>, signal: AbortSignal): Promise<boolean> {
-  let input = store.plan(await store.read(signal));
+  let input = await look(store, signal);
   if (input === undefined) return false;
   for (let attempt = 1; attempt <= mostAttempts; attempt++) {
     let refusal: { readonly error: unknown } | undefined;
@@ -189,16 +169,12 @@ async function converge<T>(store: RuleStore<T>, signal: AbortSignal): Promise<bo
       signal.throwIfAborted();
       refusal = { error };
     }
-    const next = store.plan(await store.read(signal));
+    const next = await look(store, signal);
     if (next === undefined) return true;
     if (refusal !== undefined && next === input) throw refusal.error;
     input = next;
   }
-  throw new FirewallError(
-    'FIREWALL_REFUSED',
-    'the firewall rules are gone or changed right after they were written',
-    {
-      remedy: 'Find the program that changes them (nft monitor).',
-    },
-  );
+  const message = 'the firewall rules are gone or changed right after they were written';
+  const remedy = 'Find the program that changes them (nft monitor).';
+  throw new FirewallError('FIREWALL_REFUSED', message, { remedy });
 }

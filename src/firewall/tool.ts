@@ -41,12 +41,8 @@ export async function runTool(
   const { stdin, tolerated } = options;
   let result: CommandResult;
   try {
-    result = await commands.run(
-      program,
-      args,
-      { ...(stdin === undefined ? {} : { stdin }), timeoutMs },
-      signal,
-    );
+    const limits = { ...(stdin !== undefined && { stdin }), timeoutMs };
+    result = await commands.run(program, args, limits, signal);
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
     throw new FirewallError(error.code, messageOf(error), {
@@ -81,25 +77,29 @@ export class Iptables {
   readonly #commands: Commands;
   /** `iptables` or `ip6tables`. */
   readonly program: string;
+  readonly #onFilter: ((table: SavedTable) => void) | undefined;
   #modern: boolean | undefined;
 
-  constructor(commands: Commands, family: Family) {
+  /** `onFilter` gets the table filter each time it is read. */
+  constructor(commands: Commands, family: Family, onFilter?: (table: SavedTable) => void) {
     this.#commands = commands;
+    this.#onFilter = onFilter;
     this.program = family === 4 ? 'iptables' : 'ip6tables';
   }
 
   /** The rules of a table; one process. Rejects with a FlannelError. */
   async read(table: string, signal: AbortSignal): Promise<SavedTable> {
     const { stdout } = await runTool(this.#commands, `${this.program}-save`, ['-t', table], signal);
-    return parseSave(stdout, table);
+    const saved = parseSave(stdout, table);
+    if (table === 'filter') this.#onFilter?.(saved);
+    return saved;
   }
 
   /** Hands `input` to iptables-restore, which applies all of it or nothing. */
   async restore(input: string, signal: AbortSignal): Promise<void> {
     const wait = (await this.isModern(signal)) ? ['-w', String(lockWaitSeconds)] : [];
-    await runTool(this.#commands, `${this.program}-restore`, [...wait, '--noflush'], signal, {
-      stdin: input,
-    });
+    const options = [...wait, '--noflush'];
+    await runTool(this.#commands, `${this.program}-restore`, options, signal, { stdin: input });
   }
 
   /**
