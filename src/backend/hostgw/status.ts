@@ -64,11 +64,8 @@ export function ownFaults({ peers }: Routes, most = mostNamed): readonly Fault[]
       sinceMs,
     }),
   );
-  const more = (rest: number): Fault => ({
-    what: 'routes being set',
-    text: `${counted(rest, 'more route is', 'more routes are')} being added`,
-  });
-  return [...routeFaults(peers, 'own', most), ...capped(coming, more, most)];
+  const more = ['routes being set', 'more route is being added', 'more routes are being added'] as const;
+  return [...routeFaults(peers, 'own', most), ...first(coming, most, more)];
 }
 
 /** What peers, or the authors of their leases, have to fix. */
@@ -77,24 +74,14 @@ export function peerFaults({ peers, refused }: Routes, most = mostNamed): readon
     what: `lease ${key}`,
     text: `${key}: not routed: ${reason}`,
   }));
-  const more = (rest: number) => ({
-    what: 'leases',
-    text: `${counted(rest, 'more lease is', 'more leases are')} not routed`,
-  });
-  return [...routeFaults(peers, 'peer', most), ...capped(faults, more, most)];
+  const more = ['leases', 'more lease is not routed', 'more leases are not routed'] as const;
+  return [...routeFaults(peers, 'peer', most), ...first(faults, most, more)];
 }
 
 /** Keys that are not leases; `first` are some of them. The reader of the leases has logged them. */
-export function junkFaults({ count, first }: JunkKeys, most = mostNamed): readonly Fault[] {
-  const named = first
-    .slice(0, most)
-    .map(({ key, reason }): Fault => ({ what: `key ${key}`, text: reason, logged: true }));
-  const rest = count - named.length;
-  if (rest <= 0) return named;
-  return [
-    ...named,
-    { what: 'keys', text: counted(rest, 'more key is not a lease', 'more keys are not leases') },
-  ];
+export function junkFaults({ count, first: some }: JunkKeys, most = mostNamed): readonly Fault[] {
+  const faults = some.map(({ key, reason }): Fault => ({ what: `key ${key}`, text: reason, logged: true }));
+  return first(faults, most, ['keys', 'more key is not a lease', 'more keys are not leases'], count);
 }
 
 /** Routed, and worth a look: leases that no host of this network would take. */
@@ -103,11 +90,8 @@ export function oddities({ outside }: Routes, most = mostNamed): readonly Fault[
     what: `outside ${key}`,
     text: `${key}: routed, although ${dst} is outside the network ${network}`,
   }));
-  const more = (rest: number) => ({
-    what: 'outside',
-    text: `${counted(rest, 'more lease is', 'more leases are')} outside the network`,
-  });
-  return capped(faults, more, most);
+  const more = ['more lease is outside the network', 'more leases are outside the network'] as const;
+  return first(faults, most, ['outside', ...more]);
 }
 
 /** Missing routes by fault; routes with the same reason count as one. */
@@ -125,11 +109,11 @@ function routeFaults(peers: readonly PeerRoute[], fault: Reason['fault'], most: 
     sinceMs: alike.reduce((first, { sinceMs }) => Math.min(first, sinceMs), Number.POSITIVE_INFINITY),
     ...(fault === 'own' && { passing: true as const }),
   }));
-  const more = (rest: number) => ({
-    what: 'no route',
-    text: `${counted(rest, 'more reason', 'more reasons')} why peers have no route`,
-  });
-  return capped<Fault>(faults, more, most);
+  return first(faults, most, [
+    'no route',
+    'more reason why peers have no route',
+    'more reasons why peers have no route',
+  ]);
 }
 
 function noRouteText(reason: string, peers: readonly PeerRoute[]): string {
@@ -140,8 +124,20 @@ function noRouteText(reason: string, peers: readonly PeerRoute[]): string {
   return `${who}: ${reason}${remedies.length === 0 ? '' : `. ${remedies[0]}${likewise}`}`;
 }
 
+/** The first faults, and one for the rest of all `count`. */
+function first(
+  faults: readonly Fault[],
+  most: number,
+  [what, one, many]: readonly [what: string, one: string, many: string],
+  count = faults.length,
+): readonly Fault[] {
+  const named = faults.slice(0, most);
+  const rest = count - named.length;
+  return rest > 0 ? [...named, { what, text: counted(rest, one, many) }] : named;
+}
+
 /** The first items, and one that says how many more there are. */
-export function capped<T>(items: readonly T[], more: (rest: number) => T, most = mostNamed): readonly T[] {
-  const rest = items.length - most;
-  return rest > 0 ? [...items.slice(0, most), more(rest)] : items;
+export function capped<T>(items: readonly T[], more: (rest: number) => T): readonly T[] {
+  const rest = items.length - mostNamed;
+  return rest > 0 ? [...items.slice(0, mostNamed), more(rest)] : items;
 }

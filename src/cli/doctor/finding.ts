@@ -59,7 +59,7 @@ export function fewProblems(
   problems: readonly Finding[],
   more: (rest: number) => string,
 ): readonly Finding[] {
-  return capped(problems, (rest) => problem(more(rest)), mostNamed);
+  return capped(problems, (rest) => problem(more(rest)));
 }
 
 /** The status that the daemon of this host reports, or why there is no answer. */
