@@ -26,15 +26,19 @@ export interface CleanupParts {
  *
  * Says what it did and resolves to the exit code: 0, or 1 when something could not be removed. Never rejects.
  */
-export async function runCleanup({ commands, say, dryRun = false, routes }: CleanupParts): Promise<0 | 1> {
+export async function runCleanup(parts: CleanupParts): Promise<0 | 1> {
+  const { commands, dryRun = false, routes } = parts;
   const { signal } = new AbortController();
   let found = false;
   let failed = false;
-  const attempt = async (what: string, remove: () => Promise<{ found: boolean; left: number }>) => {
+  const say = (line: string) => {
+    found = true;
+    parts.say(line);
+  };
+  /** `remove` resolves to whether nothing is left that should go. */
+  const attempt = async (what: string, remove: () => Promise<boolean>) => {
     try {
-      const outcome = await remove();
-      found ||= outcome.found;
-      failed ||= outcome.left > 0;
+      if (!(await remove())) failed = true;
     } catch (error) {
       // A tool that is not installed has left no rules.
       if (isMissing(error)) return;
@@ -46,12 +50,12 @@ export async function runCleanup({ commands, say, dryRun = false, routes }: Clea
     await attempt(task.name, async () => {
       const removed = dryRun ? !(await task.isDone(signal)) : await task.run(signal);
       if (removed) say(`${dryRun ? 'would remove' : 'removed'} our rules: ${task.name}`);
-      return { found: removed, left: 0 };
+      return true;
     });
   if (routes !== undefined)
     for (const family of [4, 6] as const)
       await attempt(`routes of IPv${family}`, () => removeRoutes(routes, family, say, dryRun));
-  if (!failed && !found) say('nothing to remove');
+  if (!found) say('nothing to remove');
   return failed ? 1 : 0;
 }
 
@@ -60,13 +64,12 @@ async function removeRoutes(
   family: Family,
   say: CleanupParts['say'],
   dryRun: boolean,
-): Promise<{ readonly found: boolean; readonly left: number }> {
+): Promise<boolean> {
   const read = async () => (await kernel.routes(family)).filter((route) => route.protocol === protocol);
   const ours = await read();
-  const found = ours.length > 0;
   if (dryRun) {
     for (const { dst } of ours) say(`would remove our route to ${dst}`);
-    return { found, left: 0 };
+    return true;
   }
   // Routes of other shapes have our number, but the daemon did not make them.
   const changes = ours
@@ -89,5 +92,5 @@ async function removeRoutes(
         : `not removed: the route to ${dst}${why}`,
     );
   }
-  return { found, left: left.length };
+  return left.length === 0;
 }

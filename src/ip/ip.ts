@@ -98,6 +98,13 @@ export function parseSubnet(text: string): Subnet | undefined {
   return length > addressBits(address.family) ? undefined : subnetAt(address.family, address.value, length);
 }
 
+/** As {@link parseSubnet}, for text that is known to be a subnet. Throws RangeError for any other. */
+export function subnetOf(text: string): Subnet {
+  const subnet = parseSubnet(text);
+  if (subnet === undefined) throw new RangeError(text);
+  return subnet;
+}
+
 /** Whether two blocks share an address; never those of different families. */
 export function overlaps(a: Subnet, b: Subnet): boolean {
   return a.family === b.family && a.first <= b.last && b.first <= a.last;

@@ -6,9 +6,8 @@ import { encodeChange } from './encode.ts';
 import { type ChangeResult, KernelError, type RouteChange } from './kernel.ts';
 import { decodeAnswer, messagesOf, NLMSG, READ_BUFFER_BYTES } from './rtnetlink.ts';
 
-/** Larger writes gain nothing, and a deadline or a shutdown has to wait for each. */
+/** Some 20 kB. Larger writes gain nothing, and a deadline or a shutdown has to wait for each. */
 const MAX_MESSAGES_PER_WRITE = 256;
-const MAX_BYTES_PER_WRITE = 128 << 10;
 /** Memory that the kernel charges the receive buffer for an answer with a text. */
 const ANSWER_BYTES = 1280;
 
@@ -76,11 +75,10 @@ export class CommandSocket {
   #encode(changes: readonly RouteChange[], from: number, results: ChangeResult[]): Write & { next: number } {
     const messages: Buffer[] = [];
     const changeOf = new Map<number, number>();
-    let bytes = 0;
     let next = from;
     for (; next < changes.length && messages.length < this.#messagesPerWrite; next++) {
       const change = changes[next];
-      if (change === undefined || bytes >= MAX_BYTES_PER_WRITE) break;
+      if (change === undefined) break;
       const message = encodeChange(change, this.#nextSequence());
       if (message === undefined) {
         results[next] = { outcome: 'failed', errno: 'EINVAL', message: 'not an address of that family' };
@@ -88,7 +86,6 @@ export class CommandSocket {
       }
       changeOf.set(this.#sequence, next);
       messages.push(message);
-      bytes += message.length;
     }
     return { bytes: Buffer.concat(messages), changeOf, next };
   }

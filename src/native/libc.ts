@@ -10,14 +10,12 @@ export const MSG_DONTWAIT = 0x40;
 /** A system call that failed. `code`: the errno's name as in Node's own errors, e.g. `ENOBUFS`. */
 export class SystemCallError extends Error {
   readonly code: string;
-  readonly syscall: string;
 
   constructor(syscall: string, errno: number) {
     const code = errnoName(errno);
     super(`${syscall}: ${code}`);
     this.name = 'SystemCallError';
     this.code = code;
-    this.syscall = syscall;
   }
 }
 
@@ -74,10 +72,7 @@ export function check(syscall: string, result: number): number {
  */
 export function receiveNow(fd: number, buffer: Uint8Array): number | undefined {
   const length = libc().recv(fd, buffer, buffer.length, MSG_DONTWAIT);
-  if (length >= 0) return length;
-  const errno = koffi.errno();
-  if (errno === constants.errno.EAGAIN) return undefined;
-  throw new SystemCallError('recv', errno);
+  return length < 0 && koffi.errno() === constants.errno.EAGAIN ? undefined : check('recv', length);
 }
 
 /**
@@ -162,10 +157,10 @@ const L_PID = 24;
  * The descriptor must be open for writing. Throws {@link SystemCallError}.
  */
 export function lockFile(fd: number): boolean {
-  if (libc().fcntl(fd, F_SETLK, wholeFile()) >= 0) return true;
-  const errno = koffi.errno();
-  if (errno === constants.errno.EAGAIN || errno === constants.errno.EACCES) return false;
-  throw new SystemCallError('fcntl', errno);
+  const result = libc().fcntl(fd, F_SETLK, wholeFile());
+  const { EAGAIN, EACCES } = constants.errno;
+  if (result < 0 && [EAGAIN, EACCES].includes(koffi.errno())) return false;
+  return check('fcntl', result) >= 0;
 }
 
 /**

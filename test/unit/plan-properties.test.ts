@@ -110,7 +110,6 @@ function inputOf(kernel: SimKernel, given: World): PlanInput {
     ...mirror.side,
     etcdAddresses: [],
     isLeasable: () => true,
-    linkIndex: mirror.link.index,
   });
   const desired = new Map(
     Object.entries(given.desired).map(([dst, gateway]) => [dst, { dst, gateway, key: dst }]),

@@ -3,8 +3,8 @@ import {
   containsSubnet,
   type Family,
   overlaps,
-  parseSubnet,
   type Subnet,
+  subnetOf,
 } from '../../ip/ip.ts';
 import { excerpt } from '../../runtime/texts.ts';
 import type { Lease } from '../../subnet/lease/lease.ts';
@@ -23,16 +23,10 @@ export interface Self {
 /** No lease may take these from the host, however well-formed it is, and no gateway lies in them. */
 const neverRouted: Readonly<Record<Family, readonly Subnet[]>> = {
   // This network, loopback, multicast and above.
-  4: ['0.0.0.0/8', '127.0.0.0/8', '224.0.0.0/3'].map(block),
+  4: ['0.0.0.0/8', '127.0.0.0/8', '224.0.0.0/3'].map(subnetOf),
   // Unspecified, loopback, IPv4 mapped into IPv6 and the rest of the first block; link-local; multicast.
-  6: ['::/8', 'fe80::/10', 'ff00::/8'].map(block),
+  6: ['::/8', 'fe80::/10', 'ff00::/8'].map(subnetOf),
 };
-
-function block(text: string): Subnet {
-  const subnet = parseSubnet(text);
-  if (subnet === undefined) throw new RangeError(text);
-  return subnet;
-}
 
 /**
  * The route that a lease asks for in the family of our subnet, or the reason why it asks for none. `ignore`:

@@ -50,6 +50,8 @@ export interface HostSide {
   readonly connected: readonly ConnectedNetwork[];
   /** Gateways of the default routes. */
   readonly gateways: readonly string[];
+  /** The interface that peers reach this host by. Its network is no subnet of the cluster. */
+  readonly linkIndex: number | undefined;
 }
 
 interface HostNetworksOptions extends HostSide {
@@ -57,8 +59,6 @@ interface HostNetworksOptions extends HostSide {
   readonly etcdAddresses: readonly string[];
   /** Whether hosts lease subnets of this form. No other interface of this host may have an address in one. */
   readonly isLeasable: (subnet: Subnet) => boolean;
-  /** The interface that peers reach this host by. Its network is no subnet of the cluster. */
-  readonly linkIndex: number | undefined;
 }
 
 /**

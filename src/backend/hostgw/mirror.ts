@@ -132,7 +132,7 @@ export class Mirror {
     this.#sideDoubtful = false;
     const isUp = ({ linkIndex }: { readonly linkIndex: number }) => this.#links.get(linkIndex)?.up === true;
     const connected = connectedNetworks(this.#family, this.#links.values(), this.#addresses).filter(isUp);
-    const now = { connected, gateways: this.#defaultGateways };
+    const now = { connected, gateways: this.#defaultGateways, linkIndex: this.link.index };
     if (!isDeepStrictEqual(now, this.#side)) this.#side = now;
     return this.#side ?? now;
   }

@@ -48,9 +48,7 @@ export class RouteWriter {
   /** A removal of one of flanneld's routes has to wait. */
   #legacyHeld = false;
   #etcdAddresses: readonly string[] = [];
-  #guarded:
-    | { readonly side: HostSide; readonly linkIndex: number | undefined; readonly networks: HostNetworks }
-    | undefined;
+  #guarded: { readonly side: HostSide; readonly networks: HostNetworks } | undefined;
 
   constructor(options: RouteWriterOptions) {
     this.#options = options;
@@ -179,20 +177,15 @@ export class RouteWriter {
   /** Keeps its judgements until something that they depend on changes. */
   #hostNetworks(): HostNetworks {
     const { mirror, ownership } = this.#options;
-    const { side, link } = mirror;
-    const linkIndex = link.index;
-    if (this.#guarded?.side !== side || this.#guarded.linkIndex !== linkIndex) {
+    const { side } = mirror;
+    if (this.#guarded?.side !== side) {
       const etcdAddresses = this.#etcdAddresses;
-      this.#guarded = {
-        side,
-        linkIndex,
-        networks: new HostNetworks({
-          ...side,
-          etcdAddresses,
-          isLeasable: (subnet) => isLeasable(ownership, subnet),
-          linkIndex,
-        }),
-      };
+      const networks = new HostNetworks({
+        ...side,
+        etcdAddresses,
+        isLeasable: (subnet) => isLeasable(ownership, subnet),
+      });
+      this.#guarded = { side, networks };
     }
     return this.#guarded.networks;
   }

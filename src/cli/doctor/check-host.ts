@@ -8,6 +8,7 @@ import {
   unknownText,
 } from '../../arp/arp.ts';
 import { bridgeName, cniBridgeName } from '../../backend/hostgw/host-networks.ts';
+import type { KernelSnapshot } from '../../backend/hostgw/mirror.ts';
 import {
   bridgeAddress,
   containsAddress,
@@ -17,7 +18,7 @@ import {
   parseSubnet,
   type Subnet,
 } from '../../ip/ip.ts';
-import { forwarding, type Link, type LinkAddress, linkForwarding, type Sysctl } from '../../kernel/kernel.ts';
+import { forwarding, linkForwarding, type Sysctl } from '../../kernel/kernel.ts';
 import type { Files } from '../../runtime/effects.ts';
 import { messageOf, systemReason } from '../../runtime/errors.ts';
 import { jsonFault } from '../../subnet/config/json.ts';
@@ -128,20 +129,13 @@ export async function checkAddress(
   }
 }
 
-/** The input for the check of Docker's bridge. */
-export interface BridgeFacts {
-  readonly links: readonly Link[];
-  readonly addresses: readonly LinkAddress[];
-  /** The MTU of the interface to the peers, if known. */
-  readonly mtu: number | undefined;
-}
-
 /**
  * Docker's bridge keeps its address and MTU until Docker restarts (flannel #195). Docker 20.10 sets the MTU
- * with the first container, so a bridge without carrier is not checked for it.
+ * with the first container, so a bridge without carrier is not checked for it. `mtu`: that of the interface to
+ * the peers, if known.
  */
 export function checkBridge(
-  { links, addresses, mtu }: BridgeFacts,
+  { links, addresses, mtu }: Omit<KernelSnapshot, 'routes'> & { readonly mtu: number | undefined },
   { ipv4, ipv6 }: PerFamily<Subnet>,
 ): readonly Finding[] {
   const bridge = links.find(({ name }) => name === bridgeName);

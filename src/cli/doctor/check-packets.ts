@@ -16,14 +16,18 @@ export interface LocalContainer {
   readonly namespace: string;
 }
 
-/** How the daemon sets its rules and routes, and what pings its peers. */
-export interface PacketFacts {
+/** What pings the peers. */
+interface PingFacts {
   readonly commands: Commands;
   readonly kernel: Pick<Kernel, 'links' | 'addresses' | 'routes'>;
   /** rtm_protocol of our routes. */
   readonly routeProtocol: number;
   /** A running container with an address in this host's subnet; undefined when none is visible. */
   readonly findContainer: (own: Subnet) => Promise<LocalContainer | undefined>;
+}
+
+/** Also how the daemon sets its rules. */
+export interface PacketFacts extends PingFacts {
   readonly ipMasq: boolean;
   readonly ipMasqFullyRandom: boolean;
   readonly iptablesForwardRules: boolean;
@@ -120,12 +124,7 @@ const timeoutMs = 5_000;
  * peer's route to its subnet.
  */
 export async function checkPackets(
-  {
-    commands,
-    kernel,
-    routeProtocol,
-    findContainer,
-  }: Pick<PacketFacts, 'commands' | 'kernel' | 'routeProtocol' | 'findContainer'>,
+  { commands, kernel, routeProtocol, findContainer }: PingFacts,
   own: Subnet,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {

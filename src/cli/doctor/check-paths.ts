@@ -7,8 +7,8 @@ import {
   type Family,
   formatAddress,
   parseSubnet,
-  type Subnet,
   subnetAt,
+  subnetOf,
 } from '../../ip/ip.ts';
 import type { PolicyRule, Route, RouteFinder, Sender, UsedRoute } from '../../kernel/kernel.ts';
 import { counted } from '../../runtime/texts.ts';
@@ -178,10 +178,4 @@ export function routeText(
 
 function ip({ family }: PathFacts): string {
   return family === 6 ? 'ip -6' : 'ip';
-}
-
-function subnetOf(text: string): Subnet {
-  const subnet = parseSubnet(text);
-  if (subnet === undefined) throw new RangeError(text);
-  return subnet;
 }

@@ -142,7 +142,6 @@ function judge(
     ...mirror.side,
     etcdAddresses,
     isLeasable: (subnet) => isLeasable(ownership, subnet),
-    linkIndex: link.index,
   });
   const { changes, states } = plan({
     dsts: new Set([...desired.keys(), ...mirror.dsts]),
