@@ -25,7 +25,8 @@ import { familyOf, RTM } from './rtnetlink.ts';
 
 /** Takes 20,000 notifications, or many times the answers to one write. */
 const RECEIVE_BUFFER_BYTES = 16 << 20;
-const DEADLINE_MS = 5000;
+/** The longest that one write, or one part of a dump, may take. */
+const deadlineMs = 5000;
 /**
  * Answers that mean that no route leads there: none at all, an `unreachable`, `prohibit`, `blackhole` or
  * `throw` route, or a family that is off.
@@ -37,8 +38,6 @@ const CAP_NET_ADMIN = 12n;
 export interface NetlinkKernelOptions {
   /** Real time: it bounds the waits for the kernel. */
   readonly clock: Clock;
-  /** The longest one write, or one part of a dump, may take. Default 5000. */
-  readonly deadlineMs?: number;
   /**
    * Wanted size of each receive buffer; net.core.rmem_max limits it without CAP_NET_ADMIN. Default 16 MiB.
    */
@@ -63,7 +62,6 @@ class NetlinkKernel implements Kernel, RouteFinder {
 
   constructor(options: NetlinkKernelOptions) {
     const receiveBufferBytes = options.receiveBufferBytes ?? RECEIVE_BUFFER_BYTES;
-    const deadlineMs = options.deadlineMs ?? DEADLINE_MS;
     this.#receiveBufferBytes = receiveBufferBytes;
     this.#commands = new CommandSocket({ clock: options.clock, deadlineMs, receiveBufferBytes });
     this.#dumps = new DumpSocket({ deadlineMs, receiveBufferBytes });
@@ -77,14 +75,9 @@ class NetlinkKernel implements Kernel, RouteFinder {
 
   async subscribe() {
     if (this.#closed) throw new KernelError('CLOSED', 'the kernel connection is closed');
-    const events: EventSocket = orKernelError(
-      'subscribe to notifications',
-      () =>
-        new EventSocket({
-          receiveBufferBytes: this.#receiveBufferBytes,
-          onClose: () => this.#events.delete(events),
-        }),
-    );
+    const onClose = () => this.#events.delete(events);
+    const options = { receiveBufferBytes: this.#receiveBufferBytes, onClose };
+    const events: EventSocket = orKernelError('subscribe to notifications', () => new EventSocket(options));
     this.#events.add(events);
     return events;
   }

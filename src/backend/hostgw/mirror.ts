@@ -1,13 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { addressBits, type Family } from '../../ip/ip.ts';
-import {
-  type Kernel,
-  type KernelEvent,
-  type Link,
-  type LinkAddress,
-  type Route,
-  sameRoute,
-} from '../../kernel/kernel.ts';
+import { type KernelEvent, type Link, type LinkAddress, type Route, sameRoute } from '../../kernel/kernel.ts';
 import type { DesiredRoute } from './claims.ts';
 import { connectedNetworks, type HostSide } from './host-networks.ts';
 import { type LinkState, ownFault } from './plan.ts';
@@ -28,21 +21,6 @@ export interface KernelSnapshot {
   readonly links: readonly Link[];
   readonly addresses: readonly LinkAddress[];
   readonly routes: readonly Route[];
-}
-
-/**
- * Dumps the contents of a {@link Mirror}. Subscribe first; apply the events that came meanwhile afterwards.
- */
-export async function dumpKernel(
-  kernel: Kernel,
-  family: Family,
-  signal: AbortSignal,
-): Promise<KernelSnapshot> {
-  // Links and addresses first: a route makes sense only with a link that is known.
-  const links = await kernel.links(signal);
-  const addresses = await kernel.addresses(signal);
-  const routes = await kernel.routes(family, signal);
-  return { links, addresses, routes };
 }
 
 /**
@@ -132,14 +110,11 @@ export class Mirror {
     this.#sideDoubtful = false;
     const isUp = ({ linkIndex }: { readonly linkIndex: number }) => this.#links.get(linkIndex)?.up === true;
     const connected = connectedNetworks(this.#family, this.#links.values(), this.#addresses).filter(isUp);
-    const now = { connected, gateways: this.#defaultGateways, linkIndex: this.link.index };
+    const defaults = this.#routes.get(this.#family === 4 ? '0.0.0.0/0' : '::/0') ?? [];
+    const gateways = defaults.flatMap(({ gateway }) => gateway ?? []);
+    const now = { connected, gateways, linkIndex: this.link.index };
     if (!isDeepStrictEqual(now, this.#side)) this.#side = now;
     return this.#side ?? now;
-  }
-
-  get #defaultGateways(): readonly string[] {
-    const routes = this.#routes.get(this.#family === 4 ? '0.0.0.0/0' : '::/0') ?? [];
-    return routes.flatMap(({ gateway }) => gateway ?? []);
   }
 
   reset(snapshot: KernelSnapshot): void {

@@ -42,12 +42,10 @@ export function ownerOf(route: Route, ownership: Ownership, linkIndex: number | 
   return isOverLink && isAsFlanneldMakes(route, 'unicast') ? 'legacy' : 'foreign';
 }
 
-function isAsFlanneldMakes(
-  { protocol, type, metric, tos, special, source, family }: Route,
-  made: Route['type'],
-): boolean {
+function isAsFlanneldMakes(route: Route, type: Route['type']): boolean {
+  const { protocol, metric, tos, special, source, family } = route;
   const isPlain = tos === 0 && !special && source === undefined && metric === metricOf(family);
-  return isPlain && type === made && protocol === protocolBoot;
+  return isPlain && route.type === type && protocol === protocolBoot;
 }
 
 /**

@@ -8,7 +8,7 @@ import type { TroubleLog } from '../../runtime/trouble.ts';
 import { firstOf, Wake } from '../../runtime/wake.ts';
 import type { LeaseUpdate } from '../../subnet/lease/watch/reader.ts';
 import { DesiredRoutes, type Self } from './desired.ts';
-import { dumpKernel, Mirror } from './mirror.ts';
+import { Mirror } from './mirror.ts';
 import type { Ownership } from './ownership.ts';
 import { Holds } from './pace.ts';
 import { RouteStates } from './route-states.ts';
@@ -198,7 +198,11 @@ export class Reconciler {
     // The dump holds everything from before it; only events that come during it are applied on top.
     this.#takeIn(await events.drain(signal));
     this.#stale = false;
-    this.#mirror.reset(await dumpKernel(kernel, self.subnet.family, signal));
+    // Links and addresses first: a route makes sense only with a link that is known.
+    const links = await kernel.links(signal);
+    const addresses = await kernel.addresses(signal);
+    const routes = await kernel.routes(self.subnet.family, signal);
+    this.#mirror.reset({ links, addresses, routes });
     this.#lastDumpMs = clock.monotonic();
     this.#nextCheckMs = this.#lastDumpMs + checkIntervalMs * (0.9 + 0.2 * random.next());
     this.#allDirty = true;

@@ -28,7 +28,7 @@ import {
   daemonRemedy,
   type Finding,
   failed,
-  few,
+  listed,
   note,
   ok,
   problem,
@@ -182,22 +182,23 @@ export async function checkLeases(facts: LeaseFacts, signal: AbortSignal): Promi
   const chosen = findOwn({ subnetsPrefix, addresses, pools: config, grants }, kvs).chosen?.lease ?? mine[0];
   const own = view === undefined ? chosen : leases.find(({ key }) => key === view.lease?.key);
   const others = mine.filter(({ key }) => key !== own?.key).map(({ key }) => key);
-  const findings = [ok(`${counted(leases.length, 'lease')} under ${subnetsPrefix}`)];
-  if (junk.length > 0)
-    findings.push(
-      note(
-        `${counted(junk.length, 'key is no lease', 'keys are no leases')}: ${few(junk, 3)}`,
-        'All hosts keep routing and report that they are degraded. Delete keys that nobody needs: etcdctl del KEY',
-      ),
-    );
-  findings.push(...(await ownFindings(facts, own, signal)));
-  if (others.length > 0)
-    findings.push(
-      note(
-        `further keys carry this host's address: ${few(others)}`,
-        'Delete them (etcdctl del KEY) if no other host uses that address.',
-      ),
-    );
+  const findings = [
+    ok(`${counted(leases.length, 'lease')} under ${subnetsPrefix}`),
+    ...listed(
+      note,
+      counted(junk.length, 'key is no lease', 'keys are no leases'),
+      junk,
+      'All hosts keep routing and report that they are degraded. Delete keys that nobody needs: etcdctl del KEY',
+      3,
+    ),
+    ...(await ownFindings(facts, own, signal)),
+    ...listed(
+      note,
+      "further keys carry this host's address",
+      others,
+      'Delete them (etcdctl del KEY) if no other host uses that address.',
+    ),
+  ];
   return { findings, peers: leases.filter((lease) => !mine.includes(lease)), own };
 }
 

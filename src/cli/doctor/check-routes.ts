@@ -11,7 +11,7 @@ import { counted, plural } from '../../runtime/texts.ts';
 import type { Lease } from '../../subnet/lease/lease.ts';
 import type { StatusView } from '../ask-daemon.ts';
 import { routeText } from './check-paths.ts';
-import { type Finding, few, fewProblems, isStuck, note, ok, problem } from './finding.ts';
+import { type Finding, few, fewProblems, isStuck, listed, note, ok, problem } from './finding.ts';
 
 /** What the routes of one family are judged by. */
 export interface RouteFacts {
@@ -57,9 +57,7 @@ export function checkRoutes(facts: RouteFacts): {
       ...(unrouted.length === 0
         ? [ok(`${family}: ${allRouted(routes.size, source)}`)]
         : unroutedFindings(unrouted, `of ${counted(routes.size, 'peer')}`, facts)),
-      ...(source === 'etcd' && stale.length > 0
-        ? [note(`${family}: ${what} to no lease: ${few(stale)}`)]
-        : []),
+      ...(source === 'etcd' ? listed(note, `${family}: ${what} to no lease`, stale) : []),
     ],
     routed: [...routes.values()].filter(({ dst }) => !wrong.has(dst)),
   };
@@ -103,23 +101,21 @@ function byDst(routes: readonly DesiredRoute[]): Peers['routes'] {
 }
 
 function refusedFindings({ subnet }: Self, refused: readonly string[]): readonly Finding[] {
-  if (refused.length === 0) return [];
-  return [
-    problem(
-      `IPv${subnet.family}: ${counted(refused.length, 'lease')} cannot be routed: ${few(refused)}`,
-      'Restart the daemon of that host. It corrects its lease or takes another subnet. A flanneld uses host-gw once the network configuration says so. The lease of a host that is gone expires.',
-    ),
-  ];
+  return listed(
+    problem,
+    `IPv${subnet.family}: ${counted(refused.length, 'lease')} cannot be routed`,
+    refused,
+    'Restart the daemon of that host. It corrects its lease or takes another subnet. A flanneld uses host-gw once the network configuration says so. The lease of a host that is gone expires.',
+  );
 }
 
 function outsideFindings({ text }: Subnet, outside: readonly string[]): readonly Finding[] {
-  if (outside.length === 0) return [];
-  return [
-    note(
-      `${counted(outside.length, 'lease is', 'leases are')} outside Network ${text}: ${few(outside)}`,
-      'After a change of Network, restart the daemon of that host. It takes a subnet of the new Network.',
-    ),
-  ];
+  return listed(
+    note,
+    `${counted(outside.length, 'lease is', 'leases are')} outside Network ${text}`,
+    outside,
+    'After a change of Network, restart the daemon of that host. It takes a subnet of the new Network.',
+  );
 }
 
 function allRouted(peers: number, source: Peers['source']): string {

@@ -54,6 +54,17 @@ export function few(items: readonly string[], most = mostNamed): string {
   return items.slice(0, most).join(', ') + (rest > 0 ? ` and ${rest} more` : '');
 }
 
+/** A finding that names the first few of what it is about; none about nothing. */
+export function listed(
+  say: typeof problem,
+  what: string,
+  items: readonly string[],
+  remedy?: string,
+  most?: number,
+): readonly Finding[] {
+  return items.length === 0 ? [] : [say(`${what}: ${few(items, most)}`, remedy)];
+}
+
 /** The first few problems, and a line for the rest. */
 export function fewProblems(
   problems: readonly Finding[],
