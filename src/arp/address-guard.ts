@@ -20,7 +20,6 @@ export interface AddressGuardOptions extends StationOptions {
   readonly notices: TroubleLog;
 }
 
-/** The address to guard, and its link. */
 export interface GuardedAddress {
   readonly name: string;
   readonly index: number;

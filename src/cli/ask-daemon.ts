@@ -127,7 +127,6 @@ function noStatus(path: string, command: string, error: unknown): string {
 
 const defaultTimeoutMs = 3_000;
 
-/** Where a daemon of this host listens. */
 type DaemonAddress = { readonly socketPath: string } | { readonly host: string; readonly port: number };
 
 /**

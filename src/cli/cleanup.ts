@@ -8,11 +8,8 @@ import { explanationOf } from '../runtime/errors.ts';
 
 export interface CleanupParts {
   readonly commands: Commands;
-  /** Takes one line for the operator. */
   readonly say: (line: string) => void;
-  /** Only say what it would remove. */
   readonly dryRun?: boolean;
-  /** Remove the routes as well. */
   readonly routes?: {
     readonly kernel: Kernel;
     /** The protocol number that marks our routes. */

@@ -19,7 +19,6 @@ export interface LeaseReleaseParts {
   readonly target: { readonly subnet: Subnet } | { readonly addresses: PerFamily<string> };
   /** Release reservations and leases of running daemons as well, and do not ask. */
   readonly force: boolean;
-  /** Only say what it would release. */
   readonly dryRun: boolean;
   /** Says that the daemon of this host runs and holds this key; undefined when it does not. */
   readonly heldHere: (kv: KeyValue) => string | undefined;
@@ -27,7 +26,6 @@ export interface LeaseReleaseParts {
   readonly confirm?: (question: string) => Promise<boolean>;
   readonly clock: Clock;
   readonly random: Random;
-  /** Takes lines for standard output, and for standard error. */
   readonly out: (line: string) => void;
   readonly err: (line: string) => void;
 }
@@ -75,7 +73,6 @@ export async function runLeaseRelease(parts: LeaseReleaseParts, signal: AbortSig
   }
 }
 
-/** The keys of the target. */
 async function findKeys(
   { registry, etcdPrefix, target }: LeaseReleaseParts,
   signal: AbortSignal,

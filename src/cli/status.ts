@@ -4,10 +4,8 @@ import { counted, escapeControls, oneLine } from '../runtime/texts.ts';
 import { fetchStatus, type LeaseStatus, type StatusView, type TroubleStatus } from './ask-daemon.ts';
 
 export interface StatusParts {
-  /** Where the daemon listens. */
   readonly socketPath: string;
   readonly json: boolean;
-  /** Repeat until the signal aborts. */
   readonly watch: boolean;
   readonly clock: Clock;
   readonly out: (text: string) => void;

@@ -18,13 +18,11 @@ export interface Blockage {
   readonly effect: 'closed' | 'partly';
   /** The table, chain and rule that drop. No full stop at its end. */
   readonly text: string;
-  /** The commands that open it. */
   readonly remedy: string;
 }
 
 /** The packets that have to pass, and their interfaces. */
 export interface Passage extends FirewallNetwork {
-  /** The interface that leads to peers. */
   readonly uplink?: string;
   /** The interface that leads to this host's containers; without it no rule about interfaces is decided. */
   readonly bridge?: string;
@@ -46,7 +44,6 @@ interface Found {
   readonly culprits: readonly Culprit[];
 }
 
-/** Rules named per chain. */
 const mostNamed = 3;
 
 const nftUnseen: Blockage = {

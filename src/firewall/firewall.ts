@@ -21,12 +21,10 @@ export interface FirewallOptions extends FirewallSettings {
    * Searches the host's whole packet filter for rules that block containers' packets. Runs some processes.
    */
   readonly look: (signal: AbortSignal) => Promise<readonly Blockage[]>;
-  /** Counts repairs. */
   readonly activity?: Activity;
   readonly resyncMs: number;
 }
 
-/** The longest wait after a failure. */
 const retryMs = 10_000;
 
 /** The daemon searches the whole packet filter this often, and after each change that it can see. */

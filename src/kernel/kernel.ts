@@ -171,7 +171,6 @@ export interface GatewayRoute extends RouteKey {
   readonly linkIndex: number;
 }
 
-/** Drops packets silently. */
 export interface BlackholeRoute extends RouteKey {
   readonly type: 'blackhole';
   readonly gateway?: undefined;
@@ -221,7 +220,6 @@ export type KernelEvent =
     }
   /** The route of the key that equals `route` in all fields is gone. IPv4 flushes routes without an event. */
   | { readonly type: 'route-removed'; readonly route: Route }
-  /** A link appeared or changed. */
   | { readonly type: 'link-changed'; readonly link: Link }
   | { readonly type: 'link-removed'; readonly linkIndex: number; readonly name: string }
   | { readonly type: 'address-added'; readonly address: LinkAddress }

@@ -84,7 +84,6 @@ export function familyOf(addressFamilyNumber: number): Family | undefined {
 /** Fits any datagram: dumps come in 32 kB, a link with many virtual functions is larger. */
 export const READ_BUFFER_BYTES = 256 << 10;
 
-/** The kernel's answer to one request. */
 export interface Acknowledgement {
   /** Absent for success. */
   readonly errno?: string;

@@ -15,7 +15,6 @@ const maxAgeMs = 5_000;
 /** Events that may wait for a subscriber. Above this it gets an overflow, and dumps: memory has an end. */
 const defaultMostWaiting = 50_000;
 
-/** All links and addresses of one moment. */
 interface HostDump {
   readonly startedMs: number;
   readonly entries: Promise<{ readonly links: readonly Link[]; readonly addresses: readonly LinkAddress[] }>;
@@ -130,7 +129,6 @@ class SharedStream {
   readonly #subscribers = new Set<Subscription>();
   #reading: Promise<void> | undefined;
   #stopReading = new AbortController();
-  /** All drains so far, one after another. */
   #draining: Promise<void> = Promise.resolve();
   #drains = 0;
   #failure: unknown;

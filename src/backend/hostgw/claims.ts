@@ -1,6 +1,5 @@
 import { addressBits, containsSubnet, type Subnet, subnetAt } from '../../ip/ip.ts';
 
-/** A route that a lease asks for. */
 export interface DesiredRoute {
   readonly dst: string;
   readonly gateway: string;

@@ -6,7 +6,6 @@ import { connectedNetworks, type HostSide } from './host-networks.ts';
 import { type LinkState, ownFault } from './plan.ts';
 import type { Reason } from './status.ts';
 
-/** The consequences of one event for the planner. */
 interface MirrorChange {
   /** Their routes changed. */
   readonly dsts: readonly string[];

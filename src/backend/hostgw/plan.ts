@@ -105,7 +105,6 @@ export interface PlannedState extends Pick<PeerRoute, 'state' | 'reason'> {
   readonly shadowed?: true;
 }
 
-/** The changes for one destination, and its state. */
 type DestinationPlan = { readonly changes: readonly PlannedChange[] } & (
   | PlannedState
   | { readonly state?: undefined }
@@ -116,7 +115,6 @@ export function ownFault(text: string): Reason {
   return { text, fault: 'own' };
 }
 
-/** A route that is there, and its owner. */
 interface OwnedRoute {
   readonly route: Route;
   readonly owner: Owner;
@@ -362,7 +360,6 @@ function looksLike(route: Route | undefined, spec: RouteSpec): boolean {
   return route?.tos === 0 && sameRemoval(route, spec);
 }
 
-/** Describes a route in a reason. */
 function describe(route: Route): string {
   const via = route.gateway === undefined ? '' : ` via ${route.gateway}`;
   return `${route.type} route${via} of protocol ${route.protocol}`;

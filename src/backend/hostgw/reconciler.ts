@@ -50,9 +50,7 @@ export class Reconciler {
   readonly #states: RouteStates;
   readonly #holds: Holds;
   readonly #writer: RouteWriter;
-  /** Name in the report of activity. */
   readonly #loop: string;
-  /** Name of the trouble with the kernel. */
   readonly #trouble: string;
   readonly #wake = new Wake();
   readonly #syncedWake = new Wake();

@@ -37,7 +37,6 @@ import {
 /** What etcd says, and the first member that says it. */
 interface EtcdReport {
   readonly findings: readonly Finding[];
-  /** About the network configuration. */
   readonly configFindings: readonly Finding[];
   readonly registry?: Registry;
   readonly config?: NetworkConfig;
@@ -150,7 +149,6 @@ function poolText(pool: PoolConfig): string {
   return `network ${network.text}, ${subnets}`;
 }
 
-/** The input for the check of the leases. */
 interface LeaseFacts {
   readonly registry: Registry;
   readonly subnetsPrefix: string;

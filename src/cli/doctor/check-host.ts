@@ -54,7 +54,6 @@ export async function checkForwarding(
   return findings;
 }
 
-/** The files that the daemon writes. */
 export interface FileFacts {
   readonly files: Files;
   readonly subnetFile: string;

@@ -9,14 +9,12 @@ import { attempt, type Finding, note, ok, problem } from './finding.ts';
 
 type Mode = FirewallSettings['mode'];
 
-/** A container that runs on this host. */
 export interface LocalContainer {
   readonly address: string;
   /** The file of its network namespace. */
   readonly namespace: string;
 }
 
-/** What pings the peers. */
 interface PingFacts {
   readonly commands: Commands;
   readonly kernel: Pick<Kernel, 'links' | 'addresses' | 'routes'>;
@@ -26,7 +24,6 @@ interface PingFacts {
   readonly findContainer: (own: Subnet) => Promise<LocalContainer | undefined>;
 }
 
-/** Also how the daemon sets its rules. */
 export interface PacketFacts extends PingFacts {
   readonly ipMasq: boolean;
   readonly ipMasqFullyRandom: boolean;
@@ -34,15 +31,12 @@ export interface PacketFacts extends PingFacts {
   readonly iptablesForwardPosition: FirewallSettings['forwardPosition'];
 }
 
-/** What the rules are for. */
 export interface FirewallPlace {
   /** The mode in the network configuration; absent: not known, either is fine. */
   readonly mode: Mode | undefined;
   readonly networks: PerFamily<Subnet>;
   readonly own: PerFamily<Subnet>;
-  /** Name of the interface to the peers, if known. */
   readonly uplink: string | undefined;
-  /** What to do about rules that are missing. */
   readonly remedy: string;
 }
 

@@ -14,7 +14,6 @@ import type { PolicyRule, Route, RouteFinder, Sender, UsedRoute } from '../../ke
 import { counted } from '../../runtime/texts.ts';
 import { type Finding, few, fewProblems, ok, problem } from './finding.ts';
 
-/** The input for the check of one family. */
 export interface PathFacts {
   readonly finder: RouteFinder;
   readonly kernel: KernelSnapshot;

@@ -13,7 +13,6 @@ import type { StatusView } from '../ask-daemon.ts';
 import { routeText } from './check-paths.ts';
 import { type Finding, few, fewProblems, isStuck, listed, note, ok, problem } from './finding.ts';
 
-/** What the routes of one family are judged by. */
 export interface RouteFacts {
   readonly self: Self;
   readonly kernel: KernelSnapshot;

@@ -51,15 +51,12 @@ export interface DoctorOptions extends EtcdFacts, PacketFacts, StationOptions, F
   readonly kernel: Kernel & RouteFinder;
   readonly renewMarginMs: number;
   readonly chooseInterface: ChooseInterface;
-  /** Asks the running daemon. */
   readonly askDaemon: () => Promise<DaemonAnswer>;
   /** What subnet.env says; undefined when the text is none. */
   readonly parseSubnetFile: (
     text: string,
   ) => (Pick<Standing, 'networks'> & { readonly subnets: Standing['own'] }) | undefined;
-  /** The addresses that the endpoints of etcd resolve to. */
   readonly etcdAddresses: () => readonly string[];
-  /** Takes each line of the report. */
   readonly write: (line: string) => void;
 }
 
