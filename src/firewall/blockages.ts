@@ -106,11 +106,8 @@ export function judge(table: FilterTable, passage: Passage): readonly Found[] {
 
 function through(table: FilterTable, base: string, hook: Hook, packets: Packets): Outcome {
   const device = hook.name === 'egress' ? packets.outLink : packets.inLink;
-  const isAsked =
-    hook.devices === undefined ||
-    hook.devices === 'unknown' ||
-    device === undefined ||
-    hook.devices.includes(device);
+  const { devices = 'unknown' } = hook;
+  const isAsked = devices === 'unknown' || device === undefined || devices.includes(device);
   return isAsked ? walk(table, base, packets) : { accepts: true, falls: false, drops: [] };
 }
 

@@ -112,12 +112,8 @@ function planBase(
   const others = rules.filter((rule) => !stray.includes(rule) && !jumps.includes(rule));
   const text = jumpText(chain, comment);
   const removals = stray.map((rule) => `-D ${base} ${rule.text}`);
-  const at =
-    base !== 'FORWARD' || position === 'last'
-      ? others.length
-      : position === 'first'
-        ? 0
-        : firstBlocker(others, saved);
+  const blocker = others.findIndex((rule) => position === 'first' || blocks(rule, saved, 0));
+  const at = base !== 'FORWARD' || position === 'last' || blocker < 0 ? others.length : blocker;
   const [jump] = jumps;
   if (jump !== undefined && jumps.length === 1 && ruleKey(jump.words) === textKey(text)) {
     const index = rules.slice(0, rules.indexOf(jump)).filter((rule) => others.includes(rule)).length;
@@ -151,12 +147,6 @@ export type ForwardPosition = 'auto' | 'first' | 'last';
 
 /** The kernel allows 16 levels of jumps and no rings. */
 const deepest = 16;
-
-/** The index of the first rule that blocks everything; the number of rules when there is none. */
-function firstBlocker(rules: readonly SavedRule[], table: SavedTable): number {
-  const index = rules.findIndex((rule) => blocks(rule, table, 0));
-  return index < 0 ? rules.length : index;
-}
 
 /**
  * Whether a rule drops or rejects every packet that it does not accept, itself or by a chain (as on CentOS

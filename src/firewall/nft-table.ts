@@ -152,7 +152,7 @@ export function planNftTable(
   const removals = unwanted.map((name) => planNftRemoval(found?.get(name), `${table} ${name}`, network));
   const nothing = unwanted.length === names.length;
   if (nothing && found === undefined) return undefined;
-  return script([
+  const lines = [
     ...(found === undefined ? [`add table ${table} { comment "rules for flannel"; }`] : []),
     ...names.flatMap((name) => {
       const chain = wanted[name];
@@ -160,7 +160,8 @@ export function planNftTable(
     }),
     ...removals.flatMap(({ lines }) => lines),
     ...(nothing && removals.every(({ all }) => all) ? [`delete table ${table}`] : []),
-  ]);
+  ];
+  return lines.length === 0 ? undefined : `${lines.join('\n')}\n`;
 }
 
 function planNftChain(
@@ -213,8 +214,4 @@ function address(field: string, match: AddressMatch | undefined): readonly strin
   if (match === undefined) return [];
   const protocol = match.subnet.includes(':') ? 'ip6' : 'ip';
   return [`${protocol} ${field} ${match.not ? '!= ' : ''}${match.subnet}`];
-}
-
-function script(lines: readonly string[]): string | undefined {
-  return lines.length === 0 ? undefined : `${lines.join('\n')}\n`;
 }

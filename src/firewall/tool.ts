@@ -45,10 +45,12 @@ export async function runTool(
     result = await commands.run(program, args, limits, signal);
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
-    throw new FirewallError(error.code, messageOf(error), {
-      cause: error,
-      remedy: remedyFor(error, program),
-    });
+    const packageName = program === 'nft' ? 'nftables' : 'iptables';
+    const remedy =
+      error.code === 'COMMAND_MISSING'
+        ? `Install the package ${packageName}, or switch the mode with EnableNFTables in the network configuration.`
+        : 'The daemon tries again.';
+    throw new FirewallError(error.code, messageOf(error), { cause: error, remedy });
   }
   if (result.exitCode === 0 || tolerated?.test(result.stderr)) return result;
   const said = oneLine(result.stderr) || oneLine(result.stdout);
@@ -60,13 +62,6 @@ export async function runTool(
 /** Whether the tool is not installed. */
 export function isMissing(error: unknown): boolean {
   return error instanceof FirewallError && error.code === 'COMMAND_MISSING';
-}
-
-function remedyFor({ code }: CommandError, program: string): string {
-  const packageName = program === 'nft' ? 'nftables' : 'iptables';
-  return code === 'COMMAND_MISSING'
-    ? `Install the package ${packageName}, or switch the mode with EnableNFTables in the network configuration.`
-    : 'The daemon tries again.';
 }
 
 /** How long iptables-restore waits for the lock that all iptables programs share. */

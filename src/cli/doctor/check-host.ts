@@ -68,11 +68,7 @@ export async function checkFiles(
   remedy: string,
 ): Promise<readonly Finding[]> {
   const [bridge4, bridge6] = [ipv4 && bridgeAddress(ipv4), ipv6 && bridgeAddress(ipv6)];
-  const lines = {
-    FLANNEL_SUBNET: bridge4,
-    FLANNEL_IPV6_SUBNET: bridge6,
-    FLANNEL_MTU: mtu,
-  };
+  const lines = { FLANNEL_SUBNET: bridge4, FLANNEL_IPV6_SUBNET: bridge6, FLANNEL_MTU: mtu };
   const findings = [await checkFile(files, subnetFile, lines, remedy)];
   if (dockerOptsFile !== undefined && bridge4 !== undefined)
     findings.push(await checkFile(files, dockerOptsFile, { '--bip': bridge4, '--mtu': mtu }, remedy));
