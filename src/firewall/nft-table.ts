@@ -152,7 +152,7 @@ export function planNftTable(
   const removals = unwanted.map((name) => planNftRemoval(found?.get(name), `${table} ${name}`, network));
   const nothing = unwanted.length === names.length;
   if (nothing && found === undefined) return undefined;
-  const lines = [
+  const script = [
     ...(found === undefined ? [`add table ${table} { comment "rules for flannel"; }`] : []),
     ...names.flatMap((name) => {
       const chain = wanted[name];
@@ -161,7 +161,7 @@ export function planNftTable(
     ...removals.flatMap(({ lines }) => lines),
     ...(nothing && removals.every(({ all }) => all) ? [`delete table ${table}`] : []),
   ];
-  return lines.length === 0 ? undefined : `${lines.join('\n')}\n`;
+  return script.length === 0 ? undefined : `${script.join('\n')}\n`;
 }
 
 function planNftChain(

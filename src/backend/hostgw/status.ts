@@ -65,7 +65,7 @@ export function ownFaults({ peers }: Routes, most = mostNamed): readonly Fault[]
     }),
   );
   const more = ['routes being set', 'more route is being added', 'more routes are being added'] as const;
-  return [...routeFaults(peers, 'own', most), ...first(coming, most, more)];
+  return [...routeFaults(peers, 'own', most), ...fewFaults(coming, most, more)];
 }
 
 /** What peers, or the authors of their leases, have to fix. */
@@ -75,13 +75,13 @@ export function peerFaults({ peers, refused }: Routes, most = mostNamed): readon
     text: `${key}: not routed: ${reason}`,
   }));
   const more = ['leases', 'more lease is not routed', 'more leases are not routed'] as const;
-  return [...routeFaults(peers, 'peer', most), ...first(faults, most, more)];
+  return [...routeFaults(peers, 'peer', most), ...fewFaults(faults, most, more)];
 }
 
 /** Keys that are not leases; `first` are some of them. The reader of the leases has logged them. */
-export function junkFaults({ count, first: some }: JunkKeys, most = mostNamed): readonly Fault[] {
-  const faults = some.map(({ key, reason }): Fault => ({ what: `key ${key}`, text: reason, logged: true }));
-  return first(faults, most, ['keys', 'more key is not a lease', 'more keys are not leases'], count);
+export function junkFaults({ count, first }: JunkKeys, most = mostNamed): readonly Fault[] {
+  const faults = first.map(({ key, reason }): Fault => ({ what: `key ${key}`, text: reason, logged: true }));
+  return fewFaults(faults, most, ['keys', 'more key is not a lease', 'more keys are not leases'], count);
 }
 
 /** Routed, and worth a look: leases that no host of this network would take. */
@@ -91,7 +91,7 @@ export function oddities({ outside }: Routes, most = mostNamed): readonly Fault[
     text: `${key}: routed, although ${dst} is outside the network ${network}`,
   }));
   const more = ['more lease is outside the network', 'more leases are outside the network'] as const;
-  return first(faults, most, ['outside', ...more]);
+  return fewFaults(faults, most, ['outside', ...more]);
 }
 
 /** Missing routes by fault; routes with the same reason count as one. */
@@ -109,7 +109,7 @@ function routeFaults(peers: readonly PeerRoute[], fault: Reason['fault'], most: 
     sinceMs: alike.reduce((first, { sinceMs }) => Math.min(first, sinceMs), Number.POSITIVE_INFINITY),
     ...(fault === 'own' && { passing: true as const }),
   }));
-  return first(faults, most, [
+  return fewFaults(faults, most, [
     'no route',
     'more reason why peers have no route',
     'more reasons why peers have no route',
@@ -125,7 +125,7 @@ function noRouteText(reason: string, peers: readonly PeerRoute[]): string {
 }
 
 /** The first faults, and one for the rest of all `count`. */
-function first(
+function fewFaults(
   faults: readonly Fault[],
   most: number,
   [what, one, many]: readonly [what: string, one: string, many: string],

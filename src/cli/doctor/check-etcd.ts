@@ -28,7 +28,7 @@ import {
   daemonRemedy,
   type Finding,
   failed,
-  listed,
+  fewOf,
   note,
   ok,
   problem,
@@ -182,7 +182,7 @@ export async function checkLeases(facts: LeaseFacts, signal: AbortSignal): Promi
   const others = mine.filter(({ key }) => key !== own?.key).map(({ key }) => key);
   const findings = [
     ok(`${counted(leases.length, 'lease')} under ${subnetsPrefix}`),
-    ...listed(
+    ...fewOf(
       note,
       counted(junk.length, 'key is no lease', 'keys are no leases'),
       junk,
@@ -190,7 +190,7 @@ export async function checkLeases(facts: LeaseFacts, signal: AbortSignal): Promi
       3,
     ),
     ...(await ownFindings(facts, own, signal)),
-    ...listed(
+    ...fewOf(
       note,
       "further keys carry this host's address",
       others,

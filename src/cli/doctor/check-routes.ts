@@ -11,7 +11,7 @@ import { counted, plural } from '../../runtime/texts.ts';
 import type { Lease } from '../../subnet/lease/lease.ts';
 import type { StatusView } from '../ask-daemon.ts';
 import { routeText } from './check-paths.ts';
-import { type Finding, few, fewProblems, isStuck, listed, note, ok, problem } from './finding.ts';
+import { type Finding, few, fewOf, fewProblems, isStuck, note, ok, problem } from './finding.ts';
 
 export interface RouteFacts {
   readonly self: Self;
@@ -56,7 +56,7 @@ export function checkRoutes(facts: RouteFacts): {
       ...(unrouted.length === 0
         ? [ok(`${family}: ${allRouted(routes.size, source)}`)]
         : unroutedFindings(unrouted, `of ${counted(routes.size, 'peer')}`, facts)),
-      ...(source === 'etcd' ? listed(note, `${family}: ${what} to no lease`, stale) : []),
+      ...(source === 'etcd' ? fewOf(note, `${family}: ${what} to no lease`, stale) : []),
     ],
     routed: [...routes.values()].filter(({ dst }) => !wrong.has(dst)),
   };
@@ -100,7 +100,7 @@ function byDst(routes: readonly DesiredRoute[]): Peers['routes'] {
 }
 
 function refusedFindings({ subnet }: Self, refused: readonly string[]): readonly Finding[] {
-  return listed(
+  return fewOf(
     problem,
     `IPv${subnet.family}: ${counted(refused.length, 'lease')} cannot be routed`,
     refused,
@@ -109,7 +109,7 @@ function refusedFindings({ subnet }: Self, refused: readonly string[]): readonly
 }
 
 function outsideFindings({ text }: Subnet, outside: readonly string[]): readonly Finding[] {
-  return listed(
+  return fewOf(
     note,
     `${counted(outside.length, 'lease is', 'leases are')} outside Network ${text}`,
     outside,

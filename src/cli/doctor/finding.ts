@@ -55,7 +55,7 @@ export function few(items: readonly string[], most = mostNamed): string {
 }
 
 /** A finding that names the first few of what it is about; none about nothing. */
-export function listed(
+export function fewOf(
   say: typeof problem,
   what: string,
   items: readonly string[],
