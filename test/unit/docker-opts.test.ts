@@ -12,9 +12,7 @@ describe('rendering docker_opts.env', () => {
     [{ ipv4, mtu: 9000, ipMasq: true }, '--bip=172.20.91.1/24 --ip-masq=false --mtu=9000'],
     [{ mtu: 1500, ipMasq: true }, '--ip-masq=false --mtu=1500'],
   ])('gives the bytes of mk-docker-opts.sh -c, without --bip while IPv4 is off: %#', (options, text) => {
-    expect(renderDockerOpts(options, 'DOCKER_NETWORK_OPTIONS')).toBe(
-      `DOCKER_NETWORK_OPTIONS=" ${text}"\n`,
-    );
+    expect(renderDockerOpts(options, 'DOCKER_NETWORK_OPTIONS')).toBe(`DOCKER_NETWORK_OPTIONS=" ${text}"\n`);
   });
 
   it('is what a shell reads back', () => {
