@@ -61,10 +61,11 @@ export interface StationOptions {
 
 /**
  * RFC 5227 lets a host without an address wait for up to seven seconds. This address is in use already, on a
- * link that is up: hosts answer within a millisecond, and three packets get through where one is lost.
+ * link that is up: kernels answer within a millisecond, and three packets get through where one is lost. A start
+ * waits for this. An answer that comes later is heard all the same, and counts.
  */
 const probes = 3;
-const probeIntervalMs = 100;
+const probeIntervalMs = 20;
 
 /** Opens it. Rejects with {@link ArpError} when the link, or this process, cannot use ARP. */
 export async function openStation(

@@ -1,0 +1,99 @@
+/**
+ * Measures the built program on this machine: `npm run bench [-- --quick] [--json FILE]`, as root. Prints one table as Markdown.
+ * Beside it stand `ip -batch`, which is the kernel's own floor, and another flanneld if FLANNELD names one. The programs
+ * take turns, so that what else the machine does falls on all of them.
+ */
+import { execFileSync } from 'node:child_process';
+import { existsSync, writeFileSync } from 'node:fs';
+import { cpus, release } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import type { Program } from '../test/bench/life.ts';
+import { FLOOR, FULL, type Measured, Measurement, QUICK, quantile } from '../test/bench/measure.ts';
+import { Stage } from '../test/bench/stage.ts';
+import { describeLeftovers, sweep } from '../test/testbed/leftovers.ts';
+import { newRunId, RUN_VARIABLE, runId } from '../test/testbed/run.ts';
+
+/** As shells have it for SIGINT. */
+const STOPPED = 130;
+
+const program = join(import.meta.dirname, '../dist/flanneld-ts.cjs');
+
+process.exitCode = await main();
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({ options: { quick: { type: 'boolean' }, json: { type: 'string' } } });
+  if (!existsSync(program)) {
+    console.error(`bench: ${program} is missing: npm run build`);
+    return 2;
+  }
+  process.env[RUN_VARIABLE] = newRunId('bench');
+  // Programs and namespaces end with this process; what lies in files is swept.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.once(signal, () => void sweep(runId()).finally(() => process.exit(STOPPED)));
+  const programs = [ours(), ...theirs(process.env['FLANNELD'])];
+  let code = 0;
+  try {
+    const results = await measure(programs, values.quick === true);
+    const machine = describeMachine();
+    console.log(`\n${machine}\n\n${tableOf(results, programs)}`);
+    if (values.json !== undefined)
+      writeFileSync(values.json, `${JSON.stringify({ machine, results }, undefined, 1)}\n`);
+  } catch (error) {
+    console.error(error instanceof Error ? error.stack : error);
+    code = 1;
+  }
+  const left = await sweep(runId());
+  if (left.length > 0) console.error(`could not be removed:\n${describeLeftovers(left)}`);
+  return left.length > 0 ? 1 : code;
+}
+
+async function measure(programs: readonly Program[], quick: boolean): Promise<readonly Measured[]> {
+  const stage = await Stage.open();
+  try {
+    const measurement = new Measurement(stage, programs, quick ? QUICK : FULL, (line) => console.error(line));
+    await measurement.run();
+    return measurement.results;
+  } finally {
+    await stage.close();
+  }
+}
+
+function ours(): Program {
+  return {
+    name: 'flanneld-ts',
+    command: [process.execPath, program],
+    flags: ['--docker-opts-file=FOLDER/docker_opts.env'],
+  };
+}
+
+function theirs(path: string | undefined): readonly Program[] {
+  if (path === undefined || path === '') return [];
+  if (!existsSync(path)) throw new Error(`FLANNELD=${path}: there is no such file`);
+  return [{ name: 'flanneld', command: [path], isSlow: true }];
+}
+
+function describeMachine(): string {
+  const [cpu] = cpus();
+  const etcd = execFileSync('etcd', ['--version'], { encoding: 'utf8' }).split('\n', 1)[0];
+  const date = new Date().toISOString().slice(0, 10);
+  return `${date}, ${cpus().length} cores (${cpu?.model.trim()}), Linux ${release()}, Node ${process.version}, ${etcd}`;
+}
+
+/** Medians, with the least and the most beside them where there are several values. */
+function tableOf(results: readonly Measured[], programs: readonly Program[]): string {
+  const names = [...programs.map(({ name }) => name), FLOOR];
+  const rows = new Map<string, Map<string, string>>();
+  for (const { row, unit, peers, program: name, values } of results) {
+    const label = `${row}, N = ${peers} (${unit})`;
+    const cells = rows.get(label) ?? new Map<string, string>();
+    rows.set(label, cells);
+    const text = (value: number) => value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0);
+    const spread = values.length > 1 ? ` (${text(quantile(values, 0))} to ${text(quantile(values, 1))})` : '';
+    cells.set(name, text(quantile(values, 0.5)) + spread);
+  }
+  const lines = [...rows].map(
+    ([label, cells]) => `| ${label} | ${names.map((name) => cells.get(name) ?? '').join(' | ')} |`,
+  );
+  return [`| | ${names.join(' | ')} |`, `|---${'|---'.repeat(names.length)}|`, ...lines].join('\n');
+}
