@@ -17,7 +17,7 @@ import { newRunId, RUN_VARIABLE, runId } from '../test/testbed/run.ts';
 /** As shells have it for SIGINT. */
 const STOPPED = 130;
 
-const program = join(import.meta.dirname, '../dist/flanneld-ts.cjs');
+const program = join(import.meta.dirname, '../dist/flanneld-ts');
 
 process.exitCode = await main();
 
@@ -62,7 +62,7 @@ async function measure(programs: readonly Program[], quick: boolean): Promise<re
 function ours(): Program {
   return {
     name: 'flanneld-ts',
-    command: [process.execPath, program],
+    command: [program],
     flags: ['--docker-opts-file=FOLDER/docker_opts.env'],
   };
 }

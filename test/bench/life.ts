@@ -170,7 +170,7 @@ export class Life {
     if (!this.#process.running) throw new Error(`the program has ended\n${this.#process.tail()}`);
   }
 
-  async end(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
-    if (this.#process.running) await this.#process.stop(signal);
+  async end(): Promise<void> {
+    if (this.#process.running) await this.#process.stop('SIGKILL');
   }
 }
