@@ -1,11 +1,17 @@
 /**
- * Builds `dist/`: one CommonJS bundle and, beside it, the native library that cannot be bundled, what few hosts load, and everybody's licences.
+ * Builds `dist/`: one CommonJS bundle, a start-up snapshot of it, what starts it from there, and, beside them, the native library that
+ * cannot be bundled, what few hosts load, and everybody's licences.
+ *
+ * The snapshot is the heap of V8 after all of the bundle has been loaded. It holds for the very version of Node that makes it, here the one that
+ * runs this build.
  *
  * CommonJS because it starts 11 ms sooner and holds 8 MiB less than the same bundle as ES modules (Node 24). etcd3 reads
  * its .proto files at run time and parses them on every start; here they are parsed once, at build time, and bundled as
  * JSON, so that no file has to lie at a path relative to the bundle.
  */
+import { execFileSync } from 'node:child_process';
 import {
+  copyFileSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -16,13 +22,25 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { createRequire } from 'node:module';
+import { machine } from 'node:os';
 import { dirname, join } from 'node:path';
 import { build, type Plugin } from 'esbuild';
+import { lateModules } from './late-modules.ts';
 import { licenses } from './licenses.ts';
 
 const root = join(import.meta.dirname, '..');
 const out = join(root, 'dist');
 const packageJson: { version: string } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+
+/** protobufjs makes the code for each message when the first one is read or written: for the snapshot, when that is made. */
+const codecs = `
+if (require('node:v8').startupSnapshot.isBuildingSnapshot())
+  for (const { service } of Object.values(etcdserverpb).filter((one) => one.service !== undefined))
+    for (const method of Object.values(service)) {
+      method.requestSerialize({});
+      method.responseDeserialize(Buffer.alloc(0));
+    }
+`;
 
 const inlineEtcdProtos: Plugin = {
   name: 'inline-etcd-protos',
@@ -40,7 +58,7 @@ const inlineEtcdProtos: Plugin = {
       const call = /\.loadSync\)\(`\$\{__dirname\}\/\.\.\/proto\/rpc\.proto`,/;
       // A new version of etcd3 that loads its schema otherwise must fail the build, not the first start.
       if (!call.test(source)) throw new Error('etcd3 no longer loads rpc.proto the way this build expects');
-      return { contents: source.replace(call, () => `.fromJSON)(${schema},`), loader: 'js' };
+      return { contents: source.replace(call, () => `.fromJSON)(${schema},`) + codecs, loader: 'js' };
     });
   },
 };
@@ -61,8 +79,7 @@ const { outputFiles, metafile } = await build({
   // They are in LICENSES.txt, in full.
   legalComments: 'none',
   logLevel: 'warning',
-  external: ['@koromix/*', 're2js'],
-  plugins: [inlineEtcdProtos],
+  plugins: [inlineEtcdProtos, lateModules(root)],
   banner: {
     js: "#!/usr/bin/env node\nconst importMetaUrl = require('node:url').pathToFileURL(__filename).href;",
   },
@@ -86,7 +103,13 @@ function place(program: Uint8Array, notices: string): void {
   const old = `${out}.old-${process.pid}`;
   try {
     mkdirSync(made);
-    writeFileSync(join(made, 'flanneld-ts.cjs'), program, { mode: 0o755 });
+    const main = join(made, 'flanneld-ts.cjs');
+    writeFileSync(main, program, { mode: 0o755 });
+    const snapshot = join(made, `${process.version}-${machine()}.snapshot`);
+    // An environment that packages read while they are loaded would be that of every later start.
+    const env = { PATH: process.env['PATH'], NODE_ENV: 'production' };
+    execFileSync(process.execPath, ['--snapshot-blob', snapshot, '--build-snapshot', main], { env });
+    copyFileSync(join(root, 'script/launcher'), join(made, 'flanneld-ts'));
     writeFileSync(join(made, 'LICENSES.txt'), notices);
     for (const part of beside)
       cpSync(join(root, part), join(made, part), { recursive: true, filter: isNeeded });
@@ -97,7 +120,7 @@ function place(program: Uint8Array, notices: string): void {
   }
 }
 
-/** Of a package with several builds of itself, the one that Node imports. */
+/** Of a package with several builds of itself, the one that require takes. */
 function isNeeded(file: string): boolean {
-  return !/re2js.*(?:\.cjs|\.umd\.js|\.d\.c?ts|\.md)$/.test(file);
+  return !/re2js.*(?:index\.js|\.umd\.js|\.d\.c?ts|\.md)$/.test(file);
 }

@@ -241,7 +241,7 @@ test('lease release asks at a terminal, and an empty answer means no', async () 
   const key = ownKey();
   const input = join(bench.dir, 'input');
   await bench.host.exec('mkfifo', input);
-  const line = quoted(process.execPath, PROGRAM, 'lease', 'release', ...etcd, '--iface=eth0');
+  const line = quoted(PROGRAM, 'lease', 'release', ...etcd, '--iface=eth0');
   const shown = join(bench.dir, 'shown');
   const at = async (answer: string) => {
     const terminal = ['sh', '-c', 'exec script -qefc "$1" "$2" <>"$3"', 'sh', line, shown, input];

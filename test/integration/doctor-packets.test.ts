@@ -42,7 +42,7 @@ const drop = (chain: string) =>
 async function doctor(inContainer = 'sleep 60', before = ':'): Promise<string> {
   const netOf = (place: 'a' | 'ca') => `--net=/run/netns/${network.host(place).namespace}`;
   const options = ['--etcd-endpoints=http://127.0.0.1:1', '--iface=eth0', '--status-socket='];
-  const argv = [process.execPath, PROGRAM, 'doctor', ...options, `--subnet-file=${subnetFile}`];
+  const argv = [PROGRAM, 'doctor', ...options, `--subnet-file=${subnetFile}`];
   const script = `${before}; nsenter ${quoted(netOf('ca'))} ${inContainer} & ${quoted(...argv)} 2>&1 || :`;
   const alone = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc', '--'];
   return await run('nsenter', [netOf('a'), '--', ...alone, 'sh', '-c', script]);

@@ -47,7 +47,7 @@ describe('script/install --as-flanneld', () => {
       '755 usr/bin/flanneld-ts',
       '755 usr/libexec/flannel/mk-docker-opts.sh',
     ]);
-    expect(read('usr/bin/flanneld')).toContain('/usr/lib/flanneld-ts/flanneld-ts.cjs');
+    expect(read('usr/bin/flanneld')).toContain('\nlibrary=/usr/lib/flanneld-ts\n');
     expect(stdout).toContain('no flanneld.service of this host starts /usr/bin/flanneld');
   });
 

@@ -52,7 +52,8 @@ describe('script/install', () => {
       '755 usr/local/bin/flanneld-ts',
       '755 usr/local/libexec/flannel/mk-docker-opts.sh',
     ]);
-    expect(list()).toContain('755 usr/local/lib/flanneld-ts/flanneld-ts.cjs');
+    for (const program of ['flanneld-ts', 'flanneld-ts.cjs'])
+      expect(list()).toContain(`755 usr/local/lib/flanneld-ts/${program}`);
     const folders = readdirSync(destdir, { recursive: true, encoding: 'utf8' }).filter((path) =>
       statSync(join(destdir, path)).isDirectory(),
     );
@@ -198,7 +199,9 @@ describe('script/install', () => {
     const hidden = join(destdir, 'node');
     copyFileSync(process.execPath, hidden);
     install([], { NODE: hidden });
-    expect(read('usr/local/bin/flanneld-ts')).toContain("exec '/usr/local/lib/flanneld-ts/node'");
+    expect(read('usr/local/bin/flanneld-ts')).toContain(
+      "\nnode='/usr/local/lib/flanneld-ts/node'\nlibrary=/usr/local/lib/flanneld-ts\n",
+    );
     expect(statSync(join(destdir, 'usr/local/lib/flanneld-ts/node')).mode & 0o777).toBe(0o755);
   });
 

@@ -7,13 +7,7 @@ import { onHost } from '../testbed/host.ts';
 import { RunningProcess } from '../testbed/process.ts';
 import { ENDPOINT, useBench } from './bench.ts';
 
-const COMMAND = [
-  process.execPath,
-  PROGRAM,
-  '--iface=eth0',
-  `--etcd-endpoints=${ENDPOINT}`,
-  `--etcd-prefix=${PREFIX}`,
-];
+const COMMAND = [PROGRAM, '--iface=eth0', `--etcd-endpoints=${ENDPOINT}`, `--etcd-prefix=${PREFIX}`];
 /** A level, in colour. */
 const INFO = '\u001b[32mINFO\u001b[39m';
 

@@ -18,7 +18,7 @@ export interface ProgramResult extends Exit {
 /** Runs the program, from which an end of its own accord is expected; kills it, and rejects, when it goes on. */
 export async function runProgram(run: ProgramRun): Promise<ProgramResult> {
   const { argv, through = [], env = {} } = run;
-  const command = onHost(run, [...through, process.execPath, PROGRAM, ...argv]);
+  const command = onHost(run, [...through, PROGRAM, ...argv]);
   const child = new RunningProcess(command, { env: { PATH: process.env['PATH'], ...env } });
   let late = false;
   const timer = setTimeout(() => {

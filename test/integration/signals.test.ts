@@ -41,7 +41,7 @@ describe('a signal that is no stop', () => {
   });
 
   it('SIGHUP stops a daemon whose terminal is gone', async () => {
-    const command = `echo "pid $$"; exec ${quoted(process.execPath, PROGRAM)} --etcd-endpoints=${NO_ETCD}`;
+    const command = `echo "pid $$"; exec ${quoted(PROGRAM)} --etcd-endpoints=${NO_ETCD}`;
     const file = join(bench.dir, 'typescript');
     terminal = new RunningProcess(onHost(bench.daemon.options, ['script', '-qefc', command, file]));
     inTerminal = await terminal.waitFor(

@@ -13,7 +13,7 @@ export interface Flannel {
   readonly command: readonly string[];
 }
 
-export const OURS: Flannel = { name: 'flanneld-ts', command: [process.execPath, PROGRAM] };
+export const OURS: Flannel = { name: 'flanneld-ts', command: [PROGRAM] };
 
 /** The program to stand beside ours: FLANNELD names it, and without that it is ours once more. */
 export const THEIRS: Flannel = otherFlannel(process.env['FLANNELD']);

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { type HostPlace, onHost, runFolder } from './host.ts';
 import { type Exit, RunningProcess } from './process.ts';
 
-/** The program under test, as `npm run build` makes it. */
-export const PROGRAM = join(import.meta.dirname, '../../dist/flanneld-ts.cjs');
+/** The program under test as hosts run it, made by `npm run build`: it takes Node from PATH. */
+export const PROGRAM = join(import.meta.dirname, '../../dist/flanneld-ts');
 
 /** The protocol number that marks the daemon's routes, as `ip -N` writes it. */
 export const OUR_PROTOCOL = '102';
@@ -87,7 +87,6 @@ export class DaemonProcess {
     const { endpoints, prefix, flags = [], through = [], env = {} } = this.options;
     const argv = [
       ...through,
-      process.execPath,
       PROGRAM,
       '--log-format=json',
       ...(endpoints === undefined ? [] : [`--etcd-endpoints=${endpoints}`]),

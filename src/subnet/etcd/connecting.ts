@@ -53,7 +53,7 @@ export class Connecting {
 
   /** Runs what may open a connection. */
   run<T>(open: () => T): T {
-    return context.run(this, open);
+    return openingContext().run(this, open);
   }
 
   /** Gives up the connections that are not made yet, and those that the package still starts while it closes. */
@@ -100,15 +100,24 @@ export class Connecting {
   }
 }
 
-const context = new AsyncLocalStorage<Connecting>();
+let context: AsyncLocalStorage<Connecting> | undefined;
 
-// Node announces every client socket when it is made (diagnostics_channel, built-in channels). Once per process: members
-// come and go, and a closed one must still see what it set off.
-subscribe('net.client.socket', (message) => {
-  const socket =
-    typeof message === 'object' && message !== null && 'socket' in message ? message.socket : undefined;
-  if (socket instanceof Socket) context.getStore()?.adopt(socket);
-});
+/**
+ * Node announces every client socket when it is made (diagnostics_channel, built-in channels). Subscribed to once per process:
+ * members come and go, and a closed one must still see what it set off. Not while this file is loaded: that may be for a start-up
+ * snapshot, which holds no subscription.
+ */
+function openingContext(): AsyncLocalStorage<Connecting> {
+  if (context !== undefined) return context;
+  const opening = new AsyncLocalStorage<Connecting>();
+  subscribe('net.client.socket', (message) => {
+    const socket =
+      typeof message === 'object' && message !== null && 'socket' in message ? message.socket : undefined;
+    if (socket instanceof Socket) opening.getStore()?.adopt(socket);
+  });
+  context = opening;
+  return context;
+}
 
 /**
  * What gRPC does between TCP and HTTP/2: TLS, or nothing. The clients of a member share one, and with it one
