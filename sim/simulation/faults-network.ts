@@ -18,10 +18,10 @@ function withMember(weight: number, what: 'isolate' | 'freeze' | 'stop' | 'lag')
     const member = memberOf(world, dice);
     etcd[what](member);
     if (what !== 'lag') return () => etcd.start(member);
-    for (const host of world.hosts) world.delay(host, Number.POSITIVE_INFINITY);
+    const caughtUp = world.hosts.map((host) => world.delay(host));
     return () => {
       etcd.catchUp(member);
-      for (const host of world.hosts) world.delay(host, world.nowMs + 120_000);
+      for (const one of caughtUp) one();
     };
   });
 }
@@ -104,10 +104,10 @@ export const networkFaults: Faults = {
     const { etcd } = world.cluster;
     const { name } = host;
     etcd.slowWatches(name, 1 + (dice % 3_000));
-    world.delay(host, Number.POSITIVE_INFINITY);
+    const caughtUp = world.delay(host);
     return () => {
       etcd.slowWatches(name, 0);
-      world.delay(host, world.nowMs + 120_000);
+      caughtUp();
     };
   }),
   'lose answers to writes': onHost(3, short, (host, world, event) => {

@@ -38,6 +38,8 @@ export interface Heard {
 
 /** A host that was off the link is found by then. */
 const linkSettledMs = 5_000;
+/** What a host hears late it has heard by then. */
+const catchUpMs = 120_000;
 
 /** A cluster under test with what is remembered of it, so that each step can be judged by what was before. */
 export class Memory {
@@ -83,8 +85,8 @@ export class Memory {
   /** Until when a host's own kernel is being played with. */
   readonly #touchedUntilMs = new Map<SimHost, number>();
   readonly #active = new Map<SimHost, number>();
-  /** Since and until when hosts hear of changes late. */
-  readonly #late = new Map<SimHost, { readonly sinceMs: number; readonly untilMs: number }>();
+  /** Since and until when hosts hear of changes late, and by how many causes that last. */
+  readonly #late = new Map<SimHost, { sinceMs: number; untilMs: number; causes: number }>();
   readonly #countedMs = new Map<string, readonly number[]>();
   /** How often keys went because their lease ended. */
   expired = 0;
@@ -194,9 +196,16 @@ export class Memory {
     return recent.length;
   }
 
-  /** Notes that a host hears of changes late, until `untilMs`. */
-  delay(host: SimHost, untilMs: number): void {
-    this.#late.set(host, { sinceMs: Math.min(this.lateSinceMs(host), this.nowMs), untilMs });
+  /** Notes that a host hears of changes late; two minutes after the function is called that this returns it has heard of all. */
+  delay(host: SimHost): () => void {
+    const late = this.#late.get(host) ?? { sinceMs: 0, untilMs: Number.NEGATIVE_INFINITY, causes: 0 };
+    late.sinceMs = Math.min(this.lateSinceMs(host), this.nowMs);
+    late.causes++;
+    this.#late.set(host, late);
+    return () => {
+      late.causes--;
+      late.untilMs = this.nowMs + catchUpMs;
+    };
   }
 
   hearsLate(host: SimHost): boolean {
@@ -206,7 +215,8 @@ export class Memory {
   /** Since when a host hears of changes late; Infinity: it does not. */
   lateSinceMs(host: SimHost): number {
     const late = this.#late.get(host);
-    return late !== undefined && this.nowMs < late.untilMs ? late.sinceMs : Number.POSITIVE_INFINITY;
+    const isLate = late !== undefined && (late.causes > 0 || this.nowMs < late.untilMs);
+    return isLate ? late.sinceMs : Number.POSITIVE_INFINITY;
   }
 
   /** Notes that a host's kernel is played with. */
