@@ -19,7 +19,7 @@ afterEach(() => world.close());
 
 /** Runs kernel-process.ts in the host's namespace. */
 function run(argv: string[], prefix: string[] = []): Promise<{ code: unknown; stdout: string }> {
-  const program = [...prefix, PROGRAM, ...argv];
+  const program = [...prefix, process.execPath, PROGRAM, ...argv];
   const command = [`--net=/run/netns/${world.host.namespace}`, '--', ...program];
   return new Promise((resolve) => {
     execFile('nsenter', command, { timeout: 20_000, killSignal: 'SIGKILL' }, (error, stdout) => {
