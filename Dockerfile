@@ -11,8 +11,7 @@ COPY package.json package-lock.json .npmrc LICENSE ./
 COPY script script
 RUN npm ci --cache /tmp/npm && rm -rf /tmp/npm
 COPY src src
-# By the Node that runs it below: the start-up snapshot is for that one alone.
-RUN node script/build.ts
+RUN npm run build
 
 FROM node:24-bookworm-slim
 # For the masquerade and forward rules, in either of the kernel's two ways.
@@ -20,7 +19,7 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends iptables nftables \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 COPY --from=build /src/dist /usr/lib/flanneld-ts
-RUN ln -s /usr/lib/flanneld-ts/flanneld-ts /usr/local/bin/flanneld-ts
+RUN ln -s /usr/lib/flanneld-ts/flanneld-ts.cjs /usr/local/bin/flanneld-ts
 
 # The container shares the host's network: its probe asks on loopback only. A host where the port is taken chooses another.
 ENV NODE_ENV=production FLANNELD_HEALTHZ_IP=127.0.0.1 FLANNELD_HEALTHZ_PORT=8471
