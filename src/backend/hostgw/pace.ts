@@ -36,6 +36,7 @@ export class Holds {
   readonly #random: Random;
   readonly #rows = { put: new Map<string, Row>(), removal: new Map<string, Row>() };
   readonly #held = { put: new Map<string, Hold>(), removal: new Map<string, Hold>() };
+  readonly #all = [...Object.values(this.#rows), ...Object.values(this.#held)];
 
   constructor(clock: Clock, random: Random) {
     this.#clock = clock;
@@ -83,10 +84,6 @@ export class Holds {
 
   releaseAll(): void {
     for (const byDst of this.#all) byDst.clear();
-  }
-
-  get #all() {
-    return [...Object.values(this.#rows), ...Object.values(this.#held)];
   }
 
   /** Ends the holds that are due; returns their destinations. */
