@@ -153,26 +153,27 @@ export function decodeRoute(payload: Buffer): Route | undefined {
 export function decodeUsedRoute(payload: Buffer): UsedRoute | undefined {
   const family = familyOf(payload[0] ?? 0);
   if (family === undefined || payload.length < HEADER_BYTES) return undefined;
-  const [, length = 0, sourceLength, tos = 0, table = 0, protocol = 0, scope = 0, rtnType] = payload;
+  const length = payload[1] ?? 0;
+  const type = payload[7];
   const draft: Draft = {
     family,
     dst: `${UNSPECIFIED[family]}/${length}`,
-    tos,
+    tos: payload[3] ?? 0,
     metric: 0,
-    protocol,
-    type: rtnType === RTN.UNICAST ? 'unicast' : rtnType === RTN.BLACKHOLE ? 'blackhole' : 'other',
-    scope,
+    protocol: payload[5] ?? 0,
+    type: type === RTN.UNICAST ? 'unicast' : type === RTN.BLACKHOLE ? 'blackhole' : 'other',
+    scope: payload[6] ?? 0,
     // IPv6 can choose routes by source address.
     special:
-      (readU32.call(payload, 8) & RTNH_F_ONLINK) !== 0 || sourceLength !== 0 || length > addressBits(family),
-    table,
+      (readU32.call(payload, 8) & RTNH_F_ONLINK) !== 0 || payload[2] !== 0 || length > addressBits(family),
+    table: payload[4] ?? 0,
   };
   const ownNexthop = decodeAttributes(payload.subarray(HEADER_BYTES), draft);
-  const { table: inTable, ...route } = draft;
+  const { table, ...route } = draft;
   // IPv6 says `dev lo` for a blackhole. Beside a nexthop object the kernel repeats its gateway and link.
   if (ownNexthop || route.type === 'blackhole') delete route.linkIndex;
   if (ownNexthop) delete route.gateway;
-  return { table: inTable, route };
+  return { table, route };
 }
 
 /** Returns whether the nexthop is of a kind that gateway and link cannot express. */
