@@ -3,28 +3,14 @@ import { describe, expect, it } from 'vitest';
 import type { Snapshot } from '../../sim/etcd.ts';
 import { WatchHost } from '../../sim/lease-watch-host.ts';
 import { prefix, valueOf } from '../../sim/leases.ts';
+import { stepsOf } from './model-step.ts';
 
 interface World {
   readonly host: WatchHost;
   backup: Snapshot | undefined;
 }
-type Step = (world: World) => unknown;
 
-/** A step that is drawn `weight` times as often as one of weight 1, with what is drawn for it. */
-const step = <T>(
-  weight: number,
-  name: string,
-  drawn: fc.Arbitrary<T>,
-  run: (world: World, drawn: T) => unknown,
-) => ({
-  weight,
-  arbitrary: drawn.map(
-    (value): Step =>
-      Object.assign((world: World) => run(world, value), {
-        toString: () => `${name} ${fc.stringify(value)}`,
-      }),
-  ),
-});
+const step = stepsOf<World>();
 
 const keys = [
   '10.1.1.0-24',

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { type LeaseHost, type LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
 import { poolOf, prefix, valueOf } from '../../sim/leases.ts';
 import { parseSubnetKey } from '../../src/subnet/keys.ts';
+import { type ModelStep, stepsOf } from './model-step.ts';
 
 const members = ['m0', 'm1', 'm2'];
 const stranger = valueOf('10.211.9.9');
@@ -18,7 +19,7 @@ interface World {
   readonly strangers: Map<string, number>;
 }
 
-type Step = (state: World) => unknown;
+type Step = ModelStep<World>;
 
 const ipv4 = poolOf('10.1.0.0/24', '10.1.7.0/24');
 const ipv6 = poolOf('fc00:1::/64', 'fc00:1:0:7::/64');
@@ -33,21 +34,7 @@ function optionsOf(ip: string, dualStack: boolean): LeaseHostOptions {
 const valueFor = (host: LeaseHost) => valueOf(host.ip, host.options.addresses?.ipv6);
 const ipv4Of = (text: string | undefined) => text?.split(' and ')[0];
 
-/** A step that is drawn `weight` times as often as one of weight 1, with what is drawn for it. */
-const step = <T>(
-  weight: number,
-  name: string,
-  drawn: fc.Arbitrary<T>,
-  run: (state: World, drawn: T) => unknown,
-) => ({
-  weight,
-  arbitrary: drawn.map(
-    (value): Step =>
-      Object.assign((state: World) => run(state, value), {
-        toString: () => `${name} ${fc.stringify(value)}`,
-      }),
-  ),
-});
+const step = stepsOf<World>();
 
 /** A step of one of the two hosts, with the key it was seen with last. */
 const onHost = (weight: number, name: string, run: (state: World, host: LeaseHost, key: string) => unknown) =>
