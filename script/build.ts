@@ -1,6 +1,6 @@
 /**
  * Builds `dist/`: one CommonJS bundle, a start-up snapshot of it, what starts it from there, and, beside them, the native library that
- * cannot be bundled, what few hosts load, and everybody's licences.
+ * cannot be bundled, what few hosts load, and the licences of all.
  *
  * The snapshot is the heap of V8 after all of the bundle has been loaded. It holds for the very version of Node that makes it, here the one that
  * runs this build.

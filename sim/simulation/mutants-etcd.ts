@@ -44,7 +44,7 @@ export const etcdMutants: Readonly<Record<string, Mutant>> = {
   'a fragment is taken for the whole': withBatches((batch) => {
     return batch.events.length > 0 ? { ...batch, fragment: false } : batch;
   }),
-  'the watch goes on after the newest header': broken('registry', (inner) => {
+  'the watch resumes after the newest header': broken('registry', (inner) => {
     let header = 0;
     return {
       watch: async function* (request, signal) {
@@ -121,7 +121,7 @@ export const etcdMutants: Readonly<Record<string, Mutant>> = {
       },
     };
   }),
-  'a watch is not let go of': broken('registry', (inner) => ({
+  'a watch is never closed': broken('registry', (inner) => ({
     watch: (request) => inner.watch(request, new AbortController().signal),
   })),
   // One read in six fails.

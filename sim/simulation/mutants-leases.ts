@@ -20,7 +20,7 @@ export const leaseMutants: Readonly<Record<string, Mutant>> = {
       leaseKeepAlive: async (id, signal) => {
         const answer = await inner.leaseKeepAlive(id, signal);
         if (own?.op !== 'put' || answer.ttlSeconds === 0) return answer;
-        // To put what is there already would wake everybody for ever.
+        // A put of the value that is there would wake every watcher, and so go on without end.
         const { kvs } = await inner.range({ key: own.key }, signal);
         if (kvs[0]?.value !== own.value) await inner.txn({ compare: [], success: [own] }, signal);
         return answer;

@@ -54,7 +54,7 @@ export const QUICK: Effort = {
 
 /** The floor that the kernel sets: `ip -batch` adds the same routes. */
 export const FLOOR = 'ip -batch';
-/** flanneld's routes of a whole network take minutes: it is not asked for every start with so many peers. */
+/** flanneld's routes of a whole network take minutes: with so many peers it is started once, not in every round. */
 const SLOW_PEERS = 4_096;
 /** For garbage to go and timers to run before memory counts as that of a program at rest. */
 const SETTLE_MS = 5_000;

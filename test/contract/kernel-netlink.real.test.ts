@@ -224,7 +224,7 @@ describe('routes of all kinds', () => {
   });
 });
 
-test('policy rules are told with what they ask for, and the route they lead to', async () => {
+test('a dump names each policy rule with its selectors, and the route it leads to', async () => {
   const { host } = world;
   await host.ip('rule add to 172.20.0.0/16 lookup 99 pref 100');
   await host.ip('rule add from 10.9.0.0/24 fwmark 7 prohibit pref 101');

@@ -85,7 +85,7 @@ test.each([
   expect(await doctor()).not.toContain('gets no answer');
 });
 
-test('a peer that answers nobody is told of, and no problem of this host', async () => {
+test('a peer that answers nobody is named, and is no problem of this host', async () => {
   const rules = 'icmp type echo-request drop; nft add rule inet strict in icmpv6 type echo-request drop';
   await network
     .host('b')

@@ -223,7 +223,7 @@ describe('a start', () => {
     expect(await readyAfter(first)).toBeLessThan(50);
   });
 
-  it('goes on as without when ARP is not allowed, with a notice', async () => {
+  it('does its work without ARP when that is not allowed, and says so in a notice', async () => {
     cluster.segment.refusal = 'EPERM';
     expect(await readyAfter(first)).toBeLessThan(50);
     await pass(100);

@@ -260,7 +260,7 @@ describe('the doctor', () => {
     ],
   ];
 
-  it('goes on without etcd by what the daemon knows', async () => {
+  it('judges the host by what the daemon knows while etcd is away', async () => {
     stopEtcd();
     await untilSeen();
     const { exit, text } = await examine();
@@ -270,7 +270,7 @@ describe('the doctor', () => {
     expect(exit).toBe(1);
   });
 
-  it('goes on by what the daemon knows when only the leases cannot be read', async () => {
+  it('judges the host by what the daemon knows when only the leases cannot be read', async () => {
     const members = cluster.etcd.connect('refused').map((member) => {
       const refusing = new LensRegistry(member);
       refusing.onRange = ({ key }) => {
@@ -299,7 +299,7 @@ describe('the doctor', () => {
     expect(text).toContain('IPv4: 8 of 10 peers are not routed');
   });
 
-  it('goes on without etcd and without a daemon by subnet.env and the routes that are left', async () => {
+  it('judges the host by subnet.env and its routes when neither etcd nor a daemon answers', async () => {
     const subnet = (await host.subnet())?.text ?? '';
     await host.stop();
     stopEtcd();
