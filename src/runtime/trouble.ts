@@ -77,20 +77,20 @@ export class TroubleLog {
    * the first one carries the stack.
    */
   report(what: string, message: string, { error, ...fields }: LogFields = {}): void {
-    const trouble = this.#take(what, message);
+    const trouble = this.#entryOf(what, message);
     trouble.attempts++;
     this.#say(what, trouble, error, fields);
   }
 
   /** The same for a trouble found by looking, not by trying: counts no attempt. `logged`: this message is in the log already. */
   note(what: string, message: string, logged = false): void {
-    const trouble = this.#take(what, message);
+    const trouble = this.#entryOf(what, message);
     trouble.attempts = 1;
     if (logged) trouble.said.add(message);
     this.#say(what, trouble);
   }
 
-  #take(what: string, message: string): Trouble {
+  #entryOf(what: string, message: string): Trouble {
     const nowMs = this.#clock.monotonic();
     const known = this.#troubles.get(what);
     const trouble = known ?? {

@@ -131,13 +131,13 @@ export class Mirror {
   /** Applies one event. `overlapping`: it came during the last dump, which may have seen it or not. */
   apply(event: KernelEvent, overlapping = false): MirrorChange {
     const before = this.side;
-    const told = this.#take(event, overlapping);
+    const told = this.#applyOne(event, overlapping);
     if ('route' in event && !event.route.dst.endsWith('/0')) return told;
     this.#sideDoubtful = true;
     return this.side === before ? told : { ...told, surroundings: true };
   }
 
-  #take(event: KernelEvent, overlapping: boolean): MirrorChange {
+  #applyOne(event: KernelEvent, overlapping: boolean): MirrorChange {
     switch (event.type) {
       case 'route-added':
         return this.#routeAdded(event, overlapping);

@@ -184,7 +184,7 @@ export class Reconciler {
     const { clock } = this.#options;
     const dueMs = Math.min(this.#nextCheckMs, this.#holds.nextMs, provenAtMs);
     await firstOf(signal, (inner) => [
-      events.next(inner).then((batch) => this.#takeIn(batch)),
+      events.next(inner).then((batch) => this.#applyEvents(batch)),
       this.#wake.wait(inner),
       clock.sleep(dueMs - clock.monotonic(), inner),
     ]);
@@ -194,7 +194,7 @@ export class Reconciler {
     const { clock, kernel, random, self } = this.#options;
     await clock.sleep(this.#lastDumpMs + dumpSpacingMs - clock.monotonic(), signal);
     // The dump holds everything from before it; only events that come during it are applied on top.
-    this.#takeIn(await events.drain(signal));
+    this.#applyEvents(await events.drain(signal));
     this.#stale = false;
     // Links and addresses first: a route makes sense only with a link that is known.
     const links = await kernel.links(signal);
@@ -204,11 +204,11 @@ export class Reconciler {
     this.#lastDumpMs = clock.monotonic();
     this.#nextCheckMs = this.#lastDumpMs + checkIntervalMs * (0.9 + 0.2 * random.next());
     this.#allDirty = true;
-    this.#takeIn(await events.drain(signal), true);
+    this.#applyEvents(await events.drain(signal), true);
   }
 
   /** `overlapping`: the events came during the last dump. */
-  #takeIn(batch: readonly KernelEvent[], overlapping = false): void {
+  #applyEvents(batch: readonly KernelEvent[], overlapping = false): void {
     let surroundings = false;
     for (const event of batch) {
       const change = this.#mirror.apply(event, overlapping);
@@ -245,7 +245,7 @@ export class Reconciler {
     // Before the events: what they make possible may have come after the kernel refused it.
     if (this.#writer.judge(changes, results)) this.#stale = true;
     for (const { route } of changes) this.#dirty.add(route.dst);
-    this.#takeIn(told);
+    this.#applyEvents(told);
   }
 }
 

@@ -169,7 +169,7 @@ export class LeaseWatch {
     if (this.#cursor !== undefined && update.revision + 1 < this.#cursor) return this.#cursor;
     // First: a consumer that throws gets the update again, from the stream or from a list that differs.
     this.#onUpdate(update);
-    this.#delivered.take(update);
+    this.#delivered.note(update);
     this.#cursor = update.revision + 1;
     return this.#cursor;
   }
@@ -296,7 +296,7 @@ class DeliveredLeases {
   }
 
   /** Takes in an update that the consumer gets. */
-  take(update: LeaseUpdate): void {
+  note(update: LeaseUpdate): void {
     const gone = this.#massOf(update);
     const verdict =
       gone === undefined
