@@ -2,6 +2,8 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import type { LeaseHost, LeaseHostOptions, LeaseWorld } from '../../sim/lease-world.ts';
 import { poolOf, prefix, valueOf } from '../../sim/leases.ts';
 import type { PerFamily } from '../../src/ip/ip.ts';
+import { untilAborted } from '../../src/runtime/wake.ts';
+import type { AddressUse } from '../../src/subnet/lease/probe.ts';
 import { makeWorld } from './sim-worlds.ts';
 
 const ip = '10.211.0.1';
@@ -18,9 +20,19 @@ beforeEach(() => {
   world = makeWorld({ latencyMs: 1 });
 });
 
-async function started(options: LeaseHostOptions = {}): Promise<LeaseHost> {
-  const host = await world.host(ip, options).hold();
+/** `onRange` is called before each list, from the moment on that this resolves. */
+async function started(
+  options: LeaseHostOptions = {},
+  onRange?: (host: LeaseHost) => void,
+): Promise<LeaseHost> {
+  const host = world.host(ip, options);
+  let tells = false;
+  host.onStart = (registry) => {
+    registry.onRange = () => tells && onRange?.(host);
+  };
+  await host.hold();
   await world.clock.advance(100);
+  tells = true;
   return host;
 }
 
@@ -294,6 +306,38 @@ describe('L6: an address that another key carries', () => {
     expect(host.trouble.current).toEqual([]);
     await world.clock.advance(1_000);
     expect(host.held).toBeDefined();
+  });
+
+  it('is none either when the host gives it up while the leases are read', async () => {
+    const use: AddressUse & { rival: string | undefined } = {
+      rival: undefined,
+      alone: false,
+      looked: async () => {},
+      changed: async (_, signal) => await untilAborted(signal),
+    };
+    const host = await started({ watch: false, addressUse: use }, ({ manager }) => {
+      if (manager.state === 'moving') manager.moveTo({ ipv4: ip });
+    });
+    await world.host(newIp).hold();
+    const { revision } = world.etcd;
+    use.rival = '52:54:00:00:00:09';
+    host.manager.moveTo({ ipv4: newIp });
+    await world.clock.advance(60_000);
+    expect(host.held).toBeDefined();
+    expect(host.trouble.current).toEqual([]);
+    expect(world.etcd.revision).toBe(revision);
+  });
+
+  it('an address given up for another one while the leases are read is not put into the lease', async () => {
+    const host = await started({ watch: false }, ({ manager }) => {
+      if (manager.addresses.ipv4 === ip) manager.moveTo({ ipv4: newIp });
+    });
+    const { revision } = world.etcd;
+    host.manager.moveTo({ ipv4: '10.211.0.66' });
+    await world.clock.advance(60_000);
+    expect(host.manager.addresses).toEqual({ ipv4: newIp });
+    expect(world.kvs).toMatchObject([{ value: valueOf(newIp) }]);
+    expect(world.etcd.revision).toBe(revision + 1);
   });
 
   it('a key on its own etcd lease: it moves at once', async () => {

@@ -126,7 +126,8 @@ export class Move {
    * latter when another host seems to hold a lease with one of the new addresses: this host probes that
    * lease, and reads its key in the next calls (`dueMs` says when). It reports an answer, and another host on
    * the link with the address. Two hosts that exchange their addresses wait for each other: the first that is
-   * asked moves. Rejects with RegistryError.
+   * asked moves. Undefined when there is no move, or another one than when it began to ask etcd: whoever starts
+   * a move has it looked at again. Rejects with RegistryError.
    */
   async next(
     options: LeaseOptions & { readonly addressUse?: AddressUse },
@@ -137,12 +138,14 @@ export class Move {
     if (target === undefined) return undefined;
     this.#written.add(formatLeaseValue(target));
     const { kvs } = await listRange(options.registry, options.subnetsPrefix, signal);
+    if (this.#target !== target) return undefined;
     const other = this.#otherHolder(options, target, own, kvs);
     // The link knows IPv4 only, and only once it was asked.
     const use = target.ipv6 === this.#addresses.ipv6 ? options.addressUse : undefined;
     const rival = use?.rival !== undefined;
     const alone = other === undefined || use?.alone === true;
     const atOnce = alone || (!rival && (await this.#isLeftBehind(options, other, signal)));
+    if (this.#target !== target) return undefined;
     if (atOnce) this.#parts.trouble.clear('address', 'no other host has the address');
     else if (rival || this.#asked?.answered === true) {
       const { key } = other;
@@ -200,8 +203,9 @@ export class Move {
         { event: 'lease-probed', key },
         `asking whether a running host holds lease ${key}, which names the new address of this host`,
       );
+      const target = this.#target;
       const modRevision = await putAgain(options, other, signal);
-      if (modRevision === 'gone') return true;
+      if (modRevision === 'gone' || this.#target !== target) return modRevision === 'gone';
       const refusals = same ? asked.refusals : 0;
       this.#asked =
         modRevision === undefined
