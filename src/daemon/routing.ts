@@ -127,6 +127,7 @@ export class Routing {
       subnetsPrefix: subnetsPrefix(options.etcdPrefix),
       // A lease that a bad restore has lost is taken again at once, so that the other hosts' second list has it.
       onDoubt: (update) => manager.observe(update),
+      onReopened: () => manager.checkNow(),
     });
     this.#backend = backend;
     this.#watch = watch;

@@ -265,3 +265,39 @@ it.each(Array.from({ length: 22 }, (_, i) => 1 + i))(
     expect(all.meshed).toBe(true);
   },
 );
+
+// Nothing in the stream tells of it: the cluster has its id, and more revisions than before.
+it.each([1, 2, 3, 4, 5, 6])(
+  'a host whose subnet another one took in a restore that shows nowhere says so as soon as its stream is back (seed %i)',
+  async (seed) => {
+    const all = start({ seed, hosts: 1 });
+    const { clock, etcd } = all;
+    const backup = etcd.snapshot();
+    await all.start();
+    const [host] = all.hosts as readonly [SimHost];
+    const subnet = (await host.subnet())?.text ?? '';
+    const { revision } = etcd;
+    etcd.restore(backup, { sameId: true });
+    etcd.put(`${prefix}/subnets/${subnet.replace('/', '-')}`, valueOf('10.211.99.9'));
+    while (etcd.revision <= revision) etcd.put('/somebody/else', '');
+    const says = () => host.readiness.reasons.some((reason) => reason.includes('10.211.99.9'));
+    await clock.until('it says so', says, 10_000);
+  },
+);
+
+it('a lease put after a restore, at the revision of the one that the restore has undone, is routed', async () => {
+  const all = start({ seed: 3, hosts: 1 });
+  await all.start();
+  const { clock, etcd } = all;
+  const [host] = all.hosts as readonly [SimHost];
+  const key = `${prefix}/subnets/172.20.1.0-24`;
+  const isRouted = (gateway: string) => host.ownRoutes.includes(`172.20.1.0/24 via ${gateway}`);
+  const backup = etcd.snapshot();
+  etcd.put(key, valueOf('10.211.99.8'));
+  await clock.until('routed', () => isRouted('10.211.99.8'), 10_000);
+  const { revision } = etcd;
+  etcd.restore(backup, { sameId: true });
+  etcd.put(key, valueOf('10.211.99.9'));
+  expect(etcd.revision).toBe(revision);
+  await clock.until('routed again', () => isRouted('10.211.99.9'), 70_000);
+});

@@ -156,6 +156,11 @@ export class LeaseManager {
     else if (put.some(({ key }) => this.#move.waitsFor(key))) this.#wake.wake();
   }
 
+  /** Checks our key at once, if there is one. */
+  checkNow(): void {
+    if (this.#lease !== undefined) this.#wake.wake();
+  }
+
   /** Renews and guards the lease until `signal` aborts, then rejects with its reason; never resolves. */
   async run(signal: AbortSignal): Promise<never> {
     return await firstOf(signal, (inner) => [this.#keep(inner), this.#followRival(inner)]);

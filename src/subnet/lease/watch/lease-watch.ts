@@ -34,6 +34,11 @@ export interface LeaseWatchOptions extends ReaderOptions {
    * lease need not wait, and may know of writes that no stream brought. Must not throw.
    */
   readonly onDoubt?: (heldBack: LeaseUpdate) => void;
+  /**
+   * A stream is open again, and may lack what a restore has undone; the list that shows it comes within a minute.
+   * The keeper of the own lease reads its key at once: another host may have its subnet. Must not throw.
+   */
+  readonly onReopened?: () => void;
 }
 
 /** A list follows each reopened stream within this time, at another moment on each host. */
@@ -246,6 +251,7 @@ export class LeaseWatch {
     this.#compareAtMs = nowMs - this.#listedAtMs < freshMs ? Number.POSITIVE_INFINITY : dueMs;
     // For one stream only.
     this.#listedAtMs = Number.NEGATIVE_INFINITY;
+    if (this.#compareAtMs < Number.POSITIVE_INFINITY) this.#options.onReopened?.();
     opened.wake();
   }
 }
@@ -260,7 +266,8 @@ const what = 'mass-removal';
  */
 class DeliveredLeases {
   readonly #options: Pick<LeaseWatchOptions, 'trouble' | 'subnetsPrefix'>;
-  readonly #modRevisions = new Map<string, number>();
+  /** By key, see {@link versionOf}. */
+  readonly #versions = new Map<string, string>();
   /** The keys of those that a route can follow from. */
   readonly #peers = new Set<string>();
   #hasTaken = false;
@@ -271,13 +278,13 @@ class DeliveredLeases {
 
   /** Undefined before the first update. */
   get count(): number | undefined {
-    return this.#hasTaken ? this.#modRevisions.size : undefined;
+    return this.#hasTaken ? this.#versions.size : undefined;
   }
 
   /** Whether the snapshot holds nothing else. */
   equals({ leases }: LeaseSnapshot): boolean {
-    const same = leases.every(({ key, modRevision }) => this.#modRevisions.get(key) === modRevision);
-    return same && leases.length === this.#modRevisions.size;
+    const same = leases.every((lease) => this.#versions.get(lease.key) === versionOf(lease));
+    return same && leases.length === this.#versions.size;
   }
 
   /**
@@ -306,15 +313,15 @@ class DeliveredLeases {
     this.#hasTaken = true;
     const { put, removed } = changesOf(update);
     if (update.type === 'snapshot') {
-      this.#modRevisions.clear();
+      this.#versions.clear();
       this.#peers.clear();
     }
     for (const key of removed) {
-      this.#modRevisions.delete(key);
+      this.#versions.delete(key);
       this.#peers.delete(key);
     }
     for (const lease of put) {
-      this.#modRevisions.set(lease.key, lease.modRevision);
+      this.#versions.set(lease.key, versionOf(lease));
       if (isPeer(lease)) this.#peers.add(lease.key);
       else this.#peers.delete(lease.key);
     }
@@ -333,6 +340,11 @@ class DeliveredLeases {
       ? update.removed.filter(isKnown).length + update.put.filter(isSpoilt).length
       : this.#peers.size - update.leases.filter((lease) => isKnown(lease.key) && isPeer(lease)).length;
   }
+}
+
+/** After a restore a key may be put again at the revision that it had before: who has it counts as well. */
+function versionOf({ modRevision, leaseId, value: { publicIP, publicIPv6, backendType } }: Lease): string {
+  return [modRevision, leaseId, publicIP, publicIPv6, backendType].join(' ');
 }
 
 function isPeer({ value: { backendType, publicIP, publicIPv6 } }: Lease): boolean {
