@@ -219,6 +219,14 @@ export class Memory {
     return isLate ? late.sinceMs : Number.POSITIVE_INFINITY;
   }
 
+  /**
+   * Whether a host may not have heard yet of what is asked for since `sinceMs`: nothing but a comparison with a list, which
+   * comes within a minute of a new stream, tells of a restore under the same id.
+   */
+  isUnheard(sinceMs: number): boolean {
+    return sinceMs >= this.sameIdRestoredMs && this.nowMs - this.sameIdRestoredMs < catchUpMs;
+  }
+
   /** Notes that a host's kernel is played with. */
   touch(host: SimHost): void {
     this.#touchedUntilMs.set(host, this.nowMs);

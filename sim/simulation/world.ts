@@ -203,7 +203,7 @@ export class World extends Memory {
     if (forbidden(host, subnet, gateway ?? '') !== undefined) return;
     if (asked === undefined || asked.gateway !== gateway || asked.sinceMs > sinceMs) return;
     // Of a lease it may have heard half: that it went, not that it is back.
-    if (asked.sinceMs > this.lateSinceMs(host)) return;
+    if (asked.sinceMs > this.lateSinceMs(host) || this.isUnheard(asked.sinceMs)) return;
     const isBack = host.kernel.routes(family).some((route) => {
       return route.dst === dst && route.gateway === gateway && route.protocol === routeProtocol;
     });
