@@ -80,10 +80,12 @@ const { outputFiles, metafile } = await build({
   legalComments: 'none',
   logLevel: 'warning',
   plugins: [inlineEtcdProtos, lateModules(root)],
-  banner: {
-    js: "#!/usr/bin/env node\nconst importMetaUrl = require('node:url').pathToFileURL(__filename).href;",
+  banner: { js: '#!/usr/bin/env node' },
+  define: {
+    // From here packages would read files of their own that are not in dist: yargs failed where it might not look.
+    'import.meta.url': JSON.stringify('file:///nonexistent/flanneld-ts.cjs'),
+    FLANNELD_TS_VERSION: JSON.stringify(packageJson.version),
   },
-  define: { 'import.meta.url': 'importMetaUrl', FLANNELD_TS_VERSION: JSON.stringify(packageJson.version) },
 });
 const [bundle] = outputFiles;
 if (bundle === undefined) throw new Error('esbuild made nothing');

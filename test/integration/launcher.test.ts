@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
 import { PROGRAM } from '../testbed/daemon.ts';
@@ -46,4 +46,21 @@ test('a symbolic link starts it, too', async () => {
   const { exit, stdout } = await runToEnd([link, '--version']);
   expect(exit.code).toBe(0);
   expect(stdout).toMatch(/^flanneld-ts \d/);
+});
+
+test('it reads no file that only lies where a package would look for its own', async () => {
+  const library = join(bench.dir, 'prefix/lib/flanneld-ts');
+  cpSync(dirname(PROGRAM), library, { recursive: true });
+  mkdirSync(join(bench.dir, 'prefix/locales'));
+  writeFileSync(join(bench.dir, 'prefix/locales/en.json'), 'not JSON');
+  const env = { PATH: withNode('v20.19.1'), LC_ALL: 'C' };
+  const { exit, output } = await runToEnd([join(library, 'flanneld-ts'), 'statsu'], { env });
+  expect(output).toContain('Did you mean status?');
+  expect(exit.code).toBe(2);
+});
+
+test('the snapshot does not know where it was built, so no package looks there', () => {
+  const folder = dirname(PROGRAM);
+  const [name = ''] = readdirSync(folder).filter((one) => one.endsWith('.snapshot'));
+  expect(readFileSync(join(folder, name), 'latin1').includes(`file://${dirname(folder)}`)).toBe(false);
 });
