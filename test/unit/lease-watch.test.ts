@@ -492,6 +492,14 @@ describe('a lease watch that has a lease', () => {
       expect(host.watch.watching).toBe(true);
     });
 
+    it('not after the first stream, which was asked for with the list in hand, however late that opens', async () => {
+      await host.stop();
+      host = new WatchHost({ latencyMs: 1_500 });
+      await host.clock.advance(10 * minuteMs);
+      expect(host.watch.watching).toBe(true);
+      expect(host.etcd.calls.range).toBe(1);
+    });
+
     it('loses no event that comes while the list is on its way', async () => {
       await host.stop();
       host = new WatchHost({ latencyMs: 50, fragmentEvents: 1 });

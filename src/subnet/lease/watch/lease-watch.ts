@@ -43,8 +43,8 @@ export interface LeaseWatchOptions extends ReaderOptions {
 
 /** A list follows each reopened stream within this time, at another moment on each host. */
 const compareWithinMs = 60_000;
-/** No list follows a stream that opens within this time of the last list. */
-const freshMs = 1_000;
+/** No list follows the stream that was asked for right after one and opened within this time. A restore takes longer. */
+const freshMs = 5_000;
 /** Hosts that lost their leases in a bad restore take them again within this time, so no route goes. */
 const confirmAfterMs = 1_000;
 /** A stream that lived this long was healthy: the backoff starts over at the next failure. */
@@ -81,6 +81,7 @@ export class LeaseWatch {
   #failures = 0;
   /** When to compare the delivered leases with a list; Infinity: a list is recent enough. */
   #compareAtMs = Number.POSITIVE_INFINITY;
+  /** Of the list that the next stream follows; before a stream that follows another one it says so. */
   #listedAtMs = Number.NEGATIVE_INFINITY;
   /** etcd seems restored: each host finds that out at its own pace. */
   #restored = false;
@@ -132,6 +133,7 @@ export class LeaseWatch {
     const { log, trouble, registry, clock, subnetsPrefix } = this.#options;
     const sinceMs = this.#watchingSinceMs ?? Number.POSITIVE_INFINITY;
     this.#watchingSinceMs = undefined;
+    this.#listedAtMs = Number.NEGATIVE_INFINITY;
     if (clock.monotonic() - sinceMs >= healthyStreamMs) this.#failures = 0;
     const kind = error instanceof RegistryError ? error.kind : undefined;
     if (error instanceof ListAgain || kind === 'COMPACTED') {
@@ -268,8 +270,8 @@ class DeliveredLeases {
   readonly #options: Pick<LeaseWatchOptions, 'trouble' | 'subnetsPrefix'>;
   /** By key, see {@link versionOf}. */
   readonly #versions = new Map<string, string>();
-  /** The keys of those that a route can follow from. */
-  readonly #peers = new Set<string>();
+  /** Of those that a route can follow from. */
+  #peers = 0;
   #hasTaken = false;
 
   constructor(options: Pick<LeaseWatchOptions, 'trouble' | 'subnetsPrefix'>) {
@@ -295,7 +297,7 @@ class DeliveredLeases {
     const gone = restored ? this.#goneOf(update) || undefined : this.#massOf(update);
     if (gone === undefined) return false;
     const { trouble, subnetsPrefix } = this.#options;
-    const known = this.#peers.size;
+    const known = this.#peers;
     const text = `${gone} of ${counted(known, 'lease')} under ${subnetsPrefix} ${plural(gone, 'is', 'are')}`;
     const fields = { gone, known, revision: update.revision };
     trouble.report(what, `${text} gone at once; their routes stay until another list confirms it`, fields);
@@ -308,43 +310,51 @@ class DeliveredLeases {
     const verdict =
       gone === undefined
         ? 'is not confirmed'
-        : `is confirmed: ${gone} of ${this.#peers.size} ${plural(gone, 'is', 'are')} gone`;
+        : `is confirmed: ${gone} of ${this.#peers} ${plural(gone, 'is', 'are')} gone`;
     this.#options.trouble.clear(what, `the bulk removal of leases ${verdict}`);
     this.#hasTaken = true;
     const { put, removed } = changesOf(update);
     if (update.type === 'snapshot') {
       this.#versions.clear();
-      this.#peers.clear();
+      this.#peers = 0;
     }
-    for (const key of removed) {
+    for (const key of [...removed, ...put.map((lease) => lease.key)]) {
+      if (this.#isPeer(key)) this.#peers -= 1;
       this.#versions.delete(key);
-      this.#peers.delete(key);
     }
     for (const lease of put) {
       this.#versions.set(lease.key, versionOf(lease));
-      if (isPeer(lease)) this.#peers.add(lease.key);
-      else this.#peers.delete(lease.key);
+      if (isPeer(lease)) this.#peers += 1;
     }
+  }
+
+  #isPeer(key: string): boolean {
+    return this.#versions.get(key)?.startsWith(peerMark) === true;
   }
 
   /** How many leases a bulk removal removes; undefined for another update. */
   #massOf(update: LeaseUpdate): number | undefined {
     const gone = this.#goneOf(update);
-    return gone > unquestioned && 2 * gone > this.#peers.size ? gone : undefined;
+    return gone > unquestioned && 2 * gone > this.#peers ? gone : undefined;
   }
 
   #goneOf(update: LeaseUpdate): number {
-    const isKnown = (key: string) => this.#peers.has(key);
+    const isKnown = (key: string) => this.#isPeer(key);
     const isSpoilt = (lease: Lease) => isKnown(lease.key) && !isPeer(lease);
     return update.type === 'delta'
       ? update.removed.filter(isKnown).length + update.put.filter(isSpoilt).length
-      : this.#peers.size - update.leases.filter((lease) => isKnown(lease.key) && isPeer(lease)).length;
+      : this.#peers - update.leases.filter((lease) => isKnown(lease.key) && isPeer(lease)).length;
   }
 }
 
+/** Before the version of a lease that a route can follow from. */
+const peerMark = '+';
+
 /** After a restore a key may be put again at the revision that it had before: who has it counts as well. */
-function versionOf({ modRevision, leaseId, value: { publicIP, publicIPv6, backendType } }: Lease): string {
-  return [modRevision, leaseId, publicIP, publicIPv6, backendType].join(' ');
+function versionOf(lease: Lease): string {
+  const { publicIP, publicIPv6, backendType } = lease.value;
+  const mark = isPeer(lease) ? peerMark : '-';
+  return [mark, lease.modRevision, lease.leaseId, publicIP, publicIPv6, backendType].join(' ');
 }
 
 function isPeer({ value: { backendType, publicIP, publicIPv6 } }: Lease): boolean {
