@@ -21,10 +21,7 @@ export interface Changed {
 }
 
 /** All claims to one destination, oldest first: mostly one. */
-interface Contest {
-  readonly subnet: Subnet;
-  readonly claims: Claim[];
-}
+type Contest = readonly [Claim, ...Claim[]];
 
 /**
  * Decides between leases that overlap. From the oldest to the youngest, each claim is granted that overlaps
@@ -68,19 +65,17 @@ export class Claims {
     const { key, dst } = claim.route;
     const before = this.#byKey.get(key);
     if (before?.route.dst === dst && before.createRevision === claim.createRevision) {
-      const contest = this.#contests.get(claim.subnet.length)?.get(dst);
-      contest?.claims.splice(contest.claims.indexOf(before), 1, claim);
+      const contest = this.#contestOf(claim.subnet).map((one) => (one === before ? claim : one));
+      this.#setContest(claim.subnet, contest);
       if (this.#isGranted(before)) this.#granted.set(dst, claim);
       this.#byKey.set(key, claim);
       changed.touched.add(dst);
-      for (const { route } of contest?.claims ?? []) changed.judged.add(route.key);
+      for (const { route } of contest) changed.judged.add(route.key);
       return;
     }
     if (before !== undefined) this.remove(key, changed);
     this.#byKey.set(key, claim);
-    const { claims } = this.#contestOf(claim.subnet);
-    claims.push(claim);
-    claims.sort(byAge);
+    this.#setContest(claim.subnet, [...this.#contestOf(claim.subnet), claim].toSorted(byAge));
     this.#settle([claim], changed);
   }
 
@@ -88,16 +83,13 @@ export class Claims {
     const claim = this.#byKey.get(key);
     if (claim === undefined) return;
     this.#byKey.delete(key);
-    const { dst } = claim.route;
-    const { length } = claim.subnet;
-    const contest = this.#contestOf(claim.subnet);
-    contest.claims.splice(contest.claims.indexOf(claim), 1);
+    this.#setContest(
+      claim.subnet,
+      this.#contestOf(claim.subnet).filter((one) => one !== claim),
+    );
     const wasGranted = this.#revoke(claim);
-    changed.touched.add(dst);
+    changed.touched.add(claim.route.dst);
     if (wasGranted) this.#settle(this.#younger(claim), changed);
-    if (contest.claims.length > 0) return;
-    this.#contests.get(length)?.delete(dst);
-    if (this.#contests.get(length)?.size === 0) this.#contests.delete(length);
   }
 
   /** Judges these claims, oldest first, and all that depend on them. */
@@ -129,24 +121,29 @@ export class Claims {
 
   /** Granted claims that are older and overlap it. */
   *#rivals(claim: Claim): Generator<Claim, void> {
-    for (const { subnet } of this.#overlapping(claim.subnet)) {
-      const granted = this.#granted.get(subnet.text);
+    for (const [{ route }] of this.#overlapping(claim.subnet)) {
+      const granted = this.#granted.get(route.dst);
       if (granted !== undefined && byAge(granted, claim) < 0) yield granted;
     }
   }
 
   #younger(claim: Claim): Claim[] {
-    return [...this.#overlapping(claim.subnet)].flatMap(({ claims }) =>
+    return [...this.#overlapping(claim.subnet)].flatMap((claims) =>
       claims.filter((other) => byAge(other, claim) > 0),
     );
   }
 
-  #contestOf(subnet: Subnet): Contest {
-    const contests = this.#contests.get(subnet.length) ?? new Map<string, Contest>();
-    this.#contests.set(subnet.length, contests);
-    const contest = contests.get(subnet.text) ?? { subnet, claims: [] };
-    contests.set(subnet.text, contest);
-    return contest;
+  #contestOf({ length, text }: Subnet): readonly Claim[] {
+    return this.#contests.get(length)?.get(text) ?? [];
+  }
+
+  #setContest({ length, text }: Subnet, claims: readonly Claim[]): void {
+    const contests = this.#contests.get(length) ?? new Map<string, Contest>();
+    const [oldest, ...younger] = claims;
+    if (oldest === undefined) contests.delete(text);
+    else contests.set(text, [oldest, ...younger]);
+    if (contests.size > 0) this.#contests.set(length, contests);
+    else this.#contests.delete(length);
   }
 
   /** Two blocks either contain one another or share nothing. */
@@ -156,7 +153,8 @@ export class Claims {
         yield* inside(subnet, length, contests);
         continue;
       }
-      const contest = contests.get(subnetAt(subnet.family, subnet.first, length).text);
+      const { text } = length === subnet.length ? subnet : subnetAt(subnet.family, subnet.first, length);
+      const contest = contests.get(text);
       if (contest !== undefined) yield contest;
     }
   }
@@ -166,7 +164,7 @@ export class Claims {
 function* inside(outer: Subnet, length: number, contests: ReadonlyMap<string, Contest>): Iterable<Contest> {
   const count = 2 ** (length - outer.length);
   if (count > contests.size) {
-    for (const contest of contests.values()) if (containsSubnet(outer, contest.subnet)) yield contest;
+    for (const contest of contests.values()) if (containsSubnet(outer, contest[0].subnet)) yield contest;
     return;
   }
   const step = 1n << BigInt(addressBits(outer.family) - length);
