@@ -59,6 +59,10 @@ export class SimKernelConnection implements Kernel, RouteFinder {
     return this.#dump(() => this.#kernel.routes(family), signal);
   }
 
+  async routesDigest(family: Family, signal?: AbortSignal): Promise<string> {
+    return JSON.stringify(await this.#dump(() => this.#kernel.routes(family), signal, 'digests'));
+  }
+
   async routeTo(address: string, signal?: AbortSignal): Promise<RouteLookup | undefined> {
     await this.#reach(signal);
     return this.#kernel.lookUp(address);
@@ -102,11 +106,15 @@ export class SimKernelConnection implements Kernel, RouteFinder {
     return errno === undefined ? { outcome: 'done' } : { outcome: 'failed', errno };
   }
 
-  async #dump<T>(read: () => readonly T[], signal: AbortSignal | undefined): Promise<readonly T[]> {
+  async #dump<T>(
+    read: () => readonly T[],
+    signal: AbortSignal | undefined,
+    counter: 'dumps' | 'digests' = 'dumps',
+  ): Promise<readonly T[]> {
     const { faults, counters, clock } = this.#kernel;
     for (let attempt = 0; attempt < MAX_DUMP_ATTEMPTS; attempt++) {
       await this.#reach(signal);
-      counters.dumps++;
+      counters[counter]++;
       const errno = faults.take('dump');
       if (errno !== undefined) throw new KernelError(errno, `dump failed: ${errno}`);
       const entries = read();

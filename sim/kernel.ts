@@ -46,6 +46,7 @@ export interface DaemonChange {
 /** Requests that have reached the kernel, by all connections. */
 export interface KernelCounters {
   dumps: number;
+  digests: number;
   batches: number;
   messages: number;
 }
@@ -57,7 +58,7 @@ export interface KernelCounters {
  */
 export class SimKernel {
   readonly faults = new KernelFaults();
-  readonly counters: KernelCounters = { dumps: 0, batches: 0, messages: 0 };
+  readonly counters: KernelCounters = { dumps: 0, digests: 0, batches: 0, messages: 0 };
   readonly clock: Clock | undefined;
   /** When the slow dump that is under way ends (monotonic ms). */
   slowDumpUntilMs = Number.NEGATIVE_INFINITY;

@@ -92,7 +92,8 @@ function leaseText(lease: LeaseStatus | null): string {
 }
 
 function syncText({ leases, peers, lastSync, now }: StatusView): string {
-  const count = routedText(peers, leases !== null);
+  const routed = peers.filter(({ state }) => state === 'installed').length;
+  const count = routedText({ peers: peers.length, routed }, leases !== null);
   return `${count}, ${lastSync === null ? 'not checked yet' : `checked ${between(lastSync, now)} ago`}`;
 }
 

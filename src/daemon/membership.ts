@@ -61,7 +61,7 @@ export class Membership implements NetworkMember {
   }
 
   faults(most?: number): Faults {
-    const routed = this.#ready ? this.#routing?.view() : undefined;
+    const routed = this.#ready ? this.#routing?.view('troubled') : undefined;
     const view = routed ?? nothingYet;
     return {
       reasons: [...this.#leaseFaults(), ...this.#watchFaults(routed), ...ownFaults(view, most)],
@@ -95,8 +95,8 @@ export class Membership implements NetworkMember {
   get summary(): string | undefined {
     const subnets = this.#manager?.lease?.subnets;
     if (!this.#ready || subnets === undefined) return undefined;
-    const { peers, leases } = this.view();
-    return `subnet ${familiesText(subnets)}; ${routedText(peers, leases !== undefined)}`;
+    const { counts, leases } = this.#routing?.view('troubled') ?? nothingYet;
+    return `subnet ${familiesText(subnets)}; ${routedText(counts, leases !== undefined)}`;
   }
 
   view(): NetworkView {
@@ -289,16 +289,16 @@ export class Membership implements NetworkMember {
     await firstOf(signal, (inner) => [firewall.tried(inner), parts.clock.sleep(firewallPatienceMs, inner)]);
     this.#ready = true;
     onReady();
-    const { peers } = routing.view();
+    const { peers, routed } = routing.view('troubled').counts;
     const subnet = familiesText(this.#manager?.lease?.subnets ?? {});
     parts.log.info(
       {
         event: 'ready',
         subnet,
-        peers: peers.length,
-        problems: peers.filter(({ state }) => state !== 'installed').length,
+        peers,
+        problems: peers - routed,
       },
-      `ready: subnet ${subnet}, ${counted(peers.length, 'peer')}`,
+      `ready: subnet ${subnet}, ${counted(peers, 'peer')}`,
     );
   }
 }

@@ -42,11 +42,14 @@ export class Routing {
     this.#options = options;
   }
 
-  /** The peers and their routes. The number of leases is absent before the first list over the present interface. */
-  view(): NetworkView {
+  /**
+   * The peers and their routes; `troubled`: of the peers only those whose route is not installed. The number of leases is
+   * absent before the first list over the present interface.
+   */
+  view(which: 'all' | 'troubled' = 'all'): NetworkView {
     if (this.#backend === undefined || this.#watch === undefined) return nothingYet;
     const { watching, leases, junk } = this.#watch;
-    return { ...this.#backend.status(), watching, junk, ...(leases !== undefined && { leases }) };
+    return { ...this.#backend.status(which), watching, junk, ...(leases !== undefined && { leases }) };
   }
 
   /**

@@ -71,6 +71,7 @@ type StateOptions = Pick<Parts, 'clock' | 'log' | 'trouble' | 'notices' | 'activ
 /** What there is to see before the routes of a network are kept. */
 export const nothingYet: NetworkView = {
   watching: false,
+  counts: { peers: 0, routed: 0 },
   peers: [],
   refused: [],
   outside: [],

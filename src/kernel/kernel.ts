@@ -20,6 +20,11 @@ export interface Kernel {
   /** All routes of one family in the main table, in the kernel's order: it uses the first of each key. */
   routes(family: Family, signal?: AbortSignal): Promise<readonly Route[]>;
   /**
+   * A text that differs when `routes` would: it tells at a tenth of the cost that there is nothing to read. It may
+   * differ without need.
+   */
+  routesDigest(family: Family, signal?: AbortSignal): Promise<string>;
+  /**
    * How the kernel would send to this address (canonical text), by all tables and rules; undefined: it would
    * not.
    */

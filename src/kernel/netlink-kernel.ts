@@ -97,6 +97,11 @@ class NetlinkKernel implements Kernel, RouteFinder {
     return this.#dump(family, dump, signal);
   }
 
+  routesDigest(family: Family, signal?: AbortSignal) {
+    const encode = (sequence: number) => encodeRouteDump(family, sequence);
+    return this.#dumps.digest({ what: `IPv${family} routes`, encode }, signal);
+  }
+
   async rules(family: Family, signal?: AbortSignal) {
     const dump = { what: 'policy rules', type: RTM.NEWRULE, encode: encodeRuleDump, decode: decodeRule };
     // A kernel without policy rules, or without the family.

@@ -100,6 +100,38 @@ export function messagesOf(datagram: Buffer): readonly NetlinkMessage[] {
   }
 }
 
+/** struct nlmsghdr and struct rtmsg. */
+const MESSAGE_HEADER_BYTES = 16;
+const ROUTE_HEADER_BYTES = 12;
+/** How long an IPv6 route from a router's advertisement has left, among others. */
+const RTA_CACHEINFO = 12;
+
+/**
+ * Overwrites, in a part of a dump of routes, what differs from dump to dump of the same table. Returns the flags of all
+ * messages together, and where the message is that ends the dump, if it is in this part.
+ */
+export function blankTransient(datagram: Buffer): { readonly flags: number; readonly end?: number } {
+  let flags = 0;
+  for (let at = 0; at + MESSAGE_HEADER_BYTES <= datagram.length; ) {
+    const next = at + ((datagram.readUInt32LE(at) + 3) & ~3);
+    const type = datagram.readUInt16LE(at + 4);
+    flags |= datagram.readUInt16LE(at + 6);
+    if (type === NLMSG.DONE || type === NLMSG.ERROR) return { flags, end: at };
+    if (next < at + MESSAGE_HEADER_BYTES) break;
+    datagram.fill(0, at + 8, at + MESSAGE_HEADER_BYTES); // sequence number and port
+    const end = Math.min(next, datagram.length);
+    for (let part = at + MESSAGE_HEADER_BYTES + ROUTE_HEADER_BYTES; part + 4 <= end; ) {
+      const length = datagram.readUInt16LE(part);
+      if (length < 4) break;
+      if (datagram.readUInt16LE(part + 2) === RTA_CACHEINFO)
+        datagram.fill(0, part + 4, Math.min(part + length, end));
+      part += (length + 3) & ~3;
+    }
+    at = next;
+  }
+  return { flags };
+}
+
 /** Reads an NLMSG_ERROR, which is also the acknowledgement. */
 export function decodeAnswer(message: NetlinkMessage): Acknowledgement {
   const { data, flags } = message;

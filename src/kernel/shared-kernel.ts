@@ -68,6 +68,8 @@ export class SharedKernel implements Kernel {
 
   readonly missingCapabilities: Kernel['missingCapabilities'] = () => this.#inner.missingCapabilities();
   readonly routes: Kernel['routes'] = (family, signal) => this.#inner.routes(family, signal);
+  readonly routesDigest: Kernel['routesDigest'] = (family, signal) =>
+    this.#inner.routesDigest(family, signal);
   readonly routeTo: Kernel['routeTo'] = (address, signal) => this.#inner.routeTo(address, signal);
   readonly apply: Kernel['apply'] = (changes, signal) => this.#inner.apply(changes, signal);
 

@@ -114,6 +114,30 @@ export function routeContract(at: () => KernelFixture): void {
     });
   });
 
+  describe('the digest of the routes', () => {
+    test('differs after each change, told or not, and is the same again once it is undone', async () => {
+      const seen = [await at().kernel.routesDigest(4)];
+      const look = async () => seen.push(await at().kernel.routesDigest(4));
+      await at().add(at().ours());
+      await look();
+      await at().replace(at().ours(DST, OTHER));
+      await look();
+      // IPv4 says nothing of the routes that go with a link.
+      await at().operator.setLinkUp('eth0', false);
+      await look();
+      expect(new Set(seen).size).toBe(4);
+      await at().operator.setLinkUp('eth0', true);
+      expect(await at().kernel.routesDigest(4)).toBe(seen[0]);
+      expect(await at().kernel.routesDigest(4)).toBe(seen[0]);
+    });
+
+    test('is of one family', async () => {
+      const before = await at().kernel.routesDigest(6);
+      await at().add(at().ours());
+      expect(await at().kernel.routesDigest(6)).toBe(before);
+    });
+  });
+
   describe('remove', () => {
     test('takes our route and says so', async () => {
       await at().given(at().ours());

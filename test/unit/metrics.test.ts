@@ -50,7 +50,8 @@ function metricsOf(peers: readonly PeerRoute[], tell?: (logs: Record<Kind, Troub
   const logs = { trouble: new TroubleLog(clock, log), notices: new TroubleLog(clock, log) };
   tell?.(logs);
   const state = new State({ clock, log, ...logs, activity: new Activity(clock) });
-  const status = { peers, refused: [], outside: [] };
+  const counts = { peers: peers.length, routed: peers.filter((one) => one.state === 'installed').length };
+  const status = { counts, peers, refused: [], outside: [] };
   const view = { ...status, watching: true, leases: 0, junk: { count: 0, first: [] } };
   const faults = () => ({ reasons: ownFaults(status), degraded: peerFaults(status), notices: [] });
   state.noteReady();

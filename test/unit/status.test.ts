@@ -52,6 +52,7 @@ const snapshot: Snapshot = {
   startedAtMs,
   ready: false,
   summary: 'subnet 172.20.9.0/24; 1 of 3 peers routed',
+  counts: { peers: 3, routed: 1 },
   reasons: ['etcd is away'],
   degraded: [
     "172.20.11.0/24: no route: 192.0.2.9 is not on eth0's network 10.211.55.0/24. Move that host",

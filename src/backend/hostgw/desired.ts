@@ -94,6 +94,8 @@ export class DesiredRoutes {
   readonly #refused = new Map<string, Refused>();
   /** By key: why a claim that an older one blocks is worth a mention. */
   readonly #outdone = new Map<string, string>();
+  /** Undefined: not known since the leases changed. */
+  #outside: readonly OutsideRoute[] | undefined;
 
   constructor(self: Self) {
     this.#self = self;
@@ -109,9 +111,14 @@ export class DesiredRoutes {
     const { network } = this.#self;
     if (network === undefined) return [];
     const { text } = network;
-    return [...this.#claims.granted.values()].flatMap(({ subnet, route: { key, dst } }) =>
+    this.#outside ??= [...this.#claims.granted.values()].flatMap(({ subnet, route: { key, dst } }) =>
       containsSubnet(network, subnet) ? [] : [{ key, dst, network: text }],
     );
+    return this.#outside;
+  }
+
+  get count(): number {
+    return this.#claims.granted.size;
   }
 
   get dsts(): Iterable<string> {
@@ -153,6 +160,7 @@ export class DesiredRoutes {
 
   /** Applies changed and removed leases; returns the destinations whose route may have changed. */
   apply(put: readonly Lease[], removed: readonly string[]): readonly string[] {
+    this.#outside = undefined;
     const changed = { judged: new Set<string>(), touched: new Set<string>() };
     for (const key of removed) this.#remove(key, changed);
     for (const lease of put) this.#put(lease, changed);
@@ -163,6 +171,7 @@ export class DesiredRoutes {
   /** Rebuilds all routes by `fill`; returns the destinations whose route has changed. */
   #rebuild(fill: (changed: Changed) => void): readonly string[] {
     const before = new Map(this.routes.map(({ dst, gateway }) => [dst, gateway]));
+    this.#outside = undefined;
     this.#claims.clear();
     this.#outdone.clear();
     const changed = { judged: new Set<string>(), touched: new Set(before.keys()) };

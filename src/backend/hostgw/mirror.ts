@@ -116,6 +116,13 @@ export class Mirror {
     return this.#side ?? now;
   }
 
+  /** Whether these are the links and addresses that it shows, in the order of a dump. */
+  isOf(links: readonly Link[], addresses: readonly LinkAddress[]): boolean {
+    return (
+      isDeepStrictEqual([...this.#links.values()], links) && isDeepStrictEqual(this.#addresses, addresses)
+    );
+  }
+
   reset(snapshot: KernelSnapshot): void {
     this.#sideDoubtful = true;
     this.#links = new Map(snapshot.links.map((link) => [link.index, link]));

@@ -27,7 +27,7 @@ export interface ReconcilerOptions extends RouteSurroundings {
   readonly blackhole: boolean;
 }
 
-/** The safety net beside events: a dump and a comparison this often, ± 10 %. */
+/** The safety net beside events: a look at the kernel this often, ± 10 %. */
 const checkIntervalMs = 10_000;
 /** Between dumps: a link that flaps a hundred times a second must not cost a hundred dumps. */
 const dumpSpacingMs = 50;
@@ -58,6 +58,11 @@ export class Reconciler {
   #allDirty = true;
   #stale = true;
   #lastDumpMs = Number.NEGATIVE_INFINITY;
+  /** An event has changed the mirror since the last dump. */
+  #eventful = true;
+  /** Of the routes in the last dump, if a check asked for it; see Kernel.routesDigest. */
+  #digest: string | undefined;
+  #nextDigest: string | undefined;
   #nextCheckMs = 0;
   #haveLeases = false;
   /** Wall-clock ms. */
@@ -109,9 +114,11 @@ export class Reconciler {
     while (this.#syncedAtMs === undefined) await this.#syncedWake.wait(signal);
   }
 
-  status(): RoutesStatus {
+  /** `troubled`: of the peers only those whose route is not installed. */
+  status(which: 'all' | 'troubled' = 'all'): RoutesStatus {
     const syncedAtMs = this.#syncedAtMs;
-    return { ...this.#states.of(this.#desired), ...(syncedAtMs !== undefined && { syncedAtMs }) };
+    const status = this.#states.of(this.#desired, which === 'all');
+    return { ...status, ...(syncedAtMs !== undefined && { syncedAtMs }) };
   }
 
   /** Works until `signal` aborts, then rejects with its reason and leaves all routes in place. */
@@ -146,6 +153,7 @@ export class Reconciler {
     for (const dst of dsts) {
       this.#dirty.add(dst);
       this.#holds.release(dst);
+      this.#states.noteWish(dst, this.#desired.get(dst) !== undefined);
     }
     this.#wake.wake();
   }
@@ -159,7 +167,7 @@ export class Reconciler {
     for (;;) {
       signal.throwIfAborted();
       activity?.round(this.#loop, stuckMs);
-      if (clock.monotonic() >= this.#nextCheckMs) this.#stale = true;
+      if (clock.monotonic() >= this.#nextCheckMs && !this.#stale) await this.#check(events, signal);
       if (clock.monotonic() >= provenAtMs) {
         provenAtMs = Number.POSITIVE_INFINITY;
         trouble.clear(this.#trouble, 'netlink works again');
@@ -190,25 +198,54 @@ export class Reconciler {
     ]);
   }
 
+  /**
+   * Compares the kernel with the last dump, and has it dumped again when that differs, or when events came since: the
+   * check is for what they do not tell. At rest this costs neither a dump nor a plan of all routes.
+   */
+  async #check(events: KernelEvents, signal: AbortSignal): Promise<void> {
+    const { kernel, self } = this.#options;
+    this.#applyEvents(await events.drain(signal));
+    this.#stale = true;
+    if (this.#eventful || !this.#writer.hasSynced) return;
+    const links = await kernel.links(signal);
+    const addresses = await kernel.addresses(signal);
+    const digest = await kernel.routesDigest(self.subnet.family, signal);
+    this.#nextDigest = digest;
+    if (digest !== this.#digest || !this.#mirror.isOf(links, addresses)) return;
+    this.#stale = false;
+    this.#scheduleCheck();
+    // Some wait for time alone.
+    for (const dst of this.#states.unsettled) this.#dirty.add(dst);
+  }
+
+  #scheduleCheck(): void {
+    const { clock, random } = this.#options;
+    this.#nextCheckMs = clock.monotonic() + checkIntervalMs * (0.9 + 0.2 * random.next());
+  }
+
   async #resync(events: KernelEvents, signal: AbortSignal): Promise<void> {
-    const { clock, kernel, random, self } = this.#options;
+    const { clock, kernel, self } = this.#options;
     await clock.sleep(this.#lastDumpMs + dumpSpacingMs - clock.monotonic(), signal);
     // The dump holds everything from before it; only events that come during it are applied on top.
     this.#applyEvents(await events.drain(signal));
     this.#stale = false;
+    this.#digest = this.#nextDigest;
+    this.#nextDigest = undefined;
     // Links and addresses first: a route makes sense only with a link that is known.
     const links = await kernel.links(signal);
     const addresses = await kernel.addresses(signal);
     const routes = await kernel.routes(self.subnet.family, signal);
     this.#mirror.reset({ links, addresses, routes });
     this.#lastDumpMs = clock.monotonic();
-    this.#nextCheckMs = this.#lastDumpMs + checkIntervalMs * (0.9 + 0.2 * random.next());
+    this.#scheduleCheck();
     this.#allDirty = true;
+    this.#eventful = false;
     this.#applyEvents(await events.drain(signal), true);
   }
 
   /** `overlapping`: the events came during the last dump. */
   #applyEvents(batch: readonly KernelEvent[], overlapping = false): void {
+    if (batch.length > 0) this.#eventful = true;
     let surroundings = false;
     for (const event of batch) {
       const change = this.#mirror.apply(event, overlapping);
@@ -301,10 +338,12 @@ export class HostGateway {
     for (const reconciler of this.#reconcilers) await reconciler.synced(signal);
   }
 
-  status(): RoutesStatus {
-    const all = this.#reconcilers.map((reconciler) => reconciler.status());
+  status(which: 'all' | 'troubled' = 'all'): RoutesStatus {
+    const all = this.#reconcilers.map((reconciler) => reconciler.status(which));
+    const sum = (count: (one: RoutesStatus) => number) => all.reduce((total, one) => total + count(one), 0);
     const synced = all.flatMap(({ syncedAtMs }) => syncedAtMs ?? []);
     return {
+      counts: { peers: sum(({ counts }) => counts.peers), routed: sum(({ counts }) => counts.routed) },
       peers: all.flatMap(({ peers }) => peers),
       // Both families report a fault of the whole lease.
       refused: [

@@ -25,9 +25,12 @@ export class RouteStates {
   readonly #log: Logger;
   readonly #activity: Activity | undefined;
   /**
-   * A route that is tried again keeps its state until it is installed. A route under repair stays installed.
+   * Of each route that is wanted. One that is tried again keeps its state until it is installed. One under repair stays
+   * installed. Routes that came to a state together share the object.
    */
   readonly #known = new Map<string, Known>();
+  readonly #unsettled = new Set<string>();
+  #last: Known | undefined;
 
   constructor(clock: Clock, log: Logger, activity?: Activity) {
     this.#clock = clock;
@@ -35,24 +38,36 @@ export class RouteStates {
     this.#activity = activity;
   }
 
-  of(desired: DesiredRoutes): Omit<RoutesStatus, 'syncedAtMs'> {
+  /** Destinations whose route is not installed. */
+  get unsettled(): Iterable<string> {
+    return this.#unsettled;
+  }
+
+  /** `all`: of all peers, and not only of those whose route is not installed: there may be thousands. */
+  of(desired: DesiredRoutes, all: boolean): Omit<RoutesStatus, 'syncedAtMs'> {
+    const unsettled = [...this.#unsettled].flatMap((dst) => desired.get(dst) ?? []);
+    const peers = (all ? desired.routes : unsettled).flatMap(({ dst, gateway, key }) => {
+      const known = this.#known.get(dst);
+      return known === undefined ? [] : { key, dst, gateway, ...known };
+    });
     return {
-      peers: desired.routes.map(({ dst, gateway, key }) => {
-        const known = this.#known.get(dst) ?? { state: 'pending', sinceMs: this.#clock.now() };
-        return { key, dst, gateway, ...known };
-      }),
+      counts: { peers: desired.count, routed: desired.count - unsettled.length },
+      peers,
       refused: [...desired.refused].map(([key, reason]) => ({ key, reason })),
       outside: desired.outside.filter(({ dst }) => this.#known.get(dst)?.state === 'installed'),
     };
   }
 
+  /** Notes at once whether a route is wanted at `dst`; the next plan says what becomes of it. */
+  noteWish(dst: string, isDesired: boolean): void {
+    if (!isDesired) this.#forget(dst);
+    else if (!this.#known.has(dst)) this.#note(dst, 'pending');
+  }
+
   /** Notes the outcome of a plan for `dsts`. */
   notePlan(dsts: Iterable<string>, { states }: Plan, isDesired: (dst: string) => boolean): void {
     for (const [dst, { state, reason }] of states) this.#note(dst, state, reason);
-    for (const dst of dsts) {
-      if (!isDesired(dst)) this.#known.delete(dst);
-      else if (!this.#known.has(dst)) this.#note(dst, 'pending');
-    }
+    for (const dst of dsts) this.noteWish(dst, isDesired(dst));
   }
 
   /**
@@ -87,6 +102,17 @@ export class RouteStates {
     const before = this.#known.get(dst);
     if (before?.state === state && before.reason?.text === reason?.text) return;
     const sinceMs = before?.state === state ? before.sinceMs : this.#clock.now();
-    this.#known.set(dst, { state, sinceMs, ...(reason && { reason }) });
+    const last = this.#last;
+    const isAlike = last?.state === state && last.sinceMs === sinceMs && last.reason === reason;
+    const known = isAlike ? last : { state, sinceMs, ...(reason && { reason }) };
+    this.#last = known;
+    this.#known.set(dst, known);
+    if (state === 'installed') this.#unsettled.delete(dst);
+    else this.#unsettled.add(dst);
+  }
+
+  #forget(dst: string): void {
+    this.#known.delete(dst);
+    this.#unsettled.delete(dst);
   }
 }

@@ -55,6 +55,11 @@ export class RouteWriter {
     this.#foreign = new ForeignLimit(options.clock);
   }
 
+  /** Whether all has been done that only a look at all routes does. */
+  get hasSynced(): boolean {
+    return this.#legacyRemoved;
+  }
+
   /** No lease may take the way to these addresses of etcd. */
   protect(etcdAddresses: readonly string[]): void {
     this.#etcdAddresses = etcdAddresses;

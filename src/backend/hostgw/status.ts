@@ -5,6 +5,7 @@ import type { DesiredRoute } from './claims.ts';
 
 /** The state of the routes that the leases ask for. */
 export interface RoutesStatus {
+  readonly counts: RouteCounts;
   readonly peers: readonly PeerRoute[];
   /** Leases of peers that get no route, and why. */
   readonly refused: readonly RefusedLease[];
@@ -12,6 +13,12 @@ export interface RoutesStatus {
   readonly outside: readonly OutsideRoute[];
   /** Wall-clock ms at which the daemon had last tried every route; absent before the first time. */
   readonly syncedAtMs?: number;
+}
+
+/** Of the routes to peers: how many are wanted, and how many are installed. */
+export interface RouteCounts {
+  readonly peers: number;
+  readonly routed: number;
 }
 
 export interface RefusedLease {
@@ -47,10 +54,9 @@ const mostNamed = 5;
 type Routes = Pick<RoutesStatus, 'peers' | 'refused' | 'outside'>;
 
 /** `areListed`: whether the leases have been read, so that no peers means that there are none. */
-export function routedText(peers: readonly Pick<PeerRoute, 'state'>[], areListed: boolean): string {
-  if (peers.length === 0) return areListed ? 'no other host has joined yet' : 'peers not known yet';
-  const routed = peers.filter(({ state }) => state === 'installed').length;
-  return `${routed} of ${counted(peers.length, 'peer')} routed`;
+export function routedText({ peers, routed }: RouteCounts, areListed: boolean): string {
+  if (peers === 0) return areListed ? 'no other host has joined yet' : 'peers not known yet';
+  return `${routed} of ${counted(peers, 'peer')} routed`;
 }
 
 /** What this host has to fix before it can route to its peers. */
