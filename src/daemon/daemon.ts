@@ -31,6 +31,9 @@ export class Daemon {
   readonly state: State;
   #said = '';
   readonly #changed = new Wake();
+  /** The steps of the boot, and when each began (monotonic ms). */
+  readonly #steps: { readonly phase: string; readonly atMs: number }[] = [];
+  #booted = false;
 
   constructor(parts: DaemonParts, options: DaemonOptions) {
     const kernel = new SharedKernel(parts.kernel, parts.clock);
@@ -95,6 +98,27 @@ export class Daemon {
     this.state.noteReady();
     this.#parts.notifier.ready();
     this.#sayStatus();
+    if (!this.#booted) this.#logSteps();
+    this.#booted = true;
+  }
+
+  /** Where the time of the start went. The clock of a process begins with it. */
+  #logSteps(): void {
+    const { clock, log } = this.#parts;
+    const nowMs = clock.monotonic();
+    const steps = this.#steps.map(({ phase, atMs }, i) => ({
+      phase,
+      ms: Math.round((this.#steps[i + 1]?.atMs ?? nowMs) - atMs),
+    }));
+    const beforeMs = Math.round(this.#steps[0]?.atMs ?? nowMs);
+    const text = [
+      `before the first step ${beforeMs} ms`,
+      ...steps.map(({ phase, ms }) => `${phase} ${ms} ms`),
+    ];
+    log.debug(
+      { event: 'start-steps', beforeMs, steps },
+      `the start took ${Math.round(nowMs)} ms: ${text.join('; ')}`,
+    );
   }
 
   /** Keeps the line true that `systemctl status` shows: troubles at once, the count of routes after a few seconds. */
@@ -112,6 +136,7 @@ export class Daemon {
 
   #enter(phase: string): void {
     this.state.enter(phase);
+    if (!this.#booted) this.#steps.push({ phase, atMs: this.#parts.clock.monotonic() });
     this.#sayStatus();
   }
 

@@ -39,6 +39,8 @@ export interface MembershipOptions {
 
 /** A firewall tool that hangs must not delay READY any longer. */
 const firewallPatienceMs = 10_000;
+/** The rules wait for the first routes, and so long at most. */
+const firewallDelayMs = 500;
 /** How often etcd is asked which address this host's lease names. */
 const policy: BackoffPolicy = { initialMs: 200, maxMs: 10_000 };
 
@@ -251,7 +253,12 @@ export class Membership implements NetworkMember {
     const forwarding = new Forwarding({ ...parts, families, setIpForward: options.setIpForward, linkName });
     await forwarding.check();
     if (!config.enableNFTables) await reportBridgeFilter({ ...parts, families });
-    return await firstOf(signal, (inner) => [firewall.run(inner), forwarding.run(inner), routing.run(inner)]);
+    // Packets need routes first, and to start programs takes this process as long as to write the files.
+    const runFirewall = async (inner: AbortSignal) => {
+      await firstOf(inner, (one) => [routing.begun(one), parts.clock.sleep(firewallDelayMs, one)]);
+      return await firewall.run(inner);
+    };
+    return await firstOf(signal, (inner) => [routing.run(inner), forwarding.run(inner), runFirewall(inner)]);
   }
 
   #makeFirewall(networks: PerFamily<FamilyNetwork>, interfaces: InterfaceWatch): Firewall {

@@ -37,6 +37,8 @@ export class Routing {
   #watch: LeaseWatch | undefined;
   #haveFiles = false;
   readonly #filesWake = new Wake();
+  #begun = false;
+  readonly #begunWake = new Wake();
 
   constructor(options: RoutingOptions) {
     this.#options = options;
@@ -50,6 +52,11 @@ export class Routing {
     if (this.#backend === undefined || this.#watch === undefined) return nothingYet;
     const { watching, leases, junk } = this.#watch;
     return { ...this.#backend.status(which), watching, junk, ...(leases !== undefined && { leases }) };
+  }
+
+  /** Resolves once files and routes are there for the first time; rejects with `signal.reason`. */
+  async begun(signal: AbortSignal): Promise<void> {
+    while (!this.#begun) await this.#begunWake.wait(signal);
   }
 
   /**
@@ -171,6 +178,8 @@ export class Routing {
   ): Promise<never> {
     await backend.synced(signal);
     while (!this.#haveFiles) await this.#filesWake.wait(signal);
+    this.#begun = true;
+    this.#begunWake.wake();
     await onSynced(signal);
     return await untilAborted(signal);
   }

@@ -160,3 +160,18 @@ describe('a disk that is full when the daemon starts', () => {
     ]);
   });
 });
+
+it('tells at debug how long each step of the start took, once', async () => {
+  const { cluster: world, host } = make();
+  host.start();
+  await untilReady(world, host);
+  await world.clock.advance(60_000);
+  const told = world.log.events('start-steps');
+  expect(told.map(({ level }) => level)).toEqual(['debug']);
+  expect(told[0]?.fields['steps']).toMatchObject([
+    { phase: 'waiting for etcd and the network configuration' },
+    { phase: 'waiting for an address on the interface' },
+    { phase: 'waiting for a subnet' },
+    { phase: expect.stringMatching(/^subnet \S+; syncing routes$/) },
+  ]);
+});

@@ -1,3 +1,4 @@
+import { randomFillSync } from 'node:crypto';
 import type { Clock, Random } from '../../runtime/effects.ts';
 
 /** setTimeout takes a longer delay for 1 ms. */
@@ -39,7 +40,7 @@ function timer(ms: number, signal: AbortSignal | undefined): Promise<void> {
  */
 export const systemRandom: Random = {
   next() {
-    const [high = 0, low = 0] = crypto.getRandomValues(new Uint32Array(2));
+    const [high = 0, low = 0] = randomFillSync(new Uint32Array(2));
     return ((high >>> 5) * 2 ** 26 + (low >>> 6)) / 2 ** 53;
   },
 };
