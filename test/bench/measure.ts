@@ -130,14 +130,10 @@ export class Measurement {
       await this.#stage.putPeers(range(peers));
       await this.#life(program, healthFlags, async (life) => {
         await life.upMs(peers);
-        const burstMs = await life.burstMs(range(peers), 1);
-        this.#note(
-          `${peers} leases moved in a burst → last route${where}`,
-          'ms',
-          peers,
-          program.name,
-          burstMs,
-        );
+        const row = `${peers} leases moved in a burst`;
+        const [burstMs, longestMs] = await whileProbing(() => life.burstMs(range(peers), 1));
+        this.#note(`${row} → last route${where}`, 'ms', peers, program.name, burstMs);
+        this.#note(`${row}, longest answer of /healthz${where}`, 'ms', peers, program.name, longestMs);
         await this.#stream(life, program, peers, where);
       });
     }
@@ -147,25 +143,24 @@ export class Measurement {
   async #stream(life: Life, { name }: Program, peers: number, where: string): Promise<void> {
     const { streamMs } = this.#effort;
     const cpu = life.cpuPercent(streamMs);
-    const over = new AbortController();
-    const probes = probe(over.signal);
     const batch = CHANGES_PER_SECOND / 10;
     const sent: { readonly atMs: number; readonly peers: readonly number[]; readonly moved: 0 | 1 }[] = [];
     const mark = this.#stage.monitor.events.length;
-    const startedMs = nowMs();
-    const moved = new Map<number, 0 | 1>();
-    for (let turn = 0; turn * 100 < streamMs; turn++) {
-      await sleep(Math.max(0, startedMs + turn * 100 - nowMs()));
-      const some = range(batch).map((i) => (turn * batch + i) % peers);
-      const to = moved.get(some[0] ?? 0) === 0 ? 1 : 0;
-      for (const peer of some) moved.set(peer, to);
-      sent.push({ atMs: await this.#stage.putPeers(some, to), peers: some, moved: to });
-    }
+    const [took, longestMs] = await whileProbing(async () => {
+      const startedMs = nowMs();
+      const moved = new Map<number, 0 | 1>();
+      for (let turn = 0; turn * 100 < streamMs; turn++) {
+        await sleep(Math.max(0, startedMs + turn * 100 - nowMs()));
+        const some = range(batch).map((i) => (turn * batch + i) % peers);
+        const to = moved.get(some[0] ?? 0) === 0 ? 1 : 0;
+        for (const peer of some) moved.set(peer, to);
+        sent.push({ atMs: await this.#stage.putPeers(some, to), peers: some, moved: to });
+      }
+      return await life.streamMs(sent, mark);
+    });
     const row = `${CHANGES_PER_SECOND} leases moved a second → route`;
     this.#note(`${row}, CPU of one core${where}`, '%', peers, name, await cpu);
-    const took = await life.streamMs(sent, mark);
-    over.abort();
-    this.#note(`${row}, longest answer of /healthz${where}`, 'ms', peers, name, Math.max(...(await probes)));
+    this.#note(`${row}, longest answer of /healthz${where}`, 'ms', peers, name, longestMs);
     for (const [label, share] of [
       ['p50', 0.5],
       ['p99', 0.99],
@@ -218,17 +213,30 @@ const HEALTH_PORT = 8_471;
 const healthFlags = ['--healthz-ip=127.0.0.1', `--healthz-port=${HEALTH_PORT}`];
 const PROBE_EVERY_MS = 20;
 
-/** Asks for /healthz until `signal` aborts; resolves to the ms that each answer took: as long as the process had no time for it. */
-async function probe(signal: AbortSignal): Promise<readonly number[]> {
-  const took: number[] = [];
+/** The result of `work`, and the ms that the longest answer to /healthz took meanwhile: as long as the process had no time for it. */
+async function whileProbing<T>(work: () => Promise<T>): Promise<readonly [T, number]> {
+  const over = new AbortController();
+  const probing = longestAnswerMs(over.signal);
+  try {
+    const result = await work();
+    over.abort();
+    return [result, await probing];
+  } finally {
+    over.abort();
+    await probing;
+  }
+}
+
+async function longestAnswerMs(signal: AbortSignal): Promise<number> {
+  let longestMs = 0;
   while (!signal.aborted) {
     const startedMs = nowMs();
     const answer = await fetch(`http://127.0.0.1:${HEALTH_PORT}/healthz`);
     await answer.text();
-    took.push(nowMs() - startedMs);
+    longestMs = Math.max(longestMs, nowMs() - startedMs);
     await sleep(PROBE_EVERY_MS);
   }
-  return took;
+  return longestMs;
 }
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
