@@ -98,6 +98,27 @@ describe('at rest', () => {
   });
 });
 
+describe('many changes at once', () => {
+  const crowd = (gateway: (i: number) => string) =>
+    Object.fromEntries(
+      Array.from({ length: 3_500 }, (_, i) => [`172.20.${i >> 6}.${(i & 63) << 2}/30`, gateway(i)]),
+    );
+
+  it('are sent a thousand at a time, so that probes and renewals have their turn', async () => {
+    host = new ReconcilerHost();
+    await host.settled(crowd(() => '10.211.55.101'));
+    const { counters } = host.kernel;
+    const before = { ...counters };
+    const after = crowd((i) => (i % 2 ? '10.211.55.102' : '10.211.55.103'));
+    host.snapshot(after);
+    await host.clock.advance(1_000);
+    expect(counters.batches - before.batches).toBeGreaterThanOrEqual(4);
+    expect(host.own).toHaveLength(3_500);
+    expect(host.own.filter((route) => route.includes(' via 10.211.55.102'))).toHaveLength(1_750);
+    expect(host.own.filter((route) => route.includes(' via 10.211.55.103'))).toHaveLength(1_750);
+  });
+});
+
 describe('a change', () => {
   it('of a peer’s address puts the new route before the old one, which then goes', async () => {
     host = new ReconcilerHost();

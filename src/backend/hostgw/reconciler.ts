@@ -34,6 +34,8 @@ const dumpSpacingMs = 50;
 /** Trouble with the kernel is over after so long without a failure, not at the first call that succeeds. */
 const provenMs = 1_000;
 const healthyMs = 5_000;
+/** Destinations planned at a time: some 10 ms, after which probes and renewals have their turn. */
+const mostPerPass = 1_000;
 /** Longer than any answer of the kernel takes: a loop that is silent for so long is stuck. */
 const stuckMs = 120_000;
 const policy: BackoffPolicy = { initialMs: 100, maxMs: 10_000 };
@@ -258,17 +260,35 @@ export class Reconciler {
     this.#allDirty = true;
   }
 
+  #takeDirty(most: number): ReadonlySet<string> {
+    const all = this.#dirty;
+    if (all.size <= most) {
+      this.#dirty = new Set();
+      return all;
+    }
+    const some = new Set<string>();
+    for (const dst of all) {
+      if (some.size === most) break;
+      some.add(dst);
+      all.delete(dst);
+    }
+    return some;
+  }
+
   async #pass(events: KernelEvents, signal: AbortSignal): Promise<void> {
+    const { clock, self } = this.#options;
     const all = this.#allDirty;
-    const own = this.#options.self.subnet.text;
     // Includes the dirty ones: the writer has to forget one that is neither desired nor there any more.
-    const dsts = all
-      ? new Set([own, ...this.#desired.dsts, ...this.#mirror.dsts, ...this.#dirty])
-      : this.#dirty;
+    if (all)
+      this.#dirty = new Set([self.subnet.text, ...this.#desired.dsts, ...this.#mirror.dsts, ...this.#dirty]);
     this.#allDirty = false;
-    this.#dirty = new Set();
+    // What flanneld left is judged with all routes in view.
+    const dsts = this.#takeDirty(this.#writer.hasSynced ? mostPerPass : this.#dirty.size);
     const changes = this.#writer.plan(dsts, all);
-    if (changes.length === 0) return;
+    if (changes.length === 0) {
+      if (this.#dirty.size > 0) await clock.sleep(1, signal);
+      return;
+    }
     let results: readonly ChangeResult[];
     try {
       results = await this.#writer.send(changes, signal);
