@@ -6,7 +6,7 @@ import { GrpcProxy } from '../testbed/grpc-proxy.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
 import { httpGet } from './bench.ts';
-import { expectFullMesh, ownRoutes, routesTo, storedLeases } from './route-watch.ts';
+import { expectFullMesh, ownRoutes, routesTo, type StoredLease, storedLeases } from './route-watch.ts';
 import { useCluster, useRoutes } from './use-cluster.ts';
 
 // The proxy merges the watches of all daemons into few at etcd. What it tells them then differs from what etcd tells.
@@ -104,17 +104,18 @@ test('each daemon renews its lease', async () => {
     ({ leaseId }) => BigInt(`0x${leaseId}`) > 0n,
   );
   expect(leases).toHaveLength(3);
-  for (const { leaseId, key } of leases) {
-    const left = async () =>
-      Number(/remaining\((-?\d+)s\)/.exec(await cluster.etcd.ctl('lease', 'timetolive', leaseId))?.[1]);
+  const renewed = async ({ leaseId, key }: StoredLease) => {
     let least = TTL_SECONDS;
-    const renewed = async () => {
-      const now = await left();
-      least = Math.min(least, now);
-      return now > least;
+    const risen = async () => {
+      const answer = await cluster.etcd.ctl('lease', 'timetolive', leaseId);
+      const left = Number(/remaining\((-?\d+)s\)/.exec(answer)?.[1]);
+      const before = least;
+      least = Math.min(least, left);
+      return left > before;
     };
-    await until(renewed, 30_000, `${key} is not renewed`);
-  }
+    await until(risen, 30_000, `${key} is not renewed`);
+  };
+  await Promise.all(leases.map(renewed));
 });
 
 test('the loss of the leader behind the proxy costs no route, and changes arrive from the others', async () => {
@@ -170,6 +171,7 @@ test('a change that was made and compacted while the proxy had no etcd arrives, 
 
 test('a frozen daemon does not keep later changes from the others', async () => {
   const [frozen, ...others] = hosts();
+  for (const { daemon } of hosts()) await daemon.restart();
   frozen?.daemon.process.signal('SIGSTOP');
   await routes.arrived(others, PEER, await compactUnseen(), BACK_MS);
   await writeElsewhere();
