@@ -70,9 +70,16 @@ export interface KeyValue {
 }
 
 export interface ResponseHeader {
+  /** Decimal; {@link NO_CLUSTER} where etcd's gRPC proxy confirms a watch in etcd's place. */
   readonly clusterId: string;
   readonly revision: number;
 }
+
+/**
+ * The cluster that a header names which names none. The proxy (3.2 to 3.6) merges a watch into one that it has open already, and
+ * confirms it with the revision that was asked for. Such a header is no evidence of the cluster or of its revision.
+ */
+export const NO_CLUSTER = '0';
 
 export interface RangeRequest {
   readonly key: string;

@@ -1,5 +1,6 @@
 import type { Clock } from '../../runtime/effects.ts';
 import {
+  NO_CLUSTER,
   prefixEnd,
   type Registry,
   RegistryError,
@@ -110,6 +111,7 @@ export class Vetting {
 
   /** Throws when an answer comes from another cluster. */
   check(member: Registry, { clusterId }: ResponseHeader): void {
+    if (clusterId === NO_CLUSTER) return;
     this.#cluster ??= clusterId;
     if (clusterId === this.#cluster) return;
     const [of, used] = [clusterId, this.#cluster].map((id) => BigInt(id).toString(16));

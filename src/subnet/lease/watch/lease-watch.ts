@@ -6,6 +6,7 @@ import type { TroubleLog } from '../../../runtime/trouble.ts';
 import { firstOf, untilAborted, Wake } from '../../../runtime/wake.ts';
 import {
   listRange,
+  NO_CLUSTER,
   prefixEnd,
   type Registry,
   RegistryError,
@@ -192,7 +193,10 @@ export class LeaseWatch {
     while (this.#compareAtMs < Number.POSITIVE_INFINITY) {
       await clock.sleep(Math.max(1_000, this.#compareAtMs - clock.monotonic()), signal);
       try {
+        const seen = (this.#cursor ?? 0) - 1;
         const listed = await this.#snapshot(signal);
+        // Behind etcd's gRPC proxy a stream may be confirmed by the proxy alone, which knows of no restore.
+        checkRevision(listed.revision, seen);
         const same = this.#delivered.equals(listed);
         // The stream may lack a write of this host that a restore took back.
         if (same) this.#options.onDoubt?.(listed);
@@ -237,13 +241,10 @@ export class LeaseWatch {
    * restored from an older backup. A lagging member looks the same; then the new list changes nothing.
    */
   #checkHistory(batch: WatchBatch, cursor: number): void {
-    if (batch.header.clusterId !== this.#clusterId)
+    const { clusterId, revision } = batch.header;
+    if (clusterId !== this.#clusterId && clusterId !== NO_CLUSTER)
       throw new ListAgain('this is another etcd cluster than before');
-    if (batch.kind === 'created' && batch.header.revision < cursor - 1) {
-      throw new ListAgain(
-        `etcd is at revision ${batch.header.revision}, before the ${cursor - 1} already seen`,
-      );
-    }
+    if (batch.kind === 'created') checkRevision(revision, cursor - 1);
   }
 
   #noteOpened(opened: Wake): void {
@@ -256,6 +257,12 @@ export class LeaseWatch {
     if (this.#compareAtMs < Number.POSITIVE_INFINITY) this.#options.onReopened?.();
     opened.wake();
   }
+}
+
+/** Throws when etcd was at a later revision before. */
+function checkRevision(revision: number, seen: number): void {
+  if (revision < seen)
+    throw new ListAgain(`etcd is at revision ${revision}, before the ${seen} already seen`);
 }
 
 /** An update may remove this many leases at once without a second list. */
