@@ -70,6 +70,8 @@ export class Rotation implements Registry {
   readonly #vetting: Vetting | undefined;
   /** The watches that are open, by what cuts them off. */
   readonly #streams = new Map<AbortController, Registry>();
+  /** etcd's revision as the minute's question last found it, since a watch was last opened there. */
+  readonly #revisions = new Map<Registry, number>();
   #index = 0;
 
   constructor(members: readonly [Registry, ...Registry[]], options: RotationOptions) {
@@ -142,6 +144,7 @@ export class Rotation implements Registry {
     });
     const { member, batches } = opened;
     this.#streams.set(cut, member);
+    this.#revisions.delete(member);
     try {
       for (let step = opened.first; step.done !== true; step = await batches.next())
         yield this.#ofOurCluster(member, step.value);
@@ -173,18 +176,28 @@ export class Rotation implements Registry {
     }
   }
 
-  /** A proxy keeps its streams open, and answers keepalive, when the etcd behind it is gone. A call tells. */
+  /** A proxy keeps its streams open, and answers keepalive, when the etcd behind it is gone or restored. A call tells. */
   async #checkStreams(member: Registry, signal: AbortSignal): Promise<void> {
     const { leasesPrefix: key } = this.#options;
     if (key === undefined) return;
     try {
-      this.#ofOurCluster(member, await member.range({ key, keysOnly: true }, signal));
+      const { header } = this.#ofOurCluster(member, await member.range({ key, keysOnly: true }, signal));
+      this.#checkRevision(member, header.revision);
     } catch (error) {
       signal.throwIfAborted();
       if (!isOfMember(error)) return;
       this.#leave(member, error, 'read');
       for (const [cut, at] of this.#streams) if (at === member) cut.abort(error);
     }
+  }
+
+  /** Throws when etcd has gone back: a watch that was opened before waits for what is long over. */
+  #checkRevision(member: Registry, revision: number): void {
+    const before = this.#revisions.get(member) ?? 0;
+    this.#revisions.set(member, revision);
+    if (revision >= before) return;
+    const reason = `it went back from revision ${before} to ${revision}, as after a restore from a backup`;
+    throw new RegistryError('UNAVAILABLE', member.endpoint, `etcd at ${member.endpoint}: ${reason}`);
   }
 
   close(): void {
