@@ -50,6 +50,8 @@ const freshMs = 5_000;
 const confirmAfterMs = 1_000;
 /** A stream that lived this long was healthy: the backoff starts over at the next failure. */
 const healthyStreamMs = 5_000;
+/** The ranges that streams take turns with. They differ by names of NUL bytes alone, which no lease has. */
+const ranges = 16;
 /** The name of its loop. */
 export const WATCH_LOOP = 'lease-watch';
 const policy: BackoffPolicy = { initialMs: 100, maxMs: 3_000 };
@@ -63,6 +65,10 @@ class ListAgain extends Error {}
  * The cursor moves only past delivered events (to the last event's revision + 1, once that revision is
  * complete: a fragment is a part of one) or to a progress notification's revision + 1. A response header may
  * run ahead of events still to come; etcd3's own watcher trusts it, and loses them at the second disconnect.
+ *
+ * Each stream asks for another range than the one before. In etcd's gRPC proxy a watch that etcd has ended stays as
+ * long as one host has it open, even a frozen one. It takes in later watches of its range, which then stay silent
+ * (etcd-io/etcd issue 21813).
  *
  * The watch starts one revision before the cursor and drops the events of that revision: etcd accepts a watch
  * that starts at the compacted revision, but leaves out its deletes (before 3.4.36 and 3.5.18).
@@ -87,6 +93,8 @@ export class LeaseWatch {
   /** etcd seems restored: each host finds that out at its own pace. */
   #restored = false;
   #onUpdate: (update: LeaseUpdate) => void = () => {};
+  /** How many streams etcd has confirmed. */
+  #streams = 0;
   readonly #reader: LeaseReader;
   readonly #delivered: DeliveredLeases;
 
@@ -213,7 +221,8 @@ export class LeaseWatch {
 
   async #follow(cursor: number, opened: Wake, signal: AbortSignal): Promise<never> {
     const { activity, clock, registry, subnetsPrefix, trouble } = this.#options;
-    const request = { key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix), startRevision: cursor - 1 };
+    const key = subnetsPrefix + '\0'.repeat(this.#streams % ranges);
+    const request = { key, rangeEnd: prefixEnd(subnetsPrefix), startRevision: cursor - 1 };
     let parts: WatchEvent[] = [];
     for await (const batch of registry.watch(request, signal)) {
       activity?.round(WATCH_LOOP, stuckWithEtcdMs);
@@ -248,6 +257,7 @@ export class LeaseWatch {
   }
 
   #noteOpened(opened: Wake): void {
+    this.#streams += 1;
     const { clock, random } = this.#options;
     const nowMs = clock.monotonic();
     const dueMs = Math.min(this.#compareAtMs, nowMs + compareWithinMs * random.next());
