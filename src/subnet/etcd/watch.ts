@@ -18,7 +18,13 @@ export interface WatchContext extends CallContext {
   readonly closing: AbortSignal;
 }
 
-/** One watch stream, as {@link Registry.watch} describes it. A silent peer is found by HTTP/2 keepalive. */
+/**
+ * etcd tells of its progress after at most 22 quiet minutes (two of its intervals of ten, and a tenth). A stream that is silent for
+ * longer is one that a proxy keeps open without a watch at etcd behind it.
+ */
+const silentTooLongMs = 1_500_000;
+
+/** One watch stream, as {@link Registry.watch} describes it. A dead peer is found by HTTP/2 keepalive. */
 export async function* watchMember(context: WatchContext, signal: AbortSignal): AsyncGenerator<WatchBatch> {
   const { closing } = context;
   signal.throwIfAborted();
@@ -31,10 +37,12 @@ export async function* watchMember(context: WatchContext, signal: AbortSignal): 
     answers = new Answers(await openUnlessStopped(context, signal));
     signal.throwIfAborted();
     closing.throwIfAborted();
-    yield batchOf(context, await created(context, answers));
+    const confirmed = `no answer to a watch within ${createdDeadlineMs / 1000} s`;
+    yield batchOf(context, await nextWithin(createdDeadlineMs, confirmed, context, answers));
+    const silent = `no word of its watch for ${silentTooLongMs / 60_000} minutes`;
     for (;;) {
       signal.throwIfAborted();
-      yield batchOf(context, await answers.next());
+      yield batchOf(context, await nextWithin(silentTooLongMs, silent, context, answers));
     }
   } catch (error) {
     signal.throwIfAborted();
@@ -71,18 +79,17 @@ function batchOf(context: CallContext, response: IWatchResponse): WatchBatch {
   return fromWatchResponse(response);
 }
 
-async function created(
+/** The next answer; when none comes within `limitMs` the stream fails, for this `reason`. */
+async function nextWithin(
+  limitMs: number,
+  reason: string,
   { way, clock }: WatchContext,
   answers: Answers<IWatchRequest, IWatchResponse>,
 ): Promise<IWatchResponse> {
   const timer = new AbortController();
-  const late = new RegistryError(
-    'UNAVAILABLE',
-    way.endpoint,
-    `etcd at ${way.endpoint}: no answer to a watch within ${createdDeadlineMs / 1000} s`,
-  );
-  const timeout = clock.sleep(createdDeadlineMs, timer.signal).then(
-    () => answers.fail(late),
+  const late = () => new RegistryError('UNAVAILABLE', way.endpoint, `etcd at ${way.endpoint}: ${reason}`);
+  const timeout = clock.sleep(limitMs, timer.signal).then(
+    () => answers.fail(late()),
     () => undefined,
   );
   try {
