@@ -93,7 +93,9 @@ export class LeaseWatch {
   /** etcd seems restored: each host finds that out at its own pace. */
   #restored = false;
   #onUpdate: (update: LeaseUpdate) => void = () => {};
-  /** How many streams etcd has confirmed. */
+  /** The stream was confirmed by etcd's gRPC proxy in etcd's place: that shows no restore, the next list does. */
+  #isMerged = false;
+  /** How many streams were confirmed. */
   #streams = 0;
   readonly #reader: LeaseReader;
   readonly #delivered: DeliveredLeases;
@@ -203,8 +205,7 @@ export class LeaseWatch {
       try {
         const seen = (this.#cursor ?? 0) - 1;
         const listed = await this.#snapshot(signal);
-        // Behind etcd's gRPC proxy a stream may be confirmed by the proxy alone, which knows of no restore.
-        checkRevision(listed.revision, seen);
+        if (this.#isMerged) checkRevision(listed.revision, seen);
         const same = this.#delivered.equals(listed);
         // The stream may lack a write of this host that a restore took back.
         if (same) this.#options.onDoubt?.(listed);
@@ -253,7 +254,9 @@ export class LeaseWatch {
     const { clusterId, revision } = batch.header;
     if (clusterId !== this.#clusterId && clusterId !== NO_CLUSTER)
       throw new ListAgain('this is another etcd cluster than before');
-    if (batch.kind === 'created') checkRevision(revision, cursor - 1);
+    if (batch.kind !== 'created') return;
+    this.#isMerged = clusterId === NO_CLUSTER;
+    checkRevision(revision, cursor - 1);
   }
 
   #noteOpened(opened: Wake): void {
