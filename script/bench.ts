@@ -1,7 +1,8 @@
 /**
  * Measures the built program on this machine: `npm run bench [-- --quick] [--json FILE]`, as root. Prints one table as Markdown.
  * Beside it stand `ip -batch`, which is the kernel's own floor, and another flanneld if FLANNELD names one. The programs
- * take turns, so that what else the machine does falls on all of them.
+ * take turns, so that what else the machine does falls on all of them. `npm run bench -- --watchers` measures what etcd does for the
+ * watches of many hosts instead.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
@@ -11,6 +12,7 @@ import { parseArgs } from 'node:util';
 import type { Program } from '../test/bench/life.ts';
 import { FLOOR, FULL, type Measured, Measurement, QUICK, quantile } from '../test/bench/measure.ts';
 import { Stage } from '../test/bench/stage.ts';
+import { measureWatchers } from '../test/bench/watchers.ts';
 import { describeLeftovers, sweep } from '../test/testbed/leftovers.ts';
 import { newRunId, RUN_VARIABLE, runId } from '../test/testbed/run.ts';
 
@@ -22,7 +24,9 @@ const program = join(import.meta.dirname, '../dist/flanneld-ts');
 process.exitCode = await main();
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({ options: { quick: { type: 'boolean' }, json: { type: 'string' } } });
+  const { values } = parseArgs({
+    options: { quick: { type: 'boolean' }, json: { type: 'string' }, watchers: { type: 'boolean' } },
+  });
   if (!existsSync(program)) {
     console.error(`bench: ${program} is missing: npm run build`);
     return 2;
@@ -34,6 +38,10 @@ async function main(): Promise<number> {
   const programs = [ours(), ...theirs(process.env['FLANNELD'])];
   let code = 0;
   try {
+    if (values.watchers === true) {
+      console.log(`\n${describeMachine()}\n\n${await measureWatchers((line) => console.error(line))}`);
+      return (await sweep(runId())).length > 0 ? 1 : 0;
+    }
     const results = await measure(programs, values.quick === true);
     const machine = describeMachine();
     console.log(`\n${machine}\n\n${tableOf(results, programs)}`);
