@@ -1,10 +1,12 @@
 import { join } from 'node:path';
 import { beforeAll, beforeEach, expect, test } from 'vitest';
+import { systemClock } from '../../src/daemon/host/clock.ts';
+import { EtcdMember } from '../../src/subnet/etcd/member.ts';
 import type { ClusterHost } from '../testbed/cluster.ts';
 import { leaderOf } from '../testbed/etcd-leader.ts';
 import { GrpcProxy } from '../testbed/grpc-proxy.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
-import { until } from '../testbed/netns.ts';
+import { enterNamespace, until } from '../testbed/netns.ts';
 import { httpGet } from './bench.ts';
 import { expectFullMesh, ownRoutes, routesTo, type StoredLease, storedLeases } from './route-watch.ts';
 import { useCluster, useRoutes } from './use-cluster.ts';
@@ -181,6 +183,25 @@ test('a frozen daemon does not keep later changes from the others', async () => 
   await routes.arrived(hosts(), PEER, address, BACK_MS);
   expect(await routes.deletions()).toEqual([]);
   await expectAllRoutes(address);
+});
+
+test('what etcd refuses has the same name behind the proxy, and is known to have had no effect', async () => {
+  const leave = enterNamespace(cluster.at(3).net.namespace);
+  const registry = new EtcdMember(`http://${PROXY}`, { clock: systemClock });
+  const put = (lease: string) => [{ op: 'put', key: '/elsewhere', value: '', lease }] as const;
+  try {
+    const refused = { kind: 'LEASE_NOT_FOUND', outcomeUnknown: false };
+    await expect(registry.txn({ compare: [], success: put('12345') })).rejects.toMatchObject(refused);
+    await registry.leaseRevoke('12345');
+    await registry.leaseGrant(60, undefined, '12345');
+    const taken = { kind: 'PROTOCOL', outcomeUnknown: false };
+    await expect(registry.leaseGrant(60, undefined, '12345')).rejects.toMatchObject(taken);
+    const past = registry.range({ key: '/elsewhere', revision: 1 });
+    await expect(past).rejects.toMatchObject({ kind: 'COMPACTED' });
+  } finally {
+    registry.close();
+    leave();
+  }
 });
 
 test('no daemon logged an error or lost its lease', () => {

@@ -121,6 +121,18 @@ describe('what a failed call is judged as', () => {
     },
   );
 
+  // etcd's gRPC proxy hands on the words of its etcd under the status UNKNOWN.
+  it.each(ofEtcd)(
+    '%i "%s": is the same in the words of a proxy, but for what no rule knows',
+    (code, details) => {
+      const { kind, outcomeUnknown, message } = judged(code, details);
+      const isKnown = !message.endsWith(details) || /already exists/.test(details);
+      expect(judged(2, details)).toMatchObject(
+        isKnown ? { kind, outcomeUnknown, message } : { kind: 'UNAVAILABLE', outcomeUnknown: true },
+      );
+    },
+  );
+
   it.each<[ConnectionFailure, RegistryErrorCode, RegExp]>([
     [failedTo('::1', 'ECONNREFUSED'), 'UNAVAILABLE', /refused, nothing listens at ::1$/],
     [failedTo('10.211.55.250', 'EHOSTUNREACH'), 'UNAVAILABLE', /no host answers at 10\.211\.55\.250/],
