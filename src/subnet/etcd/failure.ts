@@ -69,7 +69,7 @@ export function registryError(failure: CallFailure): RegistryError {
     const message = `etcd at ${endpoint} cannot be asked: ${error.message}`;
     return new RegistryError('CREDENTIALS', endpoint, message, { cause: error, remedy: error.remedy });
   }
-  const { code, details } = statusOf(error);
+  const { code, details } = asEtcdSaysIt(statusOf(error));
   const { verdict, refused, noAnswer = false } = judge(code, details, failure);
   const lostAnswer = code === status.RESOURCE_EXHAUSTED && !details.startsWith('etcdserver');
   const unheardOf = verdict.kind === 'UNEXPECTED' && !refusals.includes(code);
@@ -106,8 +106,19 @@ export function watchCanceled(context: CallContext, reason: string, compactRevis
   return new RegistryError(verdict.kind, endpoint, message(verdict.reason), { remedy: verdict.remedy });
 }
 
+interface Answer {
+  readonly code: status;
+  readonly details: string;
+}
+
+/** etcd's gRPC proxy hands on the words of its etcd, all with the status UNKNOWN. */
+function asEtcdSaysIt({ code, details }: Answer): Answer {
+  const rule = answers.find(({ pattern }) => pattern?.test(details));
+  return { code: (code === status.UNKNOWN ? rule?.codes?.[0] : undefined) ?? code, details };
+}
+
 /** gRPC status and details of what a call failed with; whatever else was thrown counts as status UNKNOWN. */
-function statusOf(error: unknown): { readonly code: status; readonly details: string } {
+function statusOf(error: unknown): Answer {
   if (!(error instanceof Error)) return { code: status.UNKNOWN, details: String(error) };
   if ('code' in error && typeof error.code === 'number' && 'details' in error)
     return { code: error.code, details: String(error.details) };
