@@ -4,6 +4,7 @@ interface Timer {
   readonly atMs: number;
   readonly sequence: number;
   readonly fire: () => void;
+  cancelled: boolean;
 }
 
 /**
@@ -15,7 +16,9 @@ interface Timer {
  * microtasks would lose the ends of long promise chains.
  */
 export class VirtualClock implements Clock {
+  /** A binary heap, the next to fire first: a large cluster has tens of thousands. Cancelled ones leave it when their turn comes. */
   readonly #timers: Timer[] = [];
+  #pending = 0;
   #monotonicMs = 0;
   #wallOffsetMs: number;
   #sequence = 0;
@@ -35,7 +38,7 @@ export class VirtualClock implements Clock {
 
   /** Number of timers waiting; 0 once everything that lives on this clock has ended. */
   get pending(): number {
-    return this.#timers.length;
+    return this.#pending;
   }
 
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
@@ -45,7 +48,8 @@ export class VirtualClock implements Clock {
         return;
       }
       const onAbort = () => {
-        this.#remove(timer);
+        timer.cancelled = true;
+        this.#pending -= 1;
         reject(signal?.reason as Error);
       };
       const timer: Timer = {
@@ -56,6 +60,7 @@ export class VirtualClock implements Clock {
           signal?.removeEventListener('abort', onAbort);
           resolve();
         },
+        cancelled: false,
       };
       this.#insert(timer);
       signal?.addEventListener('abort', onAbort, { once: true });
@@ -78,7 +83,7 @@ export class VirtualClock implements Clock {
   async advance(ms: number): Promise<void> {
     const endMs = this.#monotonicMs + ms;
     await this.settle();
-    for (let timer = this.#timers[0]; timer !== undefined && timer.atMs <= endMs; timer = this.#timers[0]) {
+    for (let timer = this.#first(); timer !== undefined && timer.atMs <= endMs; timer = this.#first()) {
       await this.#fireFirst(timer);
     }
     this.#monotonicMs = endMs;
@@ -89,7 +94,7 @@ export class VirtualClock implements Clock {
     const endMs = this.#monotonicMs + limitMs;
     await this.settle();
     while (!condition()) {
-      const timer = this.#timers[0];
+      const timer = this.#first();
       if (timer === undefined || timer.atMs > endMs) {
         throw new Error(`${what}: not within ${limitMs} ms of virtual time (now ${this.#monotonicMs} ms)`);
       }
@@ -110,26 +115,51 @@ export class VirtualClock implements Clock {
   }
 
   async #fireFirst(timer: Timer): Promise<void> {
-    this.#timers.shift();
+    this.#removeFirst();
+    this.#pending -= 1;
     this.#monotonicMs = Math.max(this.#monotonicMs, timer.atMs);
     timer.fire();
     await this.settle();
   }
 
-  #insert(timer: Timer): void {
-    let low = 0;
-    let high = this.#timers.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      const other = this.#timers[middle];
-      if (other !== undefined && other.atMs <= timer.atMs) low = middle + 1;
-      else high = middle;
-    }
-    this.#timers.splice(low, 0, timer);
+  /** The next timer to fire. */
+  #first(): Timer | undefined {
+    while (this.#timers[0]?.cancelled === true) this.#removeFirst();
+    return this.#timers[0];
   }
 
-  #remove(timer: Timer): void {
-    const index = this.#timers.indexOf(timer);
-    if (index >= 0) this.#timers.splice(index, 1);
+  #insert(timer: Timer): void {
+    this.#pending += 1;
+    const heap = this.#timers;
+    let place = heap.length;
+    while (place > 0) {
+      const above = (place - 1) >>> 1;
+      const parent = heap[above];
+      if (parent === undefined || isBefore(parent, timer)) break;
+      heap[place] = parent;
+      place = above;
+    }
+    heap[place] = timer;
   }
+
+  #removeFirst(): void {
+    const heap = this.#timers;
+    const last = heap.pop();
+    if (last === undefined || heap.length === 0) return;
+    let place = 0;
+    for (;;) {
+      const left = heap[2 * place + 1];
+      const right = heap[2 * place + 2];
+      const isRight = left !== undefined && right !== undefined && isBefore(right, left);
+      const child = isRight ? right : left;
+      if (child === undefined || isBefore(last, child)) break;
+      heap[place] = child;
+      place = 2 * place + (isRight ? 2 : 1);
+    }
+    heap[place] = last;
+  }
+}
+
+function isBefore(a: Timer, b: Timer): boolean {
+  return a.atMs < b.atMs || (a.atMs === b.atMs && a.sequence < b.sequence);
 }

@@ -45,14 +45,12 @@ export class SortedKeys<T> {
 
   /** The values of [start, end), or of `start` alone. */
   range(start: string, end: string | undefined): readonly T[] {
-    const found: T[] = [];
-    for (let index = this.#indexOf(start); index < this.#order.length; index++) {
-      const key = this.#order[index];
-      if (key === undefined || !inRange(key, start, end)) break;
-      const value = this.#map.get(key);
-      if (value !== undefined) found.push(value);
+    if (end === undefined) {
+      const value = this.#map.get(start);
+      return value === undefined ? [] : [value];
     }
-    return found;
+    const [from, to] = [this.#indexOf(start), end === '\0' ? this.#order.length : this.#indexOf(end)];
+    return this.#order.slice(from, to).flatMap((key) => this.#map.get(key) ?? []);
   }
 
   *values(): Generator<T> {

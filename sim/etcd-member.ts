@@ -110,7 +110,7 @@ export class SimMember implements Registry {
     this.#count('watch');
     const either = AbortSignal.any([signal, this.#closing.signal]);
     this.#connection.use();
-    await this.#travel(either);
+    await this.#travel([either]);
     if (this.#way.requests === 'ok') this.#throwIfRefused('read');
     yield* new SimStream(this.#source(), request).messages(either);
   }
@@ -153,17 +153,16 @@ export class SimMember implements Registry {
     const { faults } = this.#cluster;
     const write = asked === 'write';
     const dropped = this.#connection.use();
-    const stops = [this.#closing.signal, ...(signal === undefined ? [] : [signal])];
-    const either = AbortSignal.any([...stops, dropped]);
+    const stops = [this.#closing.signal, ...(signal === undefined ? [] : [signal]), dropped];
     try {
-      await this.#travel(either);
-      await this.#arrive(write, answer, either);
+      await this.#travel(stops);
+      await this.#arrive(write, answer, stops);
       this.#throwIfRefused(asked, kind);
       const result = this.#carryOut(write, answer);
-      await this.#travel(either);
+      await this.#travel(stops);
       // Renewals are the leader's affair alone: a member passes them on whatever it has applied.
       const back = kind === 'leaseKeepAlive' && this.#lags ? 'ok' : this.#way.answers;
-      if (back !== 'ok') throw await this.#failure(back, write, either);
+      if (back !== 'ok') throw await this.#failure(back, write, stops);
       faults.onHeard(this.#host, 'answer');
       return result;
     } catch (error) {
@@ -188,7 +187,7 @@ export class SimMember implements Registry {
   }
 
   /** Rejects when a request does not get there, or not in time. */
-  async #arrive(write: boolean, answer: () => unknown, signal: AbortSignal): Promise<void> {
+  async #arrive(write: boolean, answer: () => unknown, stops: readonly AbortSignal[]): Promise<void> {
     const { requests } = this.#way;
     if (requests === 'ok') return;
     const { late } = this.#cluster.faults;
@@ -202,7 +201,7 @@ export class SimMember implements Registry {
       );
     // It waits for a leader until the caller has given up.
     const link = waits && requests === 'no-leader' ? 'silent' : requests;
-    throw await this.#failure(link, write && link === 'silent', signal);
+    throw await this.#failure(link, write && link === 'silent', stops);
   }
 
   /** Does what was asked; throws when that, or the answer, is to be lost. */
@@ -239,16 +238,19 @@ export class SimMember implements Registry {
   async #failure(
     link: Exclude<Link, 'ok'>,
     outcomeUnknown: boolean,
-    signal: AbortSignal,
+    stops: readonly AbortSignal[],
   ): Promise<RegistryError> {
-    if (link === 'silent') await this.#cluster.clock.sleep(this.#cluster.deadlineMs, signal);
+    if (link === 'silent')
+      await this.#cluster.clock.sleep(this.#cluster.deadlineMs, AbortSignal.any([...stops]));
     return this.#error('UNAVAILABLE', reasons[link], outcomeUnknown);
   }
 
-  async #travel(signal: AbortSignal): Promise<void> {
-    if (this.#cluster.latencyMs > 0) await this.#cluster.clock.sleep(this.#cluster.latencyMs, signal);
+  /** One signal of several costs more than a call that takes no time: it is made only where something is waited for. */
+  async #travel(stops: readonly AbortSignal[]): Promise<void> {
+    const { clock, latencyMs } = this.#cluster;
+    if (latencyMs > 0) await clock.sleep(latencyMs, AbortSignal.any([...stops]));
     else await Promise.resolve();
-    signal.throwIfAborted();
+    for (const stop of stops) stop.throwIfAborted();
   }
 
   #count(kind: keyof Calls): void {

@@ -31,6 +31,11 @@ export interface Commit {
   readonly events: readonly WatchEvent[];
 }
 
+interface Found {
+  readonly versioned: readonly Versioned[];
+  readonly kvs: readonly KeyValue[];
+}
+
 /** Everything a snapshot holds. */
 export interface StoreData {
   readonly revision: number;
@@ -50,6 +55,8 @@ export class EtcdStore {
   /** The keys as of the compacted revision; with the history it gives the keys as of any later one. */
   #base: ReadonlyMap<string, Versioned> = new Map();
   #history: Commit[] = [];
+  /** What was last found in a range: many hosts ask for the same one. */
+  #last: { readonly revision: number; readonly of: string; readonly found: Found } | undefined;
 
   range(request: RangeRequest): { readonly kvs: readonly KeyValue[]; readonly more: boolean } {
     const { key, rangeEnd, limit = 0, revision = 0, keysOnly = false } = request;
@@ -59,6 +66,10 @@ export class EtcdStore {
     if (revision > 0 && revision < this.compactRevision) {
       throw new Refusal('COMPACTED', 'the revision asked for is compacted');
     }
+    if (revision === 0 && !keysOnly) {
+      const { kvs } = this.#find(key, rangeEnd);
+      if (limit === 0 || kvs.length <= limit) return { kvs, more: false };
+    }
     const keys = revision === 0 || revision === this.revision ? this.#keys : this.#at(revision);
     const found = keys.range(key, rangeEnd);
     const page = limit > 0 ? found.slice(0, limit) : found;
@@ -66,6 +77,17 @@ export class EtcdStore {
       kvs: page.map((kv) => plain(keysOnly ? { ...kv, value: '' } : kv)),
       more: page.length < found.length,
     };
+  }
+
+  #find(key: string, rangeEnd: string | undefined): Found {
+    const of = `${key} ${rangeEnd}`;
+    if (this.#last?.revision !== this.revision || this.#last.of !== of) {
+      const versioned = this.#keys.range(key, rangeEnd);
+      const found = { versioned, kvs: versioned.map(plain) };
+      if (rangeEnd === undefined) return found;
+      this.#last = { revision: this.revision, of, found };
+    }
+    return this.#last.found;
   }
 
   /** Compares and writes at one revision; refuses, with nothing changed, what etcd refuses. */
@@ -135,6 +157,7 @@ export class EtcdStore {
   }
 
   load(data: StoreData): void {
+    this.#last = undefined;
     this.revision = data.revision;
     this.compactRevision = data.compactRevision;
     this.#history = [...data.history];
@@ -201,7 +224,7 @@ export class EtcdStore {
   }
 
   #holds(compare: Compare): boolean {
-    return holds(compare, this.#keys.range(compare.key, compare.rangeEnd));
+    return holds(compare, this.#find(compare.key, compare.rangeEnd).versioned);
   }
 }
 
@@ -223,5 +246,10 @@ function refuseDuplicates(operations: readonly Operation[]): void {
 
 /** Whether an event is about a key of [key, rangeEnd). */
 export function eventInRange(event: WatchEvent, key: string, rangeEnd: string): boolean {
-  return inRange(event.type === 'put' ? event.kv.key : event.key, key, rangeEnd);
+  return inRange(keyOf(event), key, rangeEnd);
+}
+
+/** The key that an event is about. */
+export function keyOf(event: WatchEvent): string {
+  return event.type === 'put' ? event.kv.key : event.key;
 }

@@ -73,7 +73,8 @@ export class SimStream {
     const { key, rangeEnd, startRevision } = this.#request;
     if (startRevision !== undefined && commit.revision < startRevision) return;
     const events = commit.events.filter((event) => eventInRange(event, key, rangeEnd));
-    if (events.length > 0) this.#queue.push({ revision: commit.revision, events });
+    if (events.length === 0) return;
+    this.#queue.push({ revision: commit.revision, events });
     this.#wake.wake();
   }
 

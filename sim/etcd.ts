@@ -22,6 +22,11 @@ export interface SimEtcdOptions {
   readonly fragmentEvents?: number;
   /** Idle watches are told the revision this often. Default: ten minutes, as etcd. */
   readonly progressIntervalMs?: number;
+  /**
+   * The hosts that are told of a commit by the watches that they have open; undefined: all. In a cluster of thousands a host
+   * can do without most of it.
+   */
+  readonly audience?: (commit: Commit) => ReadonlySet<string> | undefined;
   /** Has some writes that nobody answered take effect later; absent: none does. */
   readonly lateWrites?: Random;
 }
@@ -62,7 +67,9 @@ export class SimEtcd extends EtcdFaults {
     });
     this.#store.onCommit = (commit) => {
       this.onCommit(commit, this.#writer);
-      for (const stream of this.streams) stream.deliver(commit);
+      const audience = options.audience?.(commit);
+      for (const stream of this.streams)
+        if (audience === undefined || audience.has(stream.host)) stream.deliver(commit);
     };
     this.access = {
       clock: options.clock,
