@@ -1,4 +1,7 @@
+import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { type Measured, measureDays, measureEvents } from './load/scenarios.ts';
+import { kindsTable, loadTable } from './load/table.ts';
 import { keepSchedule } from './simulation/kept.ts';
 import { runMany } from './simulation/many.ts';
 import { mutants } from './simulation/mutants.ts';
@@ -7,8 +10,14 @@ import { shrink } from './simulation/shrink.ts';
 import { simulate } from './simulation/simulate.ts';
 import { describeFailure } from './simulation/trace.ts';
 
+/** Subnets and addresses are there for so many. */
+const mostHosts = 30_000;
+const defaultScale = '1000,5000,10000';
 const usage = `npm run sim -- --seed N        one cluster; of a failure the shortest schedule is looked for and shown
 npm run sim -- --seeds N       so many clusters, on all cores
+npm run sim -- --scale [N,…]   the load on etcd of clusters of so many hosts (default ${defaultScale})
+  --days N       how long they are at rest, and how long hosts come and go (default 1)
+  --json FILE    all figures
   --from N       the first seed of --seeds (default 1)
   --hosts N, --minutes N       instead of what the seed says
   --mutant NAME  with a part broken on purpose: ${[...mutants.keys()].join(', ')}
@@ -27,7 +36,11 @@ process.exitCode = await main();
 async function main(): Promise<number> {
   try {
     const { values } = parseArgs({
+      args: withDefault(process.argv.slice(2), '--scale', defaultScale),
       options: {
+        scale: { type: 'string' },
+        days: { type: 'string' },
+        json: { type: 'string' },
         seed: { type: 'string' },
         seeds: { type: 'string' },
         from: { type: 'string' },
@@ -39,13 +52,15 @@ async function main(): Promise<number> {
         help: { type: 'boolean' },
       },
     });
+    if (values.scale !== undefined)
+      return await scale(sizesOf(values.scale), whole(values.days, 'days') ?? 1, values.json);
     const size = { hosts: whole(values.hosts, 'hosts'), minutes: whole(values.minutes, 'minutes') };
     const { mutant } = values;
     if (mutant !== undefined && !mutants.has(mutant)) throw new RangeError(`no mutant is called ${mutant}`);
     const seeds = whole(values.seeds, 'seeds');
     const seed = whole(values.seed, 'seed');
     if (values.help || (seeds === undefined) === (seed === undefined))
-      throw new RangeError('--seed or --seeds');
+      throw new RangeError('--seed, --seeds or --scale');
     if (seeds !== undefined) return await many(whole(values.from, 'from') ?? 1, seeds, { ...size, mutant });
     return await one(seed ?? 1, { ...size, mutant, log: values.log === true, keep: values.keep === true });
   } catch (error) {
@@ -53,6 +68,31 @@ async function main(): Promise<number> {
     console.error(`${error.message}\n${usage}`);
     return 2;
   }
+}
+
+/** The arguments, with a value behind an option that was given without one. */
+function withDefault(args: readonly string[], option: string, value: string): string[] {
+  return args.flatMap((arg, index) => {
+    const next = args[index + 1];
+    return arg === option && (next === undefined || next.startsWith('--')) ? [arg, value] : [arg];
+  });
+}
+
+function sizesOf(text: string): readonly number[] {
+  const sizes = text.split(',').map((size) => whole(size, 'scale') ?? 0);
+  if (sizes.some((size) => size > mostHosts)) throw new RangeError(`--scale: at most ${mostHosts} hosts`);
+  return sizes;
+}
+
+async function scale(sizes: readonly number[], days: number, json: string | undefined): Promise<number> {
+  const measured: Measured[] = [];
+  for (const hosts of sizes) {
+    console.error(`${hosts} hosts …`);
+    measured.push(...(await measureDays(hosts, days)), ...(await measureEvents(hosts)));
+  }
+  console.log(`${loadTable(measured)}\n\n${kindsTable(measured)}`);
+  if (json !== undefined) writeFileSync(json, `${JSON.stringify(measured, undefined, 1)}\n`);
+  return 0;
 }
 
 interface Options {
