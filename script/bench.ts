@@ -1,14 +1,17 @@
 /**
  * Measures the built program on this machine: `npm run bench [-- --quick] [--json FILE]`, as root. Prints one table as Markdown.
  * Beside it stand `ip -batch`, which is the kernel's own floor, and another flanneld if FLANNELD names one. The programs
- * take turns, so that what else the machine does falls on all of them. `npm run bench -- --watchers` measures what etcd does for the
- * watches of many hosts instead.
+ * take turns, so that what else the machine does falls on all of them.
+ *
+ * Two options measure something else: `--cluster N` the load of N daemons on one etcd, beside what the simulation counts for
+ * as many; `--watchers` what etcd does for the watches of many hosts.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { type Compared, comparedTable, compareLoad, MOST_HOSTS } from '../test/bench/cluster-load.ts';
 import type { Program } from '../test/bench/life.ts';
 import { FLOOR, FULL, type Measured, Measurement, QUICK, quantile } from '../test/bench/measure.ts';
 import { Stage } from '../test/bench/stage.ts';
@@ -25,8 +28,18 @@ process.exitCode = await main();
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
-    options: { quick: { type: 'boolean' }, json: { type: 'string' }, watchers: { type: 'boolean' } },
+    options: {
+      quick: { type: 'boolean' },
+      json: { type: 'string' },
+      cluster: { type: 'string' },
+      watchers: { type: 'boolean' },
+    },
   });
+  const hosts = values.cluster === undefined ? undefined : Number(values.cluster);
+  if (hosts !== undefined && !(Number.isInteger(hosts) && hosts >= 1 && hosts <= MOST_HOSTS)) {
+    console.error(`bench: --cluster takes a number of hosts from 1 to ${MOST_HOSTS}`);
+    return 2;
+  }
   if (!existsSync(program)) {
     console.error(`bench: ${program} is missing: npm run build`);
     return 2;
@@ -35,16 +48,17 @@ async function main(): Promise<number> {
   // Programs and namespaces end with this process; what lies in files is swept.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.once(signal, () => void sweep(runId()).finally(() => process.exit(STOPPED)));
-  const programs = [ours(), ...theirs(process.env['FLANNELD'])];
+  const quick = values.quick === true;
   let code = 0;
   try {
-    if (values.watchers === true) {
-      console.log(`\n${describeMachine()}\n\n${await measureWatchers((line) => console.error(line))}`);
-      return (await sweep(runId())).length > 0 ? 1 : 0;
-    }
-    const results = await measure(programs, values.quick === true);
+    const { results, table } =
+      hosts !== undefined
+        ? await compareWithSimulation(hosts)
+        : values.watchers === true
+          ? { results: [], table: await measureWatchers((line) => console.error(line)) }
+          : await compare(quick);
     const machine = describeMachine();
-    console.log(`\n${machine}\n\n${tableOf(results, programs)}`);
+    console.log(`\n${machine}\n\n${table}`);
     if (values.json !== undefined)
       writeFileSync(values.json, `${JSON.stringify({ machine, results }, undefined, 1)}\n`);
   } catch (error) {
@@ -54,6 +68,19 @@ async function main(): Promise<number> {
   const left = await sweep(runId());
   if (left.length > 0) console.error(`could not be removed:\n${describeLeftovers(left)}`);
   return left.length > 0 ? 1 : code;
+}
+
+async function compare(quick: boolean): Promise<{ results: readonly Measured[]; table: string }> {
+  const programs = [ours(), ...theirs(process.env['FLANNELD'])];
+  const results = await measure(programs, quick);
+  return { results, table: tableOf(results, programs) };
+}
+
+async function compareWithSimulation(
+  hosts: number,
+): Promise<{ results: readonly Compared[]; table: string }> {
+  const results = await compareLoad(hosts, (line) => console.error(line));
+  return { results, table: comparedTable(results) };
 }
 
 async function measure(programs: readonly Program[], quick: boolean): Promise<readonly Measured[]> {

@@ -22,6 +22,8 @@ export interface LoadOptions {
   readonly seed?: number;
   /** How long a message takes to etcd, or back. Default 0. */
   readonly latencyMs?: number;
+  /** The network configuration; default: one with a subnet for each of tens of thousands of hosts. */
+  readonly config?: string;
 }
 
 /** Each host's watch of leases remembers about as many, and those that change among them. */
@@ -29,8 +31,7 @@ const remembered = 50;
 export const leaseTtlSeconds = 86_400;
 /** Those for which one host stands do what it does at another moment of this time. */
 const spreadMs = 60_000;
-/** With a subnet for each of tens of thousands of hosts. */
-export const loadConfig = '{"Network":"10.0.0.0/8","Backend":{"Type":"host-gw"}}';
+const largeConfig = '{"Network":"10.0.0.0/8","Backend":{"Type":"host-gw"}}';
 const leasesPrefix = subnetsPrefix(prefix);
 
 /**
@@ -74,7 +75,7 @@ export class LoadWorld {
     this.etcd.onCommit = (commit, writer) => {
       if (writer !== 'operator') this.#countEvents(commit, writer === 'expiry' ? writer : writer.host);
     };
-    this.etcd.put(configKey(prefix), loadConfig);
+    this.etcd.put(configKey(prefix), options.config ?? largeConfig);
     for (let index = 0; index < sample; index++) this.addHost();
   }
 
@@ -115,7 +116,13 @@ export class LoadWorld {
 
   /** Starts each of these after a moment of its own within `withinMs`. */
   async startWithin(hosts: readonly LoadHost[], withinMs: number): Promise<void> {
-    const starts = hosts.map((host) => ({ host, atMs: withinMs * this.random.next() }));
+    const atMs = hosts.map(() => withinMs * this.random.next());
+    await this.startAt(hosts, atMs);
+  }
+
+  /** Starts each of these so many milliseconds from now. */
+  async startAt(hosts: readonly LoadHost[], startsMs: readonly number[]): Promise<void> {
+    const starts = hosts.map((host, index) => ({ host, atMs: startsMs[index] ?? 0 }));
     let nowMs = 0;
     for (const { host, atMs } of starts.toSorted((a, b) => a.atMs - b.atMs)) {
       await this.clock.advance(atMs - nowMs);
@@ -189,5 +196,5 @@ export class LoadWorld {
 }
 
 function addressOf(number: number): string {
-  return `172.16.${number >> 8}.${number & 255}`;
+  return `192.168.${number >> 8}.${number & 255}`;
 }

@@ -15,7 +15,7 @@ import type {
  */
 
 /** Cluster, member, revision and term of every answer, with the field that they are in. */
-const headerBytes = 30;
+const headerBytes = 28;
 const idBytes = 10;
 const flagBytes = 2;
 /** Lease id and TTL: what is asked and told of a lease. */
@@ -48,10 +48,11 @@ function listBytes(kvs: readonly KeyValue[]): number {
   return bytes;
 }
 
-export function rangeRequestBytes({ key, rangeEnd = '', limit = 0, keysOnly }: RangeRequest): number {
-  return (
-    field(key.length) + field(rangeEnd.length) + numberBytes(limit) + (keysOnly === true ? flagBytes : 0)
-  );
+/** The client sends limit and revision even when they are 0. */
+export function rangeRequestBytes(request: RangeRequest): number {
+  const { key, rangeEnd = '', limit = 0, revision = 0, keysOnly } = request;
+  const numbers = Math.max(2, numberBytes(limit)) + Math.max(2, numberBytes(revision));
+  return field(key.length) + field(rangeEnd.length) + numbers + (keysOnly === true ? flagBytes : 0);
 }
 
 export function rangeAnswerBytes(kvs: readonly KeyValue[]): number {
