@@ -1,5 +1,5 @@
 import type { Activity } from '../../../runtime/activity.ts';
-import type { Clock, LogFields, Logger } from '../../../runtime/effects.ts';
+import type { Clock, LogFields, Logger, Random } from '../../../runtime/effects.ts';
 import type { Wake } from '../../../runtime/wake.ts';
 import { stuckWithEtcdMs } from '../../registry/registry.ts';
 import type { OwnLease } from '../own-lease.ts';
@@ -10,11 +10,13 @@ const wallClockCheckMs = 30_000;
 const setBackMs = 60_000;
 /** A reservation needs no renewal. This often, the daemon checks beside the watch that it is still ours. */
 const reservationCheckMs = 3_600_000;
+/** A renewal comes earlier than it need by up to this part of the interval, or hosts that start together renew together for ever. */
+const earlierBy = 0.1;
 /** The name of the renewing loop. */
 export const RENEWAL_LOOP = 'lease';
 
 /**
- * How long to wait before the next keepalive, in milliseconds: a third of the TTL without the margin, so that
+ * How long to wait at most before the next keepalive, in milliseconds: a third of the TTL without the margin, so that
  * two may fail and the third still comes before the margin begins. A margin of more than a third of the TTL
  * counts as that third, or the daemon would renew a lease of hardly longer TTL without a pause.
  */
@@ -25,6 +27,7 @@ export function renewIntervalMs(ttlSeconds: number, renewMarginMs: number): numb
 
 export interface ScheduleOptions {
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Logger;
   /** Hears of each round of the renewing loop. */
   readonly activity?: Activity;
@@ -69,9 +72,10 @@ export class RenewalSchedule {
   renewed({ leaseId, ttlSeconds }: OwnLease, asked: Moment): void {
     const reservation = leaseId === '0';
     if (!reservation) this.#logCut(ttlSeconds);
-    const intervalMs = reservation
+    const longestMs = reservation
       ? reservationCheckMs
       : renewIntervalMs(ttlSeconds, this.#options.renewMarginMs);
+    const intervalMs = longestMs * (1 - earlierBy * this.#options.random.next());
     this.#aheadMs = asked.wallMs - asked.monotonicMs;
     this.#due = { wallMs: asked.wallMs + intervalMs, monotonicMs: asked.monotonicMs + intervalMs };
     this.#expiresAtMs = reservation ? Number.POSITIVE_INFINITY : asked.wallMs + ttlSeconds * 1000;
