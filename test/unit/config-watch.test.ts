@@ -92,6 +92,13 @@ describe('ConfigWatch', () => {
     expect(log.lines).toEqual([]);
   });
 
+  it('reads the key once, and again only when it has changed', async () => {
+    await clock.advance(86_400_000);
+    expect(etcd.calls.range).toBe(1);
+    await edit(`${started} `);
+    expect(etcd.calls.range).toBe(2);
+  });
+
   it('says what an edit or a removal changes and that a restart applies it, until that is undone', async () => {
     await edit(withBackend('"Network":"10.5.0.0/16","SubnetMax":"10.5.9.0"'));
     expect(notices.current).toEqual([

@@ -43,9 +43,13 @@ export class ConfigWatch {
         activity?.round(loop, stuckWithEtcdMs);
         try {
           // No revision, so no compaction breaks the watch. The read after `created` covers what came before.
-          for await (const _ of registry.watch({ key: this.#key, rangeEnd: `${this.#key}\0` }, signal)) {
+          for await (const { kind } of registry.watch(
+            { key: this.#key, rangeEnd: `${this.#key}\0` },
+            signal,
+          )) {
             activity?.round(loop, stuckWithEtcdMs);
-            if (await this.#look(signal)) return;
+            // Every ten minutes etcd tells each host that nothing has happened.
+            if (kind !== 'progress' && (await this.#look(signal))) return;
             notices.clear('config-watch', `watching ${this.#key} again`);
             failures = 0;
             // The key may never change. HTTP/2 keepalive finds a dead stream.
