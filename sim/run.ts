@@ -87,8 +87,10 @@ function sizesOf(text: string): readonly number[] {
 async function scale(sizes: readonly number[], days: number, json: string | undefined): Promise<number> {
   const measured: Measured[] = [];
   for (const hosts of sizes) {
-    console.error(`${hosts} hosts …`);
-    measured.push(...(await measureDays(hosts, days)), ...(await measureEvents(hosts)));
+    for (const measure of [measureEvents, (size: number) => measureDays(size, days)]) {
+      console.error(`${hosts} hosts …`);
+      measured.push(...(await measure(hosts)));
+    }
   }
   console.log(`${loadTable(measured)}\n\n${kindsTable(measured)}`);
   if (json !== undefined) writeFileSync(json, `${JSON.stringify(measured, undefined, 1)}\n`);

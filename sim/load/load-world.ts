@@ -29,8 +29,11 @@ export interface LoadOptions {
 /** Each host's watch of leases remembers about as many, and those that change among them. */
 const remembered = 50;
 export const leaseTtlSeconds = 86_400;
+const longestStartSeconds = 600;
 /** Those for which one host stands do what it does at another moment of this time. */
-const spreadMs = 60_000;
+const usualSpreadMs = 60_000;
+/** Those that come, and leases that end, are not together within a minute. */
+export const dayMs = 86_400_000;
 const largeConfig = '{"Network":"10.0.0.0/8","Backend":{"Type":"host-gw"}}';
 const leasesPrefix = subnetsPrefix(prefix);
 
@@ -77,10 +80,11 @@ export class LoadWorld {
     };
     this.etcd.put(configKey(prefix), options.config ?? largeConfig);
     for (let index = 0; index < sample; index++) this.addHost();
+    this.#spread('expiry', dayMs);
   }
 
-  /** One more host, not started; `number` is that of its address. */
-  addHost(number = this.hosts.length): LoadHost {
+  /** One more host, not started; `number` is that of its address, `spreadMs` the time that those it stands for are apart. */
+  addHost(number = this.hosts.length, spreadMs = usualSpreadMs): LoadHost {
     const circle = number % this.#stride;
     const name = `h${number}`;
     const host = new LoadHost({
@@ -93,6 +97,7 @@ export class LoadWorld {
       remembers: (key) => this.#circleOf(key) === circle,
     });
     this.#circles[circle]?.add(name);
+    this.#spread(name, spreadMs);
     this.hosts.push(host);
     return host;
   }
@@ -131,9 +136,12 @@ export class LoadWorld {
     }
   }
 
-  /** Waits until all that run have their leases. */
-  async untilUp(hosts: readonly LoadHost[] = this.hosts): Promise<void> {
-    await this.clock.until('all hosts are up', () => hosts.every((host) => host.isUp));
+  /** Waits, second by second, until all have their leases. */
+  async untilUp(): Promise<void> {
+    for (let seconds = 0; !this.hosts.every((host) => host.isUp); seconds++) {
+      if (seconds > longestStartSeconds) throw new Error('not all hosts come up');
+      await this.clock.advance(1_000);
+    }
   }
 
   /** What `events` means to etcd. */
@@ -167,16 +175,14 @@ export class LoadWorld {
     this.meter.add(load, this.#delaysOf(writer));
   }
 
-  /** When each of those for which the host stands does what it does now. */
+  /** Sets when each of those for which a writer stands does what it does now. */
+  #spread(name: string, spreadMs: number): void {
+    const others = Math.round(this.#standsFor) - 1;
+    this.#delaysMs.set(name, [0, ...Array.from({ length: others }, () => randomInt(this.random, spreadMs))]);
+  }
+
   #delaysOf(name: string): readonly number[] {
-    const known = this.#delaysMs.get(name);
-    if (known !== undefined) return known;
-    const copies = Math.round(this.#standsFor);
-    const delaysMs = Array.from({ length: copies }, (_, copy) =>
-      copy === 0 ? 0 : randomInt(this.random, spreadMs),
-    );
-    this.#delaysMs.set(name, delaysMs);
-    return delaysMs;
+    return this.#delaysMs.get(name) ?? [0];
   }
 
   #audience(commit: Commit): ReadonlySet<string> | undefined {

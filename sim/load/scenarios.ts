@@ -1,6 +1,6 @@
 import { renewIntervalMs } from '../../src/subnet/lease/keep/schedule.ts';
 import type { LoadHost } from './load-host.ts';
-import { type LoadOptions, LoadWorld, leaseTtlSeconds } from './load-world.ts';
+import { dayMs, type LoadOptions, LoadWorld, leaseTtlSeconds } from './load-world.ts';
 import type { Figures } from './meter.ts';
 
 /** What one stretch of a cluster's life means to etcd. */
@@ -14,10 +14,9 @@ export interface Measured {
 
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;
-const dayMs = 24 * hourMs;
 
 /** So many hosts are simulated through whole days, and stand for all. */
-const sampled = 100;
+const sampled = 50;
 /** Of 100 hosts so many go for good on a day, and as many come. */
 const churnPercent = 10;
 const upgradeSteps = 20;
@@ -130,7 +129,7 @@ async function comeAndGo(world: LoadWorld, days: number): Promise<void> {
   for (const atMs of moments.toSorted((a, b) => a - b)) {
     await clock.advance(startedMs + atMs - clock.monotonic());
     await staying.shift()?.stop();
-    world.addHost(newNumber + hosts.length).start();
+    world.addHost(newNumber + hosts.length, dayMs).start();
   }
   await clock.advance(startedMs + days * dayMs - clock.monotonic());
 }

@@ -55,8 +55,13 @@ export function rangeRequestBytes(request: RangeRequest): number {
   return field(key.length) + field(rangeEnd.length) + numbers + (keysOnly === true ? flagBytes : 0);
 }
 
+/** Of one revision thousands of hosts get the same list. */
+const known = new WeakMap<readonly KeyValue[], number>();
+
 export function rangeAnswerBytes(kvs: readonly KeyValue[]): number {
-  return headerBytes + listBytes(kvs);
+  const bytes = known.get(kvs) ?? headerBytes + listBytes(kvs);
+  known.set(kvs, bytes);
+  return bytes;
 }
 
 export function txnRequestBytes({ compare, success, failure = [] }: TxnRequest): number {

@@ -80,7 +80,7 @@ function wholeHosts(): Life {
       for (const member of etcd.members) etcd.stop(member);
       await clock.advance(2_000);
       for (const member of etcd.members) etcd.start(member);
-      await clock.advance(2 * minuteMs);
+      await clock.advance(minuteMs + 5_000);
     },
   };
 }
@@ -114,14 +114,14 @@ function loadHosts(): Life {
       for (const member of etcd.members) etcd.stop(member);
       await clock.advance(2_000);
       for (const member of etcd.members) etcd.start(member);
-      await clock.advance(2 * minuteMs);
+      await clock.advance(minuteMs + 5_000);
     },
   };
 }
 
 const events: Readonly<Record<string, (life: Life) => Promise<void>>> = {
   'the first start of all': (life) => life.startAll(),
-  'five minutes at rest': (life) => life.pass(5 * minuteMs),
+  'two minutes at rest': (life) => life.pass(2 * minuteMs),
   'a restart of all': (life) => life.restartAll(),
   'a power cut': (life) => life.cutPower(),
   'a restart of etcd': (life) => life.restartEtcd(),
