@@ -66,8 +66,8 @@ export class LoadHost {
 
   start(): void {
     if (this.#run !== undefined) throw new Error(`${this.name} is running already`);
-    const { clock, connect } = this.#options;
-    const rotation = rotate(connect(), { leasesPrefix, clock });
+    const { clock, random, connect } = this.#options;
+    const rotation = rotate(connect(), { leasesPrefix, clock, random });
     // To find its own lease a host needs no other. To choose a subnet it has to know all that are taken.
     const registry = this.key === undefined ? rotation : this.#forgetful(rotation);
     const stop = new AbortController();

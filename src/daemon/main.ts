@@ -134,6 +134,7 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
   const registry = rotate(members, {
     leasesPrefix: subnetsPrefix(options.etcdPrefix),
     clock: systemClock,
+    random: systemRandom,
     onMove: tellMoves(log),
     // What the only endpoint fails with is no notice.
     ...(members.length > 1 && { onFitness: tellFitness(notices) }),

@@ -3,6 +3,7 @@ import { altered } from '../../sim/altered.ts';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimEtcd } from '../../sim/etcd.ts';
 import type { SimMember } from '../../sim/etcd-member.ts';
+import { SeededRandom } from '../../sim/random.ts';
 import {
   type Operation,
   prefixEnd,
@@ -227,4 +228,26 @@ it('a rotation over one member names that member in its error; over none it thro
   );
   expect(etcd.calls.range).toBe(1);
   expect(() => rotate([])).toThrow(RangeError);
+});
+
+it('hosts that start together ask after their member once a minute, each at its own moment', async () => {
+  const [random, stop, hosts] = [new SeededRandom(1), new AbortController(), 60];
+  const ended = Array.from({ length: hosts }, async (_, index) => {
+    const rotation = rotate(etcd.connect(`h${index}`), { leasesPrefix: '/net/subnets/', clock, random });
+    const watch = rotation.watch({ key: 'a', rangeEnd: 'b' }, stop.signal);
+    await watch.next();
+    await rotation.run(clock, stop.signal).catch(() => undefined);
+    rotation.close();
+  });
+  const perSecond: number[] = [];
+  for (let second = 0; second < 180; second++) {
+    const { range } = etcd.calls;
+    await clock.advance(1_000);
+    perSecond.push(etcd.calls.range - range);
+  }
+  for (const from of [0, 60, 120])
+    expect(perSecond.slice(from, from + 60).reduce((sum, count) => sum + count, 0)).toBe(hosts);
+  expect(Math.max(...perSecond)).toBeLessThan(8);
+  stop.abort(new Error('stopped'));
+  await Promise.all(ended);
 });

@@ -1,5 +1,5 @@
 import type { Activity } from '../../runtime/activity.ts';
-import type { Clock } from '../../runtime/effects.ts';
+import type { Clock, Random } from '../../runtime/effects.ts';
 import {
   type GrantedLease,
   type RangeRequest,
@@ -28,6 +28,8 @@ export interface RotationOptions {
   readonly leasesPrefix?: string;
   /** So that a silent member does not delay the first call. */
   readonly clock?: Clock;
+  /** Has hosts that start together ask after their members at different moments of the minute; absent: at its end. */
+  readonly random?: Random;
 }
 
 /** Failures of the way to a member, or of this member alone: another one may do better. */
@@ -163,10 +165,10 @@ export class Rotation implements Registry {
    */
   async run(clock: Clock, signal: AbortSignal, activity?: Activity): Promise<never> {
     try {
-      for (;;) {
+      for (let part = this.#options.random?.next() ?? 1; ; part = 1) {
         activity?.round(loop, askAgainMs + stuckMs);
         await clock.sleep(askSoonMs, signal);
-        if (this.#vetting?.provisional !== true) await clock.sleep(askAgainMs - askSoonMs, signal);
+        if (this.#vetting?.provisional !== true) await clock.sleep((askAgainMs - askSoonMs) * part, signal);
         await this.#vetting?.reconsider(signal);
         await this.#vetting?.askUnfit(signal);
         for (const member of new Set(this.#streams.values())) await this.#checkStreams(member, signal);
