@@ -75,7 +75,7 @@ describe('the simulation finds what is broken on purpose', () => {
     if (found === undefined) throw new Error('not found');
     const short = await shrink(found, mutant);
     expect(short.violation?.invariant).toBe(found.violation?.invariant);
-    expect(short.scenario.events.length).toBeLessThanOrEqual(6);
+    expect(short.scenario.events.length).toBeLessThanOrEqual(8);
     const text = describeFailure(short);
     expect(text).toContain(`seed ${found.scenario.seed}: `);
     expect(text).toContain('cut watches and compact');
