@@ -84,9 +84,10 @@ export abstract class EtcdFaults extends EtcdNetwork {
     this.#streamCuts.push(messages);
   }
 
-  /** No more streams are cut. */
+  /** No more streams are cut, neither those to be opened nor open ones after their last messages. */
   keepWatches(): void {
     this.#streamCuts.length = 0;
+    for (const stream of this.streams) stream.spare();
   }
 
   /** The answer to the next write (of `host`, if given) is lost. */

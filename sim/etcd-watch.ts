@@ -89,6 +89,11 @@ export class SimStream {
     this.#wake.wake();
   }
 
+  /** Is not cut after so many messages any more. */
+  spare(): void {
+    this.#messagesLeft = Number.POSITIVE_INFINITY;
+  }
+
   /** Loses the stream with everything that is on its way. */
   cut(): void {
     this.#cut = true;
