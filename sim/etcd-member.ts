@@ -23,6 +23,17 @@ import { type Link, reasons, SimStream, type WatchSource } from './etcd-watch.ts
 /** How often each kind of call was made, failed ones included. */
 export type Calls = Record<keyof Omit<Registry, 'endpoint' | 'close'>, number>;
 
+/** What etcd is asked, in the order of a table. */
+export const callKinds = [
+  'range',
+  'txn',
+  'leaseGrant',
+  'leaseKeepAlive',
+  'leaseTimeToLive',
+  'leaseRevoke',
+  'watch',
+] as const satisfies readonly (keyof Calls)[];
+
 /** A Calls of zeros. */
 export function noCalls(): Calls {
   return { range: 0, txn: 0, leaseGrant: 0, leaseKeepAlive: 0, leaseTimeToLive: 0, leaseRevoke: 0, watch: 0 };

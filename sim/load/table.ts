@@ -1,3 +1,4 @@
+import { callKinds } from '../etcd-member.ts';
 import type { Measured } from './scenarios.ts';
 
 const columns = [
@@ -43,18 +44,9 @@ function rowOf({ scenario, hosts, figures, flanneldCalls }: Measured): readonly 
 
 /** The calls by kind, one line per scenario and size. */
 export function kindsTable(measured: readonly Measured[]): string {
-  const kinds = [
-    'range',
-    'txn',
-    'leaseGrant',
-    'leaseKeepAlive',
-    'leaseTimeToLive',
-    'leaseRevoke',
-    'watch',
-  ] as const;
-  const head = ['calls per host by kind', 'hosts', ...kinds];
+  const head = ['calls per host by kind', 'hosts', ...callKinds];
   const rows = measured.map(({ scenario, hosts, figures }) => {
-    return [scenario, String(hosts), ...kinds.map((kind) => number(figures.byKind[kind] / hosts))];
+    return [scenario, String(hosts), ...callKinds.map((kind) => number(figures.byKind[kind] / hosts))];
   });
   return [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }

@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { VirtualClock } from '../../sim/clock.ts';
 import { SimCluster } from '../../sim/cluster.ts';
-import type { Calls } from '../../sim/etcd-member.ts';
+import { type Calls, callKinds } from '../../sim/etcd-member.ts';
 import type { SimHost } from '../../sim/host.ts';
 import { type LoadOptions, LoadWorld } from '../../sim/load/load-world.ts';
 import { type Figures, LoadMeter } from '../../sim/load/meter.ts';
@@ -12,15 +12,6 @@ const minuteMs = 60_000;
 const hosts = 60;
 /** Beside the hosts' own addresses. */
 const config = '{"Network":"172.16.0.0/12","Backend":{"Type":"host-gw"}}';
-const kinds = [
-  'range',
-  'txn',
-  'leaseGrant',
-  'leaseKeepAlive',
-  'leaseTimeToLive',
-  'leaseRevoke',
-  'watch',
-] as const;
 
 /** What a simulation of either kind can be put through. */
 interface Life {
@@ -134,12 +125,12 @@ async function callsOf(life: Life): Promise<Readonly<Record<string, Calls>>> {
     await happen(life);
     const after = life.calls();
     all[name] = { ...after };
-    for (const kind of kinds) all[name][kind] = after[kind] - before[kind];
+    for (const kind of callKinds) all[name][kind] = after[kind] - before[kind];
   }
   return all;
 }
 
-const total = (calls: Calls) => kinds.reduce((sum, kind) => sum + calls[kind], 0);
+const total = (calls: Calls) => callKinds.reduce((sum, kind) => sum + calls[kind], 0);
 
 const differsBy = (found: number, expected: number) => Math.abs(found / expected - 1);
 
@@ -149,7 +140,7 @@ it('hosts that do nothing but ask etcd make the calls of whole hosts, within 5 %
     const [expected, found] = [whole[name], load[name]];
     if (expected === undefined || found === undefined) throw new Error(name);
     expect(differsBy(total(found), total(expected)), name).toBeLessThan(0.05);
-    for (const kind of kinds) {
+    for (const kind of callKinds) {
       const few = Math.max(0.05 * expected[kind], 0.05 * hosts);
       expect(Math.abs(found[kind] - expected[kind]), `${name}: ${kind}`).toBeLessThanOrEqual(few);
     }
