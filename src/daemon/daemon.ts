@@ -31,9 +31,8 @@ export class Daemon {
   readonly state: State;
   #said = '';
   readonly #changed = new Wake();
-  /** The steps of the boot, and when each began (monotonic ms). */
-  readonly #steps: { readonly phase: string; readonly atMs: number }[] = [];
-  #booted = false;
+  /** The steps of the boot, and when each began (monotonic ms); undefined once they have been told. */
+  #steps: { readonly phase: string; readonly atMs: number }[] | undefined = [];
 
   constructor(parts: DaemonParts, options: DaemonOptions) {
     const kernel = new SharedKernel(parts.kernel, parts.clock);
@@ -98,19 +97,21 @@ export class Daemon {
     this.state.noteReady();
     this.#parts.notifier.ready();
     this.#sayStatus();
-    if (!this.#booted) this.#logSteps();
-    this.#booted = true;
+    this.#logSteps();
   }
 
   /** Where the time of the start went. The clock of a process begins with it. */
   #logSteps(): void {
+    const begun = this.#steps;
+    if (begun === undefined) return;
+    this.#steps = undefined;
     const { clock, log } = this.#parts;
     const nowMs = clock.monotonic();
-    const steps = this.#steps.map(({ phase, atMs }, i) => ({
+    const steps = begun.map(({ phase, atMs }, i) => ({
       phase,
-      ms: Math.round((this.#steps[i + 1]?.atMs ?? nowMs) - atMs),
+      ms: Math.round((begun[i + 1]?.atMs ?? nowMs) - atMs),
     }));
-    const beforeMs = Math.round(this.#steps[0]?.atMs ?? nowMs);
+    const beforeMs = Math.round(begun[0]?.atMs ?? nowMs);
     const text = [
       `before the first step ${beforeMs} ms`,
       ...steps.map(({ phase, ms }) => `${phase} ${ms} ms`),
@@ -136,7 +137,7 @@ export class Daemon {
 
   #enter(phase: string): void {
     this.state.enter(phase);
-    if (!this.#booted) this.#steps.push({ phase, atMs: this.#parts.clock.monotonic() });
+    this.#steps?.push({ phase, atMs: this.#parts.clock.monotonic() });
     this.#sayStatus();
   }
 

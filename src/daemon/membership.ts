@@ -39,7 +39,7 @@ export interface MembershipOptions {
 
 /** A firewall tool that hangs must not delay READY any longer. */
 const firewallPatienceMs = 10_000;
-/** The rules wait for the first routes, and so long at most. */
+/** The rules wait for the files, and so long at most. */
 const firewallDelayMs = 500;
 /** How often etcd is asked which address this host's lease names. */
 const policy: BackoffPolicy = { initialMs: 200, maxMs: 10_000 };
@@ -253,9 +253,9 @@ export class Membership implements NetworkMember {
     const forwarding = new Forwarding({ ...parts, families, setIpForward: options.setIpForward, linkName });
     await forwarding.check();
     if (!config.enableNFTables) await reportBridgeFilter({ ...parts, families });
-    // Packets need routes first, and to start programs takes this process as long as to write the files.
+    // To start a program keeps this process from its files and routes for as long as they take.
     const runFirewall = async (inner: AbortSignal) => {
-      await firstOf(inner, (one) => [routing.begun(one), parts.clock.sleep(firewallDelayMs, one)]);
+      await firstOf(inner, (one) => [routing.haveFiles(one), parts.clock.sleep(firewallDelayMs, one)]);
       return await firewall.run(inner);
     };
     return await firstOf(signal, (inner) => [routing.run(inner), forwarding.run(inner), runFirewall(inner)]);

@@ -1,4 +1,4 @@
-import { HostGateway } from '../backend/hostgw/reconciler.ts';
+import { HostGateway } from '../backend/hostgw/host-gateway.ts';
 import type { PerFamily } from '../ip/ip.ts';
 import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config/config.ts';
@@ -37,8 +37,6 @@ export class Routing {
   #watch: LeaseWatch | undefined;
   #haveFiles = false;
   readonly #filesWake = new Wake();
-  #begun = false;
-  readonly #begunWake = new Wake();
 
   constructor(options: RoutingOptions) {
     this.#options = options;
@@ -54,9 +52,9 @@ export class Routing {
     return { ...this.#backend.status(which), watching, junk, ...(leases !== undefined && { leases }) };
   }
 
-  /** Resolves once files and routes are there for the first time; rejects with `signal.reason`. */
-  async begun(signal: AbortSignal): Promise<void> {
-    while (!this.#begun) await this.#begunWake.wait(signal);
+  /** Resolves once the files have been written; rejects with `signal.reason`. */
+  async haveFiles(signal: AbortSignal): Promise<void> {
+    while (!this.#haveFiles) await this.#filesWake.wait(signal);
   }
 
   /**
@@ -177,9 +175,7 @@ export class Routing {
     signal: AbortSignal,
   ): Promise<never> {
     await backend.synced(signal);
-    while (!this.#haveFiles) await this.#filesWake.wait(signal);
-    this.#begun = true;
-    this.#begunWake.wake();
+    await this.haveFiles(signal);
     await onSynced(signal);
     return await untilAborted(signal);
   }
