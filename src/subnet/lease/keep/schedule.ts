@@ -10,7 +10,7 @@ const wallClockCheckMs = 30_000;
 const setBackMs = 60_000;
 /** A reservation needs no renewal. This often, the daemon checks beside the watch that it is still ours. */
 const reservationCheckMs = 3_600_000;
-/** A renewal comes earlier than it need by up to this part of the interval, or hosts that start together renew together for ever. */
+/** A renewal comes early by a random part of the interval, up to this: hosts that started together must not renew together. */
 const earlierBy = 0.1;
 /** The name of the renewing loop. */
 export const RENEWAL_LOOP = 'lease';
