@@ -1,4 +1,5 @@
-import { HostGateway, Reconciler } from '../src/backend/hostgw/reconciler.ts';
+import { HostGateway } from '../src/backend/hostgw/host-gateway.ts';
+import { Reconciler } from '../src/backend/hostgw/reconciler.ts';
 import type { Family, PerFamily, Subnet } from '../src/ip/ip.ts';
 import type { Kernel, KernelEvent, KernelEvents, Route } from '../src/kernel/kernel.ts';
 import type { Lease } from '../src/subnet/lease/lease.ts';

@@ -1,4 +1,4 @@
-import type { PerFamily, Subnet } from '../../ip/ip.ts';
+import type { PerFamily } from '../../ip/ip.ts';
 import type { ChangeResult, KernelEvent, KernelEvents } from '../../kernel/kernel.ts';
 import type { Activity } from '../../runtime/activity.ts';
 import type { Logger } from '../../runtime/effects.ts';
@@ -9,7 +9,6 @@ import { firstOf, Wake } from '../../runtime/wake.ts';
 import type { LeaseUpdate } from '../../subnet/lease/watch/reader.ts';
 import { DesiredRoutes, type Self } from './desired.ts';
 import { Mirror } from './mirror.ts';
-import type { Ownership } from './ownership.ts';
 import { Holds } from './pace.ts';
 import { RouteStates } from './route-states.ts';
 import { type RouteSurroundings, RouteWriter } from './route-writer.ts';
@@ -64,7 +63,6 @@ export class Reconciler {
   #eventful = true;
   /** Of the routes in the last dump, if a check asked for it; see Kernel.routesDigest. */
   #digest: string | undefined;
-  #nextDigest: string | undefined;
   #nextCheckMs = 0;
   #haveLeases = false;
   /** Wall-clock ms. */
@@ -169,12 +167,13 @@ export class Reconciler {
     for (;;) {
       signal.throwIfAborted();
       activity?.round(this.#loop, stuckMs);
-      if (clock.monotonic() >= this.#nextCheckMs && !this.#stale) await this.#check(events, signal);
+      const isDue = clock.monotonic() >= this.#nextCheckMs && !this.#stale;
+      const digest = isDue ? await this.#check(events, signal) : undefined;
       if (clock.monotonic() >= provenAtMs) {
         provenAtMs = Number.POSITIVE_INFINITY;
         trouble.clear(this.#trouble, 'netlink works again');
       }
-      if (this.#stale) await this.#resync(events, signal);
+      if (this.#stale) await this.#resync(events, digest, signal);
       for (const dst of this.#holds.takeDue()) this.#dirty.add(dst);
       if (this.#hasWork) await this.#pass(events, signal);
       if (this.#stale || this.#hasWork) continue;
@@ -202,22 +201,23 @@ export class Reconciler {
 
   /**
    * Compares the kernel with the last dump, and has it dumped again when that differs, or when events came since: the
-   * check is for what they do not tell. At rest this costs neither a dump nor a plan of all routes.
+   * check is for what they do not tell. At rest this costs neither a dump nor a plan of all routes. Resolves to the
+   * digest of the routes now, if it has asked for it.
    */
-  async #check(events: KernelEvents, signal: AbortSignal): Promise<void> {
+  async #check(events: KernelEvents, signal: AbortSignal): Promise<string | undefined> {
     const { kernel, self } = this.#options;
     this.#applyEvents(await events.drain(signal));
     this.#stale = true;
-    if (this.#eventful || !this.#writer.hasSynced) return;
+    if (this.#eventful || !this.#writer.hasSynced) return undefined;
     const links = await kernel.links(signal);
     const addresses = await kernel.addresses(signal);
     const digest = await kernel.routesDigest(self.subnet.family, signal);
-    this.#nextDigest = digest;
-    if (digest !== this.#digest || !this.#mirror.isOf(links, addresses)) return;
+    if (digest !== this.#digest || !this.#mirror.isOf(links, addresses)) return digest;
     this.#stale = false;
     this.#scheduleCheck();
     // Some wait for time alone.
     for (const dst of this.#states.unsettled) this.#dirty.add(dst);
+    return digest;
   }
 
   #scheduleCheck(): void {
@@ -225,14 +225,14 @@ export class Reconciler {
     this.#nextCheckMs = clock.monotonic() + checkIntervalMs * (0.9 + 0.2 * random.next());
   }
 
-  async #resync(events: KernelEvents, signal: AbortSignal): Promise<void> {
+  /** `digest`: of the routes just now, if known. */
+  async #resync(events: KernelEvents, digest: string | undefined, signal: AbortSignal): Promise<void> {
     const { clock, kernel, self } = this.#options;
     await clock.sleep(this.#lastDumpMs + dumpSpacingMs - clock.monotonic(), signal);
     // The dump holds everything from before it; only events that come during it are applied on top.
     this.#applyEvents(await events.drain(signal));
     this.#stale = false;
-    this.#digest = this.#nextDigest;
-    this.#nextDigest = undefined;
+    this.#digest = digest;
     // Links and addresses first: a route makes sense only with a link that is known.
     const links = await kernel.links(signal);
     const addresses = await kernel.addresses(signal);
@@ -303,76 +303,5 @@ export class Reconciler {
     if (this.#writer.judge(changes, results)) this.#stale = true;
     for (const { route } of changes) this.#dirty.add(route.dst);
     this.#applyEvents(told);
-  }
-}
-
-interface HostGatewayOptions extends Omit<ReconcilerOptions, 'self' | 'ownership'> {
-  /** This host's own subnets; a family without one is off. */
-  readonly subnets: PerFamily<Subnet>;
-  /** Peers reach this host at these. Needed for each family that is on. */
-  readonly addresses: PerFamily<string>;
-  /** The cluster's networks and the length of their subnets. Needed for each family that is on. */
-  readonly networks: PerFamily<Omit<Ownership, 'protocol'>>;
-  /** rtm_protocol of our routes. */
-  readonly protocol: number;
-}
-
-const families = ['ipv4', 'ipv6'] as const;
-
-/**
- * host-gw: one route per peer and family, by way of the peer's own address. IPv4 and IPv6 have their own
- * tables, events and troubles, so each family that is on has a {@link Reconciler}, whose methods these
- * forward to. Throws RangeError for a family with a subnet but no address or network.
- */
-export class HostGateway {
-  readonly #reconcilers: readonly Reconciler[];
-
-  constructor({ subnets, addresses, networks, protocol, ...rest }: HostGatewayOptions) {
-    this.#reconcilers = families.flatMap((family) => {
-      const subnet = subnets[family];
-      if (subnet === undefined) return [];
-      const address = addresses[family];
-      const network = networks[family];
-      if (address === undefined || network === undefined) throw new RangeError(`${family} is on by half`);
-      return [new Reconciler({ ...rest, self: { subnet, address }, ownership: { protocol, ...network } })];
-    });
-  }
-
-  update(update: LeaseUpdate): void {
-    for (const reconciler of this.#reconcilers) reconciler.update(update);
-  }
-
-  moveTo(addresses: PerFamily<string>): void {
-    for (const reconciler of this.#reconcilers) reconciler.moveTo(addresses);
-  }
-
-  protect(addresses: readonly string[]): void {
-    for (const reconciler of this.#reconcilers) reconciler.protect(addresses);
-  }
-
-  run(signal: AbortSignal): Promise<never> {
-    return firstOf(signal, (inner) => this.#reconcilers.map((reconciler) => reconciler.run(inner)));
-  }
-
-  async synced(signal: AbortSignal): Promise<void> {
-    for (const reconciler of this.#reconcilers) await reconciler.synced(signal);
-  }
-
-  status(which: 'all' | 'troubled' = 'all'): RoutesStatus {
-    const all = this.#reconcilers.map((reconciler) => reconciler.status(which));
-    const sum = (count: (one: RoutesStatus) => number) => all.reduce((total, one) => total + count(one), 0);
-    const synced = all.flatMap(({ syncedAtMs }) => syncedAtMs ?? []);
-    return {
-      counts: { peers: sum(({ counts }) => counts.peers), routed: sum(({ counts }) => counts.routed) },
-      peers: all.flatMap(({ peers }) => peers),
-      // Both families report a fault of the whole lease.
-      refused: [
-        ...new Map(
-          all.flatMap(({ refused }) => refused).map((one) => [`${one.key} ${one.reason}`, one]),
-        ).values(),
-      ],
-      outside: all.flatMap(({ outside }) => outside),
-      ...(synced.length === all.length && { syncedAtMs: Math.min(...synced) }),
-    };
   }
 }
