@@ -2,7 +2,7 @@ import type { LateWrites } from './etcd-late.ts';
 import type { ClusterAccess } from './etcd-member.ts';
 import { EtcdNetwork } from './etcd-network.ts';
 import { UnfitMembers, type Unfitness } from './etcd-unfit.ts';
-import type { SimStream } from './etcd-watch.ts';
+import type { KeyRevision, SimStream } from './etcd-watch.ts';
 
 /** What becomes of a write whose answer is lost: it takes effect at once, never, or after a while. */
 export type LostReply = boolean | { readonly afterMs: number };
@@ -20,8 +20,9 @@ export abstract class EtcdFaults extends EtcdNetwork {
   readonly #strangers = new Map<string, Stranger>();
   /** The watch streams that are open. */
   protected readonly streams = new Set<SimStream>();
-  /** Told whenever a host gets an answer or a watch message; of a list twice. */
-  onHeard: (host: string, what: 'answer' | 'list' | 'watch') => void = () => {};
+  /** Told whenever a host gets an answer or a watch message, with the keys in lists and events; of a list twice. */
+  onHeard: (host: string, what: 'answer' | 'list' | 'watch', keys?: readonly KeyRevision[]) => void =
+    () => {};
   readonly #streamDelaysMs = new Map<string, number>();
   readonly #streamCuts: number[] = [];
   readonly #lostReplies: { readonly applied: LostReply; readonly host: string | undefined }[] = [];

@@ -88,7 +88,7 @@ export class SimMember implements Registry {
     const { store, faults } = this.#cluster;
     const read = () => ({ ...store.range(request), header: this.#cluster.header() });
     const answer = await this.#call('range', 'read', signal, read);
-    if (request.rangeEnd !== undefined) faults.onHeard(this.#host, 'list');
+    if (request.rangeEnd !== undefined) faults.onHeard(this.#host, 'list', answer.kvs);
     return answer;
   }
 
@@ -147,7 +147,7 @@ export class SimMember implements Registry {
       header: () => cluster.header(),
       since: (startRevision) => cluster.store.since(startRevision),
       takeCut: () => faults.takeCut(),
-      heard: () => faults.onHeard(this.#host, 'watch'),
+      heard: (keys) => faults.onHeard(this.#host, 'watch', keys),
       error: (kind, message, compactRevision) => this.#error(kind, message, false, compactRevision),
     };
   }

@@ -1,6 +1,7 @@
 import type { Clock } from '../src/runtime/effects.ts';
 import { Wake } from '../src/runtime/wake.ts';
 import type {
+  KeyValue,
   RegistryErrorCode,
   ResponseHeader,
   WatchBatch,
@@ -21,6 +22,9 @@ const longestWaitMs = 3_600_000;
 /** So many batches a stream can send once more. */
 const mostRepeated = 8;
 
+/** A key as it was put, or taken away, at a revision. */
+export type KeyRevision = Pick<KeyValue, 'key' | 'modRevision'>;
+
 export interface WatchSource {
   readonly clock: Clock;
   readonly host: string;
@@ -39,8 +43,8 @@ export interface WatchSource {
   readonly streams: Set<SimStream>;
   /** Messages until the next stream to be opened is cut. */
   takeCut(): number;
-  /** To be called when a message arrives. */
-  heard(): void;
+  /** To be called when a message arrives, with the keys of its events. */
+  heard(keys: readonly KeyRevision[]): void;
   error(kind: RegistryErrorCode, message: string, compactRevision?: number): Error;
 }
 
@@ -183,7 +187,7 @@ export class SimStream {
   #message(content: Omit<WatchBatch, 'header'>): WatchBatch {
     if (this.#messagesLeft-- <= 0) this.#cut = true;
     this.#throwIfCut();
-    this.#source.heard();
+    this.#source.heard(content.events.map((event) => (event.type === 'put' ? event.kv : event)));
     const { clusterId, revision } = this.#source.header();
     return { header: { clusterId, revision: Math.min(revision, this.#source.applied()) }, ...content };
   }

@@ -2,6 +2,7 @@ import type { Family } from '../../src/ip/ip.ts';
 import type { KeyValue } from '../../src/subnet/registry/registry.ts';
 import { SimCluster } from '../cluster.ts';
 import type { Commit } from '../etcd-store.ts';
+import type { KeyRevision } from '../etcd-watch.ts';
 import type { SimHost, Wrappers } from '../host.ts';
 import { SeededRandom } from '../random.ts';
 import { claimOf, configText, subnetsPrefix } from './oracle.ts';
@@ -34,6 +35,8 @@ export interface Heard {
   readonly lastMs: number;
   /** Whether its first list was answered. */
   readonly listed: boolean;
+  /** The newest revision of each key that reached it, and when that was. */
+  readonly keys: Map<string, { readonly modRevision: number; readonly atMs: number }>;
 }
 
 /** A host that was off the link is found by then. */
@@ -123,7 +126,7 @@ export class Memory {
         onLinkChange();
       };
     }
-    this.cluster.etcd.onHeard = (name, what) => this.#hear(name, what === 'list');
+    this.cluster.etcd.onHeard = (name, what, keys = []) => this.#hear(name, what === 'list', keys);
   }
 
   get hosts(): readonly SimHost[] {
@@ -232,6 +235,12 @@ export class Memory {
     this.#touchedUntilMs.set(host, this.nowMs);
   }
 
+  /** How long a host has known of a key what it is now; 0: it has not heard of that yet. */
+  knownMs(host: SimHost, { key, modRevision }: KeyValue): number {
+    const heard = this.heard.get(host)?.keys.get(key);
+    return heard === undefined || heard.modRevision < modRevision ? 0 : this.nowMs - heard.atMs;
+  }
+
   untouchedMs(host: SimHost): number {
     return this.nowMs - (this.#touchedUntilMs.get(host) ?? Number.NEGATIVE_INFINITY);
   }
@@ -261,13 +270,13 @@ export class Memory {
   askedSinceMs(
     dst: string,
     family: Family,
-  ): { readonly sinceMs: number; readonly gateway: string } | undefined {
-    let oldest: { readonly sinceMs: number; readonly gateway: string; readonly revision: number } | undefined;
+  ): { readonly sinceMs: number; readonly gateway: string; readonly kv: KeyValue } | undefined {
+    let oldest: { readonly sinceMs: number; readonly gateway: string; readonly kv: KeyValue } | undefined;
     for (const { kv, sinceMs } of this.keys.values()) {
       const claim = claimOf(kv, family);
       if (claim?.dst.text !== dst) continue;
-      const { gateway, createRevision: revision } = claim;
-      if (oldest === undefined || revision < oldest.revision) oldest = { sinceMs, gateway, revision };
+      if (oldest === undefined || kv.createRevision < oldest.kv.createRevision)
+        oldest = { sinceMs, gateway: claim.gateway, kv };
     }
     return oldest;
   }
@@ -313,10 +322,13 @@ export class Memory {
     this.#asked.set(what, { sinceMs, wentMs });
   }
 
-  #hear(name: string, isList: boolean): void {
+  #hear(name: string, isList: boolean, heard: readonly KeyRevision[]): void {
     const host = this.hosts.find((one) => one.name === name);
     if (host === undefined) return;
-    const { listed = false } = this.heard.get(host) ?? {};
-    this.heard.set(host, { lastMs: this.nowMs, listed: listed || isList });
+    const { listed = false, keys = new Map() } = this.heard.get(host) ?? {};
+    for (const { key, modRevision } of heard) {
+      if (modRevision > (keys.get(key)?.modRevision ?? 0)) keys.set(key, { modRevision, atMs: this.nowMs });
+    }
+    this.heard.set(host, { lastMs: this.nowMs, listed: listed || isList, keys });
   }
 }

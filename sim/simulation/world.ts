@@ -204,6 +204,8 @@ export class World extends Memory {
     if (asked === undefined || asked.gateway !== gateway || asked.sinceMs > sinceMs) return;
     // Of a lease it may have heard half: that it went, not that it is back.
     if (asked.sinceMs > this.lateSinceMs(host) || this.isUnheard(asked.sinceMs)) return;
+    // Its member may have been cut off while the lease changed: the route follows what the host hears then.
+    if (this.knownMs(host, asked.kv) < repairMs) return;
     const isBack = host.kernel.routes(family).some((route) => {
       return route.dst === dst && route.gateway === gateway && route.protocol === routeProtocol;
     });
