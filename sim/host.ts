@@ -170,7 +170,8 @@ export class SimHost {
     };
     const notifier = process.telling<Notifier>(this.notifier);
     const commands = process.commands(wrappers.commands?.(this.firewall, this) ?? this.firewall);
-    const parts = { ...outside, notifier, commands };
+    const serve = async () => {};
+    const parts = { ...outside, notifier, commands, serve };
     const daemon = new Daemon(change?.({ ...parts, notifier: this.notifier }) ?? parts, options);
     const controller = new AbortController();
     const ended = requireCapabilities(kernel)

@@ -41,6 +41,8 @@ const retryMs = 1_000;
 /** Without packets the loop reports this often, so that the watchdog sees it alive. */
 const idleMs = 60_000;
 const loop = 'address-guard';
+/** Until it is known which address there is to guard. */
+const nowhere: GuardedAddress = { name: '', index: 0, addresses: {} };
 /** Longer than any answer of the kernel takes, and than any other wait here. */
 const stuckMs = 120_000;
 
@@ -54,7 +56,7 @@ const stuckMs = 120_000;
  */
 export class AddressGuard {
   readonly #options: AddressGuardOptions;
-  #target: GuardedAddress;
+  #target = nowhere;
   /** The target, or its link's carrier or MAC address, has changed. */
   readonly #moved = new Wake();
   /** The first look is over, or the rival has changed. */
@@ -67,9 +69,8 @@ export class AddressGuard {
   #mac: string | undefined;
   #announcedMs = Number.NEGATIVE_INFINITY;
 
-  constructor(options: AddressGuardOptions, target: GuardedAddress) {
+  constructor(options: AddressGuardOptions) {
     this.#options = options;
-    this.#target = target;
   }
 
   /** The MAC address of another host that uses the address, as far as known. */
@@ -122,11 +123,13 @@ export class AddressGuard {
   /** Works until `signal` aborts; rejects only with its reason. */
   async run(signal: AbortSignal): Promise<never> {
     try {
-      for (let first = true; ; first = false) {
+      let first = true;
+      for (;;) {
         signal.throwIfAborted();
         this.#round();
         const target = this.#target;
         await firstOf<void>(signal, (inner) => [this.#moved.wait(inner), this.#guard(target, first, inner)]);
+        first &&= target === nowhere;
       }
     } finally {
       this.#options.activity?.end(loop);

@@ -1,10 +1,13 @@
+import { AddressGuard } from '../arp/address-guard.ts';
 import { SharedKernel } from '../kernel/shared-kernel.ts';
 import { Activity } from '../runtime/activity.ts';
 import { plural } from '../runtime/texts.ts';
-import { firstOf, Wake } from '../runtime/wake.ts';
+import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
 import { waitForConfig } from '../subnet/config/source.ts';
 import { ConfigWatch } from '../subnet/config/watch.ts';
 import { Grants } from '../subnet/lease/grants.ts';
+import { chooseInterface } from './interface/choose-interface.ts';
+import { readHostNetwork } from './interface/host-network.ts';
 import { Membership } from './membership.ts';
 import type { DaemonOptions } from './options/flags.ts';
 import type { DaemonParts, Parts } from './parts.ts';
@@ -54,9 +57,11 @@ export class Daemon {
     };
     if (signal.aborted) onAbort();
     else signal.addEventListener('abort', onAbort, { once: true });
+    const guard = new AddressGuard(this.#parts);
     try {
       await firstOf(signal, (inner) => [
-        this.#work(inner),
+        guard.run(inner),
+        this.#work(guard, inner),
         this.#tellStatus(inner),
         watchLoops(this.#parts, inner),
       ]);
@@ -67,18 +72,22 @@ export class Daemon {
     }
   }
 
-  async #work(signal: AbortSignal): Promise<never> {
+  async #work(guard: AddressGuard, signal: AbortSignal): Promise<never> {
     const { etcdPrefix } = this.#options;
     const { registry, random, hostIdentity } = this.#parts;
     const grants = new Grants(registry, random, hostIdentity);
     for (;;) {
       this.#enter('waiting for etcd and the network configuration');
-      const config = await waitForConfig({ ...this.#parts, etcdPrefix }, signal);
+      const config = await firstOf(signal, (inner) => [
+        waitForConfig({ ...this.#parts, etcdPrefix }, inner),
+        this.#guardEarly(guard, inner),
+      ]);
       const membership = new Membership({
         parts: this.#parts,
         options: this.#options,
         config,
         grants,
+        guard,
         onPhase: (phase) => this.#enter(phase),
         onReady: () => this.#noteReady(),
       });
@@ -91,6 +100,23 @@ export class Daemon {
         'configuration or interface changed before a subnet was acquired; starting over',
       );
     }
+  }
+
+  /**
+   * Has ARP ask about the address that this host will most likely use, while etcd is asked: without a lease it waits for the answer.
+   * Rejects with `signal.reason`.
+   */
+  async #guardEarly(guard: AddressGuard, signal: AbortSignal): Promise<never> {
+    const { files, kernel } = this.#parts;
+    const wanted = { ...this.#options, families: [4] as const };
+    const lacksFile = (text: string | undefined) => text === undefined;
+    const isNew = await files.readText(this.#options.subnetFile).then(lacksFile, () => false);
+    // Why the kernel cannot be read is told by whoever needs the interface.
+    const network = isNew ? await readHostNetwork(kernel, wanted, signal).catch(() => undefined) : undefined;
+    const choice = network && chooseInterface(network, wanted);
+    signal.throwIfAborted();
+    if (choice !== undefined && 'chosen' in choice) guard.follow(choice.chosen);
+    return await untilAborted(signal);
   }
 
   #noteReady(): void {

@@ -28,6 +28,7 @@ import type { Options } from './options/options.ts';
 import { readServiceSettings } from './options/service-settings.ts';
 import { UsageError } from './options/settings.ts';
 import { type MetricsPage, runHealthServer } from './report/health.ts';
+import type { ServerOptions } from './report/http.ts';
 import type { Metrics } from './report/metrics.ts';
 import { runStatusServer } from './report/status-server.ts';
 import { cleanUp, diagnose, outliveReaders, releaseLease, showStatus } from './subcommands.ts';
@@ -43,6 +44,9 @@ const whatIsRead =
   'flags and environment are read at the next start; changed certificate and password files are picked up without a signal';
 
 const movesIntervalMs = 5 * 60_000;
+
+/** Servers wait for the first routes, which they would hold up, and so long at most. */
+const serveWithinMs = 1_000;
 
 /** Ends the process as a whole: after a stop nothing may keep it alive, and a log line must not be lost. */
 async function main(): Promise<number> {
@@ -139,6 +143,11 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
     // What the only endpoint fails with is no notice.
     ...(members.length > 1 && { onFitness: tellFitness(notices) }),
   });
+  let servers: Servers | undefined;
+  const serve = async () => {
+    servers ??= openServers(options, daemon, calls, { clock: systemClock, log, notices }, signal);
+    await servers.tried;
+  };
   const parts = {
     clock: systemClock,
     random: systemRandom,
@@ -151,6 +160,7 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
     arp: linuxArp(inputSignals()),
     notifier: systemdNotifier(process.env, log),
     commands: systemCommands(),
+    serve,
     log,
     trouble,
     notices,
@@ -162,25 +172,44 @@ async function work(given: Options, log: Logger, signal: AbortSignal): Promise<v
     security.run(activity, signal),
     registry.run(systemClock, signal, activity),
     ...locks.map((lock) => lock.keep({ clock: systemClock, trouble, activity }, signal)),
+    systemClock.sleep(serveWithinMs, signal).then(serve),
   ])
     running.catch((error: unknown) => {
       if (!signal.aborted) throw error;
     });
-  const served = { activity, clock: systemClock, log, notices };
-  const { healthz, statusSocket: path } = options;
-  const readiness = () => daemon.state.readiness();
-  const snapshot = () => daemon.state.snapshot();
-  const servers: Promise<void>[] = [];
-  const metrics = metricsOf(daemon, calls);
-  if (healthz) servers.push(runHealthServer({ ...healthz, ...served, readiness, metrics }, signal));
-  if (path !== undefined) servers.push(runStatusServer({ path, ...served, snapshot }, signal));
   try {
     await daemon.run(signal);
   } finally {
     registry.close();
     // They end with the same signal; after a fatal error the process ends without them.
-    if (signal.aborted) await Promise.all(servers);
+    if (signal.aborted) await servers?.ended;
   }
+}
+
+interface Servers {
+  /** Resolves when each listens, or has said why it cannot. */
+  readonly tried: Promise<unknown>;
+  readonly ended: Promise<unknown>;
+}
+
+function openServers(
+  { healthz, statusSocket: path }: Options,
+  daemon: Daemon,
+  calls: EtcdCalls,
+  given: ServerOptions,
+  signal: AbortSignal,
+): Servers {
+  const { state } = daemon;
+  const readiness = () => state.readiness();
+  const snapshot = () => state.snapshot();
+  const metrics = metricsOf(daemon, calls);
+  const ended: Promise<void>[] = [];
+  const tried: Promise<void>[] = [];
+  const open = (run: (served: ServerOptions) => Promise<void>) =>
+    tried.push(new Promise((onTried) => ended.push(run({ ...given, activity: state.activity, onTried }))));
+  if (healthz) open((served) => runHealthServer({ ...healthz, ...served, readiness, metrics }, signal));
+  if (path !== undefined) open((served) => runStatusServer({ path, ...served, snapshot }, signal));
+  return { tried: Promise.all(tried), ended: Promise.all(ended) };
 }
 
 /**

@@ -1,4 +1,4 @@
-import { AddressGuard } from '../arp/address-guard.ts';
+import type { AddressGuard } from '../arp/address-guard.ts';
 import { junkFaults, oddities, ownFaults, peerFaults, routedText } from '../backend/hostgw/status.ts';
 import { type Passage, readBlockages } from '../firewall/blockages.ts';
 import { Firewall } from '../firewall/firewall.ts';
@@ -8,7 +8,7 @@ import { explanationOf } from '../runtime/errors.ts';
 import { type BackoffPolicy, retryForever } from '../runtime/retry.ts';
 import { counted } from '../runtime/texts.ts';
 import type { Fault } from '../runtime/trouble.ts';
-import { firstOf, Wake } from '../runtime/wake.ts';
+import { firstOf, unlessAborted, Wake } from '../runtime/wake.ts';
 import type { NetworkConfig } from '../subnet/config/config.ts';
 import { subnetsPrefix } from '../subnet/keys.ts';
 import { leasedAddresses } from '../subnet/lease/acquire/own-keys.ts';
@@ -32,6 +32,8 @@ export interface MembershipOptions {
   readonly options: DaemonOptions;
   readonly config: NetworkConfig;
   readonly grants: Grants;
+  /** At work already; told here which address is this host's. */
+  readonly guard: AddressGuard;
   /** Called with the step that the boot is at, and once when everything is done for the first time. */
   readonly onPhase: (phase: string) => void;
   readonly onReady: () => void;
@@ -123,14 +125,14 @@ export class Membership implements NetworkMember {
    * changed before there was a lease.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { parts, onPhase } = this.#options;
+    const { parts, guard, onPhase } = this.#options;
     onPhase('waiting for an address on the interface');
     const leased = (inner: AbortSignal) => this.#leasedAddresses(inner);
     const host = await waitForInterface({ ...this.#wantedInterface, leased }, signal);
     this.#logChoice(host);
     onPhase('waiting for a subnet');
     const changed = new Wake();
-    const guard = new AddressGuard(parts, host);
+    guard.follow(host);
     const interfaces = new InterfaceWatch({
       ...this.#wantedInterface,
       host,
@@ -144,24 +146,15 @@ export class Membership implements NetworkMember {
         parts.etcdAddresses.keepFrom(addresses.map(({ address }) => address));
       },
     });
-    await firstOf<void>(signal, (inner) => [
-      interfaces.run(inner),
-      guard.run(inner),
-      this.#join(interfaces, guard, changed, inner),
-    ]);
+    await firstOf<void>(signal, (inner) => [interfaces.run(inner), this.#join(interfaces, changed, inner)]);
   }
 
-  async #join(
-    interfaces: InterfaceWatch,
-    guard: AddressGuard,
-    changed: Wake,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { parts, options, config } = this.#options;
+  async #join(interfaces: InterfaceWatch, changed: Wake, signal: AbortSignal): Promise<void> {
+    const { parts, options, config, guard } = this.#options;
     const { host } = interfaces;
     const hint = await this.#files.hint(signal);
     const wait = { ...parts, config, host, hint, subnetsPrefix: subnetsPrefix(options.etcdPrefix) };
-    const manager = this.#manage(host, guard, hint);
+    const manager = this.#manage(host, hint);
     await firstOf<unknown>(signal, (inner) => [
       waitForPool(wait, inner).then(() => manager.acquire(inner)),
       changed.wait(inner),
@@ -208,8 +201,8 @@ export class Membership implements NetworkMember {
     );
   }
 
-  #manage(host: HostInterface, addressUse: AddressGuard, hint: PerFamily<Subnet> | undefined): LeaseManager {
-    const { parts, options, config, grants } = this.#options;
+  #manage(host: HostInterface, hint: PerFamily<Subnet> | undefined): LeaseManager {
+    const { parts, options, config, grants, guard: addressUse } = this.#options;
     this.#manager = new LeaseManager({
       ...parts,
       grants,
@@ -293,7 +286,10 @@ export class Membership implements NetworkMember {
     if (this.#ready) return;
     const { parts, onReady } = this.#options;
     // Docker starts after this and its containers with it: a connection made before the rules are there escapes them.
+    const serving = parts.serve();
     await firstOf(signal, (inner) => [firewall.tried(inner), parts.clock.sleep(firewallPatienceMs, inner)]);
+    // Whoever waits for READY may ask at once.
+    await unlessAborted(serving, signal);
     this.#ready = true;
     onReady();
     const { peers, routed } = routing.view('troubled').counts;

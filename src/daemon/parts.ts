@@ -21,6 +21,8 @@ export interface DaemonParts {
   readonly files: Files;
   readonly notifier: Notifier;
   readonly commands: Commands;
+  /** Begins to answer probes and the status command, at the first call; resolves when that was tried. */
+  readonly serve: () => Promise<void>;
   readonly log: Logger;
   /** The troubles of the whole process, those of the parts too: this host is not ready while there is one. */
   readonly trouble: TroubleLog;

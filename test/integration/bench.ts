@@ -169,9 +169,15 @@ export class Bench {
     return await httpGet(this.host.namespace, url);
   }
 
-  /** What a daemon with the flags {@link HEALTH} answers. */
+  /** What a daemon with the flags {@link HEALTH} answers; waits until it listens, which it does a second after its start. */
   async ask(page: 'healthz' | 'readyz' | 'metrics'): Promise<HttpAnswer> {
-    return await this.get(`http://${HEALTHZ.ip}:${HEALTHZ.port}/${page}`);
+    let answer: HttpAnswer = { status: 0, body: '' };
+    const answers = async () => {
+      answer = await this.get(`http://${HEALTHZ.ip}:${HEALTHZ.port}/${page}`);
+      return answer.status > 0;
+    };
+    await until(answers, 10_000, () => `nobody answers\n${this.daemon.process.tail()}`);
+    return answer;
   }
 
   /** Waits until `/readyz` answers with this status, and a text that `text` is in or fits; resolves to that text. */

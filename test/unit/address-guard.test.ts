@@ -52,9 +52,10 @@ class Station {
   start(options: Partial<AddressGuardOptions> = {}, ipv4: string | null = address): AddressGuard {
     const { kernel, trouble, notices, arp, index } = this;
     const parts = { arp, kernel, clock, trouble, notices, ...options };
-    const guard = new AddressGuard(parts, { name: 'eth0', index, addresses: ipv4 === null ? {} : { ipv4 } });
+    const guard = new AddressGuard(parts);
     this.#stop = new AbortController();
     this.#ended = guard.run(this.#stop.signal).catch((error: unknown) => error);
+    guard.follow({ name: 'eth0', index, addresses: ipv4 === null ? {} : { ipv4 } });
     this.guard = guard;
     return guard;
   }

@@ -40,6 +40,63 @@ describe('READY=1', () => {
     expect(waitedMs).toBeLessThan(15_000);
     await cluster.clock.advance(40_000);
   });
+
+  it('waits until probes and the status command are answered: who waits for READY may ask at once', async () => {
+    const { cluster: world, host } = make();
+    const serve = () => world.clock.sleep(3_000, new AbortController().signal);
+    host.start({}, (parts) => ({ ...parts, serve }));
+    await world.clock.advance(2_900);
+    expect([host.notifier.isReady, await host.subnet()]).toEqual([false, expect.anything()]);
+    await world.clock.advance(200);
+    expect(host.notifier.isReady).toBe(true);
+  });
+});
+
+describe('ARP, while etcd is away', () => {
+  const probes = ({ segment }: SimCluster, { address }: SimHost) =>
+    segment.sent.filter(({ sender, target }) => sender === '0.0.0.0' && target === address).length;
+
+  it('is asked about the address of a new host, which then joins without waiting for an answer', async () => {
+    const { cluster: world, host } = make();
+    world.etcd.cut(host.name);
+    host.start();
+    await world.clock.advance(5_000);
+    const asked = probes(world, host);
+    expect(asked).toBeGreaterThan(0);
+    world.etcd.heal(host.name);
+    await untilReady(world, host);
+    expect(probes(world, host)).toBe(asked);
+  });
+
+  it('is not asked by a host that has had a subnet, and needs no answer', async () => {
+    const { cluster: world, host } = make();
+    host.start();
+    await untilReady(world, host);
+    await host.stop();
+    const before = probes(world, host);
+    world.etcd.cut(host.name);
+    host.start();
+    await world.clock.advance(5_000);
+    expect(probes(world, host)).toBe(before);
+  });
+
+  it('is asked about the address that is used in the end', async () => {
+    const { cluster: world, host } = make();
+    world.etcd.cut(host.name);
+    host.start();
+    await world.clock.advance(5_000);
+    host.kernel.removeAddress('eth0', `${host.address}/16`);
+    host.address = '10.211.99.1';
+    host.kernel.addAddress('eth0', `${host.address}/16`);
+    host.kernel.addRoute({
+      dst: '0.0.0.0/0',
+      gateway: '10.211.0.1',
+      linkIndex: host.kernel.link('eth0').index,
+    });
+    world.etcd.heal(host.name);
+    await untilReady(world, host);
+    expect(probes(world, host)).toBeGreaterThan(0);
+  });
 });
 
 it.each([

@@ -59,6 +59,8 @@ export interface ServerOptions {
   readonly notices: TroubleLog;
   /** How long one request may take; default: 5 s. */
   readonly timeoutMs?: number;
+  /** Called whenever the server begins to listen, or has said why it cannot. */
+  readonly onTried?: () => void;
 }
 
 /** What one server serves, and where. */
@@ -91,6 +93,7 @@ export async function keepServing(served: Served, signal: AbortSignal): Promise<
     } catch (error) {
       if (signal.aborted) break;
       notices.report(what, `cannot serve ${text}: ${served.whyNot(error)}`, { error });
+      served.onTried?.();
       await clock.sleep(backoffCeilingMs(listenBackoff, attempt), signal).catch(() => {});
     }
   }
@@ -103,6 +106,7 @@ async function serve(served: Served): Promise<void> {
   const server = limitedServer(log, served.answer, served.timeoutMs);
   try {
     await served.listen(server);
+    served.onTried?.();
     server.on('error', (error) => log.warn({ event: errorEvent, error }, `${text}: ${messageOf(error)}`));
     do {
       activity?.round(what, stuckMs);
