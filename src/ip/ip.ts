@@ -43,7 +43,8 @@ export function addressBits(family: Family): number {
  * octal to some), zone ids, IPv4-mapped IPv6 and IPv6 with a dotted tail: programs read these differently.
  */
 export function parseAddress(text: string): { readonly family: Family; readonly value: bigint } | undefined {
-  if (isIPv4(text)) return { family: 4, value: BigInt(ipv4Number(text)) };
+  const number = ipv4Number(text);
+  if (number !== undefined) return { family: 4, value: BigInt(number) };
   if (!isIPv6(text) || /[%.]/.test(text)) return undefined;
   const value = ipv6Value(text);
   return value >> 32n === 0xffffn ? undefined : { family: 6, value };
@@ -126,13 +127,28 @@ export function bridgeAddress({ family, first, length }: Subnet): string {
   return `${formatAddress(family, first + 1n)}/${length}`;
 }
 
-function ipv4Number(text: string): number {
-  return text.split('.').reduce((value, part) => value * 256 + Number(part), 0);
+const [dot, zero, nine] = [0x2e, 0x30, 0x39];
+
+/** The number of an IPv4 address without leading zeros; undefined for any other text. In one pass: lists hold thousands. */
+function ipv4Number(text: string): number | undefined {
+  let [value, part, dots] = [0, -1, 0];
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === dot && part >= 0) {
+      value = value * 256 + part;
+      part = -1;
+      dots++;
+    } else if (code >= zero && code <= nine && part !== 0) {
+      part = Math.max(part, 0) * 10 + code - zero;
+      if (part > 255) return undefined;
+    } else return undefined;
+  }
+  return dots === 3 && part >= 0 ? value * 256 + part : undefined;
 }
 
 /** The two groups of an IPv4 address at the end of an IPv6 one. */
 function asGroups(text: string): string {
-  const value = ipv4Number(text);
+  const value = ipv4Number(text) ?? 0;
   return `${Math.floor(value / 65_536).toString(16)}:${(value % 65_536).toString(16)}`;
 }
 

@@ -14,15 +14,24 @@ const ANSWER_BYTES = 1280;
 const UNKNOWN: ChangeResult = { outcome: 'unknown' };
 const DONE: ChangeResult = { outcome: 'done' };
 
+/** Some of the changes as one datagram, and the place of the first change behind them. */
 interface Write {
   readonly bytes: Buffer;
+  readonly end: number;
+}
+
+/** A call of `apply` at work. */
+interface Batch {
+  readonly changes: readonly RouteChange[];
+  readonly results: ChangeResult[];
   /** The change of each message, by sequence number. */
-  readonly changeOf: ReadonlyMap<number, number>;
+  readonly changeOf: Map<number, number>;
 }
 
 /**
  * Sends route changes. The kernel processes a write before it returns and queues all answers meanwhile, so
- * they can be read without waiting. An answer that is not there was lost to a full buffer.
+ * they can be read without waiting. An answer that is not there was lost to a full buffer. While the kernel, in
+ * a thread of the pool, works on one write, the next one is encoded and the answers to the last one are read.
  */
 export class CommandSocket {
   readonly #socket: NetlinkSocket;
@@ -41,7 +50,8 @@ export class CommandSocket {
     this.#socket = new NetlinkSocket({ receiveBufferBytes, receiveTimeoutMs });
     this.#clock = options.clock;
     this.#deadlineMs = options.deadlineMs;
-    const answers = Math.floor(this.#socket.receiveBufferBytes / ANSWER_BYTES);
+    // The answers to two writes may lie there.
+    const answers = Math.floor(this.#socket.receiveBufferBytes / ANSWER_BYTES / 2);
     this.#messagesPerWrite = Math.max(1, Math.min(MAX_MESSAGES_PER_WRITE, answers));
   }
 
@@ -57,57 +67,60 @@ export class CommandSocket {
 
   async #apply(changes: readonly RouteChange[], signal: AbortSignal | undefined): Promise<ChangeResult[]> {
     const results: ChangeResult[] = changes.map(() => UNKNOWN);
+    const batch = { changes, results, changeOf: new Map<number, number>() };
+    let sent: Promise<boolean> | undefined;
     for (let next = 0; next < changes.length; ) {
       signal?.throwIfAborted();
       if (this.#closed) throw new KernelError('CLOSED', 'the kernel connection is closed');
-      const write = this.#encode(changes, next, results);
-      next = write.next;
-      if (write.changeOf.size === 0) continue;
-      if (!(await this.#send(write, results))) break;
+      const write = this.#encode(batch, next);
+      const first = next;
+      next = write.end;
+      if (write.bytes.length === 0) continue;
+      if (!(await (sent ?? this.#withinDeadline(this.#writing)))) return results;
+      sent = this.#send(batch, first, write);
+      this.#receiveAnswers(batch);
     }
+    if (await sent) this.#receiveAnswers(batch);
     return results;
   }
 
   /**
-   * Encodes as many messages as fit into one write, from change `from` on. A change that cannot be encoded
+   * Encodes as many messages as fit into one write, from change `first` on. A change that cannot be encoded
    * fails at once.
    */
-  #encode(changes: readonly RouteChange[], from: number, results: ChangeResult[]): Write & { next: number } {
+  #encode({ changes, results, changeOf }: Batch, first: number): Write {
     const messages: Buffer[] = [];
-    const changeOf = new Map<number, number>();
-    let next = from;
-    for (; next < changes.length && messages.length < this.#messagesPerWrite; next++) {
-      const change = changes[next];
+    let end = first;
+    for (; end < changes.length && messages.length < this.#messagesPerWrite; end++) {
+      const change = changes[end];
       if (change === undefined) break;
       const message = encodeChange(change, this.#nextSequence());
       if (message === undefined) {
-        results[next] = { outcome: 'failed', errno: 'EINVAL', message: 'not an address of that family' };
+        results[end] = { outcome: 'failed', errno: 'EINVAL', message: 'not an address of that family' };
         continue;
       }
-      changeOf.set(this.#sequence, next);
+      changeOf.set(this.#sequence, end);
       messages.push(message);
     }
-    return { bytes: Buffer.concat(messages), changeOf, next };
+    return { bytes: Buffer.concat(messages), end };
   }
 
-  /** Returns false when the deadline has passed: all changes without an answer stay unknown. */
-  async #send(write: Write, results: ChangeResult[]): Promise<boolean> {
-    if (!(await this.#withinDeadline(this.#writing))) return false;
-    const written = this.#socket.write(write.bytes);
+  /** Begins at once. Returns false when the deadline has passed: all changes without an answer stay unknown. */
+  async #send({ results }: Batch, first: number, { bytes, end }: Write): Promise<boolean> {
+    const written = this.#socket.write(bytes);
     this.#writing = written.catch(() => undefined);
     try {
-      if (!(await this.#withinDeadline(written))) return false;
+      return await this.#withinDeadline(written);
     } catch (error) {
       // The kernel took nothing of the datagram.
       const errno = codeOf(error) ?? 'EIO';
-      for (const change of write.changeOf.values()) results[change] = { outcome: 'failed', errno };
+      for (let at = first; at < end; at++)
+        if (results[at]?.outcome === 'unknown') results[at] = { outcome: 'failed', errno };
       return true;
     }
-    this.#receiveAnswers(write, results);
-    return true;
   }
 
-  #receiveAnswers(write: Write, results: ChangeResult[]): void {
+  #receiveAnswers({ results, changeOf }: Batch): void {
     for (;;) {
       let length: number | undefined;
       try {
@@ -119,7 +132,7 @@ export class CommandSocket {
       }
       if (length === undefined) return;
       for (const message of messagesOf(this.#buffer.subarray(0, length))) {
-        const change = write.changeOf.get(message.seq);
+        const change = changeOf.get(message.seq);
         // Others belong to a write that missed its deadline.
         if (change === undefined || message.type !== NLMSG.ERROR) continue;
         const { errno, ...text } = decodeAnswer(message);

@@ -75,6 +75,14 @@ export class Claims {
     }
     if (before !== undefined) this.remove(key, changed);
     this.#byKey.set(key, claim);
+    // Nearly every one: nothing has to be judged anew.
+    if (this.#overlapping(claim.subnet)[Symbol.iterator]().next().done === true) {
+      this.#setContest(claim.subnet, [claim]);
+      this.#granted.set(dst, claim);
+      changed.judged.add(key);
+      changed.touched.add(dst);
+      return;
+    }
     this.#setContest(claim.subnet, [...this.#contestOf(claim.subnet), claim].toSorted(byAge));
     this.#settle([claim], changed);
   }

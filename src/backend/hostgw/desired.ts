@@ -3,6 +3,7 @@ import {
   containsSubnet,
   type Family,
   overlaps,
+  parseAddress,
   type Subnet,
   subnetOf,
 } from '../../ip/ip.ts';
@@ -59,6 +60,9 @@ function backendText(backendType: string): string {
 /** Why this host refuses the route; undefined when it does not. */
 function refusal(subnet: Subnet, gateway: string, self: Self): string | undefined {
   const field = gatewayField(subnet.family);
+  const { family, value } = parseAddress(gateway) ?? {};
+  const holdsGateway = (block: Subnet) =>
+    family === block.family && value !== undefined && block.first <= value && value <= block.last;
   if (gateway === self.address) return `its ${field} ${gateway} is our own address`;
   if (overlaps(subnet, self.subnet)) return `it overlaps our own subnet ${self.subnet.text}`;
   if (containsAddress(subnet, self.address)) return `it contains our own address ${self.address}`;
@@ -67,8 +71,8 @@ function refusal(subnet: Subnet, gateway: string, self: Self): string | undefine
     return `it is wider than the network ${self.network.text}`;
   const reserved = never.find((taken) => overlaps(taken, subnet));
   if (reserved) return `it overlaps ${reserved.text}, which is never routed`;
-  if (containsAddress(subnet, gateway)) return `its ${field} ${gateway} lies inside it`;
-  const useless = never.find((taken) => containsAddress(taken, gateway));
+  if (holdsGateway(subnet)) return `its ${field} ${gateway} lies inside it`;
+  const useless = never.find(holdsGateway);
   // Above all a link-local address: it identifies a host only together with an interface.
   if (useless) return `its ${field} ${gateway} lies in ${useless.text}, where no gateway can be`;
   return undefined;

@@ -275,6 +275,15 @@ export class Reconciler {
     return some;
   }
 
+  /** Probes and renewals have their turn between the parts. */
+  async *#inParts(dsts: ReadonlySet<string>, signal: AbortSignal): AsyncGenerator<readonly string[]> {
+    const all = [...dsts];
+    for (let at = 0; at < all.length; at += mostPerPass) {
+      if (at > 0) await this.#options.clock.sleep(1, signal);
+      yield all.slice(at, at + mostPerPass);
+    }
+  }
+
   async #pass(events: KernelEvents, signal: AbortSignal): Promise<void> {
     const { clock, self } = this.#options;
     const all = this.#allDirty;
@@ -282,9 +291,10 @@ export class Reconciler {
     if (all)
       this.#dirty = new Set([self.subnet.text, ...this.#desired.dsts, ...this.#mirror.dsts, ...this.#dirty]);
     this.#allDirty = false;
-    // What flanneld left is judged with all routes in view.
-    const dsts = this.#takeDirty(this.#writer.hasSynced ? mostPerPass : this.#dirty.size);
-    const changes = this.#writer.plan(dsts, all);
+    const changes =
+      all && !this.#writer.hasSynced
+        ? await this.#writer.planFirst(this.#inParts(this.#takeDirty(this.#dirty.size), signal))
+        : this.#writer.plan(this.#takeDirty(mostPerPass));
     if (changes.length === 0) {
       if (this.#dirty.size > 0) await clock.sleep(1, signal);
       return;

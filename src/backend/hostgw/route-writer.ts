@@ -5,7 +5,7 @@ import { HostNetworks, type HostSide } from './host-networks.ts';
 import type { Mirror } from './mirror.ts';
 import { isLeasable, type Ownership, ownerOf } from './ownership.ts';
 import { ForeignLimit, type Holds } from './pace.ts';
-import { type OwnSubnet, type PlannedChange, plan } from './plan.ts';
+import { type OwnSubnet, type Plan, type PlannedChange, plan } from './plan.ts';
 import type { RouteStates } from './route-states.ts';
 import type { Reason } from './status.ts';
 
@@ -45,7 +45,6 @@ export class RouteWriter {
   /** The kernel accepted their route and has not shown it since. */
   readonly #unseen = new Set<string>();
   #legacyRemoved = false;
-  /** A removal of one of flanneld's routes has to wait. */
   #legacyHeld = false;
   #etcdAddresses: readonly string[] = [];
   #guarded: { readonly side: HostSide; readonly networks: HostNetworks } | undefined;
@@ -66,10 +65,31 @@ export class RouteWriter {
     this.#guarded = undefined;
   }
 
-  /** The changes that `dsts` need, in the order to send. `all`: `dsts` are all that are desired or there. */
-  plan(dsts: ReadonlySet<string>, all: boolean): readonly PlannedChange[] {
+  /** The changes that `dsts` need, in the order to send. */
+  plan(dsts: Iterable<string>): readonly PlannedChange[] {
+    return this.#plan(dsts, false).changes;
+  }
+
+  /**
+   * The first look: what flanneld left is judged, too. The parts hold all that is desired or there; leases may change
+   * between them.
+   */
+  async planFirst(parts: AsyncIterable<Iterable<string>>): Promise<readonly PlannedChange[]> {
+    const changes: PlannedChange[] = [];
+    let legacyHeld = false;
+    for await (const dsts of parts) {
+      const planned = this.#plan(dsts, true);
+      changes.push(...planned.changes);
+      legacyHeld ||= planned.legacyHeld;
+    }
+    // A removal of one of flanneld's routes has to wait.
+    this.#legacyHeld = legacyHeld;
+    this.#legacyRemoved = !legacyHeld && !changes.some(({ cause }) => cause === 'stale-legacy');
+    return changes;
+  }
+
+  #plan(dsts: Iterable<string>, removeLegacy: boolean): Plan {
     const { desired, mirror, ownership, own, states, holds } = this.#options;
-    const removeLegacy = all && !this.#legacyRemoved;
     const networks = this.#hostNetworks();
     const planned = plan({
       dsts,
@@ -94,12 +114,7 @@ export class RouteWriter {
     }
     for (const dst of dsts) this.#forgetGone(dst);
     states.notePlan(dsts, planned, (dst) => this.#isWanted(dst));
-    if (removeLegacy) {
-      this.#legacyHeld = planned.legacyHeld;
-      this.#legacyRemoved =
-        !planned.legacyHeld && !planned.changes.some(({ cause }) => cause === 'stale-legacy');
-    }
-    return planned.changes;
+    return planned;
   }
 
   /**

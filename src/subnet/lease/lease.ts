@@ -28,12 +28,16 @@ export interface Lease {
 /** A lease, or one line about the fault of the key or its value. */
 export type ParsedLease = { readonly lease: Lease } | { readonly problem: string };
 
+/** As flanneld and this program write it for a host without IPv6: a list holds thousands. */
+const usualValue = /^\{"PublicIP":"([\d.]+)"(?:,"PublicIPv6":null)?,"BackendType":"host-gw"\}$/;
+
 /**
  * Parses a lease's value as Go's encoding/json does: keys in any case, the last of several spellings counts,
  * unknown ones (BackendData, …) are ignored. Undefined unless it is a JSON object with values of those types.
  */
 export function parseLeaseValue(text: string): LeaseValue | undefined {
-  let publicIP: string | undefined;
+  let publicIP = usableAddress(usualValue.exec(text)?.[1], 4);
+  if (publicIP !== undefined) return { publicIP, backendType: 'host-gw' };
   let publicIPv6: string | undefined;
   let backendType = '';
   let members: ReturnType<typeof jsonFields>;
