@@ -183,9 +183,11 @@ export class EtcdStore {
     const events: WatchEvent[] = [];
     const ranges: (readonly KeyValue[])[] = [];
     for (const operation of operations) {
-      if (operation.op === 'range')
-        ranges.push(this.#keys.range(operation.key, operation.rangeEnd).map(plain));
-      else if (operation.op === 'put') events.push(this.#put(operation));
+      if (operation.op === 'range') {
+        const { key, rangeEnd, minModRevision = 0 } = operation;
+        const kvs = this.#keys.range(key, rangeEnd).map(plain);
+        ranges.push(kvs.filter(({ modRevision }) => modRevision >= minModRevision));
+      } else if (operation.op === 'put') events.push(this.#put(operation));
       else if (this.#keys.get(operation.key) !== undefined) events.push(this.#delete(operation.key));
     }
     this.#commit(events);

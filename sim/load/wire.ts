@@ -83,7 +83,9 @@ function compareBytes({ key, rangeEnd = '', value }: Compare): number {
 function operationBytes(operation: Operation): number {
   const key = field(operation.key.length);
   if (operation.op === 'put') return key + field(operation.value.length) + idBytes;
-  return operation.op === 'range' ? key + field(operation.rangeEnd?.length ?? 0) : key;
+  if (operation.op === 'delete') return key;
+  const { rangeEnd = '', minModRevision = 0 } = operation;
+  return key + field(rangeEnd.length) + numberBytes(minModRevision);
 }
 
 export function watchRequestBytes({ key, rangeEnd, startRevision = 0 }: WatchRequest): number {

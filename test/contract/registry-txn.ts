@@ -40,6 +40,18 @@ export function txnContract(suite: Suite): void {
     expect(response.ranges[1]).toMatchObject([{ createRevision: before - 1, modRevision: before + 1 }]);
   });
 
+  it('reads what was put at a revision or later, its own writes with it', async () => {
+    const prefix = freshPrefix();
+    const before = await putAll(registry(), { [`${prefix}a`]: 'old', [`${prefix}b`]: 'old' });
+    const range = { op: 'range', key: prefix, rangeEnd: prefixEnd(prefix) } as const;
+    const keysSince = async (minModRevision: number) => {
+      const success = [put(`${prefix}c`, 'new'), { ...range, minModRevision }];
+      return (await registry().txn({ compare: [], success })).ranges[0]?.map(({ key }) => key);
+    };
+    expect(await keysSince(before + 1)).toEqual([`${prefix}c`]);
+    expect(await keysSince(before)).toEqual([`${prefix}b`, `${prefix}c`]);
+  });
+
   it('takes the failure branch when one compare fails, or does nothing', async () => {
     const key = `${freshPrefix()}a`;
     await putAll(registry(), { [key]: 'old' });

@@ -104,6 +104,24 @@ describe('a host without a lease', () => {
     expect(world.keys).toEqual(['10.1.0.0-17', '10.1.128.0-24']);
     expect(world.etcd.leaseIds).toHaveLength(1);
   });
+
+  it('lists again when etcd was restored to a time before its list: the next keys may have older revisions', async () => {
+    const before = world.etcd.snapshot();
+    world.put('10.1.3.0-24', valueOf('10.211.0.3'), '0');
+    world.put('10.1.4.0-24', valueOf('10.211.0.4'), '0');
+    world.put('10.1.5.0-24', valueOf('10.211.0.5'), '0');
+    let restores = 0;
+    const host = await acquire({ hint: { ipv4: subnet('10.1.77.0/24') } }, (self) => {
+      self.onCall = (call) => {
+        if (call !== 'leaseGrant' || restores++ > 0) return;
+        world.etcd.restore(before, { sameId: true });
+        // Overlaps, and is older than the list.
+        world.put('10.1.77.0-25', valueOf('10.211.0.2'), '0');
+      };
+    });
+    expect(host.held).not.toBe('10.1.77.0/24');
+    expect(restores).toBeGreaterThan(0);
+  });
 });
 
 it('fifty hosts that boot together all get a subnet of a pool of fifty', async () => {

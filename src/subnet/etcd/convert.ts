@@ -44,8 +44,11 @@ export function toRequestOp(operation: Operation): IRequestOp {
       };
     case 'delete':
       return { request_delete_range: { key: bytes(operation.key) } };
-    case 'range':
-      return { request_range: keyRange(operation.key, operation.rangeEnd) };
+    case 'range': {
+      const { key, rangeEnd, minModRevision } = operation;
+      const since = minModRevision === undefined ? {} : { min_mod_revision: minModRevision };
+      return { request_range: { ...keyRange(key, rangeEnd), ...since } };
+    }
   }
 }
 

@@ -114,7 +114,13 @@ export type Operation =
   /** `lease`: decimal id; '0' for none. */
   | { readonly op: 'put'; readonly key: string; readonly value: string; readonly lease: string }
   | { readonly op: 'delete'; readonly key: string }
-  | { readonly op: 'range'; readonly key: string; readonly rangeEnd?: string };
+  /** `minModRevision`: only keys that were put at this revision or later. */
+  | {
+      readonly op: 'range';
+      readonly key: string;
+      readonly rangeEnd?: string;
+      readonly minModRevision?: number;
+    };
 
 export interface TxnRequest {
   readonly compare: readonly Compare[];

@@ -18,7 +18,7 @@ import {
 import { type ChosenSubnets, chooseSubnets, type Exhaustion, isFree } from '../pool.ts';
 import { type AddressUse, probe } from '../probe.ts';
 import type { FamilyMix } from '../watch/reader.ts';
-import { absent, claimSubnets, listOf, overlapsKey, subnetsOf } from './claim.ts';
+import { absent, claimSubnets, listSince, overlapsKey, subnetsOf } from './claim.ts';
 import { type Candidate, findOwn, isHinted } from './own-keys.ts';
 
 /** Getting a lease needs these beside what keeping one needs. */
@@ -60,7 +60,8 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
   const vetted = new Set<string>();
   const answered = new Set<string>();
   for (let lists = 0; lists < listsPerPass + vetted.size + 2 * answered.size; lists++) {
-    const { kvs } = await listRange(registry, subnetsPrefix, signal);
+    const listed = await listRange(registry, subnetsPrefix, signal);
+    const { kvs } = listed;
     const { chosen, unfit, others } = findOwn(options, kvs);
     await refuseSharedAddress(options, chosen?.lease, signal);
     if (chosen !== undefined) grants.markUsed(chosen.lease.leaseId);
@@ -92,7 +93,7 @@ export async function acquireLease(options: AcquireOptions, signal: AbortSignal)
     );
     const held =
       chosen === undefined || wanted === undefined
-        ? await takeFree(options, kvs, preferred, signal)
+        ? await takeFree(options, listed, preferred, signal)
         : chosen.complete
           ? await adopt(options, chosen, kvs, signal)
           : await replaceKey(options, chosen.lease, wanted, foreign, signal);
@@ -143,7 +144,7 @@ function isDoubtful(options: AcquireOptions, lease: Lease): boolean {
 /** Takes the preferred or random free subnets; undefined: list again. */
 async function takeFree(
   options: AcquireOptions,
-  kvs: readonly KeyValue[],
+  { kvs, header: { revision: listedRevision } }: Awaited<ReturnType<typeof listRange>>,
   preferred: LeaseSubnets | undefined,
   signal: AbortSignal,
 ): Promise<OwnLease | undefined> {
@@ -162,9 +163,10 @@ async function takeFree(
       throw await exhaustion.errorFor(options, chosen.exhausted, kvs, signal);
     }
     granted ??= await grants.grant(leaseTtlSeconds, signal);
-    const outcome = await claimSubnets(options, chosen.subnets, granted, signal, { isInTheWay: isRival });
+    const rules = { isInTheWay: isRival, listedRevision };
+    const outcome = await claimSubnets(options, chosen.subnets, granted, signal, rules);
     if ('held' in outcome) return { ...outcome.held, origin: chosen.hinted ? 'hint' : 'new' };
-    if (outcome.inTheWay.some(isRival)) return undefined;
+    if (outcome.inTheWay.some(isRival) || outcome.revision <= listedRevision) return undefined;
     raced ||= outcome.inTheWay.some(({ key }) => !known.has(key));
     const occupied = subnetsOf(subnetsPrefix, outcome.inTheWay);
     // Odd keys such as 10.5.1.0-240 lie in the range and occupy nothing.
@@ -270,7 +272,7 @@ async function replaceKey(
       success: [
         { op: 'delete', key: lease.key },
         { op: 'put', key, value, lease: id },
-        listOf(subnetsPrefix),
+        listSince(subnetsPrefix, 0),
       ],
     },
     signal,

@@ -23,6 +23,8 @@ interface ClaimRules {
   readonly isInTheWay?: (kv: KeyValue) => boolean;
   /** At this revision the keys of the same IPv4 subnet were harmless. Default: there were none. */
   readonly seenRevision?: number;
+  /** The caller has found nothing in the way in a list of this revision: later keys are enough. Default: no list was read. */
+  readonly listedRevision?: number;
 }
 
 /**
@@ -41,7 +43,12 @@ export async function claimSubnets(
   subnets: LeaseSubnets,
   { id: leaseId, ttlSeconds }: GrantedLease,
   signal: AbortSignal,
-  { mayOverlap = () => false, isInTheWay = () => false, seenRevision = 0 }: ClaimRules = {},
+  {
+    mayOverlap = () => false,
+    isInTheWay = () => false,
+    seenRevision = 0,
+    listedRevision = 0,
+  }: ClaimRules = {},
 ): Promise<Claim> {
   const { registry, grants, subnetsPrefix } = options;
   const guard = keysOf(subnetsPrefix, subnets);
@@ -49,7 +56,7 @@ export async function claimSubnets(
   const value = formatLeaseValue(options.addresses);
   const request: TxnRequest = {
     compare: [absent({ key }), ...guard.map((keys) => unchanged(keys, seenRevision))],
-    success: [{ op: 'put', key, value, lease: leaseId }, listOf(subnetsPrefix)],
+    success: [{ op: 'put', key, value, lease: leaseId }, listSince(subnetsPrefix, listedRevision)],
     failure: guard.map((keys) => ({ op: 'range', ...keys })),
   };
   const { succeeded, ranges, header } = await registry.txn(request, signal);
@@ -57,7 +64,8 @@ export async function claimSubnets(
   if (!succeeded) return { inTheWay: ranges.flat(), revision };
   const collides = (kv: KeyValue) => overlapsKey(subnetsPrefix, kv, subnets) && !mayOverlap(kv);
   const inTheWay = (ranges[0] ?? []).filter((kv) => kv.key !== key && (collides(kv) || isInTheWay(kv)));
-  if (inTheWay.length === 0) {
+  // A revision before that of the list: etcd was restored, and the list is of another time.
+  if (inTheWay.length === 0 && revision > listedRevision) {
     grants.markUsed(leaseId);
     return { held: { key, subnets, value, modRevision: revision, leaseId, ttlSeconds } };
   }
@@ -76,9 +84,10 @@ function unchanged(keys: KeyRange, revision: number): Compare {
   return { ...keys, target: 'mod', op: '<', value: revision + 1 };
 }
 
-/** Reads all keys in a transaction. */
-export function listOf(subnetsPrefix: string) {
-  return { op: 'range', key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix) } as const;
+/** Reads, in a transaction, all keys that were put after a list of this revision: with 10,000 leases few of 4 MB. */
+export function listSince(subnetsPrefix: string, listedRevision: number) {
+  const range = { op: 'range', key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix) } as const;
+  return { ...range, minModRevision: listedRevision + 1 };
 }
 
 /** All keys that overlap `subnets`, in byte order. Rejects with RegistryError. */
