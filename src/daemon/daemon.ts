@@ -2,7 +2,7 @@ import { AddressGuard } from '../arp/address-guard.ts';
 import { SharedKernel } from '../kernel/shared-kernel.ts';
 import { Activity } from '../runtime/activity.ts';
 import { plural } from '../runtime/texts.ts';
-import { firstOf, untilAborted, Wake } from '../runtime/wake.ts';
+import { firstOf, unlessAborted, untilAborted, Wake } from '../runtime/wake.ts';
 import { waitForConfig } from '../subnet/config/source.ts';
 import { ConfigWatch } from '../subnet/config/watch.ts';
 import { Grants } from '../subnet/lease/grants.ts';
@@ -110,7 +110,9 @@ export class Daemon {
     const { files, kernel } = this.#parts;
     const wanted = { ...this.#options, families: [4] as const };
     const lacksFile = (text: string | undefined) => text === undefined;
-    const isNew = await files.readText(this.#options.subnetFile).then(lacksFile, () => false);
+    // A disk that hangs must not hold up the start.
+    const read = unlessAborted(files.readText(this.#options.subnetFile), signal);
+    const isNew = await read.then(lacksFile, () => false);
     // Why the kernel cannot be read is told by whoever needs the interface.
     const network = isNew ? await readHostNetwork(kernel, wanted, signal).catch(() => undefined) : undefined;
     const choice = network && chooseInterface(network, wanted);

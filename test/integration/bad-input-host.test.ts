@@ -42,15 +42,20 @@ const troubles = (daemon: DaemonProcess): readonly LogRecord[] =>
 
 const isReady = ({ notify }: Waiting) => notify.messages.some((message) => message.includes('READY=1'));
 
-/** What the daemon says of itself to `flanneld-ts status`. */
-async function statusOf({ options }: DaemonProcess, ...flags: readonly string[]): Promise<StatusView> {
+/** What the daemon says of itself to `flanneld-ts status`; undefined in its first second. */
+async function statusOf(
+  { options }: DaemonProcess,
+  ...flags: readonly string[]
+): Promise<StatusView | undefined> {
   const { stdout } = await runProgram({ ...options, argv: ['status', '--json', ...flags] });
-  return JSON.parse(stdout.join(''));
+  const answer: StatusView | { readonly error: string } = JSON.parse(stdout.join(''));
+  return 'error' in answer ? undefined : answer;
 }
 
 async function untilTriedAgain(daemon: DaemonProcess, ...flags: readonly string[]): Promise<void> {
   const again = async () =>
-    (await statusOf(daemon, ...flags)).errors.some(({ over, attempts }) => over === null && attempts > 1);
+    (await statusOf(daemon, ...flags))?.errors.some(({ over, attempts }) => over === null && attempts > 1) ===
+    true;
   await until(again, 30_000, () => `it does not try again\n${daemon.process.tail()}`);
 }
 

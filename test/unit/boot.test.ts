@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { prefix, type SimCluster, type SimHost } from '../../sim/cluster.ts';
 import { SeededRandom } from '../../sim/random.ts';
+import { Wake } from '../../src/runtime/wake.ts';
 import { makeCluster } from './sim-worlds.ts';
 
 // What a daemon has done before it says that it is ready, and what it begins with.
@@ -78,6 +79,22 @@ describe('ARP, while etcd is away', () => {
     host.start();
     await world.clock.advance(5_000);
     expect(probes(world, host)).toBe(before);
+  });
+
+  it('waits for no file that cannot be read to the end', async () => {
+    const { cluster: world, host } = make();
+    const disk = new Wake();
+    let hangs = true;
+    const readText = async (path: string) => {
+      if (hangs) await disk.wait(new AbortController().signal);
+      return await host.files.readText(path);
+    };
+    host.start({}, (parts) => ({ ...parts, files: Object.assign(Object.create(parts.files), { readText }) }));
+    await world.clock.advance(1_000);
+    expect(world.log.events('interface-chosen')).toHaveLength(1);
+    hangs = false;
+    disk.wake();
+    await untilReady(world, host);
   });
 
   it('is asked about the address that is used in the end', async () => {
