@@ -10,10 +10,11 @@ const unknownTo: Readonly<Record<string, readonly string[]>> = {
   kernel: ['arp', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
   arp: ['subnet', 'backend', 'firewall', 'daemon', 'cli'],
   subnet: aboveSubnet,
-  'subnet/registry': [...aboveSubnet, 'subnet/etcd', 'subnet/config', 'subnet/lease'],
-  'subnet/etcd': [...aboveSubnet, 'subnet/config', 'subnet/lease'],
-  'subnet/config': [...aboveSubnet, 'subnet/etcd', 'subnet/lease'],
-  'subnet/lease': [...aboveSubnet, 'subnet/etcd'],
+  'subnet/registry': [...aboveSubnet, 'subnet/etcd', 'subnet/etcd-v2', 'subnet/config', 'subnet/lease'],
+  'subnet/etcd': [...aboveSubnet, 'subnet/etcd-v2', 'subnet/config', 'subnet/lease'],
+  'subnet/etcd-v2': [...aboveSubnet, 'subnet/config', 'subnet/lease'],
+  'subnet/config': [...aboveSubnet, 'subnet/etcd', 'subnet/etcd-v2', 'subnet/lease'],
+  'subnet/lease': [...aboveSubnet, 'subnet/etcd', 'subnet/etcd-v2'],
   backend: ['native', 'arp', 'firewall', 'daemon', 'cli'],
   firewall: ['native', 'kernel', 'arp', 'subnet', 'backend', 'daemon', 'cli'],
   cli: ['native', 'daemon'],
@@ -34,7 +35,7 @@ const core = [
   'subnet/config',
   'subnet/lease',
 ];
-const nearCore = ['native', 'kernel', 'arp', 'subnet/etcd'];
+const nearCore = ['native', 'kernel', 'arp', 'subnet/etcd', 'subnet/etcd-v2'];
 
 /** The one folder that imports each dependency. */
 const importerOf: Readonly<Record<string, string>> = {
@@ -137,7 +138,7 @@ export default defineConfig({
       },
     },
     {
-      files: ['src/native/**', 'src/kernel/**', 'src/arp/**', 'src/subnet/etcd/**'],
+      files: ['src/native/**', 'src/kernel/**', 'src/arp/**', 'src/subnet/etcd/**', 'src/subnet/etcd-v2/**'],
       rules: {
         'no-restricted-globals': forbid('only daemon/ and cli/ touch the process', ['process', 'globalThis']),
       },

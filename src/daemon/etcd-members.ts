@@ -4,7 +4,8 @@ import { explanationOf } from '../runtime/errors.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { EtcdMember } from '../subnet/etcd/member.ts';
 import { EtcdSecurity } from '../subnet/etcd/security.ts';
-import { EtcdV2Store } from '../subnet/etcd/v2-store.ts';
+import { HttpV2Member } from '../subnet/etcd-v2/http-member.ts';
+import { EtcdOldStore } from '../subnet/etcd-v2/old-store.ts';
 import { EtcdAddresses } from '../subnet/registry/addresses.ts';
 import { type MeasuredCall, MeasuredMember } from '../subnet/registry/measured.ts';
 import type { EtcdAlarm, OldStore, Registry, RegistryError } from '../subnet/registry/registry.ts';
@@ -44,13 +45,13 @@ export function etcdMembers(
   const addresses = new EtcdAddresses(etcdEndpoints.map(({ host }) => host));
   const options = { clock: systemClock, security, addresses };
   const members = etcdEndpoints.map(({ url }) => new EtcdMember(url, options));
-  const urls = etcdEndpoints.map(({ url }) => url);
+  const v2Members = etcdEndpoints.map(({ url }) => new HttpV2Member(url, security, systemClock));
   const alarms = async (signal: AbortSignal) => {
     const asked = members.map((member) => member.alarms(signal));
     const answers = await Promise.allSettled(asked);
     return answers.find((answer) => answer.status === 'fulfilled')?.value ?? [];
   };
-  const common = { security, oldStore: new EtcdV2Store(urls, security), addresses, alarms };
+  const common = { security, oldStore: new EtcdOldStore(v2Members, systemClock), addresses, alarms };
   if (onCall === undefined) return { ...common, members };
   return { ...common, members: members.map((member) => new MeasuredMember(member, systemClock, onCall)) };
 }

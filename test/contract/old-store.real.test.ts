@@ -9,7 +9,8 @@ import { nodeFiles } from '../../src/daemon/host/files.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
 import type { TlsFiles } from '../../src/subnet/etcd/tls-files.ts';
-import { EtcdV2Store } from '../../src/subnet/etcd/v2-store.ts';
+import { HttpV2Member } from '../../src/subnet/etcd-v2/http-member.ts';
+import { EtcdOldStore } from '../../src/subnet/etcd-v2/old-store.ts';
 import { Authority } from '../testbed/certificates.ts';
 import { type EtcdCluster, freePorts, startEtcd } from '../testbed/etcd.ts';
 import { tempDir } from '../testbed/run.ts';
@@ -38,11 +39,13 @@ afterAll(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-function storeAt(endpoints: string, files: TlsFiles = {}): EtcdV2Store {
+function storeAt(endpoints: string, files: TlsFiles = {}): EtcdOldStore {
   const log = new SimLog(new VirtualClock()).of('host');
   const notices = new TroubleLog(systemClock, log);
   const more = { etcdPrefix: '/net', files: nodeFiles, clock: systemClock, log, notices };
-  return new EtcdV2Store(endpoints.split(','), new EtcdSecurity({ tls: files, ...more }));
+  const security = new EtcdSecurity({ tls: files, ...more });
+  const members = endpoints.split(',').map((endpoint) => new HttpV2Member(endpoint, security, systemClock));
+  return new EtcdOldStore(members, systemClock);
 }
 
 oldStoreContract('a real etcd', () => ({

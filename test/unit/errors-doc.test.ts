@@ -25,6 +25,7 @@ it('docs/errors.md lists every code once, and no other', () => {
     ...union('src/daemon/options/settings.ts', 'UsageErrorKind', 'USAGE_'),
     ...union('src/subnet/config/values.ts', 'ConfigErrorCode', 'CONFIG_'),
     ...union('src/subnet/registry/registry.ts', 'RegistryErrorCode', 'ETCD_'),
+    ...union('src/subnet/etcd-v2/store.ts', 'V2ErrorKind', 'ETCD_V2_'),
     ...union('src/runtime/effects.ts', 'CommandErrorCode'),
     ...literals(),
     'KERNEL_…',
