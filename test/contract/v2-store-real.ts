@@ -10,7 +10,7 @@ import { nodeFiles } from '../../src/daemon/host/files.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { EtcdSecurity, type EtcdUser } from '../../src/subnet/etcd/security.ts';
 import type { TlsFiles } from '../../src/subnet/etcd/tls-files.ts';
-import { V2Client } from '../../src/subnet/etcd-v2/client.ts';
+import { V2Client, type V2ClientOptions } from '../../src/subnet/etcd-v2/client.ts';
 import { HttpV2Member } from '../../src/subnet/etcd-v2/http-member.ts';
 import type { EtcdMember } from '../testbed/etcd.ts';
 import { type EtcdTls, startEtcd } from '../testbed/etcd.ts';
@@ -38,10 +38,14 @@ export function securityOf({ tls = {}, user }: V2Access = {}): EtcdSecurity {
 }
 
 /** The store by way of these endpoints. */
-export function v2Client(endpoints: readonly string[], access: V2Access = {}, deadlineMs = 10_000): V2Client {
+export function v2Client(
+  endpoints: readonly string[],
+  access: V2Access = {},
+  options: Omit<V2ClientOptions, 'clock'> = {},
+): V2Client {
   const security = securityOf(access);
   const members = endpoints.map((endpoint) => new HttpV2Member(endpoint, security, systemClock));
-  return new V2Client(members, { clock: systemClock, deadlineMs });
+  return new V2Client(members, { clock: systemClock, ...options });
 }
 
 export interface RealV2Options {
@@ -89,11 +93,11 @@ export async function realV2World(options: RealV2Options): Promise<V2World> {
   const dataDir = ({ name }: EtcdMember) => join(dir, name);
   let tokens = 0;
   return {
-    connect: ({ members = [...etcd.members.keys()], deadlineMs } = {}) =>
+    connect: ({ members = [...etcd.members.keys()], ...more } = {}) =>
       v2Client(
         members.map((place) => at(place).clientUrl),
         access,
-        deadlineMs,
+        more,
       ),
     put: (key, form, query = {}) => keys('PUT', key, query, form),
     remove: (key, query = {}) => keys('DELETE', key, query),

@@ -4,7 +4,11 @@ import { V2Error, type V2Event, type V2Position, type V2Store } from '../../src/
 /** A cluster that serves v2, real or simulated, and what has to be done to it. Members are named by their place. */
 export interface V2World {
   /** The store by way of these members, in this order; default: all, with the usual deadline. */
-  connect(options?: { readonly members?: readonly number[]; readonly deadlineMs?: number }): V2Store;
+  connect(options?: {
+    readonly members?: readonly number[];
+    readonly deadlineMs?: number;
+    readonly pollMs?: number;
+  }): V2Store;
   /** What somebody else puts, as flannel 0.7.1 does: without a condition. The form has `value` and `ttl`, or `dir`. */
   put(
     key: string,

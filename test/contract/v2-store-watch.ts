@@ -115,4 +115,14 @@ export function v2HistoryContract({ world, freshDir, signal }: V2Suite): void {
     await world().until('it has ended', () => tooLate.hasEnded);
     expect(tooLate.told).toEqual(['again: history']);
   });
+
+  it('keeps up with a busy store, of which it is told nothing, by what silent polls tell', async () => {
+    const dir = freshDir();
+    const store = world().connect({ pollMs: 100 });
+    const following = new Following(store, dir, await store.list(dir, signal));
+    for (let left = 1_500; left > 0; left -= 1) await world().put('/elsewhere', { value: String(left) });
+    await world().put(`${dir}/a`, { value: '1' });
+    await world().until('it is told', () => following.told.length > 0);
+    expect(following.told).toEqual(['+a=1']);
+  });
 }

@@ -89,7 +89,7 @@ describe('the cursor of a watch', () => {
   it('moves on with each silent minute, so that a busy store does not outrun it', async () => {
     for (let minute = 0; minute < 5; minute++) {
       fill(700);
-      await clock.advance(60_000);
+      await clock.advance(60_100);
     }
     etcd.set(`${dir}/k`, '1');
     await clock.settle();
@@ -138,6 +138,24 @@ describe('the cursor of a watch', () => {
   });
 });
 
+it('a watch does not skip an event that was there at once and is read late, as after a stop of the process', async () => {
+  const member = etcd.member('a');
+  const late: V2Member['ask'] = async (request, inner) => {
+    const answer = await member.ask(request, inner);
+    const body = async () => {
+      await clock.sleep(60_050, inner);
+      return await answer.body();
+    };
+    return request.query['wait'] === undefined ? answer : { ...answer, body };
+  };
+  const store = new V2Client([{ ...member, ask: late }], { clock });
+  const list = await store.list(dir, signal);
+  etcd.set(`${dir}/k`, '1');
+  const { told } = new Following(store, dir, list);
+  await clock.advance(200_000);
+  expect(told).toEqual(['+k=1']);
+});
+
 describe('members that fail', () => {
   it('a watch at a member that is cut off from the others gets what it missed', async () => {
     const store = client('a');
@@ -172,7 +190,7 @@ describe('members that fail', () => {
     await clock.advance(59_000);
     expect(following.told).toEqual([]);
     // The end of the minute, and 10 s for the head of the next answer.
-    await clock.advance(11_000);
+    await clock.advance(11_100);
     expect(following.told).toEqual(['+k=1']);
     expect(asked.at(-1)?.member).toBe('b');
   });

@@ -61,7 +61,7 @@ export function keysBelow(node: WireNode): readonly V2Node[] {
   for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
     const key = keyOf(next);
     if (key !== undefined) found.push(key);
-    pending.push(...(next.nodes ?? []));
+    for (const below of next.nodes ?? []) pending.push(below);
   }
   return found.toSorted((a, b) => (a.key < b.key ? -1 : 1));
 }

@@ -17,21 +17,27 @@ import { watchDirectory } from './watch.ts';
 
 /** etcd itself gives up after 7 s without a leader: its answer tells more than silence does. */
 const defaultDeadlineMs = 10_000;
+const defaultPollMs = 60_000;
 
 export interface V2ClientOptions {
   readonly clock: Clock;
   /** How long an answer may take; of a watch only its head. Default: 10 s. */
   readonly deadlineMs?: number;
+  /** How long a watch waits for an event before it asks anew. Default: a minute. */
+  readonly pollMs?: number;
 }
 
 /** etcd's v2 store, by the keys API of its members (at least one): see {@link V2Requests} for which of them is asked. */
 export class V2Client implements V2Store {
   readonly #requests: V2Requests;
   readonly #clock: Clock;
+  readonly #pollMs: number;
 
-  constructor(members: readonly V2Member[], { clock, deadlineMs = defaultDeadlineMs }: V2ClientOptions) {
+  constructor(members: readonly V2Member[], options: V2ClientOptions) {
+    const { clock, deadlineMs = defaultDeadlineMs, pollMs = defaultPollMs } = options;
     this.#requests = new V2Requests(members, { clock, deadlineMs });
     this.#clock = clock;
+    this.#pollMs = pollMs;
   }
 
   async list(dir: string, signal: AbortSignal): Promise<V2Listing> {
@@ -67,7 +73,8 @@ export class V2Client implements V2Store {
   }
 
   watch(dir: string, after: V2Position, signal: AbortSignal): AsyncIterable<V2Event> {
-    return watchDirectory({ requests: this.#requests, clock: this.#clock }, dir, after, signal);
+    const watching = { requests: this.#requests, clock: this.#clock, pollMs: this.#pollMs };
+    return watchDirectory(watching, dir, after, signal);
   }
 
   async #read(

@@ -82,7 +82,8 @@ export type V2Event =
  * Why a list is needed.
  * - directory: a whole directory was removed, or made: it is one event, which names no key.
  * - history: what comes next is no longer in etcd's memory of 1,000 events (of the whole store).
- * - cluster: another cluster answers. index: the store is older than what was read from it. Both follow a restore.
+ * - cluster: another cluster answers. index: the store is older than what was read from it. Both follow a restore. A cluster
+ *   that was restored under its old id and written to until it was past that index looks as if nothing had been: list now and then.
  */
 export type V2Again = 'directory' | 'history' | 'cluster' | 'index';
 

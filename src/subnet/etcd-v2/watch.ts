@@ -5,16 +5,18 @@ import type { V2Member } from './member.ts';
 import { asV2Error, type Call, errorFor, type V2Requests } from './requests.ts';
 import { type V2Again, V2Error, type V2Event, type V2Position } from './store.ts';
 
-/** A poll is silent until something happens, and after its member has lost the cluster: it is asked anew this often. */
-const pollMs = 60_000;
 /** A poll that lasted so long was no failure of its member. */
 const soundMs = 1_000;
+/** A process that was stopped finds the end of its wait before the answer that has come meanwhile: it looks once more. */
+const lastLookMs = 100;
 /** Before the next poll when one ended with nothing: whoever does that at once would be asked in a tight loop. */
 const pauseMs = 1_000;
 
 export interface Watching {
   readonly requests: V2Requests;
   readonly clock: Clock;
+  /** A poll is silent until something happens, and when its member has lost the cluster: it is made anew this often. */
+  readonly pollMs: number;
 }
 
 /** How a poll has ended. */
@@ -69,7 +71,7 @@ export async function* watchDirectory(
 }
 
 async function poll(
-  { requests, clock }: Watching,
+  { requests, clock, pollMs }: Watching,
   dir: string,
   cursor: V2Position,
   signal: AbortSignal,
@@ -80,18 +82,21 @@ async function poll(
   signal.addEventListener('abort', stop, { once: true });
   // Not with quorum=true: that makes it a read, which answers at once. Not with stream=true: it loses events.
   const query = { wait: 'true', recursive: 'true', waitIndex: String(cursor.index + 1) };
+  const silence = async (): Promise<undefined> => {
+    await clock.sleep(pollMs, polling.signal);
+    await clock.sleep(lastLookMs, polling.signal);
+  };
   const call: Call = { method: 'GET', key: dir, query };
   try {
     const { answer, member } = await requests.poll(call, polling.signal);
     const { status, index = 0, clusterId } = answer;
     if (clusterId !== cursor.clusterId) return { how: 'again', why: 'cluster' };
-    if (index < cursor.index) {
+    if (status === 200 && index < cursor.index) {
       // A member that lags says the same as one that was restored. The list is of all members' making.
       requests.leave(member);
       return { how: 'again', why: 'index' };
     }
-    const over = clock.sleep(pollMs, polling.signal).then(() => undefined);
-    const text = await Promise.race([answer.body(), over]).catch((error: unknown) => {
+    const text = await Promise.race([answer.body(), silence()]).catch((error: unknown) => {
       signal.throwIfAborted();
       return asV2Error(error, call, member);
     });
