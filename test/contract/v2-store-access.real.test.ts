@@ -1,9 +1,11 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { createServer, type RequestListener } from 'node:http';
+import { createServer as createTcpServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import type { V2Store } from '../../src/subnet/etcd-v2/store.ts';
 import { Authority, type Certificate } from '../testbed/certificates.ts';
+import { run, until } from '../testbed/commands.ts';
 import { type EtcdCluster, freePorts, startEtcd } from '../testbed/etcd.ts';
 import { tempDir } from '../testbed/run.ts';
 import { v2AccessContract } from './v2-store.ts';
@@ -183,6 +185,39 @@ describe('ways that do not lead to a v2 store', () => {
     expect(asked).toBe(4);
   });
 
+  it('what speaks no HTTP is no etcd', async () => {
+    const other = createTcpServer((socket) => {
+      socket.on('error', () => undefined);
+      socket.end('SSH-2.0-OpenSSH_9.2\r\n');
+    });
+    const error = await failureOf(v2Client([await urlOf(other)]).list('/net', signal));
+    expect(error).toMatchObject({
+      kind: 'UNAVAILABLE',
+      message: expect.stringMatching(/does not speak HTTP$/),
+    });
+    expect(error.remedy).toMatch(/address and port/);
+  });
+
+  it('probes the connection of a silent poll every quarter of a minute', async () => {
+    for (const [endpoint, tls] of [
+      [etcd.endpoints, {}],
+      [mutual.endpoints, { caFile: ca.certFile, ...client }],
+    ] as const) {
+      const store = v2Client([endpoint], { tls });
+      const following = new Following(store, '/net', await store.list('/net', signal));
+      // etcd has connections to itself.
+      const ours = async () => {
+        const { port } = new URL(endpoint);
+        const all = await run('ss', ['-Htnop', 'state', 'established', 'dport', '=', port]);
+        return all.split('\n').filter((line) => line.includes(`pid=${process.pid},`));
+      };
+      await until(async () => (await ours()).length === 1, 10_000, 'no connection');
+      expect((await ours())[0]).toMatch(/timer:\(keepalive,(?:1[0-5]|\d)sec,0\)/);
+      following.controller.abort(new Error('enough'));
+      await until(async () => (await ours()).length === 0, 10_000, 'the connection is left');
+    }
+  });
+
   it('a web server is no etcd', async () => {
     const url = await listening((_, response) => response.writeHead(200).end('<html>'));
     for (const call of calls(v2Client([url]))) {
@@ -193,12 +228,16 @@ describe('ways that do not lead to a v2 store', () => {
 });
 
 async function listening(listener: RequestListener): Promise<string> {
-  const web = createServer(listener).listen(0, '127.0.0.1');
-  onTestFinished(() => {
-    web.closeAllConnections();
-    web.close();
-  });
-  await new Promise((resolve) => web.once('listening', resolve));
-  const address = web.address();
+  const web = createServer(listener);
+  onTestFinished(() => web.closeAllConnections());
+  return await urlOf(web);
+}
+
+/** Where it listens, until the test is over. */
+async function urlOf(listener: Server): Promise<string> {
+  listener.listen(0, '127.0.0.1');
+  onTestFinished(() => void listener.close());
+  await new Promise((resolve) => listener.once('listening', resolve));
+  const address = listener.address();
   return `http://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`;
 }

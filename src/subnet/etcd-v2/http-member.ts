@@ -6,7 +6,7 @@ import {
 } from 'node:http';
 import { Agent, request as requestHttps } from 'node:https';
 import type { SecureContext } from 'node:tls';
-import { type Clock } from '../../runtime/effects.ts';
+import type { Clock } from '../../runtime/effects.ts';
 import { isTls } from '../etcd/connecting.ts';
 import type { EtcdSecurity } from '../etcd/security.ts';
 import { CredentialsError } from '../etcd/tls-files.ts';
@@ -161,10 +161,7 @@ class Exchange {
     const isAlert = error.code?.startsWith('ERR_SSL_') === true || error.code === 'EPROTO';
     const isSent = this.#isReady && !isAlert;
     if (isSent) {
-      const cut = this.#isAnswering
-        ? 'it closed the connection before its answer was complete'
-        : 'it closed the connection without an answer';
-      const reason = error.code === undefined ? error.message : cut;
+      const reason = error.code === undefined ? error.message : this.#lossBy(error.code);
       // As an etcd that serves https does with a request without TLS.
       const remedy = isTls(this.#endpoint) || this.#isAnswering ? undefined : wrongPort;
       return new NoAnswer('UNAVAILABLE', reason, { isSent, remedy, cause: error });
@@ -173,6 +170,12 @@ class Exchange {
     const way = { endpoint: this.#endpoint, names: this.#security.names, failure: { error, ofTls } };
     const { kind, reason, remedy } = unreached('', { way });
     return new NoAnswer(kind === 'TLS' ? 'TLS' : 'UNAVAILABLE', reason, { isSent, remedy, cause: error });
+  }
+
+  #lossBy(code: string): string {
+    if (code.startsWith('HPE_')) return 'what answers there does not speak HTTP';
+    if (this.#isAnswering) return 'it closed the connection before its answer was complete';
+    return 'it closed the connection without an answer';
   }
 }
 
