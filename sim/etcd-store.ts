@@ -8,7 +8,7 @@ import type {
   WatchEvent,
 } from '../src/subnet/registry/registry.ts';
 import { holds, type Versioned } from './etcd-compare.ts';
-import { inRange, SortedKeys } from './etcd-keys.ts';
+import { compareBytes, inRange, SortedKeys } from './etcd-keys.ts';
 
 /** etcd's `--max-txn-ops`. */
 const maxTxnOps = 128;
@@ -36,6 +36,21 @@ interface Found {
   readonly kvs: readonly KeyValue[];
 }
 
+interface Page {
+  readonly kvs: readonly KeyValue[];
+  readonly more: boolean;
+}
+
+/** All keys from `key` on as of one revision, and the pages of it that were read, by first key and limit. */
+interface List {
+  readonly key: string;
+  readonly kvs: readonly KeyValue[];
+  readonly pages: Map<string, Page>;
+}
+
+/** Lists of so many revisions can be read on, page by page, while others write. */
+const mostLists = 100;
+
 /** Everything a snapshot holds. */
 export interface StoreData {
   readonly revision: number;
@@ -57,8 +72,10 @@ export class EtcdStore {
   #history: Commit[] = [];
   /** What was last found in a range: many hosts ask for the same one. */
   #last: { readonly revision: number; readonly of: string; readonly found: Found } | undefined;
+  /** By revision and end. Ten thousand hosts read the same lists, and each page made from the history anew would take minutes. */
+  readonly #lists = new Map<string, List>();
 
-  range(request: RangeRequest): { readonly kvs: readonly KeyValue[]; readonly more: boolean } {
+  range(request: RangeRequest): Page {
     const { key, rangeEnd, limit = 0, revision = 0, keysOnly = false } = request;
     if (revision > this.revision) {
       throw new Refusal('PROTOCOL', 'etcdserver: mvcc: required revision is a future revision');
@@ -66,17 +83,37 @@ export class EtcdStore {
     if (revision > 0 && revision < this.compactRevision) {
       throw new Refusal('COMPACTED', 'the revision asked for is compacted');
     }
-    if (revision === 0 && !keysOnly) {
-      const { kvs } = this.#find(key, rangeEnd);
-      if (limit === 0 || kvs.length <= limit) return { kvs, more: false };
-    }
+    const page = keysOnly ? undefined : this.#page(key, rangeEnd, limit, revision || this.revision);
+    if (page !== undefined) return page;
     const keys = revision === 0 || revision === this.revision ? this.#keys : this.#at(revision);
     const found = keys.range(key, rangeEnd);
-    const page = limit > 0 ? found.slice(0, limit) : found;
-    return {
-      kvs: page.map((kv) => plain(keysOnly ? { ...kv, value: '' } : kv)),
-      more: page.length < found.length,
-    };
+    const kvs = (limit > 0 ? found.slice(0, limit) : found).map((kv) =>
+      plain(keysOnly ? { ...kv, value: '' } : kv),
+    );
+    return { kvs, more: kvs.length < found.length };
+  }
+
+  /** Undefined: it has to be made from the history. `limit` 0: all. */
+  #page(key: string, rangeEnd: string | undefined, limit: number, revision: number): Page | undefined {
+    const of = `${revision} ${rangeEnd ?? key}`;
+    let list = this.#lists.get(of);
+    if (list === undefined || compareBytes(key, list.key) < 0) {
+      if (revision !== this.revision) return undefined;
+      list = { key, kvs: this.#find(key, rangeEnd).kvs, pages: new Map() };
+      // A single key is found as quickly.
+      if (rangeEnd !== undefined) this.#lists.set(of, list);
+      const [oldest = ''] = this.#lists.keys();
+      if (this.#lists.size > mostLists) this.#lists.delete(oldest);
+    }
+    const { kvs, pages } = list;
+    const known = pages.get(`${key} ${limit}`);
+    if (known !== undefined) return known;
+    const start = key === list.key ? 0 : kvs.findIndex((kv) => compareBytes(kv.key, key) >= 0);
+    const rest = start === 0 ? kvs : start < 0 ? [] : kvs.slice(start);
+    const more = limit > 0 && rest.length > limit;
+    const page = { kvs: more ? rest.slice(0, limit) : rest, more };
+    pages.set(`${key} ${limit}`, page);
+    return page;
   }
 
   #find(key: string, rangeEnd: string | undefined): Found {
@@ -158,6 +195,7 @@ export class EtcdStore {
 
   load(data: StoreData): void {
     this.#last = undefined;
+    this.#lists.clear();
     this.revision = data.revision;
     this.compactRevision = data.compactRevision;
     this.#history = [...data.history];
@@ -230,8 +268,14 @@ export class EtcdStore {
   }
 }
 
-function plain({ key, value, createRevision, modRevision, lease }: Versioned): KeyValue {
-  return { key, value, createRevision, modRevision, lease };
+/** Of each version one object: lists of many revisions hold the same. */
+const plainOnes = new WeakMap<Versioned, KeyValue>();
+
+function plain(versioned: Versioned): KeyValue {
+  const { key, value, createRevision, modRevision, lease } = versioned;
+  const kv = plainOnes.get(versioned) ?? { key, value, createRevision, modRevision, lease };
+  plainOnes.set(versioned, kv);
+  return kv;
 }
 
 function isPut(event: WatchEvent): boolean {

@@ -18,6 +18,8 @@ export interface Measured {
 export interface Effort {
   /** Peers, and how many starts of each program with so many. */
   readonly starts: ReadonlyMap<number, number>;
+  /** For garbage to go, and for what a daemon still does after a start, before it counts as at rest. */
+  readonly settleMs: number;
   readonly idleMs: number;
   readonly changes: number;
   /** Peers in the rows about bursts; 0 leaves them out. */
@@ -33,7 +35,8 @@ export const FULL: Effort = {
     [4_096, 5],
     [10_000, 3],
   ]),
-  idleMs: 10_000,
+  settleMs: 15_000,
+  idleMs: 20_000,
   changes: 25,
   burst: 10_000,
   streamMs: 60_000,
@@ -45,6 +48,7 @@ export const QUICK: Effort = {
     [0, 5],
     [1_000, 3],
   ]),
+  settleMs: 5_000,
   idleMs: 3_000,
   changes: 10,
   burst: 1_000,
@@ -56,8 +60,6 @@ export const QUICK: Effort = {
 export const FLOOR = 'ip -batch';
 /** flanneld's routes of a whole network take minutes: with so many peers it is started once, not in every round. */
 const SLOW_PEERS = 4_096;
-/** For garbage to go and timers to run before memory counts as that of a program at rest. */
-const SETTLE_MS = 5_000;
 const CHANGES_PER_SECOND = 1_000;
 
 /** Measures programs beside each other on one stage: each round has one start of each. */
@@ -109,8 +111,8 @@ export class Measurement {
 
   /** Of one process: its weight, and one change at a time. */
   async #atRest(life: Life, { name }: Program, peers: number): Promise<void> {
-    const { idleMs, changes } = this.#effort;
-    await sleep(SETTLE_MS);
+    const { settleMs, idleMs, changes } = this.#effort;
+    await sleep(settleMs);
     const { rss, anonymous, peak } = life.memory;
     this.#note('RSS at rest', 'MiB', peers, name, rss);
     this.#note('RSS at rest, anonymous part', 'MiB', peers, name, anonymous);
