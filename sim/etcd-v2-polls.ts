@@ -21,6 +21,8 @@ export class V2Polls {
 
   /** The body of a new poll's answer; with a `past` event it is there at once. */
   async open(member: string, dir: string, past: V2Change | undefined, signal: AbortSignal): Promise<string> {
+    // An abort that came while the request was on its way fires no more.
+    signal.throwIfAborted();
     return await new Promise((resolve, reject) => {
       const over = () => {
         this.#open.delete(poll);

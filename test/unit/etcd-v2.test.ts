@@ -265,6 +265,16 @@ describe('members that fail', () => {
 });
 
 describe('what etcd itself does', () => {
+  it('holds no poll that was given up on its way there', async () => {
+    const controller = new AbortController();
+    const request = { method: 'GET', key: dir, query: { wait: 'true' }, asUser: false } as const;
+    const asking = etcd.member('a').ask(request, controller.signal);
+    const reason = new Error('no longer wanted');
+    controller.abort(reason);
+    await expect((await asking).body()).rejects.toBe(reason);
+    expect(etcd.polls).toBe(0);
+  });
+
   it('removes keys by the wall clock, and at once when it jumps or a leader is back', async () => {
     const store = client('a');
     etcd.set(`${dir}/jump`, '1', 600);
