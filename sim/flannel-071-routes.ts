@@ -99,7 +99,7 @@ export class Routes071 {
       // It asks the kernel to delete the new route, which is not there, and gives up: the old one stays.
       if (!(await this.#tries('deleting', route, () => this.#table.delete(route)))) return;
       if (!(await this.#tries('adding', route, () => this.#table.add(route)))) return;
-    }
+    } else this.#log(`Route to ${route.dst} via ${route.gateway} already exists, skipping.`);
     if (!this.#wanted.some((one) => isSameRoute(one, route))) this.#wanted.push(route);
   }
 
