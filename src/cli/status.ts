@@ -1,6 +1,6 @@
 import { routedText } from '../backend/hostgw/status.ts';
 import type { Clock } from '../runtime/effects.ts';
-import { counted, escapeControls, oneLine } from '../runtime/texts.ts';
+import { aligned, counted, escapeControls, oneLine } from '../runtime/texts.ts';
 import { fetchStatus, type LeaseStatus, type StatusView, type TroubleStatus } from './ask-daemon.ts';
 
 export interface StatusParts {
@@ -120,13 +120,7 @@ function table({ peers, reasons, degraded, now }: StatusView): readonly string[]
     ]),
   ];
   const shown = rows.some((row, i) => i > 0 && row[4] !== '') ? rows : rows.map((row) => row.slice(0, 4));
-  const widths = [0, 1, 2, 3].map((column) => Math.max(...shown.map((row) => row[column]?.length ?? 0)));
-  return shown.map((row) =>
-    row
-      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-      .join('  ')
-      .trimEnd(),
-  );
+  return aligned(shown);
 }
 
 /** The lines, each with its age where that is known. */

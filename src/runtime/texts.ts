@@ -8,6 +8,19 @@ export function counted(count: number, one: string, many?: string): string {
   return `${count} ${plural(count, one, many)}`;
 }
 
+/** Rows of cells as lines, each column as wide as its widest cell; the last cell of a row may be of any length. */
+export function aligned(rows: readonly (readonly string[])[]): readonly string[] {
+  const widths: number[] = [];
+  for (const row of rows)
+    row.forEach((cell, column) => (widths[column] = Math.max(widths[column] ?? 0, cell.length)));
+  return rows.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(column < row.length - 1 ? (widths[column] ?? 0) : 0))
+      .join('  ')
+      .trimEnd(),
+  );
+}
+
 /** The texts joined by the separator, without the full stops that would precede it. */
 export function joined(texts: readonly string[], separator: string): string {
   return texts
