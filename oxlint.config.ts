@@ -1,22 +1,23 @@
 import { defineConfig, type OxlintOverride } from 'oxlint';
 
-const aboveSubnet = ['native', 'kernel', 'arp', 'backend', 'firewall', 'daemon', 'cli'];
+const aboveSubnet = ['native', 'kernel', 'arp', 'backend', 'firewall', 'migrate', 'daemon', 'cli'];
 
 /** What each folder of src/ must not know: imports point one way, from daemon/ and cli/ down to ip/ and runtime/. */
 const unknownTo: Readonly<Record<string, readonly string[]>> = {
-  ip: ['arp', 'runtime', 'native', 'kernel', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
-  runtime: ['arp', 'ip', 'native', 'kernel', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
-  native: ['kernel', 'arp', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
-  kernel: ['arp', 'subnet', 'backend', 'firewall', 'daemon', 'cli'],
-  arp: ['subnet', 'backend', 'firewall', 'daemon', 'cli'],
+  ip: ['arp', 'runtime', 'native', 'kernel', 'subnet', 'backend', 'firewall', 'migrate', 'daemon', 'cli'],
+  runtime: ['arp', 'ip', 'native', 'kernel', 'subnet', 'backend', 'firewall', 'migrate', 'daemon', 'cli'],
+  native: ['kernel', 'arp', 'subnet', 'backend', 'firewall', 'migrate', 'daemon', 'cli'],
+  kernel: ['arp', 'subnet', 'backend', 'firewall', 'migrate', 'daemon', 'cli'],
+  arp: ['subnet', 'backend', 'firewall', 'migrate', 'daemon', 'cli'],
   subnet: aboveSubnet,
   'subnet/registry': [...aboveSubnet, 'subnet/etcd', 'subnet/etcd-v2', 'subnet/config', 'subnet/lease'],
   'subnet/etcd': [...aboveSubnet, 'subnet/etcd-v2', 'subnet/config', 'subnet/lease'],
   'subnet/etcd-v2': [...aboveSubnet, 'subnet/config', 'subnet/lease'],
   'subnet/config': [...aboveSubnet, 'subnet/etcd', 'subnet/etcd-v2', 'subnet/lease'],
   'subnet/lease': [...aboveSubnet, 'subnet/etcd', 'subnet/etcd-v2'],
-  backend: ['native', 'arp', 'firewall', 'daemon', 'cli'],
-  firewall: ['native', 'kernel', 'arp', 'subnet', 'backend', 'daemon', 'cli'],
+  backend: ['native', 'arp', 'firewall', 'migrate', 'daemon', 'cli'],
+  firewall: ['native', 'kernel', 'arp', 'subnet', 'backend', 'migrate', 'daemon', 'cli'],
+  migrate: ['native', 'kernel', 'arp', 'backend', 'firewall', 'subnet/etcd', 'daemon', 'cli'],
   cli: ['native', 'daemon'],
   daemon: [],
 };
@@ -34,6 +35,7 @@ const core = [
   'subnet/registry',
   'subnet/config',
   'subnet/lease',
+  'migrate',
 ];
 const nearCore = ['native', 'kernel', 'arp', 'subnet/etcd', 'subnet/etcd-v2'];
 
@@ -120,6 +122,7 @@ export default defineConfig({
         'src/subnet/{registry,config,lease}/**',
         'src/backend/**',
         'src/firewall/**',
+        'src/migrate/**',
         'src/runtime/**',
         'src/ip/**',
       ],
