@@ -1,7 +1,8 @@
 import type { Arp, ArpSocket } from '../src/arp/arp.ts';
 import type { Kernel } from '../src/kernel/kernel.ts';
 import type { Clock, Commands, Files, Logger, Notifier } from '../src/runtime/effects.ts';
-import type { Registry, WatchBatch, WatchRequest } from '../src/subnet/registry/registry.ts';
+import type { V2Store } from '../src/subnet/etcd-v2/store.ts';
+import type { Registry } from '../src/subnet/registry/registry.ts';
 import { altered } from './altered.ts';
 import type { HostClock } from './host-clock.ts';
 
@@ -66,8 +67,13 @@ export class SimProcess {
 
   registry(inner: Registry): Registry {
     this.atDeath(() => inner.close());
-    const watch: Registry['watch'] = (request, signal) => this.#watch(inner, request, signal);
+    const watch: Registry['watch'] = (request, signal) => this.#watch(() => inner.watch(request, signal));
     return this.#steps(inner, { watch, close: () => inner.close() });
+  }
+
+  v2Store(inner: V2Store): V2Store {
+    const watch: V2Store['watch'] = (...call) => this.#watch(() => inner.watch(...call));
+    return this.#steps(inner, { watch });
   }
 
   kernel(inner: Kernel): Kernel {
@@ -129,8 +135,8 @@ export class SimProcess {
     });
   }
 
-  async *#watch(inner: Registry, request: WatchRequest, signal: AbortSignal): AsyncGenerator<WatchBatch> {
-    const stream = inner.watch(request, signal)[Symbol.asyncIterator]();
+  async *#watch<T>(open: () => AsyncIterable<T>): AsyncGenerator<T> {
+    const stream = open()[Symbol.asyncIterator]();
     const end = () => void stream.return?.().catch(() => undefined);
     this.#onDeath.add(end);
     try {

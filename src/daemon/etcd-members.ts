@@ -4,8 +4,10 @@ import { explanationOf } from '../runtime/errors.ts';
 import type { TroubleLog } from '../runtime/trouble.ts';
 import { EtcdMember } from '../subnet/etcd/member.ts';
 import { EtcdSecurity } from '../subnet/etcd/security.ts';
+import { V2Client } from '../subnet/etcd-v2/client.ts';
 import { HttpV2Member } from '../subnet/etcd-v2/http-member.ts';
 import { EtcdOldStore } from '../subnet/etcd-v2/old-store.ts';
+import type { V2Store } from '../subnet/etcd-v2/store.ts';
 import { EtcdAddresses } from '../subnet/registry/addresses.ts';
 import { type MeasuredCall, MeasuredMember } from '../subnet/registry/measured.ts';
 import type { EtcdAlarm, OldStore, Registry, RegistryError } from '../subnet/registry/registry.ts';
@@ -25,23 +27,13 @@ export interface EtcdMembers {
 
 /** Opens no connection yet: each member connects at its first call. `onCall` gets each call when it has ended. */
 export function etcdMembers(
-  { etcdEndpoints, etcdTls, etcdUser, etcdPrefix }: EtcdAccess,
+  access: EtcdAccess,
   log: Logger,
   notices: TroubleLog,
   onCall?: (call: MeasuredCall) => void,
 ): EtcdMembers {
-  // As Go's programs, flanneld among them, have it.
-  const systemCa = process.env['SSL_CERT_FILE'];
-  const security = new EtcdSecurity({
-    tls: etcdTls,
-    user: etcdUser,
-    etcdPrefix,
-    files: nodeFiles,
-    clock: systemClock,
-    log,
-    notices,
-    ...(systemCa === undefined || systemCa === '' ? {} : { systemCas: [systemCa] }),
-  });
+  const security = securityOf(access, log, notices);
+  const { etcdEndpoints } = access;
   const addresses = new EtcdAddresses(etcdEndpoints.map(({ host }) => host));
   const options = { clock: systemClock, security, addresses };
   const members = etcdEndpoints.map(({ url }) => new EtcdMember(url, options));
@@ -54,6 +46,32 @@ export function etcdMembers(
   const common = { security, oldStore: new EtcdOldStore(v2Members, systemClock), addresses, alarms };
   if (onCall === undefined) return { ...common, members };
   return { ...common, members: members.map((member) => new MeasuredMember(member, systemClock, onCall)) };
+}
+
+/** etcd's v2 store by way of all its members; no connection stays open. */
+export function v2Store(access: EtcdAccess, log: Logger, notices: TroubleLog): V2Store {
+  const security = securityOf(access, log, notices);
+  const members = access.etcdEndpoints.map(({ url }) => new HttpV2Member(url, security, systemClock));
+  return new V2Client(members, { clock: systemClock });
+}
+
+function securityOf(
+  { etcdTls: tls, etcdUser: user, etcdPrefix }: EtcdAccess,
+  log: Logger,
+  notices: TroubleLog,
+): EtcdSecurity {
+  // As Go's programs, flanneld among them, have it.
+  const systemCa = process.env['SSL_CERT_FILE'];
+  return new EtcdSecurity({
+    tls,
+    user,
+    etcdPrefix,
+    files: nodeFiles,
+    clock: systemClock,
+    log,
+    notices,
+    ...(systemCa === undefined || systemCa === '' ? {} : { systemCas: [systemCa] }),
+  });
 }
 
 /** Names the members that answer and cannot serve: nobody would miss them before the others fail. */

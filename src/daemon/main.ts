@@ -31,7 +31,14 @@ import { type MetricsPage, runHealthServer } from './report/health.ts';
 import type { ServerOptions } from './report/http.ts';
 import type { Metrics } from './report/metrics.ts';
 import { runStatusServer } from './report/status-server.ts';
-import { cleanUp, diagnose, outliveReaders, releaseLease, showStatus } from './subcommands.ts';
+import {
+  cleanUp,
+  diagnose,
+  migrateNetwork,
+  outliveReaders,
+  releaseLease,
+  showStatus,
+} from './subcommands.ts';
 
 /** A stop must end within 5 s, whatever hangs. The timer starts before the clean-up. */
 const stopDeadlineMs = 4_500;
@@ -78,6 +85,8 @@ async function main(): Promise<number> {
       return cleanUp(parsed.options);
     case 'lease-release':
       return releaseLease(parsed.options, parsed.warnings);
+    case 'migrate':
+      return migrateNetwork(parsed.options, parsed.warnings);
     case 'doctor':
       return diagnose(parsed.options, parsed.warnings);
     case 'run':

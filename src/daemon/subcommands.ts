@@ -8,17 +8,19 @@ import { runCleanup } from '../cli/cleanup.ts';
 import { runDoctor } from '../cli/doctor/doctor.ts';
 import type { DaemonAnswer } from '../cli/doctor/finding.ts';
 import { addressesOfThisHost, runLeaseRelease, type ThisHost } from '../cli/lease.ts';
+import { runMigrate } from '../cli/migrate.ts';
 import { runStatus, type StatusCode } from '../cli/status.ts';
 import type { Family, PerFamily } from '../ip/ip.ts';
 import type { Kernel, RouteFinder } from '../kernel/kernel.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
+import type { Logger } from '../runtime/effects.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
 import { subnetsPrefix } from '../subnet/keys.ts';
 import { holderText } from '../subnet/lease/lease.ts';
 import { type KeyValue, RegistryError } from '../subnet/registry/registry.ts';
 import { rotate } from '../subnet/registry/rotation.ts';
-import { type EtcdMembers, etcdMembers } from './etcd-members.ts';
+import { type EtcdMembers, etcdMembers, v2Store } from './etcd-members.ts';
 import { systemClock, systemRandom } from './host/clock.ts';
 import { systemCommands } from './host/commands.ts';
 import { daemonOf, daemonsBeside, holderText as lockHolderText } from './host/file-lock.ts';
@@ -29,6 +31,7 @@ import { chooseInterface, type HostInterface } from './interface/choose-interfac
 import { readHostNetwork } from './interface/host-network.ts';
 import type { CleanupOptions, LeaseReleaseOptions, StatusOptions } from './options/commands.ts';
 import type { InterfaceWish } from './options/flags.ts';
+import type { MigrateOptions } from './options/migrate.ts';
 import type { EtcdAccess, Options } from './options/options.ts';
 import { networksInSubnetEnv } from './subnet-env.ts';
 
@@ -164,6 +167,34 @@ async function hostTarget(
   return typeof addresses === 'string' ? addresses : { addresses };
 }
 
+/** `migrate`. */
+export async function migrateNetwork(
+  { from, to, dryRun }: MigrateOptions,
+  warnings: readonly string[],
+): Promise<0 | 1> {
+  for (const warning of warnings) complain(warning);
+  const { members, log, notices } = await connect(to);
+  const registry = rotate(members, { leasesPrefix: subnetsPrefix(to.etcdPrefix), clock: systemClock });
+  const urlsOf = ({ etcdEndpoints }: EtcdAccess) => etcdEndpoints.map(({ url }) => url).join(',');
+  try {
+    return await runMigrate(
+      {
+        from: { store: v2Store(from, log, notices), prefix: from.etcdPrefix },
+        to: { registry, prefix: to.etcdPrefix },
+        fromEndpoints: urlsOf(from),
+        toEndpoints: urlsOf(to),
+        dryRun,
+        clock: systemClock,
+        out: say,
+        err: complain,
+      },
+      new AbortController().signal,
+    );
+  } finally {
+    registry.close();
+  }
+}
+
 /** `doctor`. */
 export async function diagnose(options: Options, warnings: readonly string[]): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
@@ -207,10 +238,12 @@ async function askDaemon({ statusSocket, subnetFile }: Options): Promise<DaemonA
   return holder === undefined ? answer : { ...answer, holder: lockHolderText(holder) };
 }
 
-async function connect(options: EtcdAccess): Promise<EtcdMembers & { readonly notices: TroubleLog }> {
+async function connect(
+  options: EtcdAccess,
+): Promise<EtcdMembers & { readonly log: Logger; readonly notices: TroubleLog }> {
   const log = await createLogger({ level: 'error', format: 'pretty', colors: false });
   const notices = new TroubleLog(systemClock, log);
-  return { ...etcdMembers(options, log, notices), notices };
+  return { ...etcdMembers(options, log, notices), log, notices };
 }
 
 async function withKernel<T>(use: (kernel: Kernel & RouteFinder) => Promise<T>): Promise<T> {

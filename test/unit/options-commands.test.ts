@@ -18,6 +18,7 @@ describe('commands', () => {
     [['cleanup'], 'cleanup', '--routes'],
     [['lease', 'release'], 'lease-release', '--etcd-prefix=/x'],
     [['doctor'], 'doctor', '--etcd-prefix=/x'],
+    [['migrate'], 'migrate', '--from-prefix=/x'],
     [['status'], 'status', '--json'],
   ])('%j are found before, between and behind their flags', async (words, command, flag) => {
     for (const argv of [
@@ -203,7 +204,7 @@ describe('help, version and completion', () => {
   });
 
   it.each([
-    [[''], ['health', 'status', 'doctor', 'lease', 'cleanup', 'help', 'version', 'completion']],
+    [[''], ['health', 'status', 'doctor', 'lease', 'migrate', 'cleanup', 'help', 'version', 'completion']],
     [['lease', ''], ['release']],
     [
       ['status', '--'],

@@ -8,7 +8,7 @@ import { cpuMs } from '../testbed/cpu-time.ts';
 import { type Env, run, usageError } from './options-run.ts';
 
 const COMMANDS =
-  'Commands: health, status, doctor, lease release, cleanup, help, version, completion. Without one the daemon starts: see flanneld-ts --help';
+  'Commands: health, status, doctor, lease release, migrate, cleanup, help, version, completion. Without one the daemon starts: see flanneld-ts --help';
 const SECRET = 'hunter2';
 
 /** What is said of a command line: the warnings or the error. Fails when something else than a UsageError is thrown. */

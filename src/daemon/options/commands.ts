@@ -1,5 +1,6 @@
 import { canonicalAddress, parseSubnet, type Subnet } from '../../ip/ip.ts';
 import { etcdFlags, type Flag, flags, type InterfaceWish, interfaceFlags } from './flags.ts';
+import { fromFlags, type MigrateOptions, migrateAccess } from './migrate.ts';
 import { judgeOldFlags } from './old-flags.ts';
 import { type EtcdAccess, etcdAccess, type Options, runOptions, statusSocket, type Warn } from './options.ts';
 import { environmentName, flagName, type Settings, UsageError } from './settings.ts';
@@ -16,6 +17,11 @@ export type ParsedCommand =
   | {
       readonly command: 'lease-release';
       readonly options: LeaseReleaseOptions;
+      readonly warnings: readonly string[];
+    }
+  | {
+      readonly command: 'migrate';
+      readonly options: MigrateOptions;
       readonly warnings: readonly string[];
     };
 
@@ -127,6 +133,14 @@ const cleanupFlags = {
   routeProtocol: flags.routeProtocol,
 } as const;
 
+/** Both tables have the same keys, and a command needs all their rows. */
+const migrateFlags = {
+  dryRun,
+  ...Object.fromEntries(Object.values(fromFlags).map((flag) => [flag.name, flag])),
+  ...etcdFlags,
+  help,
+};
+
 /** The daemon itself: what is asked for when no command is. */
 export const daemonCommand: Command = {
   words: [],
@@ -191,6 +205,18 @@ export const namedCommands: readonly Command[] = [
     read({ settings, warn, warnings, operand }) {
       tellWhere(settings, warn);
       return { command: 'lease-release', options: leaseReleaseOptions(settings, warn, operand), warnings };
+    },
+  },
+  {
+    words: ['migrate'],
+    describe:
+      "Copies the leases and the configuration of flannel 0.7.1 from etcd's v2 store to the v3 store, prints what became of each, and until when all hosts have to use v3. Changes nothing in v2 and nothing that v3 has. May be run again at any time. Exits 1 when something is left for you to decide.",
+    flags: migrateFlags,
+    asService: true,
+    read({ settings, warn, warnings }) {
+      tellWhere(settings, warn);
+      const options = { ...migrateAccess(settings, warn), ...settings.values({ dryRun }) };
+      return { command: 'migrate', options, warnings };
     },
   },
   {

@@ -104,6 +104,15 @@ export const etcdFlags = {
   },
 } as const satisfies Table;
 
+type Renamed = 'name' | 'group' | 'describe' | 'fallback' | 'sysconfig';
+
+/** {@link etcdFlags}, or the same under other names for another etcd. */
+export type EtcdTable = {
+  readonly [K in keyof typeof etcdFlags]: Omit<(typeof etcdFlags)[K], Renamed> &
+    Pick<Flag<unknown>, Exclude<Renamed, 'fallback'>> &
+    ((typeof etcdFlags)[K] extends { readonly fallback: string } ? { readonly fallback: string } : object);
+};
+
 /** Where this host is reached at. */
 export const interfaceFlags = {
   ifaces: {

@@ -2,7 +2,15 @@ import { dirname, join } from 'node:path';
 import type { EtcdUser } from '../../subnet/etcd/security.ts';
 import type { TlsFiles } from '../../subnet/etcd/tls-files.ts';
 import { type Endpoint, withOneScheme } from './endpoints.ts';
-import { type DaemonOptions, etcdFlags, flags, interfaceFlags, processFlags, workFlags } from './flags.ts';
+import {
+  type DaemonOptions,
+  type EtcdTable,
+  etcdFlags,
+  flags,
+  interfaceFlags,
+  processFlags,
+  workFlags,
+} from './flags.ts';
 import { environmentName, flagName, type Settings, UsageError } from './settings.ts';
 
 // What the flags mean together. Each function reads some of them, checks them against each other, and throws UsageError.
@@ -65,15 +73,15 @@ export function statusSocket(settings: Settings): string | undefined {
   return join(dirname(subnetFile), `${name.replace(/\.env$/, '')}.sock`);
 }
 
-/** Reads the flags about etcd. */
-export function etcdAccess(settings: Settings, warn: Warn): EtcdAccess {
-  const { etcdEndpoints: parsed, etcdPrefix, etcdCaFile: caFile, ...given } = settings.values(etcdFlags);
+/** Reads the flags about etcd; `table`: their names. */
+export function etcdAccess(settings: Settings, warn: Warn, table: EtcdTable = etcdFlags): EtcdAccess {
+  const { etcdEndpoints: parsed, etcdPrefix, etcdCaFile: caFile, ...given } = settings.values(table);
   const { etcdCertFile: certFile, etcdKeyFile: keyFile } = given;
   if ((certFile === undefined) !== (keyFile === undefined)) {
     const [there, missing] =
       certFile === undefined
-        ? [flags.etcdKeyFile, flags.etcdCertFile]
-        : [flags.etcdCertFile, flags.etcdKeyFile];
+        ? [table.etcdKeyFile, table.etcdCertFile]
+        : [table.etcdCertFile, table.etcdKeyFile];
     throw new UsageError(
       'MISSING_VALUE',
       `${settings.sourceOf(there)} needs ${flagName(missing)}: a certificate is of use only with its key`,
@@ -83,7 +91,7 @@ export function etcdAccess(settings: Settings, warn: Warn): EtcdAccess {
     ...(caFile !== undefined && { caFile }),
     ...(certFile !== undefined && keyFile !== undefined && { certFile, keyFile }),
   };
-  const etcdUser = user(settings, given, warn);
+  const etcdUser = user(settings, given, warn, table);
   const etcdEndpoints = withOneScheme(parsed, certFile !== undefined, warn);
   if (etcdEndpoints[0]?.scheme === 'http' && Object.keys(etcdTls).length > 0) {
     warn(
@@ -99,27 +107,27 @@ interface GivenUser {
   readonly etcdPasswordFile?: string;
 }
 
-function user(settings: Settings, given: GivenUser, warn: Warn): EtcdUser | undefined {
+function user(settings: Settings, given: GivenUser, warn: Warn, table: EtcdTable): EtcdUser | undefined {
   const { etcdUsername: username, etcdPassword: password, etcdPasswordFile: passwordFile } = given;
-  const better = `${environmentName(flags.etcdPassword)} or ${flagName(flags.etcdPasswordFile)}`;
-  const source = settings.sourceOf(flags.etcdPassword);
-  if (password !== undefined && source === flagName(flags.etcdPassword)) {
+  const better = `${environmentName(table.etcdPassword)} or ${flagName(table.etcdPasswordFile)}`;
+  const source = settings.sourceOf(table.etcdPassword);
+  if (password !== undefined && source === flagName(table.etcdPassword)) {
     warn(`${source} shows the password to every user of this host, in the process list: use ${better}`);
   }
   if (password !== undefined && passwordFile !== undefined) {
     throw new UsageError(
       'BAD_VALUE',
-      `${source} and ${settings.sourceOf(flags.etcdPasswordFile)} both give a password: give one of them`,
+      `${source} and ${settings.sourceOf(table.etcdPasswordFile)} both give a password: give one of them`,
     );
   }
   if (username !== undefined && password !== undefined) return { username, password };
   if (username !== undefined && passwordFile !== undefined) return { username, passwordFile };
   if (username !== undefined) {
-    const name = settings.sourceOf(flags.etcdUsername);
+    const name = settings.sourceOf(table.etcdUsername);
     throw new UsageError('MISSING_VALUE', `${name} needs a password: ${better}`);
   }
   if (password !== undefined || passwordFile !== undefined) {
-    warn(`the password for etcd is not used, because no ${flagName(flags.etcdUsername)} is given`);
+    warn(`the password for etcd is not used, because no ${flagName(table.etcdUsername)} is given`);
   }
   return undefined;
 }

@@ -1,0 +1,150 @@
+import { expect, onTestFinished } from 'vitest';
+import { altered } from '../../sim/altered.ts';
+import { VirtualClock } from '../../sim/clock.ts';
+import { SimEtcd } from '../../sim/etcd.ts';
+import { SimV2Etcd } from '../../sim/etcd-v2.ts';
+import { HostClock } from '../../sim/host-clock.ts';
+import { prefix } from '../../sim/leases.ts';
+import { SimProcess } from '../../sim/process.ts';
+import { runMigrate } from '../../src/cli/migrate.ts';
+import { V2Client } from '../../src/subnet/etcd-v2/client.ts';
+import { prefixEnd, type Registry } from '../../src/subnet/registry/registry.ts';
+import { rotate } from '../../src/subnet/registry/rotation.ts';
+
+/** A call to the v3 store that changes something. */
+export type Write = 'leaseGrant' | 'leaseKeepAlive' | 'txn';
+
+export interface MigrateRun {
+  readonly dryRun?: boolean;
+  readonly fromPrefix?: string;
+  /** Kills it at this step: see SimProcess.killAfter. */
+  readonly killAfter?: number;
+  /** Told of each of these calls, before it is made. */
+  readonly onWrite?: (call: Write) => void;
+}
+
+export interface MigrateResult {
+  readonly code: 0 | 1;
+  readonly lines: readonly string[];
+  readonly errors: readonly string[];
+}
+
+/** The value of a lease as flannel 0.7.1 writes it. */
+export const oldValue = (ip: string) => `{"PublicIP":"${ip}","BackendType":"host-gw"}`;
+export const config = '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}';
+
+/** Both stores of an etcd in memory, and what a migration makes of them. The network is at /old in v2, at /net in v3. */
+export class MigrateWorld {
+  readonly clock = new VirtualClock();
+  readonly v2 = new SimV2Etcd(this.clock);
+  readonly v3 = new SimEtcd({ clock: this.clock });
+
+  constructor() {
+    onTestFinished(async () => {
+      this.v2.close();
+      this.v3.close();
+      await this.clock.settle();
+      expect([this.clock.pending, this.v2.polls, this.v3.watchers]).toEqual([0, 0, 0]);
+    });
+  }
+
+  /** The lease of a subnet of v2, as 10.5.1.0-24; without a TTL a reservation. */
+  lease(name: string, ip: string, ttlSeconds?: number): this {
+    this.v2.set(`/old/subnets/${name}`, oldValue(ip), ttlSeconds);
+    return this;
+  }
+
+  configure(text = config): this {
+    this.v2.set('/old/config', text);
+    return this;
+  }
+
+  /** A key of v3 that somebody else puts, on an etcd lease of a day. */
+  put(name: string, value: string): void {
+    this.v3.put(prefix + name, value, this.v3.grant(86_400));
+  }
+
+  /** What v3 holds: the value of each lease by its name, and the seconds that it has left. */
+  get leases(): Readonly<Record<string, { readonly value: string; readonly left: number | undefined }>> {
+    const kvs = this.v3.list(prefix, prefixEnd(prefix));
+    return Object.fromEntries(
+      kvs.map(({ key, value, lease }) => {
+        const left = lease === '0' ? undefined : this.v3.access.leases.timeToLive(lease).ttlSeconds;
+        return [key.slice(prefix.length), { value, left }];
+      }),
+    );
+  }
+
+  /** Ids of the etcd leases without a key. */
+  get idleLeases(): readonly string[] {
+    const used = new Set(this.v3.list(prefix, prefixEnd(prefix)).map(({ lease }) => lease));
+    return this.v3.leaseIds.filter((id) => !used.has(id));
+  }
+
+  /** Runs to its end. */
+  async run(options: MigrateRun = {}): Promise<MigrateResult> {
+    const { ended, process } = this.#start(options);
+    const result = await this.clock.complete(ended);
+    process.kill();
+    return result;
+  }
+
+  /** Runs until it is killed; resolves to whether it was, and had not ended before. */
+  async runAndKill(killAfter: number): Promise<boolean> {
+    const { ended, process } = this.#start({ killAfter });
+    let hasEnded = false;
+    void ended.then(() => {
+      hasEnded = true;
+    });
+    await this.clock.advance(20_000);
+    process.kill();
+    return !hasEnded;
+  }
+
+  #start({ dryRun = false, fromPrefix = '/old', killAfter, onWrite }: MigrateRun) {
+    const process = new SimProcess(new HostClock(this.clock));
+    const lines: string[] = [];
+    const errors: string[] = [];
+    const store = new V2Client([this.v2.member('etcd-0')], { clock: this.clock });
+    const registry = rotate(this.v3.connect('admin'));
+    if (killAfter !== undefined) process.killAfter(killAfter);
+    const running = runMigrate(
+      {
+        from: { store: process.v2Store(store), prefix: fromPrefix },
+        to: { registry: process.registry(observed(registry, onWrite)), prefix: '/net' },
+        fromEndpoints: 'http://etcd-0:2379',
+        toEndpoints: 'http://etcd-0:2379',
+        dryRun,
+        clock: this.clock,
+        out: (line) => void lines.push(line),
+        err: (line) => void errors.push(line),
+      },
+      new AbortController().signal,
+    );
+    return { ended: running.then((code) => ({ code, lines, errors })), process };
+  }
+}
+
+/** The registry, which says what it is asked for. */
+function observed(registry: Registry, onWrite: (call: Write) => void = () => {}): Registry {
+  return altered<Registry>(registry, {
+    leaseGrant: (...call) => {
+      onWrite('leaseGrant');
+      return registry.leaseGrant(...call);
+    },
+    leaseKeepAlive: (...call) => {
+      onWrite('leaseKeepAlive');
+      return registry.leaseKeepAlive(...call);
+    },
+    txn: (...call) => {
+      onWrite('txn');
+      return registry.txn(...call);
+    },
+  });
+}
+
+/** A row of the table by its subnet: host, times left, result, why. */
+export function rowOf({ lines }: MigrateResult, subnet: string): readonly string[] {
+  const line = lines.find((one) => one.startsWith(`${subnet} `));
+  return line?.split(/ {2,}/).slice(1) ?? [];
+}
