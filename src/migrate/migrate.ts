@@ -88,7 +88,7 @@ async function copyLeases(
   let snapshot = first;
   for (let round = 1; ; round++) {
     const plan = planLeases(snapshot);
-    const wrong = wrongOnes(written, plan, snapshot);
+    const wrong = wrongOnes(written, plan);
     const copies = plan.steps
       .flatMap(({ copy }) => copy ?? [])
       .filter(({ key, isThere }) => !isThere || !(written.has(key) || renewed.has(key)));
@@ -109,17 +109,10 @@ async function copyLeases(
   }
 }
 
-/** What was written in this run, is still as it was written, and is not what v2 says any more. */
-function wrongOnes(
-  written: ReadonlyMap<string, Written>,
-  { steps }: LeasePlan,
-  { v3 }: Snapshot,
-): readonly Written[] {
+/** What was written in this run and is not what v2 says any more. */
+function wrongOnes(written: ReadonlyMap<string, Written>, { steps }: LeasePlan): readonly Written[] {
   const right = new Set(steps.filter(({ row }) => row.what === 'there').map(({ key }) => key));
-  const revisions = new Map(v3.kvs.map(({ key, modRevision }) => [key, modRevision]));
-  return [...written.values()].filter(
-    ({ key, revision }) => !right.has(key) && revisions.get(key) === revision,
-  );
+  return [...written.values()].filter(({ key }) => !right.has(key));
 }
 
 function rowAfter({ row, key }: Step, written: ReadonlyMap<string, Written>): Row {

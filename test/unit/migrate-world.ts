@@ -1,10 +1,9 @@
 import { expect, onTestFinished } from 'vitest';
 import { altered } from '../../sim/altered.ts';
-import { VirtualClock } from '../../sim/clock.ts';
-import { SimEtcd } from '../../sim/etcd.ts';
 import { SimV2Etcd } from '../../sim/etcd-v2.ts';
 import { HostClock } from '../../sim/host-clock.ts';
-import { prefix } from '../../sim/leases.ts';
+import { LeaseWorld } from '../../sim/lease-world.ts';
+import { poolOf, prefix } from '../../sim/leases.ts';
 import { SimProcess } from '../../sim/process.ts';
 import { runMigrate } from '../../src/cli/migrate.ts';
 import { V2Client } from '../../src/subnet/etcd-v2/client.ts';
@@ -35,16 +34,17 @@ export const config = '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}';
 
 /** Both stores of an etcd in memory, and what a migration makes of them. The network is at /old in v2, at /net in v3. */
 export class MigrateWorld {
-  readonly clock = new VirtualClock();
+  /** The v3 store, and the hosts that use it. */
+  readonly #hosts = new LeaseWorld();
+  readonly clock = this.#hosts.clock;
+  readonly v3 = this.#hosts.etcd;
   readonly v2 = new SimV2Etcd(this.clock);
-  readonly v3 = new SimEtcd({ clock: this.clock });
 
   constructor() {
     onTestFinished(async () => {
       this.v2.close();
-      this.v3.close();
-      await this.clock.settle();
-      expect([this.clock.pending, this.v2.polls, this.v3.watchers]).toEqual([0, 0, 0]);
+      expect(await this.#hosts.close()).toBe(true);
+      expect(this.v2.polls).toBe(0);
     });
   }
 
@@ -62,6 +62,12 @@ export class MigrateWorld {
   /** A key of v3 that somebody else puts, on an etcd lease of a day. */
   put(name: string, value: string): void {
     this.v3.put(prefix + name, value, this.v3.grant(86_400));
+  }
+
+  /** Starts the daemon of a host on v3; resolves to the subnet that it gets. */
+  async join(ip: string): Promise<string | undefined> {
+    const pools = { ipv4: poolOf('10.5.1.0/24', '10.5.255.0/24') };
+    return (await this.#hosts.host(ip, { pools }).hold()).held;
   }
 
   /** What v3 holds: the value of each lease by its name, and the seconds that it has left. */

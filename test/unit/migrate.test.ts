@@ -81,6 +81,27 @@ describe('a migration', () => {
     expect(rowOf(result, '10.5.1.0/24')).toEqual([A, '50 min', '23 h 50 min', 'already there']);
   });
 
+  it("gives each host's daemon on v3 the subnet that it had, on a lease of a day, and leaves it to that daemon", async () => {
+    const world = usual();
+    await world.run();
+    expect(await world.join(B)).toBe('10.5.2.0/24');
+    expect(await world.join(A)).toBe('10.5.1.0/24');
+    expect(world.leases['10.5.1.0-24']).toEqual({ value: valueOf(A), left: expect.closeTo(day, -1) });
+    const { revision } = world.v3;
+    expect(await world.run()).toMatchObject({ code: 0, errors: [] });
+    expect(world.v3.revision).toBe(revision);
+    expect(Object.keys(world.leases)).toHaveLength(3);
+  });
+
+  it('names the first end of those leases that are in both stores as the deadline', async () => {
+    const world = usual().lease('10.5.9.0-24', '10.0.0.9', 1800).lease('10.5.8.0-24', '10.0.0.8', 60);
+    world.put('10.5.8.0-24', valueOf('10.0.0.7'));
+    const { lines } = await world.run();
+    expect(lines.join('\n')).toMatch(
+      /^deadline: 30 min, until 2026-01-01 00:30:00 UTC, .* 10\.5\.9\.0\/24 of 10\.0\.0\.9 ends first/m,
+    );
+  });
+
   it('does not bring back what ended in v2', async () => {
     const world = usual();
     await world.clock.advance(3_601_000);
@@ -154,8 +175,14 @@ describe('a write without an answer', () => {
   it('is done again when the etcd lease is revoked before the put', async () => {
     const world = usual();
     const id = leaseIdOf(`${prefix}10.5.1.0-24`, oldValue(A));
-    const result = await world.run({ onWrite: before('txn', 1, () => world.v3.revoke(id)) });
-    expect(result).toMatchObject({ code: 0, errors: [] });
+    let revoked = 0;
+    const onWrite = (call: Write) => {
+      if (call !== 'txn' || revoked > 0 || !world.v3.leaseIds.includes(id)) return;
+      world.v3.revoke(id);
+      revoked += 1;
+    };
+    expect(await world.run({ onWrite })).toMatchObject({ code: 0, errors: [] });
+    expect(revoked).toBe(1);
     expect(world.leases).toEqual(copied);
   });
 });
