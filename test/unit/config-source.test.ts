@@ -95,7 +95,10 @@ describe('waitForConfig', () => {
   });
 
   it.each([
-    ['/net/config', /The v2 store, .*, has one there \(ETCDCTL_API=2 etcdctl get \/net\/config\)\. Store/],
+    [
+      '/net/config',
+      /The v2 store, .*, has one there \(ETCDCTL_API=2 etcdctl get \/net\/config\)\. Copy it and the leases there: flanneld-ts migrate$/,
+    ],
     ['/nets/config', /No other configuration was found in it\. Store/],
   ])('says whether the v2 store has the configuration: %s', async (key, message) => {
     oldStore.keys = new Set([key]);

@@ -97,7 +97,11 @@ export async function describeMissing(
   ].filter((hint) => typeof hint === 'string');
   return {
     problem: [`no network configuration at ${key} (etcd ${registry.endpoint}, v3 API).`, ...hints].join(' '),
-    remedy: `Store one with: etcdctl put ${key} '{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}'`,
+    // A configuration without the leases would have hosts take new subnets, while their containers keep the old ones.
+    remedy:
+      isOld === true
+        ? 'Copy it and the leases there: flanneld-ts migrate'
+        : `Store one with: etcdctl put ${key} '{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}'`,
   };
 }
 
