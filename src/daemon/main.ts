@@ -36,6 +36,7 @@ import {
   diagnose,
   migrateNetwork,
   outliveReaders,
+  outputWritten,
   releaseLease,
   showStatus,
 } from './subcommands.ts';
@@ -69,7 +70,15 @@ async function main(): Promise<number> {
     complain(error.message);
     return error.exitCode;
   }
-  if (parsed.command !== 'run') outliveReaders();
+  if (parsed.command === 'run') return await execute(parsed);
+  outliveReaders();
+  const exitCode = await execute(parsed);
+  await outputWritten();
+  return exitCode;
+}
+
+/** Resolves to the exit code. */
+async function execute(parsed: ParsedCommand): Promise<number> {
   switch (parsed.command) {
     case 'print':
       process.stdout.write(`${parsed.text}\n`);

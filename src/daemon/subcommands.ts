@@ -53,6 +53,16 @@ export function outliveReaders(): void {
   process.stderr.on('error', () => {});
 }
 
+/**
+ * Resolves when all that was printed is with its reader, or the reader is gone. A pipe takes 64 KiB; what is behind that waits in this
+ * process, and would be lost with it.
+ */
+export async function outputWritten(): Promise<void> {
+  const written = (stream: NodeJS.WriteStream) =>
+    new Promise<void>((resolve) => void stream.write('', () => resolve()));
+  await Promise.all([process.stdout, process.stderr].map(written));
+}
+
 /** `cleanup`. */
 export async function cleanUp(options: CleanupOptions): Promise<0 | 1> {
   const { routes, routeProtocol, subnetFile, force, dryRun } = options;

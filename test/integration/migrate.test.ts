@@ -179,6 +179,16 @@ describe('on an etcd that serves both stores', () => {
     expect(await stored()).toEqual({ ...theirs, [third]: oldValue('10.0.0.3') });
   });
 
+  it('prints a table that is longer than a pipe holds to its end', async () => {
+    // Rows of 150 bytes each; a pipe holds 64 KiB.
+    const value = oldValue('10.0.0.1').replace('host-gw', 'vxlan');
+    const names = Array.from({ length: 1500 }, (_, at) => `10.${5 + (at >> 8)}.${at & 255}.0-24`);
+    await Promise.all(names.map((name) => v2Put(`subnets/${name}`, value)));
+    const result = await migrate('--dry-run');
+    expect(tableOf(result)).toHaveLength(1501);
+    expect(result.stdout.at(-1)).toBe('dry run: nothing was written');
+  });
+
   it('killed in the middle of many leases and run again it copies each of them once', async () => {
     const names = Array.from({ length: 400 }, (_, at) => `10.5.${at >> 1}.${(at & 1) * 128}-25`);
     await Promise.all(
