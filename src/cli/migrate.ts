@@ -9,8 +9,7 @@ import { configKey } from '../subnet/keys.ts';
 import { duration } from './status.ts';
 
 export interface MigrateParts extends Sides {
-  /** Where the v2 store is, for messages: URLs with commas between. */
-  readonly fromEndpoints: string;
+  /** URLs with commas between, for messages. */
   readonly toEndpoints: string;
   readonly dryRun: boolean;
   readonly clock: Pick<Clock, 'now'>;
@@ -37,7 +36,7 @@ export async function runMigrate(parts: MigrateParts, signal: AbortSignal): Prom
 function tell(parts: MigrateParts, { config, rows, onlyInV3 }: Report): 0 | 1 {
   const { from, to, dryRun, out, err } = parts;
   const say = (line: string) => out(oneLine(line));
-  say(`from the v2 store at ${parts.fromEndpoints}, under ${from.prefix}`);
+  say(`from the v2 store at ${from.endpoints}, under ${from.prefix}`);
   say(`to the v3 store at ${parts.toEndpoints}, under ${to.prefix}`);
   const words = dryRun ? { ...resultWords, copied: 'to copy' } : resultWords;
   const table = rows.length === 0 ? [''] : ['', ...aligned(cellsOf(rows, words)), ''];
@@ -151,7 +150,7 @@ function stoppedText(parts: MigrateParts, { stopped, copied }: Stopped): string 
     return `the v2 store cannot be read: ${text}${elsewhere}${done}`;
   }
   // The v2 store was read before, so that this is an etcd.
-  if (stopped.kind === 'NOT_ETCD' && parts.fromEndpoints === parts.toEndpoints) {
+  if (stopped.kind === 'NOT_ETCD' && parts.from.endpoints === parts.toEndpoints) {
     const remedy =
       'Its v2 API answers: etcd 2 has no v3 API. Update it to 3.3 or later, or name another etcd: --etcd-endpoints';
     return `the v3 store cannot be used: ${stopped.message}. ${remedy}`;
@@ -159,9 +158,9 @@ function stoppedText(parts: MigrateParts, { stopped, copied }: Stopped): string 
   return `the v3 store cannot be used: ${explanationOf(stopped)}${done}`;
 }
 
-function nothingText({ fromEndpoints }: MigrateParts, { nothingAt, near }: NothingThere): string {
+function nothingText({ from }: MigrateParts, { nothingAt, near }: NothingThere): string {
   const where = near.map((prefix) => `--from-prefix=${prefix}`).join(' or ');
   const remedy =
     near.length === 0 ? "Name flanneld's -etcd-prefix: --from-prefix=KEY" : `There is one with ${where}`;
-  return `the v2 store at ${fromEndpoints} has no network here: neither ${nothingAt} nor a lease. ${remedy}`;
+  return `the v2 store at ${from.endpoints} has no network here: neither ${nothingAt} nor a lease. ${remedy}`;
 }

@@ -189,9 +189,8 @@ export async function migrateNetwork(
   try {
     return await runMigrate(
       {
-        from: { store: v2Store(from, log, notices), prefix: from.etcdPrefix },
+        from: { store: v2Store(from, log, notices), prefix: from.etcdPrefix, endpoints: urlsOf(from) },
         to: { registry, prefix: to.etcdPrefix },
-        fromEndpoints: urlsOf(from),
         toEndpoints: urlsOf(to),
         dryRun,
         clock: systemClock,

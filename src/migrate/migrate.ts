@@ -105,8 +105,22 @@ async function copyLeases(
       const done = await writeCopy(registry, leasesPrefix, copy, signal);
       if (done !== undefined) written.set(done.key, done);
     });
-    snapshot = await readBoth(sides, signal);
+    const next = await readBoth(sides, signal);
+    requireSameStore(sides, snapshot, next);
+    snapshot = next;
   }
+}
+
+/**
+ * A lease that is missing from another store has not ended. Throws V2Error when the one that was read last is not the one before, but a
+ * restored one, or that of another cluster among the endpoints.
+ */
+function requireSameStore({ from }: Sides, { v2: before }: Snapshot, { v2: now }: Snapshot): void {
+  const { clusterId, index } = now.position;
+  if (clusterId === before.position.clusterId && index >= before.position.index) return;
+  const reason =
+    'another v2 store answers than at first: etcd was restored, or the endpoints belong to two clusters';
+  throw new V2Error(from.endpoints, { kind: 'UNEXPECTED', reason, remedy: 'Run this again.' });
 }
 
 /** What was written in this run and is not what v2 says any more. */

@@ -1,10 +1,11 @@
-import type { V2Node, V2Store } from '../subnet/etcd-v2/store.ts';
+import type { V2Node, V2Position, V2Store } from '../subnet/etcd-v2/store.ts';
 import { configKey, joinKey, parseSubnetKey, subnetsPrefix } from '../subnet/keys.ts';
 import { type KeyValue, listRange, type Registry } from '../subnet/registry/registry.ts';
 
 /** The two stores, and the prefix of the network in each, as an operator gives it: `/coreos.com/network`. */
 export interface Sides {
-  readonly from: { readonly store: V2Store; readonly prefix: string };
+  /** `endpoints`: where it is, for messages. */
+  readonly from: { readonly store: V2Store; readonly prefix: string; readonly endpoints: string };
   readonly to: { readonly registry: Registry; readonly prefix: string };
 }
 
@@ -14,6 +15,7 @@ export interface Snapshot {
     /** What the keys of leases begin with, up to the slash. */
     readonly leasesPrefix: string;
     readonly nodes: readonly V2Node[];
+    readonly position: V2Position;
   };
   readonly v3: {
     readonly leasesPrefix: string;
@@ -35,7 +37,7 @@ export function v2ConfigKey(prefix: string): string {
 export async function readBoth({ from, to }: Sides, signal: AbortSignal): Promise<Snapshot> {
   const v2Prefix = subnetsPrefix(joinKey('/', from.prefix));
   const v3Prefix = subnetsPrefix(to.prefix);
-  const { nodes } = await from.store.list(v2Prefix.slice(0, -1), signal);
+  const { nodes, ...position } = await from.store.list(v2Prefix.slice(0, -1), signal);
   const { kvs } = await listRange(to.registry, v3Prefix, signal);
   const subnets = new Set(nodes.map(({ key }) => parseSubnetKey(v2Prefix, key)?.ipv4?.text));
   const shared = kvs.filter(({ key }) => {
@@ -44,7 +46,7 @@ export async function readBoth({ from, to }: Sides, signal: AbortSignal): Promis
   });
   const leftSeconds = await timesLeft(to.registry, shared, signal);
   return {
-    v2: { leasesPrefix: v2Prefix, nodes },
+    v2: { leasesPrefix: v2Prefix, nodes, position },
     v3: { leasesPrefix: v3Prefix, kvs, leftSeconds },
   };
 }

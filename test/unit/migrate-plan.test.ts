@@ -39,7 +39,7 @@ function snapshotOf(old: readonly OldKey[], now: readonly NewKey[] = []): Snapsh
     seconds === undefined ? [] : [[lease, seconds] as const],
   );
   return {
-    v2: { leasesPrefix: '/old/subnets/', nodes },
+    v2: { leasesPrefix: '/old/subnets/', nodes, position: { index: 50, clusterId: 'ab' } },
     v3: { leasesPrefix: prefix, kvs, leftSeconds: new Map(left) },
   };
 }

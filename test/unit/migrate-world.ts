@@ -116,9 +116,8 @@ export class MigrateWorld {
     if (killAfter !== undefined) process.killAfter(killAfter);
     const running = runMigrate(
       {
-        from: { store: process.v2Store(store), prefix: fromPrefix },
+        from: { store: process.v2Store(store), prefix: fromPrefix, endpoints: 'http://etcd-0:2379' },
         to: { registry: process.registry(observed(registry, onWrite)), prefix: '/net' },
-        fromEndpoints: 'http://etcd-0:2379',
         toEndpoints: 'http://etcd-0:2379',
         dryRun,
         clock: this.clock,

@@ -259,6 +259,21 @@ describe('while it copies', () => {
     });
   });
 
+  it.each([{ sameId: true }, { sameId: false }])(
+    'takes nothing back because a restored v2 store lacks it: %j',
+    async (as) => {
+      const world = new MigrateWorld();
+      const empty = world.v2.snapshot();
+      world.configure().lease('10.5.1.0-24', A, 3600).lease('10.5.2.0-24', B, day).lease('10.5.3.0-24', C);
+      const result = await world.run({ onWrite: before('txn', 1, () => world.v2.restore(empty, as)) });
+      expect(result.code).toBe(1);
+      expect(result.errors).toEqual([
+        expect.stringMatching(/another v2 store answers than at first.*3 leases had been copied/),
+      ]);
+      expect(world.leases).toEqual(copied);
+    },
+  );
+
   it('gives up when v2 changes all the while, and says so', async () => {
     const world = usual();
     let joined = 9;
