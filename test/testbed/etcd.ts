@@ -1,5 +1,5 @@
 import { mkdirSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { createServer, type ListenOptions, type Server } from 'node:net';
 import type { Certificate } from './certificates.ts';
 import { type Addresses, type EtcdAccess, EtcdMember } from './etcd-member.ts';
 
@@ -151,21 +151,33 @@ async function addressesOf(
 
 /**
  * Ports of 127.0.0.1 nobody listens on, from below the range the kernel gives to outgoing connections: a member that is
- * stopped for a while finds its port still free.
+ * stopped for a while finds its port still free. They are this process's until it ends: tests of another run beside this one take others.
  */
 export async function freePorts(count: number): Promise<readonly number[]> {
-  const ports = new Set<number>();
-  while (ports.size < count) {
+  const ports: number[] = [];
+  while (ports.length < count) {
     const port = 10_000 + Math.floor(Math.random() * 22_000);
-    if (!ports.has(port) && (await isFree(port))) ports.add(port);
+    if ((await isOurs(port)) && (await isFree(port))) ports.push(port);
   }
-  return [...ports];
+  return ports;
+}
+
+/** Takes a port by a socket of its name, which is as wide as ports are, one network namespace, and goes with the process. */
+async function isOurs(port: number): Promise<boolean> {
+  const claim = createServer();
+  return (await listens(claim, { path: `\0flanneld-ts-test-port-${port}` })) && claim.unref().listening;
 }
 
 async function isFree(port: number): Promise<boolean> {
   const server = createServer();
-  return await new Promise((resolve) => {
+  const free = await listens(server, { port, host: '127.0.0.1' });
+  if (free) await new Promise((resolve) => server.close(resolve));
+  return free;
+}
+
+function listens(server: Server, where: ListenOptions): Promise<boolean> {
+  return new Promise((resolve) => {
     server.once('error', () => resolve(false));
-    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+    server.listen(where, () => resolve(true));
   });
 }
