@@ -2,7 +2,7 @@ import { isBug } from '../../src/runtime/errors.ts';
 import { occupiedSubnets } from '../../src/subnet/keys.ts';
 import type { SimHost } from '../host.ts';
 import { fitsPools, isContested, isExhausted, leasesOf } from './invariants-leases.ts';
-import { missingRules, selfOf, subnetsPrefix, wrongFiles } from './oracle.ts';
+import { holderOf, missingRules, selfOf, subnetsPrefix, wrongFiles } from './oracle.ts';
 import type { World } from './world.ts';
 
 /** Timers of one daemon; what is more is a leak. */
@@ -78,11 +78,14 @@ export function daemonProblems(world: World): readonly string[] {
 /** Who has no subnet, or not his own, when there is one for each host and all leases that nobody renews have ended. */
 export function waitingProblems(world: World): readonly string[] {
   const { present, scenario, kvs } = world;
-  const used = present.map((host) => selfOf(host, 4)?.subnet.text);
-  // Of a host that works with another one.
-  const reserved = kvs.filter(({ key, lease }) => {
-    const subnets = occupiedSubnets(subnetsPrefix, key);
-    return lease === '0' && fitsPools(world, key) && !subnets.some(({ text }) => used.includes(text));
+  // Of a host that works with another one, or for an address that its host has no more.
+  const reserved = kvs.filter((kv) => {
+    const subnets = occupiedSubnets(subnetsPrefix, kv.key).map(({ text }) => text);
+    const isUsed = present.some((host) => {
+      const mayUse = holderOf(kv) === host.address || !isStarved(world, host);
+      return mayUse && subnets.includes(selfOf(host, 4)?.subnet.text ?? '');
+    });
+    return kv.lease === '0' && fitsPools(world, kv.key) && !isUsed;
   });
   const enough = scenario.pool - reserved.length >= present.length;
   return present.flatMap((host) => {
