@@ -7,7 +7,7 @@ import { type LeaseSubnets, subnetsPrefix } from '../../src/subnet/keys.ts';
 import { Grants } from '../../src/subnet/lease/grants.ts';
 import { LeaseManager } from '../../src/subnet/lease/keep/manager.ts';
 import { LeaseWatch } from '../../src/subnet/lease/watch/lease-watch.ts';
-import type { Registry } from '../../src/subnet/registry/registry.ts';
+import type { KeyValue, Registry } from '../../src/subnet/registry/registry.ts';
 import { rotate } from '../../src/subnet/registry/rotation.ts';
 import { altered } from '../altered.ts';
 import { prefix } from '../host.ts';
@@ -133,8 +133,11 @@ export class LoadHost {
     const { remembers } = this.#options;
     const range: Registry['range'] = async (request, signal) => {
       const answer = await registry.range(request, signal);
-      if (request.key !== leasesPrefix || request.rangeEnd === undefined) return answer;
-      return { ...answer, kvs: answer.kvs.filter(({ key }) => key === this.key || remembers(key)) };
+      if (!request.key.startsWith(leasesPrefix) || request.rangeEnd === undefined) return answer;
+      // The next page begins behind the last key of this one.
+      const last = answer.more ? answer.kvs.at(-1)?.key : undefined;
+      const isKept = ({ key }: KeyValue) => key === this.key || key === last || remembers(key);
+      return { ...answer, kvs: answer.kvs.filter(isKept) };
     };
     return altered(registry, { range });
   }
