@@ -62,12 +62,12 @@ export interface V2Put {
   readonly value?: string;
   /** Makes a directory instead. */
   readonly dir?: boolean;
-  /** Whole seconds; 0: until the next look at what is due. Absent: for ever, whatever the key had. */
+  /** Whole seconds; 0: etcd removes the key at its next look. Absent: the key becomes permanent, even one that had a TTL. */
   readonly ttlSeconds?: number | undefined;
   readonly prevExist?: boolean | undefined;
   /** 0 is no condition. */
   readonly prevIndex?: number | undefined;
-  /** A new time to live for the old value, of which no watch is told. */
+  /** A new time to live for the old value. Watches do not hear of it. */
   readonly refresh?: boolean;
 }
 
@@ -82,7 +82,7 @@ export interface V2Data {
 export class V2KeySpace {
   /** etcd uses the first ones for its own settings. */
   index = 3;
-  /** Called after each change, unless no watch is told of it. */
+  /** Called after each change that watches hear of. */
   onChange: (change: V2Change) => void = () => {};
   readonly #now: () => number;
   #entries = new Map<string, Entry>();
@@ -142,7 +142,7 @@ export class V2KeySpace {
   }
 
   /**
-   * The first event from `waitIndex` on that a watch of `dir` is told of, up to the index `applied`; undefined when there is none yet.
+   * The first event from `waitIndex` on that a watch of `dir` hears of, up to the index `applied`; undefined when there is none yet.
    * Past events of hidden names are told, live ones are not ({@link isToldLive}).
    */
   scan(dir: string, waitIndex: number, applied: number): V2Change | undefined {
@@ -232,7 +232,7 @@ export class V2KeySpace {
   }
 }
 
-/** Whether a watch of `dir` that waits is told of a change. */
+/** Whether a waiting watch of `dir` hears of a change. */
 export function isToldLive(dir: string, { node: { key, dir: isDir }, action }: V2Change): boolean {
   const removes = action === 'delete' || action === 'expire';
   if (isDir === true && removes && isAtOrBelow(key, dir)) return true;

@@ -46,8 +46,8 @@ function tell(parts: MigrateParts, { config, rows, onlyInV3 }: Report): 0 | 1 {
     return count === 0 ? [] : [`${count} ${words[what]}`];
   });
   say(`leases: ${counts.length === 0 ? 'none in the v2 store' : counts.join(', ')}`);
-  const verdict = config.what === 'copied' ? words.copied : configWords[config.what];
-  say(`configuration ${configKey(to.prefix)}: ${verdict}${config.why === '' ? '' : `: ${config.why}`}`);
+  const configText = config.what === 'copied' ? words.copied : configWords[config.what];
+  say(`configuration ${configKey(to.prefix)}: ${configText}${config.why === '' ? '' : `: ${config.why}`}`);
   for (const line of onlyInV3Lines(onlyInV3)) say(line);
   for (const line of deadlineLines(rows, parts.clock)) say(line);
   if (dryRun) say('dry run: nothing was written');

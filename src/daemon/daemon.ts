@@ -103,7 +103,7 @@ export class Daemon {
   }
 
   /**
-   * Has ARP ask about the address that this host will most likely use, while etcd is asked: without a lease it waits for the answer.
+   * Has ARP probe the address that this host will most likely use, while etcd is asked: a host without a lease waits for ARP.
    * Rejects with `signal.reason`.
    */
   async #guardEarly(guard: AddressGuard, signal: AbortSignal): Promise<never> {

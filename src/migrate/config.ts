@@ -9,7 +9,7 @@ import { configChanges } from '../subnet/config/watch.ts';
  * - there: both are the same. missing: v2 has none. Nothing is to be done.
  * - differs: they are not the same; refused: the daemon cannot use the one of v2. Neither is touched.
  */
-export interface ConfigVerdict {
+export interface ConfigOutcome {
   readonly what: 'copied' | 'there' | 'missing' | 'differs' | 'refused';
   /** May be empty. */
   readonly why: string;
@@ -21,7 +21,7 @@ export interface ConfigVerdict {
  * Judges the configurations of both stores, undefined where there is none. They are the same when they are so as JSON, whatever the
  * order of their keys. The daemon's own parser says what it can use.
  */
-export function judgeConfig(v2: string | undefined, v3: string | undefined): ConfigVerdict {
+export function judgeConfig(v2: string | undefined, v3: string | undefined): ConfigOutcome {
   const ofV3 = v3 === undefined ? undefined : parsed(v3);
   const refusal = ofV3 !== undefined && 'refusal' in ofV3 ? `the daemon cannot use it: ${ofV3.refusal}` : '';
   if (v2 === undefined) {

@@ -1,14 +1,14 @@
 import { V2Error } from '../subnet/etcd-v2/store.ts';
 import { configKey } from '../subnet/keys.ts';
 import { RegistryError } from '../subnet/registry/registry.ts';
-import { type ConfigVerdict, judgeConfig } from './config.ts';
+import { type ConfigOutcome, judgeConfig } from './config.ts';
 import { removeCopy, renewCopy, type Written, writeConfig, writeCopy } from './copy.ts';
 import { type LeasePlan, type OnlyInV3, planLeases, type Row, type Step } from './plan.ts';
 import { inBatches, readBoth, type Sides, type Snapshot, v2ConfigKey } from './snapshot.ts';
 
 /** What a migration found and did. */
 export interface Report {
-  readonly config: ConfigVerdict;
+  readonly config: ConfigOutcome;
   /** With `dryRun` their `copied` says what would be done. */
   readonly rows: readonly Row[];
   readonly onlyInV3: readonly OnlyInV3[];

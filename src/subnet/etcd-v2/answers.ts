@@ -66,7 +66,7 @@ export function keysBelow(node: WireNode): readonly V2Node[] {
   return found.toSorted((a, b) => (a.key < b.key ? -1 : 1));
 }
 
-/** What a watch of `dir` was told, and where it continues; an event of a hidden key has none to tell. */
+/** The event that a watch of `dir` got, and where the watch continues. Undefined event: a hidden key changed. */
 export function eventOf(
   answer: Whole,
   dir: string,
@@ -76,7 +76,7 @@ export function eventOf(
   if (node === undefined) return undefined;
   const { key, modifiedIndex } = node;
   const told = (event: V2Event | undefined) => ({ event, modifiedIndex });
-  // A watch is told of live events without hidden names, and of past ones with them.
+  // A watch shows live events without hidden names, and past ones with them.
   if (isHiddenBelow(dir, key)) return told(undefined);
   const put = keyOf(node);
   if (put === undefined) return told({ type: 'again', why: 'directory' });

@@ -70,7 +70,7 @@ export interface V2Node {
   readonly ttlSeconds: number | undefined;
 }
 
-/** How long a key is to live: whole seconds, at least one, or until it is removed. It has to be said, as a forgotten one is for ever. */
+/** How long a key lives: whole seconds, at least 1, or until somebody removes it. Each write names it: without a TTL etcd makes the key permanent. */
 export type V2Ttl = number | 'permanent';
 
 export type V2Event =

@@ -84,7 +84,7 @@ export class Connection implements Way {
     return await this.#session.token();
   }
 
-  /** grpc-js would say no more than that it found no connection, had the first connection no certificates to begin with. */
+  /** Reads the certificates before the first connection. Without them grpc-js reports only that it has no connection. */
   async #takeUpCertificates(): Promise<void> {
     const { security } = this.#options;
     if (security === undefined || !isTls(this.endpoint)) return;

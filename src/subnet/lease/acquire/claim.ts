@@ -84,7 +84,7 @@ function unchanged(keys: KeyRange, revision: number): Compare {
   return { ...keys, target: 'mod', op: '<', value: revision + 1 };
 }
 
-/** Reads, in a transaction, all keys that were put after a list of this revision: with 10,000 leases few of 4 MB. */
+/** Reads, in a transaction, all keys that were put after a list of this revision: with 10,000 leases a few of 1.4 MB. */
 export function listSince(subnetsPrefix: string, listedRevision: number) {
   const range = { op: 'range', key: subnetsPrefix, rangeEnd: prefixEnd(subnetsPrefix) } as const;
   return { ...range, minModRevision: listedRevision + 1 };
