@@ -1,6 +1,6 @@
 import { migrate, type NothingThere, type Report, type Stopped } from '../migrate/migrate.ts';
 import type { Left, OnlyInV3, Row, What } from '../migrate/plan.ts';
-import type { Sides } from '../migrate/snapshot.ts';
+import { oldStoreText, type Sides } from '../migrate/snapshot.ts';
 import type { Clock } from '../runtime/effects.ts';
 import { explanationOf } from '../runtime/errors.ts';
 import { aligned, counted, oneLine, plural } from '../runtime/texts.ts';
@@ -143,11 +143,9 @@ function stoppedText(parts: MigrateParts, { stopped, copied }: Stopped): string 
   const done =
     copied === 0 ? '' : ` ${counted(copied, 'lease', 'leases')} had been copied before; run this again.`;
   if (stopped instanceof V2Error) {
-    // Each of the daemon's flags for etcd has its like for the v2 store.
-    const text = explanationOf(stopped).replaceAll('--etcd-', '--from-');
     const elsewhere =
       stopped.kind === 'NOT_SERVED' ? ' If the leases are in another etcd: --from-endpoints=URL.' : '';
-    return `the v2 store cannot be read: ${text}${elsewhere}${done}`;
+    return `the v2 store cannot be read: ${oldStoreText(stopped)}${elsewhere}${done}`;
   }
   // The v2 store was read before, so that this is an etcd.
   if (stopped.kind === 'NOT_ETCD' && parts.from.endpoints === parts.toEndpoints) {

@@ -1,6 +1,12 @@
 import { formatSubnetKey, keysOf } from '../subnet/keys.ts';
 import { absent } from '../subnet/lease/acquire/claim.ts';
-import { type KeyValue, type Registry, RegistryError, type TxnRequest } from '../subnet/registry/registry.ts';
+import {
+  type Compare,
+  type KeyValue,
+  type Registry,
+  RegistryError,
+  type TxnRequest,
+} from '../subnet/registry/registry.ts';
 import type { Copy } from './plan.ts';
 
 // The writes of a migration. Each has a guard, and may be done again: whatever becomes of an answer, or of this process, the next
@@ -14,6 +20,9 @@ const leaseTtlSeconds = 86_400;
 
 /** A write without an answer is tried this often; each time the key is read first. */
 const attempts = 3;
+
+/** Conditions that each write has beside its own: see BridgeLock. */
+export type Guard = readonly Compare[];
 
 /** A key that was written, and its mod_revision. */
 export interface Written {
@@ -31,19 +40,44 @@ export interface Written {
 export async function writeCopy(
   registry: Registry,
   leasesPrefix: string,
-  { value, subnets, leaseId }: Copy,
+  { value, subnets, leaseId }: Pick<Copy, 'value' | 'subnets' | 'leaseId'>,
   signal: AbortSignal,
+  guard: Guard = [],
 ): Promise<Written | undefined> {
   const key = formatSubnetKey(leasesPrefix, subnets);
-  const isOurs = (kv: KeyValue | undefined) => kv?.value === value && kv.lease === leaseId;
-  const request = {
-    compare: keysOf(leasesPrefix, subnets).map(absent),
-    success: [{ op: 'put', key, value, lease: leaseId }],
-  } as const;
+  const compare = [...guard, ...keysOf(leasesPrefix, subnets).map(absent)];
+  return await putCopy(registry, { key, value, lease: leaseId }, compare, signal);
+}
+
+/**
+ * Puts a copy over a key that nobody has written since `kv` was read; resolves to undefined when somebody has. As {@link writeCopy}
+ * otherwise.
+ */
+export async function replaceCopy(
+  registry: Registry,
+  kv: KeyValue,
+  { value, leaseId: lease }: Pick<Copy, 'value' | 'leaseId'>,
+  signal: AbortSignal,
+  guard: Guard = [],
+): Promise<Written | undefined> {
+  const { key, modRevision } = kv;
+  const compare = [...guard, { key, target: 'mod', op: '=', value: modRevision } as const];
+  return await putCopy(registry, { key, value, lease }, compare, signal);
+}
+
+async function putCopy(
+  registry: Registry,
+  put: Pick<KeyValue, 'key' | 'value' | 'lease'>,
+  compare: Guard,
+  signal: AbortSignal,
+): Promise<Written | undefined> {
+  const { key, value, lease } = put;
+  const isOurs = (kv: KeyValue | undefined) => kv?.value === value && kv.lease === lease;
+  const request = { compare, success: [{ op: 'put', ...put }] } as const;
   for (let attempt = 1; ; attempt++) {
     try {
-      if (leaseId !== '0') await grantOrRenew(registry, leaseId, signal);
-      return await create(registry, key, request, isOurs, signal);
+      if (lease !== '0') await grantOrRenew(registry, lease, signal);
+      return await write(registry, key, request, isOurs, signal);
     } catch (error) {
       if (!(error instanceof RegistryError) || attempt === attempts) throw error;
       // The lease was revoked between the two calls, or nobody knows what became of one.
@@ -58,11 +92,13 @@ export async function writeConfig(
   key: string,
   value: string,
   signal: AbortSignal,
+  guard: Guard = [],
 ): Promise<boolean> {
-  const request = { compare: [absent({ key })], success: [{ op: 'put', key, value, lease: '0' }] } as const;
+  const compare = [...guard, absent({ key })];
+  const request = { compare, success: [{ op: 'put', key, value, lease: '0' }] } as const;
   for (let attempt = 1; ; attempt++) {
     try {
-      return (await create(registry, key, request, (kv) => kv?.value === value, signal)) !== undefined;
+      return (await write(registry, key, request, (kv) => kv?.value === value, signal)) !== undefined;
     } catch (error) {
       if (!(error instanceof RegistryError) || !error.outcomeUnknown || attempt === attempts) throw error;
     }
@@ -70,7 +106,7 @@ export async function writeConfig(
 }
 
 /** A key that is there already counts as written when it is the one meant: an earlier attempt has put it. */
-async function create(
+async function write(
   registry: Registry,
   key: string,
   request: TxnRequest,
@@ -102,19 +138,21 @@ export async function renewCopy(registry: Registry, leaseId: string, signal: Abo
 }
 
 /**
- * Takes a key back unless somebody has written it since. Its etcd lease ends by itself, for the reason that {@link writeCopy} gives.
- * Rejects with RegistryError when the key may still be there.
+ * Takes a key back unless somebody has written it since; resolves to the revision at which it went, if it did so. Its etcd lease ends by
+ * itself, for the reason that {@link writeCopy} gives. Rejects with RegistryError when the key may still be there.
  */
 export async function removeCopy(
   registry: Registry,
   { key, revision }: Written,
   signal: AbortSignal,
-): Promise<void> {
-  const compare = [{ key, target: 'mod', op: '=', value: revision } as const];
+  guard: Guard = [],
+): Promise<number | undefined> {
+  const compare = [...guard, { key, target: 'mod', op: '=', value: revision } as const];
   for (let attempt = 1; ; attempt++) {
     try {
-      await registry.txn({ compare, success: [{ op: 'delete', key }] }, signal);
-      return;
+      const success = [{ op: 'delete', key } as const];
+      const { succeeded, header } = await registry.txn({ compare, success }, signal);
+      return succeeded ? header.revision : undefined;
     } catch (error) {
       if (!(error instanceof RegistryError) || !error.outcomeUnknown || attempt === attempts) throw error;
     }

@@ -4,6 +4,8 @@ import type { V2Node } from '../subnet/etcd-v2/store.ts';
 import { formatSubnetKey, type LeaseSubnets, occupiedSubnets, parseSubnetKey } from '../subnet/keys.ts';
 import { holderText, type LeaseValue, parseLeaseValue } from '../subnet/lease/lease.ts';
 import type { KeyValue } from '../subnet/registry/registry.ts';
+import { copyForV3, isCopy } from './copies.ts';
+import { bySubnet, forEachOverlap } from './overlaps.ts';
 import type { Snapshot } from './snapshot.ts';
 
 /**
@@ -32,10 +34,10 @@ export interface Row {
 /** A key to write in v3. */
 export interface Copy {
   readonly key: string;
-  /** Byte for byte as in v2: by it a copy is told from what the daemon of that host writes. */
+  /** See {@link copyForV3}. */
   readonly value: string;
   readonly subnets: LeaseSubnets;
-  /** The id of its etcd lease (see {@link leaseIdOf}); '0' for a reservation. */
+  /** The id of its etcd lease; '0' for a reservation. */
   readonly leaseId: string;
   /** It is in v3 on this very lease, which is to be renewed. */
   readonly isThere: boolean;
@@ -63,7 +65,7 @@ export interface LeasePlan {
 }
 
 /** A key of v2 that names an IPv4 subnet and holds a lease. */
-interface OldLease {
+export interface OldLease {
   readonly node: V2Node;
   readonly subnet: Subnet;
   readonly value: LeaseValue & { readonly publicIP: string };
@@ -83,13 +85,11 @@ export function planLeases({ v2, v3 }: Snapshot): LeasePlan {
   }
   const others = overlapsOf(old, v3.leasesPrefix, v3.kvs);
   const subnetsByHost = subnetsInV3(v3.leasesPrefix, v3.kvs);
-  const steps = old
-    .toSorted((a, b) => compare(a.subnet.first, b.subnet.first) || a.subnet.length - b.subnet.length)
-    .map((lease) => {
-      const { same = [], overlapping = [] } = others.get(lease) ?? {};
-      const elsewhere = subnetsByHost.get(lease.value.publicIP)?.filter((text) => text !== lease.subnet.text);
-      return stepOf(lease, { same, overlapping, elsewhere: elsewhere ?? [] }, v3);
-    });
+  const steps = old.toSorted(bySubnet).map((lease) => {
+    const { same = [], overlapping = [] } = others.get(lease) ?? {};
+    const elsewhere = subnetsByHost.get(lease.value.publicIP)?.filter((text) => text !== lease.subnet.text);
+    return stepOf(lease, { same, overlapping, elsewhere: elsewhere ?? [] }, v3);
+  });
   const inV2 = new Set(old.map(({ subnet }) => subnet.text));
   const onlyInV3 = v3.kvs.flatMap((kv) => {
     const { ipv4 } = parseSubnetKey(v3.leasesPrefix, kv.key) ?? {};
@@ -99,7 +99,8 @@ export function planLeases({ v2, v3 }: Snapshot): LeasePlan {
   return { steps: [...steps, ...skipped], onlyInV3 };
 }
 
-function readNode(leasesPrefix: string, node: V2Node): OldLease | { readonly problem: string } {
+/** The lease in a key of v2, or why it holds none. */
+export function readNode(leasesPrefix: string, node: V2Node): OldLease | { readonly problem: string } {
   const subnets = parseSubnetKey(leasesPrefix, node.key);
   if (subnets === undefined) return { problem: 'its key names no subnet (a.b.c.d-len)' };
   const { ipv4: subnet, ipv6 } = subnets;
@@ -157,8 +158,12 @@ function stepOf(
   ];
   if (there === undefined) {
     const isReservation = node.ttlSeconds === undefined;
-    const leaseId = isReservation ? '0' : leaseIdOf(key, node.value);
-    const copy = { key, value: node.value, subnets, leaseId, isThere: false };
+    const copy = {
+      key,
+      ...copyForV3(key, { value, text: node.value, isReservation }),
+      subnets,
+      isThere: false,
+    };
     return { row: row('copied', ...notes), key, copy };
   }
   if (node.ttlSeconds !== undefined && isCopy(there)) {
@@ -185,28 +190,6 @@ function differenceOf({ publicIP }: OldLease['value'], kv: KeyValue): string | u
   return theirs.publicIP === publicIP ? undefined : `v3 has it for ${holderText(kv.value)}`;
 }
 
-/** Whether a key of v3 is a copy that nobody has written since: its value makes the id of its lease. */
-export function isCopy({ key, value, lease }: Pick<KeyValue, 'key' | 'value' | 'lease'>): boolean {
-  return lease !== '0' && lease === leaseIdOf(key, value);
-}
-
-/**
- * The id of the etcd lease of a copy, a positive int64 in decimal: the same on each run. A run that was killed between grant and put leaves
- * a lease that the next one finds and uses. It follows from key and value alone: v2's createdIndex changes whenever flannel 0.7.1 renews,
- * since that is a PUT without a condition.
- */
-export function leaseIdOf(key: string, value: string): string {
-  // FNV-1a, 64 bits; a length before each text keeps two pairs from making one.
-  let hash = 0xcbf2_9ce4_8422_2325n;
-  for (const character of `migrate ${key.length} ${key} ${value}`) {
-    hash ^= BigInt(character.codePointAt(0) ?? 0);
-    hash = BigInt.asUintN(64, hash * 0x100_0000_01b3n);
-  }
-  const id = BigInt.asUintN(63, hash ^ (hash >> 32n));
-  // 0 would have etcd choose one.
-  return String(id === 0n ? 1n : id);
-}
-
 interface Entry {
   readonly subnet: Subnet;
   readonly words: string;
@@ -215,10 +198,7 @@ interface Entry {
   readonly kv?: KeyValue;
 }
 
-/**
- * What each old lease meets among all others, of v2 and of v3. Two networks are either apart or one holds the other, so a walk in the order
- * of their first addresses needs to remember only those that hold the present one.
- */
+/** What each old lease meets among all others, of v2 and of v3. */
 function overlapsOf(
   old: readonly OldLease[],
   leasesPrefix: string,
@@ -231,15 +211,7 @@ function overlapsOf(
     if (other.kv !== undefined && other.subnet.text === entry.subnet.text) found.same.push(other.kv);
     else found.overlapping.push(`overlaps ${other.words}`);
   };
-  const holding: Entry[] = [];
-  for (const entry of entriesOf(old, leasesPrefix, kvs)) {
-    while ((holding.at(-1)?.subnet.last ?? entry.subnet.first) < entry.subnet.first) holding.pop();
-    for (const other of holding) {
-      meet(entry, other);
-      meet(other, entry);
-    }
-    holding.push(entry);
-  }
+  forEachOverlap(entriesOf(old, leasesPrefix, kvs), meet);
   return met;
 }
 
@@ -261,9 +233,7 @@ function entriesOf(
         return { subnet, words: `${name} of ${holderText(kv.value)} in v3`, ...(isExact && { kv }) };
       }),
   );
-  return [...ofV2, ...ofV3].toSorted(
-    (a, b) => compare(a.subnet.first, b.subnet.first) || a.subnet.length - b.subnet.length,
-  );
+  return [...ofV2, ...ofV3];
 }
 
 /** The IPv4 subnets of each host in v3, by its PublicIP. */
@@ -276,8 +246,4 @@ function subnetsInV3(leasesPrefix: string, kvs: readonly KeyValue[]): ReadonlyMa
     byHost.set(publicIP, [...(byHost.get(publicIP) ?? []), ipv4.text]);
   }
   return byHost;
-}
-
-function compare(a: bigint, b: bigint): number {
-  return a === b ? 0 : a < b ? -1 : 1;
 }

@@ -1,4 +1,5 @@
-import type { V2Node, V2Position, V2Store } from '../subnet/etcd-v2/store.ts';
+import { explanationOf } from '../runtime/errors.ts';
+import type { V2Error, V2Node, V2Position, V2Store } from '../subnet/etcd-v2/store.ts';
 import { configKey, joinKey, parseSubnetKey, subnetsPrefix } from '../subnet/keys.ts';
 import { type KeyValue, listRange, type Registry } from '../subnet/registry/registry.ts';
 
@@ -63,6 +64,11 @@ async function timesLeft(
     left.set(id, Math.max(0, ttlSeconds));
   });
   return left;
+}
+
+/** What the v2 store failed with, and what to do. Each of the daemon's flags for etcd has its like for the v2 store. */
+export function oldStoreText(error: V2Error): string {
+  return explanationOf(error).replaceAll('--etcd-', '--from-');
 }
 
 /** Calls to etcd at once: ten thousand leases one by one would take a minute. */

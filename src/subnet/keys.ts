@@ -30,6 +30,11 @@ export function configKey(prefix: string): string {
   return joinKey(prefix, 'config');
 }
 
+/** The key that the bridge between etcd's two stores (`migrate --follow`) holds in v3. flannel looks at no such key. */
+export function bridgeKey(prefix: string): string {
+  return joinKey(prefix, 'bridge');
+}
+
 /** The prefix of the keys of all leases. It ends in a slash: `subnets-old/` is not ours. */
 export function subnetsPrefix(prefix: string): string {
   return `${joinKey(prefix, 'subnets')}/`;

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { prefix, valueOf } from '../../sim/leases.ts';
-import { isCopy, leaseIdOf, planLeases, type Row } from '../../src/migrate/plan.ts';
+import { isCopy, leaseIdOf } from '../../src/migrate/copies.ts';
+import { planLeases, type Row } from '../../src/migrate/plan.ts';
 import type { Snapshot } from '../../src/migrate/snapshot.ts';
 
 /** As flannel 0.7.1 writes it. */

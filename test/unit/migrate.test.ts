@@ -1,10 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { prefix, valueOf } from '../../sim/leases.ts';
-import { leaseIdOf } from '../../src/migrate/plan.ts';
+import { leaseIdOf } from '../../src/migrate/copies.ts';
 import { config, MigrateWorld, oldValue, rowOf, type Write } from './migrate-world.ts';
 
 const [A, B, C] = ['10.0.0.1', '10.0.0.2', '10.0.0.3'];
 const day = 86_400;
+
+/** What the copy of a reservation holds. */
+const reservedCopy = (ip: string) => oldValue(ip).replace(/}$/, ',"CopiedFrom":"v2"}');
 
 /** Three hosts: one with a lease of an hour, one with a full one, one with a reservation. */
 const usual = () =>
@@ -18,7 +21,7 @@ const usual = () =>
 const copied = {
   '10.5.1.0-24': { value: oldValue(A), left: day },
   '10.5.2.0-24': { value: oldValue(B), left: day },
-  '10.5.3.0-24': { value: oldValue(C), left: undefined },
+  '10.5.3.0-24': { value: reservedCopy(C), left: undefined },
 };
 
 describe('a migration', () => {
