@@ -1,5 +1,6 @@
 import { migrate, type NothingThere, type Report, type Stopped } from '../migrate/migrate.ts';
 import type { Left, OnlyInV3, Row, What } from '../migrate/plan.ts';
+import { configRemedies, conflictRemedy } from '../migrate/remedies.ts';
 import { oldStoreText, type Sides } from '../migrate/snapshot.ts';
 import type { Clock } from '../runtime/effects.ts';
 import { explanationOf } from '../runtime/errors.ts';
@@ -55,11 +56,10 @@ function tell(parts: MigrateParts, { config, rows, onlyInV3 }: Report): 0 | 1 {
   const unfinished = rows.some(({ what }) => what === 'unfinished');
   if (conflicts > 0)
     err(
-      `${counted(conflicts, 'lease is', 'leases are')} in conflict and nothing was done about ${plural(conflicts, 'it', 'them')}: ` +
-        'find out which host uses the subnet and remove the key of the other one: flanneld-ts lease release SUBNET in v3, ' +
-        'ETCDCTL_API=2 etcdctl rm KEY in v2. Then run this again',
+      `${counted(conflicts, 'lease is', 'leases are')} in conflict and nothing was done about ${plural(conflicts, 'it', 'them')}. ` +
+        `${conflictRemedy}. Then run this again`,
     );
-  if (config.needsOperator) err(configRemedies[config.what]);
+  if (config.needsOperator) err(`${configRemedies[config.what]}. Then run this again`);
   return conflicts > 0 || unfinished || config.needsOperator ? 1 : 0;
 }
 
@@ -79,15 +79,6 @@ const configWords: Readonly<Record<ConfigWhat, string>> = {
   missing: 'not in the v2 store',
   differs: 'not copied, v3 has another one',
   refused: 'not copied',
-};
-
-const store = 'store the one that is meant in v3 (etcdctl put), then run this again';
-const configRemedies: Readonly<Record<ConfigWhat, string>> = {
-  copied: '',
-  there: 'the configuration needs a change before a host can use the v3 store',
-  missing: `there is no network configuration: ${store}`,
-  differs: `the configurations of both stores differ, and none was changed: ${store}`,
-  refused: `the configuration was not copied: ${store}`,
 };
 
 function cellsOf(

@@ -48,11 +48,20 @@ export function etcdMembers(
   return { ...common, members: members.map((member) => new MeasuredMember(member, systemClock, onCall)) };
 }
 
-/** etcd's v2 store by way of all its members; no connection stays open. */
-export function v2Store(access: EtcdAccess, log: Logger, notices: TroubleLog): V2Store {
+/** etcd's v2 store by way of all its members, and its credentials; no connection stays open. */
+export function v2Store(
+  access: EtcdAccess,
+  log: Logger,
+  notices: TroubleLog,
+): { readonly store: V2Store; readonly security: EtcdSecurity } {
   const security = securityOf(access, log, notices);
   const members = access.etcdEndpoints.map(({ url }) => new HttpV2Member(url, security, systemClock));
-  return new V2Client(members, { clock: systemClock });
+  return { store: new V2Client(members, { clock: systemClock }), security };
+}
+
+/** Its endpoints, for messages. */
+export function urlsOf({ etcdEndpoints }: EtcdAccess): string {
+  return etcdEndpoints.map(({ url }) => url).join(',');
 }
 
 function securityOf(

@@ -4,6 +4,7 @@ import { isatty } from 'node:tty';
 import { setFlagsFromString, startupSnapshot } from 'node:v8';
 import { linuxArp } from '../arp/linux-arp.ts';
 import { runHealth } from '../cli/ask-daemon.ts';
+import { StatusLine } from '../cli/status-line.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import { exitNow } from '../native/libc.ts';
 import type { Logger } from '../runtime/effects.ts';
@@ -14,6 +15,7 @@ import type { RegistryError } from '../subnet/registry/registry.ts';
 import { rotate } from '../subnet/registry/rotation.ts';
 import { Daemon } from './daemon.ts';
 import { EtcdCalls, etcdMembers, tellFitness } from './etcd-members.ts';
+import { followStores } from './follow.ts';
 import { systemClock, systemRandom } from './host/clock.ts';
 import { systemCommands } from './host/commands.ts';
 import { FileLock, holderText } from './host/file-lock.ts';
@@ -24,12 +26,12 @@ import { hostIdentity, inputSignals, nameDaemon } from './host/processes.ts';
 import { CannotRunError, requireCapabilities } from './host-checks.ts';
 import { parseOptions } from './options/command-line.ts';
 import type { ParsedCommand } from './options/commands.ts';
+import type { FollowOptions } from './options/migrate.ts';
 import type { Options } from './options/options.ts';
 import { readServiceSettings } from './options/service-settings.ts';
 import { UsageError } from './options/settings.ts';
-import { type MetricsPage, runHealthServer } from './report/health.ts';
+import { metricsPage, runHealthServer } from './report/health.ts';
 import type { ServerOptions } from './report/http.ts';
-import type { Metrics } from './report/metrics.ts';
 import { runStatusServer } from './report/status-server.ts';
 import {
   cleanUp,
@@ -96,6 +98,8 @@ async function execute(parsed: ParsedCommand): Promise<number> {
       return releaseLease(parsed.options, parsed.warnings);
     case 'migrate':
       return migrateNetwork(parsed.options, parsed.warnings);
+    case 'migrate-follow':
+      return runFollow(parsed.options, parsed.warnings);
     case 'doctor':
       return diagnose(parsed.options, parsed.warnings);
     case 'run':
@@ -103,13 +107,48 @@ async function execute(parsed: ParsedCommand): Promise<number> {
   }
 }
 
-async function runDaemon(options: Options, warnings: readonly string[]): Promise<number> {
+function runDaemon(options: Options, warnings: readonly string[]): Promise<number> {
+  nameDaemon();
+  return runLogged(options, warnings, ({ log, signal }) => work(options, log, signal));
+}
+
+/** A terminal gets a line that says where things stand, below the log. */
+function runFollow(options: FollowOptions, warnings: readonly string[]): Promise<number> {
+  const terminal = new StatusLine(
+    (text) => process.stderr.write(text),
+    () => process.stderr.columns,
+  );
+  return runLogged(
+    options,
+    warnings,
+    ({ log, signal, onTerminal }) => {
+      const show = onTerminal ? (text: string) => terminal.show(text) : () => {};
+      return followStores(options, { log, show }, signal).finally(() => onTerminal && terminal.end());
+    },
+    (line) => terminal.print(line),
+  );
+}
+
+/** What runs until it is asked to stop. */
+interface Running {
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+  readonly onTerminal: boolean;
+}
+
+/** Runs `run`, whose log is standard error, and resolves to the exit code; `print` takes the lines for a terminal. */
+async function runLogged(
+  { logLevel: level, logFormat }: Pick<Options, 'logLevel' | 'logFormat'>,
+  warnings: readonly string[],
+  run: (running: Running) => Promise<void>,
+  print?: (line: string) => void,
+): Promise<number> {
   // Asking process.stderr would open it as a stream, and make a pipe non-blocking under the logger.
   const onTerminal = isatty(2);
   const journal = goesToJournal();
-  const format = options.logFormat ?? (onTerminal || journal ? 'pretty' : 'json');
-  const log = await createLogger({ level: options.logLevel, format, colors: onTerminal, journal });
-  nameDaemon();
+  const format = logFormat ?? (onTerminal || journal ? 'pretty' : 'json');
+  const write = onTerminal && print !== undefined ? { write: print } : {};
+  const log = await createLogger({ level, format, colors: onTerminal, journal, ...write });
   const origin = fromSnapshot ? 'the start-up snapshot' : 'the bundle, without a start-up snapshot';
   log.debug(
     { event: 'started', fromSnapshot, node: process.version },
@@ -119,7 +158,7 @@ async function runDaemon(options: Options, warnings: readonly string[]): Promise
   logCrashes(log);
   const signal = untilAskedToStop(log, onTerminal);
   try {
-    await work(options, log, signal);
+    await run({ log, signal, onTerminal });
     return 0;
   } catch (error) {
     const fields = error instanceof CannotRunError ? { code: error.code } : { error };
@@ -220,7 +259,9 @@ function openServers(
   const { state } = daemon;
   const readiness = () => state.readiness();
   const snapshot = () => state.snapshot();
-  const metrics = metricsOf(daemon, calls);
+  const metrics = metricsPage(() =>
+    import('./report/metrics.ts').then(({ daemonMetrics }) => daemonMetrics(state, calls)),
+  );
   const ended: Promise<void>[] = [];
   const tried: Promise<void>[] = [];
   const open = (run: (served: ServerOptions) => Promise<void>) =>
@@ -258,16 +299,6 @@ async function lockFiles(
       'Give it a file of its own, --docker-opts-file=PATH, or none, --docker-opts-file=',
   );
   return { options: others, locks: [subnetLock] };
-}
-
-/** Loads the metrics library at the first request: a host without Prometheus does not pay for it. */
-function metricsOf({ state }: Daemon, calls: EtcdCalls): () => Promise<MetricsPage> {
-  let loading: Promise<Metrics> | undefined;
-  return async () => {
-    loading ??= import('./report/metrics.ts').then(({ Metrics }) => new Metrics(state, calls));
-    const metrics = await loading;
-    return { contentType: metrics.contentType, text: await metrics.render() };
-  };
 }
 
 /** An uncaught bug: logs one line with its stack instead of loose lines, then exits. */

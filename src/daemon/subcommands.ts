@@ -20,7 +20,7 @@ import { subnetsPrefix } from '../subnet/keys.ts';
 import { holderText } from '../subnet/lease/lease.ts';
 import { type KeyValue, RegistryError } from '../subnet/registry/registry.ts';
 import { rotate } from '../subnet/registry/rotation.ts';
-import { type EtcdMembers, etcdMembers, v2Store } from './etcd-members.ts';
+import { type EtcdMembers, etcdMembers, urlsOf, v2Store } from './etcd-members.ts';
 import { systemClock, systemRandom } from './host/clock.ts';
 import { systemCommands } from './host/commands.ts';
 import { daemonOf, daemonsBeside, holderText as lockHolderText } from './host/file-lock.ts';
@@ -185,11 +185,10 @@ export async function migrateNetwork(
   for (const warning of warnings) complain(warning);
   const { members, log, notices } = await connect(to);
   const registry = rotate(members, { leasesPrefix: subnetsPrefix(to.etcdPrefix), clock: systemClock });
-  const urlsOf = ({ etcdEndpoints }: EtcdAccess) => etcdEndpoints.map(({ url }) => url).join(',');
   try {
     return await runMigrate(
       {
-        from: { store: v2Store(from, log, notices), prefix: from.etcdPrefix, endpoints: urlsOf(from) },
+        from: { store: v2Store(from, log, notices).store, prefix: from.etcdPrefix, endpoints: urlsOf(from) },
         to: { registry, prefix: to.etcdPrefix },
         toEndpoints: urlsOf(to),
         dryRun,

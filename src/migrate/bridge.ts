@@ -30,6 +30,8 @@ export interface BridgeParts extends Sides {
   readonly trouble: TroubleLog;
   /** Called when {@link Bridge.view} may have changed. */
   readonly onChange?: () => void;
+  /** Called each time round, at least every minute while etcd answers in time. */
+  readonly onRound?: () => void;
 }
 
 /** Where a bridge stands. */
@@ -90,6 +92,7 @@ export class Bridge {
     const lock = { registry: to.registry, key: bridgeKey(to.prefix), owner, clock };
     for (;;) {
       const startedMs = clock.monotonic();
+      this.#parts.onRound?.();
       try {
         const onWait = (holder: string) => this.#wait(holder);
         await withBridgeLock({ ...lock, onWait }, signal, (guard, inner) =>
@@ -110,6 +113,7 @@ export class Bridge {
     const { clock, random } = this.#parts;
     this.#waitsFor = undefined;
     for (;;) {
+      this.#parts.onRound?.();
       try {
         if (await this.#session(guard, signal)) {
           failures.reset();
@@ -283,6 +287,8 @@ export class Bridge {
   }
 
   #wait(holder: string): void {
+    this.#parts.onRound?.();
+    this.#parts.trouble.clear('v3-store', 'the v3 store answers again');
     if (this.#waitsFor === holder) return;
     this.#waitsFor = holder;
     this.#parts.log.info(

@@ -48,6 +48,7 @@ describe('script/install', () => {
       '644 etc/sysconfig/flanneld',
       '644 etc/systemd/networkd.conf.d/flannel.conf',
       '644 usr/local/lib/systemd/system/docker.service.d/flannel.conf',
+      '644 usr/local/lib/systemd/system/flanneld-migrate.service',
       '644 usr/local/lib/systemd/system/flanneld.service',
       '755 usr/local/bin/flanneld-ts',
       '755 usr/local/libexec/flannel/mk-docker-opts.sh',
@@ -84,6 +85,7 @@ describe('script/install', () => {
       expect(install([], { PREFIX: prefix }).status).toBe(0);
       const exec = /^ExecStart=(\S+) \$FLANNEL_OPTIONS$/m.exec(read(`${units}/flanneld.service`))?.[1];
       expect(exec).toBe(join(prefix, 'bin/flanneld-ts'));
+      expect(read(`${units}/flanneld-migrate.service`)).toContain(`\nExecStart=${exec} migrate --follow `);
       expect(existsSync(join(destdir, exec ?? ''))).toBe(true);
       expect(existsSync(join(destdir, prefix, 'libexec/flannel/mk-docker-opts.sh'))).toBe(true);
       expect(install(['--uninstall'], { PREFIX: prefix }).status).toBe(0);

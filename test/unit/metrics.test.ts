@@ -4,11 +4,13 @@ import { prefix, type SimCluster } from '../../sim/cluster.ts';
 import { SimLog } from '../../sim/log.ts';
 import { ownFaults, type PeerRoute, peerFaults } from '../../src/backend/hostgw/status.ts';
 import { EtcdCalls } from '../../src/daemon/etcd-members.ts';
-import { Metrics } from '../../src/daemon/report/metrics.ts';
+import { daemonMetrics } from '../../src/daemon/report/metrics.ts';
 import { State } from '../../src/daemon/state.ts';
 import { Activity } from '../../src/runtime/activity.ts';
 import { TroubleLog } from '../../src/runtime/trouble.ts';
 import { makeCluster } from './sim-worlds.ts';
+
+type DaemonMetrics = ReturnType<typeof daemonMetrics>;
 
 type Kind = 'trouble' | 'notices';
 
@@ -20,12 +22,12 @@ async function setup(hosts: number) {
   const host = cluster.host(0);
   if (host.state === undefined) throw new Error('no daemon');
   const calls = new EtcdCalls();
-  const metrics = new Metrics(host.state, calls);
+  const metrics = daemonMetrics(host.state, calls);
   return { cluster, host, calls, metrics, read: () => read(metrics) };
 }
 
 /** The samples by series as written: `flannel_routes{family="ipv4",state="installed"}`. */
-async function read(metrics: Metrics): Promise<Readonly<Record<string, number>>> {
+async function read(metrics: DaemonMetrics): Promise<Readonly<Record<string, number>>> {
   const lines = (await metrics.render()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
   const samples = lines.map((line): [string, number] => {
     const [, series = '', value = ''] = /^(.*) (\S+)$/.exec(line) ?? [];
@@ -35,7 +37,7 @@ async function read(metrics: Metrics): Promise<Readonly<Record<string, number>>>
 }
 
 /** The series of one name, with their values, as lines. */
-async function seriesOf(metrics: Metrics, name: string): Promise<readonly string[]> {
+async function seriesOf(metrics: DaemonMetrics, name: string): Promise<readonly string[]> {
   return (await metrics.render()).split('\n').filter((line) => line.startsWith(`${name}{`));
 }
 
@@ -44,7 +46,10 @@ function route(key: string, dst: string, state: PeerRoute['state']): PeerRoute {
 }
 
 /** The metrics of a daemon with these routes. */
-function metricsOf(peers: readonly PeerRoute[], tell?: (logs: Record<Kind, TroubleLog>) => void): Metrics {
+function metricsOf(
+  peers: readonly PeerRoute[],
+  tell?: (logs: Record<Kind, TroubleLog>) => void,
+): DaemonMetrics {
   const clock = new VirtualClock();
   const log = new SimLog(clock).of('h0');
   const logs = { trouble: new TroubleLog(clock, log), notices: new TroubleLog(clock, log) };
@@ -57,7 +62,7 @@ function metricsOf(peers: readonly PeerRoute[], tell?: (logs: Record<Kind, Troub
   state.noteReady();
   state.follow({ faults, summary: undefined, view: () => view });
   state.logFaults();
-  return new Metrics(state, new EtcdCalls());
+  return daemonMetrics(state, new EtcdCalls());
 }
 
 const putPeer = ({ etcd }: SimCluster, subnet: string, address: string) =>
@@ -141,7 +146,7 @@ describe('metrics', () => {
 
   it('name at most 50 routes that are not installed', async () => {
     const peers = Array.from({ length: 200 }, (_, i) => route(`k${i}`, `172.20.${i}.0/24`, 'parked'));
-    const named = (metrics: Metrics) => seriesOf(metrics, 'flannel_route_problem');
+    const named = (metrics: DaemonMetrics) => seriesOf(metrics, 'flannel_route_problem');
     expect(await named(metricsOf(peers.slice(0, 1)))).toEqual([
       'flannel_route_problem{dst="172.20.0.0/24",gateway="192.0.2.9",state="parked"} 1',
     ]);
@@ -185,7 +190,7 @@ describe('metrics', () => {
     host?.start();
     await cluster.clock.advance(5_000);
     if (host?.state === undefined) throw new Error('no host');
-    const metric = await read(new Metrics(host.state, new EtcdCalls()));
+    const metric = await read(daemonMetrics(host.state, new EtcdCalls()));
     expect(metric).toMatchObject({
       flannel_ready: 0,
       flannel_troubles: 1,
@@ -211,7 +216,7 @@ describe('metrics', () => {
     const calls = new EtcdCalls();
     const endpoint = 'http://10.0.0.1:2379';
     calls.add({ endpoint, call: 'range', durationMs: 3 });
-    const metrics = new Metrics(host.state, calls);
+    const metrics = daemonMetrics(host.state, calls);
     calls.add({ endpoint, call: 'range', durationMs: 5_000, error: 'UNAVAILABLE' });
     calls.add({ endpoint, call: 'watch', error: 'UNAVAILABLE' });
     const metric = await read(metrics);

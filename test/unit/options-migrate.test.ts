@@ -82,8 +82,42 @@ describe('migrate', () => {
     ],
     [['--from-endpoints=nowhere'], '--from-endpoints must be a comma list of endpoints'],
     [['--iface=eth0'], 'takes no --iface'],
+    [['--follow', '--dry-run'], '--follow or --dry-run, not both'],
+    [['--healthz-port=8080'], '--healthz-port goes with migrate --follow alone'],
     [['10.5.1.0/24'], 'argument 2 is neither a flag nor a command'],
   ])('%j is refused', async (argv, message) => {
     expect((await usageError(['migrate', ...argv])).message).toContain(message);
   });
+});
+
+describe('migrate --follow', () => {
+  const service = async () => ({
+    paths: ['/etc/sysconfig/flanneld'],
+    env: { FLANNEL_ETCD_PREFIX: '/atomic.io/network', FLANNELD_HEALTHZ_PORT: '8080' },
+    argv: ['--healthz-port=8080', '--log-level=debug', '--etcd-username=flannel', '--etcd-password=x'],
+  });
+
+  it('takes probes and log from its own flags', async () => {
+    const argv = ['migrate', '--follow', '--healthz-ip=127.0.0.1', '--healthz-port=8081', '-v=1'];
+    const { command, options } = (await parseOptions({ argv, env: {} })) as {
+      command: string;
+      options: object;
+    };
+    expect(command).toBe('migrate-follow');
+    expect(options).toMatchObject({ healthz: { ip: '127.0.0.1', port: 8081 }, logLevel: 'debug' });
+  });
+
+  it.each([[['migrate']], [['migrate', '--follow']]])(
+    '%j looks where the daemon of this host looks, but does not take its port and its log level',
+    async (argv) => {
+      const { options } = (await parseOptions({ argv, env: { FLANNELD_HEALTHZ_PORT: '8080' }, service })) as {
+        options: object;
+      };
+      expect(options).toMatchObject({
+        to: { etcdPrefix: '/atomic.io/network', etcdUser: { username: 'flannel' } },
+      });
+      expect(options).not.toHaveProperty('healthz');
+      expect(options).not.toHaveProperty('logLevel', 'debug');
+    },
+  );
 });

@@ -4,7 +4,7 @@ import { prefix, type SimCluster, type SimHost, scenarioConfig } from '../../sim
 import { examineHost } from '../../sim/doctor.ts';
 import { SimFiles } from '../../sim/files.ts';
 import { EtcdCalls, tellFitness } from '../../src/daemon/etcd-members.ts';
-import { Metrics } from '../../src/daemon/report/metrics.ts';
+import { daemonMetrics } from '../../src/daemon/report/metrics.ts';
 import { EtcdSecurity } from '../../src/subnet/etcd/security.ts';
 import { formatLeaseValue } from '../../src/subnet/lease/lease.ts';
 import { RegistryError } from '../../src/subnet/registry/registry.ts';
@@ -42,7 +42,7 @@ async function expectToldEverywhere(host: SimHost): Promise<void> {
   await clock.advance(lookedMs);
   const { state } = host;
   if (state === undefined) throw new Error('no daemon');
-  const text = await new Metrics(state, new EtcdCalls()).render();
+  const text = await daemonMetrics(state, new EtcdCalls()).render();
   const series = text.split('\n').filter((line) => line.startsWith('flannel_trouble{'));
   const lasting = state.snapshot().troubles.filter(({ overMs }) => overMs === undefined);
   const logged = log.lines.filter(({ host: on }) => on === host.name).map(({ message }) => message);

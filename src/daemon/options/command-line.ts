@@ -103,7 +103,10 @@ async function serviceOf(
   return asService && !isTold && settings.value(flags.version) !== true ? await service?.() : undefined;
 }
 
-/** The service's flags that the command takes, except those given on the command line. Throws {@link UsageError}. */
+/**
+ * The service's flags that the command takes, except those given on the command line, and those that it takes from there alone. Throws
+ * {@link UsageError}.
+ */
 function flagsOfService(
   { argv }: ServiceSettings,
   command: Command,
@@ -114,7 +117,9 @@ function flagsOfService(
     const { flags: given, words } = splitCommandLine(argv, kindOf, refuseFlag);
     if (words[0] !== undefined) throw strayWord(words[0]);
     refuseOthersFlags(given, daemonCommand);
-    return given.filter((flag) => !names.has(flag.name) && takes(command, flag));
+    const isForService = ({ name }: GivenFlag) =>
+      !Object.values(command.flags).some((flag) => flag.name === name && flag.noEnvironment === true);
+    return given.filter((flag) => !names.has(flag.name) && takes(command, flag) && isForService(flag));
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     throw new UsageError('BAD_VALUE', `FLANNEL_OPTIONS of the service: ${error.message}`);

@@ -1,8 +1,16 @@
 import { canonicalAddress, parseSubnet, type Subnet } from '../../ip/ip.ts';
 import { etcdFlags, type Flag, flags, type InterfaceWish, interfaceFlags } from './flags.ts';
-import { fromFlags, type MigrateOptions, migrateAccess } from './migrate.ts';
+import { type FollowOptions, fromFlags, type MigrateOptions, migrateAccess } from './migrate.ts';
 import { judgeOldFlags } from './old-flags.ts';
-import { type EtcdAccess, etcdAccess, type Options, runOptions, statusSocket, type Warn } from './options.ts';
+import {
+  type EtcdAccess,
+  etcdAccess,
+  type Options,
+  processOptions,
+  runOptions,
+  statusSocket,
+  type Warn,
+} from './options.ts';
 import { environmentName, flagName, type Settings, UsageError } from './settings.ts';
 import { boolean, port } from './values.ts';
 
@@ -22,6 +30,11 @@ export type ParsedCommand =
   | {
       readonly command: 'migrate';
       readonly options: MigrateOptions;
+      readonly warnings: readonly string[];
+    }
+  | {
+      readonly command: 'migrate-follow';
+      readonly options: FollowOptions;
       readonly warnings: readonly string[];
     };
 
@@ -134,10 +147,26 @@ const cleanupFlags = {
 } as const;
 
 /** Both tables have the same keys, and a command needs all their rows. */
+const follow = switchFlag(
+  'follow',
+  'go on until stopped: keep both stores alike, in both directions, while hosts move from one to the other',
+);
+
+/** Of `migrate --follow`. The daemon's variables are not meant for it: both may run on one host. */
+const followFlags = {
+  healthzIp: { ...flags.healthzIp, noEnvironment: true },
+  healthzPort: { ...flags.healthzPort, noEnvironment: true },
+  verbosity: { ...flags.verbosity, noEnvironment: true },
+  logLevel: { ...flags.logLevel, noEnvironment: true },
+  logFormat: { ...flags.logFormat, noEnvironment: true },
+} as const;
+
 const migrateFlags = {
   dryRun,
+  follow,
   ...Object.fromEntries(Object.values(fromFlags).map((flag) => [flag.name, flag])),
   ...etcdFlags,
+  ...followFlags,
   help,
 };
 
@@ -215,8 +244,21 @@ export const namedCommands: readonly Command[] = [
     asService: true,
     read({ settings, warn, warnings }) {
       tellWhere(settings, warn);
-      const options = { ...migrateAccess(settings, warn), ...settings.values({ dryRun }) };
-      return { command: 'migrate', options, warnings };
+      const access = migrateAccess(settings, warn);
+      const given = settings.values({ dryRun, follow });
+      if (!given.follow) {
+        const stray = Object.values(followFlags).find((flag) => settings.sourceOf(flag) !== undefined);
+        if (stray !== undefined)
+          throw new UsageError('SYNTAX', `${flagName(stray)} goes with migrate --follow alone`);
+        return { command: 'migrate', options: { ...access, dryRun: given.dryRun }, warnings };
+      }
+      if (given.dryRun)
+        throw new UsageError(
+          'SYNTAX',
+          'migrate takes --follow or --dry-run, not both: --dry-run alone writes nothing',
+        );
+      const options = { ...access, ...processOptions(settings, followFlags) };
+      return { command: 'migrate-follow', options, warnings };
     },
   },
   {

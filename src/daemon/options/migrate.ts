@@ -1,5 +1,5 @@
 import { type EtcdTable, etcdFlags, type Flag } from './flags.ts';
-import { type EtcdAccess, etcdAccess, type Warn } from './options.ts';
+import { type EtcdAccess, etcdAccess, type ProcessOptions, type Warn } from './options.ts';
 import type { Settings } from './settings.ts';
 
 /** `migrate`: from which etcd's v2 store to which one's v3 store; often the same etcd. */
@@ -8,6 +8,9 @@ export interface MigrateOptions {
   readonly to: EtcdAccess;
   readonly dryRun: boolean;
 }
+
+/** `migrate --follow`. */
+export interface FollowOptions extends Omit<MigrateOptions, 'dryRun'>, ProcessOptions {}
 
 /** The flag for the v2 store that goes with one for the v3 store. */
 function like({ name }: Flag<unknown>, describe: string) {

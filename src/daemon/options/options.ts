@@ -16,14 +16,18 @@ import { environmentName, flagName, type Settings, UsageError } from './settings
 // What the flags mean together. Each function reads some of them, checks them against each other, and throws UsageError.
 
 /** What a run of the daemon was asked for; checked, typed, with defaults filled in. */
-export interface Options extends EtcdAccess, DaemonOptions {
+export interface Options extends EtcdAccess, DaemonOptions, ProcessOptions {
+  /** Where `status` is answered; absent: nowhere. */
+  readonly statusSocket?: string;
+}
+
+/** How a process that runs until it is stopped tells how it is. */
+export interface ProcessOptions {
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
   /** Absent: pretty on a terminal and in the journal, else json. */
   readonly logFormat?: 'json' | 'pretty';
   /** Absent: switched off. */
   readonly healthz?: { readonly ip: string; readonly port: number };
-  /** Where `status` is answered; absent: nowhere. */
-  readonly statusSocket?: string;
 }
 
 /** How etcd is reached, and where in it the network is. */
@@ -38,6 +42,11 @@ export interface EtcdAccess {
   readonly etcdUser?: EtcdUser;
 }
 
+type ProcessTable = Pick<
+  typeof processFlags,
+  'verbosity' | 'logLevel' | 'logFormat' | 'healthzIp' | 'healthzPort'
+>;
+
 /** Gets what was ignored or read differently: lines for the log. */
 export type Warn = (message: string) => void;
 
@@ -47,15 +56,22 @@ export function runOptions(settings: Settings, warn: Warn): Options {
   if (work.subnetFile === work.dockerOptsFile)
     throw new UsageError('BAD_VALUE', '--subnet-file and --docker-opts-file must be different files');
   const socket = statusSocket(settings);
-  const { verbosity, logLevel, logFormat, healthzIp: ip, healthzPort: port } = settings.values(processFlags);
   return {
     ...etcdAccess(settings, warn),
     ...settings.values(interfaceFlags),
     ...work,
+    ...processOptions(settings),
+    ...(socket !== undefined && { statusSocket: socket }),
+  };
+}
+
+/** Reads the flags about log and probes; `table`: how they are given. */
+export function processOptions(settings: Settings, table: ProcessTable = processFlags): ProcessOptions {
+  const { verbosity, logLevel, logFormat, healthzIp: ip, healthzPort: port } = settings.values(table);
+  return {
     logLevel: logLevel ?? (verbosity > 0 ? 'debug' : 'info'),
     ...(logFormat !== undefined && { logFormat }),
     ...(port !== 0 && { healthz: { ip, port } }),
-    ...(socket !== undefined && { statusSocket: socket }),
   };
 }
 

@@ -1,6 +1,7 @@
 import type { PeerRoute } from '../../backend/hostgw/status.ts';
 import type { LeaseState } from '../../subnet/lease/own-lease.ts';
 import type { KnownTrouble, Snapshot } from '../state.ts';
+import type { GaugeRow, Sample } from './prometheus.ts';
 
 type RouteState = PeerRoute['state'];
 
@@ -13,18 +14,8 @@ const kinds: readonly KnownTrouble['kind'][] = ['own', 'degraded', 'notice'];
 /** While the interface is down no peer has a route; a series for each would not help. */
 const mostNamed = 50;
 
-/** One series of a gauge. */
-type Sample = readonly [labels: Readonly<Record<string, string>>, value: number];
-
-export interface GaugeRow {
-  readonly name: string;
-  readonly help: string;
-  readonly labels?: readonly string[];
-  readonly read: (snapshot: Snapshot) => number | undefined | readonly Sample[];
-}
-
 /** Gauges show the state at one moment. Without a value there is no series. */
-export const gauges: readonly GaugeRow[] = [
+export const gauges: readonly GaugeRow<Snapshot>[] = [
   {
     name: 'flannel_ready',
     help: 'Whether this host is ready, as /readyz says.',

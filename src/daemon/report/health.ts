@@ -101,3 +101,15 @@ function send(
   const body = asJson ? `${JSON.stringify({ status: text, ...details })}\n` : lines;
   sendBody(response, { status, contentType: asJson ? 'application/json' : plainText, text: body });
 }
+
+/** Loads the metrics library at the first request: a host without Prometheus does not pay for it. */
+export function metricsPage(
+  load: () => Promise<{ readonly contentType: string; render(): Promise<string> }>,
+): () => Promise<MetricsPage> {
+  let loading: ReturnType<typeof load> | undefined;
+  return async () => {
+    loading ??= load();
+    const metrics = await loading;
+    return { contentType: metrics.contentType, text: await metrics.render() };
+  };
+}
