@@ -126,25 +126,33 @@ function deadlineLines(rows: readonly Row[], clock: Pick<Clock, 'now'>): readonl
   ];
 }
 
-function leftText(left: Left): string {
+export function leftText(left: Left): string {
   return left === 'reservation' ? left : duration(left);
 }
 
 function stoppedText(parts: MigrateParts, { stopped, copied }: Stopped): string {
   const done =
     copied === 0 ? '' : ` ${counted(copied, 'lease', 'leases')} had been copied before; run this again.`;
+  return `${storeFault(parts, stopped)}${done}`;
+}
+
+/** Which of the two stores failed, why, and what can be done. */
+export function storeFault(
+  { from, toEndpoints }: Pick<MigrateParts, 'from' | 'toEndpoints'>,
+  stopped: Stopped['stopped'],
+): string {
   if (stopped instanceof V2Error) {
     const elsewhere =
       stopped.kind === 'NOT_SERVED' ? ' If the leases are in another etcd: --from-endpoints=URL.' : '';
-    return `the v2 store cannot be read: ${oldStoreText(stopped)}${elsewhere}${done}`;
+    return `the v2 store cannot be read: ${oldStoreText(stopped)}${elsewhere}`;
   }
   // The v2 store was read before, so that this is an etcd.
-  if (stopped.kind === 'NOT_ETCD' && parts.from.endpoints === parts.toEndpoints) {
+  if (stopped.kind === 'NOT_ETCD' && from.endpoints === toEndpoints) {
     const remedy =
       'Its v2 API answers: etcd 2 has no v3 API. Update it to 3.3 or later, or name another etcd: --etcd-endpoints';
     return `the v3 store cannot be used: ${stopped.message}. ${remedy}`;
   }
-  return `the v3 store cannot be used: ${explanationOf(stopped)}${done}`;
+  return `the v3 store cannot be used: ${explanationOf(stopped)}`;
 }
 
 function nothingText({ from }: MigrateParts, { nothingAt, near }: NothingThere): string {

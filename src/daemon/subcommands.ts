@@ -9,6 +9,7 @@ import { runDoctor } from '../cli/doctor/doctor.ts';
 import type { DaemonAnswer } from '../cli/doctor/finding.ts';
 import { addressesOfThisHost, runLeaseRelease, type ThisHost } from '../cli/lease.ts';
 import { runMigrate } from '../cli/migrate.ts';
+import { runRepair } from '../cli/migrate-repair.ts';
 import { runStatus, type StatusCode } from '../cli/status.ts';
 import type { Family, PerFamily } from '../ip/ip.ts';
 import type { Kernel, RouteFinder } from '../kernel/kernel.ts';
@@ -179,25 +180,26 @@ async function hostTarget(
 
 /** `migrate`. */
 export async function migrateNetwork(
-  { from, to, dryRun }: MigrateOptions,
+  { from, to, dryRun, repair }: MigrateOptions,
   warnings: readonly string[],
 ): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
   const { members, log, notices } = await connect(to);
   const registry = rotate(members, { leasesPrefix: subnetsPrefix(to.etcdPrefix), clock: systemClock });
   try {
-    return await runMigrate(
-      {
-        from: { store: v2Store(from, log, notices).store, prefix: from.etcdPrefix, endpoints: urlsOf(from) },
-        to: { registry, prefix: to.etcdPrefix },
-        toEndpoints: urlsOf(to),
-        dryRun,
-        clock: systemClock,
-        out: say,
-        err: complain,
-      },
-      new AbortController().signal,
-    );
+    const parts = {
+      from: { store: v2Store(from, log, notices).store, prefix: from.etcdPrefix, endpoints: urlsOf(from) },
+      to: { registry, prefix: to.etcdPrefix },
+      toEndpoints: urlsOf(to),
+      dryRun,
+      clock: systemClock,
+      out: say,
+      err: complain,
+    };
+    const { signal } = new AbortController();
+    return await (repair === undefined
+      ? runMigrate(parts, signal)
+      : runRepair({ ...parts, named: repair.named }, signal));
   } finally {
     registry.close();
   }

@@ -172,7 +172,7 @@ function stepOf(
   }
   const isReserved = there.lease === '0';
   if (isReserved && node.ttlSeconds !== undefined)
-    notes.push('in v3 it is a reservation, which does not end by itself');
+    notes.push('in v3 it is a reservation, which does not end by itself: see --repair');
   if (!isReserved && node.ttlSeconds === undefined)
     notes.push('it is a reservation in v2, and in v3 it has an etcd lease, which ends');
   return { row: row('there', ...notes), key };

@@ -105,7 +105,10 @@ describe('a lease that v3 has, too', () => {
       'as a reservation',
       { name: '10.5.1.0-24', lease: '0' },
       80_000,
-      { leftInV3: 'reservation', why: 'in v3 it is a reservation, which does not end by itself' },
+      {
+        leftInV3: 'reservation',
+        why: 'in v3 it is a reservation, which does not end by itself: see --repair',
+      },
     ],
     [
       'on an etcd lease although it is a reservation in v2',

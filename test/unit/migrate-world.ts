@@ -1,11 +1,13 @@
 import { expect, onTestFinished } from 'vitest';
 import { altered } from '../../sim/altered.ts';
 import { SimV2Etcd } from '../../sim/etcd-v2.ts';
+import type { V2WireNode } from '../../sim/etcd-v2-store.ts';
 import { HostClock } from '../../sim/host-clock.ts';
 import { LeaseWorld } from '../../sim/lease-world.ts';
 import { poolOf, prefix } from '../../sim/leases.ts';
 import { SimProcess } from '../../sim/process.ts';
 import { runMigrate } from '../../src/cli/migrate.ts';
+import { runRepair } from '../../src/cli/migrate-repair.ts';
 import { V2Client } from '../../src/subnet/etcd-v2/client.ts';
 import { prefixEnd, type Registry } from '../../src/subnet/registry/registry.ts';
 import { rotate } from '../../src/subnet/registry/rotation.ts';
@@ -16,6 +18,8 @@ export type Write = 'leaseGrant' | 'leaseKeepAlive' | 'txn';
 export interface MigrateRun {
   readonly dryRun?: boolean;
   readonly fromPrefix?: string;
+  /** Runs `--repair` instead, with these subnets named. */
+  readonly repair?: readonly string[];
   /** Kills it at this step: see SimProcess.killAfter. */
   readonly killAfter?: number;
   /** Told of each of these calls, before it is made. */
@@ -39,6 +43,8 @@ export class MigrateWorld {
   readonly clock = this.#hosts.clock;
   readonly v3 = this.#hosts.etcd;
   readonly v2 = new SimV2Etcd(this.clock);
+  /** The leases of v2, as they were written last. */
+  readonly #old = new Map<string, V2WireNode>();
 
   constructor() {
     onTestFinished(async () => {
@@ -50,7 +56,8 @@ export class MigrateWorld {
 
   /** The lease of a subnet of v2, as 10.5.1.0-24; without a TTL a reservation. */
   lease(name: string, ip: string, ttlSeconds?: number): this {
-    this.v2.set(`/old/subnets/${name}`, oldValue(ip), ttlSeconds);
+    const { node } = this.v2.set(`/old/subnets/${name}`, oldValue(ip), ttlSeconds);
+    this.#old.set(name, node);
     return this;
   }
 
@@ -62,6 +69,19 @@ export class MigrateWorld {
   /** A key of v3 that somebody else puts, on an etcd lease of a day. */
   put(name: string, value: string): void {
     this.v3.put(prefix + name, value, this.v3.grant(86_400));
+  }
+
+  /**
+   * What `etcdctl migrate` makes of the leases of v2, on a v3 store that was empty: keys without an etcd lease, at the revisions that are
+   * v2's indexes.
+   */
+  convert(): this {
+    for (const { key, value = '', createdIndex } of this.#old.values()) {
+      while (this.v3.revision < createdIndex - 1) this.v3.put('/unrelated', '');
+      this.v3.put(prefix + key.slice('/old/subnets/'.length), value);
+      expect(this.v3.revision).toBe(createdIndex);
+    }
+    return this;
   }
 
   /** Starts the daemon of a host on v3; resolves to the subnet that it gets. */
@@ -96,8 +116,8 @@ export class MigrateWorld {
   }
 
   /** Runs until it is killed; resolves to whether it was, and had not ended before. */
-  async runAndKill(killAfter: number): Promise<boolean> {
-    const { ended, process } = this.#start({ killAfter });
+  async runAndKill(killAfter: number, options: MigrateRun = {}): Promise<boolean> {
+    const { ended, process } = this.#start({ ...options, killAfter });
     let hasEnded = false;
     void ended.then(() => {
       hasEnded = true;
@@ -107,25 +127,25 @@ export class MigrateWorld {
     return !hasEnded;
   }
 
-  #start({ dryRun = false, fromPrefix = '/old', killAfter, onWrite }: MigrateRun) {
+  #start({ dryRun = false, fromPrefix = '/old', repair, killAfter, onWrite }: MigrateRun) {
     const process = new SimProcess(new HostClock(this.clock));
     const lines: string[] = [];
     const errors: string[] = [];
     const store = new V2Client([this.v2.member('etcd-0')], { clock: this.clock });
     const registry = rotate(this.v3.connect('admin'));
     if (killAfter !== undefined) process.killAfter(killAfter);
-    const running = runMigrate(
-      {
-        from: { store: process.v2Store(store), prefix: fromPrefix, endpoints: 'http://etcd-0:2379' },
-        to: { registry: process.registry(observed(registry, onWrite)), prefix: '/net' },
-        toEndpoints: 'http://etcd-0:2379',
-        dryRun,
-        clock: this.clock,
-        out: (line) => void lines.push(line),
-        err: (line) => void errors.push(line),
-      },
-      new AbortController().signal,
-    );
+    const parts = {
+      from: { store: process.v2Store(store), prefix: fromPrefix, endpoints: 'http://etcd-0:2379' },
+      to: { registry: process.registry(observed(registry, onWrite)), prefix: '/net' },
+      toEndpoints: 'http://etcd-0:2379',
+      dryRun,
+      clock: this.clock,
+      out: (line: string) => void lines.push(line),
+      err: (line: string) => void errors.push(line),
+    };
+    const { signal } = new AbortController();
+    const running =
+      repair === undefined ? runMigrate(parts, signal) : runRepair({ ...parts, named: repair }, signal);
     return { ended: running.then((code) => ({ code, lines, errors })), process };
   }
 }

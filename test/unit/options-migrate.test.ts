@@ -74,7 +74,20 @@ describe('migrate', () => {
     expect(options.to).not.toHaveProperty('etcdUser');
   });
 
+  it('takes --repair, and the subnets that are named with it', async () => {
+    expect((await migrate(['--repair', '--dry-run'])).options).toMatchObject({
+      dryRun: true,
+      repair: { named: [] },
+    });
+    const named = ['--repair-subnet=10.5.1.0/24, 10.5.2.0-24', '--repair-subnet', '10.5.3.0/24'];
+    expect((await migrate(['--repair', ...named])).options.repair).toEqual({
+      named: ['10.5.1.0/24', '10.5.2.0/24', '10.5.3.0/24'],
+    });
+  });
+
   it.each([
+    [['--repair-subnet=10.5.1.0/24'], '--repair-subnet goes with --repair'],
+    [['--repair', '--repair-subnet=all'], '--repair-subnet must be subnets like 10.5.1.0/24'],
     [['--from-certfile=/c.pem'], '--from-certfile needs --from-keyfile'],
     [
       ['--from-username=root'],

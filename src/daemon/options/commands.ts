@@ -11,7 +11,7 @@ import {
   statusSocket,
   type Warn,
 } from './options.ts';
-import { environmentName, flagName, type Settings, UsageError } from './settings.ts';
+import { environmentName, flagName, InvalidValue, type Settings, UsageError } from './settings.ts';
 import { boolean, port } from './values.ts';
 
 /** What to do. `warnings` are lines for the log about what was ignored or taken differently. */
@@ -146,6 +146,23 @@ const cleanupFlags = {
   routeProtocol: flags.routeProtocol,
 } as const;
 
+const repairFlags = {
+  repair: switchFlag(
+    'repair',
+    'give a lease to each reservation in v3 that etcdctl migrate has made of a lease: v2 still has it, with a time to live; copies nothing',
+  ),
+  repairSubnets: {
+    name: 'repair-subnet',
+    group: 'Options',
+    placeholder: 'SUBNET,…',
+    describe:
+      'with --repair: subnets whose reservations are to get leases although v2 does not say that they had one',
+    parse: subnetList,
+    repeatable: true,
+    noEnvironment: true,
+  },
+} as const;
+
 /** Both tables have the same keys, and a command needs all their rows. */
 const follow = switchFlag(
   'follow',
@@ -162,6 +179,7 @@ const followFlags = {
 } as const;
 
 const migrateFlags = {
+  ...repairFlags,
   dryRun,
   follow,
   ...Object.fromEntries(Object.values(fromFlags).map((flag) => [flag.name, flag])),
@@ -239,26 +257,34 @@ export const namedCommands: readonly Command[] = [
   {
     words: ['migrate'],
     describe:
-      "Copies the leases and the configuration of flannel 0.7.1 from etcd's v2 store to the v3 store, prints what became of each, and until when all hosts have to use v3. Changes nothing in v2 and nothing that v3 has. May be run again at any time. Exits 1 when something is left for you to decide.",
+      "Copies the leases and the configuration of flannel 0.7.1 from etcd's v2 store to the v3 store, prints what became of each, and until when all hosts have to use v3. Changes nothing in v2 and nothing that v3 has. May be run again at any time. Exits 1 when something is left for you to decide. With --repair it gives leases to the reservations that etcdctl migrate has made of them.",
     flags: migrateFlags,
     asService: true,
     read({ settings, warn, warnings }) {
       tellWhere(settings, warn);
       const access = migrateAccess(settings, warn);
-      const given = settings.values({ dryRun, follow });
-      if (!given.follow) {
-        const stray = Object.values(followFlags).find((flag) => settings.sourceOf(flag) !== undefined);
-        if (stray !== undefined)
-          throw new UsageError('SYNTAX', `${flagName(stray)} goes with migrate --follow alone`);
-        return { command: 'migrate', options: { ...access, dryRun: given.dryRun }, warnings };
+      const {
+        dryRun: isDry,
+        repair,
+        repairSubnets,
+        ...given
+      } = settings.values({ dryRun, follow, ...repairFlags });
+      const named = repairSubnets.flat();
+      if (named.length > 0 && !repair)
+        throw new UsageError('SYNTAX', '--repair-subnet goes with --repair: give both');
+      if (given.follow) {
+        if (isDry || repair) {
+          const other = isDry ? '--dry-run' : '--repair';
+          throw new UsageError('SYNTAX', `migrate takes --follow or ${other}, not both`);
+        }
+        const options = { ...access, ...processOptions(settings, followFlags) };
+        return { command: 'migrate-follow', options, warnings };
       }
-      if (given.dryRun)
-        throw new UsageError(
-          'SYNTAX',
-          'migrate takes --follow or --dry-run, not both: --dry-run alone writes nothing',
-        );
-      const options = { ...access, ...processOptions(settings, followFlags) };
-      return { command: 'migrate-follow', options, warnings };
+      const stray = Object.values(followFlags).find((flag) => settings.sourceOf(flag) !== undefined);
+      if (stray !== undefined)
+        throw new UsageError('SYNTAX', `${flagName(stray)} goes with migrate --follow alone`);
+      const options = { ...access, dryRun: isDry, ...(repair && { repair: { named } }) };
+      return { command: 'migrate', options, warnings };
     },
   },
   {
@@ -317,12 +343,27 @@ function leaseReleaseOptions(
   return { ...common, lease: { subnet: parseOperand(operand) } };
 }
 
+function subnetList(text: string): readonly string[] {
+  return text.split(',').map((one) => {
+    const subnet = readSubnet(one.trim());
+    if (typeof subnet === 'object') return subnet.text;
+    throw new InvalidValue(
+      `must be subnets like 10.5.1.0/24, with commas between${subnet === undefined ? '' : ': there are host bits'}`,
+    );
+  });
+}
+
 function parseOperand(text: string): Subnet {
-  // As in the key, too: 10.5.1.0-24.
+  const subnet = readSubnet(text);
+  if (subnet === undefined) throw new UsageError('BAD_VALUE', 'SUBNET must be a subnet like 10.5.1.0/24');
+  if (typeof subnet === 'object') return subnet;
+  throw new UsageError('BAD_VALUE', `SUBNET has host bits; did you mean ${subnet}?`);
+}
+
+/** `10.5.1.0/24`, or as in the key: `10.5.1.0-24`. With host bits the text that is meant; undefined for what is none. */
+function readSubnet(text: string): Subnet | string | undefined {
   const slashed = text.replace(/-(?=\d+$)/, '/');
   const subnet = parseSubnet(slashed);
   const address = canonicalAddress(slashed.split('/', 1)[0] ?? '');
-  if (subnet === undefined) throw new UsageError('BAD_VALUE', 'SUBNET must be a subnet like 10.5.1.0/24');
-  if (subnet.text.startsWith(`${address}/`)) return subnet;
-  throw new UsageError('BAD_VALUE', `SUBNET has host bits; did you mean ${subnet.text}?`);
+  return subnet?.text.startsWith(`${address}/`) === false ? subnet.text : subnet;
 }

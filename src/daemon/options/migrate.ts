@@ -7,6 +7,8 @@ export interface MigrateOptions {
   readonly from: EtcdAccess;
   readonly to: EtcdAccess;
   readonly dryRun: boolean;
+  /** Instead of a migration; `named`: subnets whose reservations are to get leases whatever v2 says, as `10.5.1.0/24`. */
+  readonly repair?: { readonly named: readonly string[] };
 }
 
 /** `migrate --follow`. */
@@ -59,7 +61,7 @@ export const fromFlags = {
  * Reads the flags about both stores. With --from-endpoints nothing that is meant for the other etcd goes there, least of all a password.
  * Throws UsageError.
  */
-export function migrateAccess(settings: Settings, warn: Warn): Omit<MigrateOptions, 'dryRun'> {
+export function migrateAccess(settings: Settings, warn: Warn): Pick<MigrateOptions, 'from' | 'to'> {
   const to = etcdAccess(settings, warn);
   const table: EtcdTable = {
     ...fromFlags,
