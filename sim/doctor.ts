@@ -4,7 +4,9 @@ import { readHostNetwork } from '../src/daemon/interface/host-network.ts';
 import { statusView } from '../src/daemon/report/status-server.ts';
 import { networksInSubnetEnv } from '../src/daemon/subnet-env.ts';
 import type { Family } from '../src/ip/ip.ts';
+import { V2Client } from '../src/subnet/etcd-v2/client.ts';
 import { prefix, type SimCluster, type SimHost } from './cluster.ts';
+import { SimV2Etcd } from './etcd-v2.ts';
 import { SimOldStore } from './old-store.ts';
 
 export interface Examined {
@@ -20,6 +22,8 @@ export async function examineHost(
 ): Promise<Examined> {
   const lines: string[] = [];
   const members = cluster.etcd.connect('doctor');
+  const oldEtcd = new SimV2Etcd(cluster.clock);
+  oldEtcd.isServed = false;
   const kernel = host.kernel.open();
   const choose = async (families: readonly Family[], signal: AbortSignal) => {
     const wanted = { ifaces: [], ifaceRegexes: [], families };
@@ -31,6 +35,7 @@ export async function examineHost(
     {
       members,
       oldStore: new SimOldStore(),
+      v2: new V2Client([oldEtcd.member('etcd-0')], { clock: cluster.clock }),
       notices: { current: [] },
       alarms: async () => (cluster.etcd.unfit.full ? [{ name: 'NOSPACE', member: 'e7cd' }] : []),
       kernel,
@@ -68,5 +73,6 @@ export async function examineHost(
   await run;
   for (const member of members) member.close();
   kernel.close();
+  oldEtcd.close();
   return { exit: exit ?? -1, text: lines.join('\n') };
 }

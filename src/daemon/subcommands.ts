@@ -208,7 +208,9 @@ export async function migrateNetwork(
 /** `doctor`. */
 export async function diagnose(options: Options, warnings: readonly string[]): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
-  const { members, oldStore, notices, alarms, addresses } = await connect(options);
+  const { members, oldStore, log, notices, alarms, addresses } = await connect(options);
+  // The user is v3's: v2 has users of its own.
+  const { etcdUser: _user, ...anybody } = options;
   try {
     return await withKernel((kernel) =>
       runDoctor(
@@ -216,6 +218,7 @@ export async function diagnose(options: Options, warnings: readonly string[]): P
           ...options,
           members,
           oldStore,
+          v2: v2Store(anybody, log, notices),
           notices,
           alarms,
           kernel,

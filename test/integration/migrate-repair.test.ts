@@ -60,12 +60,10 @@ afterAll(async () => {
 const stored = async (subnet: string): Promise<StoredLease | undefined> =>
   (await storedLeases(etcd.first)).find(({ key }) => key === leaseKey(subnet));
 
-const repair = (...argv: readonly string[]) =>
-  runProgram({
-    namespace: host.net.namespace,
-    dir: host.dir,
-    argv: ['migrate', '--repair', `--etcd-endpoints=${etcd.endpoints}`, `--etcd-prefix=${PREFIX}`, ...argv],
-  });
+const access = () => [`--etcd-endpoints=${etcd.endpoints}`, `--etcd-prefix=${PREFIX}`];
+const onHost = (...argv: readonly string[]) =>
+  runProgram({ namespace: host.net.namespace, dir: host.dir, argv: [...argv, ...access()] });
+const repair = (...argv: readonly string[]) => onHost('migrate', '--repair', ...argv);
 
 const noLease = '0'.repeat(16);
 
@@ -77,6 +75,9 @@ it('etcdctl migrate has made reservations of the leases, and the daemon lives on
 
 it('--repair gives both a lease of a day; the daemon goes on and renews its own, and no route changes', async () => {
   const before = await storedLeases(etcd.first);
+  expect((await onHost('doctor', '--iface=eth0')).stdout.join('\n')).toMatch(
+    /^note {5}2 reservations in the v3 store are leases in the v2 store, .*: 172\.20\.40\.0\/24 of 10\.211\.55\.100, 172\.20\.50\.0\/24 of 10\.211\.55\.101\n +→ .*flanneld-ts migrate --repair$/m,
+  );
   expect(await repair('--dry-run')).toMatchObject({ code: 0, stderr: [] });
   expect(await storedLeases(etcd.first)).toEqual(before);
 

@@ -30,6 +30,7 @@ import {
 import { checkFirewall, checkPackets, type PacketFacts } from './check-packets.ts';
 import { checkPaths } from './check-paths.ts';
 import { checkRoutes } from './check-routes.ts';
+import { checkV2, type V2Facts } from './check-v2.ts';
 import {
   attempt,
   type DaemonAnswer,
@@ -47,7 +48,7 @@ import {
   worksWithFormerConfig,
 } from './finding.ts';
 
-export interface DoctorOptions extends EtcdFacts, PacketFacts, StationOptions, FileFacts {
+export interface DoctorOptions extends EtcdFacts, V2Facts, PacketFacts, StationOptions, FileFacts {
   readonly kernel: Kernel & RouteFinder;
   readonly renewMarginMs: number;
   readonly chooseInterface: ChooseInterface;
@@ -121,6 +122,7 @@ class Doctor {
     this.tell(said.findings);
     // The daemon's notice says how the configuration changed.
     this.tell(isFormer ? findings : [...findings, ...configFindings]);
+    if (registry) await this.#step("etcd's v2 store", () => checkV2(options, registry, this.#signal));
     const standing = await this.#findStanding(answer, config);
     const { view, daemon, chosen, own } = standing;
     if (registry === undefined || config === undefined) this.tell([sourceOf(standing)]);
