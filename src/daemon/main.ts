@@ -34,6 +34,7 @@ import { metricsPage, runHealthServer } from './report/health.ts';
 import type { ServerOptions } from './report/http.ts';
 import { runStatusServer } from './report/status-server.ts';
 import {
+  checkForMigration,
   cleanUp,
   diagnose,
   migrateNetwork,
@@ -100,6 +101,8 @@ async function execute(parsed: ParsedCommand): Promise<number> {
       return migrateNetwork(parsed.options, parsed.warnings);
     case 'migrate-follow':
       return runFollow(parsed.options, parsed.warnings);
+    case 'migrate-check':
+      return checkForMigration(parsed.options);
     case 'doctor':
       return diagnose(parsed.options, parsed.warnings);
     case 'run':

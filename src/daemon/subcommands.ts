@@ -9,6 +9,7 @@ import { runDoctor } from '../cli/doctor/doctor.ts';
 import type { DaemonAnswer } from '../cli/doctor/finding.ts';
 import { addressesOfThisHost, runLeaseRelease, type ThisHost } from '../cli/lease.ts';
 import { runMigrate } from '../cli/migrate.ts';
+import { runMigrateCheck } from '../cli/migrate-check/check.ts';
 import { runRepair } from '../cli/migrate-repair.ts';
 import { runStatus, type StatusCode } from '../cli/status.ts';
 import type { Family, PerFamily } from '../ip/ip.ts';
@@ -22,18 +23,21 @@ import { holderText } from '../subnet/lease/lease.ts';
 import { type KeyValue, RegistryError } from '../subnet/registry/registry.ts';
 import { rotate } from '../subnet/registry/rotation.ts';
 import { type EtcdMembers, etcdMembers, urlsOf, v2Store } from './etcd-members.ts';
+import { findFlanneld } from './flanneld/find.ts';
+import { etcdFlagsOf, judgeFlags } from './flanneld/flags.ts';
 import { systemClock, systemRandom } from './host/clock.ts';
 import { systemCommands } from './host/commands.ts';
 import { daemonOf, daemonsBeside, holderText as lockHolderText } from './host/file-lock.ts';
-import { nodeFiles } from './host/files.ts';
+import { listFolder, nodeFiles } from './host/files.ts';
 import { createLogger } from './host/logger.ts';
-import { daemonsOfThisNetwork, findContainer, inputSignals } from './host/processes.ts';
+import { daemonsOfThisNetwork, findContainer, flannelds, inputSignals } from './host/processes.ts';
 import { chooseInterface, type HostInterface } from './interface/choose-interface.ts';
 import { readHostNetwork } from './interface/host-network.ts';
 import type { CleanupOptions, LeaseReleaseOptions, StatusOptions } from './options/commands.ts';
 import type { InterfaceWish } from './options/flags.ts';
-import type { MigrateOptions } from './options/migrate.ts';
+import type { MigrateCheckOptions, MigrateOptions } from './options/migrate.ts';
 import type { EtcdAccess, Options } from './options/options.ts';
+import { UsageError } from './options/settings.ts';
 import { networksInSubnetEnv } from './subnet-env.ts';
 
 // The commands beside the daemon: each is given its parts, prints, and resolves to the exit code.
@@ -180,29 +184,61 @@ async function hostTarget(
 
 /** `migrate`. */
 export async function migrateNetwork(
-  { from, to, dryRun, repair }: MigrateOptions,
+  { dryRun, repair, ...access }: MigrateOptions,
   warnings: readonly string[],
 ): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
-  const { members, log, notices } = await connect(to);
-  const registry = rotate(members, { leasesPrefix: subnetsPrefix(to.etcdPrefix), clock: systemClock });
+  const { sides, urls, close } = await openSides(access);
+  const parts = { ...sides, toEndpoints: urls, dryRun, clock: systemClock, out: say, err: complain };
+  const { signal } = new AbortController();
   try {
-    const parts = {
-      from: { store: v2Store(from, log, notices).store, prefix: from.etcdPrefix, endpoints: urlsOf(from) },
-      to: { registry, prefix: to.etcdPrefix },
-      toEndpoints: urlsOf(to),
-      dryRun,
-      clock: systemClock,
-      out: say,
-      err: complain,
-    };
-    const { signal } = new AbortController();
     return await (repair === undefined
       ? runMigrate(parts, signal)
       : runRepair({ ...parts, named: repair.named }, signal));
   } finally {
-    registry.close();
+    close();
   }
+}
+
+/** `migrate --check`. */
+export async function checkForMigration({ etcdBeside }: MigrateCheckOptions): Promise<0 | 1> {
+  const host = await findFlanneld({ files: nodeFiles, list: listFolder, flannelds });
+  const addresses = Object.values(networkInterfaces()).flatMap((list = []) =>
+    list.map(({ address }) => address),
+  );
+  const line = host.line ?? { argv: [], env: {} };
+  const common = {
+    host,
+    flags: judgeFlags(line, addresses),
+    own: networksInSubnetEnv(host.subnetFile.text ?? '')?.subnets.ipv4,
+    out: say,
+  };
+  const { signal } = new AbortController();
+  let access: ReturnType<typeof etcdBeside>;
+  try {
+    const { given, env } = etcdFlagsOf(line);
+    access = etcdBeside(given, env);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    return await runMigrateCheck({ ...common, sides: error.message }, signal);
+  }
+  const { sides, close } = await openSides(access);
+  try {
+    return await runMigrateCheck({ ...common, sides }, signal);
+  } finally {
+    close();
+  }
+}
+
+/** Both stores; `urls`: of the v3 store, for messages. */
+async function openSides({ from, to }: Pick<MigrateOptions, 'from' | 'to'>) {
+  const { members, log, notices } = await connect(to);
+  const registry = rotate(members, { leasesPrefix: subnetsPrefix(to.etcdPrefix), clock: systemClock });
+  const sides = {
+    from: { store: v2Store(from, log, notices).store, prefix: from.etcdPrefix, endpoints: urlsOf(from) },
+    to: { registry, prefix: to.etcdPrefix },
+  };
+  return { sides, urls: urlsOf(to), close: () => registry.close() };
 }
 
 /** `doctor`. */
@@ -218,7 +254,7 @@ export async function diagnose(options: Options, warnings: readonly string[]): P
           ...options,
           members,
           oldStore,
-          v2: v2Store(anybody, log, notices),
+          v2: v2Store(anybody, log, notices).store,
           notices,
           alarms,
           kernel,

@@ -4,7 +4,7 @@ import type { SystemdContainer } from '../testbed/systemd-container.ts';
  * What the flannel 0.7.1 package of CentOS 7 puts on a host, as its users know it, and the part of that system's docker
  * package that belongs to it. The daemon itself is left out: it is a name that must never be run here.
  */
-const FILES: Readonly<Record<string, string>> = {
+export const CENTOS_FILES: Readonly<Record<string, string>> = {
   '/usr/lib/systemd/system/flanneld.service': `
 [Unit]
 Description=Flanneld overlay address etcd agent
@@ -52,13 +52,13 @@ ExecStart=/usr/sbin/dockerd -H fd:// --containerd=/run/containerd/containerd.soc
 };
 
 /** The files a change of the daemon must leave as they are. */
-export const HOST_FILES = Object.keys(FILES).filter(
+export const HOST_FILES = Object.keys(CENTOS_FILES).filter(
   (path) => !/\/(?:flanneld|mk-docker-opts\.sh)$/.test(path),
 );
 
 /** Puts the package on a host, with an empty sysconfig file, and enables its unit, which docker's requires from then on. */
 export async function installCentosPackage(host: SystemdContainer): Promise<void> {
-  for (const [path, content] of Object.entries(FILES)) {
+  for (const [path, content] of Object.entries(CENTOS_FILES)) {
     await writeFile(host, path, content.replace(/^\n/, ''));
     if (content.startsWith('#!')) await host.exec('chmod', '755', path);
   }

@@ -1,9 +1,13 @@
-import { join } from 'node:path';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { askRaw } from '../contract/v2-store-real.ts';
 import { Cluster, type ClusterHost, CONFIG, PREFIX } from '../testbed/cluster.ts';
 import type { DaemonProcess } from '../testbed/daemon.ts';
 import { type EtcdCluster, startEtcd } from '../testbed/etcd.ts';
+import { onHost as onHostOf } from '../testbed/host.ts';
 import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { enterNamespace, until } from '../testbed/netns.ts';
 import { runToEnd } from '../testbed/process.ts';
@@ -105,4 +109,70 @@ it('--repair gives both a lease of a day; the daemon goes on and renews its own,
   expect(again.stdout).toContain('reservations: 1 kept');
   expect(await stored(OWN)).toEqual(own);
   expect(await routes.changes()).toEqual([]);
+});
+
+it('--check on a host with flannel 0.7.1 names its process, unit, flags and lease, and what stands in the way', async () => {
+  const run = join(peer.dir, 'run');
+  const write = (path: string, text: string) => {
+    mkdirSync(dirname(join(run, path)), { recursive: true });
+    writeFileSync(join(run, path), text, { mode: 0o755 });
+  };
+  const units = 'systemd/system';
+  write('flanneld', '#!/bin/sh\nread end\n');
+  write('sysconfig', `FLANNEL_ETCD_ENDPOINTS=${etcd.endpoints}\nFLANNEL_ETCD_PREFIX=${PREFIX}\n`);
+  write(
+    `${units}/flanneld.service`,
+    '[Service]\nEnvironmentFile=/run/sysconfig\nExecStart=/run/flanneld -iface=eth0 $FLANNEL_OPTIONS\n',
+  );
+  write(`${units}/docker.service`, '[Service]\nExecStart=/usr/bin/dockerd\n');
+  write(`${units}/docker.service.d/flannel.conf`, '[Service]\nEnvironmentFile=-/run/flannel/docker\n');
+  write(
+    'flannel/subnet.env',
+    'FLANNEL_NETWORK=172.20.0.0/16\nFLANNEL_SUBNET=172.20.50.1/24\nFLANNEL_MTU=1500\n',
+  );
+  const place = { namespace: peer.net.namespace, dir: peer.dir };
+  const files = () =>
+    readdirSync(run, { recursive: true, encoding: 'utf8' }).map((path) => [
+      path,
+      statSync(join(run, path)).mtimeMs,
+    ]);
+  const before = [await storedLeases(etcd.first), files()];
+
+  // It does not run: its unit says where etcd is.
+  const idle = await runProgram({ ...place, argv: ['migrate', '--check'] });
+  expect(idle).toMatchObject({ code: 0, stderr: [] });
+  expect(idle.stdout).toEqual(
+    expect.arrayContaining([
+      'found       flanneld does not run; its flags are those of flanneld.service',
+      'found       flanneld.service: /run/systemd/system/flanneld.service',
+      `same        FLANNEL_ETCD_ENDPOINTS=${etcd.endpoints}`,
+      'same        --iface=eth0',
+      'same        Docker reads /run/flannel/docker, and starts without it',
+      `same        the configuration ${PREFIX}/config: backend host-gw`,
+      `same        this host's lease ${PEERS} (172.20.50.1/24 in subnet.env) is in the v3 store, for ${peer.address}`,
+      'Nothing stands in the way.',
+    ]),
+  );
+
+  const [program = '', ...words] = onHostOf(place, [
+    '/run/flanneld',
+    `-etcd-endpoints=${etcd.endpoints}`,
+    `-etcd-prefix=${PREFIX}`,
+    '-networks=blue',
+    '-public-ip=192.0.2.1',
+  ]);
+  const flanneld = spawn(program, words, { stdio: ['pipe', 'ignore', 'inherit'] });
+  const ended = once(flanneld, 'exit');
+  const comm = () => readFileSync(`/proc/${flanneld.pid}/comm`, 'utf8').trim();
+  await until(() => comm() === 'flanneld', 10_000, 'flanneld does not start');
+  const result = await runProgram({ ...place, argv: ['migrate', '--check'] });
+  flanneld.stdin.end();
+  await ended;
+  expect(result).toMatchObject({ code: 1, stderr: [] });
+  expect(result.stdout[0]).toMatch(new RegExp(`^found {7}flanneld runs \\(pid ${flanneld.pid}\\b`));
+  expect(result.stdout.filter((line) => line.startsWith('IN THE WAY'))).toEqual([
+    expect.stringMatching(/--public-ip=192\.0\.2\.1 is no address of this host/),
+    expect.stringMatching(/--networks: several networks in one daemon are not supported/),
+  ]);
+  expect([await storedLeases(etcd.first), files()]).toEqual(before);
 });

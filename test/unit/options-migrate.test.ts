@@ -86,6 +86,33 @@ describe('migrate', () => {
   });
 
   it.each([
+    [
+      'what flanneld is given',
+      [],
+      { url: 'http://10.0.0.9:4001', prefix: '/atomic.io/network', user: 'flannel' },
+    ],
+    [
+      'what it is told',
+      ['--etcd-endpoints=http://10.0.0.1:2379'],
+      { url: 'http://10.0.0.1:2379', prefix: '/coreos.com/network', user: undefined },
+    ],
+  ])('--check looks at %s', async (_, argv, { url, prefix, user }) => {
+    const service = () =>
+      Promise.reject(new Error('the settings of the service are read by the check itself'));
+    const parsed = await parseOptions({ argv: ['migrate', '--check', ...argv], env: {}, service });
+    if (parsed.command !== 'migrate-check') throw new Error(parsed.command);
+    const given = [
+      { name: 'etcd-endpoints', value: 'http://10.0.0.9:4001' },
+      { name: 'etcd-username', value: 'flannel' },
+      { name: 'etcd-password', value: 'secret' },
+    ];
+    const { from, to } = parsed.options.etcdBeside(given, { FLANNEL_ETCD_PREFIX: '/atomic.io/network' });
+    expect(from).toEqual(to);
+    expect([to.etcdEndpoints[0]?.url, to.etcdPrefix, to.etcdUser?.username]).toEqual([url, prefix, user]);
+  });
+
+  it.each([
+    [['--check', '--repair'], '--check and --repair are two things'],
     [['--repair-subnet=10.5.1.0/24'], '--repair-subnet goes with --repair'],
     [['--repair', '--repair-subnet=all'], '--repair-subnet must be subnets like 10.5.1.0/24'],
     [['--from-certfile=/c.pem'], '--from-certfile needs --from-keyfile'],

@@ -35,6 +35,11 @@ async function readText(path: string): Promise<string | undefined> {
   }
 }
 
+/** The names in a folder; none when there is no such folder, or it may not be read. */
+export async function listFolder(path: string): Promise<readonly string[]> {
+  return await readdir(path).catch(() => []);
+}
+
 async function writeInPlace(path: string, content: string): Promise<void> {
   await writeFile(path, content, { flag: constants.O_WRONLY | constants.O_TRUNC });
 }

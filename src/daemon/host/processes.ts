@@ -1,8 +1,10 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { readdir, readFile, readlink } from 'node:fs/promises';
+import { basename } from 'node:path';
 import process from 'node:process';
 import type { LocalContainer } from '../../cli/doctor/check-packets.ts';
+import type { FlanneldProcess } from '../../cli/migrate-check/found.ts';
 import { containsAddress, type Family, formatAddress, type Subnet } from '../../ip/ip.ts';
 import type { Holder } from './file-lock.ts';
 
@@ -36,6 +38,43 @@ export async function daemonsOfThisNetwork(): Promise<readonly Holder[]> {
     if ((await network()) === here) found.push({ pid });
   }
   return found;
+}
+
+/** The processes called flanneld or flanneld-ts in this process's network namespace; without this one. */
+export async function flannelds(): Promise<readonly FlanneldProcess[]> {
+  const here = await readlink('/proc/self/ns/net').catch(() => undefined);
+  const found: FlanneldProcess[] = [];
+  for (const { pid, network } of await processes()) {
+    if (pid === process.pid || here === undefined) continue;
+    const text = (name: string) => readFile(`/proc/${pid}/${name}`, 'utf8').catch(() => undefined);
+    const name = (await text('comm'))?.trimEnd();
+    if (name !== 'flanneld' && name !== daemonName) continue;
+    if ((await network()) !== here) continue;
+    const command = (await text('cmdline'))?.replace(/\0$/, '').split('\0');
+    const variables = (await text('environ'))?.split('\0').filter((one) => one.includes('='));
+    const groups = (await text('cgroup')) ?? '';
+    if (command === undefined) continue;
+    // A script's interpreter stands before it.
+    const at = command.findIndex((word) => basename(word) === name);
+    const unit = /\/([^/\s]+\.service)\s*$/m.exec(groups)?.[1];
+    found.push({
+      pid,
+      name,
+      argv: command.slice(at + 1),
+      env: variables && Object.fromEntries(variables.map(pairOf)),
+      ...(unit !== undefined && { unit }),
+      isInContainer: containerGroup.test(groups),
+    });
+  }
+  return found;
+}
+
+/** What Docker, containerd, Podman and Kubernetes call the groups of a container's processes. */
+const containerGroup = /\/(?:docker|kubepods|libpod|containerd|cri-containerd)[^\s]*[0-9a-f]{32}/;
+
+function pairOf(variable: string): readonly [name: string, value: string] {
+  const at = variable.indexOf('=');
+  return [variable.slice(0, at), variable.slice(at + 1)];
 }
 
 /**

@@ -100,7 +100,8 @@ async function serviceOf(
   const isTold = [flags.etcdEndpoints, flags.etcdPrefix].some(
     (flag) => settings.sourceOf(flag) !== undefined,
   );
-  return asService && !isTold && settings.value(flags.version) !== true ? await service?.() : undefined;
+  const asks = asService?.(settings) === true && !isTold && settings.value(flags.version) !== true;
+  return asks ? await service?.() : undefined;
 }
 
 /**

@@ -1,6 +1,13 @@
 import { canonicalAddress, parseSubnet, type Subnet } from '../../ip/ip.ts';
 import { etcdFlags, type Flag, flags, type InterfaceWish, interfaceFlags } from './flags.ts';
-import { type FollowOptions, fromFlags, type MigrateOptions, migrateAccess } from './migrate.ts';
+import {
+  etcdBeside,
+  type FollowOptions,
+  fromFlags,
+  type MigrateCheckOptions,
+  type MigrateOptions,
+  migrateAccess,
+} from './migrate.ts';
 import { judgeOldFlags } from './old-flags.ts';
 import {
   type EtcdAccess,
@@ -36,7 +43,8 @@ export type ParsedCommand =
       readonly command: 'migrate-follow';
       readonly options: FollowOptions;
       readonly warnings: readonly string[];
-    };
+    }
+  | { readonly command: 'migrate-check'; readonly options: MigrateCheckOptions };
 
 /** `status`: whom to ask, and how to show the answer. */
 export interface StatusOptions {
@@ -89,8 +97,8 @@ export interface Command {
   readonly flags: Readonly<Record<string, Flag<unknown>>>;
   /** Takes what the daemon's unit gives it: flanneld's old flags are let pass. */
   readonly likeDaemon?: true;
-  /** Looks where the service looks, unless it is told another place in etcd. */
-  readonly asService?: true;
+  /** Whether it looks where the service looks, unless it is told another place in etcd. */
+  readonly asService?: (settings: Settings) => boolean;
   /** Throws {@link UsageError}. Absent for what the program says about itself. */
   readonly read?: (input: CommandInput) => ParsedCommand;
 }
@@ -163,6 +171,11 @@ const repairFlags = {
   },
 } as const;
 
+const checkFlag = switchFlag(
+  'check',
+  'look at the flanneld of this host instead: say what would change for it and what stands in the way of flanneld-ts; changes nothing',
+);
+
 /** Both tables have the same keys, and a command needs all their rows. */
 const follow = switchFlag(
   'follow',
@@ -179,6 +192,7 @@ const followFlags = {
 } as const;
 
 const migrateFlags = {
+  check: checkFlag,
   ...repairFlags,
   dryRun,
   follow,
@@ -235,7 +249,7 @@ export const namedCommands: readonly Command[] = [
     describe: "Says what is wrong on this host and how to fix it; changes nothing. Takes the daemon's flags.",
     flags,
     likeDaemon: true,
-    asService: true,
+    asService: () => true,
     read({ settings, warn, warnings }) {
       judgeOldFlags(settings, warn);
       tellWhere(settings, warn);
@@ -248,7 +262,7 @@ export const namedCommands: readonly Command[] = [
     describe:
       'Gives back the lease of SUBNET, of the host at --public-ip, or of this host. Refuses while the daemon of that host runs, and asks before it releases when there is a terminal to ask at.',
     flags: { ...releaseFlags, ...daemonsPlace, ...etcdFlags, ...interfaceFlags, help },
-    asService: true,
+    asService: () => true,
     read({ settings, warn, warnings, operand }) {
       tellWhere(settings, warn);
       return { command: 'lease-release', options: leaseReleaseOptions(settings, warn, operand), warnings };
@@ -257,10 +271,16 @@ export const namedCommands: readonly Command[] = [
   {
     words: ['migrate'],
     describe:
-      "Copies the leases and the configuration of flannel 0.7.1 from etcd's v2 store to the v3 store, prints what became of each, and until when all hosts have to use v3. Changes nothing in v2 and nothing that v3 has. May be run again at any time. Exits 1 when something is left for you to decide. With --repair it gives leases to the reservations that etcdctl migrate has made of them.",
+      "Copies the leases and the configuration of flannel 0.7.1 from etcd's v2 store to the v3 store, prints what became of each, and until when all hosts have to use v3. Changes nothing in v2 and nothing that v3 has. May be run again at any time. Exits 1 when something is left for you to decide. With --repair it gives leases to the reservations that etcdctl migrate has made of them, with --check it looks at this host's flanneld.",
     flags: migrateFlags,
-    asService: true,
+    asService: (settings) => settings.value(checkFlag) !== true,
     read({ settings, warn, warnings }) {
+      if (settings.value(checkFlag) === true) {
+        const other = [repairFlags.repair, follow].find((flag) => settings.value(flag) === true);
+        if (other !== undefined)
+          throw new UsageError('SYNTAX', `--check and ${flagName(other)} are two things: give one of them`);
+        return { command: 'migrate-check', options: { etcdBeside: etcdBeside(settings) } };
+      }
       tellWhere(settings, warn);
       const access = migrateAccess(settings, warn);
       const {

@@ -1,6 +1,6 @@
 import { type EtcdTable, etcdFlags, type Flag } from './flags.ts';
 import { type EtcdAccess, etcdAccess, type ProcessOptions, type Warn } from './options.ts';
-import type { Settings } from './settings.ts';
+import type { Environment, GivenFlag, Settings } from './settings.ts';
 
 /** `migrate`: from which etcd's v2 store to which one's v3 store; often the same etcd. */
 export interface MigrateOptions {
@@ -13,6 +13,19 @@ export interface MigrateOptions {
 
 /** `migrate --follow`. */
 export interface FollowOptions extends Omit<MigrateOptions, 'dryRun'>, ProcessOptions {}
+
+/** `migrate --check`. */
+export interface MigrateCheckOptions {
+  /** Where the stores are: as this command is told, else as the flanneld with these flags and variables is. Throws UsageError. */
+  readonly etcdBeside: (given: readonly GivenFlag[], env: Environment) => Pick<MigrateOptions, 'from' | 'to'>;
+}
+
+/** See {@link MigrateCheckOptions}. One that is told another place sends nothing of flanneld's there, least of all a password. */
+export function etcdBeside(settings: Settings): MigrateCheckOptions['etcdBeside'] {
+  const { etcdEndpoints, etcdPrefix } = etcdFlags;
+  const isTold = [etcdEndpoints, etcdPrefix].some((flag) => settings.sourceOf(flag) !== undefined);
+  return (given, env) => migrateAccess(isTold ? settings : settings.over(given, env), () => {});
+}
 
 /** The flag for the v2 store that goes with one for the v3 store. */
 function like({ name }: Flag<unknown>, describe: string) {

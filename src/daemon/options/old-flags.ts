@@ -11,7 +11,7 @@ const word = (name: string): OldFlag => ({ name, parse: anyText });
 const bool = (name: string): OldFlag => ({ name, parse: boolean, boolean: true });
 
 /** flannel 0.28's for Kubernetes, and for its log; then those that went with flannel 0.7's server, networks and glog. */
-const oldFlags: readonly OldFlag[] = [
+export const oldFlags: readonly OldFlag[] = [
   {
     ...bool('kube-subnet-mgr'),
     refused: 'leases kept by Kubernetes are not supported, only those in etcd: leave it out, or run flanneld',

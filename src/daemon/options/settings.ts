@@ -188,6 +188,20 @@ export class Settings {
     return this.#find(setting).at(-1)?.source;
   }
 
+  /** The value as the user wrote it, all of a repeatable one with commas between; undefined for the default. */
+  written(setting: Setting<unknown>): string | undefined {
+    const found = this.#find(setting);
+    const counting = setting.repeatable ? found : found.slice(-1);
+    return counting.length === 0 ? undefined : counting.map(({ text }) => text).join(',');
+  }
+
+  /** These, and where they say nothing what another command line and environment give. */
+  over(given: readonly GivenFlag[], environment: Environment): Settings {
+    const names = new Set(this.#given.map(({ name }) => name));
+    const others = given.filter(({ name }) => !names.has(name));
+    return new Settings([...others, ...this.#given], { ...environment, ...this.#environment });
+  }
+
   /** The values of a table. Throws {@link UsageError} for the first that its flag does not allow. */
   values<T extends Readonly<Record<string, Setting<unknown>>>>(table: T): Values<T> {
     const values = Object.entries(table).map(([key, setting]) => [key, this.value(setting)] as const);
