@@ -28,6 +28,8 @@ export default defineConfig({
           include: ['test/unit/**/*.test.ts', 'test/contract/**/*.memory.test.ts'],
           setupFiles,
           maxWorkers: '100%',
+          // The files that a process runs share the modules that it has loaded; what one changes for a test it puts back.
+          isolate: false,
           // It ends what hangs, on a busy machine too.
           testTimeout: 60_000,
         },
