@@ -17,18 +17,28 @@ export function quoted(...words: readonly string[]): string {
   return words.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ');
 }
 
-/** Waits until `condition` holds, polled; rejects with `message` after `timeoutMs`. */
+/** Between two looks at a condition. */
+const SHORTEST_PAUSE_MS = 5;
+const LONGEST_PAUSE_MS = 100;
+
+/**
+ * Waits until `condition` holds, polled; rejects with `message` after `timeoutMs`. Between two looks it pauses for as long as one
+ * takes: most start a process, and what they wait for needs the CPU, as do the tests beside.
+ */
 export async function until(
   condition: () => boolean | Promise<boolean>,
   timeoutMs: number,
   message: string | (() => string) = 'condition not met',
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs;
-  while (!(await condition())) {
-    if (performance.now() > deadline) {
+  for (;;) {
+    const lookedMs = performance.now();
+    if (await condition()) return;
+    const now = performance.now();
+    if (now > deadline) {
       throw new Error(`${typeof message === 'string' ? message : message()} (after ${timeoutMs} ms)`);
     }
-    await sleep(5);
+    await sleep(Math.min(LONGEST_PAUSE_MS, Math.max(SHORTEST_PAUSE_MS, now - lookedMs)));
   }
 }
 
