@@ -34,7 +34,7 @@ interface Result extends Outcome {
 }
 
 const root = join(import.meta.dirname, '..');
-/** A run takes some ten minutes. One that hangs is a failed run, and says where. */
+/** A run takes some thirteen minutes on two cores. One that hangs is a failed run, and says where. */
 const TIME_LIMIT_MS = 40 * 60_000;
 
 const npm = (script: string): readonly string[] => ['npm', 'run', '--silent', script];
