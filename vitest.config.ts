@@ -46,6 +46,8 @@ const LONGEST = [
   'contract/kernel.real',
   'contract/v2-store-access.real',
   'e2e/systemd',
+  'e2e/image',
+  'e2e/demo',
 ].map((name) => `/test/${name}.test.ts`);
 
 /** Begins with the long files: one that was begun late would run alone at the end. Without a former run Vitest knows only their sizes. */
@@ -116,6 +118,10 @@ export default defineConfig({
           name: 'e2e',
           include: ['test/e2e/**/*.test.ts'],
           ...onRealParts,
+          // They wait for systemd, for Docker, for a firewall at which the daemon looks once a minute. Each has a dockerd of its own.
+          fileParallelism: true,
+          maxWorkers: 2,
+          sequence: { groupOrder: 3 },
           testTimeout: 300_000,
           hookTimeout: 300_000,
         },
