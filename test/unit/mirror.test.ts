@@ -1,7 +1,8 @@
 import { beforeEach, describe, expect, it } from 'vitest';
+import { subnet } from '../../sim/leases.ts';
 import { Mirror } from '../../src/backend/hostgw/mirror.ts';
 import type { KernelEvent, Link, LinkAddress, Route } from '../../src/kernel/kernel.ts';
-import { address, blackhole, dst, eth0, foreign, link, other, route } from './plan-table.ts';
+import { address, blackhole, dst, eth0, foreign, link, other, ownership4, route } from './plan-table.ts';
 
 const added = (given: Route, over: { replaced?: boolean; appended?: boolean } = {}): KernelEvent => ({
   type: 'route-added',
@@ -23,7 +24,7 @@ const left = (text: string, over?: Partial<LinkAddress>): KernelEvent => ({
 
 let mirror: Mirror;
 beforeEach(() => {
-  mirror = new Mirror('eth0', 4);
+  mirror = new Mirror('eth0', ownership4);
   mirror.reset({ links: [link()], addresses: [address('10.211.55.100')], routes: [route()] });
 });
 
@@ -122,9 +123,11 @@ describe('the mirror of IPv6', () => {
   const containers = { ...linkLocal, linkIndex: 9 };
 
   const told = (there: readonly Route[], event: KernelEvent) => {
-    const six = new Mirror('eth0', 6);
+    const six = new Mirror('eth0', { ...ownership4, network: subnet('fc00::/32'), subnetLength: 64 });
     six.reset({ links: [link()], addresses: [address('fd00:55::100', { family: 6 })], routes: there });
-    return { change: six.apply(event), rest: [...six.dsts].flatMap((name) => six.get(name) ?? []) };
+    const change = six.apply(event);
+    const dsts = new Set([...there.map((one) => one.dst), ...change.dsts]);
+    return { change, rest: [...dsts].flatMap((name) => six.get(name) ?? []) };
   };
 
   it.each<[string, readonly Route[], KernelEvent, readonly Route[]]>([

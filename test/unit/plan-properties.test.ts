@@ -102,10 +102,11 @@ function ownershipOf({ network, subnetLength }: FamilyCase): Ownership {
 }
 
 /** What is to be planned now. */
-function inputOf(kernel: SimKernel, given: World): PlanInput {
+function inputOf(kernel: SimKernel, given: World): PlanInput & { readonly actual: Mirror } {
   const { on, blackhole } = given;
-  const mirror = new Mirror('eth0', on.family);
-  mirror.reset({ links: kernel.links(), addresses: kernel.addresses(), routes: kernel.routes(on.family) });
+  const mirror = new Mirror('eth0', ownershipOf(on));
+  const routes = kernel.routes(on.family);
+  mirror.reset({ links: kernel.links(), addresses: kernel.addresses(), routes });
   const networks = new HostNetworks({
     ...mirror.side,
     etcdAddresses: [],
@@ -115,7 +116,7 @@ function inputOf(kernel: SimKernel, given: World): PlanInput {
     Object.entries(given.desired).map(([dst, gateway]) => [dst, { dst, gateway, key: dst }]),
   );
   return {
-    dsts: new Set([on.own, ...desired.keys(), ...mirror.dsts]),
+    dsts: new Set([on.own, ...desired.keys(), ...routes.map(({ dst }) => dst)]),
     desired,
     actual: mirror,
     ownership: ownershipOf(on),
@@ -141,15 +142,21 @@ async function applyPlans(given: World) {
   const connection = kernel.open();
   const stream = await connection.subscribe();
   const outcomes: string[] = [];
+  const touched: string[] = [];
+  const removable: string[] = [];
   for (let pass = 0; pass < 2; pass++) {
-    const results = await connection.apply(plan(inputOf(kernel, given)).changes);
+    const input = inputOf(kernel, given);
+    const { changes } = plan(input);
+    touched.push(...changes.map(({ route }) => route.dst));
+    removable.push(...input.actual.removable);
+    const results = await connection.apply(changes);
     outcomes.push(...results.map((result) => (result.outcome === 'failed' ? result.errno : result.outcome)));
   }
   const events = await stream.drain();
   // The plan for what the kernel holds at the end.
   const last = plan(inputOf(kernel, given));
   connection.close();
-  return { before, after: kernel.routes(family), outcomes, events, last };
+  return { before, after: kernel.routes(family), outcomes, events, last, touched, removable };
 }
 
 type Outcome = Awaited<ReturnType<typeof applyPlans>>;
@@ -173,6 +180,12 @@ describe.each(families)('a plan applied to a kernel, IPv$family', (on) => {
       const states = [...last.states.keys()];
       const wanted = [...Object.keys(given.desired), ...(given.blackhole ? [on.own] : [])];
       expect(states.toSorted()).toEqual(wanted.toSorted());
+    }));
+
+  it('changes only what is desired, programmed or our own subnet, and what the mirror calls removable', () =>
+    always(({ touched, removable }, given) => {
+      const known = [on.own, ...Object.keys(given.desired), ...given.programmed, ...removable];
+      expect(touched.filter((dst) => !known.includes(dst))).toEqual([]);
     }));
 
   it('leaves exactly one route of ours where one is installed, and it is the one in use', () =>

@@ -9,6 +9,7 @@ export const dst = '172.20.1.0/24';
 export const gateway = '10.211.55.101';
 export const other = '10.211.55.102';
 export const eth0 = 2;
+export const ownership4 = { protocol, network: subnet('172.20.0.0/16'), subnetLength: 24 };
 
 /** A route of the main table: ours to `gateway` over eth0 unless said otherwise. */
 export function route(over: Partial<Route> = {}): Route {
@@ -67,14 +68,14 @@ function input({ desired = {}, actual = [], ...over }: Case): PlanInput {
   const wanted = new Map(
     Object.entries(desired).map(([at, via]) => [at, { dst: at, gateway: via, key: at }]),
   );
-  const family = over.ownership?.network.family ?? 4;
-  const mirror = new Mirror('eth0', family);
+  const { ownership = ownership4 } = over;
+  const mirror = new Mirror('eth0', ownership);
   mirror.reset({ links: [], addresses: [], routes: actual });
   return {
-    dsts: new Set([...(over.own ? [over.own.dst] : []), ...wanted.keys(), ...mirror.dsts]),
+    dsts: new Set([...(over.own ? [over.own.dst] : []), ...wanted.keys(), ...actual.map((one) => one.dst)]),
     desired: wanted,
     actual: mirror,
-    ownership: { protocol, network: subnet('172.20.0.0/16'), subnetLength: 24 },
+    ownership,
     own: { dst: '172.20.100.0/24', blackhole: false },
     link: { index: eth0 },
     ownAddresses: new Set(['10.211.55.100', '127.0.0.1']),

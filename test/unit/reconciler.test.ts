@@ -119,6 +119,39 @@ describe('many changes at once', () => {
   });
 });
 
+describe('beside a full table of another program', () => {
+  const others = 20_000;
+  const afterADump = async () => {
+    host = new ReconcilerHost();
+    const { kernel } = host;
+    const linkIndex = kernel.createLink('eth1');
+    for (let i = 0; i < others; i++)
+      kernel.addRoute({ dst: `11.0.${i >> 8}.${i & 255}/32`, linkIndex, protocol: 99 });
+    await host.settled(peers);
+    kernel.deleteRoute({ dst: first });
+    kernel.overflowEvents();
+  };
+  const turnsUntil = async (route: string) => {
+    for (let turns = 1; turns < 200; turns++) {
+      await host.clock.advance(1);
+      if (host.own.includes(route)) return turns;
+    }
+    return Number.POSITIVE_INFINITY;
+  };
+
+  it('a dump is taken over in parts, so that probes and renewals have their turn', async () => {
+    await afterADump();
+    expect(await turnsUntil(meshed[0] ?? '')).toBeGreaterThan(others / 5_000);
+  });
+
+  it('a lease that changes after a dump does not wait until all routes are planned', async () => {
+    await afterADump();
+    expect(await turnsUntil(meshed[0] ?? '')).toBeLessThan(100);
+    host.put(first, '10.211.55.111');
+    expect(await turnsUntil(`${first} via 10.211.55.111`)).toBeLessThan(8);
+  });
+});
+
 describe('a change', () => {
   it('of a peer’s address puts the new route before the old one, which then goes', async () => {
     host = new ReconcilerHost();

@@ -3,6 +3,7 @@ import { addressBits, type Family } from '../../ip/ip.ts';
 import { type KernelEvent, type Link, type LinkAddress, type Route, sameRoute } from '../../kernel/kernel.ts';
 import type { DesiredRoute } from './claims.ts';
 import { connectedNetworks, type HostSide } from './host-networks.ts';
+import { mayBeRemoved, type Ownership } from './ownership.ts';
 import { type LinkState, ownFault } from './plan.ts';
 import type { Reason } from './status.ts';
 
@@ -39,25 +40,32 @@ export interface KernelSnapshot {
  */
 export class Mirror {
   readonly #linkName: string;
+  readonly #ownership: Ownership;
   readonly #family: Family;
   #links = new Map<number, Link>();
   #addresses: LinkAddress[] = [];
   readonly #routes = new Map<string, Route[]>();
+  readonly #removable = new Set<string>();
   #side: HostSide | undefined;
   #sideDoubtful = true;
 
   /** `linkName`: our interface. */
-  constructor(linkName: string, family: Family) {
+  constructor(linkName: string, ownership: Ownership) {
     this.#linkName = linkName;
-    this.#family = family;
+    this.#ownership = ownership;
+    this.#family = ownership.network.family;
   }
 
   get(dst: string): readonly Route[] | undefined {
     return this.#routes.get(dst);
   }
 
-  get dsts(): Iterable<string> {
-    return this.#routes.keys();
+  /**
+   * Destinations with a route that may have to go although no lease names it, and some where there was one. A full
+   * table of other programs' routes has none of them.
+   */
+  get removable(): Iterable<string> {
+    return this.#removable;
   }
 
   /** By name: an interface that is deleted and made again has another index. */
@@ -123,12 +131,20 @@ export class Mirror {
     );
   }
 
-  reset(snapshot: KernelSnapshot): void {
-    this.#sideDoubtful = true;
-    this.#links = new Map(snapshot.links.map((link) => [link.index, link]));
-    this.#addresses = [...snapshot.addresses];
+  /** Takes a dump, or its beginning. */
+  reset({ links, addresses, routes }: KernelSnapshot): void {
+    this.#links = new Map(links.map((link) => [link.index, link]));
+    this.#addresses = [...addresses];
     this.#routes.clear();
-    for (const route of snapshot.routes) {
+    this.#removable.clear();
+    this.add(routes);
+  }
+
+  /** Takes more routes of the dump: a part at a time, as there may be hundreds of thousands. */
+  add(more: readonly Route[]): void {
+    this.#sideDoubtful = true;
+    for (const route of more) {
+      this.#noteRemovable(route);
       const routes = this.#routes.get(route.dst);
       if (routes === undefined) this.#routes.set(route.dst, [route]);
       else routes.push(route);
@@ -179,6 +195,7 @@ export class Mirror {
     const stale = sameKey.length > 0 && (overlapping || isUnclear);
     const key = appended ? [...sameKey, route] : [route, ...(replaced ? sameKey.slice(1) : sameKey)];
     this.#routes.set(route.dst, [...key, ...others]);
+    this.#noteRemovable(route);
     // The route in its place may be newer than this event when the dump has seen both.
     return change({ dsts, stale, surroundings });
   }
@@ -218,6 +235,10 @@ export class Mirror {
       (route) => route.linkIndex === address.linkIndex || route.source === address.address,
     );
     return change({ stale, surroundings: true });
+  }
+
+  #noteRemovable(route: Route): void {
+    if (mayBeRemoved(route, this.#ownership)) this.#removable.add(route.dst);
   }
 
   /** A link-local IPv6 address is nobody's gateway, and every container's link has one. */

@@ -80,6 +80,12 @@ export function isRemovable(route: Route, owner: Owner, ownership: Ownership): b
   return owner === 'own' || (owner === 'legacy' && dst.length === ownership.subnetLength);
 }
 
+/** Whether {@link isRemovable} may hold for a route, over whatever link. Most routes of other programs cost one comparison. */
+export function mayBeRemoved(route: Route, ownership: Ownership): boolean {
+  if (route.protocol === ownership.protocol) return true;
+  return isAsFlanneldMakes(route, 'unicast') && isRemovable(route, 'legacy', ownership);
+}
+
 /** Whether hosts lease subnets of this form. */
 export function isLeasable({ network, subnetLength }: Ownership, subnet: Subnet): boolean {
   return subnet.length === subnetLength && containsSubnet(network, subnet);

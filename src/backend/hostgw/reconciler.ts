@@ -35,6 +35,8 @@ const provenMs = 1_000;
 const healthyMs = 5_000;
 /** Destinations planned at a time: some 10 ms, after which probes and renewals have their turn. */
 const mostPerPass = 1_000;
+/** Routes of a dump taken over at a time: some 5 ms. */
+const mostPerFill = 5_000;
 /** Longer than any answer of the kernel takes: a loop that is silent for so long is stuck. */
 const stuckMs = 120_000;
 const policy: BackoffPolicy = { initialMs: 100, maxMs: 10_000 };
@@ -73,7 +75,7 @@ export class Reconciler {
     const { family } = self.subnet;
     this.#options = options;
     this.#desired = new DesiredRoutes({ ...self, network: ownership.network });
-    this.#mirror = new Mirror(linkName, family);
+    this.#mirror = new Mirror(linkName, ownership);
     this.#loop = `routes-ipv${family}`;
     this.#trouble = family === 4 ? 'kernel' : 'kernel-ipv6';
     this.#states = new RouteStates(options.clock, options.log, options.activity);
@@ -237,7 +239,8 @@ export class Reconciler {
     const links = await kernel.links(signal);
     const addresses = await kernel.addresses(signal);
     const routes = await kernel.routes(self.subnet.family, signal);
-    this.#mirror.reset({ links, addresses, routes });
+    this.#mirror.reset({ links, addresses, routes: [] });
+    for await (const some of this.#inParts(routes, mostPerFill, signal)) this.#mirror.add(some);
     this.#lastDumpMs = clock.monotonic();
     this.#scheduleCheck();
     this.#allDirty = true;
@@ -276,24 +279,36 @@ export class Reconciler {
   }
 
   /** Probes and renewals have their turn between the parts. */
-  async *#inParts(dsts: ReadonlySet<string>, signal: AbortSignal): AsyncGenerator<readonly string[]> {
-    const all = [...dsts];
-    for (let at = 0; at < all.length; at += mostPerPass) {
+  async *#inParts<T>(all: readonly T[], most: number, signal: AbortSignal): AsyncGenerator<readonly T[]> {
+    for (let at = 0; at < all.length; at += most) {
       if (at > 0) await this.#options.clock.sleep(1, signal);
-      yield all.slice(at, at + mostPerPass);
+      yield all.slice(at, at + most);
     }
   }
 
+  /** All destinations that may need a change. Another program's route matters only to who wants one there. */
+  #dirtyAll(): Set<string> {
+    const { self } = this.#options;
+    // The writer has to forget what is neither desired nor there any more. First what is known to have changed.
+    return new Set([
+      ...this.#dirty,
+      self.subnet.text,
+      ...this.#desired.dsts,
+      ...this.#mirror.removable,
+      ...this.#writer.programmed,
+    ]);
+  }
+
   async #pass(events: KernelEvents, signal: AbortSignal): Promise<void> {
-    const { clock, self } = this.#options;
+    const { clock } = this.#options;
     const all = this.#allDirty;
-    // Includes the dirty ones: the writer has to forget one that is neither desired nor there any more.
-    if (all)
-      this.#dirty = new Set([self.subnet.text, ...this.#desired.dsts, ...this.#mirror.dsts, ...this.#dirty]);
+    if (all) this.#dirty = this.#dirtyAll();
     this.#allDirty = false;
     const changes =
       all && !this.#writer.hasSynced
-        ? await this.#writer.planFirst(this.#inParts(this.#takeDirty(this.#dirty.size), signal))
+        ? await this.#writer.planFirst(
+            this.#inParts([...this.#takeDirty(this.#dirty.size)], mostPerPass, signal),
+          )
         : this.#writer.plan(this.#takeDirty(mostPerPass));
     if (changes.length === 0) {
       if (this.#dirty.size > 0) await clock.sleep(1, signal);

@@ -59,6 +59,11 @@ export class RouteWriter {
     return this.#legacyRemoved;
   }
 
+  /** Destinations that this process programmed. */
+  get programmed(): Iterable<string> {
+    return this.#programmed;
+  }
+
   /** No lease may take the way to these addresses of etcd. */
   protect(etcdAddresses: readonly string[]): void {
     this.#etcdAddresses = etcdAddresses;

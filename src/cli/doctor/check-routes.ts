@@ -128,10 +128,10 @@ function judge(
   { self, kernel, link, protocol, etcdAddresses, view }: RouteFacts,
   desired: Peers['routes'],
 ): { readonly unrouted: readonly Unrouted[]; readonly stale: readonly string[] } {
-  const { family, text: own, length: subnetLength } = self.subnet;
-  const mirror = new Mirror(link.name, family);
-  mirror.reset(kernel);
+  const { text: own, length: subnetLength } = self.subnet;
   const ownership = { protocol, network: self.network ?? self.subnet, subnetLength };
+  const mirror = new Mirror(link.name, ownership);
+  mirror.reset(kernel);
   const { connected } = mirror.side;
   const networks = new HostNetworks({
     ...mirror.side,
@@ -139,7 +139,7 @@ function judge(
     isLeasable: (subnet) => isLeasable(ownership, subnet),
   });
   const { changes, states } = plan({
-    dsts: new Set([...desired.keys(), ...mirror.dsts]),
+    dsts: new Set([...desired.keys(), ...mirror.removable]),
     desired,
     actual: mirror,
     ownership,
@@ -162,7 +162,11 @@ function judge(
     if (reason !== undefined) return { ...(state === 'conflict' && remedyFor(dst)), ...reason };
     const there = mirror.get(dst)?.filter(({ tos }) => tos === 0) ?? [];
     const [used] = there.toSorted((a, b) => a.metric - b.metric);
-    if (used?.gateway === gateway && used.linkIndex === link.index && used.metric <= metricOf(family))
+    if (
+      used?.gateway === gateway &&
+      used.linkIndex === link.index &&
+      used.metric <= metricOf(self.subnet.family)
+    )
       return undefined;
     if (used !== undefined) return ownFault(inItsPlace(used, kernel));
     if (onLink.some(({ subnet }) => containsAddress(subnet, gateway)))
