@@ -22,21 +22,72 @@ const FLAGS = {
   remove: 0,
 } as const;
 
+/** struct nlmsghdr, struct rtmsg, and the header of an attribute. */
+const MESSAGE_HEADER_BYTES = 16;
+const ROUTE_HEADER_BYTES = 12;
+const ATTRIBUTE_HEADER_BYTES = 4;
+const RTA = { DST: 1, OIF: 4, GATEWAY: 5, PRIORITY: 6 } as const;
+
 /**
  * The request for one change, with an acknowledgement. A removal names protocol, gateway and link; without
  * them the kernel takes the first route of the destination, whoever owns it. Undefined when destination or
  * gateway are not of the family.
+ *
+ * Not by the netlink package: it makes a buffer for each field, and these were a fifth of what the daemon does in a
+ * burst of changes.
  */
-export function encodeChange(change: RouteChange, sequence: number): Buffer | undefined {
-  const { family, dst, metric } = change.route;
+export function encodeChange({ op, route }: RouteChange, sequence: number): Buffer | undefined {
+  const { family, dst, metric } = route;
   const slash = dst.indexOf('/');
   const dstBytes = addressBytes(family, dst.slice(0, slash));
-  const nexthop = nexthopOf(change.route);
+  const nexthop = nexthopOf(route);
   if (slash < 0 || dstBytes === undefined || nexthop === undefined) return undefined;
-  const data = routeHeader(change.route, Number(dst.slice(slash + 1)));
-  const attrs = { dst: dstBytes, ...nexthop, priority: metric };
-  const type = change.op === 'remove' ? RTM.DELROUTE : RTM.NEWROUTE;
-  return routeMessage(type, NLM_F.ACK | FLAGS[change.op], sequence, { data, attrs });
+  const { gateway, oif } = nexthop;
+  const bytes = sizeOf(dstBytes, gateway, oif);
+  // From the pool that Node keeps for small buffers: each byte is written below.
+  const request = Buffer.allocUnsafe(bytes);
+  request.writeUInt32LE(bytes, 0);
+  request.writeUInt16LE(op === 'remove' ? RTM.DELROUTE : RTM.NEWROUTE, 4);
+  request.writeUInt16LE(NLM_F.REQUEST | NLM_F.ACK | FLAGS[op], 6);
+  request.writeUInt32LE(sequence, 8);
+  request.writeUInt32LE(0, 12); // port
+  request[16] = addressFamily(family);
+  request[17] = Number(dst.slice(slash + 1));
+  request[18] = 0; // length of the source
+  request[19] = 0; // TOS
+  request[20] = RT_TABLE_MAIN;
+  request[21] = route.protocol;
+  request[22] = 0; // scope: universe
+  request[23] = route.type === 'blackhole' ? RTN.BLACKHOLE : RTN.UNICAST;
+  request.writeUInt32LE(0, 24); // flags
+  let at = putAddress(request, MESSAGE_HEADER_BYTES + ROUTE_HEADER_BYTES, RTA.DST, dstBytes);
+  if (oif !== undefined) at = putNumber(request, at, RTA.OIF, oif);
+  if (gateway !== undefined) at = putAddress(request, at, RTA.GATEWAY, gateway);
+  putNumber(request, at, RTA.PRIORITY, metric);
+  return request;
+}
+
+/** All attributes here are multiples of 4 bytes, so they and the messages follow one another without padding. */
+function sizeOf(dst: Buffer, gateway: Buffer | undefined, oif: number | undefined): number {
+  const addresses =
+    ATTRIBUTE_HEADER_BYTES + dst.length + (gateway ? ATTRIBUTE_HEADER_BYTES + gateway.length : 0);
+  const numbers = (oif === undefined ? 1 : 2) * (ATTRIBUTE_HEADER_BYTES + 4);
+  return MESSAGE_HEADER_BYTES + ROUTE_HEADER_BYTES + addresses + numbers;
+}
+
+/** Returns where the next attribute goes. */
+function putAddress(request: Buffer, at: number, type: number, bytes: Buffer): number {
+  request.writeUInt16LE(ATTRIBUTE_HEADER_BYTES + bytes.length, at);
+  request.writeUInt16LE(type, at + 2);
+  request.set(bytes, at + ATTRIBUTE_HEADER_BYTES);
+  return at + ATTRIBUTE_HEADER_BYTES + bytes.length;
+}
+
+function putNumber(request: Buffer, at: number, type: number, value: number): number {
+  request.writeUInt16LE(ATTRIBUTE_HEADER_BYTES + 4, at);
+  request.writeUInt16LE(type, at + 2);
+  request.writeUInt32LE(value, at + ATTRIBUTE_HEADER_BYTES);
+  return at + ATTRIBUTE_HEADER_BYTES + 4;
 }
 
 /** Asks for one family's routes in the main table. Kernels without strict checking send all tables. */
@@ -101,11 +152,6 @@ function nexthopOf(route: RouteSpec): { gateway?: Buffer; oif?: number } | undef
   if (route.type === 'blackhole') return route.family === 6 ? { oif: LOOPBACK_IFINDEX } : {};
   const gateway = addressBytes(route.family, route.gateway);
   return gateway && { gateway, oif: route.linkIndex };
-}
-
-function routeHeader({ family, protocol, type }: RouteSpec, dstLen: number) {
-  const rtnType = type === 'blackhole' ? RTN.BLACKHOLE : RTN.UNICAST;
-  return { family: addressFamily(family), dstLen, table: RT_TABLE_MAIN, protocol, type: rtnType };
 }
 
 type RouteMessage = Parameters<typeof formatRouteMessage>[0];

@@ -188,5 +188,8 @@ export function macText(bytes: Uint8Array): string {
 export function addressBytes(family: Family, text: string): Buffer | undefined {
   const parsed = parseAddress(text);
   if (parsed?.family !== family) return undefined;
-  return Buffer.from(parsed.value.toString(16).padStart(family === 4 ? 8 : 32, '0'), 'hex');
+  if (family === 6) return Buffer.from(parsed.value.toString(16).padStart(32, '0'), 'hex');
+  const bytes = Buffer.allocUnsafe(4);
+  bytes.writeUInt32BE(Number(parsed.value));
+  return bytes;
 }

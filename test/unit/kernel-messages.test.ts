@@ -1,17 +1,23 @@
 import fc from 'fast-check';
-import { type NetlinkMessage, parseMessages } from 'netlink/dist/structs.js';
+import { formatRouteMessage } from 'netlink/dist/rt/structs.js';
+import { AttrStream, formatMessage, type NetlinkMessage, parseMessages } from 'netlink/dist/structs.js';
 import { describe, expect, test } from 'vitest';
-import { canonicalAddress, formatAddress, parseAddress } from '../../src/ip/ip.ts';
+import { canonicalAddress, type Family, formatAddress, parseAddress } from '../../src/ip/ip.ts';
 import { decodeEvent, decodeRoute } from '../../src/kernel/decode.ts';
 import { encodeChange } from '../../src/kernel/encode.ts';
+import type { RouteChange, RouteSpec } from '../../src/kernel/kernel.ts';
 import {
   addressBytes,
+  addressFamily,
   addressText,
   decodeAnswer,
   decodeDone,
+  LOOPBACK_IFINDEX,
   NLM_F,
   NLMSG,
+  RT_TABLE_MAIN,
   RTM,
+  RTN,
 } from '../../src/kernel/rtnetlink.ts';
 
 const SPEC = {
@@ -75,6 +81,70 @@ describe('addresses', () => {
     expect(addressBytes(6, '10.0.0.1')).toBeUndefined();
     expect(addressText(Buffer.alloc(8))).toBeUndefined();
   });
+});
+
+/** The same request as the netlink package writes it. */
+function byThePackage({ op, route }: RouteChange, seq: number): Buffer {
+  const family = addressFamily(route.family);
+  const [address = '', length] = route.dst.split('/');
+  const isBlackhole = route.type === 'blackhole';
+  const type = isBlackhole ? RTN.BLACKHOLE : RTN.UNICAST;
+  const body = new AttrStream();
+  const oif = isBlackhole ? (route.family === 6 ? LOOPBACK_IFINDEX : undefined) : route.linkIndex;
+  const gateway = isBlackhole ? undefined : addressBytes(route.family, route.gateway);
+  formatRouteMessage(
+    {
+      kind: 'route',
+      data: { family, dstLen: Number(length), table: RT_TABLE_MAIN, protocol: route.protocol, type },
+      attrs: {
+        dst: addressBytes(route.family, address) ?? Buffer.alloc(0),
+        ...(oif !== undefined && { oif }),
+        ...(gateway && { gateway }),
+        priority: route.metric,
+      },
+    },
+    body,
+  );
+  const flags = { add: 0x600, prepend: 0x400, replace: 0x500, remove: 0 }[op] | NLM_F.REQUEST | NLM_F.ACK;
+  const message = {
+    type: op === 'remove' ? RTM.DELROUTE : RTM.NEWROUTE,
+    flags,
+    seq,
+    port: 0,
+    data: body.bufs,
+  };
+  return Buffer.concat(formatMessage(message));
+}
+
+test('requests for changes are those that the netlink package writes', () => {
+  const number = fc.integer({ min: 0, max: 0xffffffff });
+  const address = (family: Family) =>
+    family === 4
+      ? number.map((value) => formatAddress(4, BigInt(value)))
+      : fc.bigInt(1n << 120n, (1n << 128n) - 1n).map((value) => formatAddress(6, value));
+  const change = fc.constantFrom<Family[]>(4, 6).chain((family) =>
+    fc.record({
+      op: fc.constantFrom('add' as const, 'prepend' as const, 'replace' as const, 'remove' as const),
+      route: fc
+        .record({
+          at: address(family),
+          length: fc.integer({ min: 0, max: family === 4 ? 32 : 128 }),
+          metric: number,
+          protocol: fc.integer({ min: 0, max: 255 }),
+          linkIndex: fc.integer({ min: 1, max: 0x7fffffff }),
+          gateway: fc.option(address(family)),
+        })
+        .map(({ at, length, gateway, linkIndex, ...rest }): RouteSpec => {
+          const key = { family, dst: `${at}/${length}`, ...rest };
+          return gateway === null ? { ...key, type: 'blackhole' } : { ...key, gateway, linkIndex };
+        }),
+    }),
+  );
+  fc.assert(
+    fc.property(change, number, (given, sequence) => {
+      expect(encodeChange(given, sequence)).toEqual(byThePackage(given, sequence));
+    }),
+  );
 });
 
 describe('route messages', () => {
