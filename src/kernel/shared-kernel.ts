@@ -124,6 +124,9 @@ interface StreamOptions {
   readonly onEnd: (reason: unknown) => void;
 }
 
+/** An error of its own for each drain would cost more than the rest of it. */
+const drained = new Error('another one reads the events');
+
 /** One stream of events for several subscribers. It is read while one of them waits. */
 class SharedStream {
   readonly #events: KernelEvents;
@@ -185,7 +188,7 @@ class SharedStream {
   }
 
   async #drainOnce(): Promise<void> {
-    this.#stopReading.abort();
+    this.#stopReading.abort(drained);
     await this.#reading;
     this.#stopReading = new AbortController();
     try {

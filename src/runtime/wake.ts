@@ -49,6 +49,9 @@ export class Wake {
   }
 }
 
+/** One for all: its stack would tell nothing, and take longer to make than most waits to end. */
+const waitIsOver = new Error('another wait ended first');
+
 /**
  * Starts several waits under one signal, resolves (or rejects) as the first of them does, then aborts the others and waits
  * until they have ended, so that none outlives the call. Rejects with `signal.reason` when `signal` aborts, however the
@@ -71,7 +74,7 @@ export async function firstOf<T>(
     throw error;
   } finally {
     signal.removeEventListener('abort', onAbort);
-    controller.abort(new Error('another wait ended first'));
+    controller.abort(waitIsOver);
     await Promise.allSettled(waits);
   }
 }

@@ -79,6 +79,9 @@ function batchOf(context: CallContext, response: IWatchResponse): WatchBatch {
   return fromWatchResponse(response);
 }
 
+/** An error of its own for each answer would cost more than the timer. */
+const answered = new Error('the answer has come');
+
 /** The next answer; when none comes within `limitMs` the stream fails, for this `reason`. */
 async function nextWithin(
   limitMs: number,
@@ -95,7 +98,7 @@ async function nextWithin(
   try {
     return await answers.next();
   } finally {
-    timer.abort();
+    timer.abort(answered);
     await timeout;
   }
 }
