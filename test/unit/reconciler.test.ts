@@ -91,10 +91,36 @@ describe('at rest', () => {
     expect(counters.messages).toBe(before.messages);
     const checks = counters.digests - before.digests;
     expect(checks).toBeGreaterThan(50);
-    // Links and addresses at each check; all of them at the first, because the start brought events, and for the first digest.
-    expect(counters.dumps - before.dumps).toBeLessThanOrEqual(2 * checks + 6);
+    // Links and addresses at each check; all of them at the first, because the start brought events.
+    expect(counters.dumps - before.dumps).toBeLessThanOrEqual(2 * checks + 3);
     expect(host.log.lines.length).toBe(lines);
     expect(ownFaults(host.reconciler.status())).toEqual([]);
+  });
+});
+
+describe('leases that change all the time', () => {
+  const dumpsOf = async (latencyMs: number) => {
+    host = new ReconcilerHost({ latencyMs });
+    await host.settled(peers);
+    await host.clock.advance(15_000);
+    const before = host.kernel.counters.dumps;
+    for (let i = 0; i < 240; i++) {
+      host.put(first, `10.211.55.${101 + (i % 2)}`);
+      await host.clock.advance(1_000);
+    }
+    // Of links, addresses and routes.
+    return (host.kernel.counters.dumps - before) / 3;
+  };
+
+  it('cost a look at all routes every ten seconds, as events may not tell all', async () => {
+    const dumps = await dumpsOf(1);
+    expect(dumps).toBeGreaterThanOrEqual(20);
+  });
+
+  it('wait a hundredth of their time for it at most, where it takes long, and it is made once a minute', async () => {
+    const dumps = await dumpsOf(400);
+    expect(dumps).toBeGreaterThanOrEqual(3);
+    expect(dumps).toBeLessThanOrEqual(7);
   });
 });
 

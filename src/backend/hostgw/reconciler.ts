@@ -28,6 +28,12 @@ export interface ReconcilerOptions extends RouteSurroundings {
 
 /** The safety net beside events: a look at the kernel this often, ± 10 %. */
 const checkIntervalMs = 10_000;
+/**
+ * After a dump the check makes no other one for so many times as long as it took, but for a minute at most: no lease is
+ * routed meanwhile, and events tell what changes. Beside 100,000 routes of other programs one takes half a second.
+ */
+const dumpShare = 100;
+const longestWithoutDumpMs = 60_000;
 /** Between dumps: a link that flaps a hundred times a second must not cost a hundred dumps. */
 const dumpSpacingMs = 50;
 /** Trouble with the kernel is over after so long without a failure, not at the first call that succeeds. */
@@ -66,6 +72,8 @@ export class Reconciler {
   /** Of the routes in the last dump, if a check asked for it; see Kernel.routesDigest. */
   #digest: string | undefined;
   #nextCheckMs = 0;
+  /** Until then the check leaves it to events to tell what changes. */
+  #nextDumpMs = 0;
   #haveLeases = false;
   /** Wall-clock ms. */
   #syncedAtMs: number | undefined;
@@ -207,19 +215,23 @@ export class Reconciler {
    * digest of the routes now, if it has asked for it.
    */
   async #check(events: KernelEvents, signal: AbortSignal): Promise<string | undefined> {
-    const { kernel, self } = this.#options;
+    const { clock, kernel, self } = this.#options;
     this.#applyEvents(await events.drain(signal));
+    const mustDump = this.#stale || !this.#writer.hasSynced;
+    if (!mustDump && this.#eventful && clock.monotonic() < this.#nextDumpMs) return this.#endCheck();
     this.#stale = true;
-    if (this.#eventful || !this.#writer.hasSynced) return undefined;
-    const links = await kernel.links(signal);
-    const addresses = await kernel.addresses(signal);
+    // If a dump follows, before it: the next check compares with it.
     const digest = await kernel.routesDigest(self.subnet.family, signal);
-    if (digest !== this.#digest || !this.#mirror.isOf(links, addresses)) return digest;
+    if (mustDump || this.#eventful || digest !== this.#digest) return digest;
+    if (!this.#mirror.isOf(await kernel.links(signal), await kernel.addresses(signal))) return digest;
     this.#stale = false;
+    return this.#endCheck();
+  }
+
+  /** Nothing to dump. Some routes wait for time alone. */
+  #endCheck(): undefined {
     this.#scheduleCheck();
-    // Some wait for time alone.
     for (const dst of this.#states.unsettled) this.#dirty.add(dst);
-    return digest;
   }
 
   #scheduleCheck(): void {
@@ -238,10 +250,13 @@ export class Reconciler {
     // Links and addresses first: a route makes sense only with a link that is known.
     const links = await kernel.links(signal);
     const addresses = await kernel.addresses(signal);
+    const startedMs = clock.monotonic();
     const routes = await kernel.routes(self.subnet.family, signal);
     this.#mirror.reset({ links, addresses, routes: [] });
     for await (const some of this.#inParts(routes, mostPerFill, signal)) this.#mirror.add(some);
     this.#lastDumpMs = clock.monotonic();
+    const restMs = Math.min(longestWithoutDumpMs, dumpShare * (this.#lastDumpMs - startedMs));
+    this.#nextDumpMs = this.#lastDumpMs + restMs;
     this.#scheduleCheck();
     this.#allDirty = true;
     this.#eventful = false;
