@@ -16,10 +16,9 @@ import {
   RTN,
   RTNH_F_ONLINK,
   readAttributes,
+  walkAttributes,
 } from './rtnetlink.ts';
 
-/** The type of a nested attribute contains a flag. */
-const NLA_TYPE_MASK = 0x3fff;
 /** struct ifinfomsg and struct ifaddrmsg. */
 const LINK_HEADER_BYTES = 16;
 const ADDRESS_HEADER_BYTES = 8;
@@ -40,7 +39,7 @@ export function decodeLink(payload: Buffer): Link | undefined {
     if (type === IFLA.IFNAME) name = textOf(data);
     else if (type === IFLA.MTU) mtu = readU32.call(data, 0);
     else if (type === IFLA.ADDRESS && hasArp && data.length === 6) mac = macText(data);
-    else if ((type & NLA_TYPE_MASK) === IFLA.PROP_LIST)
+    else if (type === IFLA.PROP_LIST)
       readAttributes(data, (property, text) => {
         if (property === IFLA.ALT_IFNAME) altNames.push(textOf(text));
       });
@@ -136,7 +135,7 @@ const NEXTHOPS = { MULTIPATH: 9, VIA: 18, ID: 30 } as const;
 const meaningless = new Set([12, 20, 24]);
 const UNSPECIFIED = { 4: '0.0.0.0', 6: '::' } as const;
 
-type Draft = { -readonly [K in keyof Route]: Route[K] } & { table: number };
+type Draft = { -readonly [K in keyof Route]: Route[K] };
 
 /**
  * A route of the main table from a route message's payload; undefined for other tables and families, and for
@@ -154,56 +153,53 @@ export function decodeUsedRoute(payload: Buffer): UsedRoute | undefined {
   const family = familyOf(payload[0] ?? 0);
   if (family === undefined || payload.length < HEADER_BYTES) return undefined;
   const length = payload[1] ?? 0;
-  const type = payload[7];
-  const draft: Draft = {
+  const rtnType = payload[7];
+  const route: Draft = {
     family,
     dst: `${UNSPECIFIED[family]}/${length}`,
     tos: payload[3] ?? 0,
     metric: 0,
     protocol: payload[5] ?? 0,
-    type: type === RTN.UNICAST ? 'unicast' : type === RTN.BLACKHOLE ? 'blackhole' : 'other',
+    type: rtnType === RTN.UNICAST ? 'unicast' : rtnType === RTN.BLACKHOLE ? 'blackhole' : 'other',
     scope: payload[6] ?? 0,
     // IPv6 can choose routes by source address.
     special:
       (readU32.call(payload, 8) & RTNH_F_ONLINK) !== 0 || payload[2] !== 0 || length > addressBits(family),
-    table: payload[4] ?? 0,
   };
-  const ownNexthop = decodeAttributes(payload.subarray(HEADER_BYTES), draft);
-  const { table, ...route } = draft;
+  let table = payload[4] ?? 0;
+  let [hasMultipath, hasVia, hasObject] = [false, false, false];
+  const isWhole = walkAttributes(payload, HEADER_BYTES, (type, at, end) => {
+    if (type === NEXTHOPS.MULTIPATH) hasMultipath = true;
+    else if (type === NEXTHOPS.VIA) hasVia = true;
+    else if (type === NEXTHOPS.ID) hasObject = true;
+    // For what does not fit into rtm_table.
+    else if (type === RTA.TABLE && end - at >= 4) table = readU32.call(payload, at);
+    else if (!decodeAttribute(payload, type, at, end, route)) route.special = true;
+  });
+  const ownNexthop = hasMultipath || hasVia || hasObject;
+  route.special ||= ownNexthop || !isWhole;
+  // A group of nexthop objects lists its members, too.
+  if (hasMultipath && !hasObject) route.multipath = true;
   // IPv6 says `dev lo` for a blackhole. Beside a nexthop object the kernel repeats its gateway and link.
   if (ownNexthop || route.type === 'blackhole') delete route.linkIndex;
   if (ownNexthop) delete route.gateway;
   return { table, route };
 }
 
-/** Returns whether the nexthop is of a kind that gateway and link cannot express. */
-function decodeAttributes(attributes: Buffer, draft: Draft): boolean {
-  const kinds = new Set<number>();
-  const isWhole = readAttributes(attributes, (type, data) => {
-    if (type === NEXTHOPS.MULTIPATH || type === NEXTHOPS.VIA || type === NEXTHOPS.ID) kinds.add(type);
-    else if (!decodeAttribute(type, data, draft)) draft.special = true;
-  });
-  const ownNexthop = kinds.size > 0;
-  draft.special ||= ownNexthop || !isWhole;
-  // A group of nexthop objects lists its members, too.
-  if (kinds.has(NEXTHOPS.MULTIPATH) && !kinds.has(NEXTHOPS.ID)) draft.multipath = true;
-  return ownNexthop;
-}
-
 /** Returns whether a plain route may have this attribute, unlike metrics, a realm or whatever is new. */
-function decodeAttribute(type: number, data: Buffer, draft: Draft): boolean {
+function decodeAttribute(payload: Buffer, type: number, at: number, end: number, route: Draft): boolean {
   const address = () => {
-    draft.special ||= data.length * 8 !== addressBits(draft.family);
-    return addressText(data) ?? UNSPECIFIED[draft.family];
+    route.special ||= (end - at) * 8 !== addressBits(route.family);
+    return addressText(payload, at, end) ?? UNSPECIFIED[route.family];
   };
-  if (type === RTA.DST) draft.dst = `${address()}${draft.dst.slice(draft.dst.indexOf('/'))}`;
-  else if (type === RTA.OIF) draft.linkIndex = readU32.call(data, 0);
-  else if (type === RTA.GATEWAY) draft.gateway = address();
-  else if (type === RTA.PRIORITY) draft.metric = readU32.call(data, 0);
-  else if (type === RTA.PREFSRC) draft.source = address();
-  // For what does not fit into rtm_table.
-  else if (type === RTA.TABLE) draft.table = readU32.call(data, 0);
-  else return meaningless.has(type);
+  if (type === RTA.DST) route.dst = `${address()}/${payload[1]}`;
+  else if (type === RTA.GATEWAY) route.gateway = address();
+  else if (type === RTA.PREFSRC) route.source = address();
+  else if (meaningless.has(type)) return true;
+  else if (end - at < 4) return false;
+  else if (type === RTA.OIF) route.linkIndex = readU32.call(payload, at);
+  else if (type === RTA.PRIORITY) route.metric = readU32.call(payload, at);
+  else return false;
   return true;
 }
 

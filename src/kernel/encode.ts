@@ -4,11 +4,14 @@ import { AttrStream, formatMessage, putU32 } from 'netlink/dist/structs.js';
 import type { Family } from '../ip/ip.ts';
 import type { RouteChange, RouteSpec, Sender } from './kernel.ts';
 import {
+  ATTRIBUTE_HEADER_BYTES,
   addressBytes,
   addressFamily,
   IFLA,
   LOOPBACK_IFINDEX,
+  MESSAGE_HEADER_BYTES,
   NLM_F,
+  ROUTE_HEADER_BYTES,
   RT_TABLE_MAIN,
   RTEXT_FILTER_SKIP_STATS,
   RTM,
@@ -22,10 +25,6 @@ const FLAGS = {
   remove: 0,
 } as const;
 
-/** struct nlmsghdr, struct rtmsg, and the header of an attribute. */
-const MESSAGE_HEADER_BYTES = 16;
-const ROUTE_HEADER_BYTES = 12;
-const ATTRIBUTE_HEADER_BYTES = 4;
 const RTA = { DST: 1, OIF: 4, GATEWAY: 5, PRIORITY: 6 } as const;
 
 /**

@@ -1,10 +1,4 @@
-import {
-  type NetlinkMessage,
-  parseAttributes,
-  parseMessages,
-  readS32,
-  readU32,
-} from 'netlink/dist/structs.js';
+import { type NetlinkMessage, readS32, readU16, readU32 } from 'netlink/dist/structs.js';
 import { type Family, ipv6Text, parseAddress } from '../ip/ip.ts';
 import { errnoName } from '../native/libc.ts';
 
@@ -84,6 +78,13 @@ export function familyOf(addressFamilyNumber: number): Family | undefined {
 /** Fits any datagram: dumps come in 32 kB, a link with many virtual functions is larger. */
 export const READ_BUFFER_BYTES = 256 << 10;
 
+/** struct nlmsghdr, struct rtmsg, and the header of an attribute. */
+export const MESSAGE_HEADER_BYTES = 16;
+export const ROUTE_HEADER_BYTES = 12;
+export const ATTRIBUTE_HEADER_BYTES = 4;
+/** The type of an attribute contains two flags. */
+const NLA_TYPE_MASK = 0x3fff;
+
 export interface Acknowledgement {
   /** Absent for success. */
   readonly errno?: string;
@@ -91,18 +92,30 @@ export interface Acknowledgement {
   readonly message?: string;
 }
 
-/** The messages of one datagram; none when it is malformed, as then no part of it can be trusted. */
+/**
+ * The messages of one datagram; none when it is malformed, as then no part of it can be trusted. Here and below as the
+ * netlink package reads them, without its buffers for the rest of the datagram after each message and attribute: a dump
+ * may hold hundreds of thousands of routes.
+ */
 export function messagesOf(datagram: Buffer): readonly NetlinkMessage[] {
-  try {
-    return parseMessages(datagram);
-  } catch {
-    return [];
+  const messages: NetlinkMessage[] = [];
+  for (let at = 0; at < datagram.length; ) {
+    if (at + MESSAGE_HEADER_BYTES > datagram.length) return [];
+    const length = readU32.call(datagram, at);
+    const end = at + length;
+    if (length < MESSAGE_HEADER_BYTES || end > datagram.length) return [];
+    messages.push({
+      type: readU16.call(datagram, at + 4),
+      flags: readU16.call(datagram, at + 6),
+      seq: readU32.call(datagram, at + 8),
+      port: readU32.call(datagram, at + 12),
+      data: datagram.subarray(at + MESSAGE_HEADER_BYTES, end),
+    });
+    at = (end + 3) & ~3;
   }
+  return messages;
 }
 
-/** struct nlmsghdr and struct rtmsg. */
-const MESSAGE_HEADER_BYTES = 16;
-const ROUTE_HEADER_BYTES = 12;
 /** How long an IPv6 route from a router's advertisement has left, among others. */
 const RTA_CACHEINFO = 12;
 
@@ -161,22 +174,38 @@ function acknowledgement({ data, flags }: NetlinkMessage, attributes: number): A
 /** Visits each attribute up to the first malformed one; returns whether all are well-formed. Never throws. */
 export function readAttributes(attributes: Buffer, visit: (type: number, data: Buffer) => void): boolean {
   try {
-    parseAttributes(attributes, ({ type, data }) => visit(type, data));
-    return true;
+    return walkAttributes(attributes, 0, (type, at, end) => visit(type, attributes.subarray(at, end)));
   } catch {
     return false;
   }
 }
 
+/** As {@link readAttributes}, with the place of each value instead of a buffer; throws what `visit` does. */
+export function walkAttributes(
+  bytes: Buffer,
+  from: number,
+  visit: (type: number, at: number, end: number) => void,
+): boolean {
+  for (let at = from; at < bytes.length; ) {
+    if (at + ATTRIBUTE_HEADER_BYTES > bytes.length) return false;
+    const length = readU16.call(bytes, at);
+    const end = at + length;
+    if (length < ATTRIBUTE_HEADER_BYTES || end > bytes.length) return false;
+    visit(readU16.call(bytes, at + 2) & NLA_TYPE_MASK, at + ATTRIBUTE_HEADER_BYTES, end);
+    at += (length + 3) & ~3;
+  }
+  return true;
+}
+
 /**
- * Canonical text of an address in the kernel's byte order (4 or 16 bytes), as src/ip writes it; undefined for
- * any other length. Avoids big numbers: a dump holds tens of thousands of addresses.
+ * Canonical text of an address in the kernel's byte order (4 or 16 bytes from `at` to `end`), as src/ip writes it;
+ * undefined for any other length. Avoids big numbers: a dump holds tens of thousands of addresses.
  */
-export function addressText(bytes: Uint8Array): string | undefined {
-  if (bytes.length === 4) return `${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}`;
-  if (bytes.length !== 16) return undefined;
-  const groups = Array.from({ length: 8 }, (_, i) => ((bytes[2 * i] ?? 0) << 8) | (bytes[2 * i + 1] ?? 0));
-  return ipv6Text(groups);
+export function addressText(bytes: Uint8Array, at = 0, end = bytes.length): string | undefined {
+  if (end - at === 4) return `${bytes[at]}.${bytes[at + 1]}.${bytes[at + 2]}.${bytes[at + 3]}`;
+  if (end - at !== 16) return undefined;
+  const group = (i: number) => ((bytes[at + 2 * i] ?? 0) << 8) | (bytes[at + 2 * i + 1] ?? 0);
+  return ipv6Text(Array.from({ length: 8 }, (_, i) => group(i)));
 }
 
 /** `02:00:00:00:00:01`. */

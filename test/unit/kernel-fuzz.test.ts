@@ -1,10 +1,19 @@
 import fc from 'fast-check';
+import { type NetlinkMessage, parseAttributes, parseMessages } from 'netlink/dist/structs.js';
 import { describe, expect, test } from 'vitest';
 import { parseAddress, parseSubnet } from '../../src/ip/ip.ts';
 import { decodeEvent } from '../../src/kernel/decode.ts';
 import { encodeChange } from '../../src/kernel/encode.ts';
 import type { KernelEvent, Route } from '../../src/kernel/kernel.ts';
-import { decodeAnswer, decodeDone, messagesOf, NLM_F, NLMSG, RTM } from '../../src/kernel/rtnetlink.ts';
+import {
+  decodeAnswer,
+  decodeDone,
+  messagesOf,
+  NLM_F,
+  NLMSG,
+  RTM,
+  readAttributes,
+} from '../../src/kernel/rtnetlink.ts';
 import { cpuMs } from '../testbed/cpu-time.ts';
 
 const ATTRIBUTE_HEADER_BYTES = 4;
@@ -99,6 +108,36 @@ describe('the kernel’s datagrams', () => {
         }
       }),
       { numRuns: 5_000 },
+    );
+  });
+
+  test('are read as the netlink package reads them, whole and damaged', () => {
+    const attributesOf = (read: (visit: (type: number, data: Buffer) => void) => void) => {
+      const attributes: (readonly [type: number, data: Buffer])[] = [];
+      read((type, data) => attributes.push([type, data]));
+      return attributes;
+    };
+    const orNone = <T>(read: () => T, none: T): T => {
+      try {
+        return read();
+      } catch {
+        return none;
+      }
+    };
+    fc.assert(
+      fc.property(datagram, damage, (bytes, changes) => {
+        const harmed = damaged(bytes, changes);
+        const messages = messagesOf(harmed);
+        expect(messages).toEqual(orNone<readonly NetlinkMessage[]>(() => parseMessages(harmed), []));
+        for (const { data } of messages) {
+          const attributes = data.subarray(12);
+          const theirs = attributesOf((visit) =>
+            orNone(() => parseAttributes(attributes, (one) => visit(one.type, one.data)), undefined),
+          );
+          expect(attributesOf((visit) => readAttributes(attributes, visit))).toEqual(theirs);
+        }
+      }),
+      { numRuns: 1_000 },
     );
   });
 
