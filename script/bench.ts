@@ -99,6 +99,7 @@ function ours(): Program {
     name: 'flanneld-ts',
     command: [program],
     flags: ['--docker-opts-file=FOLDER/docker_opts.env'],
+    isNode: true,
   };
 }
 

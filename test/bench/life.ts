@@ -11,6 +11,8 @@ export interface Program {
   readonly command: readonly string[];
   /** `FOLDER` in them stands for the folder of the process's own files. */
   readonly flags?: readonly string[];
+  /** A script of Node's, so that its event loop can be watched. */
+  readonly isNode?: boolean;
   /** Minutes for thousands of routes: such starts are measured once. */
   readonly isSlow?: boolean;
 }
@@ -20,6 +22,8 @@ const CHANGE_LIMIT_MS = 60_000;
 /** Ticks per second of /proc/PID/stat: USER_HZ, 100 on every Linux. */
 const TICKS_PER_SECOND = 100;
 
+const loopDelayScript = join(import.meta.dirname, 'loop-delay.ts');
+
 /** One process of a program on a stage, from its start to its end. */
 export class Life {
   readonly #stage: Stage;
@@ -28,16 +32,21 @@ export class Life {
   readonly #subnetFile: string;
   readonly #mark: number;
 
-  private constructor(stage: Stage, process: RunningProcess, startedMs: number, file: string, mark: number) {
+  private constructor(stage: Stage, running: RunningProcess, startedMs: number, file: string, mark: number) {
     this.#stage = stage;
-    this.#process = process;
+    this.#process = running;
     this.#startedMs = startedMs;
     this.#subnetFile = file;
     this.#mark = mark;
   }
 
-  /** Starts the program with an empty folder for its files. */
-  static async start(stage: Stage, program: Program, number: number, more: readonly string[]): Promise<Life> {
+  /** Starts the program with an empty folder for its files; `watched`: so that {@link loopDelayMs} works. */
+  static async start(
+    stage: Stage,
+    program: Program,
+    number: number,
+    { flags: more, watched }: { readonly flags: readonly string[]; readonly watched: boolean },
+  ): Promise<Life> {
     const folder = join(stage.dir, `run-${number}`);
     mkdirSync(folder);
     const file = join(folder, 'subnet.env');
@@ -45,11 +54,14 @@ export class Life {
     const flags = [...stage.flags, `--subnet-file=${file}`, ...(program.flags ?? []), ...more];
     const argv = [...program.command, ...flags.map((flag) => flag.replaceAll('FOLDER', folder))];
     const startedMs = nowMs();
-    const process = new RunningProcess(argv, {
-      env: { PATH: globalThis.process.env['PATH'] },
+    const running = new RunningProcess(argv, {
+      env: {
+        PATH: process.env['PATH'],
+        ...(watched && { NODE_OPTIONS: `--require=${loopDelayScript}` }),
+      },
       logFile: join(folder, 'log'),
     });
-    return new Life(stage, process, startedMs, file, mark);
+    return new Life(stage, running, startedMs, file, mark);
   }
 
   /** Waits for subnet.env and the routes to peers 0 to `peers` - 1; resolves to the ms from the start to both. */
@@ -164,6 +176,16 @@ export class Life {
     // After the name, which may hold spaces: utime and stime are the 12th and 13th.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+  }
+
+  /** The most ms that a timer waited for the program's event loop since the last call. Only for Node's programs. */
+  async loopDelayMs(): Promise<number> {
+    const find = () => this.#process.stderr.flatMap((line) => /^loop-delay (\S+)/.exec(line)?.[1] ?? []);
+    const known = find().length;
+    process.kill(this.#process.pid, 'SIGUSR2');
+    return Number(
+      await this.#process.waitFor(() => find()[known], CHANGE_LIMIT_MS, 'waiting for the delay of its loop'),
+    );
   }
 
   #assertRuns(): void {

@@ -100,7 +100,7 @@ export class Measurement {
         this.#note('start → subnet.env and routes', 'ms', peers, FLOOR, await this.#floorMs(peers));
       for (const program of this.#programs) {
         if (program.isSlow && peers >= SLOW_PEERS && round > 0) continue;
-        await this.#life(program, [], async (life) => {
+        await this.#life(program, false, async (life) => {
           const upMs = await life.upMs(peers);
           this.#note('start → subnet.env and routes', 'ms', peers, program.name, upMs);
           if (round === 0) await this.#atRest(life, program, peers);
@@ -130,19 +130,22 @@ export class Measurement {
       if (program.isSlow && (where !== '' || peers > 1_000)) continue;
       await this.#stage.removePeers();
       await this.#stage.putPeers(range(peers));
-      await this.#life(program, healthFlags, async (life) => {
+      await this.#life(program, true, async (life) => {
         await life.upMs(peers);
+        if (program.isNode) await life.loopDelayMs();
         const row = `${peers} leases moved in a burst`;
         const [burstMs, longestMs] = await whileProbing(() => life.burstMs(range(peers), 1));
         this.#note(`${row} → last route${where}`, 'ms', peers, program.name, burstMs);
         this.#note(`${row}, longest answer of /healthz${where}`, 'ms', peers, program.name, longestMs);
+        await this.#noteLoopDelay(life, program, peers, `${row}, event-loop delay${where}`);
         await this.#stream(life, program, peers, where);
       });
     }
   }
 
   /** Many changes a second, for a while. */
-  async #stream(life: Life, { name }: Program, peers: number, where: string): Promise<void> {
+  async #stream(life: Life, program: Program, peers: number, where: string): Promise<void> {
+    const { name } = program;
     const { streamMs } = this.#effort;
     const cpu = life.cpuPercent(streamMs);
     const batch = CHANGES_PER_SECOND / 10;
@@ -163,6 +166,7 @@ export class Measurement {
     const row = `${CHANGES_PER_SECOND} leases moved a second → route`;
     this.#note(`${row}, CPU of one core${where}`, '%', peers, name, await cpu);
     this.#note(`${row}, longest answer of /healthz${where}`, 'ms', peers, name, longestMs);
+    await this.#noteLoopDelay(life, program, peers, `${row}, event-loop delay${where}`);
     for (const [label, share] of [
       ['p50', 0.5],
       ['p99', 0.99],
@@ -170,9 +174,16 @@ export class Measurement {
       this.#note(`${row}, ${label}${where}`, 'ms', peers, name, quantile(took, share));
   }
 
-  async #life(program: Program, flags: readonly string[], use: (life: Life) => Promise<void>): Promise<void> {
+  /** The longest since the last time that the program kept a timer waiting. */
+  async #noteLoopDelay(life: Life, { name, isNode }: Program, peers: number, row: string): Promise<void> {
+    if (isNode) this.#note(row, 'ms', peers, name, await life.loopDelayMs());
+  }
+
+  /** `inCrowds`: it is asked for its health meanwhile, and its event loop is watched. */
+  async #life(program: Program, inCrowds: boolean, use: (life: Life) => Promise<void>): Promise<void> {
     await this.#stage.clearHost();
-    const life = await Life.start(this.#stage, program, this.#lives++, flags);
+    const started = { flags: inCrowds ? healthFlags : [], watched: inCrowds && program.isNode === true };
+    const life = await Life.start(this.#stage, program, this.#lives++, started);
     try {
       await use(life);
     } finally {
