@@ -105,7 +105,7 @@ describe('leases that change all the time', () => {
     await host.clock.advance(15_000);
     const before = host.kernel.counters.dumps;
     for (let i = 0; i < 240; i++) {
-      host.put(first, `10.211.55.${101 + (i % 2)}`);
+      host.put(`172.20.${1 + (i % 3)}.0/24`, `10.211.55.${101 + (i % 2)}`);
       await host.clock.advance(1_000);
     }
     // Of links, addresses and routes.

@@ -34,6 +34,8 @@ const checkIntervalMs = 10_000;
  */
 const dumpShare = 100;
 const longestWithoutDumpMs = 60_000;
+/** A digest is of use only if no event follows, and takes a quarter of the time of a dump. */
+const calmMs = 1_000;
 /** Between dumps: a link that flaps a hundred times a second must not cost a hundred dumps. */
 const dumpSpacingMs = 50;
 /** Trouble with the kernel is over after so long without a failure, not at the first call that succeeds. */
@@ -69,6 +71,7 @@ export class Reconciler {
   #lastDumpMs = Number.NEGATIVE_INFINITY;
   /** An event has changed the mirror since the last dump. */
   #eventful = true;
+  #lastEventMs = 0;
   /** Of the routes in the last dump, if a check asked for it; see Kernel.routesDigest. */
   #digest: string | undefined;
   #nextCheckMs = 0;
@@ -220,6 +223,7 @@ export class Reconciler {
     const mustDump = this.#stale || !this.#writer.hasSynced;
     if (!mustDump && this.#eventful && clock.monotonic() < this.#nextDumpMs) return this.#endCheck();
     this.#stale = true;
+    if (this.#eventful && clock.monotonic() - this.#lastEventMs < calmMs) return undefined;
     // If a dump follows, before it: the next check compares with it.
     const digest = await kernel.routesDigest(self.subnet.family, signal);
     if (mustDump || this.#eventful || digest !== this.#digest) return digest;
@@ -265,7 +269,10 @@ export class Reconciler {
 
   /** `overlapping`: the events came during the last dump. */
   #applyEvents(batch: readonly KernelEvent[], overlapping = false): void {
-    if (batch.length > 0) this.#eventful = true;
+    if (batch.length > 0) {
+      this.#eventful = true;
+      this.#lastEventMs = this.#options.clock.monotonic();
+    }
     let surroundings = false;
     for (const event of batch) {
       const change = this.#mirror.apply(event, overlapping);
