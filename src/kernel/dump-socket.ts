@@ -17,6 +17,9 @@ import {
 /** A table that changes during so many dumps is unlikely to hold still for the next. */
 export const MAX_DUMP_ATTEMPTS = 10;
 
+/** So many parts are read in one turn, some 5 ms: the kernel has the next one ready. Each wait for the pool costs a turn of its own. */
+const partsPerTurn = 8;
+
 export interface DumpRequest<T> {
   /** The name of the table in error messages. */
   readonly what: string;
@@ -33,6 +36,7 @@ export class DumpSocket {
   readonly #queue = new Queue();
   #socket: NetlinkSocket | undefined;
   #sequence = 0;
+  #parts = 0;
   #closed = false;
 
   /** `deadlineMs`: the longest wait for each part. */
@@ -101,7 +105,7 @@ export class DumpSocket {
     let interrupted = false;
     await socket.write(request.encode(sequence));
     for (;;) {
-      const length = await socket.read(this.#buffer);
+      const length = await this.#read(socket);
       signal?.throwIfAborted();
       for (const message of messagesOf(this.#buffer.subarray(0, length))) {
         if (message.seq !== sequence) continue;
@@ -125,7 +129,7 @@ export class DumpSocket {
     let interrupted = false;
     await socket.write(encode(++this.#sequence));
     for (;;) {
-      const datagram = this.#buffer.subarray(0, await socket.read(this.#buffer));
+      const datagram = this.#buffer.subarray(0, await this.#read(socket));
       signal?.throwIfAborted();
       const { flags, end } = blankTransient(datagram);
       interrupted ||= (flags & NLM_F.DUMP_INTR) !== 0;
@@ -133,6 +137,13 @@ export class DumpSocket {
       const [last] = end === undefined ? [] : messagesOf(datagram.subarray(end));
       if (last !== undefined && isLast(last, what)) return interrupted ? undefined : hash.digest('base64');
     }
+  }
+
+  /** Waits for the next part; gives others their turn now and then. */
+  async #read(socket: NetlinkSocket): Promise<number> {
+    this.#parts += 1;
+    const there = this.#parts % partsPerTurn === 0 ? undefined : socket.receive(this.#buffer);
+    return there ?? (await socket.read(this.#buffer));
   }
 
   #open(): NetlinkSocket {
