@@ -22,3 +22,16 @@ it('stays below what is printed, in one line that fits, and leaves nothing behin
   line.end();
   expect(screen(written)).toEqual(['first', 'second', '']);
 });
+
+it.each([0, undefined])(
+  'takes a terminal that does not tell its width (%s) for one of 80 columns',
+  (columns) => {
+    let written = '';
+    const line = new StatusLine(
+      (text) => void (written += text),
+      () => columns,
+    );
+    line.show('x'.repeat(100));
+    expect(screen(written)).toEqual(['x'.repeat(79)]);
+  },
+);
