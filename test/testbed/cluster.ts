@@ -107,10 +107,10 @@ export class Cluster {
     return this.#etcd;
   }
 
-  /** A member on each of the first three hosts, on the ports of the scenario. */
-  async startEtcd(): Promise<EtcdCluster> {
+  /** A member on each of the first three hosts, on the ports of the scenario; `args` are more flags of theirs. */
+  async startEtcd(args: readonly string[] = []): Promise<EtcdCluster> {
     const places = this.hosts.slice(0, 3).map(({ net, address }) => ({ netns: net.namespace, ip: address }));
-    const etcd = await startEtcd({ dir: join(this.dir, 'etcd'), members: places });
+    const etcd = await startEtcd({ dir: join(this.dir, 'etcd'), members: places, args });
     this.onClose(() => etcd.close());
     this.#etcd = etcd;
     return etcd;

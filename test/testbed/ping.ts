@@ -1,9 +1,17 @@
 import { RunningProcess } from './process.ts';
 
+/** From where to what address. */
+export interface Way {
+  /** The words in front of the command: `['nsenter', '--net=…', '--']` or Docker.inNetworkOf(). */
+  readonly where: readonly string[];
+  readonly destination: string;
+  /** The address to ping from. */
+  readonly source?: string;
+}
+
 /** What a series of pings has seen. */
-export interface PingResult {
+interface PingResult {
   readonly sent: number;
-  readonly received: number;
   /** Sequence numbers, from 1, that were not answered; the ones still under way at the end do not count. */
   readonly lost: readonly number[];
   /** What it printed of anything that went wrong. */
@@ -11,7 +19,7 @@ export interface PingResult {
 }
 
 /** A ping that runs until it is stopped. */
-export interface RunningPing {
+interface RunningPing {
   /** Resolves at the next answer to a request sent from now on; rejects after `timeoutMs`. */
   answered(timeoutMs?: number): Promise<void>;
   /** Waits for one more answer, then ends. Throws when none comes: a path that is broken at the end is no success. */
@@ -23,17 +31,11 @@ export interface RunningPing {
 /** How long the first answer may take. */
 const FIRST_ANSWER_MS = 10_000;
 
-/**
- * Pings every 10 ms, up to 65,535 times. `where` are the words in front of the command: `['nsenter', '--net=…', '--']`
- * or Docker.inNetworkOf(); `source` is the address to ping from. Resolves at the first answer, rejects when there is none.
- */
-export async function startPing(
-  where: readonly string[],
-  destination: string,
-  source?: string,
-): Promise<RunningPing> {
+/** Pings up to 65,535 times. Resolves at the first answer, rejects when there is none. */
+async function startPing({ where, destination, source }: Way, intervalMs: number): Promise<RunningPing> {
   const from = source === undefined ? [] : ['-I', source];
-  const child = new RunningProcess([...where, 'ping', '-n', '-i', '0.01', ...from, destination]);
+  const interval = String(intervalMs / 1000);
+  const child = new RunningProcess([...where, 'ping', '-n', '-i', interval, ...from, destination]);
   const answerAfter = async (sequence: number, ms: number) => {
     const find = (lines: readonly string[]) => sequences(lines.slice(-50)).find((seen) => seen > sequence);
     await child.waitFor(find, ms, `waiting for an answer of ${destination}`);
@@ -62,7 +64,6 @@ export async function startPing(
       const all = Array.from({ length: last }, (_, index) => index + 1);
       return {
         sent: last,
-        received: answered.size,
         lost: all.filter((sequence) => !answered.has(sequence)),
         complaints: child.lines.filter((line) => /unreachable|error|sendmsg|exceeded/i.test(line)),
       };
@@ -71,30 +72,56 @@ export async function startPing(
   };
 }
 
-/** From where to what address: see {@link startPing}. */
-export interface Way {
-  readonly where: readonly string[];
-  readonly destination: string;
-  readonly source?: string;
+/** What came of the packets on several ways. */
+export interface PingsResult {
+  readonly sent: number;
+  /** What went wrong with them, a line each. */
+  readonly complaints: readonly string[];
+}
+
+/** Pings on ways that come one after another, until all are stopped. */
+export class Pings {
+  readonly #intervalMs: number;
+  readonly #running: { readonly way: Way; readonly ping: RunningPing }[] = [];
+
+  constructor(intervalMs: number) {
+    this.#intervalMs = intervalMs;
+  }
+
+  /** Resolves when there was an answer on each of them; rejects when there is none. */
+  async add(ways: readonly Way[]): Promise<void> {
+    for (const way of ways) this.#running.push({ way, ping: await startPing(way, this.#intervalMs) });
+  }
+
+  /** Ends them; rejects when a way is broken at the end. */
+  async stop(): Promise<PingsResult> {
+    const results = await Promise.all(this.#running.map(({ ping }) => ping.stop()));
+    const complaints = results.flatMap(({ lost, sent, complaints: printed }, index) => {
+      const { where = [], destination } = this.#running[index]?.way ?? {};
+      const way = `${where.join(' ')} to ${destination}`;
+      return [...lost.map((sequence) => `${way}: packet ${sequence} of ${sent} was lost`), ...printed];
+    });
+    return { sent: results.reduce((sum, { sent }) => sum + sent, 0), complaints };
+  }
+
+  /** Ends them without a result. */
+  async close(): Promise<void> {
+    await Promise.all(this.#running.map(({ ping }) => ping.close()));
+  }
 }
 
 /**
- * Pings on all these ways while `act` runs, from before it begins until after it has ended. Resolves to what went wrong with the
- * packets; rejects when a way is broken at the end. The pings end also when `act` fails.
+ * Pings every 10 ms on all these ways while `act` runs, from before it begins until after it has ended. Resolves to what went wrong
+ * with the packets; rejects when a way is broken at the end. The pings end also when `act` fails.
  */
 export async function lostWhile(ways: readonly Way[], act: () => Promise<void>): Promise<readonly string[]> {
-  const pings: RunningPing[] = [];
+  const pings = new Pings(10);
   try {
-    for (const { where, destination, source } of ways)
-      pings.push(await startPing(where, destination, source));
+    await pings.add(ways);
     await act();
-    const results = await Promise.all(pings.map((ping) => ping.stop()));
-    return results.flatMap(({ lost, sent, complaints }, index) => {
-      const way = `${ways[index]?.where.join(' ')} to ${ways[index]?.destination}`;
-      return [...lost.map((sequence) => `${way}: packet ${sequence} of ${sent} was lost`), ...complaints];
-    });
+    return (await pings.stop()).complaints;
   } finally {
-    await Promise.all(pings.map((ping) => ping.close()));
+    await pings.close();
   }
 }
 
