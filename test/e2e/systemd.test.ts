@@ -7,6 +7,7 @@ import { leaseKey, leaseValue } from '../testbed/lease-keys.ts';
 import { until } from '../testbed/netns.ts';
 import { CONFIG_JSON, DEADLINE_MS, UNIT, useSystemdContainer } from './use-systemd.ts';
 
+const BRIDGE = 'flanneld-migrate.service';
 const SUBNET_FILE = '/run/flannel/subnet.env';
 /** A Debian server with etcd and Docker as its packages set them up; the tests are an operator's steps, in this order. */
 describe('the units on a host with systemd', () => {
@@ -33,7 +34,9 @@ describe('the units on a host with systemd', () => {
     expect(await host.property(UNIT, 'ActiveState')).toBe('inactive');
     expect(await host.property(UNIT, 'FragmentPath')).toBe('/usr/local/lib/systemd/system/flanneld.service');
     expect(await host.property('docker.service', 'DropInPaths')).toContain('docker.service.d/flannel.conf');
-    await host.exec('systemd-analyze', 'verify', UNIT, 'docker.service');
+    expect(await host.property(BRIDGE, 'ActiveState')).toBe('inactive');
+    expect(await host.property(BRIDGE, 'UnitFileState')).toBe('disabled');
+    await host.exec('systemd-analyze', 'verify', UNIT, BRIDGE, 'docker.service');
     const networkd = await host.exec('systemd-analyze', 'cat-config', 'systemd/networkd.conf');
     expect(networkd).toMatch(/^ManageForeignRoutes=no$/m);
   });
@@ -351,12 +354,51 @@ describe('the units on a host with systemd', () => {
     expect(await host.property(UNIT, 'ActiveState')).toBe('active');
   });
 
+  test("the bridge's unit is active once both stores are alike, and is started again when it is killed", async () => {
+    const v2 = (...argv: readonly string[]) => host.exec('env', 'ETCDCTL_API=2', 'etcdctl', ...argv);
+    const v3 = (subnet: string) => host.exec('etcdctl', 'get', '--print-value-only', leaseKey(subnet));
+    const dropIn = '/run/systemd/system/etcd.service.d';
+    await host.sh(
+      `mkdir -p ${dropIn}; printf '[Service]\nEnvironment=ETCD_ENABLE_V2=true\n' >${dropIn}/v2.conf`,
+    );
+    await host.systemctl('daemon-reload');
+    await host.systemctl('restart', 'etcd');
+    await v2('set', `${PREFIX}/config`, CONFIG_JSON);
+    await v2('set', '--ttl', '86400', leaseKey('172.20.8.0/24'), leaseValue('10.211.55.108'));
+    await host.systemctl('start', BRIDGE);
+    expect(await host.property(BRIDGE, 'ActiveState')).toBe('active');
+    expect(await host.property(BRIDGE, 'StatusText')).toBe('1 host on v2, 2 on v3, 0 conflicts');
+    expect(await v3('172.20.8.0/24')).toBe(leaseValue('10.211.55.108'));
+    expect(await v2('get', leaseKey('172.20.9.0/24'))).toContain('10.211.55.101');
+    const status = await host.exec('cat', `/proc/${await host.mainPid(BRIDGE)}/status`);
+    expect(status).toMatch(/^CapBnd:\s0000000000000000$/m);
+    expect(status).toMatch(/^Seccomp:\s2$/m);
+
+    await host.systemctl('kill', '--signal=KILL', '--kill-who=main', BRIDGE);
+    await host.reach(BRIDGE, 'NRestarts', '1');
+    const waits = async () => (await host.property(BRIDGE, 'StatusText')).includes('another bridge');
+    await until(waits, DEADLINE_MS, 'it does not wait for the lock of the one that was killed');
+    // What etcd does 15 s later.
+    await host.exec('etcdctl', 'del', `${PREFIX}/bridge`);
+    await host.reach(BRIDGE, 'ActiveState', 'active');
+    await v2('set', '--ttl', '86400', leaseKey('172.20.7.0/24'), leaseValue('10.211.55.107'));
+    const copied = async () => (await v3('172.20.7.0/24')) === leaseValue('10.211.55.107');
+    await until(copied, DEADLINE_MS, 'it does not go on');
+
+    await host.systemctl('stop', BRIDGE);
+    expect(await host.property(BRIDGE, 'Result')).toBe('success');
+    expect(await v3('172.20.7.0/24')).toBe(leaseValue('10.211.55.107'));
+    await host.systemctl('start', BRIDGE);
+  });
+
   test('--uninstall refuses while the daemon runs, then removes all that was installed', async () => {
     await expect(host.exec('/src/script/install', '--uninstall')).rejects.toThrow(/disable --now flanneld/);
     await host.systemctl('disable', '--quiet', '--now', UNIT);
     await host.exec('/src/script/install', '--uninstall');
     expect(await listFiles()).toBe(filesBefore);
     expect(await host.property(UNIT, 'LoadState')).toBe('not-found');
+    expect(await host.property(BRIDGE, 'LoadState')).toBe('not-found');
+    expect(await host.property(BRIDGE, 'ActiveState')).toBe('inactive');
     expect(await flannelRoutes().catch(() => '')).toBe('');
   });
 });
