@@ -1,6 +1,6 @@
-import { migrate, type NothingThere, type Report, type Stopped } from '../migrate/migrate.ts';
+import { migrate, type Report, type Stopped } from '../migrate/migrate.ts';
 import type { Left, OnlyInV3, Row, What } from '../migrate/plan.ts';
-import { configRemedies, conflictRemedy } from '../migrate/remedies.ts';
+import { configRemedies, conflictRemedy, nothingText } from '../migrate/remedies.ts';
 import { oldStoreText, type Sides } from '../migrate/snapshot.ts';
 import type { Clock } from '../runtime/effects.ts';
 import { explanationOf } from '../runtime/errors.ts';
@@ -29,7 +29,7 @@ export async function runMigrate(parts: MigrateParts, signal: AbortSignal): Prom
   const { dryRun, err } = parts;
   const result = await migrate(parts, { dryRun }, signal);
   if ('stopped' in result) err(stoppedText(parts, result));
-  else if ('nothingAt' in result) err(nothingText(parts, result));
+  else if ('nothingAt' in result) err(nothingText(parts.from.endpoints, result));
   else return tell(parts, result);
   return 1;
 }
@@ -153,11 +153,4 @@ export function storeFault(
     return `the v3 store cannot be used: ${stopped.message}. ${remedy}`;
   }
   return `the v3 store cannot be used: ${explanationOf(stopped)}`;
-}
-
-function nothingText({ from }: MigrateParts, { nothingAt, near }: NothingThere): string {
-  const where = near.map((prefix) => `--from-prefix=${prefix}`).join(' or ');
-  const remedy =
-    near.length === 0 ? "Name flanneld's -etcd-prefix: --from-prefix=KEY" : `There is one with ${where}`;
-  return `the v2 store at ${from.endpoints} has no network here: neither ${nothingAt} nor a lease. ${remedy}`;
 }

@@ -17,7 +17,9 @@ import {
   writeConfig,
   writeCopy,
 } from './copy.ts';
+import { prefixesNear } from './migrate.ts';
 import { type Action, copyTtlSeconds, type PairPlan, planPairs } from './pairs.ts';
+import { nothingText } from './remedies.ts';
 import { inBatches, oldStoreText, type Sides, v2ConfigKey } from './snapshot.ts';
 import { type Skipped, Stores } from './stores.ts';
 
@@ -61,6 +63,7 @@ export class Bridge {
   readonly #stores: Stores;
   readonly #writes = new Map<Action['what'], number>();
   #plan: PairPlan | undefined;
+  #isFound = false;
   #inStep = false;
   #waitsFor: string | undefined;
   #config: ConfigOutcome | undefined;
@@ -133,6 +136,7 @@ export class Bridge {
     const { clock, trouble } = this.#parts;
     const v2 = await this.#stores.listV2(signal);
     trouble.clear('v2-store', 'the v2 store answers again');
+    if (!(await this.#findNetwork(signal))) return false;
     const v3 = await this.#stores.listV3(signal);
     trouble.clear('v3-store', 'the v3 store answers again');
     this.#sayRestored('v2', v2.isSame);
@@ -148,6 +152,24 @@ export class Bridge {
       this.#work(guard, changed, inner),
       wentWell(inner),
     ]);
+  }
+
+  /**
+   * Whether v2 holds anything under the prefix, or has before. With a wrong prefix the bridge would see no host of v2, and copy leases of v3
+   * to where none reads them.
+   */
+  async #findNetwork(signal: AbortSignal): Promise<boolean> {
+    const { from, trouble } = this.#parts;
+    const { v2, skipped } = this.#stores;
+    const nothingAt = v2ConfigKey(from.prefix);
+    this.#isFound ||=
+      v2.length + skipped.length > 0 || (await from.store.get(nothingAt, signal)).node !== undefined;
+    if (this.#isFound) trouble.clear('v2-network', 'the v2 store has a network now');
+    else {
+      const near = await prefixesNear(this.#parts, signal);
+      trouble.report('v2-network', nothingText(from.endpoints, { nothingAt, near }));
+    }
+    return this.#isFound;
   }
 
   async #watchV2(position: V2Position, changed: Wake, signal: AbortSignal): Promise<false> {

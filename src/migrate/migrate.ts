@@ -139,7 +139,7 @@ function rowAfter({ row, key }: Step, written: ReadonlyMap<string, Written>): Ro
 const usualPrefixes = ['/coreos.com/network', '/atomic.io/network', '/kube-centos/network'];
 
 /** Which of the usual prefixes, and of the one for v3, have a network in v2. */
-async function prefixesNear({ from, to }: Sides, signal: AbortSignal): Promise<readonly string[]> {
+export async function prefixesNear({ from, to }: Sides, signal: AbortSignal): Promise<readonly string[]> {
   const near: string[] = [];
   for (const prefix of new Set([to.prefix, ...usualPrefixes])) {
     try {

@@ -1,4 +1,5 @@
 import type { ConfigOutcome } from './config.ts';
+import type { NothingThere } from './migrate.ts';
 
 // What an operator is told to do, by `migrate` and by `migrate --follow`.
 
@@ -16,3 +17,11 @@ export const configRemedies: Readonly<Record<ConfigOutcome['what'], string>> = {
   differs: `the configurations of both stores differ, and none was changed. ${store}`,
   refused: `the configuration was not copied. ${store}`,
 };
+
+/** `endpoints`: where the v2 store is. */
+export function nothingText(endpoints: string, { nothingAt, near }: NothingThere): string {
+  const where = near.map((prefix) => `--from-prefix=${prefix}`).join(' or ');
+  const remedy =
+    near.length === 0 ? "Name flanneld's -etcd-prefix: --from-prefix=KEY" : `There is one with ${where}`;
+  return `the v2 store at ${endpoints} has no network here: neither ${nothingAt} nor a lease. ${remedy}`;
+}

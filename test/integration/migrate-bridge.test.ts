@@ -47,9 +47,9 @@ afterAll(async () => {
 /** As flannel 0.7.1 writes it. */
 const oldValue = (host: number) => `{"PublicIP":"10.0.0.${host}","BackendType":"host-gw"}`;
 
-async function v2Put(key: string, value: string, ttlSeconds?: number): Promise<void> {
+async function v2Put(key: string, value: string, ttlSeconds?: number, below = prefix): Promise<void> {
   const form = { value, ...(ttlSeconds === undefined ? {} : { ttl: String(ttlSeconds) }) };
-  const url = new URL(`/v2/keys${prefix}/${key}`, etcd.endpoints);
+  const url = new URL(`/v2/keys${below}/${key}`, etcd.endpoints);
   await askRaw(url, 'PUT', { form: new URLSearchParams(form).toString() });
 }
 
@@ -87,6 +87,33 @@ interface V2Key {
 
 /** The tests are steps, in this order. */
 describe('a bridge on a real etcd', () => {
+  it('says where the network is when it was told a wrong prefix, and writes nothing until there is one', async () => {
+    const [port = 0] = await freePorts(1);
+    const wrong = '/nowhere';
+    const bridge = new BridgeProcess({
+      dir: join(dir, 'wrong'),
+      endpoints: etcd.endpoints,
+      prefix: wrong,
+      port,
+    });
+    onTestFinished(() => bridge.close());
+    const before = await v3Revision();
+    bridge.launch();
+    const { msg } = await bridge.waitForLog('trouble');
+    expect(msg).toBe(
+      `the v2 store at ${etcd.endpoints} has no network here: neither /nowhere/config nor a lease. There is one with --from-prefix=${prefix}`,
+    );
+    const saysSo = async () =>
+      (await bridge.ask('readyz'))?.join(' ') === `503 flanneld is not ready\n${msg}`;
+    await until(saysSo, DEADLINE_MS, () => bridge.process.tail());
+    // Its lock is all that it has put.
+    expect(await v3Revision()).toBe(before + 1);
+    await v2Put('config', config, undefined, wrong);
+    await bridge.inStep(0, 0);
+    expect(await etcd.ctl('get', '--print-value-only', `${wrong}/config`)).toBe(`${config}\n`);
+    expect(await bridge.stop()).toEqual({ code: 0, signal: null });
+  });
+
   it('shows on a terminal how many hosts use each store, and which subnets are in conflict', async () => {
     const [input, shown] = [join(dir, 'input'), join(dir, 'shown')];
     await run('mkfifo', [input]);
