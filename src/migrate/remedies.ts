@@ -7,7 +7,7 @@ export const conflictRemedy =
   'Find out which host uses the subnet and remove the key of the other one: flanneld-ts lease release SUBNET in v3, ' +
   'ETCDCTL_API=2 etcdctl rm KEY in v2';
 
-const store = 'Store the one that is meant in v3: etcdctl put';
+const store = 'Store the one that is meant in v3: etcdctl put PREFIX/config JSON';
 
 /** By what became of the configuration. */
 export const configRemedies: Readonly<Record<ConfigOutcome['what'], string>> = {

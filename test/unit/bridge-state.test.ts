@@ -55,7 +55,7 @@ it('names conflicts, and the configuration that an operator has to decide about,
   expect(ready).toBe(true);
   expect(degraded).toEqual([
     expect.stringMatching(
-      /^the configurations of both stores differ.* etcdctl put \(from v2 to v3: Network\)$/,
+      /^the configurations of both stores differ.* etcdctl put PREFIX\/config JSON \(from v2 to v3: Network\)$/,
     ),
     expect.stringMatching(
       /^10\.5\.1\.0\/24 is in conflict: v2 has it for 10\.0\.0\.1, .* lease release SUBNET/,
