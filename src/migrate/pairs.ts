@@ -103,6 +103,9 @@ export const copyTtlSeconds = 86_400;
 /** Which of two leases of one host is the newer one is not told by ages that are nearer than this. */
 const sameAgeSeconds = 2;
 
+/** flannel 0.7.1 has renewed a lease an hour before its end: what has less left than this it does not use. */
+const unrenewedSeconds = 300;
+
 /** All that is said about one subnet, in both stores. */
 interface Group {
   readonly subnet: Subnet;
@@ -126,10 +129,11 @@ export function planPairs(
   for (const [text, group] of groups) {
     const before = held.known.get(text) ?? {};
     const verdict = judge(group, before, held, leasesPrefixes);
-    const master = verdict.master ?? before.master;
+    const master = verdict.master ?? (verdict.presumed === undefined ? before.master : undefined);
     const { v2, v3 } = originalsOf(group);
+    const { master: _, ...seen } = before;
     known.set(text, {
-      ...before,
+      ...seen,
       ...(v2 && { v2: v2.node.modifiedIndex }),
       ...(v3 && { v3: v3.kv.modRevision }),
       ...(master && { master }),
@@ -141,7 +145,8 @@ export function planPairs(
       askAges.push(verdict.askAge);
       known.set(text, before);
     }
-    if (verdict.master !== undefined) count[verdict.master] += 1;
+    const user = verdict.master ?? verdict.presumed;
+    if (user !== undefined) count[user] += 1;
   }
   return { actions, conflicts, orphans, askAges, known, onV2: count.v2, onV3: count.v3 };
 }
@@ -149,6 +154,8 @@ export function planPairs(
 interface Verdict {
   /** Whose key it is; undefined: nobody's, or not to be told. */
   readonly master?: Master;
+  /** Whose it most likely is: nothing is remembered of that. */
+  readonly presumed?: Master;
   readonly actions?: readonly Action[];
   readonly conflict?: string;
   readonly orphan?: Omit<Orphan, 'subnet'>;
@@ -207,7 +214,10 @@ function withOverlaps({ overlapping }: Group, verdict: Verdict): Verdict {
   return overlapping.length === 0 ? verdict : { ...verdict, conflict: overlapping.join('; ') };
 }
 
-/** A host has written its key in both stores: what it wrote last counts. */
+/**
+ * A host has written its key in both stores: what it wrote last counts. Where that is not known its lease in v3 is presumed to be in use, and
+ * nothing that its host may need is changed: its key in v2 stays as it is, and its lease in v3 alive, until one of them tells.
+ */
 function bothWritten(
   old: InV2,
   kept: InV3 & { readonly value: LeaseValue & { readonly publicIP: string } },
@@ -219,47 +229,67 @@ function bothWritten(
   const host = old.value.publicIP;
   if (kept.value.publicIP !== host)
     return { conflict: `v2 has it for ${host}, v3 for ${holderText(kv.value)}` };
-  // Without an end on one side there is nothing to keep alive, and nobody to follow.
-  if (node.ttlSeconds === undefined || kv.lease === '0') return { master: known.master ?? 'v3' };
+  const isReservation = { v2: node.ttlSeconds === undefined, v3: kv.lease === '0' };
   const later = laterOf(old, kept, known, held.agesSeconds);
   if (later === undefined) return { askAge: kv.lease };
-  const why = `its host uses ${later} now`;
+  const common = { subnet, host, why: `its host uses ${later} now` } as const;
+  if (later === 'perhaps v3') {
+    const { modifiedIndex: index } = node;
+    const isInDoubt = !isReservation.v2 && !isReservation.v3;
+    if (!isInDoubt || !held.isRenewalDue(kv.lease, index)) return { presumed: 'v3' };
+    const why = 'its host may use it';
+    return { presumed: 'v3', actions: [{ what: 'renew-v3', leaseId: kv.lease, index, subnet, host, why }] };
+  }
+  // An operator's reservation is not replaced by a lease, which ends.
+  const other = later === 'v2' ? 'v3' : 'v2';
+  if (isReservation[other] && !isReservation[later]) return { master: later };
   if (later === 'v3') {
     const value = markedValue(kept.value, 'v3');
-    return {
-      master: 'v3',
-      actions: [{ what: 'replace-v2', node, value, isReservation: false, subnet, host, why }],
-    };
+    const action = { what: 'replace-v2', node, value, isReservation: isReservation.v3, ...common } as const;
+    return { master: 'v3', actions: [action] };
   }
-  const copy = copyForV3(kv.key, { value: old.value, text: node.value, isReservation: false });
-  return { master: 'v2', actions: [{ what: 'replace-v3', kv, ...copy, subnet, host, why }] };
+  const copy = copyForV3(kv.key, { value: old.value, text: node.value, isReservation: isReservation.v2 });
+  return { master: 'v2', actions: [{ what: 'replace-v3', kv, ...copy, ...common }] };
 }
 
-/** The side that has changed since both were last seen; where that is not known, the one that was written or renewed last. */
+/**
+ * The side that has changed since both were last seen. Where that is not known: v2 when its lease is the younger one, v3 when nobody has
+ * renewed the one in v2 until shortly before its end, else perhaps v3. A lease in v3 may be older than it says, since a new leader of etcd
+ * gives each its whole time again. Reservations have no age; either end of a pair of them will do. Undefined: the age has to be asked for.
+ */
 function laterOf(
   { node }: InV2,
   { kv }: InV3,
   known: Known,
   agesSeconds: ReadonlyMap<string, number>,
-): Master | undefined {
+): Master | 'perhaps v3' | undefined {
   const isOldV2 = known.v2 === node.modifiedIndex;
   const isOldV3 = known.v3 === kv.modRevision;
   if (isOldV2 && isOldV3 && known.master !== undefined) return known.master;
   if (isOldV2 !== isOldV3) return isOldV2 ? 'v3' : 'v2';
+  const { ttlSeconds: left } = node;
+  if (left === undefined || kv.lease === '0')
+    return left === undefined && kv.lease === '0' ? 'v3' : 'perhaps v3';
   const age = agesSeconds.get(kv.lease);
   if (age === undefined) return undefined;
-  return copyTtlSeconds - (node.ttlSeconds ?? 0) < age - sameAgeSeconds ? 'v2' : 'v3';
+  if (copyTtlSeconds - left < age - sameAgeSeconds) return 'v2';
+  return left < unrenewedSeconds ? 'v3' : 'perhaps v3';
 }
 
 function copyToV3(old: InV2, copy: InV3 | undefined, held: Held, leasesPrefix: string): readonly Action[] {
   const { subnet, node, value } = old;
   const host = value.publicIP;
   const isReservation = node.ttlSeconds === undefined;
-  const key = copy?.kv.key ?? formatSubnetKey(leasesPrefix, { ipv4: subnet });
-  const wanted = copyForV3(key, { value, text: node.value, isReservation });
   const common = { subnet, host } as const;
-  if (copy === undefined) return [{ what: 'create-v3', key, ...wanted, ...common, why: 'it is in v2' }];
+  const copyAt = (key: string) => copyForV3(key, { value, text: node.value, isReservation });
+  if (copy === undefined) {
+    const key = formatSubnetKey(leasesPrefix, { ipv4: subnet });
+    return [{ what: 'create-v3', key, ...copyAt(key), ...common, why: 'it is in v2' }];
+  }
   const { kv } = copy;
+  // A copy on a lease has the id that its value makes: to calculate ten thousand of them takes as long as all the rest.
+  const isUnchanged = !isReservation && kv.lease !== '0' && kv.value === node.value;
+  const wanted = isUnchanged ? { value: kv.value, leaseId: kv.lease } : copyAt(kv.key);
   if (kv.value !== wanted.value || kv.lease !== wanted.leaseId)
     return [{ what: 'replace-v3', kv, ...wanted, ...common, why: 'it has changed in v2' }];
   if (isReservation || !held.isRenewalDue(kv.lease, node.modifiedIndex)) return [];
