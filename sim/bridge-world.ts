@@ -99,6 +99,13 @@ class SimBridge {
   }
 }
 
+interface BridgeWorldOptions {
+  readonly seed?: number;
+  readonly hosts?: number;
+  /** Of messages to the v3 store, one way. Default: 1 ms. */
+  readonly latencyMs?: number;
+}
+
 /** A cluster on its way from flannel 0.7.1: both stores of etcd, hosts that may use either, and a bridge. */
 export class BridgeWorld {
   readonly cluster: SimCluster;
@@ -106,8 +113,8 @@ export class BridgeWorld {
   readonly hosts: readonly MovingHost[];
   readonly bridge: SimBridge = new SimBridge(this, 'bridge');
 
-  constructor({ seed = 1, hosts = 3 }: { readonly seed?: number; readonly hosts?: number } = {}) {
-    this.cluster = new SimCluster({ seed, hosts, config: null });
+  constructor({ seed = 1, hosts = 3, latencyMs = 1 }: BridgeWorldOptions = {}) {
+    this.cluster = new SimCluster({ seed, hosts, config: null, etcd: { latencyMs } });
     const { clock } = this.cluster;
     this.v2 = new SimV2Etcd(clock, ['etcd-0', 'etcd-1', 'etcd-2']);
     this.v2.set(`${prefix}/config`, scenarioConfig);

@@ -84,6 +84,9 @@ export class V2KeySpace {
   index = 3;
   /** Called after each change that watches hear of. */
   onChange: (change: V2Change) => void = () => {};
+  /** When the first key is due, by the wall clock, or earlier. */
+  dueMs = Number.POSITIVE_INFINITY;
+  onDueSooner: () => void = () => {};
   readonly #now: () => number;
   #entries = new Map<string, Entry>();
   #history: (V2Change & { readonly refresh: boolean })[] = [];
@@ -118,6 +121,7 @@ export class V2KeySpace {
       expiresAtMs: ttlSeconds === undefined ? undefined : this.#now() + ttlSeconds * 1000,
     };
     this.#entries.set(key, entry);
+    this.#noteDue(entry.expiresAtMs);
     const unlessCompared = prevExist === undefined ? 'set' : prevExist ? 'update' : 'create';
     const action = compares ? 'compareAndSwap' : unlessCompared;
     return this.#note({ action, node: this.#wire(key, entry, 0), ...shown }, refresh);
@@ -139,6 +143,18 @@ export class V2KeySpace {
     });
     due.sort(([, a], [, b]) => (a.expiresAtMs ?? 0) - (b.expiresAtMs ?? 0));
     for (const [key] of due) if (this.#entries.has(key)) this.#remove(key, 'expire');
+    this.#findDue();
+  }
+
+  #findDue(): void {
+    const ends = [...this.#entries.values()].map(({ expiresAtMs = Number.POSITIVE_INFINITY }) => expiresAtMs);
+    this.dueMs = Math.min(Number.POSITIVE_INFINITY, ...ends);
+  }
+
+  #noteDue(atMs = Number.POSITIVE_INFINITY): void {
+    if (atMs >= this.dueMs) return;
+    this.dueMs = atMs;
+    this.onDueSooner();
   }
 
   /**
@@ -164,6 +180,8 @@ export class V2KeySpace {
     this.index = index;
     this.#entries = new Map(entries);
     this.#history = [...history];
+    this.#findDue();
+    this.onDueSooner();
   }
 
   /** The entry of a key that has to be there. */

@@ -1,6 +1,6 @@
 import { posix } from 'node:path';
 import type { Clock } from '../src/runtime/effects.ts';
-import { unlessAborted } from '../src/runtime/wake.ts';
+import { unlessAborted, Wake } from '../src/runtime/wake.ts';
 import { NoAnswer, type V2Answer, type V2Member, type V2Request } from '../src/subnet/etcd-v2/member.ts';
 import { cutOff, V2Polls } from './etcd-v2-polls.ts';
 import {
@@ -14,6 +14,8 @@ import {
 
 /** How often the leader removes what is due. */
 const expiryIntervalMs = 500;
+/** Looks at which nothing can be due are left out, but for one within this time: the wall clock may jump. */
+const longestExpiryMs = 60_000;
 /** How long etcd waits for a leader before it answers that there is none. */
 const leaderWaitMs = 7_000;
 
@@ -55,6 +57,7 @@ export class SimV2Etcd {
   readonly #keys: V2KeySpace;
   readonly #states = new Map<string, MemberState>();
   readonly #polls = new V2Polls();
+  readonly #dueSooner = new Wake();
   readonly #closing = new AbortController();
   /** The index up to which an isolated or frozen member knows what happened. */
   readonly #applied = new Map<string, number>();
@@ -70,6 +73,7 @@ export class SimV2Etcd {
     this.members = members;
     this.#keys = new V2KeySpace(() => clock.now());
     this.#keys.onChange = (change) => this.#tell(change);
+    this.#keys.onDueSooner = () => this.#dueSooner.wake();
     void this.#expire();
   }
 
@@ -298,9 +302,15 @@ export class SimV2Etcd {
   /** The leader's work, as long as a majority is there. No outage prolongs a time to live: it ends by the wall clock. */
   async #expire(): Promise<void> {
     const { signal } = this.#closing;
+    const startMs = this.#clock.monotonic();
     while (!signal.aborted) {
-      await this.#clock.sleep(expiryIntervalMs, signal).catch(() => undefined);
-      if (!signal.aborted && this.#hasQuorum) this.#keys.expireDue();
+      const leftMs = Math.min(Math.max(this.#keys.dueMs - this.#clock.now(), 1), longestExpiryMs);
+      const sinceMs = this.#clock.monotonic() - startMs;
+      const nextMs = Math.ceil((sinceMs + leftMs) / expiryIntervalMs) * expiryIntervalMs;
+      const isSooner = await this.#dueSooner
+        .waitAtMost(this.#clock, nextMs - sinceMs, signal)
+        .catch(() => true);
+      if (!isSooner && this.#hasQuorum) this.#keys.expireDue();
     }
   }
 }
