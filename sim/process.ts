@@ -72,7 +72,11 @@ export class SimProcess {
   }
 
   v2Store(inner: V2Store): V2Store {
-    const watch: V2Store['watch'] = (...call) => this.#watch(() => inner.watch(...call));
+    // Its poll waits for what happens next, and would be open for a minute.
+    const death = new AbortController();
+    this.atDeath(() => death.abort(new Error('killed')));
+    const watch: V2Store['watch'] = (dir, after, signal) =>
+      this.#watch(() => inner.watch(dir, after, AbortSignal.any([signal, death.signal])));
     return this.#steps(inner, { watch });
   }
 

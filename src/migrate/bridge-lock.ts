@@ -69,20 +69,33 @@ async function untilFree(options: BridgeLockOptions, signal: AbortSignal): Promi
   }
 }
 
-/** Resolves when the lock is lost. The key is read as well: a restored etcd may have the lease without it. */
+/**
+ * Resolves when the lock is lost: at the latest when its time to live has passed since the last renewal was asked for, however long etcd is
+ * silent. The key is read as well: a restored etcd may have the lease without it.
+ */
 async function keepUntilLost(
   { registry, key, clock }: BridgeLockOptions,
   { id, revision, sinceMs }: { readonly id: string; readonly revision: number; readonly sinceMs: number },
   signal: AbortSignal,
 ): Promise<void> {
   let renewedMs = sinceMs;
-  while (clock.monotonic() - renewedMs < lockTtlSeconds * 1000) {
-    await clock.sleep(renewIntervalMs, signal);
+  const isHeld = async (inner: AbortSignal): Promise<boolean> => {
+    const { ttlSeconds } = await registry.leaseKeepAlive(id, inner);
+    const [holder] = (await registry.range({ key }, inner)).kvs;
+    return ttlSeconds > 0 && holder?.createRevision === revision;
+  };
+  for (;;) {
+    const leftMs = renewedMs + lockTtlSeconds * 1000 - clock.monotonic();
+    await clock.sleep(Math.min(renewIntervalMs, leftMs), signal);
     const askedMs = clock.monotonic();
+    const endMs = renewedMs + lockTtlSeconds * 1000 - askedMs;
+    if (endMs <= 0) return;
     try {
-      const { ttlSeconds } = await registry.leaseKeepAlive(id, signal);
-      const [holder] = (await registry.range({ key }, signal)).kvs;
-      if (ttlSeconds <= 0 || holder?.createRevision !== revision) return;
+      const late = async (inner: AbortSignal) => {
+        await clock.sleep(endMs, inner);
+        return false;
+      };
+      if (!(await firstOf(signal, (inner) => [isHeld(inner), late(inner)]))) return;
       renewedMs = askedMs;
     } catch (error) {
       if (!(error instanceof RegistryError)) throw error;

@@ -99,13 +99,12 @@ export class Bridge {
       try {
         const onWait = (holder: string) => this.#wait(holder);
         await withBridgeLock({ ...lock, onWait }, signal, (guard, inner) =>
-          this.#hold(guard, failures, inner),
+          this.#hold(guard, failures, inner).finally(() => this.#leaveStep()),
         );
       } catch (error) {
         signal.throwIfAborted();
         this.#fail(error);
       }
-      this.#leaveStep();
       if (clock.monotonic() - startedMs > relistMs) failures.reset();
       await clock.sleep(failures.waitMs(backoff, random), signal);
     }
