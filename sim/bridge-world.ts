@@ -104,6 +104,8 @@ interface BridgeWorldOptions {
   readonly hosts?: number;
   /** Of messages to the v3 store, one way. Default: 1 ms. */
   readonly latencyMs?: number;
+  /** Of flannel 0.7.1: it renews so long before the end of its day. */
+  readonly renewMarginMinutes?: number;
 }
 
 /** A cluster on its way from flannel 0.7.1: both stores of etcd, hosts that may use either, and a bridge. */
@@ -113,7 +115,7 @@ export class BridgeWorld {
   readonly hosts: readonly MovingHost[];
   readonly bridge: SimBridge = new SimBridge(this, 'bridge');
 
-  constructor({ seed = 1, hosts = 3, latencyMs = 1 }: BridgeWorldOptions = {}) {
+  constructor({ seed = 1, hosts = 3, latencyMs = 1, renewMarginMinutes = 60 }: BridgeWorldOptions = {}) {
     this.cluster = new SimCluster({ seed, hosts, config: null, etcd: { latencyMs } });
     const { clock } = this.cluster;
     this.v2 = new SimV2Etcd(clock, ['etcd-0', 'etcd-1', 'etcd-2']);
@@ -122,7 +124,7 @@ export class BridgeWorld {
       const { kernel, files, address: publicIp } = ours;
       const random = new SeededRandom(1_000 * seed + index);
       const place = { clock, random, etcd: this.v2, kernel, files };
-      return { ours, old: new Flannel071Host(place, { prefix, publicIp }) };
+      return { ours, old: new Flannel071Host(place, { prefix, publicIp, renewMarginMinutes }) };
     });
   }
 

@@ -61,14 +61,19 @@ export class Stores {
 
   /**
    * Lists the leases of v2. When another store answers than before (of another cluster, or a restored one), what it lacks has not ended:
-   * resolves to false then. Rejects with V2Error.
+   * resolves to false then, and all that was seen is forgotten. A store that was restored under its id, and written to until it was past what
+   * was read from it, shows in a key alone that is older than before. Rejects with V2Error.
    */
   async listV2(signal: AbortSignal): Promise<{ readonly position: V2Position; readonly isSame: boolean }> {
     const { nodes, ...position } = await this.#sides.from.store.list(this.prefixes.v2.slice(0, -1), signal);
     const before = this.#position;
+    const wasAt = (key: string) => this.#v2.get(key)?.node.modifiedIndex ?? 0;
     const isSame =
-      before === undefined || (position.clusterId === before.clusterId && position.index >= before.index);
-    if (!isSame) this.#forget('v2');
+      before === undefined ||
+      (position.clusterId === before.clusterId &&
+        position.index >= before.index &&
+        nodes.every(({ key, modifiedIndex }) => modifiedIndex >= wasAt(key)));
+    if (!isSame) this.#forget();
     this.#position = position;
     this.#v2 = new Map();
     this.#skipped = new Map();
@@ -80,9 +85,13 @@ export class Stores {
   async listV3(signal: AbortSignal): Promise<{ readonly revision: number; readonly isSame: boolean }> {
     const { kvs, header } = await listRange(this.#sides.to.registry, this.prefixes.v3, signal);
     const before = this.#header;
+    const wasAt = (key: string) => this.#v3.get(key)?.kv.modRevision ?? 0;
     const isSame =
-      before === undefined || (header.clusterId === before.clusterId && header.revision >= before.revision);
-    if (!isSame) this.#forget('v3');
+      before === undefined ||
+      (header.clusterId === before.clusterId &&
+        header.revision >= before.revision &&
+        kvs.every(({ key, modRevision }) => modRevision >= wasAt(key)));
+    if (!isSame) this.#forget();
     this.#header = header;
     this.#v3 = new Map();
     for (const kv of kvs) this.noteV3(kv);
@@ -92,6 +101,11 @@ export class Stores {
   tellV2(event: V2Event): void {
     if (event.type === 'put') this.noteV2(event.node);
     else if (event.type === 'removed') this.#removeV2(event.key, event.index);
+    // flannel 0.7.1 does not understand that its directory was removed: its host lives on, and puts its key again when it renews.
+    else if (event.why === 'directory') {
+      this.#forget();
+      this.#v2 = new Map();
+    }
   }
 
   tellV3({ events, header, kind }: WatchBatch): void {
@@ -158,12 +172,8 @@ export class Stores {
     return this.#clock.monotonic() - last.atMs >= renewEveryMs;
   }
 
-  #forget(store: 'v2' | 'v3'): void {
-    this.known = new Map(
-      [...this.known].map(([subnet, known]) => {
-        const { [store]: _gone, ...rest } = known;
-        return [subnet, rest];
-      }),
-    );
+  /** From now on nothing was seen of any subnet: what a store lacks has not ended, and nobody knows what a host wrote last. */
+  #forget(): void {
+    this.known = new Map();
   }
 }

@@ -14,8 +14,8 @@ export function worldOf(options: ConstructorParameters<typeof BridgeWorld>[0] = 
 }
 
 /** Three hosts: two on flannel 0.7.1, one on our daemon, with a bridge between. */
-export async function mixed(): Promise<BridgeWorld> {
-  const world = worldOf();
+export async function mixed(options: Parameters<typeof worldOf>[0] = {}): Promise<BridgeWorld> {
+  const world = worldOf(options);
   world.host(0).old.start();
   world.host(1).old.start();
   world.bridge.start();
