@@ -7,6 +7,7 @@ import {
   booleanAt,
   type ConfigKey,
   type ConfigValues,
+  type ConfigWarning,
   invalid,
   lengthAt,
   misspelt,
@@ -44,25 +45,72 @@ export interface PoolConfig {
  * Throws NetworkConfigError for the first fault, and nothing else.
  */
 export function parseNetworkConfig(text: string): NetworkConfig {
-  const given = readValues(membersOf(text));
-  const enableIPv4 = booleanAt(given, 'EnableIPv4', true);
-  const enableIPv6 = booleanAt(given, 'EnableIPv6', false);
-  const enableNFTables = booleanAt(given, 'EnableNFTables', false);
+  const { config, faults } = readNetworkConfig(text);
+  if (config === undefined) throw faults[0];
+  return config;
+}
+
+/** All that a text says: a configuration where it has no fault, else every fault that can be told apart. */
+export interface ReadConfig {
+  readonly config?: NetworkConfig;
+  readonly faults: readonly NetworkConfigError[];
+  readonly warnings: readonly ConfigWarning[];
+}
+
+/** As {@link parseNetworkConfig}, and returns all faults. A fault that follows from another is left out. */
+export function readNetworkConfig(text: string): ReadConfig {
+  const faults = new Faults();
+  const members = faults.attempt(() => membersOf(text));
+  if (members === undefined) return { faults: faults.all, warnings: [] };
+  const given = readValues(members);
+  const enableIPv4 = faults.attempt(() => booleanAt(given, 'EnableIPv4', true)) ?? true;
+  const enableIPv6 = faults.attempt(() => booleanAt(given, 'EnableIPv6', false)) ?? false;
+  const enableNFTables = faults.attempt(() => booleanAt(given, 'EnableNFTables', false)) ?? false;
   // A value of the wrong type is an error also in a family that is off, as it is to flanneld.
-  const ipv4 = readPool(given, 4);
-  const ipv6 = readPool(given, 6);
-  checkBackend(given);
-  if (!enableIPv4 && !enableIPv6) {
+  const settings4 = readPool(given, 4, faults);
+  const settings6 = readPool(given, 6, faults);
+  faults.attempt(() => checkBackend(given));
+  if (!enableIPv4 && !enableIPv6 && !faults.has('EnableIPv6')) {
     const message = 'EnableIPv4 is false and EnableIPv6 is not true: at least one family must be on';
     const remedy = 'Leave EnableIPv4 out, or add "EnableIPv6": true.';
-    throw new NetworkConfigError('FAMILY', 'EnableIPv4', message, remedy);
+    faults.add(new NetworkConfigError('FAMILY', 'EnableIPv4', message, remedy));
   }
-  return {
-    ...(enableIPv4 ? { ipv4: resolvePool(ipv4) } : {}),
-    ...(enableIPv6 ? { ipv6: resolvePool(ipv6) } : {}),
+  const ipv4 = enableIPv4 ? resolvePool(settings4, faults) : undefined;
+  const ipv6 = enableIPv6 ? resolvePool(settings6, faults) : undefined;
+  const { warnings } = given;
+  if (faults.all.length > 0) return { faults: faults.all, warnings };
+  const config = {
+    ...(ipv4 && { ipv4 }),
+    ...(ipv6 && { ipv6 }),
     enableNFTables,
-    warnings: given.warnings,
+    warnings: warnings.map(({ text: warning }) => warning),
   };
+  return { config, faults: [], warnings };
+}
+
+/** The faults found so far, in the order in which they are looked for. */
+class Faults {
+  readonly all: NetworkConfigError[] = [];
+
+  /** What `read` returns; undefined when it throws a fault, which is noted. */
+  attempt<T>(read: () => T): T | undefined {
+    try {
+      return read();
+    } catch (error) {
+      if (!(error instanceof NetworkConfigError)) throw error;
+      this.all.push(error);
+      return undefined;
+    }
+  }
+
+  add(fault: NetworkConfigError): void {
+    this.all.push(fault);
+  }
+
+  /** Whether the value of this key is known to be wrong. */
+  has(wanted: string): boolean {
+    return this.all.some(({ key }) => key === wanted);
+  }
 }
 
 function membersOf(text: string): readonly JsonField[] {
@@ -120,52 +168,62 @@ function rulesOf(family: Family) {
 /** One family's settings, with its rules; those that the configuration does not give are undefined. */
 type PoolSettings = ReturnType<typeof readPool>;
 
-function readPool(given: ConfigValues, family: Family) {
+function readPool(given: ConfigValues, family: Family, faults: Faults) {
   const rules = rulesOf(family);
   return {
     ...rules,
-    network: networkAt(given, rules.networkKey, family),
+    network: faults.attempt(() => networkAt(given, rules.networkKey, family)),
     missingHint: misspelt(given, rules.networkKey),
-    subnetLength: lengthAt(given, rules.lengthKey),
-    min: addressAt(given, rules.minKey, family),
-    max: addressAt(given, rules.maxKey, family),
+    subnetLength: faults.attempt(() => lengthAt(given, rules.lengthKey)),
+    min: faults.attempt(() => addressAt(given, rules.minKey, family)),
+    max: faults.attempt(() => addressAt(given, rules.maxKey, family)),
   };
 }
 
 /** flannel wants room for four subnets: it does not use the first, and two hosts are no cluster. */
 const splitBits = 2;
 
-/** The pool of these settings, with defaults. Throws NetworkConfigError when the settings contradict. */
-function resolvePool(settings: PoolSettings): PoolConfig {
+/** The pool of these settings, with defaults; undefined where one of them is wrong or they contradict. */
+function resolvePool(settings: PoolSettings, faults: Faults): PoolConfig | undefined {
   const { family, networkKey, lengthKey, minKey, maxKey } = settings;
-  const network = requireNetwork(settings);
-  const subnetLength = resolveLength(settings, network);
+  const network = faults.has(networkKey) ? undefined : faults.attempt(() => requireNetwork(settings));
+  if (network === undefined) return undefined;
+  const subnetLength = faults.has(lengthKey)
+    ? undefined
+    : faults.attempt(() => resolveLength(settings, network));
+  for (const [key, address] of [
+    [minKey, settings.min],
+    [maxKey, settings.max],
+  ] as const) {
+    if (address === undefined || (network.first <= address && address <= network.last)) continue;
+    const remedy = `Choose an address of ${network.text}, or leave ${key} out.`;
+    const rule = `it must lie inside ${networkKey} ${network.text}`;
+    faults.add(invalid('RANGE', key, formatAddress(family, address), rule, remedy));
+  }
+  if (subnetLength === undefined) return undefined;
   const boundary = (key: ConfigKey, given: bigint | undefined, fallback: bigint): Subnet => {
     const address = given ?? fallback;
-    const text = formatAddress(family, address);
     const subnet = subnetAt(family, address, subnetLength);
-    if (address < network.first || address > network.last) {
-      const remedy = `Choose an address of ${network.text}, or leave ${key} out.`;
-      throw invalid('RANGE', key, text, `it must lie inside ${networkKey} ${network.text}`, remedy);
-    }
-    if (subnet.first !== address) {
-      const rule = `it must be the first address of a /${subnetLength} subnet (${lengthKey})`;
-      const remedy = `Use ${formatAddress(family, subnet.first)}, the start of the subnet it lies in.`;
-      throw invalid('BOUNDARY', key, text, rule, remedy);
-    }
-    return subnet;
+    if (subnet.first === address) return subnet;
+    const rule = `it must be the first address of a /${subnetLength} subnet (${lengthKey})`;
+    const remedy = `Use ${formatAddress(family, subnet.first)}, the start of the subnet it lies in.`;
+    throw invalid('BOUNDARY', key, formatAddress(family, address), rule, remedy);
   };
   const size = 1n << BigInt(addressBits(family) - subnetLength);
   // The default leaves the first subnet out: its bridge would carry the network's own address.
-  const min = boundary(minKey, settings.min, network.first + size);
-  const max = boundary(maxKey, settings.max, network.last - size + 1n);
+  const bound = (key: ConfigKey, given: bigint | undefined, fallback: bigint) =>
+    faults.has(key) ? undefined : faults.attempt(() => boundary(key, given, fallback));
+  const min = bound(minKey, settings.min, network.first + size);
+  const max = bound(maxKey, settings.max, network.last - size + 1n);
+  if (min === undefined || max === undefined) return undefined;
   if (min.first <= max.first) return { network, subnetLength, min, max };
   const named = (key: ConfigKey, given: bigint | undefined, subnet: Subnet) =>
     `${key} ${formatAddress(family, subnet.first)}${given === undefined ? ' (the default)' : ''}`;
   const above = `${named(minKey, settings.min, min)} is above ${named(maxKey, settings.max, max)}`;
   const message = `${above}: no subnet lies between them`;
   const key = settings.min === undefined ? maxKey : minKey;
-  throw new NetworkConfigError('ORDER', key, message, `Set ${minKey} to ${maxKey} or below.`);
+  faults.add(new NetworkConfigError('ORDER', key, message, `Set ${minKey} to ${maxKey} or below.`));
+  return undefined;
 }
 
 function requireNetwork({ family, network, networkKey: key, missingHint, example }: PoolSettings): Subnet {

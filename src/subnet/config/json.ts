@@ -4,6 +4,9 @@ import { escaped, excerpt } from '../../runtime/texts.ts';
 export interface JsonField {
   readonly key: string;
   readonly raw: string;
+  /** Where in the text the key begins, and where the value. */
+  readonly keyAt: number;
+  readonly at: number;
 }
 
 /** Go's decoder refuses deeper nesting, so this one does too: both accept and refuse the same texts. */
@@ -13,11 +16,16 @@ const maxDepth = 10_000;
 export class JsonError extends Error {
   /** What mends this problem alone: everything else in the text stays. */
   readonly remedy: string | undefined;
+  /** The problem without its place, and the place, where there is one. */
+  readonly problem: string;
+  readonly at: number | undefined;
 
-  constructor(message: string, remedy?: string) {
-    super(message);
+  constructor(problem: string, remedy?: string, place?: { readonly at: number; readonly text: string }) {
+    super(place === undefined ? problem : `${problem} (${place.text})`);
     this.name = 'JsonError';
     this.remedy = remedy;
+    this.problem = problem;
+    this.at = place?.at;
   }
 }
 
@@ -76,7 +84,7 @@ function scan(text: string) {
   const fields: JsonField[] = [];
   /** The brackets that have to close the open ones, the outermost first. */
   const open: string[] = [];
-  let [depth, key, valueAt] = [0, '', 0];
+  let [depth, key, keyAt, valueAt] = [0, '', 0, 0];
   let expected: Expected = 'value';
   let previous = 'start';
   let at = endOf(blanks, text, 0);
@@ -89,9 +97,9 @@ function scan(text: string) {
     const end = at + token.length;
     depth = Math.max(depth, open.length);
     if (open.length === 1 && isObject) {
-      if (next === 'colon') key = String(JSON.parse(token));
-      else if (token === ':') valueAt = end;
-      else if (next === 'comma') fields.push({ key, raw: text.slice(valueAt, end).trim() });
+      if (next === 'colon') [key, keyAt] = [String(JSON.parse(token)), at];
+      else if (token === ':') valueAt = endOf(blanks, text, end);
+      else if (next === 'comma') fields.push({ key, raw: text.slice(valueAt, end), keyAt, at: valueAt });
     }
     [expected, previous] = [next, token];
     at = endOf(blanks, text, end);
@@ -190,18 +198,23 @@ const rules: readonly (readonly [when: string, pattern: RegExp, problem: string,
 
 function faultAt(text: string, at: number, expected: Expected, previous: string, closing = ''): JsonError {
   const isString = text[at] === '"' && (expected === 'key' || expected === 'value');
-  const place = isString ? endOf(openString, text, at) : at;
+  const faultyAt = isString ? endOf(openString, text, at) : at;
   const states = isString ? ['quotes'] : ['', expected, previous];
   for (const [when, pattern, problem, remedy] of rules) {
-    pattern.lastIndex = place;
+    pattern.lastIndex = faultyAt;
     const found = states.includes(when) ? pattern.exec(text)?.[0] : undefined;
     if (found === undefined) continue;
     const shown = /^[^ -~]$/.test(found) ? escaped(found) : excerpt(found || closing, 30);
     // A comma too many stands before the bracket that shows it, open quotes before the end of the text.
-    const shownAt = when === ',' ? text.lastIndexOf(',', at) : found === '' ? at : place;
-    return new JsonError(`${problem.replace('%', () => shown)} (${placeOf(text, shownAt)})`, remedy);
+    const shownAt = when === ',' ? text.lastIndexOf(',', at) : found === '' ? at : faultyAt;
+    const place = { at: shownAt, text: placeOf(text, shownAt) };
+    return new JsonError(
+      problem.replace('%', () => shown),
+      remedy,
+      place,
+    );
   }
-  throw new RangeError(`no rule matches: ${excerpt(text.slice(place))}`);
+  throw new RangeError(`no rule matches: ${excerpt(text.slice(faultyAt))}`);
 }
 
 /** How many characters before and after a fault are shown. */

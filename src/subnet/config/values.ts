@@ -46,7 +46,14 @@ export interface ConfigValues {
   readonly values: ReadonlyMap<ConfigKey, string>;
   /** The first few unknown keys, as they are written. */
   readonly unknown: readonly string[];
-  readonly warnings: string[];
+  readonly warnings: ConfigWarning[];
+}
+
+/** Something odd about a key that leaves the configuration usable, in one sentence. */
+export interface ConfigWarning {
+  /** As it is written; absent for what is about several. */
+  readonly key?: string;
+  readonly text: string;
 }
 
 /**
@@ -66,19 +73,18 @@ export function readValues(fields: readonly JsonField[]): ConfigValues {
     }
   }
   const named = [...unknown].slice(0, maxUnknownKeys);
-  const warnings = named.map((key) => {
+  const warnings = named.map((key): ConfigWarning => {
     const nearest = nearestKey(key);
     const hint = nearest === undefined ? '' : `; did you mean ${nearest}?`;
-    return `unknown key "${excerpt(key, 60)}" is ignored${hint}`;
+    return { key, text: `unknown key "${excerpt(key, 60)}" is ignored${hint}` };
   });
-  if (unknown.size > maxUnknownKeys)
-    warnings.push(
-      `${counted(unknown.size - maxUnknownKeys, 'more unknown key is', 'more unknown keys are')} ignored`,
-    );
+  if (unknown.size > maxUnknownKeys) {
+    const more = counted(unknown.size - maxUnknownKeys, 'more unknown key is', 'more unknown keys are');
+    warnings.push({ text: `${more} ignored` });
+  }
   for (const key of repeated) {
-    warnings.push(
-      `${key} is given more than once: the last value, ${excerpt(values.get(key) ?? '')}, counts`,
-    );
+    const last = excerpt(values.get(key) ?? '');
+    warnings.push({ key, text: `${key} is given more than once: the last value, ${last}, counts` });
   }
   return { values, unknown: named, warnings };
 }
@@ -116,13 +122,15 @@ export function networkAt(
     throw invalid('TYPE', key, raw, `it must be an IPv${family} network in quotes, address/length`, remedy);
   }
   if (parseAddress(text.slice(0, text.indexOf('/')))?.value !== network.first)
-    warnings.push(`${key} ${text} has bits set beyond its length: taken as ${network.text}`);
+    warnings.push({ key, text: `${key} ${text} has bits set beyond its length: taken as ${network.text}` });
   if (family === 4 && !privateNetworks.some((range) => containsSubnet(range, network)))
-    warnings.push(
-      `${key} ${network.text} has public addresses: ` +
+    warnings.push({
+      key,
+      text:
+        `${key} ${network.text} has public addresses: ` +
         'hosts and containers of the cluster cannot reach these on the internet. ' +
         `Use a part of ${privateNetworks.map((range) => range.text).join(', ')} unless they are your own`,
-    );
+    });
   return network;
 }
 

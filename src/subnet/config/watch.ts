@@ -104,7 +104,7 @@ export class ConfigWatch {
 }
 
 /** The parts of a configuration as texts, by key; the other keys of a family that is off are absent. */
-function partsOf({ ipv4, ipv6, enableNFTables }: NetworkConfig): ReadonlyMap<string, string> {
+export function configParts({ ipv4, ipv6, enableNFTables }: NetworkConfig): ReadonlyMap<string, string> {
   return new Map([
     ['EnableIPv4', String(ipv4 !== undefined)],
     ...poolParts(ipv4, ''),
@@ -131,7 +131,7 @@ function poolParts(pool: PoolConfig | undefined, prefix: string): readonly (read
  * mean the same. Defaults count as the values that they stand for.
  */
 export function configChanges(before: NetworkConfig, after: NetworkConfig): readonly string[] {
-  const [old, now] = [partsOf(before), partsOf(after)];
+  const [old, now] = [configParts(before), configParts(after)];
   return [...new Set([...old.keys(), ...now.keys()])]
     .filter((key) => old.get(key) !== now.get(key))
     .map((key) => `${key} ${old.get(key) ?? '(none)'} → ${now.get(key) ?? '(none)'}`);
