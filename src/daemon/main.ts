@@ -42,6 +42,7 @@ import {
   outputWritten,
   releaseLease,
   showStatus,
+  workOnConfig,
 } from './subcommands.ts';
 
 /** A stop must end within 5 s, whatever hangs. The timer starts before the clean-up. */
@@ -95,6 +96,8 @@ async function execute(parsed: ParsedCommand): Promise<number> {
       return showStatus(parsed.options);
     case 'cleanup':
       return cleanUp(parsed.options);
+    case 'config':
+      return workOnConfig(parsed.options, parsed.warnings);
     case 'lease-release':
       return releaseLease(parsed.options, parsed.warnings);
     case 'migrate':

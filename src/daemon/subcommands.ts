@@ -11,6 +11,7 @@ import { addressesOfThisHost, runLeaseRelease, type ThisHost } from '../cli/leas
 import { runMigrate } from '../cli/migrate.ts';
 import { runMigrateCheck } from '../cli/migrate-check/check.ts';
 import { runRepair } from '../cli/migrate-repair.ts';
+import type { ExitCode } from '../cli/output.ts';
 import { runStatus, type StatusCode } from '../cli/status.ts';
 import type { Family, PerFamily } from '../ip/ip.ts';
 import type { Kernel, RouteFinder } from '../kernel/kernel.ts';
@@ -33,7 +34,9 @@ import { createLogger } from './host/logger.ts';
 import { daemonsOfThisNetwork, findContainer, flannelds, inputSignals } from './host/processes.ts';
 import { chooseInterface, type HostInterface } from './interface/choose-interface.ts';
 import { readHostNetwork } from './interface/host-network.ts';
+import type { OperatorTools } from './operator.ts';
 import type { CleanupOptions, LeaseReleaseOptions, StatusOptions } from './options/commands.ts';
+import type { ConfigOptions } from './options/config-commands.ts';
 import type { InterfaceWish } from './options/flags.ts';
 import type { MigrateCheckOptions, MigrateOptions } from './options/migrate.ts';
 import type { EtcdAccess, Options } from './options/options.ts';
@@ -130,6 +133,23 @@ export async function releaseLease(
     registry.close();
   }
 }
+
+/** `config`. Its code is loaded now: no daemon needs it. */
+export async function workOnConfig(options: ConfigOptions, warnings: readonly string[]): Promise<ExitCode> {
+  const { runConfig } = await import('./operator.ts');
+  return await runConfig(options, warnings, operatorTools);
+}
+
+const operatorTools: OperatorTools = {
+  say,
+  complain,
+  confirm,
+  async connect(access) {
+    const { members, oldStore } = await connect(access);
+    const leasesPrefix = subnetsPrefix(access.etcdPrefix);
+    return { registry: rotate(members, { leasesPrefix, clock: systemClock }), oldStore };
+  },
+};
 
 async function confirm(question: string): Promise<boolean> {
   const terminal = createInterface({ input: process.stdin, output: process.stderr });

@@ -39,6 +39,16 @@ describe('commands', () => {
     [['lease', 'release', '--public-ipv6=fc00::1', '10.5.1.0/24'], 'takes SUBNET or --public-ipv6, not both'],
     [['doctor', '--remote=x'], '--remote: '],
     [['status', '--status-socket='], 'status needs a --status-socket'],
+    [
+      ['config', 'validate'],
+      'flanneld-ts config validate needs FILE: see flanneld-ts config validate --help',
+    ],
+    [['config', 'set', '--yes'], 'flanneld-ts config set needs FILE'],
+    [['config', 'set', 'a', 'b'], 'argument 4 is neither a flag nor a command'],
+    [['config', 'show', 'a'], 'argument 3 is neither a flag nor a command'],
+    [['config'], '"config" needs a verb: flanneld-ts config show, validate, set, edit, history'],
+    [['config', 'shwo'], 'Did you mean show?'],
+    [['config', 'validate', 'f', '--etcd-prefix=/p'], 'flanneld-ts config validate takes no --etcd-prefix'],
     [['health'], '--healthz-port=PORT or FLANNELD_HEALTHZ_PORT'],
     [['health', '--healthz-port=0'], '--healthz-port must be a port from 1 to 65535'],
   ])('%j is refused', async (argv, message) => {
@@ -101,6 +111,25 @@ describe('status', () => {
     expect(await parse(['status', '-json', '--watch=true'])).toMatchObject({
       options: { json: true, watch: true },
     });
+  });
+});
+
+describe('config', () => {
+  it('takes its file whole, and - for standard input', async () => {
+    const long = `/${'x'.repeat(200)}`;
+    for (const file of ['-', 'net.json', long]) {
+      const expected = { command: 'config', options: { verb: 'validate', file, json: false }, warnings: [] };
+      expect(await parse(['config', 'validate', file])).toEqual(expected);
+    }
+    expect(await parse(['config', 'set', '--dry-run', '-', '--etcd-prefix=/p', '--json'])).toMatchObject({
+      options: { verb: 'set', file: '-', dryRun: true, yes: false, json: true, etcdPrefix: '/p' },
+    });
+  });
+
+  it('looks where the service looks', async () => {
+    const { options, warnings } = await parseBeside('config show', usual);
+    expect(options).toMatchObject({ verb: 'show', etcdPrefix: '/atomic.io/network' });
+    expect(warnings).toEqual([`settings of the service: ${SYSCONFIG}`]);
   });
 });
 
@@ -204,7 +233,11 @@ describe('help, version and completion', () => {
   });
 
   it.each([
-    [[''], ['health', 'status', 'doctor', 'lease', 'migrate', 'cleanup', 'help', 'version', 'completion']],
+    [[''], 'health status doctor config lease migrate cleanup help version completion'.split(' ')],
+    [
+      ['config', ''],
+      ['show', 'validate', 'set', 'edit', 'history'],
+    ],
     [['lease', ''], ['release']],
     [
       ['status', '--'],
@@ -245,7 +278,7 @@ async function service(contents: Readonly<Record<string, string>>) {
 
 async function parseBeside(line: string, contents: Readonly<Record<string, string>>, env = {}) {
   const parsed = await parseOptions({ argv: line.split(' '), env, service: await service(contents) });
-  if (parsed.command !== 'doctor' && parsed.command !== 'lease-release') throw new Error(parsed.command);
+  if (!('options' in parsed && 'warnings' in parsed)) throw new Error(parsed.command);
   return parsed;
 }
 

@@ -8,7 +8,7 @@ import { cpuMs } from '../testbed/cpu-time.ts';
 import { type Env, run, usageError } from './options-run.ts';
 
 const COMMANDS =
-  'Commands: health, status, doctor, lease release, migrate, cleanup, help, version, completion. Without one the daemon starts: see flanneld-ts --help';
+  'Commands: health, status, doctor, config, lease, migrate, cleanup, help, version, completion. Without one the daemon starts: see flanneld-ts --help';
 const SECRET = 'hunter2';
 
 /** What is said of a command line: the warnings or the error. Fails when something else than a UsageError is thrown. */
@@ -27,7 +27,7 @@ describe('a word that is no flag', () => {
   it.each([
     [['statsu'], `argument 1 is neither a flag nor a command. Did you mean status? ${COMMANDS}`],
     [['lease', 'relase', '10.5.1.0/24'], 'argument 2 is neither a flag nor a command. Did you mean release?'],
-    [['config'], `argument 1 is neither a flag nor a command. ${COMMANDS}`],
+    [['settings'], `argument 1 is neither a flag nor a command. ${COMMANDS}`],
     [[''], 'argument 1 is neither a flag nor a command'],
     [['-'], 'argument 1 is neither a flag nor a command'],
     [['help', 'lease', 'relase'], 'argument 3 is neither a flag nor a command. Did you mean release?'],

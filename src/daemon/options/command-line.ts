@@ -69,7 +69,8 @@ export async function parseOptions(line: CommandLine): Promise<ParsedCommand> {
   const wantsHelp = new Settings(written, {}).value(flags.help) === true;
   if (isHelp || wantsHelp || written.some(({ name }) => name === 'h'))
     return print(await helpText(words.slice(isHelp ? 1 : 0)));
-  const { command, operand } = words.length === 0 ? { command: daemonCommand } : await chosenCommand(words);
+  const { command, operands } =
+    words.length === 0 ? { command: daemonCommand, operands: [] } : await chosenCommand(words);
   refuseOthersFlags(written, command);
   const service = await serviceOf(line, command, written);
   const given = service === undefined ? written : [...flagsOfService(service, command, written), ...written];
@@ -83,7 +84,7 @@ export async function parseOptions(line: CommandLine): Promise<ParsedCommand> {
   if (service !== undefined)
     warnings.push(`settings of the service: ${service.paths.join(' and, winning, ')}`);
   const warn = (message: string) => warnings.push(message);
-  return command.read({ settings, warnings, warn, ...(operand !== undefined && { operand }) });
+  return command.read({ settings, warnings, warn, operands });
 }
 
 function print(text: string): ParsedCommand {
@@ -189,7 +190,8 @@ const longestWord = 100;
 
 interface Chosen {
   readonly command: Command;
-  readonly operand?: string;
+  /** The words behind those that name it. */
+  readonly operands: readonly string[];
 }
 
 /** The command that the words name. Rejects with {@link UsageError}. */
@@ -197,21 +199,40 @@ async function chosenCommand(words: readonly Word[]): Promise<Chosen> {
   // A probe that runs `health` every few seconds need not load yargs.
   const said = words.map(({ text }) => text).join(' ');
   const named = namedCommands.find((command) => command.words.join(' ') === said);
-  if (named !== undefined) return { command: named };
-  let chosen: Chosen | undefined;
-  const parser = await commandParser((command, operand) => {
-    chosen = { command, ...(operand !== undefined && { operand }) };
+  requireOperands(words);
+  if (named !== undefined) return { command: named, operands: [] };
+  let chosen: Command | undefined;
+  const parser = await commandParser((command) => {
+    chosen = command;
   });
   const stray = strayOf(words);
   parser.fail((message: string, error?: Error) => {
     throw error ?? strayWord(stray, message);
   });
   await parser.parseAsync(words.map(({ text }) => text.slice(0, longestWord)));
-  if (chosen !== undefined) return chosen;
+  if (chosen !== undefined)
+    return { command: chosen, operands: words.slice(chosen.words.length).map(({ text }) => text) };
   const group = words[0]?.text ?? '';
   const whole = namedCommands.filter((command) => command.words[0] === group);
-  const names = whole.map((command) => `flanneld-ts ${command.words.join(' ')}`);
-  throw new UsageError('SYNTAX', `${quote(group)} needs a verb: ${names.join(', ')}`);
+  const verbs = whole.map(({ words: [, verb] }) => verb);
+  throw new UsageError('SYNTAX', `${quote(group)} needs a verb: flanneld-ts ${group} ${verbs.join(', ')}`);
+}
+
+/** Throws {@link UsageError} when the command that the words name needs more of them. */
+function requireOperands(words: readonly Word[]): void {
+  const begun = namedCommands.find(
+    (command) => command.operand !== undefined && command.words.every((word, at) => words[at]?.text === word),
+  );
+  const given = words.length - (begun?.words.length ?? 0);
+  const needed = operandsOf(begun).filter((operand) => operand.startsWith('<'));
+  if (begun === undefined || given >= needed.length) return;
+  const missing = needed.slice(given).map((operand) => operand.slice(1, -1));
+  const name = ['flanneld-ts', ...begun.words].join(' ');
+  throw new UsageError('MISSING_VALUE', `${name} needs ${missing.join(' and ')}: see ${name} --help`);
+}
+
+function operandsOf(command: Command | undefined): readonly string[] {
+  return command?.operand?.split(' ') ?? [];
 }
 
 /** The first word that no command has in its place. */
@@ -223,7 +244,7 @@ function strayOf(words: readonly Word[]): Word | undefined {
   let depth = 0;
   while (depth < words.length && namedCommands.some(begins(depth + 1))) depth += 1;
   const named = namedCommands.find((command) => command.words.length === depth && begins(depth)(command));
-  return words[named?.operand === undefined ? depth : depth + 1] ?? words.at(-1);
+  return words[depth + operandsOf(named).length] ?? words.at(-1);
 }
 
 /** As word processors and web pages make of "-" and "--". */
@@ -243,7 +264,7 @@ function strayWord(word: Word | undefined, message = ''): UsageError {
     );
   }
   const said = message.startsWith('Did you mean') ? `${message} ` : '';
-  const names = namedCommands.map(({ words }) => words.join(' ')).join(', ');
+  const names = [...new Set(namedCommands.map(({ words: [first] }) => first))].join(', ');
   return new UsageError(
     'UNKNOWN_COMMAND',
     `${which} is neither a flag nor a command. ${said}Commands: ${names}. Without one the daemon starts: see flanneld-ts --help`,
@@ -267,11 +288,8 @@ async function printCompletion(argv: readonly string[]): Promise<void> {
   await parser.completion('completion', false).parseAsync();
 }
 
-/** The commands, told to yargs. It hands the one that is named, and its operand, to `use`. */
-async function commandParser(
-  use: (command: Command, operand: string | undefined) => void,
-  words: readonly string[] = [],
-): Promise<Argv> {
+/** The commands, told to yargs. It hands the one that is named to `use`. */
+async function commandParser(use: (command: Command) => void, words: readonly string[] = []): Promise<Argv> {
   const { default: yargs } = await import('yargs');
   const parser = yargs([...words])
     .scriptName('flanneld-ts')
@@ -287,11 +305,7 @@ async function commandParser(
 }
 
 /** The commands whose words begin with `begun`. */
-function withCommands(
-  parser: Argv,
-  begun: readonly string[],
-  use: (command: Command, operand: string | undefined) => void,
-): Argv {
+function withCommands(parser: Argv, begun: readonly string[], use: (command: Command) => void): Argv {
   const depth = begun.length;
   const below = namedCommands.filter(({ words }) => begun.every((word, index) => words[index] === word));
   for (const word of new Set(below.map(({ words }) => words[depth] ?? ''))) {
@@ -301,12 +315,11 @@ function withCommands(
       continue;
     }
     const { operand = '', describe } = command;
-    const operandName = operand.replaceAll(/[[\].]/g, '');
     parser.command(
       `${word} ${operand}`.trimEnd(),
       describe,
       (one) => withFlags(one, command).strictCommands(),
-      (args) => use(command, args[operandName] as string | undefined),
+      () => use(command),
     );
   }
   return parser.strictCommands().recommendCommands();

@@ -1,5 +1,6 @@
 import { canonicalAddress, parseSubnet, type Subnet } from '../../ip/ip.ts';
-import { etcdFlags, type Flag, flags, type InterfaceWish, interfaceFlags } from './flags.ts';
+import { type ConfigOptions, configCommands } from './config-commands.ts';
+import { etcdFlags, type Flag, flags, type InterfaceWish, interfaceFlags, switchFlag } from './flags.ts';
 import {
   etcdBeside,
   type FollowOptions,
@@ -16,10 +17,11 @@ import {
   processOptions,
   runOptions,
   statusSocket,
+  tellWhere,
   type Warn,
 } from './options.ts';
 import { environmentName, flagName, InvalidValue, type Settings, UsageError } from './settings.ts';
-import { boolean, port } from './values.ts';
+import { port } from './values.ts';
 
 /** What to do. `warnings` are lines for the log about what was ignored or taken differently. */
 export type ParsedCommand =
@@ -29,6 +31,7 @@ export type ParsedCommand =
   | { readonly command: 'health'; readonly options: { readonly ip: string; readonly port: number } }
   | { readonly command: 'status'; readonly options: StatusOptions }
   | { readonly command: 'cleanup'; readonly options: CleanupOptions }
+  | { readonly command: 'config'; readonly options: ConfigOptions; readonly warnings: readonly string[] }
   | {
       readonly command: 'lease-release';
       readonly options: LeaseReleaseOptions;
@@ -81,15 +84,15 @@ export interface CommandInput {
   readonly warn: Warn;
   /** What `warn` has been told, and will be. */
   readonly warnings: readonly string[];
-  /** The word beside the flags, where the command takes one and it is there. */
-  readonly operand?: string;
+  /** The words beside the flags: as many as the command takes at most. */
+  readonly operands: readonly string[];
 }
 
 /** Something the program can be asked for: a row from which parsing, help and completion follow. */
 export interface Command {
   /** The words of the command line that ask for it; none for the daemon. */
   readonly words: readonly string[];
-  /** A word behind them, as yargs writes it: `[SUBNET]`. */
+  /** The words behind them, as yargs writes them: `[SUBNET]`, one that must be there `<FILE>`. */
   readonly operand?: string;
   /** For the help text; sentences. */
   readonly describe: string;
@@ -101,11 +104,6 @@ export interface Command {
   readonly asService?: (settings: Settings) => boolean;
   /** Throws {@link UsageError}. Absent for what the program says about itself. */
   readonly read?: (input: CommandInput) => ParsedCommand;
-}
-
-function switchFlag<const N extends string>(name: N, describe: string) {
-  const row = { name, describe, group: 'Options', fallback: 'false', parse: boolean } as const;
-  return { ...row, boolean: true, noEnvironment: true } as const;
 }
 
 const { help } = flags;
@@ -223,7 +221,10 @@ export const completionCommand: Command = {
 };
 
 /** What commands with a common first word are about. */
-export const commandGroups: Readonly<Record<string, string>> = { lease: 'Works on leases in etcd.' };
+export const commandGroups: Readonly<Record<string, string>> = {
+  config: 'Shows, checks and changes the network configuration in etcd.',
+  lease: 'Works on leases in etcd.',
+};
 
 /** The commands that are asked for by name. */
 export const namedCommands: readonly Command[] = [
@@ -256,6 +257,7 @@ export const namedCommands: readonly Command[] = [
       return { command: 'doctor', options: runOptions(settings, warn), warnings };
     },
   },
+  ...configCommands,
   {
     words: ['lease', 'release'],
     operand: '[SUBNET]',
@@ -263,9 +265,13 @@ export const namedCommands: readonly Command[] = [
       'Gives back the lease of SUBNET, of the host at --public-ip, or of this host. Refuses while the daemon of that host runs, and asks before it releases when there is a terminal to ask at.',
     flags: { ...releaseFlags, ...daemonsPlace, ...etcdFlags, ...interfaceFlags, help },
     asService: () => true,
-    read({ settings, warn, warnings, operand }) {
+    read({ settings, warn, warnings, operands }) {
       tellWhere(settings, warn);
-      return { command: 'lease-release', options: leaseReleaseOptions(settings, warn, operand), warnings };
+      return {
+        command: 'lease-release',
+        options: leaseReleaseOptions(settings, warn, operands[0]),
+        warnings,
+      };
     },
   },
   {
@@ -323,15 +329,6 @@ export const namedCommands: readonly Command[] = [
   { words: ['version'], describe: 'Prints the version.', flags: { help } },
   completionCommand,
 ];
-
-/** Nothing says where etcd is, and so the command may look beside it. */
-function tellWhere(settings: Settings, warn: Warn): void {
-  const { etcdEndpoints, etcdPrefix } = flags;
-  if ([etcdEndpoints, etcdPrefix].some((flag) => settings.sourceOf(flag) !== undefined)) return;
-  warn(
-    `looking at ${etcdEndpoints.fallback} under ${etcdPrefix.fallback}: neither flags, variables nor /etc/sysconfig/flanneld name another place`,
-  );
-}
 
 function healthOptions(settings: Settings): { readonly ip: string; readonly port: number } {
   const { ip = flags.healthzIp.fallback, port: asked } = settings.values(healthFlags);

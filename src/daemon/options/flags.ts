@@ -44,6 +44,12 @@ export interface Flag<T> extends Setting<T> {
 
 type Table = Readonly<Record<string, Flag<unknown>>>;
 
+/** A row for something that a command does or does not do, and that no variable asks for. */
+export function switchFlag<const N extends string>(name: N, describe: string) {
+  const row = { name, describe, group: 'Options', fallback: 'false', parse: boolean } as const;
+  return { ...row, boolean: true, noEnvironment: true } as const;
+}
+
 // What several rows have in common.
 const etcdFile = { group: 'etcd', placeholder: 'PATH', parse: filePathOrNone } as const;
 const toggle = { fallback: 'false', parse: boolean, boolean: true } as const;

@@ -50,6 +50,15 @@ type ProcessTable = Pick<
 /** Gets what was ignored or read differently: lines for the log. */
 export type Warn = (message: string) => void;
 
+/** Says so when nothing tells a command where etcd is, and so it may look beside it. */
+export function tellWhere(settings: Settings, warn: Warn): void {
+  const { etcdEndpoints, etcdPrefix } = flags;
+  if ([etcdEndpoints, etcdPrefix].some((flag) => settings.sourceOf(flag) !== undefined)) return;
+  warn(
+    `looking at ${etcdEndpoints.fallback} under ${etcdPrefix.fallback}: neither flags, variables nor /etc/sysconfig/flanneld name another place`,
+  );
+}
+
 /** Reads the flags of a run. */
 export function runOptions(settings: Settings, warn: Warn): Options {
   const work = settings.values(workFlags);
