@@ -10,6 +10,7 @@ import { holderText, isOwnLease, parseLease } from '../subnet/lease/lease.ts';
 import { familiesText } from '../subnet/lease/own-lease.ts';
 import { probe } from '../subnet/lease/probe.ts';
 import { type KeyValue, listRange, type Registry, RegistryError } from '../subnet/registry/registry.ts';
+import { type Answer, aliveText } from './lease/alive.ts';
 import { duration } from './status.ts';
 
 export interface LeaseReleaseParts {
@@ -22,6 +23,8 @@ export interface LeaseReleaseParts {
   readonly dryRun: boolean;
   /** Says that the daemon of this host runs and holds this key; undefined when it does not. */
   readonly heldHere: (kv: KeyValue) => string | undefined;
+  /** Whether a host other than this one answers at its address, by ping or ARP; absent: nobody is asked. */
+  readonly askHost?: (address: string, signal: AbortSignal) => Promise<Answer | undefined>;
   /** Asks the operator; absent without a terminal. */
   readonly confirm?: (question: string) => Promise<boolean>;
   readonly clock: Clock;
@@ -35,14 +38,14 @@ export interface LeaseReleaseParts {
  * mod_revision, and revokes its etcd lease unless another key uses it.
  *
  * Without `force` it does not release the lease of a running daemon. It asks this host's daemon directly, and
- * any other by a probe (see {@link probe}), which takes two seconds. A flanneld does not answer probes, so it
- * asks the operator as well.
+ * any other by a probe (see {@link probe}), which takes two seconds. A flanneld does not answer probes, so that
+ * a host that answers ping or ARP keeps its lease, too, and the operator is asked as well.
  *
- * Resolves to the exit code: 0 released; 1 not (no such lease, a reservation, a running daemon, the operator
+ * Resolves to the exit code: 0 released; 1 not (no such lease, a reservation, a host that lives, the operator
  * said no, etcd failed, or the key changed meanwhile). Rejects only with `signal.reason`.
  */
 export async function runLeaseRelease(parts: LeaseReleaseParts, signal: AbortSignal): Promise<0 | 1> {
-  const { registry, force, dryRun, out, err } = parts;
+  const { force, dryRun, out, err } = parts;
   try {
     const found = await findKeys(parts, signal);
     const refusal = refusalOf(parts, found);
@@ -57,20 +60,31 @@ export async function runLeaseRelease(parts: LeaseReleaseParts, signal: AbortSig
     }
     const agreed = force ? found : await askedFor(parts, found, signal);
     if (agreed === undefined) return 1;
-    const released: KeyValue[] = [];
-    for (const kv of agreed) {
-      if (await deleteKey(registry, kv, signal)) {
-        released.push(kv);
-        out(`released ${leaseText(parts, kv)}: deleted ${kv.key}`);
-      } else err(`somebody else changed or deleted ${kv.key} meanwhile; left it alone`);
-    }
-    await revoke(parts, new Set(released.map(({ lease }) => lease).filter((id) => id !== '0')), signal);
+    const released = await releaseKeys(parts, agreed, signal);
     return released.length === agreed.length ? 0 : 1;
   } catch (error) {
     signal.throwIfAborted();
     err(explanationOf(error));
     return 1;
   }
+}
+
+/** Deletes these keys, unless they changed, and revokes their etcd leases. Resolves to those that it deleted. Rejects with RegistryError. */
+export async function releaseKeys(
+  parts: Pick<LeaseReleaseParts, 'registry' | 'etcdPrefix' | 'force' | 'out' | 'err'>,
+  kvs: readonly KeyValue[],
+  signal: AbortSignal,
+): Promise<readonly KeyValue[]> {
+  const { registry, out, err } = parts;
+  const released: KeyValue[] = [];
+  for (const kv of kvs) {
+    if (await deleteKey(registry, kv, signal)) {
+      released.push(kv);
+      out(`released ${leaseText(parts, kv)}: deleted ${kv.key}`);
+    } else err(`somebody else changed or deleted ${kv.key} meanwhile; left it alone`);
+  }
+  await revoke(parts, new Set(released.map(({ lease }) => lease).filter((id) => id !== '0')), signal);
+  return released;
 }
 
 async function findKeys(
@@ -126,6 +140,13 @@ async function askedFor(
     return undefined;
   }
   for (const kv of found) {
+    const host = holderText(kv.value);
+    const answer = await parts.askHost?.(host, signal);
+    if (answer === undefined) continue;
+    err(`${aliveText(host, answer)}; nothing was released. If the host has left the cluster, pass --force`);
+    return undefined;
+  }
+  for (const kv of found) {
     const renewed = await renewedText(parts.registry, kv.lease, signal);
     out(`no daemon answers for ${leaseText(parts, kv)} (a flanneld never does)${renewed}`);
   }
@@ -146,8 +167,15 @@ async function renewedText(registry: Registry, lease: string, signal: AbortSigna
   return ttlSeconds < 0 ? '' : `; its lease was renewed ${duration(grantedTtlSeconds - ttlSeconds)} ago`;
 }
 
-async function askHolder(
-  { registry, etcdPrefix, out, clock, random }: LeaseReleaseParts,
+/** Asks the daemon that may hold a key, by etcd. Rejects with RegistryError. */
+export async function askHolder(
+  {
+    registry,
+    etcdPrefix,
+    out,
+    clock,
+    random,
+  }: Pick<LeaseReleaseParts, 'registry' | 'etcdPrefix' | 'out' | 'clock' | 'random'>,
   kv: KeyValue,
   signal: AbortSignal,
 ): Promise<'answered' | 'quiet' | 'changed'> {
@@ -162,13 +190,13 @@ async function askHolder(
 
 const silent: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 
-function leaseText({ etcdPrefix }: LeaseReleaseParts, { key, value }: KeyValue): string {
+function leaseText({ etcdPrefix }: Pick<LeaseReleaseParts, 'etcdPrefix'>, { key, value }: KeyValue): string {
   return `${familiesText(parseSubnetKey(subnetsPrefix(etcdPrefix), key) ?? {})} of ${holderText(value)}`;
 }
 
 /** Revokes the etcd leases of deleted keys, unless another key uses them. Rejects with RegistryError. */
 async function revoke(
-  { registry, etcdPrefix, force, out }: LeaseReleaseParts,
+  { registry, etcdPrefix, force, out }: Pick<LeaseReleaseParts, 'registry' | 'etcdPrefix' | 'force' | 'out'>,
   leases: ReadonlySet<string>,
   signal: AbortSignal,
 ): Promise<void> {

@@ -20,10 +20,23 @@ export function printJson({ out }: Pick<Output, 'out'>, value: object): void {
   out(escapeControls(JSON.stringify(value)));
 }
 
+/** Why a command did not do what it was asked for; for programs, beside the codes of errors. */
+export type ComplaintCode =
+  | 'BLIND'
+  | 'CONFIG_MISSING'
+  | 'CONFIG_UNUSABLE'
+  | 'EDITOR_FAILED'
+  | 'NOBODY_TO_ASK'
+  | 'NOT_RESERVED'
+  | 'NO_SUCH_LEASE'
+  | 'NO_SUCH_RESERVATION'
+  | 'RACE_LOST'
+  | 'UNREADABLE';
+
 /** Says why a command did not do what it was asked for, as JSON where that is wanted. */
-export function complain(output: Output, text: string, code?: string): void {
-  if (output.json) printJson(output, { error: text, ...(code !== undefined && { code }) });
-  else output.err(text);
+export function complain(output: Output, text: string, code: ComplaintCode | RegistryError): void {
+  if (!output.json) return output.err(text);
+  printJson(output, { error: text, code: typeof code === 'string' ? code : code.code });
 }
 
 /** What `ask` resolves to; 3 where etcd cannot be asked, after saying why. Rejects only with `signal.reason`. */
@@ -37,7 +50,7 @@ export async function askingEtcd(
   } catch (error) {
     signal.throwIfAborted();
     if (!(error instanceof RegistryError)) throw error;
-    complain(output, oneLine(explanationOf(error)), error.code);
+    complain(output, oneLine(explanationOf(error)), error);
     return 3;
   }
 }

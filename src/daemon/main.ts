@@ -43,6 +43,7 @@ import {
   releaseLease,
   showStatus,
   workOnConfig,
+  workOnLeases,
 } from './subcommands.ts';
 
 /** A stop must end within 5 s, whatever hangs. The timer starts before the clean-up. */
@@ -98,6 +99,8 @@ async function execute(parsed: ParsedCommand): Promise<number> {
       return cleanUp(parsed.options);
     case 'config':
       return workOnConfig(parsed.options, parsed.warnings);
+    case 'lease':
+      return workOnLeases(parsed.options, parsed.warnings);
     case 'lease-release':
       return releaseLease(parsed.options, parsed.warnings);
     case 'migrate':

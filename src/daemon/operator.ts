@@ -8,10 +8,17 @@ import { checkConfig, type GivenText } from '../cli/config/check.ts';
 import { type Draft, editConfig } from '../cli/config/edit.ts';
 import { showConfig, showHistory } from '../cli/config/read.ts';
 import { setConfig } from '../cli/config/store.ts';
+import { listLeases, watchLeases } from '../cli/lease/cluster.ts';
+import { showFree } from '../cli/lease/free.ts';
+import { type PruneParts, pruneLeases } from '../cli/lease/prune.ts';
+import { reserveSubnet, unreserve } from '../cli/lease/reserve.ts';
+import { type ShowParts, showLease } from '../cli/lease/show.ts';
 import { type ExitCode, complain as fail, type Output } from '../cli/output.ts';
 import { systemReason } from '../runtime/errors.ts';
 import type { OldStore, Registry } from '../subnet/registry/registry.ts';
+import { systemClock, systemRandom } from './host/clock.ts';
 import type { ConfigAccess, ConfigOptions } from './options/config-commands.ts';
+import type { LeaseOptions } from './options/lease-commands.ts';
 import type { EtcdAccess } from './options/options.ts';
 
 // `config` and `lease`: what an operator does in etcd. Loaded when one of them is asked for, because no daemon needs them.
@@ -22,6 +29,13 @@ export interface OperatorTools {
   readonly complain: (line: string) => void;
   /** Asks at the terminal. */
   readonly confirm: (question: string) => Promise<boolean>;
+  /** Whether a host answers, other than this one. */
+  readonly askHost: ShowParts['askHost'];
+  /** Which keys a daemon of this host holds. */
+  readonly heldByThisHost: (place: {
+    readonly subnetFile: string;
+    readonly statusSocket?: string;
+  }) => Promise<PruneParts['heldHere']>;
   /** Opens no connection yet. */
   readonly connect: (
     access: EtcdAccess,
@@ -64,6 +78,51 @@ async function configInEtcd(options: ConfigAccess, output: Output, tools: Operat
         return await editConfig({ ...parts, ...options, ...asking, draft }, signal);
       case 'set':
         return given === undefined ? 2 : await setConfig({ ...parts, ...options, ...asking }, given, signal);
+    }
+  } finally {
+    registry.close();
+  }
+}
+
+/** `lease`, but for `release`, and `status --cluster`. Rejects only for a bug. */
+export async function runLease(
+  options: LeaseOptions,
+  warnings: readonly string[],
+  tools: OperatorTools,
+): Promise<ExitCode> {
+  for (const warning of warnings) tools.complain(warning);
+  const { registry } = await tools.connect(options);
+  const { signal } = new AbortController();
+  const { askHost } = tools;
+  const common = {
+    ...outputOf(options, tools),
+    registry,
+    etcdPrefix: options.etcdPrefix,
+    clock: systemClock,
+  };
+  try {
+    switch (options.verb) {
+      case 'free':
+        return await showFree(common, signal);
+      case 'list':
+      case 'cluster': {
+        const heading = options.verb === 'cluster';
+        const shown = { heading, sort: heading ? ('subnet' as const) : options.sort };
+        if (!options.watch) return await listLeases(common, shown, signal);
+        // `--watch | head` ends when its reader does.
+        process.stdout.on('error', () => process.exit(0));
+        return await watchLeases(common, shown, process.stdout.isTTY, signal);
+      }
+      case 'show':
+        return await showLease({ ...common, target: options.target, askHost }, signal);
+      case 'reserve':
+        return await reserveSubnet({ ...options, ...common }, signal);
+      case 'unreserve':
+        return await unreserve({ ...options, ...common }, signal);
+      case 'prune': {
+        const heldHere = await tools.heldByThisHost(options);
+        return await pruneLeases({ ...options, ...common, askHost, heldHere, random: systemRandom }, signal);
+      }
     }
   } finally {
     registry.close();

@@ -7,7 +7,8 @@ import { fetchStatus } from '../cli/ask-daemon.ts';
 import { runCleanup } from '../cli/cleanup.ts';
 import { runDoctor } from '../cli/doctor/doctor.ts';
 import type { DaemonAnswer } from '../cli/doctor/finding.ts';
-import { addressesOfThisHost, runLeaseRelease, type ThisHost } from '../cli/lease.ts';
+import { type Answer, askHost } from '../cli/lease/alive.ts';
+import { addressesOfThisHost, type LeaseReleaseParts, runLeaseRelease, type ThisHost } from '../cli/lease.ts';
 import { runMigrate } from '../cli/migrate.ts';
 import { runMigrateCheck } from '../cli/migrate-check/check.ts';
 import { runRepair } from '../cli/migrate-repair.ts';
@@ -18,6 +19,7 @@ import type { Kernel, RouteFinder } from '../kernel/kernel.ts';
 import { openNetlinkKernel } from '../kernel/netlink-kernel.ts';
 import type { Logger } from '../runtime/effects.ts';
 import { explanationOf } from '../runtime/errors.ts';
+import { escapeControls } from '../runtime/texts.ts';
 import { TroubleLog } from '../runtime/trouble.ts';
 import { subnetsPrefix } from '../subnet/keys.ts';
 import { holderText } from '../subnet/lease/lease.ts';
@@ -35,9 +37,10 @@ import { daemonsOfThisNetwork, findContainer, flannelds, inputSignals } from './
 import { chooseInterface, type HostInterface } from './interface/choose-interface.ts';
 import { readHostNetwork } from './interface/host-network.ts';
 import type { OperatorTools } from './operator.ts';
-import type { CleanupOptions, LeaseReleaseOptions, StatusOptions } from './options/commands.ts';
+import type { CleanupOptions, StatusOptions } from './options/commands.ts';
 import type { ConfigOptions } from './options/config-commands.ts';
 import type { InterfaceWish } from './options/flags.ts';
+import type { LeaseOptions, LeaseReleaseOptions } from './options/lease-commands.ts';
 import type { MigrateCheckOptions, MigrateOptions } from './options/migrate.ts';
 import type { EtcdAccess, Options } from './options/options.ts';
 import { UsageError } from './options/settings.ts';
@@ -107,7 +110,25 @@ export async function releaseLease(
   warnings: readonly string[],
 ): Promise<0 | 1> {
   for (const warning of warnings) complain(warning);
-  const { lease, etcdPrefix } = options;
+  const { json } = options;
+  if (!json) return await release(options, { out: say, err: complain });
+  const [messages, errors]: [string[], string[]] = [[], []];
+  const print = {
+    out: (line: string) => void messages.push(line),
+    err: (line: string) => void errors.push(line),
+  };
+  const code = await release(options, print);
+  const released = code === 0 && !options.dryRun;
+  say(escapeControls(JSON.stringify({ released, dryRun: options.dryRun, messages, errors })));
+  return code;
+}
+
+/** As {@link releaseLease}, with the lines for `print`. */
+async function release(
+  options: LeaseReleaseOptions,
+  print: Pick<LeaseReleaseParts, 'out' | 'err'>,
+): Promise<0 | 1> {
+  const { lease, etcdPrefix, json } = options;
   const { members, oldStore } = await connect(options);
   const registry = rotate(members, { leasesPrefix: subnetsPrefix(etcdPrefix), clock: systemClock });
   const { signal } = new AbortController();
@@ -116,22 +137,35 @@ export async function releaseLease(
     const target =
       'subnet' in lease ? lease : await hostTarget({ registry, oldStore, etcdPrefix }, lease.host, signal);
     if (typeof target === 'string') {
-      complain(target);
+      print.err(target);
       return 1;
     }
     const heldHere = await heldByThisHost(options);
     const parts = { ...options, registry, target, heldHere, clock: systemClock, random: systemRandom };
-    return await runLeaseRelease(
-      { ...parts, out: say, err: complain, ...(onTerminal ? { confirm } : {}) },
-      signal,
-    );
+    const asking = { askHost: askOtherHost, ...(onTerminal && !json ? { confirm } : {}) };
+    return await runLeaseRelease({ ...parts, ...print, ...asking }, signal);
   } catch (error) {
     if (!(error instanceof RegistryError)) throw error;
-    complain(explanationOf(error));
+    print.err(explanationOf(error));
     return 1;
   } finally {
     registry.close();
   }
+}
+
+/** This host answers itself, whether a daemon runs or not: that one is asked by its lock. */
+async function askOtherHost(address: string, signal: AbortSignal): Promise<Answer | undefined> {
+  return addressesHere().includes(address) ? undefined : await askHost(systemCommands(), address, signal);
+}
+
+function addressesHere(): readonly string[] {
+  return Object.values(networkInterfaces()).flatMap((list = []) => list.map(({ address }) => address));
+}
+
+/** `lease`, but for `release`, and `status --cluster`. Loaded now, too. */
+export async function workOnLeases(options: LeaseOptions, warnings: readonly string[]): Promise<ExitCode> {
+  const { runLease } = await import('./operator.ts');
+  return await runLease(options, warnings, operatorTools);
 }
 
 /** `config`. Its code is loaded now: no daemon needs it. */
@@ -144,6 +178,8 @@ const operatorTools: OperatorTools = {
   say,
   complain,
   confirm,
+  askHost: askOtherHost,
+  heldByThisHost,
   async connect(access) {
     const { members, oldStore } = await connect(access);
     const leasesPrefix = subnetsPrefix(access.etcdPrefix);
@@ -168,17 +204,15 @@ async function confirm(question: string): Promise<boolean> {
 async function heldByThisHost({
   subnetFile,
   statusSocket,
-}: LeaseReleaseOptions): Promise<(kv: KeyValue) => string | undefined> {
+}: Pick<LeaseReleaseOptions, 'subnetFile' | 'statusSocket'>): Promise<(kv: KeyValue) => string | undefined> {
   const holder = daemonOf(subnetFile);
   if (holder === undefined) return () => undefined;
   const answer = statusSocket === undefined ? undefined : await fetchStatus(statusSocket, 'lease release');
-  const addresses = () =>
-    Object.values(networkInterfaces()).flatMap((list = []) => list.map(({ address }) => address));
   return ({ key, value }) => {
     const held =
       answer !== undefined && 'view' in answer
         ? answer.view.lease?.key === key
-        : addresses().includes(holderText(value));
+        : addressesHere().includes(holderText(value));
     return held ? `the daemon of this host (${lockHolderText(holder)}) holds ${key}` : undefined;
   };
 }

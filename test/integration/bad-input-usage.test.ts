@@ -33,7 +33,7 @@ const REFUSED: readonly Refused[] = [
 /** The same as the first words of all. The variables would lead a daemon to etcd. */
 const COMMANDS: readonly Refused[] = [
   [['statsu'], ['Did you mean status?', 'Commands: health, status']],
-  [['lease'], ['"lease" needs a verb: flanneld-ts lease release']],
+  [['lease'], ['"lease" needs a verb: flanneld-ts lease list, show']],
 ];
 
 test.concurrent.each(REFUSED)('%j is refused with one line and exit code 2', async (flags, said) => {
@@ -92,7 +92,7 @@ test.each([
   [['--version'], 'flanneld-ts '],
   [['help', 'lease', 'release'], 'flanneld-ts lease release'],
   [['completion'], 'begin-flanneld-ts-completions'],
-  [['--get-yargs-completions', 'flanneld-ts', 'lease', ''], 'release'],
+  [['--get-yargs-completions', 'flanneld-ts', 'lease', ''], 'list'],
 ])('%j is answered on standard output, with exit code 0', async (argv, first) => {
   const { code, stdout, stderr } = await runProgram({ ...place(), argv });
   expect([code, stderr]).toEqual([0, []]);

@@ -67,6 +67,50 @@ test('the configuration is checked, stored, edited and followed back', async () 
   expect(shown.code).toBe(0);
 });
 
+test('leases are listed, shown, reserved and released', async () => {
+  const key = (subnet: string) => leaseKey(subnet).slice(`${PREFIX}/subnets/`.length);
+  const keys = async () =>
+    (await bench.etcd.ctl('get', '--prefix', '--keys-only', `${PREFIX}/subnets/`))
+      .split('\n')
+      .filter(Boolean);
+  await bench.etcd.ctl('del', '--prefix', `${PREFIX}/subnets/`);
+  const lease = await bench.etcd.grant(3_600);
+  await bench.etcd.ctl('put', `--lease=${lease}`, leaseKey('172.20.15.0/24'), leaseValue('10.211.55.101'));
+  await bench.daemon.start();
+  const own = `${bench.daemon.subnetEnv()['FLANNEL_SUBNET']?.replace('.1/24', '.0/24')}`;
+
+  const listed = await inEtcd('lease list');
+  expect(listed.text).toMatch(
+    new RegExp(`^172\\.20\\.15\\.0/24 +10\\.211\\.55\\.101 +4 +59m\\d+s +\\d+s +${lease}$`, 'm'),
+  );
+  expect(listed.text).toMatch(/^2 leases; no problems$/m);
+  expect(listed.code).toBe(0);
+  const cluster = await inEtcd('status --cluster');
+  expect(cluster.text).toContain('239 of 241 subnets free');
+  expect(cluster.code).toBe(0);
+  expect(JSON.parse((await inEtcd('lease free --json')).text)).toMatchObject({
+    pools: [{ size: 241, free: 239 }],
+    nextEnd: { key: leaseKey('172.20.15.0/24') },
+  });
+
+  // The daemon of this host keeps its subnet as a reservation, and as a lease again.
+  expect(await inEtcd(`lease reserve ${own} 10.211.55.100`)).toMatchObject({ code: 0 });
+  const shown = await inEtcd('lease show 10.211.55.100 --json');
+  expect(JSON.parse(shown.text)).toMatchObject({ leases: [{ reserved: true, subnets: { ipv4: own } }] });
+  expect(await inEtcd('lease unreserve 10.211.55.100')).toMatchObject({ code: 0 });
+  expect(await inEtcd(`lease reserve ${own} 10.211.55.101`)).toMatchObject({ code: 1 });
+
+  // The other host has never been there, and this one's address is not asked from here.
+  const dry = await inEtcd('lease prune --older-than=1s --json');
+  expect(JSON.parse(dry.text)).toMatchObject({
+    dryRun: true,
+    old: expect.arrayContaining([expect.objectContaining({ verdict: 'gone' })]),
+  });
+  const pruned = await inEtcd('lease prune --older-than=1s --yes --force');
+  expect(pruned.text).toMatch(/^172\.20\.15\.0\/24 .* released$/m);
+  expect((await keys()).map((name) => name.slice(`${PREFIX}/subnets/`.length))).toEqual([key(own)]);
+});
+
 test('a command that cannot ask etcd exits 3', async () => {
   const { code, text } = await run('config show --json --etcd-endpoints=http://127.0.0.1:1');
   expect(JSON.parse(text)).toMatchObject({ code: 'ETCD_UNAVAILABLE' });

@@ -27,6 +27,7 @@ it('docs/errors.md lists every code once, and no other', () => {
     ...union('src/subnet/registry/registry.ts', 'RegistryErrorCode', 'ETCD_'),
     ...union('src/subnet/etcd-v2/store.ts', 'V2ErrorKind', 'ETCD_V2_'),
     ...union('src/runtime/effects.ts', 'CommandErrorCode'),
+    ...union('src/cli/output.ts', 'ComplaintCode'),
     ...literals(),
     'KERNEL_…',
     'ARP_…',

@@ -33,7 +33,7 @@ async function run(
   {
     before = () => {},
     ...asked
-  }: Partial<Pick<LeaseReleaseParts, 'force' | 'dryRun' | 'confirm' | 'heldHere'>> & {
+  }: Partial<Pick<LeaseReleaseParts, 'force' | 'dryRun' | 'confirm' | 'heldHere' | 'askHost'>> & {
     before?: (call: string) => void;
   } = {},
 ): Promise<number> {
@@ -185,6 +185,25 @@ describe('lease release', () => {
     expect(errors.join()).toMatch(/pid 7\) holds .*nothing was released\. Stop it first .*--force/);
     expect([world.keys, calls]).toEqual([['10.1.5.0-24'], []]);
     expect(await run(ofHost, { heldHere, force: true })).toBe(0);
+  });
+
+  it('leaves the lease of a host that answers ping or ARP, as a flanneld answers nothing else', async () => {
+    put('10.1.5.0-24');
+    const asked: string[] = [];
+    const askHost = async (address: string) => {
+      asked.push(address);
+      return 'ARP' as const;
+    };
+    expect(await run(ofSubnet, { askHost, confirm: async () => true })).toBe(1);
+    expect(errors).toEqual([
+      `${ip} answers ARP: it may run a flanneld, which answers no question of this program; ` +
+        'nothing was released. If the host has left the cluster, pass --force',
+    ]);
+    expect([world.keys, asked]).toEqual([['10.1.5.0-24'], [ip]]);
+    expect(await run(ofSubnet, { askHost, force: true })).toBe(0);
+    put('10.1.5.0-24');
+    expect(await run(ofSubnet, { askHost: async () => undefined })).toBe(0);
+    expect(world.keys).toEqual([]);
   });
 
   it.each([

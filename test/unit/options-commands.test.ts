@@ -2,7 +2,7 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { SimFiles } from '../../sim/files.ts';
 import { parseOptions } from '../../src/daemon/options/command-line.ts';
 import { namedCommands } from '../../src/daemon/options/commands.ts';
-import { flagTable, GROUPS } from '../../src/daemon/options/flags.ts';
+import { etcdFlags, flagTable, GROUPS } from '../../src/daemon/options/flags.ts';
 import {
   parseEnvironmentFile,
   readServiceSettings,
@@ -37,6 +37,15 @@ describe('commands', () => {
     [['lease', 'release', '10.5.1/24'], 'SUBNET must be a subnet like 10.5.1.0/24'],
     [['lease', 'release', '--public-ip=10.0.0.1', '10.5.1.0/24'], 'takes SUBNET or --public-ip, not both'],
     [['lease', 'release', '--public-ipv6=fc00::1', '10.5.1.0/24'], 'takes SUBNET or --public-ipv6, not both'],
+    [['lease', 'show'], 'flanneld-ts lease show needs SUBNET|HOST'],
+    [['lease', 'reserve', '10.5.1.0/24'], 'flanneld-ts lease reserve needs HOST'],
+    [['lease', 'reserve', '10.5.1.0/24', 'node-1'], 'HOST must be an address like 10.0.0.1'],
+    [['lease', 'reserve', '10.5.1.0/24', 'fd00::1'], 'SUBNET and HOST must be of the same families'],
+    [['lease', 'reserve', '10.5.1.0/24,10.5.2.0/24', '10.0.0.1'], 'must each be one of a family'],
+    [['lease', 'reserve', '10.5.1.0/24', '10.0.0.1', 'x'], 'argument 5 is neither a flag nor a command'],
+    [['lease', 'list', '--sort=name'], '--sort must be one of subnet, host, left, age'],
+    [['lease', 'prune', '--older-than=12'], '--older-than must be a time like 30m, 12h or 2d'],
+    [['status', '--etcd-prefix=/p'], '--etcd-prefix goes with status --cluster alone'],
     [['doctor', '--remote=x'], '--remote: '],
     [['status', '--status-socket='], 'status needs a --status-socket'],
     [
@@ -133,6 +142,46 @@ describe('config', () => {
   });
 });
 
+describe('lease', () => {
+  it('takes a subnet or a host', async () => {
+    expect(await parse(['lease', 'show', '10.5.1.0/24'])).toMatchObject({
+      command: 'lease',
+      options: { verb: 'show', target: { subnet: { text: '10.5.1.0/24' } } },
+    });
+    expect(await parse(['lease', 'unreserve', 'FD00::0:1', '--dry-run'])).toMatchObject({
+      options: { verb: 'unreserve', target: { address: 'fd00::1' }, dryRun: true },
+    });
+    expect(await parse(['lease', 'reserve', '10.5.1.0/24,fc00:1::/64', 'fd00::1,10.0.0.1'])).toMatchObject({
+      options: {
+        subnets: { ipv4: { text: '10.5.1.0/24' }, ipv6: { text: 'fc00:1::/64' } },
+        addresses: { ipv4: '10.0.0.1', ipv6: 'fd00::1' },
+      },
+    });
+  });
+
+  it('has defaults', async () => {
+    expect(await parse(['lease', 'list'])).toMatchObject({
+      options: { verb: 'list', sort: 'subnet', watch: false, json: false },
+    });
+    expect(await parse(['lease', 'prune', '--subnet-file=/run/b.env'])).toMatchObject({
+      options: { olderThanSeconds: 43_200, yes: false, force: false, statusSocket: '/run/b.sock' },
+    });
+    expect(await parse(['lease', 'prune', '--older-than=2d'])).toMatchObject({
+      options: { olderThanSeconds: 172_800 },
+    });
+  });
+
+  it('status --cluster asks etcd where the service does, and status alone reads nothing of it', async () => {
+    const parsed = await parseBeside('status --cluster', usual);
+    expect(parsed).toMatchObject({ command: 'lease', options: { verb: 'cluster', watch: false } });
+    expect(parsed.options).toMatchObject({ etcdPrefix: '/atomic.io/network' });
+    const wrong = await service({ [SYSCONFIG]: 'FLANNEL_OPTIONS="--no-such"' });
+    expect(await parseOptions({ argv: ['status'], env: {}, service: wrong })).toMatchObject({
+      command: 'status',
+    });
+  });
+});
+
 describe('lease release', () => {
   const lease = async (argv: readonly string[], env: Env = {}) => {
     const parsed = await parse(['lease', 'release', ...argv], env);
@@ -160,6 +209,13 @@ describe('lease release', () => {
         options: { lease: { subnet: { text: '10.5.1.0/24' } }, force: true, etcdPrefix: '/p' },
       });
     }
+  });
+
+  it('takes a host by its address behind the command', async () => {
+    expect(await lease(['10.0.0.1'])).toEqual({
+      host: { ifaces: [], ifaceRegexes: [], publicIP: '10.0.0.1' },
+    });
+    expect(await lease(['fd00::1'])).toMatchObject({ host: { publicIPv6: 'fd00::1' } });
   });
 
   it('takes a host by its address, or this one by its interface, and no reservation', async () => {
@@ -222,7 +278,7 @@ describe('help, version and completion', () => {
   );
 
   it('shows the commands of a group', async () => {
-    expect(await printed('lease', '--help')).toContain('flanneld-ts lease release [SUBNET]');
+    expect(await printed('lease', '--help')).toContain('flanneld-ts lease release [SUBNET|HOST]');
     expect(await printed('help', 'lease')).toBe(await printed('lease', '-h'));
   });
 
@@ -238,10 +294,18 @@ describe('help, version and completion', () => {
       ['config', ''],
       ['show', 'validate', 'set', 'edit', 'history'],
     ],
-    [['lease', ''], ['release']],
+    [['lease', ''], 'list show reserve unreserve release prune free'.split(' ')],
     [
       ['status', '--'],
-      ['--json', '--watch', '--status-socket', '--subnet-file', '--help'],
+      [
+        '--cluster',
+        '--json',
+        '--watch',
+        '--status-socket',
+        '--subnet-file',
+        ...Object.values(etcdFlags).map(flagName),
+        '--help',
+      ],
     ],
     [['--'], flagTable.map(flagName).map((name) => name.replace(/^-(?=\w$)/, '--'))],
   ])('completes %j', async (typed, expected) => {

@@ -36,7 +36,10 @@ describe('a word that is no flag', () => {
     [['--', 'statsu'], 'argument 2 is neither a flag nor a command. Did you mean status?'],
     [['-v=1', '--', '-etcd-prefix=/x'], 'argument 3 is a flag after "--", where none is read'],
     [['doctor', 'now'], 'argument 2 is neither a flag nor a command'],
-    [['lease'], '"lease" needs a verb: flanneld-ts lease release'],
+    [
+      ['lease'],
+      '"lease" needs a verb: flanneld-ts lease list, show, reserve, unreserve, release, prune, free',
+    ],
     [['lease', 'release', '10.5.1.0/24', '10.5.2.0/24'], 'argument 4 is neither a flag nor a command'],
     // The value of a boolean.
     [

@@ -335,6 +335,19 @@ export type InterfaceWish = Values<typeof interfaceFlags>;
 /** What the daemon itself needs to know; the other options choose its parts. */
 export type DaemonOptions = InterfaceWish & Values<typeof workFlags> & { readonly etcdPrefix: string };
 
+/** Of commands that change something. */
+export const dryRun = switchFlag('dry-run', 'say what would be done, and change nothing');
+
+/** By which a command finds the daemon of this host. */
+export const daemonsPlace = {
+  statusSocket: {
+    ...flags.statusSocket,
+    group: 'Options',
+    describe: 'socket of the daemon (default: beside --subnet-file, .sock for .env)',
+  },
+  subnetFile: { ...flags.subnetFile, group: 'Options', describe: "the daemon's --subnet-file" },
+} as const;
+
 /** The flags as a Markdown table, for README. */
 export function flagsMarkdown(): string {
   const rows = flagTable.map((flag) => {

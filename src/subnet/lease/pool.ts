@@ -55,6 +55,33 @@ export function poolSize(pool: PoolConfig): bigint {
   return indexOf(pool, pool.max.first) + 1n;
 }
 
+/** How much of a pool is left. */
+export interface PoolRoom {
+  readonly size: bigint;
+  readonly free: bigint;
+  /** The longest run of free subnets; absent when none is free. */
+  readonly largestGap?: { readonly from: Subnet; readonly to: Subnet; readonly count: bigint };
+}
+
+/** What of a pool `taken` leaves free. */
+export function poolRoom(pool: PoolConfig, taken: Iterable<Subnet>): PoolRoom {
+  const size = poolSize(pool);
+  const used = usedRuns(pool, taken);
+  let [free, next] = [0n, 0n];
+  let largest: Run = { from: 0n, to: -1n };
+  for (const { from, to } of [...used, { from: size, to: size }]) {
+    free += from - next;
+    if (from - next > largest.to - largest.from + 1n) largest = { from: next, to: from - 1n };
+    next = to + 1n;
+  }
+  if (free === 0n) return { size, free };
+  const { family, first } = pool.min;
+  const bits = BigInt(addressBits(family) - pool.subnetLength);
+  const at = (index: bigint) => subnetAt(family, first + (index << bits), pool.subnetLength);
+  const count = largest.to - largest.from + 1n;
+  return { size, free, largestGap: { from: at(largest.from), to: at(largest.to), count } };
+}
+
 /** The number, from `min` on, of the subnet that holds this address. */
 function indexOf(pool: PoolConfig, address: bigint): bigint {
   const hostBits = BigInt(addressBits(pool.min.family) - pool.subnetLength);
