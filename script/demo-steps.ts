@@ -5,7 +5,34 @@ import { until } from '../test/testbed/netns.ts';
 /** The demo did not show what it is there to show; the message says what was seen instead. */
 export class DemoFailure extends Error {}
 
+/** Prints steps with their numbers, and ends the demo when somebody has stopped it. */
+export class Steps {
+  readonly #stopped: () => boolean;
+  #count = 0;
+
+  constructor(stopped: () => boolean) {
+    this.#stopped = stopped;
+  }
+
+  /** Runs the next step and prints what it shows. Throws what it throws, and a DemoFailure when the demo is stopped. */
+  async show(title: string, run: () => Promise<readonly string[]>): Promise<void> {
+    this.#throwIfStopped();
+    this.#count += 1;
+    console.log(`\n${String(this.#count).padStart(2)}. ${title}`);
+    const shown = await run();
+    this.#throwIfStopped();
+    for (const line of shown) console.log(line === '' ? '' : `    ${line}`);
+  }
+
+  #throwIfStopped(): void {
+    if (this.#stopped()) throw new DemoFailure('stopped');
+  }
+}
+
 type Step = readonly [title: string, run: (cluster: Cluster) => Promise<readonly string[]>];
+
+/** The title of the step that makes the hosts. */
+export const HOSTS_TITLE = 'hosts that forward packets (net.ipv4.ip_forward=1)';
 
 /** Routed twice, once by each host, and not through a tunnel. */
 const TTL_AFTER_TWO_HOPS = 62;
@@ -14,9 +41,9 @@ const TTL_AFTER_TWO_HOPS = 62;
 export async function runSteps(cluster: Cluster, stopped: () => boolean): Promise<void> {
   const started = performance.now();
   const containers: Container[] = [];
-  const steps: readonly Step[] = [
-    ['hosts that forward packets (net.ipv4.ip_forward=1)', showHosts],
-    ['an etcd cluster, a member on each host (the first three of more)', startEtcd],
+  const all: readonly Step[] = [
+    [HOSTS_TITLE, showHosts],
+    ['an etcd cluster, a member on each host (the first three of more)', (made) => startEtcd(made)],
     ['what the daemon is told, as by /etc/sysconfig/flanneld', showSysconfig],
     [`the network configuration, stored once under ${PREFIX}/config`, storeConfig],
     ['flanneld-ts starts on every host, all at once', startDaemons],
@@ -27,13 +54,8 @@ export async function runSteps(cluster: Cluster, stopped: () => boolean): Promis
     ['a busybox container on each host', async () => await startContainers(cluster, containers)],
     ['every container pings every other one', () => pingAll(containers)],
   ];
-  for (const [index, [title, run]] of steps.entries()) {
-    if (stopped()) throw new DemoFailure('stopped');
-    console.log(`\n${String(index + 1).padStart(2)}. ${title}`);
-    const shown = await run(cluster);
-    if (stopped()) throw new DemoFailure('stopped');
-    for (const line of shown) console.log(line === '' ? '' : `    ${line}`);
-  }
+  const steps = new Steps(stopped);
+  for (const [title, run] of all) await steps.show(title, () => run(cluster));
   const pings = containers.length * (containers.length - 1);
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   console.log(
@@ -58,7 +80,8 @@ Take it all down:
   sudo script/demo --down ${id}`;
 }
 
-async function showHosts(cluster: Cluster): Promise<readonly string[]> {
+/** The hosts' addresses. */
+export async function showHosts(cluster: Cluster): Promise<readonly string[]> {
   return await perHost(cluster, async (host) => {
     return [
       `${host.net.addresses.join(' ')}  ${(await host.net.exec('sysctl', 'net.ipv4.ip_forward')).trim()}`,
@@ -66,8 +89,9 @@ async function showHosts(cluster: Cluster): Promise<readonly string[]> {
   });
 }
 
-async function startEtcd(cluster: Cluster): Promise<readonly string[]> {
-  const etcd = await cluster.startEtcd();
+/** Starts a member of etcd on each host. */
+export async function startEtcd(cluster: Cluster, ...args: readonly string[]): Promise<readonly string[]> {
+  const etcd = await cluster.startEtcd(args);
   const health = await etcd.ctl('endpoint', 'health', '--cluster', '--write-out=table');
   return lines(await etcd.ctl('member', 'list', '--write-out=table'), health);
 }
@@ -157,7 +181,7 @@ async function pingOnce(from: Container, to: Container): Promise<string> {
 }
 
 /** What each host has to show; a first line stands beside the host's name, several stand below it. */
-async function perHost(
+export async function perHost(
   cluster: Cluster,
   show: (host: ClusterHost) => Promise<readonly string[]>,
 ): Promise<readonly string[]> {
@@ -170,6 +194,7 @@ async function perHost(
   );
 }
 
-function lines(...outputs: readonly string[]): readonly string[] {
+/** All lines of what programs have printed. */
+export function lines(...outputs: readonly string[]): readonly string[] {
   return outputs.flatMap((output) => output.trimEnd().split('\n'));
 }

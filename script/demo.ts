@@ -1,10 +1,11 @@
 /**
  * The demo's process: keeps or removes what it has made, whatever ends it. Run by script/demo, which has checked the
- * arguments: `show HOSTS`, `keep HOSTS` or `down [ID]`.
+ * arguments: `show HOSTS`, `keep HOSTS`, `from-v2` or `down [ID]`.
  */
 import { type Cluster, makeHosts } from '../test/testbed/cluster.ts';
 import { describeLeftovers, sweep } from '../test/testbed/leftovers.ts';
 import { newRunId, RUN_VARIABLE, runId } from '../test/testbed/run.ts';
+import { runStepsFromV2 } from './demo-from-v2.ts';
 import { holdInBackground, isHolder, sayUp, takeDown } from './demo-holder.ts';
 import { DemoFailure, hint, runSteps } from './demo-steps.ts';
 
@@ -24,22 +25,29 @@ async function main(): Promise<number> {
   if (verb === 'down') return await takeDown(family, value);
   const keep = verb === 'keep';
   if (keep && !isHolder()) return await holdInBackground();
-  return await demonstrate(Number(value), keep);
+  if (verb === 'from-v2') {
+    return await demonstrate(3, (cluster, stop) => runStepsFromV2(cluster, () => stop.signal !== undefined));
+  }
+  return await demonstrate(Number(value), async (cluster, stop) => {
+    await runSteps(cluster, () => stop.signal !== undefined);
+    if (!keep) return;
+    console.log(hint(cluster, runId()));
+    sayUp(cluster.dir);
+    await stop.promise;
+  });
 }
 
-/** Shows all steps on so many hosts; resolves to the exit code when all is removed. */
-async function demonstrate(hosts: number, keep: boolean): Promise<number> {
+/** Shows something on so many hosts; resolves to the exit code when all is removed. */
+async function demonstrate(
+  hosts: number,
+  show: (cluster: Cluster, stop: Stop) => Promise<void>,
+): Promise<number> {
   process.env[RUN_VARIABLE] = newRunId(family);
   const stop = untilStopped();
   const made: { cluster?: Cluster } = {};
   const work = (async () => {
     made.cluster = await makeHosts({ hosts, endpoints: 'own' });
-    await runSteps(made.cluster, () => stop.signal !== undefined);
-    if (keep) {
-      console.log(hint(made.cluster, runId()));
-      sayUp(made.cluster.dir);
-      await stop.promise;
-    }
+    await show(made.cluster, stop);
     return 0;
   })();
   const stopped = stop.promise.then((signal) => EXIT_CODES[signal]);

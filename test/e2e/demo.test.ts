@@ -38,12 +38,28 @@ describe('script/demo', () => {
     ).toHaveLength(6);
   });
 
+  it('--from-v2 moves three hosts from flannel 0.7.1, loses no ping, exits 0, and leaves nothing', async () => {
+    const { exit, output } = await runToEnd([DEMO, '--from-v2'], { env: environment() });
+    expect(exit, output).toEqual({ code: 0, signal: null });
+    expect(left()).toBe('');
+    const said = output.split('\n').flatMap((line) => /^ +the bridge says: (.*)$/.exec(line)?.[1] ?? []);
+    const hostsOnV3 = said.map(
+      (line) => /^\d hosts? on v2, (\d) on v3, 0 conflicts$/.exec(line)?.[1] ?? line,
+    );
+    expect(hostsOnV3.map(Number)).toEqual([0, 1, 0, 1, 2, 3]);
+    expect(output).toMatch(/^ +leases in v2: none\n +leases in v3: 172\.\S+ {2}172\.\S+ {2}172\.\S+$/m);
+    const pings = [...output.matchAll(/^ +(master|node-[12]) +(master|node-[12]) +(\d+) +0$/gm)];
+    expect(new Set(pings.map(([, from, to]) => `${from} ${to}`)).size).toBe(6);
+    for (const [line, , , sent] of pings) expect(Number(sent), line).toBeGreaterThan(20);
+  });
+
   it.each([
     ['SIGINT', ' 2. ', [], 130],
     ['SIGTERM', ' 5. ', [], 143],
     ['SIGINT', ' 6. ', ['--keep'], 130],
     ['SIGINT', ' 8. ', [], 130],
     ['SIGTERM', '10. ', [], 143],
+    ['SIGINT', ' 9. ', ['--from-v2'], 130],
   ] as const)(
     'leaves nothing when %s comes in the middle of step %s (%j)',
     async (signal, step, argv, code) => {
@@ -113,6 +129,8 @@ describe('script/demo', () => {
     [['--hosts', '1'], '--hosts 1: a number from 2 to 100 is wanted'],
     [['--hosts'], '--hosts : a number from 2 to 100 is wanted'],
     [['--keep', '--foo'], 'unknown option --foo'],
+    [['--from-v2', '--keep'], '--from-v2 goes with no other option'],
+    [['--hosts', '5', '--from-v2'], '--from-v2 goes with no other option'],
     [['extra'], "unexpected 'extra'"],
     [['--down', 'one', 'two'], "unexpected 'two'"],
   ])('refuses %j with one line and exit code 2, before it installs anything', async (argv, message) => {

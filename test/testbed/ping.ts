@@ -10,7 +10,7 @@ export interface Way {
 }
 
 /** What a series of pings has seen. */
-interface PingResult {
+export interface PingResult {
   readonly sent: number;
   /** Sequence numbers, from 1, that were not answered; the ones still under way at the end do not count. */
   readonly lost: readonly number[];
@@ -74,6 +74,8 @@ async function startPing({ where, destination, source }: Way, intervalMs: number
 
 /** What came of the packets on several ways. */
 export interface PingsResult {
+  /** By way, in the order in which they came. */
+  readonly ways: readonly PingResult[];
   readonly sent: number;
   /** What went wrong with them, a line each. */
   readonly complaints: readonly string[];
@@ -101,7 +103,7 @@ export class Pings {
       const way = `${where.join(' ')} to ${destination}`;
       return [...lost.map((sequence) => `${way}: packet ${sequence} of ${sent} was lost`), ...printed];
     });
-    return { sent: results.reduce((sum, { sent }) => sum + sent, 0), complaints };
+    return { ways: results, sent: results.reduce((sum, { sent }) => sum + sent, 0), complaints };
   }
 
   /** Ends them without a result. */
@@ -111,18 +113,27 @@ export class Pings {
 }
 
 /**
- * Pings every 10 ms on all these ways while `act` runs, from before it begins until after it has ended. Resolves to what went wrong
- * with the packets; rejects when a way is broken at the end. The pings end also when `act` fails.
+ * Pings on all these ways while `act` runs, from before it begins until after it has ended; rejects when a way is broken at the end. The
+ * pings end also when `act` fails.
  */
-export async function lostWhile(ways: readonly Way[], act: () => Promise<void>): Promise<readonly string[]> {
-  const pings = new Pings(10);
+export async function pingWhile(
+  ways: readonly Way[],
+  act: () => Promise<void>,
+  intervalMs: number,
+): Promise<PingsResult> {
+  const pings = new Pings(intervalMs);
   try {
     await pings.add(ways);
     await act();
-    return (await pings.stop()).complaints;
+    return await pings.stop();
   } finally {
     await pings.close();
   }
+}
+
+/** As {@link pingWhile}, every 10 ms; resolves to what went wrong with the packets. */
+export async function lostWhile(ways: readonly Way[], act: () => Promise<void>): Promise<readonly string[]> {
+  return (await pingWhile(ways, act, 10)).complaints;
 }
 
 /** The sequence numbers of the answers among these lines. */
