@@ -7,13 +7,15 @@ interface PackageJson {
   readonly license?: string;
 }
 
-/**
- * What has to travel with copies of the program: our licence, then each package whose code is in the bundle or beside it, with
- * its licence's text. `inputs` are the files that were bundled, relative to `root`.
- */
-export function licenses(root: string, inputs: readonly string[], beside: readonly string[]): string {
-  const folders = new Set([...inputs.map(packageFolder).filter((folder) => folder !== undefined), ...beside]);
-  const parts = [...folders].toSorted().map((folder) => notice(join(root, folder)));
+/** The folders of the packages whose code is in the bundle or beside it. `inputs` are the files that were bundled, relative to the root. */
+export function shippedPackages(inputs: readonly string[], beside: readonly string[]): readonly string[] {
+  const bundled = inputs.map(packageFolder).filter((folder) => folder !== undefined);
+  return [...new Set([...bundled, ...beside])].toSorted();
+}
+
+/** What has to travel with copies of the program: our licence, then that of each package, with its text. */
+export function licenses(root: string, folders: readonly string[]): string {
+  const parts = folders.map((folder) => notice(join(root, folder)));
   return [readFileSync(join(root, 'LICENSE'), 'utf8'), ...parts].join(`\n${'-'.repeat(80)}\n\n`);
 }
 

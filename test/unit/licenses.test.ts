@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { arch } from 'node:process';
 import { describe, expect, it } from 'vitest';
-import { licenses } from '../../script/licenses.ts';
+import { licenses, shippedPackages } from '../../script/licenses.ts';
 
 const root = join(import.meta.dirname, '../..');
 
@@ -12,7 +12,7 @@ describe('the licences that travel with the program', () => {
     'node_modules/etcd3/lib/rpc.js',
     'node_modules/@grpc/grpc-js/build/src/index.js',
   ];
-  const text = licenses(root, [...inputs, 'node_modules/etcd3/lib/client.js'], [library]);
+  const text = licenses(root, shippedPackages([...inputs, 'node_modules/etcd3/lib/client.js'], [library]));
 
   it('begin with our own', () => {
     expect(text.trimStart()).toMatch(/^Apache License\s+Version 2\.0/);
