@@ -205,7 +205,7 @@ function stop(why: NodeJS.Signals | 'time limit'): void {
 
 /** Every POSIX shell script of the project, told by its first line. */
 function shellScripts(): string[] {
-  return ['.ci', 'script', 'systemd']
+  return ['.ci', 'packaging', 'script', 'systemd']
     .flatMap((folder) => readdirSync(join(root, folder), { withFileTypes: true, recursive: true }))
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name))

@@ -216,24 +216,11 @@ describe('the units on a host with systemd', () => {
   test("firewalld is named as what drops containers' packets, and README's command lets them pass", async () => {
     const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
     const command = /`(firewall-cmd --permanent .*? --reload)`/.exec(readme)?.[1] ?? '';
-    const [address = '', own = ''] = (await host.gateway())?.split('/') ?? [];
     onTestFinished(async () => {
       await host.sh(`systemctl stop firewalld container peer; rm -f /etc/firewalld/zones/*
         if [ -e /usr/sbin/nft.away ]; then mv /usr/sbin/nft.away /usr/sbin/nft; fi`);
     });
-    // systemd gives each a network of its own, as Docker would.
-    await host.sh(`
-      for unit in container peer; do systemd-run --quiet --unit=$unit --property=PrivateNetwork=yes sleep infinity; done
-      container=$(systemctl show --value --property=MainPID container)
-      peer=$(systemctl show --value --property=MainPID peer)
-      ip link add to-container type veth peer name eth0 netns $container
-      ip link set to-container master docker0 up
-      nsenter --net --target=$container sh -ec 'ip link set eth0 up
-        ip address add ${address.replace(/1$/, '2')}/${own} dev eth0; ip route add default via ${address}'
-      ip link add to-peer type veth peer name eth0 netns $peer
-      ip link set to-peer master eth0 up
-      nsenter --net --target=$peer sh -ec 'ip link set lo up; ip link set eth0 up; ip address add 10.211.55.101/24 dev eth0
-        ip address add 172.20.9.1/24 dev lo; ip route add 172.20.0.0/16 via 10.211.55.100'`);
+    await host.addPeer({ address: '10.211.55.101', gateway: '172.20.9.1/24' });
     const doctor = () => host.sh('flanneld-ts doctor || :');
     expect(await doctor()).toMatch(/a container of this host, gets answers from 172\.20\.9\.1\nNo problems/);
 

@@ -8,7 +8,9 @@ import { runToEnd } from './process.ts';
 export interface RootRecipe {
   /** Part of the file's name, for people. */
   readonly name: string;
-  /** Debian packages beyond a minimal bookworm. */
+  /** Debian's release; default: bookworm. */
+  readonly suite?: string;
+  /** Debian packages beyond a minimal system. */
   readonly packages: readonly string[];
   /** Units of theirs that are not started at boot. */
   readonly disabled?: readonly string[];
@@ -52,15 +54,17 @@ export async function debianRoot(recipe: RootRecipe): Promise<string> {
   mkdirSync(CACHE, { recursive: true });
   const settings = await machineSettings();
   const withNode = recipe.withNode === true;
+  const suite = recipe.suite ?? 'bookworm';
   const variables = {
     PACKAGES: recipe.packages.join(' '),
     DISABLED: (recipe.disabled ?? []).join(' '),
     NODE_VERSION: withNode ? toolchainVersion() : '',
     NPM,
+    SUITE: suite,
     ...settings,
   };
   const certificates = existsSync(CA_BUNDLE) ? readFileSync(CA_BUNDLE, 'utf8') : '';
-  const base = join(CACHE, `bookworm-${digest(SCRIPT, JSON.stringify(settings), certificates)}.tar`);
+  const base = join(CACHE, `${suite}-${digest(SCRIPT, JSON.stringify(settings), certificates)}.tar`);
   const file = join(CACHE, `${recipe.name}-${digest(base, JSON.stringify(variables))}.tar`);
   // In namespaces of its own: when the run is killed all of its processes end, and debootstrap's mounts go with them.
   const alone = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', '--'];
@@ -130,7 +134,7 @@ root=$file.work/root
 mkdir -p "$root"
 
 if [ ! -e "$base" ]; then
-  debootstrap --variant=minbase bookworm "$root" "$MIRROR"
+  debootstrap --variant=minbase "$SUITE" "$root" "$MIRROR"
   printf '%s\\n' "$APT_CONFIG_LINES" >"$root/etc/apt/apt.conf.d/99machine"
   if [ -e "$CA_BUNDLE" ]; then
     mkdir -p "$root/etc/ssl/certs"

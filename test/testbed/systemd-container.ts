@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { importRoot, SYSTEMD_HOST } from './debian-root.ts';
+import { importRoot, type RootRecipe, SYSTEMD_HOST } from './debian-root.ts';
 import type { Docker } from './docker.ts';
 import { until, untilLines } from './netns.ts';
 import { RUN_VARIABLE, runId } from './run.ts';
@@ -28,6 +28,13 @@ const BOOTABLE = [
   '--volume=/var/lib/docker',
 ];
 
+export interface BootOptions {
+  /** Default: {@link SYSTEMD_HOST}. */
+  readonly recipe?: RootRecipe;
+  /** Folders of this machine, and where they are in the container, read only. */
+  readonly folders?: Readonly<Record<string, string>>;
+}
+
 /** A Debian server in a container: systemd is its first process, etcd and Docker run as after `apt-get install`. */
 export class SystemdContainer {
   #docker: Docker | undefined;
@@ -36,8 +43,8 @@ export class SystemdContainer {
    * Boots it, with the project's folder at /src (read only) and an eth0 (10.211.55.100/24, with a default route) that is as good as
    * one on a segment as far as routes can tell.
    */
-  async boot(docker: Docker): Promise<void> {
-    await importRoot(docker, SYSTEMD_HOST, IMAGE);
+  async boot(docker: Docker, { recipe = SYSTEMD_HOST, folders = {} }: BootOptions = {}): Promise<void> {
+    await importRoot(docker, recipe, IMAGE);
     this.#docker = docker;
     await docker.docker(
       'run',
@@ -49,6 +56,7 @@ export class SystemdContainer {
       '--sysctl=net.ipv4.ip_forward=1',
       ...BOOTABLE,
       `--volume=${PROJECT}:/src:ro`,
+      ...Object.entries(folders).map(([from, to]) => `--volume=${from}:${to}:ro`),
       `--env=${RUN_VARIABLE}=${runId()}`,
       IMAGE,
       '/lib/systemd/systemd',
@@ -110,6 +118,43 @@ export class SystemdContainer {
   /** The end of a unit's journal, for messages. */
   async journal(unit: string): Promise<string> {
     return await this.exec('journalctl', '--no-pager', '--lines=40', `--unit=${unit}`).catch(String);
+  }
+
+  /**
+   * Adds a network namespace `container`, whose eth0 is on docker0 and has the second address of this host's subnet, and one `peer` on
+   * the segment of eth0, a host with this address whose containers' gateway is on it, too.
+   */
+  async addPeer({ address, gateway }: { readonly address: string; readonly gateway: string }): Promise<void> {
+    const [own = '', length] = (await this.gateway())?.split('/') ?? [];
+    // systemd gives each a network of its own, as Docker would.
+    await this.sh(`
+      for unit in container peer; do systemd-run --quiet --unit=$unit --property=PrivateNetwork=yes sleep infinity; done
+      container=$(systemctl show --value --property=MainPID container)
+      peer=$(systemctl show --value --property=MainPID peer)
+      ip link add to-container type veth peer name eth0 netns $container
+      ip link set to-container master docker0 up
+      nsenter --net --target=$container sh -ec 'ip link set eth0 up
+        ip address add ${own.replace(/1$/, '2')}/${length} dev eth0; ip route add default via ${own}'
+      ip link add to-peer type veth peer name eth0 netns $peer
+      ip link set to-peer master eth0 up
+      nsenter --net --target=$peer sh -ec 'ip link set lo up; ip link set eth0 up; ip address add ${address}/24 dev eth0
+        ip address add ${gateway} dev lo; ip route add 172.20.0.0/16 via 10.211.55.100'`);
+  }
+
+  /** The words before a command that run it in the network of a unit of {@link addPeer}. */
+  async inNetworkOf(unit: string): Promise<readonly string[]> {
+    const pid = await this.mainPid(`${unit}.service`);
+    if (this.#docker === undefined) throw new Error('the container is not booted');
+    return [
+      'docker',
+      `--host=${this.#docker.endpoint}`,
+      'exec',
+      NAME,
+      'nsenter',
+      '--net',
+      `--target=${pid}`,
+      '--',
+    ];
   }
 
   async close(): Promise<void> {
